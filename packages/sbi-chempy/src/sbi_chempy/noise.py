@@ -1,0 +1,87 @@
+r"""Observation model: Gaussian errors, missing elements, optional birth times.
+
+Abundances :math:`x_e \sim N(x_e^\mathrm{true}, \sigma_e^2)`; birth times
+:math:`t \sim N(T, (f T)^2)` with relative error f. For training, errors, missing elements and
+ages are drawn afresh at every call, so that one network serves every data set: half of the rows
+have the default error, the others errors log-uniform in 0.01-0.3 dex (one value for the row, or
+one per element); half are complete, in the others each element is missing with a probability
+drawn from U(0, 0.5); half have a birth time, with f in 0.1-0.4.
+
+Context columns: observed birth time [Gyr], its standard deviation [Gyr], 1 when observed; zeros
+otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sbi_core import Batch
+
+__all__ = ["AGE_COLUMNS", "ERROR_RANGE", "add_noise", "draw_errors", "draw_mask", "observe_ages"]
+
+AGE_COLUMNS = ("t_obs", "e_t_obs", "t_observed")
+ERROR_RANGE = (0.01, 0.3)  # dex
+_AGE_ERROR_RANGE = (0.1, 0.4)  # relative
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def draw_errors(x: Tensor, default: float, generator: torch.Generator) -> Tensor:
+    """Return standard deviations [dex] like x (n, k), mixed as described in the module."""
+    n, k = x.shape
+    low, high = (math.log(e) for e in ERROR_RANGE)
+    each = torch.exp(low + (high - low) * _uniform((n, k), generator, x))
+    row = torch.exp(low + (high - low) * _uniform((n, 1), generator, x)).expand(n, k)
+    kind = _uniform((n, 1), generator, x)
+    free = torch.where(kind < 0.75, row, each)
+    return torch.where(kind < 0.5, torch.full_like(x, default), free)
+
+
+def draw_mask(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return which elements are observed, like x; at least one in every row."""
+    n, k = x.shape
+    p = 0.5 * _uniform((n, 1), generator, x)
+    complete = _uniform((n, 1), generator, x) < 0.5
+    mask = complete | (_uniform((n, k), generator, x) >= p)
+    one = torch.randint(k, (n, 1), generator=generator, device=x.device)
+    return mask | torch.zeros_like(mask).scatter(1, one, value=True)
+
+
+def observe_ages(t_birth: Tensor, error: Tensor, observed: Tensor, noise: Tensor) -> Tensor:
+    """Return the context columns (n, 3).
+
+    Parameters
+    ----------
+    t_birth, error
+        True birth time and its standard deviation, (n,) Gyr.
+    observed
+        Which stars have one, (n,) bool.
+    noise
+        Standard normal numbers, (n,).
+    """
+    value = t_birth + error * noise
+    columns = torch.stack([value, error, torch.ones_like(value)], 1)
+    return torch.where(observed[:, None], columns, torch.zeros_like(columns))
+
+
+def training_ages(t_birth: Tensor, generator: torch.Generator) -> Tensor:
+    """Return context columns with random presence and relative errors."""
+    shape = tuple(t_birth.shape)
+    low, high = _AGE_ERROR_RANGE
+    error = t_birth * (low + (high - low) * _uniform(shape, generator, t_birth))
+    observed = _uniform(shape, generator, t_birth) < 0.5
+    noise = torch.randn(shape, generator=generator, device=t_birth.device, dtype=t_birth.dtype)
+    return observe_ages(t_birth, error, observed, noise)
+
+
+def add_noise(batch: Batch, err: Tensor, mask: Tensor, generator: torch.Generator) -> Batch:
+    """Return the batch with Gaussian noise, errors and mask; NaN where not observed."""
+    x = batch.x
+    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    noisy = torch.where(mask, x + err * noise, torch.nan)
+    return batch.with_(x=noisy, x_err=torch.where(mask, err, torch.nan), mask=mask)

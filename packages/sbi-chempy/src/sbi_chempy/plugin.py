@@ -1,0 +1,40 @@
+"""The plugin ``chempy``: light on import, heavy work happens in the factories."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from sbi_core import hookimpl
+
+from sbi_chempy.config import ChempyConfig
+
+if TYPE_CHECKING:
+    from sbi_core import Register
+
+    from sbi_chempy.simulator import ChempySimulator
+
+__all__ = ["register_pipelines", "register_simulators"]
+
+
+def _simulator(config: ChempyConfig) -> ChempySimulator:
+    from sbi_chempy.simulator import ChempySimulator
+
+    return ChempySimulator(config)
+
+
+def _pipeline() -> str:
+    return files("sbi_chempy").joinpath("pipeline.toml").read_text(encoding="utf-8")
+
+
+@hookimpl
+def register_simulators(register: Register[ChempySimulator]) -> None:
+    """Register ``chempy``."""
+    summary = "one-zone chemical evolution: IMF slope and SN Ia rate from stellar abundances"
+    register("chempy", _simulator, config=ChempyConfig, summary=summary)
+
+
+@hookimpl
+def register_pipelines(register: Register[str]) -> None:
+    """Register the pipeline of ``chempy``."""
+    register("chempy", _pipeline, summary="stars of one galaxy -> IMF slope and SN Ia rate")

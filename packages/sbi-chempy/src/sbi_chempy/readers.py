@@ -1,0 +1,213 @@
+"""Reading stars: tables with one column per abundance, and the npz layout of the TNG mocks.
+
+Tables (ECSV, FITS, CSV, VOTable, HDF5): ``c_fe fe_h he_fe mg_fe n_fe ne_fe o_fe si_fe`` in any
+case or bracket form, errors ``e_<name>`` or ``<name>_err``, optional ``t_birth`` or ``age`` [Gyr]
+with error. ``[X/H]`` columns are converted with ``[Fe/H]``. NaN or masked means not measured.
+npz: ``abundances`` and ``abundance_errs`` (n, k), ``elements`` (k), optional ``obs_time`` and
+``obs_time_err`` [Gyr].
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import (
+    Batch,
+    ColumnReader,
+    DataFileError,
+    Observable,
+    ObservationError,
+    Observations,
+    observations_from_columns,
+    read_table,
+)
+
+from sbi_chempy.constants import T_END_GYR
+from sbi_chempy.noise import AGE_COLUMNS, ERROR_RANGE
+
+__all__ = ["read_stars"]
+
+F64 = NDArray[np.float64]
+_LARGEST_DEX = 10.0
+_DEFAULT_AGE_ERROR = 0.2  # relative, where ages come without errors
+
+
+def read_stars(
+    path: str | Path, observables: Sequence[Observable], *, default_error: float, ages: bool
+) -> Observations:
+    """Read stars from a table or npz file.
+
+    Parameters
+    ----------
+    path
+        File name.
+    observables
+        The abundances, in the order of the simulator.
+    default_error
+        Standard deviation [dex] where the file has none.
+    ages
+        Whether to use birth times or ages that the file has.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing, empty, of an unknown format or damaged.
+    ObservationError
+        If columns, units or values cannot be used; the message names rows and columns.
+    """
+    path = Path(path)
+    table = _npz_table(path, observables) if path.suffix == ".npz" else read_table(path)
+    reader = ColumnReader(table, str(path))
+    notes = _convert_x_h(reader, observables)
+    context = _age_context(reader, notes) if ages else np.zeros((len(table), 3))
+    observations = observations_from_columns(
+        reader,
+        observables,
+        default_error=default_error,
+        context=context,
+        context_names=AGE_COLUMNS,
+    )
+    _check_scale(observations)
+    notes += _extrapolated(observations)
+    return Observations(
+        batch=observations.batch,
+        id=observations.id,
+        group=observations.group,
+        observables=observations.observables,
+        context_names=observations.context_names,
+        source=observations.source,
+        notes=(*observations.notes, *notes),
+    )
+
+
+def _npz_table(path: Path, observables: Sequence[Observable]):  # noqa: ANN202
+    from astropy.table import Table
+
+    if not path.exists():
+        msg = f"observations file '{path}' does not exist"
+        raise DataFileError(msg)
+    try:
+        with np.load(path, allow_pickle=False) as f:
+            arrays = {name: f[name] for name in f.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        msg = f"'{path}' cannot be read as npz: {error}"
+        raise DataFileError(msg) from None
+    missing = [k for k in ("abundances", "abundance_errs", "elements") if k not in arrays]
+    if missing:
+        msg = f"'{path}' lacks the array(s) {', '.join(missing)}; it has {', '.join(arrays)}"
+        raise ObservationError(msg)
+    x, err = (np.asarray(arrays[k], float) for k in ("abundances", "abundance_errs"))
+    names = [_column_of(str(e)) for e in arrays["elements"]]
+    if x.ndim != 2 or x.shape != err.shape or x.shape[1] != len(names):
+        msg = f"'{path}': abundances {x.shape}, errors {err.shape} and {len(names)} elements differ"
+        raise ObservationError(msg)
+    if len(x) == 0:
+        msg = f"observations file '{path}' has no rows"
+        raise DataFileError(msg)
+    table = Table()
+    for k, name in enumerate(names):
+        table[name], table[f"e_{name}"] = x[:, k], err[:, k]
+    if "obs_time" in arrays and "obs_time_err" in arrays:
+        table["t_birth"], table["e_t_birth"] = arrays["obs_time"], arrays["obs_time_err"]
+    return table
+
+
+def _column_of(element: str) -> str:
+    """Return the column of an element symbol: Fe means [Fe/H], X means [X/Fe]."""
+    symbol = element.strip().lower()
+    if "_" in symbol or "/" in symbol:
+        return symbol.replace("/", "_").strip("[]")
+    return "fe_h" if symbol == "fe" else f"{symbol}_fe"
+
+
+def _convert_x_h(reader: ColumnReader, observables: Sequence[Observable]) -> list[str]:
+    """Add [X/Fe] columns made from [X/H] and [Fe/H] where only the former are given."""
+    notes = []
+    iron = reader.find(("fe_h",))
+    for o in observables:
+        element, _, reference = o.name.partition("_")
+        if reference != "fe" or reader.find((o.name,)) is not None:
+            continue
+        column = reader.find((f"{element}_h",))
+        if column is None:
+            continue
+        if iron is None:
+            msg = (
+                f"{reader.source}: column '{column}' is [X/H], which needs a column 'fe_h' to "
+                f"become '{o.name}'"
+            )
+            raise ObservationError(msg)
+        reader.table[o.name] = reader.values(column, "dex") - reader.values(iron, "dex")
+        error = reader.find_error((column,))
+        if error is not None:
+            # an upper limit where the errors of X and Fe are positively correlated
+            both = np.hypot(reader.values(error, "dex"), _iron_error(reader, iron))
+            reader.table[f"e_{o.name}"] = both
+        reader.names |= {o.name: o.name, f"e_{o.name}": f"e_{o.name}"}
+        notes.append(f"'{column}' converted to [X/Fe] with '{iron}'")
+    return notes
+
+
+def _iron_error(reader: ColumnReader, iron: str) -> F64:
+    column = reader.find_error((iron,))
+    return np.zeros(len(reader.table)) if column is None else reader.values(column, "dex")
+
+
+def _age_context(reader: ColumnReader, notes: list[str]) -> F64:
+    """Return the context columns of birth times or ages; zeros where there are none."""
+    n = len(reader.table)
+    birth = reader.find(("t_birth", "obs_time", "birth_time"))
+    column = birth or reader.find(("age", "age_gyr"))
+    if column is None:
+        return np.zeros((n, 3))
+    value = reader.values(column, "Gyr")
+    time = value if birth else T_END_GYR - value
+    error_column = reader.find_error((column,))
+    if error_column is None:
+        error = _DEFAULT_AGE_ERROR * np.abs(time)
+        notes.append(f"'{column}' has no errors; 20 % assumed")
+    else:
+        error = reader.values(error_column, "Gyr")
+    observed = np.isfinite(value)
+    bad = np.flatnonzero(observed & ~(np.isfinite(error) & (error > 0)))
+    if bad.size:
+        msg = f"{reader.source}: error of '{column}' must be positive; row {bad[0]} is not"
+        raise ObservationError(msg)
+    notes.append(f"birth times of {int(observed.sum())} stars used, from '{column}'")
+    columns = np.stack([time, error, np.ones(n)], 1)
+    return np.where(observed[:, None], columns, 0.0)
+
+
+def _check_scale(observations: Observations) -> None:
+    """Raise when numbers cannot be logarithmic abundances."""
+    x = observations.batch.x.numpy()
+    seen = observations.batch.observed.numpy()
+    bad = seen & (np.abs(np.where(seen, x, 0)) > _LARGEST_DEX)
+    if bad.any():
+        row, column = (int(v[0]) for v in np.nonzero(bad))
+        name = observations.observables[column].name
+        msg = (
+            f"{observations.source}: '{name}' is {x[row, column]:g} in row {row}; abundances are "
+            "expected in dex relative to the Sun (Asplund et al. 2009)"
+        )
+        raise ObservationError(msg)
+
+
+def _extrapolated(observations: Observations) -> list[str]:
+    batch: Batch = observations.batch
+    if batch.x_err is None:
+        return []
+    err = batch.x_err.numpy()
+    low, high = ERROR_RANGE
+    seen = batch.observed.numpy()
+    tolerance = 1e-6
+    outside = seen & ((err < low * (1 - tolerance)) | (err > high * (1 + tolerance)))
+    rows = int(outside.any(1).sum())
+    if not rows:
+        return []
+    return [f"{rows} star(s) have errors outside the {low}-{high} dex of training: extrapolated"]

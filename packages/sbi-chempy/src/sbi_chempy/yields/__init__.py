@@ -1,0 +1,35 @@
+"""Stellar yields: tables, their files, the embedded sets, and selection by name."""
+
+from .chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
+from .embedded import DEFAULT_SET, EMBEDDED, load_embedded, load_embedded_set
+from .select import YieldsNotFoundError, load_yields
+from .tables import (
+    SnIaYield,
+    YieldRows,
+    YieldSet,
+    YieldTable,
+    YieldTableError,
+    read_yields,
+    row_edges,
+    write_yields,
+)
+
+__all__ = [
+    "DEFAULT_SET",
+    "EMBEDDED",
+    "RAW_SETS",
+    "SnIaYield",
+    "YieldRows",
+    "YieldSet",
+    "YieldTable",
+    "YieldTableError",
+    "YieldsNotFoundError",
+    "find_missing_files",
+    "load_embedded",
+    "load_embedded_set",
+    "load_yields",
+    "read_chempy_directory",
+    "read_yields",
+    "row_edges",
+    "write_yields",
+]

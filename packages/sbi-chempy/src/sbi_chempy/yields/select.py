@@ -1,0 +1,135 @@
+"""From a configuration entry to a :class:`~sbi_chempy.yields.tables.YieldSet`.
+
+A *spec* is a set name, or a mapping that names one table per channel:
+
+* ``"default"`` : the default embedded tables;
+* ``"tng"``, ``"alternative"``, ``"alternative-net"`` : the sets of the published applications,
+  read from the user's data directory (not shipped);
+* three embedded names joined by ``+``, e.g. ``"iwamoto99-w7+woosley95+karakas16"``; or a single
+  embedded name, which replaces that channel of the default set;
+* ``{"sn1a": ..., "sn2": ..., "agb": ...}`` : per channel an embedded name, a set name (that
+  channel of the set) or the path of a user's ``.npz`` / HDF5 file. Missing channels are default.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from .chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
+from .embedded import DEFAULT_SET, EMBEDDED, load_embedded
+from .tables import SnIaYield, YieldSet, YieldTable, YieldTableError, read_yields
+
+__all__ = ["YieldsNotFoundError", "load_yields"]
+
+_FILE_SUFFIXES = (".npz", ".h5", ".hdf5")
+_CHANNELS = ("sn1a", "sn2", "agb")
+
+
+class YieldsNotFoundError(FileNotFoundError):
+    """Yield tables that are not shipped were not found on this computer."""
+
+
+def load_yields(
+    spec: str | Mapping[str, str | Path] = "default", data_dir: Path | None = None
+) -> YieldSet:
+    """Load a yield set by name or by channel.
+
+    Parameters
+    ----------
+    spec : str or mapping
+        See the module docstring.
+    data_dir : Path, optional
+        Folder that contains ``chempy/`` (the value of SBI_DATA_DIR); only needed for sets that
+        are not shipped.
+
+    Returns
+    -------
+    YieldSet
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown; the message lists near matches.
+    YieldsNotFoundError
+        If a set that is not shipped is not in ``data_dir``.
+    YieldTableError
+        If a file is malformed or lacks the channel asked for.
+    """
+    if isinstance(spec, str):
+        return _named_set(spec, data_dir)
+    unknown = [key for key in spec if key not in _CHANNELS]
+    if unknown:
+        raise ValueError(_unknown("yield channel", unknown[0], _CHANNELS))
+    parts = {c: _channel(c, spec.get(c, DEFAULT_SET[c]), data_dir) for c in _CHANNELS}
+    return _combine(parts)
+
+
+def _combine(parts: Mapping[str, SnIaYield | YieldTable], name: str = "") -> YieldSet:
+    return YieldSet(**parts, name=name)  # type: ignore[arg-type]
+
+
+def _named_set(name: str, data_dir: Path | None) -> YieldSet:
+    if name == "default":
+        return _combine({c: load_embedded(c, n) for c, n in DEFAULT_SET.items()}, name)
+    if name in RAW_SETS:
+        return _published_set(name, data_dir)
+    names = [part.strip() for part in name.split("+")]
+    chosen = dict(DEFAULT_SET)
+    for part in names:
+        channels = [c for c in _CHANNELS if part in EMBEDDED[c]]
+        if not channels:
+            known = ["default", *RAW_SETS, *(n for c in _CHANNELS for n in EMBEDDED[c])]
+            raise ValueError(_unknown("yield set", part, known))
+        chosen[channels[0]] = part
+    return _combine({c: load_embedded(c, n) for c, n in chosen.items()}, name)
+
+
+def _channel(channel: str, choice: str | Path, data_dir: Path | None) -> SnIaYield | YieldTable:
+    if isinstance(choice, Path) or choice.lower().endswith(_FILE_SUFFIXES):
+        return _from_file(channel, Path(choice))
+    if choice in EMBEDDED[channel]:
+        return load_embedded(channel, choice)
+    if choice == "default":
+        return load_embedded(channel, DEFAULT_SET[channel])
+    if choice in RAW_SETS:
+        found: SnIaYield | YieldTable = getattr(_published_set(choice, data_dir), channel)
+        return found
+    raise ValueError(
+        _unknown(f"{channel} yields", choice, ["default", *EMBEDDED[channel], *RAW_SETS])
+    )
+
+
+def _from_file(channel: str, path: Path) -> SnIaYield | YieldTable:
+    if not path.is_file():
+        raise FileNotFoundError(f"{channel} yields: no file {path}")
+    tables = read_yields(path)
+    if channel not in tables:
+        raise YieldTableError(f"{path}: no {channel} channel, only {', '.join(tables)}")
+    return tables[channel]
+
+
+def _published_set(name: str, data_dir: Path | None) -> YieldSet:
+    raw = next(n for n in RAW_SETS if n == name)
+    incomplete = ""
+    if data_dir is not None:
+        table = data_dir / "chempy" / f"yield_tables_{name.replace('-', '_')}.npz"
+        if table.is_file():
+            return _combine(read_yields(table, name), name)
+        for folder in (data_dir / "chempy" / "raw", data_dir / "chempy-yields"):
+            missing = find_missing_files(folder, raw)
+            if not missing:
+                return read_chempy_directory(folder, raw)
+            if folder.is_dir() and not incomplete:
+                incomplete = f" ({folder} lacks {', '.join(missing)})"
+    raise YieldsNotFoundError(
+        f"yield set {name!r} is not shipped with sbi-chempy and was not found{incomplete}: "
+        "run `sbi-run data fetch chempy-yields`, or set SBI_DATA_DIR to a folder that holds them"
+    )
+
+
+def _unknown(what: str, name: str, known: list[str] | tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return f"unknown {what} {name!r}; {hint or 'known: ' + ', '.join(known)}"

@@ -1,0 +1,113 @@
+"""Simulation-based inference with plugins: the machine without the astronomy.
+
+Public names are imported on first use, so that ``import sbi_core`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sbi_core.hookspecs import HOOK_API, Register, hookimpl
+
+if TYPE_CHECKING:
+    from sbi_core.api import (
+        get_combiner,
+        get_embedding,
+        get_estimator,
+        get_simulator,
+        load_run,
+        plugins,
+        run,
+    )
+    from sbi_core.batch import Batch
+    from sbi_core.components import (
+        Combiner,
+        Embedding,
+        Estimator,
+        InputShape,
+        Rng,
+        Simulator,
+        Training,
+        TrainingRecord,
+    )
+    from sbi_core.data import DataFile, Dataset, data_dirs, find_data, require_data
+    from sbi_core.errors import (
+        ConfigError,
+        DataFileError,
+        ObservationError,
+        PriorMismatchError,
+        SbiError,
+    )
+    from sbi_core.observations import Observable, Observations
+    from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
+    from sbi_core.priors import Parameter, ParameterSpace, Prior
+    from sbi_core.rng import as_generator, stream, torch_generator
+    from sbi_core.pipeline.runner import Run
+    from sbi_core.plugins import Registry
+    from sbi_core.tables import (
+        ColumnReader,
+        observations_from_columns,
+        read_observations,
+        read_table,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "sbi_core.api": (
+        "get_combiner",
+        "get_embedding",
+        "get_estimator",
+        "get_simulator",
+        "load_run",
+        "plugins",
+        "run",
+    ),
+    "sbi_core.batch": ("Batch",),
+    "sbi_core.components": (
+        "Combiner",
+        "Embedding",
+        "Estimator",
+        "InputShape",
+        "Rng",
+        "Simulator",
+        "Training",
+        "TrainingRecord",
+    ),
+    "sbi_core.data": ("DataFile", "Dataset", "data_dirs", "find_data", "require_data"),
+    "sbi_core.errors": (
+        "ConfigError",
+        "DataFileError",
+        "DensityUnavailableError",
+        "ObservationError",
+        "PriorMismatchError",
+        "SbiError",
+    ),
+    "sbi_core.observations": ("Observable", "Observations"),
+    "sbi_core.posterior": ("CombinedPosterior", "Posterior", "PosteriorSamples"),
+    "sbi_core.priors": ("Parameter", "ParameterSpace", "Prior"),
+    "sbi_core.rng": ("as_generator", "stream", "torch_generator"),
+    "sbi_core.pipeline.runner": ("Run",),
+    "sbi_core.plugins": ("Registry",),
+    "sbi_core.tables": (
+        "ColumnReader",
+        "observations_from_columns",
+        "read_observations",
+        "read_table",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["HOOK_API", "Register", "__version__", "hookimpl", *sorted(_MODULE_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        msg = f"module 'sbi_core' has no attribute '{name}'"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Other packages behind our contracts; each is imported only when it is used."""

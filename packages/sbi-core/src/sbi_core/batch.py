@@ -1,0 +1,163 @@
+"""Batches of simulated or observed data.
+
+Shapes: ``theta (n, d)``, ``x (n, ...)``, ``x_err`` and ``mask`` like ``x``, ``context (n, c)``,
+``ok (n,)``, ``failure (n,)``. ``mask`` is True where a value was observed; NaN is allowed only
+where it is False. Rows that failed stay in the batch, with a reason code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbi_core.errors import SimulationError
+
+__all__ = ["Batch"]
+
+_FLOAT = ("theta", "x", "x_err", "context")
+
+
+def _tensor(name: str, value: Any) -> Tensor | None:
+    if value is None:
+        return None
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    if name in ("mask", "ok", "theta_mask"):
+        return tensor.to(torch.bool)
+    if name in ("failure", "split_key"):
+        return tensor.to(torch.int64)
+    return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n rows of data, with or without the parameters that made them.
+
+    Parameters
+    ----------
+    x
+        Data, (n, ...); noise-free as ``simulate`` returns it, noisy after ``observe``.
+    theta
+        Parameters, (n, d), physical units; set-valued parameters (n, K, d) zero-padded.
+    x_err
+        One standard deviation, like ``x``; positive where observed.
+    mask
+        True where observed, like ``x``. Left out: everything is observed.
+    context
+        Conditioning that is not inferred, (n, c).
+    ok
+        Rows that succeeded. Left out: all.
+    failure
+        Reason code of rows that did not; 0 elsewhere.
+    split_key
+        Unit of splitting, (n,) integers: rows with equal keys never sit on both sides of a
+        split. Left out: the row number.
+    theta_mask
+        For set-valued parameters, (n, K): True where a member exists.
+
+    Raises
+    ------
+    SimulationError
+        If shapes disagree; the message names field and shapes.
+    """
+
+    x: Tensor
+    theta: Tensor | None = None
+    x_err: Tensor | None = None
+    mask: Tensor | None = None
+    context: Tensor | None = None
+    ok: Tensor | None = None
+    failure: Tensor | None = None
+    split_key: Tensor | None = None
+    theta_mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _tensor(f.name, getattr(self, f.name)))
+        n = len(self.x)
+        device = self.x.device
+        if self.ok is None:
+            object.__setattr__(self, "ok", torch.ones(n, dtype=torch.bool, device=device))
+        if self.failure is None:
+            object.__setattr__(self, "failure", torch.zeros(n, dtype=torch.int64, device=device))
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None and len(value) != n:
+                msg = f"batch field '{f.name}' has {len(value)} rows, x has {n}"
+                raise SimulationError(msg)
+        for name in ("x_err", "mask"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.x.shape:
+                msg = f"batch field '{name}' has shape {tuple(value.shape)}, x {tuple(self.x.shape)}"
+                raise SimulationError(msg)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Any) -> Batch:
+        """Return the rows chosen by a slice, an index array or a boolean array."""
+        if isinstance(rows, np.ndarray):
+            rows = torch.as_tensor(rows)
+        if isinstance(rows, (int, np.integer)):
+            rows = slice(int(rows), int(rows) + 1)
+        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: None if v is None else v[rows] for k, v in chosen.items()})
+
+    @property
+    def observed(self) -> Tensor:
+        """The mask, all True when there is none; like ``x``."""
+        return torch.ones_like(self.x, dtype=torch.bool) if self.mask is None else self.mask
+
+    @property
+    def succeeded(self) -> Batch:
+        """The rows whose simulation succeeded."""
+        assert self.ok is not None
+        return self if bool(self.ok.all()) else self[self.ok]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """Move to a device; ``dtype`` applies to theta, x, x_err and context."""
+        moved: dict[str, Tensor | None] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None:
+                value = value.to(device, dtype if f.name in _FLOAT else None)
+            moved[f.name] = value
+        return Batch(**moved)
+
+    def with_(self, **changes: Any) -> Batch:
+        """Return a copy with some fields replaced."""
+        return replace(self, **changes)
+
+    @staticmethod
+    def cat(batches: Sequence[Batch]) -> Batch:
+        """Concatenate batches that carry the same fields.
+
+        Raises
+        ------
+        SimulationError
+            If a field is present in some and absent in others.
+        """
+        merged: dict[str, Tensor | None] = {}
+        for f in fields(Batch):
+            values = [getattr(b, f.name) for b in batches]
+            if all(v is None for v in values):
+                merged[f.name] = None
+            elif any(v is None for v in values):
+                msg = f"cannot join batches: field '{f.name}' is missing in some of them"
+                raise SimulationError(msg)
+            else:
+                merged[f.name] = torch.cat(values)
+        return Batch(**merged)  # type: ignore[arg-type]
+
+    def numpy(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the fields that are present as numpy arrays."""
+        present = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {k: v.detach().cpu().numpy() for k, v in present if v is not None}
+
+    def __repr__(self) -> str:
+        present = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        return f"Batch(n={len(self)}, x={tuple(self.x.shape[1:])}, {', '.join(present)})"

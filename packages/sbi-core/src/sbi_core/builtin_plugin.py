@@ -1,0 +1,54 @@
+"""The components that come with sbi-core, registered through the hooks a stranger uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sbi_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from sbi_core.components import Combiner, Embedding, Estimator
+    from sbi_core.hookspecs import Register
+
+__all__ = ["register_combiners", "register_embeddings", "register_estimators"]
+
+
+@hookimpl
+def register_embeddings(register: Register[Embedding]) -> None:
+    """Register ``identity`` and ``mlp``."""
+    for name, stem, summary in (
+        ("identity", "Identity", "values, errors and mask as they are"),
+        ("mlp", "Mlp", "multilayer perceptron"),
+    ):
+        module = f"sbi_core.embeddings.{name}"
+        register(
+            name, f"{module}:{stem}Embedding", config=f"{module}:{stem}Config", summary=summary
+        )
+
+
+@hookimpl
+def register_estimators(register: Register[Estimator]) -> None:
+    """Register ``mixture``, ``maf``, ``nsf`` and ``sbi-maf``."""
+    for name, file, stem, summary in (
+        ("mixture", "mixture", "Mixture", "Gaussian mixture head, closed-form moments"),
+        ("maf", "maf", "Maf", "masked autoregressive flow (zuko)"),
+        ("nsf", "nsf", "Nsf", "neural spline flow (zuko); also for one parameter"),
+        ("sbi-maf", "sbi_maf", "SbiMaf", "masked autoregressive flow of the sbi package (nflows)"),
+    ):
+        module = f"sbi_core.estimators.{file}"
+        register(
+            name, f"{module}:{stem}Estimator", config=f"{module}:{stem}Config", summary=summary
+        )
+
+
+@hookimpl
+def register_combiners(register: Register[Combiner]) -> None:
+    """Register ``gaussian`` and ``published``."""
+    for name, stem, summary in (
+        ("gaussian", "Gaussian", "product of Gaussian posteriors, prior divided out"),
+        ("published", "Published", "Buck et al. 2025 eqs. 8-9; comparison only"),
+    ):
+        module = f"sbi_core.combiners.{name}"
+        register(
+            name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary
+        )

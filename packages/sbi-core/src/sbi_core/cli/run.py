@@ -1,0 +1,86 @@
+"""``sbi-run --plugin NAME``: the whole pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["run"]
+
+
+def run(
+    *,
+    plugin: str,
+    preset: str,
+    observations: str | None,
+    out: str | None,
+    overrides: tuple[str, ...],
+    config: str | None,
+    seed: int,
+    stages: str | None,
+    restart: str | None,
+    workers: int | None,
+    executor: str | None,
+    device: str | None,
+    draws: int | None,
+    quiet: bool,
+) -> int:
+    """Run the pipeline; return the exit code."""
+    from sbi_core.plugins import Registry
+
+    registry = Registry([plugin])
+    registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported
+
+    from sbi_core.cli import EXIT_CALIBRATION
+    from sbi_core.pipeline.config import resolve
+    from sbi_core.pipeline.runner import execute
+    from sbi_core.progress import make_progress
+
+    resolved = resolve(
+        registry,
+        plugin,
+        preset=preset,
+        file=config,
+        overrides=overrides,
+        seed=seed,
+        infer__observations=observations,
+        infer__draws=draws,
+        simulate__workers=workers,
+        simulate__executor=executor,
+        device=device,
+    )
+    target = Path(out) if out else Path("runs") / f"{plugin}-{preset}"
+    done = execute(
+        resolved,
+        target,
+        registry,
+        stages=None if stages is None else [s.strip() for s in stages.split(",")],
+        restart=restart,
+        progress=make_progress(quiet=quiet),
+    )
+    if not done.directory.report_json.exists():
+        return 0
+    report = done.report
+    if not quiet:
+        _echo(report, target)
+    return EXIT_CALIBRATION if report["status"] == "calibration_failed" else 0
+
+
+def _echo(report: dict[str, object], target: Path) -> None:
+    combined = report.get("combined") or []
+    assert isinstance(combined, list)
+    rules = dict.fromkeys(c["combiner"] for c in combined)
+    for rule in rules:
+        last = [c for c in combined if c["combiner"] == rule][-1]
+        values = ", ".join(
+            f"{name} = {p['mean']:.4f} +- {p['sd']:.4f}" for name, p in last["parameters"].items()
+        )
+        note = "  (comparison only)" if "comparison_only" in last.get("flags", []) else ""
+        click.echo(f"{rule}, N = {last['n']}: {values}{note}")
+    calibration = report.get("calibration")
+    if isinstance(calibration, dict):
+        click.echo(f"calibration: {calibration['verdict']}")
+    if report.get("flags"):
+        click.echo(f"flags: {', '.join(report['flags'])}")  # type: ignore[arg-type]
+    click.echo(f"report: {target / 'report.html'}")

@@ -1,0 +1,1 @@
+"""Rules that combine N single-object posteriors, one per module."""

@@ -1,0 +1,120 @@
+r"""The combination rules printed in Buck et al. 2025, for comparison only.
+
+Their eqs. 8-9, per parameter with :math:`1/\sigma'^2 = \sum_i 1/\sigma_i^2`, read
+
+.. math:: \frac{1}{\sigma^2} = \sum_i \frac{1}{\sigma_i^2} + \frac{N-1}{\sigma_p^2}, \qquad
+          \frac{\mu}{\sigma^2} = \sum_i \frac{\mu_i}{\sigma_i^2} + \frac{(N-1)\mu_p}{\sigma_p^2} .
+
+The sign of the prior terms is wrong: :math:`p(\Lambda)^{1-N}` divides the prior out, these
+formulae multiply it in 2N - 1 times. The bias towards the prior mean tends to
+:math:`2P_0/(2P_0 + J)` of the distance to the truth (J: information per object) and does not
+shrink with N; it is zero when the truth is the prior mean. ``form = "plain"`` is the
+inverse-variance mean behind the numbers of their abstract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from sbi_core.combiners.gaussian import F64, Gaussian, object_moments
+from sbi_core.components import Combiner, Rng
+from sbi_core.observations import Observations
+from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
+from sbi_core.rng import as_generator
+
+__all__ = ["PublishedCombiner", "PublishedConfig", "combine_published"]
+
+
+def combine_published(mean: F64, variance: F64, prior: Gaussian, *, plain: bool = False) -> Gaussian:
+    """Return the published combination of N posteriors.
+
+    Parameters
+    ----------
+    mean, variance : (n_obs, d)
+        Single-object posterior means and marginal variances.
+    prior : Gaussian
+        Training prior; only its diagonal is used.
+    plain : bool
+        Inverse-variance mean instead of eqs. 8-9.
+
+    Notes
+    -----
+    Source: Buck et al. 2025, A&A 702, A184, eqs. 8-9.
+    """
+    n = len(mean)
+    prior_variance = np.diag(prior.cov)
+    extra = 0 if plain or n == 0 else n - 1
+    if n == 0:
+        return prior
+    precision = (1 / variance).sum(0) + extra / prior_variance
+    information = (mean / variance).sum(0) + extra * prior.mean / prior_variance
+    return Gaussian(information / precision, np.diag(1 / precision))
+
+
+class PublishedConfig(BaseModel):
+    """Options of the published combiner."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form: Literal["equations", "plain"] = Field(
+        "equations", description="eqs. 8-9 as printed, or the plain inverse-variance mean"
+    )
+    draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
+    samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
+
+
+class PublishedCombiner(Combiner):
+    """Buck et al. 2025, eqs. 8-9; every result carries the flag ``comparison_only``."""
+
+    name = "published"
+    comparison_only = True
+
+    def __init__(self, config: PublishedConfig | None = None) -> None:
+        self.config = config or PublishedConfig()
+
+    def combine(
+        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
+    ) -> CombinedPosterior:
+        """Combine as published (see the module for what is wrong with it)."""
+        return self.combine_prefixes(posterior, observations, [len(observations)], rng=rng)[0]
+
+    def combine_prefixes(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        sizes: Iterable[int],
+        *,
+        rng: Rng = 0,
+    ) -> list[CombinedPosterior]:
+        """Combine the first n objects for every n; moments are computed once."""
+        gen = as_generator(rng)
+        moments, names = object_moments(
+            posterior, observations, draws=self.config.draws, rng=gen
+        )
+        d = moments.information.shape[1]
+        cov = np.linalg.inv(moments.precision) if len(moments.id) else moments.precision
+        mean = np.einsum("nij,nj->ni", cov, moments.information)
+        variance = np.einsum("nii->ni", cov)
+        plain = self.config.form == "plain"
+        results = []
+        for n in sizes:
+            combined = combine_published(
+                mean[:n], variance[:n], Gaussian.standard(d), plain=plain
+            )
+            results.append(
+                combined_from_gaussian(
+                    self.name,
+                    posterior.space.select(names),
+                    n,
+                    combined.mean,
+                    combined.cov,
+                    draws=self.config.samples,
+                    rng=gen,
+                    flags=("comparison_only",),
+                )
+            )
+        return results

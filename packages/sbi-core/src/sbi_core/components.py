@@ -1,0 +1,335 @@
+r"""The four contracts: simulator, embedding, estimator, combiner.
+
+A simulator is :math:`x \sim p(x\,|\,\theta)` in two steps: ``simulate`` (expensive,
+noise-free, stored) and ``observe`` (cheap, noise and masks, drawn afresh every epoch). An
+estimator is :math:`q(\theta\,|\,x)`. A combiner turns N single-object posteriors into
+
+.. math:: p(\Lambda\,|\,x_1 .. x_N) \propto p(\Lambda)^{1-N} \prod_i p(\Lambda\,|\,x_i).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from sbi_core.batch import Batch
+from sbi_core.errors import DensityUnavailableError, ObservationError
+from sbi_core.observations import Observable, Observations
+from sbi_core.priors import ParameterSpace
+from sbi_core.rng import as_generator, torch_generator
+
+if TYPE_CHECKING:
+    from sbi_core.posterior import CombinedPosterior, Posterior
+
+__all__ = [
+    "Callback",
+    "Combiner",
+    "Embedding",
+    "Estimator",
+    "InputShape",
+    "Rng",
+    "Simulator",
+    "Training",
+    "TrainingRecord",
+]
+
+Rng = np.random.Generator | torch.Generator | int
+
+
+class Simulator(Protocol):
+    """A forward model. Subclass it: only ``simulate`` has to be written.
+
+    Attributes
+    ----------
+    name, version
+        Recorded with every simulation.
+    parameters
+        The :class:`~sbi_core.ParameterSpace` (names, units, scopes, priors).
+    observables
+        What the columns of ``x`` are; empty for images and spectra.
+    context_names
+        What the columns of ``context`` are after ``observe``.
+    failures
+        Reason codes of failed rows and what they mean.
+    citations
+        What to cite, one reference each.
+    default_error
+        One standard deviation used where data come without errors.
+    """
+
+    name: str
+    version: str
+    parameters: ParameterSpace
+    observables: tuple[Observable, ...]
+    context_names: tuple[str, ...] = ()
+    failures: Mapping[int, str] = {0: "ok"}
+    citations: tuple[str, ...] = ()
+    default_error: float | None = None
+
+    @abstractmethod
+    def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
+        """Return noise-free data for theta (n, d), failed rows with ``ok=False``."""
+        raise NotImplementedError
+
+    def draw(self, n: int, rng: Rng) -> Batch:
+        """Return n rows of theta from the prior with their noise-free data."""
+        gen = as_generator(rng)
+        return self.simulate(self.parameters.sample(n, gen), gen)
+
+    def observe(self, batch: Batch, rng: Rng) -> Batch:
+        """Return the batch with noise, errors and masks; fresh at every call.
+
+        Default: Gaussian noise of ``default_error``; no noise when that is None.
+        """
+        if self.default_error is None:
+            return batch
+        gen = torch_generator(rng, batch.x.device)
+        noise = torch.randn(batch.x.shape, generator=gen, device=batch.x.device)
+        err = torch.full_like(batch.x, self.default_error)
+        return batch.with_(x=batch.x + err * noise.to(batch.x.dtype), x_err=err)
+
+    def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
+        """Return the batch observed with errors and missing values as in ``like``.
+
+        Used to calibrate combinations for the data at hand: every row takes the errors and
+        mask of a random row of ``like``. Default: Gaussian noise; simulators whose noise is
+        not Gaussian, or that use context, override it.
+        """
+        if like.x_err is None or like.context is not None:
+            return self.observe(batch, rng)
+        gen = as_generator(rng)
+        donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
+        mask = like.observed[donor].to(batch.x.device)
+        err = torch.where(mask, like.x_err[donor].to(batch.x), torch.ones_like(batch.x))
+        noise = torch.randn(batch.x.shape, generator=torch_generator(gen)).to(batch.x)
+        x = torch.where(mask, batch.x + err * noise, torch.nan)
+        err = torch.where(mask, err, torch.nan)
+        return batch.with_(x=x, x_err=err, mask=None if like.mask is None else mask)
+
+    def read_observations(self, path: str | Path) -> Observations:
+        """Read objects from a file; the default reads a table with a column per observable."""
+        from sbi_core.tables import read_observations
+
+        return read_observations(path, self.observables, default_error=self.default_error)
+
+    def example_observations(self, rng: Rng, n: int = 100) -> Observations:
+        """Return mock observations that share one value of the global parameters.
+
+        Globals are the prior mean; locals are drawn from the prior.
+        """
+        gen = as_generator(rng)
+        theta = self.parameters.sample(n, gen)
+        mean, _ = self.parameters.moments()
+        for k, scope in enumerate(self.parameters.scopes):
+            if scope == "global":
+                theta[:, k] = mean[k]
+        batch = self.observe(self.simulate(theta, gen).succeeded, gen)
+        if len(batch) == 0:
+            msg = f"simulator '{self.name}' failed for all {n} example objects"
+            raise ObservationError(msg)
+        return Observations.from_batch(
+            batch,
+            observables=self.observables,
+            context_names=self.context_names,
+            truth_names=self.parameters.names,
+            source=f"mock objects of {self.name} {self.version}",
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two simulators the same: recorded and compared, JSON-serialisable."""
+        return {"name": self.name, "version": self.version}
+
+
+@dataclass(frozen=True, slots=True)
+class InputShape:
+    """Shape of one row of network input: x (without the batch axis) and context columns."""
+
+    x: tuple[int, ...]
+    context: int = 0
+    has_err: bool = False
+    has_mask: bool = False
+
+    @classmethod
+    def of(cls, batch: Batch) -> InputShape:
+        """Return the shape of a batch."""
+        context = 0 if batch.context is None else batch.context.shape[1]
+        return cls(
+            tuple(batch.x.shape[1:]), context, batch.x_err is not None, batch.mask is not None
+        )
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """A factory of torch modules ``(x, x_err, mask, context) -> (n, k)``.
+
+    ``build`` returns a module with an ``out_features`` attribute. The module receives
+    standardised input: ``x`` with zeros where nothing was observed, ``x_err`` as standardised
+    log10 (or None), ``mask`` as 0/1 floats (or None), ``context`` standardised (or None).
+    """
+
+    takes_sets: ClassVar[bool]
+
+    def build(self, shape: InputShape) -> nn.Module:
+        """Return a fresh module for rows of that shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an estimator is trained on.
+
+    Parameters
+    ----------
+    batch
+        Noise-free simulations with all parameters in ``theta``; failed rows already removed.
+    space
+        The parameters to infer, with the proposal that drew them.
+    columns
+        Their columns in ``batch.theta``.
+    observe
+        Adds noise, errors and masks: ``observe(batch, rng) -> Batch``.
+    config
+        Options of the training loop.
+    seed
+        Root seed.
+    directory
+        Where checkpoint and metrics go; None keeps everything in memory.
+    device
+        Torch device.
+    """
+
+    batch: Batch
+    space: ParameterSpace
+    columns: tuple[int, ...]
+    observe: Callable[[Batch, Rng], Batch]
+    config: Any
+    seed: int = 0
+    directory: Path | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What came out of training.
+
+    Parameters
+    ----------
+    epochs, seconds
+        Length of the training.
+    test_nll
+        Mean negative log density of the true theta on the test split, nats, physical space.
+    best_epoch
+        Epoch whose weights were kept.
+    history
+        One mapping per epoch: epoch, train_loss, val_loss, learning_rate, seconds.
+    split
+        Sizes of the three splits and the hash of their indices.
+    """
+
+    epochs: int
+    seconds: float
+    test_nll: float
+    best_epoch: int
+    history: tuple[Mapping[str, float], ...] = ()
+    split: Mapping[str, Any] = field(default_factory=dict)
+
+
+Callback = Callable[[Mapping[str, float]], None]
+
+
+class Estimator(Protocol):
+    """A conditional density q(theta | x), normalised inside the support of its proposal.
+
+    Attributes
+    ----------
+    name
+        Registry name.
+    space
+        The inferred parameters with the proposal it was trained under; set by ``fit``.
+    """
+
+    name: str
+    space: ParameterSpace
+
+    @abstractmethod
+    def fit(
+        self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
+    ) -> TrainingRecord:
+        """Train; ``callbacks`` receive a mapping after every epoch."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> NDArray[np.float64]:
+        """Return log q for theta (n, d) -> (n,), or theta (S, n, d) -> (S, n)."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def sample(
+        self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]
+    ) -> NDArray[np.float64]:
+        """Return draws (S, n, d); one generator per row makes rows independent of company."""
+        raise NotImplementedError
+
+    def gaussian_moments(self, batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return exact mean (n, k) and covariance (n, k, k) of q in unconstrained space.
+
+        Raises
+        ------
+        DensityUnavailableError
+            If the estimator has no closed form; callers then use draws.
+        """
+        msg = f"estimator '{self.name}' has no closed-form moments"
+        raise DensityUnavailableError(msg)
+
+    @abstractmethod
+    def save(self, directory: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``config.json``."""
+        raise NotImplementedError
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: str | Path) -> Estimator:
+        """Read what :meth:`save` wrote; executes nothing that is stored there."""
+        raise NotImplementedError
+
+
+class Combiner(Protocol):
+    """From N single-object posteriors to one posterior of the shared parameters.
+
+    Attributes
+    ----------
+    name
+        Registry name.
+    comparison_only
+        True for rules that are wrong on purpose (published for comparison); never a default.
+    """
+
+    name: str
+    comparison_only: bool = False
+
+    @abstractmethod
+    def combine(
+        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
+    ) -> CombinedPosterior:
+        """Combine the objects of one group; divides by the prior the estimator recorded."""
+        raise NotImplementedError
+
+    def combine_prefixes(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        sizes: Iterable[int],
+        *,
+        rng: Rng = 0,
+    ) -> list[CombinedPosterior]:
+        """Combine the first n objects for every n of ``sizes``."""
+        return [self.combine(posterior, observations[:n], rng=rng) for n in sizes]

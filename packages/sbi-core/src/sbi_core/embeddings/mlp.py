@@ -1,0 +1,81 @@
+"""A fully connected summary network."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sbi_core.components import InputShape
+from sbi_core.embeddings.identity import Joined
+
+__all__ = ["MlpConfig", "MlpEmbedding", "mlp"]
+
+
+def mlp(
+    size: int, hidden: tuple[int, ...], out: int | None = None, *, layer_norm: bool = False
+) -> nn.Sequential:
+    """Return linear layers with SiLU between them; ``out`` adds a last one without."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [
+            nn.Linear(size, width),
+            *([nn.LayerNorm(width)] if layer_norm else []),
+            nn.SiLU(),
+        ]
+        size = width
+    if out is not None:
+        layers.append(nn.Linear(size, out))
+    return nn.Sequential(*layers)
+
+
+class MlpConfig(BaseModel):
+    """Options of the MLP embedding."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: tuple[int, ...] = Field(
+        default=(128, 128),
+        min_length=1,
+        description="Widths of the layers; the last is the summary's.",
+    )
+    layer_norm: bool = Field(default=False, description="LayerNorm after every layer.")
+
+
+class _Mlp(nn.Module):
+    def __init__(self, shape: InputShape, config: MlpConfig) -> None:
+        super().__init__()
+        self.joined = Joined(shape)
+        self.layers = mlp(self.joined.out_features, config.hidden, layer_norm=config.layer_norm)
+        self.out_features = config.hidden[-1]
+
+    def forward(
+        self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
+    ) -> Tensor:
+        h: Tensor = self.layers(self.joined(x, x_err, mask, context))
+        return h
+
+
+class MlpEmbedding:
+    """Summarise data, errors, masks and context by a fully connected network.
+
+    Examples
+    --------
+    >>> MlpEmbedding(MlpConfig(hidden=(64, 16))).build(InputShape((8,))).out_features
+    16
+    """
+
+    name: ClassVar[str] = "mlp"
+    config_type: ClassVar[type[BaseModel]] = MlpConfig
+    takes_sets: ClassVar[bool] = False
+
+    def __init__(self, config: MlpConfig | None = None) -> None:
+        self.config = config or MlpConfig()
+
+    def build(self, shape: InputShape) -> nn.Module:
+        """Return a fresh module for rows of that shape."""
+        return _Mlp(shape, self.config)
+
+    def __repr__(self) -> str:
+        return f"MlpEmbedding({self.config})"

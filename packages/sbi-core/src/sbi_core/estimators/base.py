@@ -1,0 +1,400 @@
+r"""What the built-in estimators share: a head q(z | h) in the unconstrained space of the proposal.
+
+.. math:: \log q(\theta\,|\,x) = \log q(z\,|\,x) + \log p(\theta) - \log N(z; 0, I)
+
+so that no draw leaves the support and the density is normalised inside it. The network works in
+float32, the map between z and theta in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from sbi_core.batch import Batch
+from sbi_core.components import (
+    Callback,
+    Embedding,
+    Estimator,
+    InputShape,
+    Rng,
+    Training,
+    TrainingRecord,
+)
+from sbi_core.embeddings import BUILTIN, embedding_spec
+from sbi_core.errors import (
+    ComponentNotFoundError,
+    ConfigError,
+    DataFileError,
+    TrainingError,
+    near_matches,
+)
+from sbi_core.hookspecs import HOOK_API
+from sbi_core.networks import ConditionalNetwork, Head, Pooling, Standardizer
+from sbi_core.priors import ParameterSpace, as_float64
+from sbi_core.rng import as_generator, stream
+from sbi_core.tensorfile import load_weights, read_json, read_tensors, write_atomic, write_tensors
+from sbi_core.train import seeded, splits_of, train
+
+__all__ = ["FlowEstimator", "snap_to_support"]
+
+F64 = NDArray[np.float64]
+MakeEmbedding = Callable[[Mapping[str, Any]], Embedding]
+_ROWS_PER_CALL = 16_384  # draws x objects in one network call
+_STANDARDIZE_ROWS = 100_000  # rows of the training split that set means and scales
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_SCHEMA = 1
+
+
+class FlowEstimator(Estimator):
+    """A conditional density made of a standardizer, an embedding and a head.
+
+    Subclasses give ``name``, ``config_type`` and :meth:`build_head`.
+
+    Parameters
+    ----------
+    config
+        Options; defaults when left out.
+
+    Attributes
+    ----------
+    record
+        What came out of training; None before.
+    plugin
+        Identity of the plugins involved, written to ``config.json`` as it is.
+    """
+
+    name: str = ""
+    config_type: type[BaseModel] = BaseModel
+
+    def __init__(self, config: BaseModel | None = None) -> None:
+        self.config = config or self.config_type()
+        self.record: TrainingRecord | None = None
+        self.plugin: dict[str, Any] = {}
+        self._network: ConditionalNetwork | None = None
+        self._embedding: dict[str, Any] = {}
+
+    def build_head(self, features: int, dim: int) -> Head:
+        """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
+        raise NotImplementedError
+
+    # -- training ------------------------------------------------------------------
+
+    def fit(
+        self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
+    ) -> TrainingRecord:
+        """Train on simulations with fresh noise; see :func:`sbi_core.train.train`.
+
+        Raises
+        ------
+        TrainingError
+            If there is nothing to learn from (no valid simulation, NaN among the parameters,
+            constant outputs) or the loss is not finite.
+        """
+        training = replace(training, batch=training.batch.succeeded)
+        space = training.space
+        theta = snap_to_support(_checked_theta(training), space)
+        z = space.to_unconstrained(theta)
+        observed = _observed_sample(training)
+        rng = stream(training.seed, "train", "weights")
+        network = self._build(InputShape.of(observed), embedding, space, rng)
+        network.standardizer.fit(observed)
+        self.record, _ = train(
+            network,
+            training,
+            torch.as_tensor(z),
+            callbacks,
+            log_det=torch.as_tensor(space.log_prob(theta) - _log_normal(z)),
+        )
+        self._network, self.space, self._embedding = network, space, embedding_spec(embedding)
+        return self.record
+
+    def _build(
+        self, shape: InputShape, embedding: Embedding, space: ParameterSpace, rng: Rng
+    ) -> ConditionalNetwork:
+        if space.z_dim == 0:
+            msg = f"nothing to infer: {list(space.names)} have no unconstrained coordinate"
+            raise ConfigError(msg)
+        with seeded(as_generator(rng)):
+            module = embedding.build(shape)
+            features: Any = module.out_features
+            head = self.build_head(int(features), space.z_dim)
+        return ConditionalNetwork(Standardizer(shape, _pooling(shape, embedding)), module, head)
+
+    # -- density and draws ---------------------------------------------------------
+
+    @property
+    def network(self) -> ConditionalNetwork:
+        """The trained network.
+
+        Raises
+        ------
+        ConfigError
+            Before ``fit`` or ``load``.
+        """
+        if self._network is None:
+            msg = f"estimator '{self.name}' is not trained yet: call fit, or load a trained one"
+            raise ConfigError(msg)
+        return self._network
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the network to a device and return self."""
+        self.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def _features(self, batch: Batch) -> Tensor:
+        device = next(self.network.parameters()).device
+        self.network.standardizer.check(batch)
+        moved = replace(batch, theta=None).to(device, torch.float32)
+        step = _ROWS_PER_CALL
+        starts = range(0, max(len(batch), 1), step)
+        return torch.cat([self.network.features(moved[s : s + step]) for s in starts])
+
+    def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
+        """Return log q of theta (n, d) -> (n,), or (S, n, d) -> (S, n); -inf outside."""
+        values = as_float64(theta)
+        if values.shape[-2:] != (len(batch), self.space.dim) or values.ndim not in (2, 3):
+            n, d = len(batch), self.space.dim
+            msg = f"theta must have shape ({n}, {d}) or (S, {n}, {d}), got {values.shape}"
+            raise ConfigError(msg)
+        rows = snap_to_support(values.reshape(-1, self.space.dim), self.space)
+        inside = self.space.inside(rows)
+        log_q = np.full(len(rows), -np.inf)
+        if inside.any():
+            z = np.zeros((len(rows), self.space.z_dim))
+            z[inside] = self.space.to_unconstrained(rows[inside])
+            shaped = z.reshape(*values.shape[:-1], -1)
+            log_q[inside] = self._log_q(shaped, self._features(batch)).reshape(-1)[inside]
+            log_q[inside] += self.space.log_prob(rows[inside]) - _log_normal(z[inside])
+        return log_q.reshape(values.shape[:-1])
+
+    @torch.no_grad()
+    def _log_q(self, z: F64, h: Tensor) -> F64:
+        """Return log q(z | h) of z (..., n, k), shape (..., n), some objects at a time."""
+        step = max(1, _ROWS_PER_CALL // (len(z) if z.ndim == 3 else 1))
+        out = np.empty(z.shape[:-1])
+        for start in range(0, len(h), step):
+            part = slice(start, start + step)
+            values = torch.as_tensor(z[..., part, :], dtype=h.dtype, device=h.device)
+            out[..., part] = self.network.head.log_prob(values, h[part]).double().cpu().numpy()
+        return out
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
+        """Return draws (S, n, d).
+
+        With one generator per row, base noise comes from each row's own: what is drawn for an
+        object does not depend on the objects beside it, up to floating-point rounding.
+        """
+        head, h = self.network.head, self._features(batch)
+        noise = _noise(rng, draws, len(batch), head.noise_size)
+        out = np.empty((draws, len(batch), self.space.z_dim))
+        step = max(1, _ROWS_PER_CALL // max(draws, 1))
+        for start in range(0, len(batch), step):
+            part = slice(start, start + step)
+            values = torch.as_tensor(noise[:, part], dtype=h.dtype, device=h.device)
+            out[:, part] = head.draw(values, h[part]).double().cpu().numpy()
+        return self.space.from_unconstrained(out)
+
+    # -- files ---------------------------------------------------------------------
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``config.json``."""
+        directory = Path(directory)
+        shape = self.network.standardizer.shape
+        content = {
+            "schema": _SCHEMA,
+            "estimator": self.name,
+            "options": self.config.model_dump(mode="json"),
+            "HOOK_API": HOOK_API,
+            "versions": _versions(),
+            "plugin": self.plugin,
+            "space": self.space.to_spec(),
+            "space_hash": self.space.hash,
+            "embedding": self._embedding,
+            "input": asdict(shape),
+            "training": None if self.record is None else asdict(self.record),
+        }
+        weights = self.network.state_dict()
+        write_tensors(directory / "weights.safetensors", weights, {"space_hash": self.space.hash})
+        write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, embeddings: Mapping[str, MakeEmbedding] | None = None
+    ) -> Self:
+        """Read what :meth:`save` wrote; executes nothing that is stored there.
+
+        Parameters
+        ----------
+        directory
+            Folder with ``weights.safetensors`` and ``config.json``.
+        embeddings
+            Makers of embeddings that are not built in, by name; each gets the options.
+
+        Raises
+        ------
+        DataFileError
+            If a file is missing, damaged, or belongs to something else.
+        """
+        path = Path(directory) / "config.json"
+        spec = read_json(path)
+        if spec.get("estimator") != cls.name or spec.get("schema") != _SCHEMA:
+            found = f"'{spec.get('estimator')}' (schema {spec.get('schema')})"
+            msg = f"{path} describes an estimator {found}, expected '{cls.name}' (schema {_SCHEMA})"
+            raise DataFileError(msg)
+        try:
+            estimator = cls(cls.config_type.model_validate(spec["options"]))
+            estimator._restore(spec, Path(directory), embeddings or {})
+        except (KeyError, TypeError, ValidationError) as error:
+            msg = f"{path} is incomplete or was altered ({type(error).__name__}: {error})"
+            raise DataFileError(msg) from None
+        return estimator
+
+    def _restore(
+        self, spec: Mapping[str, Any], directory: Path, embeddings: Mapping[str, MakeEmbedding]
+    ) -> None:
+        self.space = ParameterSpace.from_spec(spec["space"])
+        weights = directory / "weights.safetensors"
+        tensors, meta = read_tensors(weights)
+        if not self.space.hash == spec["space_hash"] == meta["space_hash"]:
+            msg = f"{directory}: the prior in config.json is not the one the weights belong to"
+            raise DataFileError(msg)
+        shape = InputShape(**{**spec["input"], "x": tuple(spec["input"]["x"])})
+        embedding = _make_embedding(spec["embedding"], embeddings)
+        network = self._build(shape, embedding, self.space, 0)
+        load_weights(network, tensors, weights)
+        self._network = network.eval()
+        self._embedding, self.plugin = dict(spec["embedding"]), dict(spec["plugin"])
+        if spec["training"] is not None:
+            history = tuple(spec["training"]["history"])
+            self.record = TrainingRecord(**{**spec["training"], "history": history})
+
+    def __repr__(self) -> str:
+        state = "not trained" if self._network is None else f"q({', '.join(self.space.names)} | x)"
+        return f"{type(self).__name__}({self.config}; {state})"
+
+
+# -- helpers -------------------------------------------------------------------------------
+
+
+def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
+    """Move values that float32 rounded over an end of the support back to that end.
+
+    Parameters
+    ----------
+    theta
+        (n, d).
+    space
+        Its parameters.
+    """
+    low, high = space.support
+    with np.errstate(invalid="ignore"):
+        below = (theta < low) & (theta >= low - 1.2e-7 * np.abs(low))
+        above = (theta > high) & (theta <= high + 1.2e-7 * np.abs(high))
+    return np.where(below, low, np.where(above, high, theta))
+
+
+def _log_normal(z: F64) -> F64:
+    return np.asarray(-0.5 * (z**2).sum(-1) - z.shape[-1] * _LOG_SQRT_2PI)
+
+
+def _noise(rng: Rng | Sequence[np.random.Generator], draws: int, n: int, size: int) -> F64:
+    """Return standard normal numbers (draws, n, size)."""
+    if not isinstance(rng, Sequence):
+        return as_generator(rng).standard_normal((draws, n, size))
+    if len(rng) != n:
+        msg = f"{len(rng)} generators for {n} objects: give one per object, or a single one"
+        raise ConfigError(msg)
+    out = np.empty((draws, n, size))
+    for k, g in enumerate(rng):
+        out[:, k] = g.standard_normal((draws, size))
+    return out
+
+
+def _pooling(shape: InputShape, embedding: Embedding) -> Pooling:
+    if len(shape.x) < 2:
+        return "element"
+    return "feature" if embedding.takes_sets else "channel"
+
+
+def _checked_theta(training: Training) -> F64:
+    """Return the inferred columns of theta (n, d), after the checks that need no network."""
+    batch, names = training.batch, training.space.names
+    if len(batch) == 0:
+        msg = "there is no valid simulation to train on: all of them failed"
+        raise TrainingError(msg)
+    if batch.theta is None or batch.theta.ndim != 2:
+        msg = "training needs simulations with theta of shape (n, d)"
+        raise TrainingError(msg)
+    if len(training.columns) != len(names):
+        msg = f"{len(training.columns)} columns of theta for {len(names)} parameters {list(names)}"
+        raise TrainingError(msg)
+    theta = as_float64(batch.theta)[:, list(training.columns)]
+    bad = np.argwhere(~np.isfinite(theta))
+    if len(bad):
+        row, column = bad[0]
+        rows = len(np.unique(bad[:, 0]))
+        msg = f"parameter '{names[column]}' is not finite in simulation {row} ({rows} such rows)"
+        raise TrainingError(msg)
+    return theta
+
+
+def _observed_sample(training: Training) -> Batch:
+    """Return observed rows of the training split, after checking that they can teach anything."""
+    rng = stream(training.seed, "train", "standardize")
+    rows = splits_of(training).train
+    if len(rows) > _STANDARDIZE_ROWS:
+        rows = np.sort(rng.choice(rows, _STANDARDIZE_ROWS, replace=False))
+    clean = training.batch[rows].to("cpu", torch.float32)
+    batch = training.observe(clean, rng)
+    bad = (~torch.isfinite(batch.x) & batch.observed).reshape(len(batch), -1).any(1)
+    if batch.x_err is not None:
+        wrong = ~((batch.x_err > 0) & torch.isfinite(batch.x_err)) & batch.observed
+        bad |= wrong.reshape(len(batch), -1).any(1)
+    if bool(bad.any()):
+        first = int(rows[int(torch.nonzero(bad)[0, 0])])
+        msg = (
+            f"observed data or errors are not finite (or errors not positive) in simulation "
+            f"{first} ({int(bad.sum())} such rows): mark them as failed or mask them"
+        )
+        raise TrainingError(msg)
+    outputs = clean.x.reshape(len(clean), -1)
+    if bool((outputs == outputs[0]).all()) and clean.context is None:
+        msg = "all simulations have the same outputs: there is nothing to learn from"
+        raise TrainingError(msg)
+    return batch
+
+
+def _make_embedding(spec: Mapping[str, Any], makers: Mapping[str, MakeEmbedding]) -> Embedding:
+    name, options = spec["name"], spec["options"]
+    if name in makers:
+        return makers[name](options)
+    if name not in BUILTIN:
+        known = [*BUILTIN, *makers]
+        msg = f"no embedding '{name}'{near_matches(name, known)}: is its plugin installed?"
+        raise ComponentNotFoundError(msg)
+    made: Embedding = BUILTIN[name](BUILTIN[name].config_type.model_validate(options))
+    return made
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("sbi-core", "torch", "zuko", "sbi", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""The pipeline: simulate, emulate, train, diagnose, infer, combine, report."""

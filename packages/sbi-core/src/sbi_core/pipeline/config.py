@@ -1,0 +1,315 @@
+"""Configuration of a run: defaults < pipeline < preset < file < ``--set``.
+
+A pipeline is a TOML text with a table ``[base]`` and one ``[presets.NAME]`` per preset, each
+with the sections of :class:`RunConfig`. The resolved configuration, nothing implicit, is
+written to ``run.toml``.
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sbi_core.errors import ConfigError, near_matches
+from sbi_core.plugins import Kind, Registry
+from sbi_core.validation import validate
+
+__all__ = [
+    "PRESETS",
+    "CombineSection",
+    "ComponentSection",
+    "DiagnoseSection",
+    "EmulateSection",
+    "InferSection",
+    "RunConfig",
+    "SimulateSection",
+    "differences",
+    "resolve",
+    "to_toml",
+]
+
+PRESETS = ("quick", "standard", "large", "paper")
+_COMPONENTS: tuple[Kind, ...] = ("simulator", "embedding", "estimator", "combiner")
+_ENVIRONMENT = ("simulate.executor", "simulate.workers", "device")  # never change the numbers
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ComponentSection(BaseModel):
+    """A component by registry name; every other key is one of its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's options."""
+        return dict(self.model_extra or {})
+
+
+class EstimatorSection(ComponentSection):
+    """The estimator, and which parameters it infers."""
+
+    parameters: str | list[str] = "global"
+
+
+class SimulateSection(_Section):
+    """How many simulations, in which shards, by which executor."""
+
+    n: int = Field(10_000, ge=1, description="simulations drawn from the prior")
+    shard_size: int = Field(5_000, ge=1, description="rows per shard")
+    executor: str = Field("process", description="serial or process")
+    workers: int | None = Field(None, ge=1, description="worker processes; default: all cores")
+
+
+class EmulateSection(BaseModel):
+    """Whether a surrogate is trained; every other key is one of its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    enabled: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the surrogate."""
+        return dict(self.model_extra or {})
+
+
+class DiagnoseSection(_Section):
+    """Calibration of single objects."""
+
+    objects: int = Field(1000, ge=20, description="held-out simulations")
+    draws: int = Field(1000, ge=50, description="posterior draws per object")
+
+
+class InferSection(_Section):
+    """What to infer."""
+
+    draws: int = Field(1000, ge=10, description="posterior draws per object")
+    observations: str | None = Field(None, description="file; default: the plugin's example")
+    n_example: int = Field(100, ge=1, description="objects of the example")
+
+
+class CombineSection(_Section):
+    """At which numbers of objects to combine, what to show beside it, and its calibration."""
+
+    sizes: list[int] = Field([1, 3, 10, 30, 100, 300, 1000], description="numbers of objects")
+    compare: list[str] = Field([], description="further combiners shown for comparison")
+    calibration_groups: int = Field(
+        0, ge=0, description="simulated groups of max(sizes) objects that test the combination"
+    )
+
+
+class RunConfig(_Section):
+    """Everything that decides about the numbers of a run."""
+
+    plugin: str
+    preset: str = "standard"
+    seed: int = Field(1, ge=0)
+    device: str = "cpu"
+    simulator: ComponentSection
+    simulate: SimulateSection = SimulateSection()
+    emulate: EmulateSection = EmulateSection()
+    embedding: ComponentSection = ComponentSection(name="mlp")
+    estimator: EstimatorSection = EstimatorSection(name="mixture")
+    train: dict[str, Any] = Field(default_factory=dict)
+    diagnose: DiagnoseSection = DiagnoseSection()
+    infer: InferSection = InferSection()
+    combiner: ComponentSection = ComponentSection(name="gaussian")
+    combine: CombineSection = CombineSection()
+
+
+def resolve(
+    registry: Registry,
+    plugin: str,
+    *,
+    preset: str = "standard",
+    file: str | Path | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    **direct: Any,
+) -> RunConfig:
+    """Return the full configuration of a run, every option spelled out.
+
+    Parameters
+    ----------
+    registry
+        Where plugins and components are found.
+    plugin, preset
+        Which pipeline, in which size.
+    file
+        TOML file with sections of :class:`RunConfig`.
+    overrides
+        ``{"section.key": value}`` or strings ``"section.key=value"``.
+    direct
+        Values for top-level or dotted keys (with ``__`` for the dot); None is ignored.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown (with near matches) or a value has the wrong type.
+    """
+    from sbi_core.emulator import EmulatorConfig
+    from sbi_core.train import TrainConfig
+
+    registry.plugin(plugin)
+    tree = _pipeline(registry, plugin, preset)
+    if file is not None:
+        _merge(tree, _read_toml(Path(file)))
+    for key, value in _assignments(overrides):
+        _assign(tree, key, value)
+    for key, value in direct.items():
+        if value is not None:
+            _assign(tree, key.replace("__", "."), value)
+    config = validate(RunConfig, {**tree, "plugin": plugin, "preset": preset}, "")
+    for kind in _COMPONENTS:
+        section: ComponentSection = getattr(config, kind)
+        options = _component_options(registry, kind, section)
+        fixed = {k: getattr(section, k) for k in type(section).model_fields}
+        setattr(config, kind, type(section)(**fixed, **options))
+    config.train = validate(TrainConfig, config.train, "train").model_dump(mode="json")
+    emulator = validate(EmulatorConfig, config.emulate.options, "emulate")
+    config.emulate = EmulateSection(
+        enabled=config.emulate.enabled, **emulator.model_dump(mode="json")
+    )
+    for name in config.combine.compare:
+        registry.find("combiner", name)
+    return config
+
+
+def _component_options(
+    registry: Registry, kind: Kind, section: ComponentSection
+) -> dict[str, Any]:
+    component = registry.find(kind, section.name)
+    model = component.options
+    if model is None:
+        if section.options:
+            msg = f"{kind} '{section.name}' takes no options, got {sorted(section.options)}"
+            raise ConfigError(msg)
+        return {}
+    return validate(model, section.options, kind).model_dump(mode="json")
+
+
+def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
+    text = registry.build("pipeline", plugin)
+    spec = tomllib.loads(text)
+    presets = spec.get("presets", {})
+    if preset not in presets:
+        listed = ", ".join(presets)
+        msg = f"plugin '{plugin}' has no preset '{preset}'{near_matches(preset, presets)} ({listed})"
+        raise ConfigError(msg)
+    tree = copy.deepcopy(spec.get("base", {}))
+    _merge(tree, presets[preset])
+    tree.setdefault("simulator", {}).setdefault("name", plugin)
+    return tree
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"configuration file '{path}' does not exist"
+        raise ConfigError(msg) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        msg = f"configuration file '{path}' cannot be read: {error}"
+        raise ConfigError(msg) from None
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Merge nested tables; a component that changes its name loses the old one's options."""
+    for key, value in changes.items():
+        old = tree.get(key)
+        if isinstance(value, Mapping) and isinstance(old, dict):
+            if "name" in value and key in _COMPONENTS and value["name"] != old.get("name"):
+                old.clear()
+            _merge(old, value)
+        else:
+            tree[key] = copy.deepcopy(value)
+
+
+def _assignments(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        pairs = list(overrides.items())
+    else:
+        pairs = [_parse(text) for text in overrides]
+    # names first: naming another component drops the options of the one it replaces
+    return sorted(pairs, key=lambda p: not p[0].endswith(".name"))
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    key, sign, raw = text.partition("=")
+    if not sign or not key.strip():
+        msg = f"cannot read --set '{text}'; write section.key=value, e.g. simulate.n=20000"
+        raise ConfigError(msg)
+    raw = raw.strip()
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = raw  # a bare word is a string
+    return key.strip(), value
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    nested: Any = value
+    for name in reversed([*parents, last]):
+        nested = {name: nested}
+    first = (parents or [last])[0]
+    if first not in RunConfig.model_fields:
+        known = list(RunConfig.model_fields)
+        msg = f"unknown section '{first}' in '{key}'{near_matches(first, known)}"
+        raise ConfigError(f"{msg} (known: {', '.join(known)})")
+    if not parents and first in tree and isinstance(tree[first], dict):
+        msg = f"'{key}' is a section; set one of its keys, e.g. {key}.name=..."
+        raise ConfigError(msg)
+    if isinstance(value, Mapping):  # replace tables given as a value, do not merge into them
+        target = tree
+        for name in parents:
+            target = target.setdefault(name, {})
+        target[last] = dict(value)
+        return
+    _merge(tree, nested)
+
+
+def to_toml(config: RunConfig) -> str:
+    """Return the configuration as TOML; options that are None are left out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def from_toml(text: str) -> RunConfig:
+    """Return the configuration that :func:`to_toml` wrote."""
+    return validate(RunConfig, tomllib.loads(text), "")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(v) for v in value]
+    return value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = [_flat(v, f"{prefix}{k}.") for k, v in value.items()]
+        return {k: v for item in items for k, v in item.items()}
+    return {prefix[:-1]: value}
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Return ``"key: old -> new"`` for every option that differs and matters to the numbers."""
+    a, b = (_flat(_without_none(c.model_dump(mode="json"))) for c in (old, new))
+    keys = [k for k in dict.fromkeys([*a, *b]) if not k.startswith(_ENVIRONMENT)]
+    return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in keys if a.get(k) != b.get(k)]
+
+
+Stage = Literal["simulate", "emulate", "train", "diagnose", "infer", "combine", "report"]

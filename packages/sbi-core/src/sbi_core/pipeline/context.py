@@ -1,0 +1,160 @@
+"""What every stage of a run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+from sbi_core.batch import Batch
+from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
+from sbi_core.errors import PriorMismatchError, SimulationError
+from sbi_core.observations import Observations
+from sbi_core.pipeline.config import RunConfig
+from sbi_core.plugins import Registry
+from sbi_core.posterior import Posterior
+from sbi_core.priors import ParameterSpace, canonical_hash
+from sbi_core.progress import Progress
+from sbi_core.records.directory import RunDirectory
+from sbi_core.rng import stream
+from sbi_core.simulate.store import Shard, ShardReport, plan, read_all
+from sbi_core.train import TrainConfig
+
+__all__ = ["Context"]
+
+
+@dataclass
+class Context:
+    """One run while it is being worked on.
+
+    Attributes
+    ----------
+    facts
+        What finished stages found, by stage: JSON-serialisable parts of the report.
+    """
+
+    config: RunConfig
+    registry: Registry
+    directory: RunDirectory
+    progress: Progress
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        """The simulator with this run's options."""
+        section = self.config.simulator
+        return cast("Simulator", self.registry.build("simulator", section.name, section.options))
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """The embedding factory."""
+        section = self.config.embedding
+        return cast("Embedding", self.registry.build("embedding", section.name, section.options))
+
+    @cached_property
+    def space(self) -> ParameterSpace:
+        """The parameters that are inferred."""
+        return self.simulator.parameters.select(self.config.estimator.parameters)
+
+    def combiner(self, name: str | None = None) -> Combiner:
+        """Return the run's combiner, or another one with its default options."""
+        section = self.config.combiner
+        if name is None or name == section.name:
+            return cast("Combiner", self.registry.build("combiner", section.name, section.options))
+        return cast("Combiner", self.registry.build("combiner", name))
+
+    @cached_property
+    def observations(self) -> Observations:
+        """The configured observations, or the plugin's example."""
+        section = self.config.infer
+        if section.observations:
+            return self.simulator.read_observations(section.observations)
+        rng = stream(self.config.seed, "example")
+        return self.simulator.example_observations(rng, section.n_example)
+
+    def _embedding_from(self, options: dict[str, Any]) -> Embedding:
+        """Return the run's embedding with the options an estimator recorded."""
+        name = self.config.embedding.name
+        return cast("Embedding", self.registry.build("embedding", name, options))
+
+    @property
+    def simulator_identity(self) -> str:
+        """Hash of simulator, version, options, data and prior."""
+        return canonical_hash(
+            {
+                "simulator": self.simulator.identity,
+                "options": self.config.simulator.options,
+                "prior": self.simulator.parameters.hash,
+            }
+        )
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The plan of the simulate stage."""
+        c = self.config
+        return plan(
+            self.directory.sims,
+            c.simulate.n,
+            c.simulate.shard_size,
+            c.seed,
+            self.simulator_identity,
+        )
+
+    @cached_property
+    def simulations(self) -> tuple[Batch, list[ShardReport]]:
+        """All simulations, failed rows included, and the reports of their shards."""
+        return read_all(self.shards)
+
+    @cached_property
+    def training(self) -> Training:
+        """What the estimator is trained on.
+
+        Raises
+        ------
+        SimulationError
+            If every simulation failed.
+        """
+        batch = self.simulations[0].succeeded
+        if len(batch) == 0:
+            msg = f"all {self.config.simulate.n} simulations failed; look at prior and options"
+            raise SimulationError(msg)
+        return Training(
+            batch=batch,
+            space=self.space,
+            columns=tuple(self.simulator.parameters.index(self.space.names)),
+            observe=self.simulator.observe,
+            config=TrainConfig(**self.config.train),
+            seed=self.config.seed,
+            directory=self.directory.estimator,
+            device=self.config.device,
+        )
+
+    def new_estimator(self) -> Estimator:
+        """Return an untrained estimator."""
+        section = self.config.estimator
+        return cast("Estimator", self.registry.build("estimator", section.name, section.options))
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """The trained posterior.
+
+        Raises
+        ------
+        PriorMismatchError
+            If the estimator was trained under another prior than the simulator has now.
+        """
+        from sbi_core.estimators import load_estimator
+
+        estimator = load_estimator(
+            self.directory.estimator,
+            {self.config.estimator.name: type(self.new_estimator())},
+            embeddings={self.config.embedding.name: self._embedding_from},
+        )
+        if estimator.space.hash != self.space.hash:
+            msg = (
+                f"the estimator in '{self.directory.estimator}' was trained with prior version "
+                f"{estimator.space.version} ({estimator.space.hash[:12]}), the simulator now has "
+                f"version {self.space.version} ({self.space.hash[:12]}); train again"
+            )
+            raise PriorMismatchError(msg)
+        return Posterior(estimator, seed=self.config.seed, device=self.config.device)

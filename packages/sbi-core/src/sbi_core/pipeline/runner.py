@@ -1,0 +1,338 @@
+"""A run: stages executed in order, each skipped when its result is there and still valid.
+
+Stage results are identified by a fingerprint: the configuration keys that decide about them, the
+fingerprints of the stages before, and the identity of the simulator.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from sbi_core.components import Simulator
+from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
+from sbi_core.observations import Observations
+from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
+from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
+from sbi_core.plugins import Registry
+from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
+from sbi_core.priors import canonical_hash
+from sbi_core.progress import Progress, SilentProgress
+from sbi_core.records.directory import RunDirectory, atomic_write, read_json, sha256_of, write_json
+from sbi_core.records.provenance import describe
+
+__all__ = ["Run", "execute"]
+
+_log = logging.getLogger("sbi_core")
+
+
+def execute(
+    config: RunConfig,
+    out: str | Path,
+    registry: Registry,
+    *,
+    stages: Sequence[str] | None = None,
+    restart: str | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Execute the stages of a run that are not done yet.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    out
+        Run directory.
+    registry
+        Where components are found.
+    stages
+        Only these; what they need must be there.
+    restart
+        Do this stage and all after it again.
+    progress
+        Where progress is shown.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory holds another configuration, or a stage's input is missing.
+    """
+    for name in [*(stages or ()), *([restart] if restart else [])]:
+        if name not in stage_names():
+            known = ", ".join(stage_names())
+            msg = f"unknown stage '{name}'{near_matches(name, stage_names())} (known: {known})"
+            raise ConfigError(msg)
+    directory = RunDirectory(out)
+    context = Context(config, registry, directory, progress or SilentProgress())
+    prints = _fingerprints(context)
+    if config.infer.observations:
+        _ = context.observations  # before anything is written: bad input leaves no trace
+    directory.create()
+    records = _read_records(directory)
+    if restart:
+        _clear(directory, records, restart)
+    _refuse_mixing(context, records, prints)
+    with atomic_write(directory.config) as f:
+        f.write(to_toml(config))
+    with _logging_to(directory.log):
+        for spec in STAGES:
+            _one(context, spec, records, prints, wanted=stages is None or spec.name in stages)
+    return Run(directory.root, registry)
+
+
+def _one(
+    context: Context,
+    spec: StageSpec,
+    records: dict[str, Any],
+    prints: Mapping[str, str],
+    *,
+    wanted: bool,
+) -> None:
+    """Execute or skip one stage."""
+    done = records["stages"].get(spec.name, {})
+    if done.get("status") == "done" and done["fingerprint"] == prints[spec.name]:
+        _verify(context.directory, spec, done)
+        context.facts[spec.name] = done["facts"]
+        if wanted:
+            context.progress.say(f"{spec.name:>9}: already done")
+        return
+    if not wanted:
+        return
+    missing = [s for s in spec.after if s != "emulate" and s not in context.facts]
+    if missing and spec.name != "report":
+        msg = f"stage '{spec.name}' needs '{missing[0]}', which has not run yet"
+        raise RunDirectoryError(msg)
+    records |= describe(context.registry.plugins, context.config.seed)
+    records["prior"] = context.simulator.parameters.to_spec()
+    records["hashes"] = {
+        "prior": context.simulator.parameters.hash,
+        "proposal": context.simulator.parameters.hash,
+        "simulator": context.simulator_identity,
+    }
+    records["simulator"] = context.simulator.identity
+    records["stages"][spec.name] = {"status": "started", "fingerprint": prints[spec.name]}
+    write_json(context.directory.provenance, records)
+    _log.info("stage %s started", spec.name)
+    start = perf_counter()
+    facts = dict(spec.execute(context))
+    facts["stage_seconds"] = round(perf_counter() - start, 3)
+    context.facts[spec.name] = facts
+    records["stages"][spec.name] = {
+        "status": "done",
+        "fingerprint": prints[spec.name],
+        "facts": facts,
+        "artefacts": _artefacts(context.directory, spec),
+    }
+    write_json(context.directory.provenance, records)
+    _log.info("stage %s done in %.1f s", spec.name, facts["stage_seconds"])
+
+
+def _fingerprints(context: Context) -> dict[str, str]:
+    config = context.config.model_dump(mode="json")
+    identity = context.simulator_identity
+    path = context.config.infer.observations
+    found: dict[str, str] = {}
+    for spec in STAGES:
+        parts: dict[str, Any] = {key: _at(config, key) for key in spec.uses}
+        parts |= {f"after {name}": found[name] for name in spec.after}
+        if spec.name == "simulate":
+            parts["identity"] = identity
+        if spec.name == "infer" and path:
+            file = Path(path)
+            parts["observations sha256"] = sha256_of(file) if file.is_file() else "missing"
+        found[spec.name] = canonical_hash(parts)
+    return found
+
+
+def _at(tree: Mapping[str, Any], key: str) -> Any:
+    value: Any = tree
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def _read_records(directory: RunDirectory) -> dict[str, Any]:
+    if not directory.provenance.exists():
+        return {"stages": {}}
+    records = read_json(directory.provenance)
+    if not isinstance(records, dict) or not isinstance(records.get("stages"), dict):
+        msg = f"'{directory.provenance}' is damaged; choose another --out"
+        raise RunDirectoryError(msg)
+    return records
+
+
+def _clear(directory: RunDirectory, records: dict[str, Any], restart: str) -> None:
+    names = stage_names()
+    for spec in STAGES[names.index(restart) :]:  # type: ignore[arg-type]
+        directory.remove(*spec.outputs(directory))
+        records["stages"].pop(spec.name, None)
+
+
+def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping[str, str]) -> None:
+    """Raise when results in the directory belong to another configuration."""
+    stages = records["stages"]
+    stale = [n for n in stage_names() if n in stages and stages[n]["fingerprint"] != prints[n]]
+    # the report is cheap and follows from the rest: it is simply written again
+    stale = [n for n in stale if n != "report"]
+    if not stale:
+        return
+    changed = ["the simulator, its data or its prior"]
+    if context.directory.config.exists():
+        old = from_toml(context.directory.config.read_text(encoding="utf-8"))
+        changed = differences(old, context.config) or changed
+    listed = "; ".join(changed[:4]) + ("; ..." if len(changed) > 4 else "")
+    msg = (
+        f"'{context.directory.root}' holds a run with another configuration ({listed}), which "
+        f"invalidates {', '.join(stale)}; choose another --out, or pass --restart {stale[0]}"
+    )
+    raise RunDirectoryError(msg)
+
+
+def _artefacts(directory: RunDirectory, spec: StageSpec) -> dict[str, str]:
+    found = {}
+    for output in spec.outputs(directory):
+        files = sorted(p for p in output.rglob("*") if p.is_file()) if output.is_dir() else [output]
+        for path in files:
+            if path.is_file():
+                found[str(path.relative_to(directory.root))] = sha256_of(path)
+    return found
+
+
+def _verify(directory: RunDirectory, spec: StageSpec, record: Mapping[str, Any]) -> None:
+    """Raise when an artefact of a finished stage is gone or was altered."""
+    for name, expected in record.get("artefacts", {}).items():
+        path = directory.root / name
+        if directory.root.resolve() not in path.resolve().parents:
+            msg = f"'{directory.provenance}' names a file outside the run directory: {name}"
+            raise RunDirectoryError(msg)
+        if not path.is_file() or sha256_of(path) != expected:
+            what = "was altered" if path.is_file() else "is missing"
+            msg = (
+                f"'{path}' {what} since stage '{spec.name}' wrote it; "
+                f"pass --restart {spec.name} to make it again"
+            )
+            raise RunDirectoryError(msg)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(level)
+        handler.close()
+
+
+class Run:
+    """A run directory and what can be done with it.
+
+    Parameters
+    ----------
+    directory
+        A directory written by ``sbi-run`` or :func:`sbi_core.run`.
+    registry
+        Where components are found; default: the installed plugins.
+    """
+
+    def __init__(self, directory: str | Path, registry: Registry | None = None) -> None:
+        self.directory = RunDirectory(directory)
+        self.directory.require()
+        self.config: RunConfig = from_toml(self.directory.config.read_text(encoding="utf-8"))
+        self._registry = registry
+
+    @cached_property
+    def _context(self) -> Context:
+        registry = self._registry or Registry([self.config.plugin])
+        context = Context(self.config, registry, self.directory, SilentProgress())
+        for name, record in _read_records(self.directory)["stages"].items():
+            if record.get("status") == "done":
+                context.facts[name] = record["facts"]
+        return context
+
+    @property
+    def simulator(self) -> Simulator:
+        """The simulator of this run."""
+        return self._context.simulator
+
+    @property
+    def posterior(self) -> Posterior:
+        """The trained posterior."""
+        return self._context.posterior
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The contents of report.json."""
+        found: dict[str, Any] = read_json(self.directory.report_json)
+        return found
+
+    def observations(self, source: str | Path | Observations) -> Observations:
+        """Return observations as they are, or read them from a file."""
+        if isinstance(source, Observations):
+            return source
+        return self.simulator.read_observations(source)
+
+    def infer(
+        self, observations: str | Path | Observations, draws: int | None = None
+    ) -> PosteriorSamples:
+        """Return posterior draws for every object; unusual objects carry a flag."""
+        from sbi_core.pipeline.stages.infer import infer
+
+        data = self.observations(observations)
+        return infer(self._context, data, draws or self.config.infer.draws)[0]
+
+    def combine(
+        self, observations: str | Path | Observations, combiner: str | None = None
+    ) -> CombinedPosterior:
+        """Combine all objects, which must belong to one group, into one posterior.
+
+        Raises
+        ------
+        ConfigError
+            If the objects belong to several groups.
+        """
+        from sbi_core.rng import stream
+
+        data = self.observations(observations)
+        if len(data.groups) > 1:
+            msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"
+            raise ConfigError(msg)
+        rng = stream(self.config.seed, "combine", combiner or self.config.combiner.name)
+        return self._context.combiner(combiner).combine(self.posterior, data, rng=rng)
+
+    def write_report(self) -> None:
+        """Write report.json and report.html again from the recorded facts."""
+        from sbi_core.pipeline.stages.report import execute as write
+
+        write(self._context)
+
+    def __repr__(self) -> str:
+        return f"Run({self.config.plugin}, {self.config.preset}, '{self.directory.root}')"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = ""
+        if self.directory.report_json.exists():
+            for entry in self.report.get("combined", []):
+                values = ", ".join(
+                    f"{escape(name)} = {p['mean']:.4g} &plusmn; {p['sd']:.2g}"
+                    for name, p in entry["parameters"].items()
+                )
+                rows += (
+                    f"<tr><td>{escape(entry['combiner'])}</td><td>{entry['n']}</td>"
+                    f"<td>{values}</td></tr>"
+                )
+        head = f"<b>{escape(self.config.plugin)}</b> ({escape(self.config.preset)})"
+        return f"{head}<table><tr><th>combiner</th><th>N</th><th>result</th></tr>{rows}</table>"

@@ -1,0 +1,107 @@
+"""Stage ``combine``: one posterior of the shared parameters per group, for growing N."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from sbi_core.diagnostics import Verdict
+from sbi_core.observations import Observations
+from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.group_calibration import calibrate_groups
+from sbi_core.posterior import CombinedPosterior
+from sbi_core.rng import stream
+
+__all__ = ["combine_groups", "execute", "shared_truth"]
+
+
+def shared_truth(observations: Observations, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the true values that all objects of a mock share."""
+    truth = observations.truth or {}
+    return {
+        name: float(truth[name][0])
+        for name in names
+        if name in truth and len(truth[name]) and np.ptp(truth[name]) == 0
+    }
+
+
+def combine_groups(
+    context: Context, observations: Observations
+) -> list[tuple[str, Mapping[str, float], CombinedPosterior]]:
+    """Combine every group with every combiner at every size: (group, truth, result)."""
+    section = context.config.combine
+    names = dict.fromkeys([context.config.combiner.name, *section.compare])
+    results = []
+    for group, rows in observations.groups.items():
+        part = observations[rows]
+        sizes = sorted({n for n in section.sizes if n < len(part)} | {len(part)})
+        for name in names:
+            rng = stream(context.config.seed, "combine", group, name)
+            combined = context.combiner(name).combine_prefixes(
+                context.posterior, part, sizes, rng=rng
+            )
+            truth = shared_truth(part, combined[0].names)
+            results += [(group, truth, c) for c in combined]
+            context.progress.advance()
+    return results
+
+
+def execute(context: Context) -> dict[str, Any]:
+    """Combine and write combined.ecsv; nothing to do without shared parameters."""
+    if not any(p.scope == "global" for p in context.space.parameters):
+        return {}
+    observations = context.observations
+    combiners = 1 + len(context.config.combine.compare)
+    context.progress.start("combine", len(observations.groups) * combiners, "groups")
+    results = combine_groups(context, observations)
+    _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
+    samples = {f"{g}/{c.combiner}": c.samples for g, _, c in results}  # the largest N comes last
+    np.savez_compressed(context.directory.combined_samples, **samples)  # type: ignore[arg-type]
+    last = next(c for _, _, c in reversed(results) if c.combiner == context.config.combiner.name)
+    context.progress.finish(repr(last))
+    several = len(observations.groups) > 1
+    combined = []
+    for group, truth, result in results:
+        entry = result.summary(truth)
+        if result.flags:
+            entry["flags"] = list(result.flags)
+        combined.append({"group": group, **entry} if several else entry)
+    facts = _calibration(context)
+    flags = sorted({f for _, _, c in results for f in c.flags if f != "comparison_only"})
+    if len(observations) == 1:
+        flags.append("single_object")
+    return {"combined": combined, "flags": flags, **facts}
+
+
+def _calibration(context: Context) -> dict[str, Any]:
+    """Test the combination on simulated groups, when asked for."""
+    if not context.config.combine.calibration_groups:
+        return {}
+    verdicts: list[Verdict] = []
+    entries = calibrate_groups(context, verdicts)
+    return {
+        "combined_calibration": entries,
+        "verdicts": [[v.level, v.sentence] for v in verdicts],
+    }
+
+
+def _table(results: list[tuple[str, Mapping[str, float], CombinedPosterior]]) -> Table:
+    rows = []
+    for group, truth, c in results:
+        row: dict[str, Any] = {"group": group, "combiner": c.combiner, "n": c.n}
+        for k, name in enumerate(c.names):
+            row |= {f"{name}_mean": c.mean[k], f"{name}_sd": c.sd[k]}
+            row[f"true_{name}"] = truth.get(name, np.nan)
+        row["consistency_chi2"] = c.diagnostics.get("consistency_chi2", np.nan)
+        row["consistency_p"] = c.diagnostics.get("consistency_p", np.nan)
+        row["flags"] = ",".join(c.flags)
+        rows.append(row)
+    table = Table(rows)
+    space = results[0][2].space
+    for name, unit in zip(space.names, space.units, strict=True):
+        for column in (f"{name}_mean", f"{name}_sd", f"true_{name}"):
+            table[column].unit = unit or None
+    return table

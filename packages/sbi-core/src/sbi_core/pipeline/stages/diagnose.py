@@ -1,0 +1,110 @@
+"""Stage ``diagnose``: is the posterior of one object calibrated, on held-out simulations?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sbi_core.batch import Batch
+from sbi_core.diagnostics import (
+    LEVELS,
+    Tarp,
+    Verdict,
+    accuracy,
+    combine_verdicts,
+    coverage_central,
+    judge_coverage,
+    judge_sbc,
+    judge_tarp,
+    references_from_data,
+    sbc_ranks,
+    sbc_uniformity,
+    tarp,
+)
+from sbi_core.observations import Observations
+from sbi_core.pipeline.context import Context
+from sbi_core.rng import stream
+from sbi_core.train import splits_of
+
+__all__ = ["execute"]
+
+
+def execute(context: Context) -> dict[str, Any]:
+    """Run SBC, coverage and TARP; write curves to diagnostics.npz."""
+    arrays: dict[str, Any] = {}
+    verdicts: list[Verdict] = []
+    facts = _single(context, arrays, verdicts)
+    facts["verdicts"] = [[v.level, v.sentence] for v in verdicts]
+    np.savez_compressed(context.directory.diagnostics, **arrays)
+    context.progress.finish(combine_verdicts(verdicts).level)
+    return facts
+
+
+def _test_rows(context: Context) -> Batch:
+    """Return held-out simulations with fresh noise."""
+    rows = splits_of(context.training).test
+    rows = stream(context.config.seed, "diagnose").permutation(rows)
+    rows = np.sort(rows[: context.config.diagnose.objects])
+    clean = context.training.batch[rows]
+    return context.simulator.observe(clean, stream(context.config.seed, "diagnose", "noise"))
+
+
+def _single(context: Context, arrays: dict[str, Any], verdicts: list[Verdict]) -> dict[str, Any]:
+    section = context.config.diagnose
+    seed = context.config.seed
+    batch = _test_rows(context)
+    assert batch.theta is not None
+    theta = batch.theta.double().cpu().numpy()[:, list(context.training.columns)]
+    context.progress.start("diagnose", len(batch), "objects")
+    samples = context.posterior.sample(
+        Observations.from_batch(batch), section.draws, seed=seed
+    ).values
+    context.progress.advance(len(batch))
+    names = context.space.names
+    ranks = sbc_ranks(samples, theta, stream(seed, "diagnose", "ties"))
+    p_values = np.atleast_1d(sbc_uniformity(ranks, section.draws))
+    coverage = coverage_central(ranks, section.draws, LEVELS)
+    curve = np.linspace(0.02, 0.98, 49)
+    curves = _tarp_curves(batch, samples, theta, seed)
+    worst = max(curves, key=lambda t: t.max_deviation)
+    parameters = {}
+    for k, name in enumerate(names):
+        covered = {f"{c:.2f}": float(v) for c, v in zip(LEVELS, coverage[:, k], strict=True)}
+        parameters[name] = {"sbc_p": float(p_values[k]), "coverage": covered}
+        verdicts.append(judge_sbc(name, float(p_values[k]), tests=len(names)))
+        verdicts += [
+            judge_coverage(name, float(v), float(c), objects=len(theta))
+            for c, v in zip(LEVELS, coverage[:, k], strict=True)
+        ]
+    verdicts += [judge_tarp(t.p, tests=len(curves)) for t in curves]
+    mean, sd = samples.mean(0), samples.std(0, ddof=1)
+    arrays |= {
+        "ranks": ranks,
+        "draws": np.array(section.draws),
+        "coverage_levels": curve,
+        "coverage_values": coverage_central(ranks, section.draws, curve.tolist()),
+        "tarp_levels": worst.alpha,
+        "tarp_ecp": worst.ecp,
+        "theta": theta,
+        "mean": mean,
+        "sd": sd,
+    }
+    return {
+        "calibration": {
+            "objects": len(theta),
+            "parameters": parameters,
+            "tarp": {"max_deviation": worst.max_deviation},
+        },
+        "accuracy": accuracy(mean, theta, names),
+    }
+
+
+def _tarp_curves(batch: Batch, samples: Any, theta: Any, seed: int) -> list[Tarp]:
+    """Uniform references, and references that depend on the data (see the tarp module)."""
+    x = np.where(batch.observed.numpy(), batch.x.double().numpy(), np.nan)
+    guess = references_from_data(x, theta, stream(seed, "tarp", "folds"))
+    return [
+        tarp(samples, theta, stream(seed, "tarp", "uniform")),
+        tarp(samples, theta, stream(seed, "tarp", "data"), references=guess),
+    ]

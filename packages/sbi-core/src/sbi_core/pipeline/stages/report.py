@@ -1,0 +1,147 @@
+"""Stage ``report``: report.json and report.html from what the other stages recorded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from sbi_core.diagnostics import Verdict, combine_verdicts
+from sbi_core.pipeline.config import to_toml
+from sbi_core.pipeline.context import Context
+from sbi_core.records.directory import write_json
+from sbi_core.records.provenance import versions
+from sbi_core.records.schema import REPORT_SCHEMA, check_report
+from sbi_core.report import ReportInputs, write_html
+
+__all__ = ["build_report", "execute"]
+
+
+def build_report(context: Context) -> dict[str, Any]:
+    """Return report.json as a dictionary; parts that do not apply are absent."""
+    facts = context.facts
+    calibration = facts.get("diagnose", {}).get("calibration")
+    verdict = combine_verdicts(_verdicts(context)).level if calibration else "not checked"
+    seconds = {name: f.get("stage_seconds", 0.0) for name, f in facts.items()}
+    report: dict[str, Any] = {
+        "schema": REPORT_SCHEMA,
+        "plugin": context.config.plugin,
+        "preset": context.config.preset,
+        "seed": context.config.seed,
+        "status": "calibration_failed" if verdict == "fail" else "ok",
+        "versions": versions(p.distribution for p in context.registry.plugins),
+        "timing": {f"{name}_s": round(s, 3) for name, s in seconds.items()},
+    }
+    report["timing"]["total_s"] = round(sum(seconds.values()), 3)
+    if "simulate" in facts:
+        report["simulation"] = _pick(facts["simulate"], "n", "failed", "per_second", "failures")
+    if facts.get("emulate", {}).get("median_abs_error"):
+        report["emulator"] = _pick(facts["emulate"], "median_abs_error", "p95_abs_error")
+    if "train" in facts:
+        report["training"] = _pick(facts["train"], "epochs", "seconds", "test_nll", "best_epoch")
+    if calibration:
+        report["calibration"] = {**calibration, "verdict": verdict}
+        report["accuracy"] = facts["diagnose"]["accuracy"]
+    if "infer" in facts:
+        report["observations"] = _pick(facts["infer"], "n", "source", "unsupported", "notes")
+    if facts.get("combine", {}).get("combined"):
+        report["combined"] = facts["combine"]["combined"]
+    if facts.get("combine", {}).get("combined_calibration"):
+        report["combined_calibration"] = facts["combine"]["combined_calibration"]
+    report["flags"] = _flags(context, verdict)
+    check_report(report)
+    return report
+
+
+def _pick(source: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {k: source[k] for k in keys if k in source}
+
+
+def _verdicts(context: Context) -> list[Verdict]:
+    """Return the verdicts on single objects and on combinations."""
+    parts = [context.facts.get(stage, {}).get("verdicts", []) for stage in ("diagnose", "combine")]
+    return [Verdict(level, sentence) for part in parts for level, sentence in part]
+
+
+def _flags(context: Context, verdict: str) -> list[str]:
+    facts = context.facts
+    flags = list(facts.get("combine", {}).get("flags", []))
+    if verdict == "fail":
+        flags.append("calibration_failed")
+    if facts.get("infer", {}).get("unsupported"):
+        flags.append("objects_outside_training")
+    simulation = facts.get("simulate", {})
+    if simulation and simulation["failed"] > 0.01 * simulation["n"]:
+        flags.append("failed_simulations_above_1_percent")
+    combined = facts.get("combine", {}).get("combined_calibration", [])
+    used = max((c["n"] for c in facts.get("combine", {}).get("combined", [])), default=0)
+    if combined and used > max(c["n"] for c in combined):
+        flags.append("more_objects_than_calibrated")
+    return flags
+
+
+def execute(context: Context) -> dict[str, Any]:
+    """Write both reports."""
+    context.progress.start("report", 1, "pages")
+    report = build_report(context)
+    write_json(context.directory.report_json, report)
+    write_html(_inputs(context, report), context.directory.report_html)
+    context.progress.advance()
+    context.progress.finish(str(context.directory.report_html))
+    return {}
+
+
+def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
+    facts = context.facts
+    d = context.directory
+    arrays: dict[str, Any] = {}
+    if "diagnose" in facts and d.diagnostics.exists():
+        with np.load(d.diagnostics, allow_pickle=False) as f:
+            arrays = {k: f[k] for k in f.files}
+    samples: dict[str, Any] = {}
+    if facts.get("combine", {}).get("combined") and d.combined_samples.exists():
+        with np.load(d.combined_samples, allow_pickle=False) as f:
+            samples = {k.removeprefix("all/"): f[k] for k in f.files}
+    history = []
+    if "train" in facts and d.metrics.exists():
+        history = [json.loads(line) for line in d.metrics.read_text().splitlines() if line]
+    recovery = None
+    if "theta" in arrays:
+        recovery = (arrays["theta"], arrays["mean"], arrays["sd"])
+    simulator, space = context.simulator, context.space
+    labels = simulator.parameters
+    return ReportInputs(
+        report=report,
+        parameters=simulator.parameters.to_spec()["parameters"],
+        inferred=list(space.names),
+        labels=dict(zip(labels.names, labels.labels, strict=True)),
+        history=history,
+        ranks=arrays.get("ranks"),
+        draws=int(arrays["draws"]) if "draws" in arrays else None,
+        coverage_levels=arrays.get("coverage_levels"),
+        coverage_values=arrays.get("coverage_values"),
+        tarp_levels=arrays.get("tarp_levels"),
+        tarp_ecp=arrays.get("tarp_ecp"),
+        truth_and_mean=recovery,
+        combined_samples=samples,
+        failures=list(facts.get("simulate", {}).get("failures", {}).items()),
+        verdicts=[(v.level, v.sentence) for v in _verdicts(context)],
+        notes=list(facts.get("infer", {}).get("notes", [])),
+        flagged=[
+            (i, "unlike the simulations (support percentile above 99)")
+            for i in facts.get("infer", {}).get("flagged", [])
+        ],
+        citations=list(simulator.citations),
+        command=_command(context),
+        config_toml=to_toml(context.config),
+        literature=[],
+    )
+
+
+def _command(context: Context) -> str:
+    c = context.config
+    words = ["sbi-run", "--plugin", c.plugin, "--preset", c.preset, "--seed", str(c.seed)]
+    if c.infer.observations:
+        words += ["--observations", c.infer.observations]
+    return " ".join(words)

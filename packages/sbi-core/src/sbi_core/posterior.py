@@ -1,0 +1,304 @@
+"""What users hold: a posterior, its samples, and the combination of many.
+
+``PosteriorSamples.values`` has dims (draw, object, parameter), physical units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from sbi_core.batch import Batch
+from sbi_core.components import Estimator, Rng
+from sbi_core.errors import DensityUnavailableError
+from sbi_core.observations import Observations
+from sbi_core.priors import ParameterSpace
+from sbi_core.rng import as_generator, stream
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from astropy.table import Table
+
+__all__ = [
+    "CombinedPosterior",
+    "Posterior",
+    "PosteriorSamples",
+    "combined_from_gaussian",
+    "gaussian_draws",
+]
+
+F64 = NDArray[np.float64]
+_ROWS_PER_CALL = 16_384  # draws x objects in one network call
+
+
+@dataclass(frozen=True)
+class PosteriorSamples:
+    """Draws for n objects.
+
+    Parameters
+    ----------
+    values
+        (draw, object, parameter), physical units.
+    space
+        The parameters.
+    id
+        Object identifiers, (object,).
+    flags
+        Per object, words such as ``"outside_training"``; empty where all is well.
+    """
+
+    values: F64
+    space: ParameterSpace
+    id: NDArray[np.str_]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names, in the order of the last axis."""
+        return self.space.names
+
+    def __getitem__(self, name: str) -> F64:
+        """Return the draws of one parameter, (draw, object)."""
+        return self.values[:, :, self.space.index([name])[0]]
+
+    def to_xarray(self) -> xr.DataArray:
+        """Return an array with dims (draw, object, parameter)."""
+        import xarray as xr
+
+        return xr.DataArray(
+            self.values,
+            dims=("draw", "object", "parameter"),
+            coords={"object": self.id.astype(object), "parameter": list(self.names)},
+            name="posterior",
+        )
+
+    def summary(self) -> Table:
+        """Return one row per object: p16, p50, p84, mean, sd per parameter, and flags."""
+        from astropy.table import Table
+
+        table = Table({"id": self.id})
+        quantiles = np.quantile(self.values, [0.16, 0.5, 0.84], axis=0)
+        for k, (name, unit) in enumerate(zip(self.names, self.space.units, strict=True)):
+            columns = {f"{name}_p{p}": quantiles[i, :, k] for i, p in enumerate((16, 50, 84))}
+            columns[f"{name}_mean"] = self.values[:, :, k].mean(0)
+            columns[f"{name}_sd"] = self.values[:, :, k].std(0, ddof=1)
+            for column, value in columns.items():
+                table[column] = value
+                table[column].unit = unit or None
+        table["flags"] = np.asarray(self.flags or [""] * len(self.id), np.str_)
+        return table
+
+    def __repr__(self) -> str:
+        s, n, _ = self.values.shape
+        return f"PosteriorSamples(draws={s}, objects={n}, parameters={list(self.names)})"
+
+    def _repr_html_(self) -> str:
+        return str(self.summary()[:10]._repr_html_())
+
+
+@dataclass(frozen=True)
+class CombinedPosterior:
+    """Posterior of the shared parameters given N objects.
+
+    Parameters
+    ----------
+    combiner
+        Name of the rule.
+    space
+        The shared parameters.
+    n
+        Number of objects combined.
+    mean, cov
+        Mean (d,) and covariance (d, d) in physical units.
+    samples
+        Draws (S, d) in physical units.
+    z_mean, z_cov
+        The same in unconstrained units (standard deviations of the prior).
+    diagnostics
+        Numbers about the combination, e.g. ``consistency_chi2``, ``consistency_p``.
+    flags
+        Words of warning.
+    """
+
+    combiner: str
+    space: ParameterSpace
+    n: int
+    mean: F64
+    cov: F64
+    samples: F64
+    z_mean: F64
+    z_cov: F64
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names."""
+        return self.space.names
+
+    @property
+    def sd(self) -> F64:
+        """Standard deviations, (d,)."""
+        return np.sqrt(np.diag(self.cov))
+
+    def sample(self, draws: int, rng: Rng) -> F64:
+        """Return draws (S, d): Gaussian in unconstrained space, mapped to physical units."""
+        return gaussian_draws(self.z_mean, self.z_cov, self.space, draws, rng)
+
+    def summary(self, truth: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Return the entry of ``report.json``: mean, sd and, where known, truth."""
+        parameters: dict[str, dict[str, float]] = {}
+        for k, name in enumerate(self.names):
+            parameters[name] = {"mean": float(self.mean[k]), "sd": float(self.sd[k])}
+            if truth and name in truth:
+                parameters[name]["truth"] = float(truth[name])
+        out: dict[str, Any] = {
+            "combiner": self.combiner,
+            "n": self.n,
+            "parameters": parameters,
+            "cov": self.cov.tolist(),
+        }
+        for key in ("consistency_chi2", "consistency_p"):
+            if key in self.diagnostics:
+                out[key] = float(self.diagnostics[key])
+        return out
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(
+            f"{n} = {m:.4g} +- {s:.2g}"
+            for n, m, s in zip(self.names, self.mean, self.sd, strict=True)
+        )
+        return f"CombinedPosterior({self.combiner}, n={self.n}: {numbers})"
+
+
+def gaussian_draws(mean: F64, cov: F64, space: ParameterSpace, draws: int, rng: Rng) -> F64:
+    """Return draws (S, d) of N(mean, cov) in unconstrained space, mapped to physical units."""
+    noise = as_generator(rng).standard_normal((draws, len(mean)))
+    return space.from_unconstrained(mean + noise @ np.linalg.cholesky(cov).T)
+
+
+def combined_from_gaussian(
+    combiner: str,
+    space: ParameterSpace,
+    n: int,
+    z_mean: F64,
+    z_cov: F64,
+    *,
+    draws: int,
+    rng: Rng,
+    diagnostics: Mapping[str, float] | None = None,
+    flags: tuple[str, ...] = (),
+) -> CombinedPosterior:
+    """Build the result of a combiner from a Gaussian in unconstrained space.
+
+    Mean and covariance in physical units are exact for normal priors (the map is affine) and
+    taken from ``draws`` draws otherwise.
+    """
+    samples = gaussian_draws(z_mean, z_cov, space, draws, rng)
+    if all(p.prior.family in ("normal", "mvnormal") for p in space.parameters):
+        mean = space.from_unconstrained(z_mean)
+        jacobian = space.from_unconstrained(np.eye(len(z_mean))) - space.from_unconstrained(
+            np.zeros((1, len(z_mean)))
+        )
+        cov = jacobian.T @ z_cov @ jacobian
+    else:
+        mean, cov = samples.mean(0), np.atleast_2d(np.cov(samples.T))
+    return CombinedPosterior(
+        combiner, space, n, mean, cov, samples, z_mean, z_cov, diagnostics or {}, flags
+    )
+
+
+class Posterior:
+    """q(theta | x): an estimator with its record of what it was trained on.
+
+    Parameters
+    ----------
+    estimator
+        A trained estimator.
+    seed
+        Root seed of the draws; each object has its own stream, named by its id.
+    device
+        Torch device.
+    """
+
+    def __init__(self, estimator: Estimator, *, seed: int = 0, device: str = "cpu") -> None:
+        self.estimator = estimator
+        self.seed = seed
+        self.device = device
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The inferred parameters, with the prior the estimator was trained under."""
+        return self.estimator.space
+
+    def sample(
+        self, observations: Observations, draws: int = 1000, *, seed: int | None = None
+    ) -> PosteriorSamples:
+        """Return draws for every object.
+
+        Objects are independent streams: neither order nor company of an object changes its
+        draws beyond floating-point rounding.
+        """
+        root = self.seed if seed is None else seed
+        n = len(observations)
+        values = np.empty((draws, n, self.space.dim))
+        step = max(1, _ROWS_PER_CALL // max(draws, 1))
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            rngs = [stream(root, "infer", str(i)) for i in observations.id[rows]]
+            values[:, rows] = self.estimator.sample(observations.batch[rows], draws, rngs)
+        return PosteriorSamples(values, self.space, observations.id)
+
+    def log_prob(self, theta: ArrayLike | torch.Tensor, observations: Observations) -> F64:
+        """Return log q of theta (n, d) or (S, n, d)."""
+        return self.estimator.log_prob(theta, observations.batch)
+
+    def gaussian_moments(
+        self, batch: Batch, *, draws: int = 4000, rng: Rng = 0
+    ) -> tuple[F64, F64, int | None]:
+        """Return mean (n, k), covariance (n, k, k) in unconstrained space, and draws used.
+
+        Exact where the estimator has a closed form (draws used: None), otherwise from draws.
+        """
+        try:
+            mean, cov = self.estimator.gaussian_moments(batch)
+        except DensityUnavailableError:
+            return (*self._sampled_moments(batch, draws, rng), draws)
+        return mean, cov, None
+
+    def _sampled_moments(self, batch: Batch, draws: int, rng: Rng) -> tuple[F64, F64]:
+        gen = as_generator(rng)
+        means, covs = [], []
+        step = max(1, 4 * _ROWS_PER_CALL // draws)
+        for start in range(0, len(batch), step):
+            part = batch[start : start + step]
+            theta = self.estimator.sample(part, draws, gen)
+            flat = self.space.to_unconstrained(theta.reshape(-1, self.space.dim))
+            z = flat.reshape(draws, len(part), -1)
+            mean = z.mean(0)
+            means.append(mean)
+            covs.append(np.einsum("sni,snj->nij", z - mean, z - mean) / (draws - 1))
+        return np.concatenate(means), np.concatenate(covs)
+
+    def select(self, names: Sequence[str]) -> list[int]:
+        """Return the unconstrained coordinates of the named parameters."""
+        chosen: list[int] = []
+        start = 0
+        for p in self.space.parameters:
+            if p.name in names:
+                chosen.extend(range(start, start + p.prior.z_size))
+            start += p.prior.z_size
+        return chosen
+
+    def save(self, directory: str | Path) -> None:
+        """Write the estimator (safetensors and JSON)."""
+        self.estimator.save(directory)
+
+    def __repr__(self) -> str:
+        return f"Posterior({self.estimator.name}, {list(self.space.names)})"

@@ -1,0 +1,1 @@
+"""The run directory: what lies where, written atomically, with its provenance."""

@@ -1,0 +1,118 @@
+"""posterior.nc: draws of every object in the layout that ArviZ and xarray read.
+
+netCDF4 groups ``posterior``, ``prior``, ``observed_data``, ``sample_stats``; each parameter is a
+variable with dims (chain, draw, object), the chain axis of length 1.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sbi_core.observations import Observations
+from sbi_core.posterior import PosteriorSamples
+
+__all__ = ["read_posterior", "write_posterior"]
+
+F64 = NDArray[np.float64]
+_ENGINE = "h5netcdf"
+
+
+def write_posterior(
+    path: Path,
+    samples: PosteriorSamples,
+    observations: Observations,
+    support: F64,
+    *,
+    prior: F64,
+) -> None:
+    """Write the file atomically.
+
+    Parameters
+    ----------
+    path
+        File name.
+    samples
+        Draws of n objects.
+    observations
+        The objects.
+    support
+        Support percentile, (n,).
+    prior
+        Draws of the prior, (m, d).
+    """
+    groups = {
+        "posterior": _posterior(samples),
+        "prior": _prior(samples, prior),
+        "observed_data": _observed(observations),
+        "sample_stats": _stats(samples, support),
+    }
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        for k, (name, dataset) in enumerate(groups.items()):
+            dataset.to_netcdf(
+                temporary, mode="a" if k else "w", group=name, engine=_ENGINE
+            )
+        with temporary.open("rb+") as raw:
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_posterior(path: str | Path, group: str = "posterior") -> xr.Dataset:
+    """Return one group of the file."""
+    return xr.load_dataset(path, group=group, engine=_ENGINE)
+
+
+def _ids(samples: PosteriorSamples) -> NDArray[np.object_]:
+    return samples.id.astype(object)
+
+
+def _posterior(samples: PosteriorSamples) -> xr.Dataset:
+    draws, n, _ = samples.values.shape
+    variables = {
+        name: (("chain", "draw", "object"), samples[name][None].astype(np.float32), {"units": unit})
+        for name, unit in zip(samples.names, samples.space.units, strict=True)
+    }
+    coords = {"chain": [0], "draw": np.arange(draws), "object": _ids(samples)}
+    return xr.Dataset(variables, coords=coords, attrs={"prior_hash": samples.space.hash})
+
+
+def _prior(samples: PosteriorSamples, prior: F64) -> xr.Dataset:
+    variables = {
+        name: (("chain", "draw"), prior[None, :, k].astype(np.float32))
+        for k, name in enumerate(samples.names)
+    }
+    return xr.Dataset(variables, coords={"chain": [0], "draw": np.arange(len(prior))})
+
+
+def _observed(observations: Observations) -> xr.Dataset:
+    x = observations.batch.x
+    names = [o.name for o in observations.observables]
+    flat = x.ndim == 2 and len(names) == x.shape[1]
+    dims = ("object", "observable") if flat else ("object", *(f"x{k}" for k in range(1, x.ndim)))
+    variables = {"x": (dims, x.float().cpu().numpy())}
+    if observations.batch.x_err is not None:
+        variables["x_err"] = (dims, observations.batch.x_err.float().cpu().numpy())
+    if observations.batch.mask is not None:
+        variables["mask"] = (dims, observations.batch.mask.cpu().numpy().astype(np.int8))
+    coords = {"object": observations.id.astype(object)}
+    if flat:
+        coords["observable"] = np.asarray(names, dtype=object)
+    return xr.Dataset(variables, coords=coords, attrs={"source": observations.source})
+
+
+def _stats(samples: PosteriorSamples, support: F64) -> xr.Dataset:
+    flagged = np.array([bool(f) for f in samples.flags] or [False] * len(samples.id))
+    return xr.Dataset(
+        {
+            "support_percentile": ("object", np.asarray(support, np.float32)),
+            "outside_training": ("object", flagged.astype(np.int8)),
+        },
+        coords={"object": _ids(samples)},
+    )

@@ -1,0 +1,138 @@
+"""The schema of report.json. Its keys are API: a test compares them with the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sbi_core.validation import validate
+
+__all__ = ["REPORT_SCHEMA", "Report", "check_report"]
+
+REPORT_SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Simulation(_Part):
+    """Simulator health."""
+
+    n: int
+    failed: int
+    per_second: float
+    failures: dict[str, int] = {}
+
+
+class EmulatorErrors(_Part):
+    """Error of the surrogate per output, on rows it never saw."""
+
+    median_abs_error: dict[str, float]
+    p95_abs_error: dict[str, float] = {}
+
+
+class TrainingPart(_Part):
+    """Length and result of training."""
+
+    epochs: int
+    seconds: float
+    test_nll: float
+    best_epoch: int | None = None
+
+
+class ParameterCalibration(_Part):
+    """SBC p-value and coverage of central intervals."""
+
+    sbc_p: float
+    coverage: dict[str, float]
+
+
+class Calibration(_Part):
+    """Calibration of single-object posteriors on held-out simulations."""
+
+    objects: int
+    parameters: dict[str, ParameterCalibration]
+    tarp: dict[str, float]
+    verdict: str
+
+
+class Accuracy(_Part):
+    """Posterior mean against truth."""
+
+    mae: float
+    rmse: float
+    r2: float
+    median_ape: float
+
+
+class ObservationsPart(_Part):
+    """What was inferred."""
+
+    n: int
+    source: str
+    unsupported: int
+    notes: list[str] = []
+
+
+class CombinedParameter(_Part):
+    """One shared parameter."""
+
+    mean: float
+    sd: float
+    truth: float | None = None
+
+
+class Combined(_Part):
+    """One combination."""
+
+    combiner: str
+    n: int
+    parameters: dict[str, CombinedParameter]
+    cov: list[list[float]]
+    consistency_chi2: float | None = None
+    consistency_p: float | None = None
+    group: str | None = None
+    flags: list[str] = []
+
+
+class CombinedCalibration(_Part):
+    """Combined posteriors of simulated groups against their truths."""
+
+    combiner: str
+    n: int
+    z_rms: float
+    coverage_68: float
+    repeats: int | None = None
+    parameters: dict[str, dict[str, float]] = {}
+
+
+class Report(_Part):
+    """report.json."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    schema_: int
+    plugin: str
+    preset: str
+    seed: int
+    status: Literal["ok", "calibration_failed"]
+    versions: dict[str, str]
+    timing: dict[str, float]
+    simulation: Simulation | None = None
+    emulator: EmulatorErrors | None = None
+    training: TrainingPart | None = None
+    calibration: Calibration | None = None
+    accuracy: dict[str, Accuracy] | None = None
+    observations: ObservationsPart | None = None
+    combined: list[Combined] | None = None
+    combined_calibration: list[CombinedCalibration] | None = None
+    flags: list[str] = []
+
+
+def check_report(report: Mapping[str, Any]) -> None:
+    """Raise ConfigError when a report does not follow the schema."""
+    renamed = {("schema_" if k == "schema" else k): v for k, v in report.items()}
+    validate(Report, renamed, "report.json")

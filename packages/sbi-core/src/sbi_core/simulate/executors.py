@@ -1,0 +1,128 @@
+"""Executors map a function over shards; the numbers do not depend on which is used.
+
+``serial`` works in this process, ``process`` in spawned worker processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+from sbi_core.errors import ConfigError, SimulationError, near_matches
+
+__all__ = ["EXECUTORS", "Executor", "ProcessExecutor", "SerialExecutor", "get_executor"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """Maps ``fn(shared, item)`` over items; results come in any order."""
+
+    def map(
+        self, fn: Callable[[Any, Item], Result], shared: Any, items: Sequence[Item]
+    ) -> Iterator[Result]:
+        """Yield a result per item as it is finished."""
+        ...
+
+
+class SerialExecutor:
+    """One item after the other, in this process."""
+
+    def map(
+        self, fn: Callable[[Any, Item], Result], shared: Any, items: Sequence[Item]
+    ) -> Iterator[Result]:
+        """Yield the results in order."""
+        for item in items:
+            yield fn(shared, item)
+
+
+class ProcessExecutor:
+    """Spawned worker processes; ``shared`` is sent once to each.
+
+    Parameters
+    ----------
+    workers
+        Number of processes.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def map(
+        self, fn: Callable[[Any, Item], Result], shared: Any, items: Sequence[Item]
+    ) -> Iterator[Result]:
+        """Yield results as they are finished.
+
+        Raises
+        ------
+        SimulationError
+            If workers cannot start or die; finished shards are kept.
+        """
+        if not items:
+            return
+        pool = ProcessPoolExecutor(
+            max_workers=min(self.workers, len(items)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(shared,),
+        )
+        try:
+            futures: list[Future[Result]] = [pool.submit(_call, fn, item) for item in items]
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            msg = (
+                "a worker process died; finished shards are kept, run the same command again. "
+                "In a script, call sbi_core.run below `if __name__ == '__main__':`, or set "
+                "simulate.executor = 'serial'"
+            )
+            raise SimulationError(msg) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: dict[str, Any] = {}  # what this worker process was started with
+
+
+def _start_worker(shared: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _worker["shared"] = shared
+
+
+def _call(fn: Callable[[Any, Item], Result], item: Item) -> Result:
+    return fn(_worker["shared"], item)
+
+
+def default_workers() -> int:
+    """Return the number of cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+EXECUTORS = ("serial", "process")
+
+
+def get_executor(name: str, workers: int | None = None) -> Executor:
+    """Return the executor of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    count = default_workers() if workers is None else workers
+    if name == "serial" or (name == "process" and count == 1):
+        return SerialExecutor()
+    if name == "process":
+        return ProcessExecutor(count)
+    msg = f"unknown executor '{name}'{near_matches(name, EXECUTORS)} (known: {', '.join(EXECUTORS)})"
+    raise ConfigError(msg)

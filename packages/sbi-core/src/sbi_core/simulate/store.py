@@ -1,0 +1,226 @@
+"""Sharded HDF5 store of simulations.
+
+Shard k holds rows k*m .. (k+1)*m and is a pure function of (seed, simulator, prior, k): its
+generator is ``stream(seed, "simulate", k)``. One shard is one file, written under a temporary
+name, flushed, and renamed: the final name means done. Every dataset carries a checksum
+(fletcher32), so that a damaged shard is found when it is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from sbi_core.batch import Batch
+from sbi_core.components import Simulator
+from sbi_core.errors import RunDirectoryError, SimulationError
+from sbi_core.rng import stream
+
+__all__ = [
+    "SCHEMA",
+    "Shard",
+    "ShardReport",
+    "foreign_shards",
+    "is_complete",
+    "plan",
+    "read_all",
+    "single_thread",
+    "write_shard",
+]
+
+SCHEMA = 1
+_log = logging.getLogger(__name__)
+_NAME = re.compile(r"^part-(\d{6})\.h5$")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One unit of simulation work.
+
+    Parameters
+    ----------
+    directory
+        Folder of the shards.
+    number, rows
+        Which shard, and how many rows it has.
+    seed
+        Root seed of the run.
+    identity
+        Hash of simulator, version, options and prior.
+    """
+
+    directory: Path
+    number: int
+    rows: int
+    seed: int
+    identity: str
+
+    @property
+    def path(self) -> Path:
+        """Final name of its file."""
+        return self.directory / f"part-{self.number:06d}.h5"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What a finished shard says about itself."""
+
+    number: int
+    rows: int
+    failed: int
+    seconds: float
+
+
+def plan(directory: Path, n: int, rows: int, seed: int, identity: str) -> list[Shard]:
+    """Return the shards that hold n rows, ``rows`` each (the last one may be shorter)."""
+    starts = range(0, n, rows)
+    return [Shard(directory, k, min(rows, n - s), seed, identity) for k, s in enumerate(starts)]
+
+
+def write_shard(simulator: Simulator, shard: Shard) -> ShardReport:
+    """Simulate one shard and write its file.
+
+    Raises
+    ------
+    SimulationError
+        If the simulator returns other shapes than promised or marks non-finite rows as ok.
+    """
+    start = perf_counter()
+    with single_thread():
+        batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
+    _check(simulator, batch, shard)
+    failed = int((~batch.ok).sum()) if batch.ok is not None else 0
+    report = ShardReport(shard.number, shard.rows, failed, perf_counter() - start)
+    shard.directory.mkdir(parents=True, exist_ok=True)
+    temporary = shard.path.with_name(f"{shard.path.name}.tmp{os.getpid()}")
+    try:
+        with h5py.File(temporary, "w") as f:
+            for name, value in batch.numpy().items():
+                f.create_dataset(name, data=value, chunks=True, fletcher32=True)
+            f.attrs.update(_attributes(shard, report))
+        with temporary.open("rb+") as raw:
+            os.fsync(raw.fileno())
+        os.replace(temporary, shard.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return report
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Use one torch thread: the same bits whatever the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _attributes(shard: Shard, report: ShardReport) -> Mapping[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "identity": shard.identity,
+        "seed": shard.seed,
+        "number": shard.number,
+        "rows": shard.rows,
+        "failed": report.failed,
+        "seconds": report.seconds,
+    }
+
+
+def _check(simulator: Simulator, batch: Batch, shard: Shard) -> None:
+    if batch.theta is None or len(batch) != shard.rows:
+        msg = f"simulator '{simulator.name}' returned {len(batch)} rows, {shard.rows} were asked"
+        raise SimulationError(msg)
+    good = batch.succeeded
+    bad = ~torch.isfinite(good.x) & good.observed
+    if bool(bad.any()):
+        msg = (
+            f"simulator '{simulator.name}' returned non-finite x marked ok in shard "
+            f"{shard.number}; mark such rows ok=False"
+        )
+        raise SimulationError(msg)
+    if not bool(torch.isfinite(batch.theta).all()):
+        msg = f"simulator '{simulator.name}' drew non-finite theta in shard {shard.number}"
+        raise SimulationError(msg)
+
+
+def _read(shard: Shard) -> tuple[Batch, ShardReport]:
+    """Return what the file holds; OSError when it is damaged."""
+    with h5py.File(shard.path, "r") as f:
+        found = str(f.attrs.get("identity", ""))
+        seed = int(f.attrs.get("seed", -1))
+        if found != shard.identity or seed != shard.seed:
+            msg = (
+                f"{shard.path.name} was made by another simulator, prior or seed "
+                f"({found[:12]}, seed {seed}; this run: {shard.identity[:12]}, seed {shard.seed})"
+            )
+            raise RunDirectoryError(msg)
+        if int(f.attrs["rows"]) != shard.rows or int(f.attrs["schema"]) != SCHEMA:
+            msg = f"{shard.path.name} has other rows or another schema than this run"
+            raise RunDirectoryError(msg)
+        arrays = {name: np.asarray(f[name]) for name in f}
+        report = ShardReport(
+            shard.number, shard.rows, int(f.attrs["failed"]), float(f.attrs["seconds"])
+        )
+    if len(arrays["x"]) != shard.rows:
+        msg = f"{shard.path.name} holds {len(arrays['x'])} rows, not {shard.rows}"
+        raise OSError(msg)
+    return Batch(**arrays), report
+
+
+def is_complete(shard: Shard) -> bool:
+    """Return whether the shard's file is there and whole; a damaged one is removed.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file belongs to another simulator, prior or seed.
+    """
+    if not shard.path.exists():
+        return False
+    try:
+        _read(shard)
+    except (OSError, KeyError, RuntimeError) as error:
+        _log.warning("%s is damaged and will be computed again: %s", shard.path.name, error)
+        shard.path.unlink()
+        return False
+    return True
+
+
+def read_all(shards: list[Shard]) -> tuple[Batch, list[ShardReport]]:
+    """Return all rows in order, and the shards' reports.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a shard is missing or damaged.
+    """
+    parts = []
+    for shard in shards:
+        try:
+            parts.append(_read(shard))
+        except (OSError, KeyError) as error:
+            msg = f"simulation shard '{shard.path}' is missing or damaged ({error}); run simulate"
+            raise RunDirectoryError(msg) from None
+    return Batch.cat([b for b, _ in parts]), [r for _, r in parts]
+
+
+def foreign_shards(directory: Path, shards: list[Shard]) -> Iterator[Path]:
+    """Yield shard files in the folder that are not part of the plan."""
+    planned = {s.path.name for s in shards}
+    for path in sorted(directory.glob("part-*.h5")):
+        if _NAME.match(path.name) and path.name not in planned:
+            yield path
