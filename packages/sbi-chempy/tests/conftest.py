@@ -13,6 +13,15 @@ from sbi_chempy.yields import YieldSet, load_embedded_set, load_yields
 CHECK_POINT = (-2.3, -2.89, -0.3, 0.55, 0.5, 10.0)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small batches run faster, and fairer to the neighbours, on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def chempy_data() -> Path:
     """Folder with outputs of the original code (``SBI_DATA_DIR/chempy``)."""

@@ -14,6 +14,9 @@ set. Two things are done differently from the torch path:
 * segments of the return grid are visited in order of falling mass instead of forming all
   (age, segment) overlaps.
 
+Constants are frozen into the compiled code, which is kept on disk: after editing a constant in
+another module, touch this file (``test_compiled_kernel_equals_torch`` notices otherwise).
+
 Design note: chempy.md, section 2.
 """
 
@@ -86,8 +89,8 @@ def evaluate(engine: ChempyEngine, theta: Tensor, valid: Tensor) -> tuple[Tensor
     -----
     Rows are shared among ``torch.get_num_threads()`` threads.
     """
-    rows = np.ascontiguousarray(theta.detach().numpy(), dtype=np.float64)
-    accepted = valid.numpy()
+    rows = np.ascontiguousarray(theta.detach().cpu().numpy(), dtype=np.float64)
+    accepted = valid.cpu().numpy()
     gas = np.full((len(rows), _NE), np.nan)
     status = np.full(len(rows), 5, dtype=np.int64)
     tables = _tables(engine)

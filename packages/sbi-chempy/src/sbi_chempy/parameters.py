@@ -64,6 +64,5 @@ def observables() -> tuple[Observable, ...]:
     """Return the eight abundances in the order of the engine's output."""
     pairs = [name.split("_") for name in ABUNDANCES]
     return tuple(
-        Observable(f"{a}_{b}".lower(), rf"[\mathrm{{{a}}}/\mathrm{{{b}}}]", "dex")
-        for a, b in pairs
+        Observable(f"{a}_{b}".lower(), rf"[\mathrm{{{a}}}/\mathrm{{{b}}}]", "dex") for a, b in pairs
     )

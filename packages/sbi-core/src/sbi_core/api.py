@@ -30,7 +30,7 @@ def run(
     preset: str = "standard",
     observations: str | Path | Observations | None = None,
     out: str | Path | None = None,
-    seed: int = 1,
+    seed: int | None = None,
     overrides: Mapping[str, Any] | Iterable[str] = (),
     config: str | Path | None = None,
     stages: Iterable[str] | None = None,
@@ -51,7 +51,7 @@ def run(
     out
         Run directory; default ``runs/PLUGIN-PRESET``.
     seed
-        Root seed: same seed, same numbers.
+        Root seed: same seed, same numbers; default 1.
     overrides
         ``{"section.key": value}`` or ``["section.key=value"]``.
     config

@@ -43,9 +43,10 @@ def register_estimators(register: Register[Estimator]) -> None:
 
 @hookimpl
 def register_combiners(register: Register[Combiner]) -> None:
-    """Register ``gaussian`` and ``published``."""
+    """Register ``gaussian``, ``recalibrated`` and ``published``."""
     for name, stem, summary in (
         ("gaussian", "Gaussian", "product of Gaussian posteriors, prior divided out"),
+        ("recalibrated", "Recalibrated", "gaussian, then a learned correction of its error"),
         ("published", "Published", "Buck et al. 2025 eqs. 8-9; comparison only"),
     ):
         module = f"sbi_core.combiners.{name}"

@@ -311,10 +311,15 @@ class Combiner(Protocol):
         Registry name.
     comparison_only
         True for rules that are wrong on purpose (published for comparison); never a default.
+    groups_needed, group_size
+        How many simulated groups, of how many objects, :meth:`prepare` learns from; 0 for
+        rules that need none.
     """
 
     name: str
     comparison_only: bool = False
+    groups_needed: int = 0
+    group_size: int = 0
 
     @abstractmethod
     def combine(
@@ -323,13 +328,25 @@ class Combiner(Protocol):
         """Combine the objects of one group; divides by the prior the estimator recorded."""
         raise NotImplementedError
 
-    def combine_prefixes(
+    def combine_subsets(
         self,
         posterior: Posterior,
         observations: Observations,
-        sizes: Iterable[int],
+        subsets: Sequence[slice],
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine the first n objects for every n of ``sizes``."""
-        return [self.combine(posterior, observations[:n], rng=rng) for n in sizes]
+        """Combine several subsets of the objects of one group."""
+        return [self.combine(posterior, observations[rows], rng=rng) for rows in subsets]
+
+    def prepare(
+        self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
+    ) -> Mapping[str, float]:
+        """Learn from simulated groups with known truth; return numbers about the fit."""
+        return {}
+
+    def save(self, directory: str | Path) -> None:
+        """Write what :meth:`prepare` learned (safetensors and JSON)."""
+
+    def restore(self, directory: str | Path) -> None:
+        """Read what :meth:`save` wrote; executes nothing that is stored there."""

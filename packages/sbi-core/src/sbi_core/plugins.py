@@ -216,7 +216,7 @@ class Registry:
             raise ComponentNotFoundError(self._not_found(kind, name))
         if len(found) > 1:
             who = " and ".join(sorted(c.distribution for c in found))
-            choices = " or ".join(f"'{c.distribution}:{bare}'" for c in found)
+            choices = " or ".join(sorted(f"'{c.distribution}:{bare}'" for c in found))
             msg = f"{kind} '{bare}' is offered by {who}; write {choices}"
             raise PluginError(msg)
         return found[0]
@@ -253,8 +253,22 @@ def _discover() -> dict[str, _Source]:
         )
     }
     for entry in entry_points(group=GROUP):
-        sources.setdefault(entry.name, _source(entry))
+        source = _source(entry)
+        other = sources.setdefault(entry.name, source)
+        if other.distribution != source.distribution:
+            sources[entry.name] = _clash(other, source)
     return sources
+
+
+def _clash(one: _Source, two: _Source) -> _Source:
+    """Return a source that fails with both names: neither of the two is preferred."""
+    who = " and ".join(sorted((one.distribution, two.distribution)))
+
+    def load() -> Any:
+        msg = f"plugin name '{one.name}' is used by {who}; uninstall one of them"
+        raise PluginError(msg)
+
+    return _Source(one.name, who, "", load)
 
 
 def _source(entry: EntryPoint) -> _Source:
@@ -287,7 +301,7 @@ def _load_plugin(source: _Source) -> Plugin:
         for kind in KINDS:
             hook = getattr(manager.hook, f"register_{kind}s")
             hook(register=_collector(kind, source, found))
-    except Exception as error:  # a stranger's code may fail in any way: it costs only itself
+    except (Exception, SystemExit) as error:  # a stranger's code may fail in any way
         problem = f"{type(error).__name__}: {error}"
         return Plugin(source.name, source.distribution, source.version, "failed", problem)
     return Plugin(

@@ -37,7 +37,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         What it will hold.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.tmp")  # a killed writer leaves at most this one
     with temporary.open("wb") as f:
         f.write(content)
         f.flush()

@@ -19,7 +19,6 @@ References:
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import math
@@ -27,7 +26,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,13 +35,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sbi_core.batch import Batch
+from sbi_core.checkpoint import Checkpoint, architecture, digest, write_checkpoint
 from sbi_core.components import Callback, Training, TrainingRecord
 from sbi_core.errors import DataFileError, TrainingError
 from sbi_core.rng import stream
-from sbi_core.tensorfile import load_weights, read_tensors, write_atomic, write_tensors
+from sbi_core.splits import Splits, split_by_key
+from sbi_core.tensorfile import write_atomic
 from sbi_core.validation import validate
 
-__all__ = ["Splits", "TrainConfig", "Trainable", "one_cycle", "seeded", "split_by_key", "train"]
+__all__ = [
+    "TrainConfig",
+    "Trainable",
+    "config_of",
+    "mean_loss",
+    "one_cycle",
+    "seeded",
+    "splits_of",
+    "train",
+]
 
 I64 = NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
@@ -69,7 +79,7 @@ class TrainConfig(BaseModel):
         default="adam-onecycle", description="Adam with one-cycle schedule, or schedule-free AdamW."
     )
     learning_rate: float | None = Field(
-        default=None, gt=0, description="Peak learning rate; default 3e-3 (schedulefree 2e-3)."
+        default=None, gt=0, description="Peak learning rate; default 5e-3 (schedulefree 2e-3)."
     )
     warmup_steps: int = Field(default=200, ge=0, description="Warm-up of schedulefree, steps.")
     clip: float = Field(default=5.0, gt=0, description="Largest norm of the gradient.")
@@ -100,7 +110,7 @@ class TrainConfig(BaseModel):
     @property
     def peak(self) -> float:
         """The learning rate in use."""
-        return self.learning_rate or (3e-3 if self.optimizer == "adam-onecycle" else 2e-3)
+        return self.learning_rate or (5e-3 if self.optimizer == "adam-onecycle" else 2e-3)
 
 
 class Trainable(nn.Module):
@@ -109,62 +119,6 @@ class Trainable(nn.Module):
     def loss(self, targets: Tensor, batch: Batch) -> Tensor:
         """Return the loss of every row, (n,), for targets (n, k) and observed data."""
         raise NotImplementedError
-
-
-# -- splits ------------------------------------------------------------------------------
-
-
-class Splits(NamedTuple):
-    """Row numbers of the three splits, each increasing, and the hash of all of them."""
-
-    train: I64
-    val: I64
-    test: I64
-    hash: str
-
-
-def split_by_key(
-    keys: NDArray[np.int64] | Tensor, seed: int, *, val: float = 0.1, test: float = 0.1
-) -> Splits:
-    """Split rows so that equal keys stay together.
-
-    A row's side depends on its key and the seed alone (a 64-bit mixing function, splitmix64),
-    so that adding rows never moves others.
-
-    Parameters
-    ----------
-    keys
-        Unit of splitting per row, (n,) integers.
-    seed
-        Root seed.
-    val, test
-        Expected share of keys.
-
-    Raises
-    ------
-    TrainingError
-        If one side is left empty.
-    """
-    words = np.asarray(keys).astype(np.int64).view(np.uint64)
-    salt = stream(seed, "split").integers(0, 2**63, dtype=np.uint64)
-    u = _mix(_mix(words ^ salt) + salt).astype(np.float64) / 2.0**64
-    sides = [np.flatnonzero(s) for s in (u >= val + test, (u >= test) & (u < val + test), u < test)]
-    for side, name in zip(sides, ("training", "validation", "test"), strict=True):
-        if len(side) == 0:
-            n, k = len(words), len(np.unique(words))
-            msg = f"{n} simulations with {k} split key(s) leave the {name} split empty: need more"
-            raise TrainingError(msg)
-    digest = hashlib.sha256(b"|".join(s.astype("<i8").tobytes() for s in sides)).hexdigest()
-    return Splits(sides[0], sides[1], sides[2], digest)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64: every bit of the input changes every bit of the output."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def splits_of(training: Training) -> Splits:
@@ -235,15 +189,6 @@ def _set_mode(network: nn.Module, optimizer: torch.optim.Optimizer, training: bo
     switch = getattr(optimizer, "train" if training else "eval", None)
     if switch is not None:
         switch()
-
-
-def _digest(*tensors: Tensor) -> str:
-    """SHA-256 of the values, of every k-th row when there are more than 16 million."""
-    total = hashlib.sha256()
-    for t in tensors:
-        part = t[:: 1 + t.numel() // 2**24].detach().cpu().contiguous()
-        total.update(str(tuple(t.shape)).encode() + part.numpy().tobytes())
-    return total.hexdigest()
 
 
 # -- the loop ----------------------------------------------------------------------------
@@ -372,68 +317,38 @@ class _Loop:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued."""
-        shapes = [[k, list(v.shape)] for k, v in self.network.state_dict().items()]
-        layers = [[k, type(m).__name__] for k, m in self.network.named_modules()]
         return {
             "options": self.config.model_dump(mode="json"),
             "seed": self.training.seed,
             "split": self.splits.hash,
-            "network": hashlib.sha256(json.dumps([shapes, layers]).encode()).hexdigest(),
-            "simulations": _digest(self.targets, self.batch.x),
+            "network": architecture(self.network),
+            "simulations": digest(self.targets, self.batch.x),
         }
 
-    def save(self, directory: Path, fingerprint: Mapping[str, Any]) -> None:
+    def save(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
         """Write the checkpoint; call it in eval mode."""
-        state = self.optimizer.state_dict()
-        tensors = {f"weights.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        for i, entry in state["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in entry.items()}
-        meta = {
+        facts = {
             "fingerprint": fingerprint,
-            "groups": state["param_groups"],
             "epochs": self.epochs,
             "best_epoch": self.best_epoch,
             "history": self.history,
         }
-        write_tensors(directory / "checkpoint.safetensors", tensors, meta)
+        write_checkpoint(path, self.network, self.best, self.optimizer, facts)
 
-    def resume(self, directory: Path, fingerprint: Mapping[str, Any]) -> bool:
-        """Continue from the checkpoint of that folder; False when there is none to use."""
-        path = directory / "checkpoint.safetensors"
+    def resume(self, path: Path, fingerprint: Mapping[str, Any]) -> bool:
+        """Continue from that checkpoint; False when there is none to use."""
         if not path.exists():
             return False
         try:
-            tensors, meta = read_tensors(path)
+            checkpoint = Checkpoint.read(path)
         except DataFileError as error:
             _LOG.warning("%s; training starts again from the first epoch", error)
             return False
-        _compare(path, meta["fingerprint"], fingerprint)
-        load_weights(self.network, _below("weights", tensors), path)
-        self.best = {k: v.to(self.training.device) for k, v in _below("best", tensors).items()}
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below("optimizer", tensors).items():
-            i, key = name.split(".", 1)
-            entries.setdefault(int(i), {})[key] = value
-        self.optimizer.load_state_dict({"state": entries, "param_groups": meta["groups"]})
-        self.epochs, self.best_epoch = meta["epochs"], meta["best_epoch"]
-        self.history = meta["history"]
+        checkpoint.check(fingerprint)
+        self.best = checkpoint.restore(self.network, self.optimizer)
+        self.epochs, self.best_epoch = checkpoint.facts["epochs"], checkpoint.facts["best_epoch"]
+        self.history = checkpoint.facts["history"]
         return True
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
-
-
-def _compare(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differ = [k for k in wanted if stored.get(k) != wanted[k]]
-    if not differ:
-        return
-    old, new = stored.get("options", {}), wanted["options"]
-    changed = [f"{k} {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k]]
-    words = ", ".join(k if k != "options" else f"options ({'; '.join(changed)})" for k in differ)
-    msg = f"{path} comes from another training: different {words}; remove it to start again"
-    raise TrainingError(msg)
 
 
 def _metrics(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
@@ -490,16 +405,18 @@ def train(
     with _threads(config.threads):
         loop = _Loop(network, training, targets)
         mark = loop.fingerprint if directory is not None else {}
-        if directory is None or not loop.resume(Path(directory), mark):
+        path = Path(directory or "") / "checkpoint.safetensors"
+        metrics = path.with_name("metrics.jsonl")
+        if directory is None or not loop.resume(path, mark):
             loop.fit_budget()
         if directory is not None:
-            _metrics(Path(directory) / "metrics.jsonl", loop.history)
+            _metrics(metrics, loop.history)
         while not loop.finished:
             line = loop.epoch()
             if directory is not None:
-                with (Path(directory) / "metrics.jsonl").open("a") as f:
+                with metrics.open("a") as f:
                     f.write(json.dumps(line) + "\n")
-                loop.save(Path(directory), mark)
+                loop.save(path, mark)
             for callback in callbacks:
                 callback({**line, "epochs": loop.epochs})
         network.load_state_dict(loop.best)

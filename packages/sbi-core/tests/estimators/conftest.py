@@ -33,7 +33,7 @@ class LinearGaussian:
             tuple(Parameter(n, p) for n, p in zip(names, all_priors, strict=True))
         )
         self.space = self.all.select(names[: len(priors)])
-        self.missing, self.error = missing, error
+        self.space_priors, self.missing, self.error = priors, missing, error
         self.matrix = stream(11).normal(0, 1, (len(names), 3))
 
     def simulate(self, n, rng):

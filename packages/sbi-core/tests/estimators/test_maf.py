@@ -10,10 +10,11 @@ from sbi_core.priors import Prior
 from sbi_core.rng import stream
 
 
-def test_it_recovers_the_conjugate_posterior(gaussian, fit_small):
-    estimator = fit_small("maf", gaussian, n=20_000, epochs=12)
-    batch = gaussian.observe(gaussian.simulate(200, stream(5)), stream(6))
-    want_mean, want_cov = gaussian.posterior(batch)
+def test_it_recovers_the_conjugate_posterior(problem_of, gaussian, fit_small):
+    problem = problem_of(gaussian.space_priors, error=(0.3, 0.3), nuisance=1)
+    estimator = fit_small("maf", problem, n=10_000, epochs=10)
+    batch = problem.observe(problem.simulate(200, stream(5)), stream(6))
+    want_mean, want_cov = problem.posterior(batch)
     draws = estimator.sample(batch, 2000, 3)
     want_sd = np.sqrt(np.diagonal(want_cov, axis1=1, axis2=2))
     off = (draws.mean(0) - want_mean) / want_sd

@@ -61,6 +61,7 @@ def combined_calibration():
         {
             "combiner": combiner,
             "n": n,
+            "repeats": 200,
             "z_rms": float(np.sqrt(1 + f**2 * n)),
             "coverage_68": float(0.68 / np.sqrt(1 + f**2 * n)),
         }
@@ -149,7 +150,7 @@ def complete(objects=500):
         ],
         notes=["[X/H] converted to [X/Fe] with Fe_H", "3 stars without any abundance left out"],
         flagged=[("star 17", "unlike the simulations (99.7 %)"), ("star 201", "all masked")],
-        citations=["Buck et al. 2025, A&A 702, A184, arXiv:2503.02456", "doi:10.21105/joss.07754"],
+        citations=["Talts et al. 2018, arXiv:1804.06788", "doi:10.21105/joss.02505"],
         command="sbi-run --plugin chempy --observations stars.ecsv --seed 20260",
         config_toml='plugin = "chempy"\npreset = "standard"\n\n[train]\nepochs = 30\n',
         literature=[

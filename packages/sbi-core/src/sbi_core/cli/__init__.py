@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
     help="Set an option, e.g. simulate.n=20000 (repeatable; see `sbi-run show NAME`).",
 )  # fmt: skip
 @click.option("--config", metavar="FILE", help="TOML file with options.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Root seed.")
+@click.option("--seed", type=click.IntRange(min=0), help="Root seed; default 1.")
 @click.option("--stages", metavar="A,B", help="Only these stages.")
 @click.option("--restart", metavar="STAGE", help="Do this stage and all after it again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: all cores.")

@@ -17,7 +17,7 @@ def run(
     out: str | None,
     overrides: tuple[str, ...],
     config: str | None,
-    seed: int,
+    seed: int | None,
     stages: str | None,
     restart: str | None,
     workers: int | None,

@@ -12,7 +12,7 @@ are Gaussian. Works in unconstrained space, where the prior is exactly :math:`N(
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from sbi_core.components import Combiner, Rng
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError
 from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
+from sbi_core.priors import ParameterSpace
 from sbi_core.rng import as_generator
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "GaussianConfig",
     "ObjectMoments",
     "combine_gaussian",
+    "combine_moments",
     "object_moments",
 ]
 
@@ -85,6 +87,10 @@ class ObjectMoments:
         information = np.einsum("nij,nj->ni", precision, mean)
         return cls(precision, information, [str(k) for k in range(n)] if id is None else list(id))
 
+    def __getitem__(self, rows: slice) -> ObjectMoments:
+        """Return the moments of some of the objects."""
+        return ObjectMoments(self.precision[rows], self.information[rows], self.id[rows])
+
 
 def combine_gaussian(
     mean: F64,
@@ -124,10 +130,10 @@ def combine_gaussian(
     -----
     Source: Bayes' rule for conditionally independent data.
     """
-    return _posterior(ObjectMoments.of(mean, cov, draws=draws, id=id), prior)[0]
+    return combine_moments(ObjectMoments.of(mean, cov, draws=draws, id=id), prior)[0]
 
 
-def _posterior(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, float]:
+def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, float]:
     """Return the combination and the smallest eigenvalue of P in units of P_0."""
     p0 = np.linalg.inv(prior.cov)
     # Sums of differences, in float64: the two sums of the equation nearly cancel when objects
@@ -211,34 +217,26 @@ class GaussianCombiner(Combiner):
         self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
     ) -> CombinedPosterior:
         """Combine the objects; N = 0 gives the prior, N = 1 the (Gaussian) posterior itself."""
-        return self.combine_prefixes(posterior, observations, [len(observations)], rng=rng)[0]
+        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
 
-    def combine_prefixes(
+    def combine_subsets(
         self,
         posterior: Posterior,
         observations: Observations,
-        sizes: Iterable[int],
+        subsets: Sequence[slice],
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine the first n objects for every n; moments are computed once."""
+        """Combine several subsets; moments are computed once."""
         gen = as_generator(rng)
-        moments, names = object_moments(
-            posterior, observations, draws=self.config.draws, rng=gen
-        )
-        return [self._combine(posterior, moments, n, names, gen) for n in sizes]
+        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
+        space = posterior.space.select(names)
+        return [self._combine(space, moments[rows], gen) for rows in subsets]
 
     def _combine(
-        self,
-        posterior: Posterior,
-        moments: ObjectMoments,
-        n: int,
-        names: list[str],
-        rng: np.random.Generator,
+        self, space: ParameterSpace, part: ObjectMoments, rng: np.random.Generator
     ) -> CombinedPosterior:
-        part = ObjectMoments(moments.precision[:n], moments.information[:n], moments.id[:n])
-        prior = Gaussian.standard(moments.information.shape[1])
-        combined, smallest = _posterior(part, prior)
+        combined, smallest = combine_moments(part, Gaussian.standard(space.z_dim))
         diagnostics = {"smallest_precision_ratio": smallest}
         diagnostics |= group_consistency(
             part.precision, part.information, self.config.consistency_groups
@@ -246,8 +244,8 @@ class GaussianCombiner(Combiner):
         flags = ("broader_than_prior",) if smallest < 1 - 1e-9 else ()
         return combined_from_gaussian(
             self.name,
-            posterior.space.select(names),
-            n,
+            space,
+            len(part.id),
             combined.mean,
             combined.cov,
             draws=self.config.samples,

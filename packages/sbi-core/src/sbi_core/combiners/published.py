@@ -14,7 +14,7 @@ inverse-variance mean behind the numbers of their abstract.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,17 +80,17 @@ class PublishedCombiner(Combiner):
         self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
     ) -> CombinedPosterior:
         """Combine as published (see the module for what is wrong with it)."""
-        return self.combine_prefixes(posterior, observations, [len(observations)], rng=rng)[0]
+        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
 
-    def combine_prefixes(
+    def combine_subsets(
         self,
         posterior: Posterior,
         observations: Observations,
-        sizes: Iterable[int],
+        subsets: Sequence[slice],
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine the first n objects for every n; moments are computed once."""
+        """Combine several subsets; moments are computed once."""
         gen = as_generator(rng)
         moments, names = object_moments(
             posterior, observations, draws=self.config.draws, rng=gen
@@ -101,15 +101,15 @@ class PublishedCombiner(Combiner):
         variance = np.einsum("nii->ni", cov)
         plain = self.config.form == "plain"
         results = []
-        for n in sizes:
+        for rows in subsets:
             combined = combine_published(
-                mean[:n], variance[:n], Gaussian.standard(d), plain=plain
+                mean[rows], variance[rows], Gaussian.standard(d), plain=plain
             )
             results.append(
                 combined_from_gaussian(
                     self.name,
                     posterior.space.select(names),
-                    n,
+                    len(mean[rows]),
                     combined.mean,
                     combined.cov,
                     draws=self.config.samples,

@@ -58,7 +58,9 @@ class NsfEstimator(FlowEstimator):
         import zuko
 
         c = self.config
-        rest = {} if dim == 1 else {"passes": c.passes or None}  # one parameter: elementwise splines
+        rest = (
+            {} if dim == 1 else {"passes": c.passes or None}
+        )  # one parameter: elementwise splines
         flow = zuko.flows.NSF(
             dim, features, c.bins, transforms=c.transforms, hidden_features=c.hidden, **rest
         )

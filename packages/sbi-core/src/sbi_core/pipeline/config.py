@@ -8,6 +8,7 @@ written to ``run.toml``.
 from __future__ import annotations
 
 import copy
+import datetime
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -168,7 +169,11 @@ def resolve(
     for key, value in direct.items():
         if value is not None:
             _assign(tree, key.replace("__", "."), value)
-    config = validate(RunConfig, {**tree, "plugin": plugin, "preset": preset}, "")
+    for key, chosen in (("plugin", plugin), ("preset", preset)):
+        if tree.setdefault(key, chosen) != chosen:
+            msg = f"the options say {key} = {tree[key]!r}, the call '{chosen}'; pass --{key} to match"
+            raise ConfigError(msg)
+    config = validate(RunConfig, tree, "")
     for kind in _COMPONENTS:
         section: ComponentSection = getattr(config, kind)
         options = _component_options(registry, kind, section)
@@ -253,6 +258,8 @@ def _parse(text: str) -> tuple[str, Any]:
         value = tomllib.loads(f"v = {raw}")["v"]
     except tomllib.TOMLDecodeError:
         value = raw  # a bare word is a string
+    if isinstance(value, (datetime.date, datetime.time)):
+        value = raw  # no option is a date, but a file name may look like one
     return key.strip(), value
 
 

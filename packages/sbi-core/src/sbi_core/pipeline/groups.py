@@ -1,16 +1,29 @@
-"""Simulated groups of objects that share one truth, for the calibration of combinations."""
+"""Simulated groups of objects that share one truth, observed like the data at hand."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sbi_core.batch import Batch
 from sbi_core.components import Rng, Simulator
-from sbi_core.rng import as_generator
+from sbi_core.observations import Observations
+from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stages.simulate import fill
+from sbi_core.rng import as_generator, stream
+from sbi_core.simulate.store import Shard, plan, read_all
 
-__all__ = ["GroupSimulator"]
+__all__ = ["GroupSimulator", "SimulatedGroups"]
+
+Purpose = Literal["correction", "test"]
+_SEED_OF = {"test": 1_000_003, "correction": 2_000_003}  # apart from training simulations
+_ROWS_PER_SHARD = 20_000
 
 
 class GroupSimulator(Simulator):
@@ -20,10 +33,13 @@ class GroupSimulator(Simulator):
     ----------
     simulator
         The simulator of single objects.
+    size
+        Objects per group.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, size: int) -> None:
         self.inner = simulator
+        self.size = size
         self.name = f"groups of {simulator.name}"
         self.version = simulator.version
         self.parameters = simulator.parameters
@@ -34,9 +50,62 @@ class GroupSimulator(Simulator):
         return self.inner.simulate(theta, rng)
 
     def draw(self, n: int, rng: Rng) -> Batch:
-        """Return n objects of one group; its truth is drawn from the prior."""
+        """Return n rows, the groups one after the other; truths are drawn from the prior."""
         gen = as_generator(rng)
         theta = self.parameters.sample(n, gen)
-        shared = np.array([scope == "global" for scope in self.parameters.scopes])
-        theta[:, shared] = theta[0, shared]
-        return self.simulate(theta, gen)
+        shared = np.flatnonzero([scope == "global" for scope in self.parameters.scopes])
+        first = np.arange(n) // self.size * self.size
+        theta[:, shared] = theta[first][:, shared]
+        return self.simulate(theta, gen).with_(split_key=torch.arange(n) // self.size)
+
+
+@dataclass(frozen=True)
+class SimulatedGroups:
+    """Groups for one purpose; iterate to observe them with errors and masks of the data.
+
+    Parameters
+    ----------
+    context
+        The run.
+    purpose
+        What they are for; groups that test a correction are not those it was trained on.
+    count, size
+        How many groups, of how many objects (failed simulations make a group smaller).
+    """
+
+    context: Context
+    purpose: Purpose
+    count: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def simulate(self) -> None:
+        """Simulate what is not there yet."""
+        simulator = GroupSimulator(self.context.simulator, self.size)
+        fill(self.context, simulator, self._shards, "groups")
+
+    @property
+    def _shards(self) -> list[Shard]:
+        per_shard = max(1, _ROWS_PER_SHARD // self.size)
+        return plan(
+            self.context.directory.groups / self.purpose,
+            self.count * self.size,
+            per_shard * self.size,
+            self.context.config.seed + _SEED_OF[self.purpose],
+            self.context.simulator_identity,
+        )
+
+    def __iter__(self) -> Iterator[Observations]:
+        simulator = self.context.simulator
+        like = self.context.observations.batch
+        for shard in self._shards:
+            batch = read_all([shard])[0].succeeded
+            assert batch.split_key is not None
+            rng = stream(shard.seed, "observe", shard.number)
+            noisy = simulator.observe_like(batch, like, rng)
+            for key in torch.unique(batch.split_key):
+                yield Observations.from_batch(
+                    noisy[batch.split_key == key], truth_names=simulator.parameters.names
+                )

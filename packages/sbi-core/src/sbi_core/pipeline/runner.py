@@ -71,8 +71,9 @@ def execute(
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or SilentProgress())
     prints = _fingerprints(context)
+    _ = context.space  # before anything is written: bad input leaves no trace
     if config.infer.observations:
-        _ = context.observations  # before anything is written: bad input leaves no trace
+        _ = context.observations
     directory.create()
     records = _read_records(directory)
     if restart:
@@ -309,7 +310,10 @@ class Run:
             msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"
             raise ConfigError(msg)
         rng = stream(self.config.seed, "combine", combiner or self.config.combiner.name)
-        return self._context.combiner(combiner).combine(self.posterior, data, rng=rng)
+        rule = self._context.combiner(combiner)
+        if rule.groups_needed:
+            rule.restore(self.directory.combiner(rule.name))
+        return rule.combine(self.posterior, data, rng=rng)
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""

@@ -86,10 +86,15 @@ class RunDirectory:
         self.combined = self.root / "combined.ecsv"
         self.combined_samples = self.root / "combined.npz"
         self.groups = self.root / "groups"
+        self.combiners = self.root / "combiner"
         self.report_html = self.root / "report.html"
         self.report_json = self.root / "report.json"
         self.metrics = self.root / "metrics.jsonl"
         self.log = self.root / "log.txt"
+
+    def combiner(self, name: str) -> Path:
+        """Return the folder of what a combiner learned."""
+        return self.combiners / name.replace(":", "-")
 
     def create(self) -> None:
         """Create the directory.

@@ -46,10 +46,16 @@ _BADGES: dict[Level, str] = {
 _UNCHECKED = "Calibration was not checked"
 _SEVERITY: tuple[Level, ...] = ("pass", "warn", "fail")
 _FLAGS = {
-    "comparison_only": "a combiner ran that is for comparison only; do not quote its numbers",
-    "broader_than_prior": "some single posteriors are broader than the prior",
-    "outside_training": "some observations lie outside what the estimator was trained on",
-    "unsupported": "some observations are unlike all simulations",
+    "comparison_only": "A combiner ran that is for comparison only; do not quote its numbers.",
+    "broader_than_prior": "Some single posteriors are broader than the prior.",
+    "calibration_failed": "A calibration check failed: the error bars are not to be trusted.",
+    "objects_outside_training": "Some observations are unlike all simulations.",
+    "failed_simulations_above_1_percent": "More than 1 % of the simulations failed; where they "
+    "fail, the posterior knows nothing.",
+    "more_objects_than_calibrated": "More objects were combined than calibration was tested for; "
+    "a small common error grows as √N.",
+    "more_objects_than_trained": "More objects were combined than the combiner was trained for.",
+    "single_object": "Only one object was given: its combination is its own posterior.",
 }
 _WRONG_SIGN = (
     "It multiplies the prior in again for every object where Bayes' rule divides it out, and is "
@@ -163,9 +169,9 @@ def _card(inputs: ReportInputs, name: str, value: Mapping[str, float]) -> dict[s
 def _offset(value: Mapping[str, float]) -> str:
     """Return the distance from the truth in words."""
     if not value["sd"] > 0:
-        return "no error given"
+        return "no error known"
     sigmas = (value["mean"] - value["truth"]) / value["sd"]
-    return f"{abs(sigmas):.1f} σ {'below' if sigmas < 0 else 'above'} it"
+    return f"the estimate lies {abs(sigmas):.1f} σ {'below' if sigmas < 0 else 'above'} it"
 
 
 def _label(inputs: ReportInputs, name: str) -> Markup:
@@ -328,7 +334,8 @@ def _observations(inputs: ReportInputs) -> dict[str, Any] | None:
         "unsupported": part.get("unsupported"),
         "notes": list(inputs.notes),
         "flagged": [(str(i), str(reason)) for i, reason in inputs.flagged[:_MAX_ROWS]],
-        "more_flagged": max(len(inputs.flagged) - _MAX_ROWS, 0),
+        "more_flagged": max(len(inputs.flagged), part.get("unsupported") or 0)
+        - min(len(inputs.flagged), _MAX_ROWS),
     }
 
 
@@ -366,27 +373,35 @@ def _cell(value: Mapping[str, float] | None) -> tuple[str, str]:
         return "–", ""
     off = ""
     if "truth" in value and value["sd"] > 0:
-        sigmas = (value["mean"] - value["truth"]) / value["sd"]
-        off = f"{'−' if sigmas < 0 else '+'}{abs(sigmas):.1f} σ"
+        sigmas = round((value["mean"] - value["truth"]) / value["sd"], 1)
+        sign = "+" if sigmas > 0 else "−" if sigmas < 0 else ""
+        off = f"{sign}{abs(sigmas):.1f} σ"
     return measurement(value["mean"], value["sd"], 2), off
 
 
 def _literature(inputs: ReportInputs) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(name for e in inputs.combined for name in e["parameters"]))
     if not names:
-        names = list(dict.fromkeys(n for row in inputs.literature for n in row["parameters"]))
+        names = list(
+            dict.fromkeys(n for row in inputs.literature for n in row.get("parameters", {}))
+        )
     return [
         {
             "label": str(row["label"]),
             "n": count(row["n"]),
             "cells": [
-                (_label(inputs, name), _cell(row["parameters"][name])[0])
+                (_label(inputs, name), _as_printed(row["parameters"][name]))
                 for name in names
-                if name in row["parameters"]
+                if name in row.get("parameters", {})
             ],
         }
         for row in inputs.literature
     ]
+
+
+def _as_printed(value: Mapping[str, float]) -> str:
+    """Return a published value with the digits its authors gave."""
+    return f"{plain(value['mean'])} ± {plain(value['sd'])}"
 
 
 def _consistency(inputs: ReportInputs) -> list[dict[str, Any]]:
@@ -427,6 +442,7 @@ def _combined_calibration(report: Mapping[str, Any]) -> list[dict[str, str]]:
         {
             "combiner": str(entry["combiner"]),
             "n": count(entry["n"]),
+            "repeats": count(entry["repeats"]) if "repeats" in entry else "",
             "z_rms": _each(entry.get("z_rms"), lambda z: f"{z:.2f}"),
             "coverage": _each(entry.get("coverage_68"), lambda c: f"{100 * c:.0f} %"),
         }

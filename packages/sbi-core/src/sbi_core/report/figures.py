@@ -36,6 +36,8 @@ _STYLE: dict[str, Any] = {
     "path.simplify": True,
 }
 _NO_METADATA = {"Date": None, "Creator": None, "Type": None, "Format": None}
+_MIN_DRAWS = 50  # below, contours are noise
+_MAX_GROUPS = 6  # in one corner plot
 _MAX_CORNER = 8  # parameters in a corner plot that is still readable at page width
 
 
@@ -84,7 +86,7 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", text, flags=re.DOTALL)
     width = figure.get_figwidth() * 96  # CSS pixels per inch
     head = rf'<svg role="img" style="width:{width:.0f}px" \1>'
     return re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', head, text, count=1)
@@ -151,8 +153,8 @@ def _recovery(inputs: ReportInputs) -> Iterator[Picture]:
         plots.recovery(theta[:, k], mean[:, k], sd[:, k], inputs.label(name), ax)
     yield _picture(
         panels[0],
-        "Single test simulations: points on the line are recovered exactly, and a slope below "
-        "one is the pull of the prior where the data say little.",
+        "Single test simulations (at most 250 are drawn): points on the line are recovered "
+        "exactly, and a slope below one is the pull of the prior where the data say little.",
         wide=True,
     )
 
@@ -169,40 +171,55 @@ def _panels(n: int, columns: int, size: tuple[float, float]) -> list[Axes]:
 
 
 def _posterior(inputs: ReportInputs) -> Iterator[Picture]:
-    figure, shown = None, 0
-    for entry in _largest(inputs):
-        samples = inputs.combined_samples.get(str(entry["combiner"]))
-        if samples is None or is_comparison(entry):
+    figure, shown, left_out = None, 0, 0
+    for name, entry in _largest(inputs).items():
+        samples = _samples(inputs, entry)
+        if samples is None or len(samples) < _MIN_DRAWS:
             continue
         names = list(entry["parameters"])[:_MAX_CORNER]
-        truth = [entry["parameters"][name].get("truth", np.nan) for name in names]
         figure = plots.corner(
             np.asarray(samples, np.float64)[:, : len(names)],
-            [inputs.label(name) for name in names],
-            truth,
+            [inputs.label(parameter) for parameter in names],
+            [entry["parameters"][parameter].get("truth", np.nan) for parameter in names],
             figure=figure,
             colour=plots.COLOURS[shown % len(plots.COLOURS)],
-            name=str(entry["combiner"]),
+            name=name,
         )
         shown += 1
+        left_out = max(left_out, len(entry["parameters"]) - len(names))
     if figure is not None:
-        first = "" if shown == 1 else " (numbers above the panels: the first combiner)"
+        first = "" if shown == 1 else " (numbers above the panels: the first one named)"
+        rest = f"; {left_out} more parameters are in the table" if left_out else ""
         yield Picture(
             svg(figure),
             "Combined posterior at the largest N: contours hold 68 and 95 % of the probability"
-            f"{first}, dashed lines are true values where they are known.",
+            f"{first}, dashed lines are true values where they are known{rest}.",
             wide=True,
         )
 
 
-def _largest(inputs: ReportInputs) -> list[Mapping[str, Any]]:
-    """The largest combination of every combiner, the main one first."""
+def _largest(inputs: ReportInputs) -> dict[str, Mapping[str, Any]]:
+    """The largest combination by every combiner; of several groups, by the main one only.
+
+    Those for comparison only are left out: next to them nothing else can be seen.
+    """
+    if len(inputs.headline) > 1:
+        return {str(e.get("group", "")): e for e in inputs.headline[:_MAX_GROUPS]}
     best: dict[str, Mapping[str, Any]] = {}
-    for entry in inputs.combined:
+    for entry in [e for e in inputs.combined if not is_comparison(e)]:
         name = str(entry["combiner"])
         if name not in best or entry["n"] > best[name]["n"]:
             best[name] = entry
-    return sorted(best.values(), key=lambda e: e["combiner"] != inputs.main_combiner)
+    ordered = sorted(best.items(), key=lambda item: item[0] != inputs.main_combiner)
+    return dict(ordered)
+
+
+def _samples(inputs: ReportInputs, entry: Mapping[str, Any]) -> Any:
+    """Draws of an entry: by combiner, or by ``group/combiner`` where there are several groups."""
+    combiner = str(entry["combiner"])
+    if len(inputs.headline) > 1:
+        return inputs.combined_samples.get(f"{entry.get('group', '')}/{combiner}")
+    return inputs.combined_samples.get(combiner)
 
 
 def _convergence(inputs: ReportInputs) -> Iterator[Picture]:
@@ -218,14 +235,14 @@ def _convergence(inputs: ReportInputs) -> Iterator[Picture]:
         plots.convergence(combined, name, inputs.label(name), left, literature=literature)
         if known:
             plots.pulls(combined, name, inputs.label(name), panels[k * columns + 1], legend=False)
-    left = "Left: mean with" if known else "Mean with"
+    start = "Left: mean with" if known else "Mean with"
     right = (
         "; right: distance from the truth in claimed standard deviations, where a line that leaves "
         "the grey bands (1 and 2 sigma) as N grows is a bias that the error bars deny"
     )
     yield _picture(
         panels[0],
-        f"{left} 1 sigma (thick) and 2 sigma (thin) against the number of objects, combiners set "
+        f"{start} 1 sigma (thick) and 2 sigma (thin) against the number of objects, combiners set "
         "slightly apart: errors should shrink as 1/√N, and bars of different N should overlap"
         f"{right if known else ''}.",
         wide=True,

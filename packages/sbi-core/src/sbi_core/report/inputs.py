@@ -53,7 +53,8 @@ class ReportInputs:
         Truths, posterior means and standard deviations of test simulations, each (B, d).
     combined_samples
         Per combiner, draws (S, k) of the largest combination; the k columns are the parameters
-        of its entry in ``report["combined"]``, in that order.
+        of its entry in ``report["combined"]``, in that order. Of several groups, the keys are
+        ``group/combiner``.
     failures
         Why simulations failed: (reason, count).
     verdicts

@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX"
 _GREY, _BAND = "#666666", "#D9D9D9"
 _MASSES = (0.68, 0.95)
-_MAX_POINTS = 400  # of a scatter plot: more make a blot and a large file
+_MAX_POINTS = 250  # of a scatter plot: more make a blot and a large file
 
 
 def math_label(label: str) -> str:
@@ -117,7 +117,7 @@ def corner(
     if new:
         _dress_corner(grid, x, [math_label(label) for label in labels])
         if truth is not None:
-            _corner_truth(grid, np.asarray(truth, np.float64))
+            _corner_truth(grid, np.asarray(truth, np.float64).tolist())
     if name:
         _corner_legend(figure, grid, name, colour)
     return figure
@@ -192,7 +192,7 @@ def _dress_corner(grid: NDArray[Any], x: F64, labels: Sequence[str]) -> None:
             ax.set_title(f"{labels[i]} = {measurement(mean, sd)}", fontsize="medium")
 
 
-def _corner_truth(grid: NDArray[Any], truth: F64) -> None:
+def _corner_truth(grid: NDArray[Any], truth: Sequence[float]) -> None:
     for i, j in np.ndindex(*grid.shape):
         ax = cast(Axes, grid[i, j])
         if j <= i and np.isfinite(truth[j]):
@@ -246,9 +246,8 @@ def sbc_ecdf(ranks: ArrayLike, draws: int, labels: Sequence[str], ax: Axes | Non
     for k, label in enumerate(labels):
         ax.plot(t, _closed(curves[:, k]), label=math_label(label), **_line(k))
     ax.set(xlim=(0, 1), xlabel="rank of the truth / number of draws", ylabel="ECDF − uniform")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.12 * (1 + (len(labels) - 1) // 3) * (high - low))  # for the legend
-    _legend(ax, "upper center", columns=3)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    _legend_below(ax)
     return ax
 
 
@@ -288,7 +287,7 @@ def coverage(
         marker = "o" if len(x) < 12 else None
         ax.plot(x, column, label=label, marker=marker, markersize=4, **_line(k))
     ax.set(xlabel="nominal credibility", ylabel="fraction of truths inside")
-    _legend(ax, loc="lower right")
+    _legend_below(ax)
     return ax
 
 
@@ -356,16 +355,26 @@ def combined_calibration(
         chosen = [e for e in entries if e["combiner"] == name]
         _versus_n(left, chosen, "z_rms", k, name)
         _versus_n(right, chosen, "coverage_68", k, name)
+    for entry in entries:
+        _z_rms_error(left, entry, COLOURS[names.index(str(entry["combiner"])) % len(COLOURS)])
     left.set_yscale("log")
-    _plain_log(left, "y")
     low, high = left.get_ylim()
     left.set_ylim(min(low, 0.6), max(high, 2.0))
+    _plain_log(left, "y")
     left.set_ylabel("actual / claimed error (z-rms)")
     right.set(ylim=(0, 1), ylabel="truths inside 68 % intervals")
     for ax in (left, right):
         _count_axis(ax)
     _legend(left)
     return left, right
+
+
+def _z_rms_error(ax: Axes, entry: Entry, colour: str) -> None:
+    """Relative sampling error 1/sqrt(2 R d) of R groups and d parameters, where R is known."""
+    if "repeats" in entry and not isinstance(entry.get("z_rms", {}), Mapping):
+        pooled = entry["repeats"] * max(len(entry.get("parameters", ())), 1)
+        error = entry["z_rms"] / np.sqrt(2 * pooled)
+        ax.errorbar(entry["n"], entry["z_rms"], error, fmt="none", ecolor=colour, elinewidth=1)
 
 
 def _versus_n(ax: Axes, entries: Sequence[Entry], key: str, k: int, name: str) -> None:
@@ -429,7 +438,7 @@ def recovery(
     Parameters
     ----------
     theta, mean, sd : (B,)
-        One parameter. At most 400 objects, evenly spaced in the order given, are drawn.
+        One parameter. At most 250 objects, evenly spaced in the order given, are drawn.
     label
         TeX, without dollars.
     ax
@@ -442,13 +451,15 @@ def recovery(
     ax = _axes(ax)
     t, m, s = (np.asarray(a, np.float64) for a in (theta, mean, sd))
     good = np.flatnonzero(np.isfinite(t) & np.isfinite(m) & np.isfinite(s))
+    ax.set(xlabel="true value", ylabel="posterior mean ± sd", title=math_label(label))
+    if not len(good):
+        return ax
     keep = good[np.unique(np.linspace(0, len(good) - 1, _MAX_POINTS).astype(int))]
     t, m, s = t[keep], m[keep], s[keep]
     ends = [float(min(t.min(), m.min())), float(max(t.max(), m.max()))]
     ax.plot(ends, ends, color=_GREY, linewidth=0.8, zorder=3)
     ax.errorbar(t, m, s, fmt="none", ecolor=COLOURS[0], elinewidth=0.6, alpha=0.25)
     ax.plot(t, m, "o", markersize=2.5, color=COLOURS[0], markeredgewidth=0)
-    ax.set(xlabel="true value", ylabel="posterior mean ± sd", title=math_label(label))
     _few_ticks(ax)
     return ax
 
@@ -530,7 +541,7 @@ def pulls(
     ax.axhspan(-1, 1, color=_BAND, linewidth=0)
     ax.axhline(0, color=_GREY, linewidth=0.8)
     for k, (title, entries) in enumerate(_series(combined, name).items()):
-        known = _with_truth(entries, name)
+        known = [e for e in _with_truth(entries, name) if e["parameters"][name]["sd"] > 0]
         if known:
             values = [e["parameters"][name] for e in known]
             y = [(v["mean"] - v["truth"]) / v["sd"] for v in values]
@@ -547,7 +558,7 @@ def pulls(
 
 def _series(combined: Sequence[Entry], name: str) -> dict[str, list[Entry]]:
     """Entries that have the parameter, by combiner (and group, where there are several)."""
-    having = [e for e in combined if name in e["parameters"]]
+    having = [e for e in combined if name in e["parameters"] and e["n"] > 0]  # N = 0: the prior
     groups = {str(e.get("group", "")) for e in having}
     series: dict[str, list[Entry]] = {}
     for entry in sorted(having, key=lambda e: float(e["n"])):
@@ -608,19 +619,25 @@ def _closed(values: F64, first: float = 0.0, last: float = 0.0) -> F64:
     return np.concatenate([[first], values, [last]])
 
 
-def _legend(
-    ax: Axes,
-    loc: Literal["best", "upper center", "lower right"] = "best",
-    *,
-    columns: int = 1,
-) -> None:
+def _legend(ax: Axes) -> None:
     n = len(ax.get_legend_handles_labels()[1])
     if n:
-        columns = min(n, columns) if n < 7 or columns > 1 else 2
+        ax.legend(frameon=False, fontsize="small", ncols=1 if n < 7 else 2)
+
+
+def _legend_below(ax: Axes) -> None:
+    """Put the legend under the axes, where it hides nothing."""
+    n = len(ax.get_legend_handles_labels()[1])
+    if n:
         ax.legend(
-            loc=loc, frameon=False, fontsize="small", ncols=columns, handlelength=1.6,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            frameon=False,
+            fontsize="small",
+            ncols=min(n, 4),
+            handlelength=1.4,
             columnspacing=1.2,
-        )  # fmt: skip
+        )
 
 
 def _few_ticks(ax: Axes) -> None:
@@ -638,12 +655,13 @@ def _count_axis(ax: Axes) -> None:
 
 
 def _plain_log(ax: Axes, which: str) -> None:
-    """Write the ticks of a log axis as plain numbers; name 2 and 5 on a short axis."""
+    """Write the ticks of a log axis as plain numbers, more than decades on a short axis."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    subs = (1.0,) if high / low > 30 else (1.0, 2.0, 5.0)
+    ratio = high / low
+    subs = (1.0,) if ratio > 300 else (1.0, 3.0) if ratio > 20 else (1.0, 2.0, 5.0)
     ticks = [s * 10.0**p for p in range(-6, 10) for s in subs]
-    axis.set_ticks([t for t in ticks if low / 1.2 <= t <= high * 1.2])
+    axis.set_ticks([t for t in ticks if low <= t <= high])
     axis.set_major_formatter(FuncFormatter(_plain))
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(NullLocator())

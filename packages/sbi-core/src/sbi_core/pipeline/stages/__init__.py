@@ -83,7 +83,7 @@ STAGES: tuple[StageSpec, ...] = (
         _module("combine"),
         ("combiner", "combine"),
         ("infer",),
-        lambda d: (d.combined, d.combined_samples, d.groups),
+        lambda d: (d.combined, d.combined_samples, d.combiners, d.groups),
     ),
     StageSpec(
         "report",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
+from sbi_core.components import Combiner
 from sbi_core.diagnostics import Verdict
 from sbi_core.observations import Observations
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.group_calibration import calibrate_groups
+from sbi_core.pipeline.groups import SimulatedGroups
 from sbi_core.posterior import CombinedPosterior
+from sbi_core.progress import Progress
 from sbi_core.rng import stream
+from sbi_core.simulate.store import single_thread
 
-__all__ = ["combine_groups", "execute", "shared_truth"]
+__all__ = ["combine_groups", "execute", "prepared", "shared_truth"]
 
 
 def shared_truth(observations: Observations, names: tuple[str, ...]) -> dict[str, float]:
@@ -29,20 +33,18 @@ def shared_truth(observations: Observations, names: tuple[str, ...]) -> dict[str
 
 
 def combine_groups(
-    context: Context, observations: Observations
+    context: Context, observations: Observations, combiners: Sequence[Combiner]
 ) -> list[tuple[str, Mapping[str, float], CombinedPosterior]]:
     """Combine every group with every combiner at every size: (group, truth, result)."""
     section = context.config.combine
-    names = dict.fromkeys([context.config.combiner.name, *section.compare])
     results = []
     for group, rows in observations.groups.items():
         part = observations[rows]
         sizes = sorted({n for n in section.sizes if n < len(part)} | {len(part)})
-        for name in names:
-            rng = stream(context.config.seed, "combine", group, name)
-            combined = context.combiner(name).combine_prefixes(
-                context.posterior, part, sizes, rng=rng
-            )
+        for combiner in combiners:
+            rng = stream(context.config.seed, "combine", group, combiner.name)
+            subsets = [slice(0, n) for n in sizes]
+            combined = combiner.combine_subsets(context.posterior, part, subsets, rng=rng)
             truth = shared_truth(part, combined[0].names)
             results += [(group, truth, c) for c in combined]
             context.progress.advance()
@@ -54,9 +56,10 @@ def execute(context: Context) -> dict[str, Any]:
     if not any(p.scope == "global" for p in context.space.parameters):
         return {}
     observations = context.observations
-    combiners = 1 + len(context.config.combine.compare)
-    context.progress.start("combine", len(observations.groups) * combiners, "groups")
-    results = combine_groups(context, observations)
+    names = dict.fromkeys([context.config.combiner.name, *context.config.combine.compare])
+    combiners = [prepared(context, context.combiner(name)) for name in names]
+    context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
+    results = combine_groups(context, observations, combiners)
     _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
     samples = {f"{g}/{c.combiner}": c.samples for g, _, c in results}  # the largest N comes last
     np.savez_compressed(context.directory.combined_samples, **samples)  # type: ignore[arg-type]
@@ -69,19 +72,42 @@ def execute(context: Context) -> dict[str, Any]:
         if result.flags:
             entry["flags"] = list(result.flags)
         combined.append({"group": group, **entry} if several else entry)
-    facts = _calibration(context)
+    facts = _calibration(context, combiners[0])
     flags = sorted({f for _, _, c in results for f in c.flags if f != "comparison_only"})
     if len(observations) == 1:
         flags.append("single_object")
     return {"combined": combined, "flags": flags, **facts}
 
 
-def _calibration(context: Context) -> dict[str, Any]:
+def prepared(context: Context, combiner: Combiner) -> Combiner:
+    """Return the combiner after it learned from simulated groups, where it needs to."""
+    if not combiner.groups_needed:
+        return combiner
+    groups = SimulatedGroups(context, "correction", combiner.groups_needed, combiner.group_size)
+    groups.simulate()
+    context.progress.start("correct", len(groups), "groups")
+    with single_thread():
+        facts = combiner.prepare(
+            context.posterior, _counted(groups, context.progress), seed=context.config.seed
+        )
+    numbers = ", ".join(f"{k} {v:.3g}" for k, v in facts.items())
+    context.progress.finish(f"{combiner.name}: {numbers}")
+    combiner.save(context.directory.combiner(combiner.name))
+    return combiner
+
+
+def _counted(groups: Iterable[Observations], progress: Progress) -> Iterator[Observations]:
+    for group in groups:
+        yield group
+        progress.advance()
+
+
+def _calibration(context: Context, combiner: Combiner) -> dict[str, Any]:
     """Test the combination on simulated groups, when asked for."""
     if not context.config.combine.calibration_groups:
         return {}
     verdicts: list[Verdict] = []
-    entries = calibrate_groups(context, verdicts)
+    entries = calibrate_groups(context, combiner, verdicts)
     return {
         "combined_calibration": entries,
         "verdicts": [[v.level, v.sentence] for v in verdicts],

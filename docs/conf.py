@@ -1,0 +1,72 @@
+"""Sphinx configuration. Builds without a network: `SBI_DOCS_INTERSPHINX=1` links other projects."""
+
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parents[1]
+# autodoc reads the sources of this checkout, installed or not.
+sys.path[:0] = [str(src) for src in sorted(ROOT.glob("packages/*/src"))]
+
+project = "sbi-astro"
+author = "The sbi-astro developers"
+project_copyright = "2026, The sbi-astro developers"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+nitpicky = False
+suppress_warnings = ["myst.strikethrough"]
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True  # "References:" blocks of module docstrings
+napoleon_numpy_docstring = True
+napoleon_use_ivar = True
+
+if os.environ.get("SBI_DOCS_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+        "xarray": ("https://docs.xarray.dev/en/stable", None),
+        "astropy": ("https://docs.astropy.org/en/stable", None),
+    }
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sbi-astro"
+html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_show_sourcelink = False
+
+
+def _changelogs() -> str:
+    """Return the changelogs of all packages that are present, one heading deeper."""
+    parts = []
+    for file in sorted(ROOT.glob("packages/*/CHANGELOG.md")):
+        with (file.parent / "pyproject.toml").open("rb") as toml:
+            name = tomllib.load(toml)["project"]["name"]
+        body = re.sub(r"\A# .*\n", "", file.read_text(encoding="utf-8"))
+        parts.append(f"## {name}\n\n" + re.sub(r"^(#+ )", r"#\1", body, flags=re.MULTILINE))
+    return "\n\n".join(parts)
+
+
+def _fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
+    if docname == "changelog":
+        source[0] = source[0].replace("<!-- changelogs of packages/* -->", _changelogs())
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", _fill_in)
