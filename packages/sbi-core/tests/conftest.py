@@ -56,6 +56,24 @@ def toy_run(registry, tmp_path):
     return run
 
 
+class Hostile:
+    """Unpickling it creates the file ``path``."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """An object whose unpickling is noticed: no test that uses it may leave it executed."""
+    trace = tmp_path / "executed"
+    yield Hostile(trace)
+    assert not trace.exists(), "something stored in a file was executed"
+
+
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """``install("my-dist", {"name": "module"}, module=source)`` puts a distribution on the path.

@@ -62,6 +62,8 @@ def test_one_row_stays_a_batch(batch):
     assert len(batch[3]) == 1
     assert len(batch[-1]) == 1
     assert_array_equal(batch[-1].x[0], batch.x[5])
+    with pytest.raises(IndexError):
+        batch[6]
 
 
 def test_failed_rows_can_be_left_out(batch):

@@ -6,8 +6,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.batch import Batch
-from sbi_core.errors import ObservationError
-from sbi_core.observations import Observable, Observations
+from sbi_core.errors import DataFileError, ObservationError
+from sbi_core.observations import Observable, Observations, holds_arrays
 from sbi_core.tables import read_observations
 
 OBSERVABLES = (Observable("a", unit="dex"), Observable("b"), Observable("c", unit="Jy"))
@@ -84,18 +84,66 @@ def test_the_table_has_units_context_and_truth(mock):
     assert table["b"].unit is None
 
 
-def test_npz_and_hdf5_hold_data_of_any_shape(rng, tmp_path):
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".hdf5"])
+def test_an_array_file_brings_everything_back(suffix, mock, tmp_path):
+    path = tmp_path / f"mock{suffix}"
+    mock.write(path)
+    assert holds_arrays(path)
+    for again in (Observations.read(path), read_observations(path, OBSERVABLES)):
+        for name, value in mock.batch.numpy().items():
+            assert_array_equal(again.batch.numpy()[name], value)
+        assert again.id.tolist() == mock.id.tolist()
+        assert again.group.tolist() == mock.group.tolist()
+        assert [o.unit for o in again.observables] == ["dex", "", "Jy"]
+        assert_allclose(again.truth["beta"], mock.truth["beta"])
+        assert again.context_names == ("redshift",)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_array_files_hold_data_of_any_shape(suffix, rng, tmp_path):
+    images = Observations.from_batch(Batch(x=rng.normal(size=(3, 2, 4, 4)).astype(np.float32)))
+    images.write(tmp_path / f"images{suffix}")
+    again = Observations.read(tmp_path / f"images{suffix}")
+    assert_array_equal(again.batch.x, images.batch.x)
+    assert again.id.tolist() == ["0", "1", "2"]
+    assert again.truth is None
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_other_array_files_are_told_apart(suffix, tmp_path):
     import h5py
 
-    images = Observations.from_batch(Batch(x=rng.normal(size=(3, 2, 4, 4)).astype(np.float32)))
-    images.write(tmp_path / "images.npz")
-    with np.load(tmp_path / "images.npz", allow_pickle=False) as f:
-        assert_array_equal(f["x"], images.batch.x)
-        assert f["id"].tolist() == ["0", "1", "2"]
-    images.write(tmp_path / "images.h5")
-    with h5py.File(tmp_path / "images.h5") as f:
-        assert_array_equal(f["x"][:], images.batch.x)
-        assert [i.decode() for i in f["id"][:]] == ["0", "1", "2"]
+    path = tmp_path / f"other{suffix}"
+    if suffix == ".npz":
+        np.savez(path, abundances=np.zeros(3))
+    else:
+        with h5py.File(path, "w") as f:
+            f["table"] = np.zeros(3)
+    assert not holds_arrays(path)
+    with pytest.raises(DataFileError, match="not a file of observations: it lacks context_names"):
+        Observations.read(path)
+
+
+def test_a_pickle_in_an_array_file_is_not_executed(tmp_path, hostile):
+    path = tmp_path / "bad.npz"
+    np.savez(path, x=np.array([hostile], dtype=object), id=np.array(["a"]))
+    assert not holds_arrays(path)
+    with pytest.raises(DataFileError, match="cannot be read"):
+        Observations.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"garbage"])
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_damaged_array_files_are_refused(content, suffix, tmp_path):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataFileError, match="cannot be read"):
+        Observations.read(path)
+
+
+def test_an_unknown_suffix_is_refused_when_writing(mock, tmp_path):
+    with pytest.raises(ObservationError, match="unknown format '.docx'"):
+        mock.write(tmp_path / "mock.docx")
 
 
 def test_images_have_no_table_form(rng, tmp_path):

@@ -72,7 +72,7 @@ def test_column_names_are_compared_after_normalisation(written, meant, tmp_path)
     assert normalise(written) == meant
     table = good()
     table.rename_column("mg_fe", written)
-    table.rename_column("e_mg_fe", f"e_{written}")
+    table.rename_column("e_mg_fe", f"e_{written.strip()}")
     assert_allclose(read(table, tmp_path).batch.x_err[:, 0], 0.05, rtol=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_objects_without_identifiers_are_numbered_from_zero(tmp_path):
     assert got.group.tolist() == ["all"] * 4
 
 
-@pytest.mark.parametrize("suffix", [".ecsv", ".fits", ".vot", ".h5"])
+@pytest.mark.parametrize("suffix", [".ecsv", ".fits", ".vot"])
 def test_masked_and_nan_values_are_not_observed(suffix, tmp_path):
     table = good()
     table["mg_fe"] = MaskedColumn(table["mg_fe"], mask=[False, True, False, False])
@@ -175,7 +175,7 @@ def test_without_errors_and_without_default_there_are_none(tmp_path):
 def test_errors_of_only_some_columns_are_not_dropped_in_silence(tmp_path):
     table = good()
     table.remove_column("e_mg_fe")
-    with pytest.raises(ObservationError, match="mg_fe.*no error"):
+    with pytest.raises(ObservationError, match="mg_fe have no error column, but others have one"):
         read(table, tmp_path)
 
 
@@ -226,8 +226,11 @@ def test_a_damaged_file_is_named_with_its_format(suffix, tmp_path):
 
 
 def test_a_truncated_fits_file_is_refused(tmp_path):
-    path = write(good(), tmp_path / "stars.fits")
-    path.write_bytes(path.read_bytes()[:-2000])
+    table = good()
+    for k in range(300):
+        table[f"extra{k}"] = 1.0
+    path = write(table, tmp_path / "stars.fits")
+    path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(DataFileError, match="stars.fits"):
         read_table(path)
 

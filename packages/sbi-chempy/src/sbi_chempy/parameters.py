@@ -7,9 +7,8 @@ which too little gas is left at birth; the end of the simulation is 13.797617 Gy
 
 from __future__ import annotations
 
-from sbi_core import Observable, Parameter, ParameterSpace, Prior
-
 from sbi_chempy.constants import ABUNDANCES
+from sbi_core import Observable, Parameter, ParameterSpace, Prior
 
 __all__ = ["FAILURES", "observables", "parameter_space"]
 

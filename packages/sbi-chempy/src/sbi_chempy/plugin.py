@@ -5,14 +5,12 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from sbi_chempy.config import ChempyConfig
 from sbi_core import hookimpl
 
-from sbi_chempy.config import ChempyConfig
-
 if TYPE_CHECKING:
-    from sbi_core import Register
-
     from sbi_chempy.simulator import ChempySimulator
+    from sbi_core import Register
 
 __all__ = ["register_pipelines", "register_simulators"]
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sbi_chempy.constants import T_END_GYR
+from sbi_chempy.noise import AGE_COLUMNS, ERROR_RANGE
 from sbi_core import (
     Batch,
     ColumnReader,
@@ -27,8 +30,8 @@ from sbi_core import (
     read_table,
 )
 
-from sbi_chempy.constants import T_END_GYR
-from sbi_chempy.noise import AGE_COLUMNS, ERROR_RANGE
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["read_stars"]
 
@@ -61,7 +64,7 @@ def read_stars(
         If columns, units or values cannot be used; the message names rows and columns.
     """
     path = Path(path)
-    table = _npz_table(path, observables) if path.suffix == ".npz" else read_table(path)
+    table = _npz_table(path) if path.suffix == ".npz" else read_table(path)
     reader = ColumnReader(table, str(path))
     notes = _convert_x_h(reader, observables)
     context = _age_context(reader, notes) if ages else np.zeros((len(table), 3))
@@ -85,7 +88,7 @@ def read_stars(
     )
 
 
-def _npz_table(path: Path, observables: Sequence[Observable]):  # noqa: ANN202
+def _npz_table(path: Path) -> Table:
     from astropy.table import Table
 
     if not path.exists():

@@ -10,18 +10,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sbi_core import (
-    Batch,
-    ConfigError,
-    DataFileError,
-    Observations,
-    Rng,
-    Simulator,
-    as_generator,
-    data_dirs,
-    torch_generator,
-)
-
 from sbi_chempy.config import ChempyConfig
 from sbi_chempy.engine import ChempyEngine
 from sbi_chempy.noise import (
@@ -35,6 +23,17 @@ from sbi_chempy.noise import (
 from sbi_chempy.parameters import FAILURES, observables, parameter_space
 from sbi_chempy.readers import read_stars
 from sbi_chempy.yields import YieldSet, YieldsNotFoundError, load_yields
+from sbi_core import (
+    Batch,
+    ConfigError,
+    DataFileError,
+    Observations,
+    Rng,
+    Simulator,
+    as_generator,
+    data_dirs,
+    torch_generator,
+)
 
 __all__ = ["EXAMPLE_TRUTH", "ChempySimulator"]
 

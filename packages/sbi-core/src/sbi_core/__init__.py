@@ -40,11 +40,11 @@ if TYPE_CHECKING:
         SbiError,
     )
     from sbi_core.observations import Observable, Observations
+    from sbi_core.pipeline.runner import Run
+    from sbi_core.plugins import Registry
     from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
     from sbi_core.priors import Parameter, ParameterSpace, Prior
     from sbi_core.rng import as_generator, stream, torch_generator
-    from sbi_core.pipeline.runner import Run
-    from sbi_core.plugins import Registry
     from sbi_core.tables import (
         ColumnReader,
         observations_from_columns,
@@ -99,7 +99,56 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["HOOK_API", "Register", "__version__", "hookimpl", *sorted(_MODULE_OF)]  # noqa: PLE0604
+__all__ = [
+    "Batch",
+    "ColumnReader",
+    "CombinedPosterior",
+    "Combiner",
+    "ConfigError",
+    "DataFile",
+    "DataFileError",
+    "Dataset",
+    "DensityUnavailableError",
+    "Embedding",
+    "Estimator",
+    "HOOK_API",
+    "InputShape",
+    "Observable",
+    "ObservationError",
+    "Observations",
+    "Parameter",
+    "ParameterSpace",
+    "Posterior",
+    "PosteriorSamples",
+    "Prior",
+    "PriorMismatchError",
+    "Register",
+    "Registry",
+    "Rng",
+    "Run",
+    "SbiError",
+    "Simulator",
+    "Training",
+    "TrainingRecord",
+    "__version__",
+    "as_generator",
+    "data_dirs",
+    "find_data",
+    "get_combiner",
+    "get_embedding",
+    "get_estimator",
+    "get_simulator",
+    "hookimpl",
+    "load_run",
+    "observations_from_columns",
+    "plugins",
+    "read_observations",
+    "read_table",
+    "require_data",
+    "run",
+    "stream",
+    "torch_generator",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -91,7 +91,7 @@ def _as_file(observations: str | Path | Observations | None, out: Path) -> str |
         return None
     if not isinstance(observations, Observations):
         return str(observations)
-    path = out.with_name(f"{out.name}-observations.ecsv")
+    path = out.with_name(f"{out.name}-observations.npz")  # everything: context and truth, too
     path.parent.mkdir(parents=True, exist_ok=True)
     observations.write(path, overwrite=True)
     return str(path)

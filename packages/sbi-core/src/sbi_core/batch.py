@@ -92,7 +92,9 @@ class Batch:
         for name in ("x_err", "mask"):
             value = getattr(self, name)
             if value is not None and value.shape != self.x.shape:
-                msg = f"batch field '{name}' has shape {tuple(value.shape)}, x {tuple(self.x.shape)}"
+                msg = (
+                    f"batch field '{name}' has shape {tuple(value.shape)}, x {tuple(self.x.shape)}"
+                )
                 raise SimulationError(msg)
 
     def __len__(self) -> int:
@@ -103,9 +105,17 @@ class Batch:
         if isinstance(rows, np.ndarray):
             rows = torch.as_tensor(rows)
         if isinstance(rows, (int, np.integer)):
-            rows = slice(int(rows), int(rows) + 1)
+            row = range(len(self))[int(rows)]  # IndexError beyond the ends
+            rows = slice(row, row + 1)
         chosen = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: None if v is None else v[rows] for k, v in chosen.items()})
+        picked: dict[str, Any] = {k: None if v is None else v[rows] for k, v in chosen.items()}
+        return Batch(**picked)
+
+    @classmethod
+    def of_arrays(cls, **arrays: Any) -> Batch:
+        """Build from arrays of any kind: numpy, lists, tensors."""
+        tensors: dict[str, Any] = {name: _tensor(name, value) for name, value in arrays.items()}
+        return cls(**tensors)
 
     @property
     def observed(self) -> Tensor:
@@ -120,7 +130,7 @@ class Batch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """Move to a device; ``dtype`` applies to theta, x, x_err and context."""
-        moved: dict[str, Tensor | None] = {}
+        moved: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if value is not None:
@@ -141,7 +151,7 @@ class Batch:
         SimulationError
             If a field is present in some and absent in others.
         """
-        merged: dict[str, Tensor | None] = {}
+        merged: dict[str, Any] = {}
         for f in fields(Batch):
             values = [getattr(b, f.name) for b in batches]
             if all(v is None for v in values):
@@ -151,7 +161,7 @@ class Batch:
                 raise SimulationError(msg)
             else:
                 merged[f.name] = torch.cat(values)
-        return Batch(**merged)  # type: ignore[arg-type]
+        return Batch(**merged)
 
     def numpy(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return the fields that are present as numpy arrays."""

@@ -50,6 +50,4 @@ def register_combiners(register: Register[Combiner]) -> None:
         ("published", "Published", "Buck et al. 2025 eqs. 8-9; comparison only"),
     ):
         module = f"sbi_core.combiners.{name}"
-        register(
-            name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary
-        )
+        register(name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary)

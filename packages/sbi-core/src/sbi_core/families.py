@@ -123,11 +123,11 @@ class Uniform(Family):
 
     @classmethod
     def cdf(cls, v: Values, x: F64) -> F64:
-        return (x - v["low"]) / (v["high"] - v["low"])
+        return np.asarray((x - v["low"]) / (v["high"] - v["low"]))
 
     @classmethod
     def ppf(cls, v: Values, u: F64) -> F64:
-        return np.clip(v["low"] + u * (v["high"] - v["low"]), v["low"], v["high"])
+        return np.asarray(np.clip(v["low"] + u * (v["high"] - v["low"]), v["low"], v["high"]))
 
     @classmethod
     def log_prob(cls, v: Values, x: F64) -> F64:
@@ -145,11 +145,11 @@ class LogUniform(Uniform):
     @classmethod
     def cdf(cls, v: Values, x: F64) -> F64:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.log(x / v["low"]) / np.log(v["high"] / v["low"])
+            return np.asarray(np.log(x / v["low"]) / np.log(v["high"] / v["low"]))
 
     @classmethod
     def ppf(cls, v: Values, u: F64) -> F64:
-        return np.clip(v["low"] * (v["high"] / v["low"]) ** u, v["low"], v["high"])
+        return np.asarray(np.clip(v["low"] * (v["high"] / v["low"]) ** u, v["low"], v["high"]))
 
     @classmethod
     def log_prob(cls, v: Values, x: F64) -> F64:
@@ -173,7 +173,7 @@ class Normal(Family):
 
     @classmethod
     def ppf(cls, v: Values, u: F64) -> F64:
-        return v["loc"] + v["scale"] * np.asarray(special.ndtri(u))
+        return np.asarray(v["loc"] + v["scale"] * np.asarray(special.ndtri(u)))
 
     @classmethod
     def log_prob(cls, v: Values, x: F64) -> F64:
@@ -201,7 +201,7 @@ class TruncNormal(Family):
     """Normal(loc, scale) restricted to [low, high]; either end may be left out."""
 
     keys = ("loc", "scale")
-    optional = ("low", "high")
+    optional: ClassVar[tuple[str, ...]] = ("low", "high")
 
     @classmethod
     def _ends(cls, v: Values) -> tuple[float, float]:
@@ -240,7 +240,7 @@ class TruncNormal(Family):
         w = u if sign > 0 else 1 - u
         t = special.ndtri(special.ndtr(a) + w * (special.ndtr(b) - special.ndtr(a)))
         low, high = cls._ends(v)
-        return np.clip(v["loc"] + v["scale"] * sign * np.clip(t, a, b), low, high)
+        return np.asarray(np.clip(v["loc"] + v["scale"] * sign * np.clip(t, a, b), low, high))
 
     @classmethod
     def log_prob(cls, v: Values, x: F64) -> F64:
@@ -281,7 +281,7 @@ class LogNormal(Family):
 
     @classmethod
     def ppf(cls, v: Values, u: F64) -> F64:
-        return np.exp(v["loc"] + v["scale"] * special.ndtri(u))
+        return np.asarray(np.exp(v["loc"] + v["scale"] * special.ndtri(u)))
 
     @classmethod
     def log_prob(cls, v: Values, x: F64) -> F64:
@@ -453,7 +453,7 @@ class Dirichlet(Family):
 
     @classmethod
     def inside(cls, v: Values, x: F64) -> NDArray[np.bool_]:
-        return super().inside(v, x) & (np.abs(x.sum(1) - 1) < 1e-5)
+        return np.asarray(super().inside(v, x) & (np.abs(x.sum(1) - 1) < 1e-5))
 
     @classmethod
     def _sticks(cls, v: Values) -> tuple[F64, F64]:
@@ -497,7 +497,7 @@ class Dirichlet(Family):
 class Discrete(Family):
     """Finitely many values with probabilities (uniform when these are left out)."""
 
-    keys = ("values",)
+    keys: ClassVar[tuple[str, ...]] = ("values",)
     optional = ("pmf",)
     continuous = False
 

@@ -7,8 +7,9 @@ that was not observed is NaN or masked.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from sbi_core.batch import Batch
-from sbi_core.errors import ObservationError
+from sbi_core.errors import DataFileError, ObservationError
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["Observable", "Observations"]
+__all__ = ["Observable", "Observations", "holds_arrays"]
+
+_ARRAY_FILES = (".npz", ".h5", ".hdf5")
+_WORDS = ("observables", "units", "context_names", "truth_names")
+_LAYOUT = {"x", "id", "group", *_WORDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +185,45 @@ class Observations:
         return table
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write as npz or HDF5 (any shape), or as any table format astropy writes."""
+        """Write as npz or HDF5 (everything, data of any shape), or as a table.
+
+        Raises
+        ------
+        ObservationError
+            If the file exists, the suffix is unknown, or the data have no table form.
+        """
+        from sbi_core.tables import FORMATS
+
         path = Path(path)
-        if path.suffix in (".npz", ".h5", ".hdf5"):
-            _write_arrays(self, path, overwrite)
+        if path.exists() and not overwrite:
+            msg = f"{path} exists; pass overwrite=True to replace it"
+            raise ObservationError(msg)
+        if path.suffix in _ARRAY_FILES:
+            _write_arrays(self, path)
+        elif path.suffix in FORMATS:
+            self.to_table().write(path, format=FORMATS[path.suffix], overwrite=overwrite)
         else:
-            self.to_table().write(path, overwrite=overwrite)
+            known = ", ".join([*FORMATS, ".npz"])
+            msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"
+            raise ObservationError(msg)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Observations:
+        """Read what :meth:`write` wrote as npz or HDF5, with context and truth.
+
+        Raises
+        ------
+        DataFileError
+            If the file is missing, damaged or has another layout.
+        """
+        arrays = _read_arrays(Path(path))
+        words = {k: tuple(str(v) for v in arrays.pop(k)) for k in _WORDS}
+        units = words.pop("units")
+        observables = tuple(
+            Observable(n, unit=u) for n, u in zip(words.pop("observables"), units, strict=True)
+        )
+        ids, group = arrays.pop("id"), arrays.pop("group")
+        return cls(Batch(**arrays), ids, group, observables, source=str(path), **words)
 
     def __repr__(self) -> str:
         groups = len(np.unique(self.group))
@@ -218,12 +256,44 @@ def _check_values(obs: Observations) -> None:
             raise ObservationError(msg)
 
 
-def _write_arrays(obs: Observations, path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        msg = f"{path} exists; pass overwrite=True to replace it"
-        raise ObservationError(msg)
+def holds_arrays(path: str | Path) -> bool:
+    """Return whether a file has the layout that :meth:`Observations.write` gives npz and HDF5."""
+    try:
+        return Path(path).suffix in _ARRAY_FILES and not _LAYOUT - set(_read_arrays(Path(path)))
+    except DataFileError:
+        return False
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as f:
+                arrays = {name: f[name] for name in f.files}
+        else:
+            import h5py
+
+            with h5py.File(path, "r") as f:
+                arrays = {name: _words(f[name][()]) for name in f if hasattr(f[name], "dtype")}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        msg = f"'{path}' cannot be read: {error}"
+        raise DataFileError(msg) from None
+    missing = sorted(_LAYOUT - set(arrays))
+    unknown = sorted(set(arrays) - _LAYOUT - {f.name for f in fields(Batch)})
+    if missing or unknown:
+        what = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
+        msg = f"'{path}' is not a file of observations: it {what}"
+        raise DataFileError(msg)
+    return arrays
+
+
+def _words(value: Any) -> Any:
+    return value.astype(np.str_) if getattr(value, "dtype", None) == np.dtype(object) else value
+
+
+def _write_arrays(obs: Observations, path: Path) -> None:
     arrays = obs.batch.numpy() | {"id": obs.id, "group": obs.group}
     arrays["observables"] = np.asarray([o.name for o in obs.observables], np.str_)
+    arrays["units"] = np.asarray([o.unit for o in obs.observables], np.str_)
     arrays["context_names"] = np.asarray(obs.context_names, np.str_)
     arrays["truth_names"] = np.asarray(obs.truth_names, np.str_)
     if path.suffix == ".npz":

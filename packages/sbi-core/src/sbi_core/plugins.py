@@ -11,6 +11,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -124,7 +125,7 @@ class Registry:
     ) -> None:
         self._sources = _discover()
         for name, module in (extra or {}).items():
-            self._sources[name] = _Source(name, f"{name} (in memory)", "0", lambda m=module: m)
+            self._sources[name] = _Source(name, f"{name} (in memory)", "0", partial(_same, module))
         self._plugins: dict[str, Plugin] = {}
         self._components: dict[tuple[Kind, str], list[Component]] = {}
         self._load(BUILTIN)
@@ -239,6 +240,10 @@ class Registry:
     def build(self, kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> Any:
         """Find a component and build it with the given options."""
         return self.find(kind, name).build(options)
+
+
+def _same(module: Any) -> Any:
+    return module
 
 
 def _discover() -> dict[str, _Source]:

@@ -203,7 +203,7 @@ def _is_array(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter (or block of parameters with a joint prior).
+    r"""One parameter (or block of parameters with a joint prior).
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class Parameter:
     prior
         Its prior.
     label
-        TeX label without dollars, e.g. ``r"\\alpha_\\mathrm{IMF}"``.
+        TeX label without dollars, e.g. ``r"\alpha_\mathrm{IMF}"``.
     unit
         astropy unit string; empty for dimensionless.
     scope
@@ -325,7 +325,7 @@ class ParameterSpace:
     def __len__(self) -> int:
         return self.dim
 
-    def __iter__(self) -> Iterable[Parameter]:  # type: ignore[override]
+    def __iter__(self) -> Iterable[Parameter]:
         return iter(self.parameters)
 
     def __getitem__(self, name: str) -> Parameter:
@@ -391,12 +391,12 @@ class ParameterSpace:
     def log_prob(self, theta: ArrayLike | torch.Tensor) -> F64:
         """Return the log prior density of theta (n, dim), shape (n,)."""
         rows = self._rows(theta)
-        return np.sum([p.prior.log_prob(rows[:, s]) for p, s in self._blocks()], axis=0)
+        return np.asarray(np.sum([p.prior.log_prob(rows[:, s]) for p, s in self._blocks()], axis=0))
 
     def inside(self, theta: ArrayLike | torch.Tensor) -> NDArray[np.bool_]:
         """Return which rows of theta (n, dim) lie in the support, shape (n,)."""
         rows = self._rows(theta)
-        return np.all([p.prior.inside(rows[:, s]) for p, s in self._blocks()], axis=0)
+        return np.asarray(np.all([p.prior.inside(rows[:, s]) for p, s in self._blocks()], axis=0))
 
     @property
     def support(self) -> tuple[F64, F64]:
@@ -443,12 +443,14 @@ class ParameterSpace:
         """Return log |dz/dtheta| at theta (n, dim), shape (n,): log p(theta) - log N(z)."""
         rows = self._rows(theta)
         z = self.to_unconstrained(rows)
-        return self.log_prob(rows) + (0.5 * z**2).sum(1) + z.shape[1] * _LOG_SQRT_2PI
+        return np.asarray(self.log_prob(rows) + (0.5 * z**2).sum(1) + z.shape[1] * _LOG_SQRT_2PI)
 
     def clamped(self, theta: ArrayLike | torch.Tensor) -> int:
         """Return how many rows touch the clamp of F(theta) at 1e-7 from its ends."""
         z = self.to_unconstrained(theta)
-        bounded = [s for p, s in self._blocks(z=True) if p.prior.family not in ("normal", "mvnormal")]
+        bounded = [
+            s for p, s in self._blocks(z=True) if p.prior.family not in ("normal", "mvnormal")
+        ]
         limit = 5.1993  # |Phi^-1(1e-7)| = 5.19934
         rows = np.zeros(len(z), bool)
         for s in bounded:
@@ -485,5 +487,3 @@ class ParameterSpace:
             for p in self.parameters
         )
         return f"<table>{head}{rows}</table>"
-
-

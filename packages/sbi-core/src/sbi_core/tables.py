@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sbi_core.batch import Batch
 from sbi_core.errors import DataFileError, ObservationError, near_matches
-from sbi_core.observations import Observable, Observations
+from sbi_core.observations import Observable, Observations, holds_arrays
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 F64 = NDArray[np.float64]
-_FORMATS = {
+FORMATS = {
     ".ecsv": "ascii.ecsv",
     ".csv": "ascii.csv",
     ".tsv": "ascii.tab",
@@ -76,20 +76,28 @@ def read_table(path: str | Path) -> Table:
         msg = f"observations file '{path}' is empty"
         raise DataFileError(msg)
     suffix = ".fits.gz" if path.name.endswith(".fits.gz") else path.suffix.lower()
-    if suffix not in _FORMATS:
-        known = ", ".join([*_FORMATS, ".npz"])
+    if suffix not in FORMATS:
+        known = ", ".join([*FORMATS, ".npz"])
         msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"
         raise DataFileError(msg)
     try:
-        table = Table.read(path, format=_FORMATS[suffix])
+        table = Table.read(path, format=FORMATS[suffix])
     except Exception as error:  # readers raise many kinds of errors on broken files
         first = str(error).strip().split("\n")[0]
-        msg = f"'{path}' cannot be read as {_FORMATS[suffix]}: {first}"
+        msg = f"'{path}' cannot be read as {FORMATS[suffix]}: {first}"
         raise DataFileError(msg) from None
     if len(table) == 0:
         msg = f"observations file '{path}' has no rows"
         raise DataFileError(msg)
     return table
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class ColumnReader:
@@ -107,13 +115,26 @@ class ColumnReader:
         self.table = table
         self.source = source
         self.names = {normalise(c): c for c in table.colnames}
+        self._first = {normalise(c): c for c in reversed(table.colnames)}
 
     def find(self, names: Iterable[str]) -> str | None:
-        """Return the table's column that matches one of ``names``, or None."""
+        """Return the table's column that matches one of ``names``, or None.
+
+        Raises
+        ------
+        ObservationError
+            If two columns have that name after normalisation.
+        """
         for name in names:
-            column = self.names.get(normalise(name))
-            if column is not None:
-                return column
+            key = normalise(name)
+            column: str | None = self.names.get(key)
+            if column is None:
+                continue
+            other = self._first.get(key, column)
+            if other != column:
+                msg = f"{self.source}: columns '{other}' and '{column}' are the same; keep one"
+                raise ObservationError(msg)
+            return column
         return None
 
     def find_error(self, names: Iterable[str]) -> str | None:
@@ -135,7 +156,8 @@ class ColumnReader:
             msg = f"{self.source}: column '{column}' has {data.shape[1:]} values per row, needs one"
             raise ObservationError(msg)
         if data.dtype.kind not in "fiub":
-            msg = f"{self.source}: column '{column}' is not numeric (first value: {data[0]!r})"
+            row = next((k for k, v in enumerate(data) if not _is_number(v)), 0)
+            msg = f"{self.source}: column '{column}' is not numeric ('{data[row]}' in row {row})"
             raise ObservationError(msg)
         filled = np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan)
         return np.asarray(filled) * self._factor(column, unit)
@@ -180,7 +202,8 @@ def read_observations(
     Parameters
     ----------
     path
-        ECSV, FITS, CSV or any table that astropy reads.
+        ECSV, FITS, CSV or any table that astropy reads, or what :meth:`Observations.write`
+        wrote as npz or HDF5.
     observables
         What to look for; aliases count.
     default_error
@@ -193,6 +216,8 @@ def read_observations(
     ObservationError
         If columns are missing or values cannot be used; the message names rows and columns.
     """
+    if holds_arrays(path):
+        return Observations.read(path)
     return observations_from_columns(
         ColumnReader(read_table(path), str(path)), observables, default_error=default_error
     )
@@ -225,7 +250,7 @@ def observations_from_columns(
         notes.append(f"{int(empty.sum())} row(s) without any observed value left out: {rows}")
     keep = ~empty
     ids, _ = reader.ids()
-    batch = Batch(
+    batch = Batch.of_arrays(
         x=np.where(mask, x, np.nan)[keep].astype(np.float32),
         x_err=None if err is None else np.where(mask, err, np.nan)[keep].astype(np.float32),
         mask=mask[keep],
@@ -257,6 +282,7 @@ def _observable_columns(
             missing.append(o.name)
             continue
         x[:, k] = reader.values(column, o.unit)
+        _check_finite(reader.source, column, x[:, k])
         error_column = reader.find_error((column, *names))
         if error_column is None:
             assumed.append(o.name)
@@ -267,7 +293,20 @@ def _observable_columns(
     notes = []
     if assumed and default_error is not None:
         notes.append(f"no errors given, {default_error:g} assumed: {', '.join(assumed)}")
+    if assumed and default_error is None and len(assumed) + len(missing) < len(observables):
+        msg = f"{reader.source}: {', '.join(assumed)} have no error column, but others have one"
+        raise ObservationError(msg)
     return x, None if default_error is None and assumed else err, missing, notes
+
+
+def _check_finite(source: str, column: str, x: F64) -> None:
+    bad = np.flatnonzero(np.isinf(x))
+    if bad.size:
+        msg = (
+            f"{source}: '{column}' is {x[bad[0]]:g} in row {bad[0]} ({bad.size} row(s); rows "
+            "count from 0); leave a value empty or NaN if it was not observed"
+        )
+        raise ObservationError(msg)
 
 
 def _check_errors(source: str, column: str, err: F64, observed: NDArray[np.bool_]) -> None:

@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of errors.")
 @click.version_option(package_name="sbi-core", prog_name="sbi-run")
 @click.pass_context
-def app(ctx: click.Context, debug: bool, **options: object) -> None:
+def app(ctx: click.Context, /, debug: bool, **options: object) -> None:
     """Simulation-based inference with plugins.
 
     `sbi-run --plugin chempy` simulates, trains, checks the calibration, infers, combines and

@@ -51,7 +51,7 @@ def _presets(registry: Registry, name: str) -> list[str]:
 def _options(registry: Registry, config: Any) -> None:
     for kind in ("simulator", "embedding", "estimator", "combiner"):
         section = getattr(config, kind)
-        model = registry.find(kind, section.name).options  # type: ignore[arg-type]
+        model = registry.find(kind, section.name).options
         if model is not None and model.model_fields:
             click.echo(f"\noptions of {kind} '{section.name}'")
             for line in _fields(model):

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sbi_core.train import seeded
 from sbi_core.rng import stream
+from sbi_core.train import seeded
 
 __all__ = ["Correction", "Examples", "features", "fit_correction"]
 
@@ -98,7 +98,7 @@ class Correction(nn.Module):
         mean, chol = self(phi, n_objects)
         white = torch.linalg.solve_triangular(chol, (residual - mean)[..., None], upper=False)
         log_det = torch.log(torch.diagonal(chol, dim1=1, dim2=2)).sum(1)
-        return 0.5 * (white[..., 0] ** 2).sum(1) + log_det
+        return torch.as_tensor(0.5 * (white[..., 0] ** 2).sum(1) + log_det)
 
 
 def _mlp(k: int, hidden: int, out: int) -> nn.Sequential:
@@ -143,10 +143,10 @@ def fit_correction(
     best, kept = before, {k: v.clone() for k, v in network.state_dict().items()}
     for epoch in range(epochs):
         order = torch.as_tensor(stream(seed, "correction", epoch).permutation(len(train[0])))
-        for rows in order.split(batch_size):
+        for rows in torch.split(order, batch_size):
             loss = network.nll(*(a[rows] for a in train)).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             schedule.step()

@@ -73,7 +73,12 @@ class ObjectMoments:
 
     @classmethod
     def of(
-        cls, mean: F64, cov: F64, *, draws: int | None = None, id: Sequence[str] | None = None  # noqa: A002
+        cls,
+        mean: F64,
+        cov: F64,
+        *,
+        draws: int | None = None,
+        id: Sequence[str] | None = None,  # noqa: A002
     ) -> ObjectMoments:
         """Build from means (n, d) and covariances (n, d, d).
 
@@ -81,7 +86,7 @@ class ObjectMoments:
         scaled by (S - d - 2) / (S - 1), which makes it unbiased (inverse-Wishart mean).
         """
         n, d = mean.shape
-        precision = np.linalg.inv(cov) if n else np.empty((0, d, d))
+        precision = np.asarray(np.linalg.inv(cov), np.float64) if n else np.empty((0, d, d))
         if draws is not None:
             precision = precision * (draws - d - 2) / (draws - 1)
         information = np.einsum("nij,nj->ni", precision, mean)
@@ -140,7 +145,7 @@ def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, 
     # say little.
     precision = p0 + (moments.precision - p0).sum(0)
     information = p0 @ prior.mean + (moments.information - p0 @ prior.mean).sum(0)
-    chol0 = np.linalg.cholesky(prior.cov)
+    chol0 = np.asarray(np.linalg.cholesky(prior.cov), np.float64)
     smallest = float(np.linalg.eigvalsh(chol0.T @ precision @ chol0).min())
     if not smallest > 0:
         raise NotPositiveDefiniteError(_broad_objects(moments, chol0))

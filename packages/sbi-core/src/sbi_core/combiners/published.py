@@ -29,7 +29,9 @@ from sbi_core.rng import as_generator
 __all__ = ["PublishedCombiner", "PublishedConfig", "combine_published"]
 
 
-def combine_published(mean: F64, variance: F64, prior: Gaussian, *, plain: bool = False) -> Gaussian:
+def combine_published(
+    mean: F64, variance: F64, prior: Gaussian, *, plain: bool = False
+) -> Gaussian:
     """Return the published combination of N posteriors.
 
     Parameters
@@ -92,9 +94,7 @@ class PublishedCombiner(Combiner):
     ) -> list[CombinedPosterior]:
         """Combine several subsets; moments are computed once."""
         gen = as_generator(rng)
-        moments, names = object_moments(
-            posterior, observations, draws=self.config.draws, rng=gen
-        )
+        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
         d = moments.information.shape[1]
         cov = np.linalg.inv(moments.precision) if len(moments.id) else moments.precision
         mean = np.einsum("nij,nj->ni", cov, moments.information)

@@ -31,7 +31,6 @@ from sbi_core.combiners.gaussian import (
     GaussianCombiner,
     GaussianConfig,
     ObjectMoments,
-    combine_moments,
     object_moments,
 )
 from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
@@ -113,7 +112,9 @@ class RecalibratedCombiner(GaussianCombiner):
         z2 = (examples.residual**2).mean(1)
         # z^2(N) = 1 + f^2 N, weighted least squares: the variance of z^2 grows like its square
         weight = examples.n_objects / (1 + z2.mean()) ** 2
-        self._floor = float(max(0.0, (weight * (z2 - 1)).sum() / (weight * examples.n_objects).sum()))
+        self._floor = float(
+            max(0.0, (weight * (z2 - 1)).sum() / (weight * examples.n_objects).sum())
+        )
         self._prior = space.hash
         return {**facts, "f": float(np.sqrt(self._floor))}
 
@@ -135,7 +136,7 @@ class RecalibratedCombiner(GaussianCombiner):
             cov = np.linalg.inv(precision)
             mean[k], chol[k] = cov @ moments.information[rows].sum(0), np.linalg.cholesky(cov)
         mean, chol, count = mean[good], chol[good], sizes[good].astype(float)
-        residual = np.linalg.solve(chol, (truth - mean)[..., None])[..., 0]
+        residual = np.asarray(np.linalg.solve(chol, (truth - mean)[..., None])[..., 0], np.float64)
         return Examples(
             features(mean, chol, count), residual, count, np.full(len(mean), group, np.int64)
         )
@@ -195,7 +196,7 @@ class RecalibratedCombiner(GaussianCombiner):
 
     def _correct(self, mean: F64, cov: F64, n: int) -> Gaussian:
         assert self._network is not None
-        chol = np.linalg.cholesky(cov)
+        chol = np.asarray(np.linalg.cholesky(cov), np.float64)
         count = np.array([float(n)])
         phi = features(mean[None], chol[None], count)
         with torch.no_grad():
@@ -248,4 +249,4 @@ def _truth(group: Observations, space: ParameterSpace) -> F64:
     theta = group.batch.theta
     assert theta is not None
     columns = [group.truth_names.index(name) for name in space.names]
-    return space.to_unconstrained(theta[:1, columns])[0]
+    return np.asarray(space.to_unconstrained(theta[:1, columns])[0])

@@ -67,7 +67,10 @@ def support_percentile(
     ref_x = ref + ref_err * rng.standard_normal(ref.shape)
     if x.shape[1] > _MAX_FEATURES:
         mean, axes = _components(train)
-        x, ref_x = np.where(mask, x - mean, 0.0) @ axes, np.where(ref_mask, ref_x - mean, 0.0) @ axes
+        x, ref_x = (
+            np.where(mask, x - mean, 0.0) @ axes,
+            np.where(ref_mask, ref_x - mean, 0.0) @ axes,
+        )
         train = (train - mean) @ axes
         err = np.sqrt((np.where(mask, err, 0.0) ** 2) @ axes**2)
         ref_err = np.sqrt((np.where(ref_mask, ref_err, 0.0) ** 2) @ axes**2)

@@ -171,7 +171,9 @@ def resolve(
             _assign(tree, key.replace("__", "."), value)
     for key, chosen in (("plugin", plugin), ("preset", preset)):
         if tree.setdefault(key, chosen) != chosen:
-            msg = f"the options say {key} = {tree[key]!r}, the call '{chosen}'; pass --{key} to match"
+            msg = (
+                f"the options say {key} = {tree[key]!r}, the call '{chosen}'; pass --{key} to match"
+            )
             raise ConfigError(msg)
     config = validate(RunConfig, tree, "")
     for kind in _COMPONENTS:
@@ -189,9 +191,7 @@ def resolve(
     return config
 
 
-def _component_options(
-    registry: Registry, kind: Kind, section: ComponentSection
-) -> dict[str, Any]:
+def _component_options(registry: Registry, kind: Kind, section: ComponentSection) -> dict[str, Any]:
     component = registry.find(kind, section.name)
     model = component.options
     if model is None:
@@ -208,9 +208,11 @@ def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
     presets = spec.get("presets", {})
     if preset not in presets:
         listed = ", ".join(presets)
-        msg = f"plugin '{plugin}' has no preset '{preset}'{near_matches(preset, presets)} ({listed})"
+        msg = (
+            f"plugin '{plugin}' has no preset '{preset}'{near_matches(preset, presets)} ({listed})"
+        )
         raise ConfigError(msg)
-    tree = copy.deepcopy(spec.get("base", {}))
+    tree: dict[str, Any] = copy.deepcopy(spec.get("base", {}))
     _merge(tree, presets[preset])
     tree.setdefault("simulator", {}).setdefault("name", plugin)
     return tree

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from sbi_core.batch import Batch
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
 from sbi_core.errors import PriorMismatchError, SimulationError
-from sbi_core.observations import Observations
+from sbi_core.observations import Observations, holds_arrays
 from sbi_core.pipeline.config import RunConfig
 from sbi_core.plugins import Registry
 from sbi_core.posterior import Posterior
@@ -20,7 +21,12 @@ from sbi_core.rng import stream
 from sbi_core.simulate.store import Shard, ShardReport, plan, read_all
 from sbi_core.train import TrainConfig
 
-__all__ = ["Context"]
+__all__ = ["Context", "read_objects"]
+
+
+def read_objects(simulator: Simulator, path: str | Path) -> Observations:
+    """Return the objects of a file; tables are read by the plugin, arrays as they are."""
+    return Observations.read(path) if holds_arrays(path) else simulator.read_observations(path)
 
 
 @dataclass
@@ -68,7 +74,7 @@ class Context:
         """The configured observations, or the plugin's example."""
         section = self.config.infer
         if section.observations:
-            return self.simulator.read_observations(section.observations)
+            return read_objects(self.simulator, section.observations)
         rng = stream(self.config.seed, "example")
         return self.simulator.example_observations(rng, section.n_example)
 

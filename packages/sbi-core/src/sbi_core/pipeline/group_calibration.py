@@ -81,9 +81,7 @@ def _combine_subsets(
     columns = [group.truth_names.index(name) for name in space.names]
     truth = space.to_unconstrained(theta[:1, columns])[0]
     subsets = [
-        (n, slice(k * n, (k + 1) * n))
-        for n in sizes
-        for k in range(min(_SUBSETS, len(group) // n))
+        (n, slice(k * n, (k + 1) * n)) for n in sizes for k in range(min(_SUBSETS, len(group) // n))
     ]
     try:
         rows = [s for _, s in subsets]

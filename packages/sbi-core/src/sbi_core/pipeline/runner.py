@@ -18,7 +18,7 @@ from sbi_core.components import Simulator
 from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
 from sbi_core.observations import Observations
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
-from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.context import Context, read_objects
 from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
 from sbi_core.plugins import Registry
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
@@ -170,7 +170,7 @@ def _read_records(directory: RunDirectory) -> dict[str, Any]:
 
 def _clear(directory: RunDirectory, records: dict[str, Any], restart: str) -> None:
     names = stage_names()
-    for spec in STAGES[names.index(restart) :]:  # type: ignore[arg-type]
+    for spec in STAGES[names.index(restart) :]:
         directory.remove(*spec.outputs(directory))
         records["stages"].pop(spec.name, None)
 
@@ -282,7 +282,7 @@ class Run:
         """Return observations as they are, or read them from a file."""
         if isinstance(source, Observations):
             return source
-        return self.simulator.read_observations(source)
+        return read_objects(self.simulator, source)
 
     def infer(
         self, observations: str | Path | Observations, draws: int | None = None

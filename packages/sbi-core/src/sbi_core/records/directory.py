@@ -24,7 +24,7 @@ def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]
     """Open a file that appears under its name only when the block ended well."""
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
-        with temporary.open(mode, **({"encoding": "utf-8"} if mode == "w" else {})) as f:
+        with temporary.open(mode, encoding="utf-8" if mode == "w" else None) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())

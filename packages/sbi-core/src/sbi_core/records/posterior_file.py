@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -19,7 +20,7 @@ from sbi_core.posterior import PosteriorSamples
 __all__ = ["read_posterior", "write_posterior"]
 
 F64 = NDArray[np.float64]
-_ENGINE = "h5netcdf"
+_ENGINE: Literal["h5netcdf"] = "h5netcdf"
 
 
 def write_posterior(
@@ -54,9 +55,8 @@ def write_posterior(
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         for k, (name, dataset) in enumerate(groups.items()):
-            dataset.to_netcdf(
-                temporary, mode="a" if k else "w", group=name, engine=_ENGINE
-            )
+            mode: Literal["a", "w"] = "a" if k else "w"
+            dataset.to_netcdf(temporary, mode=mode, group=name, engine=_ENGINE)
         with temporary.open("rb+") as raw:
             os.fsync(raw.fileno())
         os.replace(temporary, path)

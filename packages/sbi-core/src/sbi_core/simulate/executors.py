@@ -124,5 +124,7 @@ def get_executor(name: str, workers: int | None = None) -> Executor:
         return SerialExecutor()
     if name == "process":
         return ProcessExecutor(count)
-    msg = f"unknown executor '{name}'{near_matches(name, EXECUTORS)} (known: {', '.join(EXECUTORS)})"
+    msg = (
+        f"unknown executor '{name}'{near_matches(name, EXECUTORS)} (known: {', '.join(EXECUTORS)})"
+    )
     raise ConfigError(msg)

@@ -178,7 +178,7 @@ def _read(shard: Shard) -> tuple[Batch, ShardReport]:
     if len(arrays["x"]) != shard.rows:
         msg = f"{shard.path.name} holds {len(arrays['x'])} rows, not {shard.rows}"
         raise OSError(msg)
-    return Batch(**arrays), report
+    return Batch.of_arrays(**arrays), report
 
 
 def is_complete(shard: Shard) -> bool:

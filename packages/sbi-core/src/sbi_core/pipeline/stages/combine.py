@@ -37,7 +37,7 @@ def combine_groups(
 ) -> list[tuple[str, Mapping[str, float], CombinedPosterior]]:
     """Combine every group with every combiner at every size: (group, truth, result)."""
     section = context.config.combine
-    results = []
+    results: list[tuple[str, Mapping[str, float], CombinedPosterior]] = []
     for group, rows in observations.groups.items():
         part = observations[rows]
         sizes = sorted({n for n in section.sizes if n < len(part)} | {len(part)})

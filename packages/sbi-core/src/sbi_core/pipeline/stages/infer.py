@@ -18,9 +18,7 @@ __all__ = ["UNSUPPORTED", "execute", "infer"]
 UNSUPPORTED = 99.0  # percentile of held-out simulations above which an object is flagged
 
 
-def infer(
-    context: Context, observations: Observations, draws: int
-) -> tuple[PosteriorSamples, Any]:
+def infer(context: Context, observations: Observations, draws: int) -> tuple[PosteriorSamples, Any]:
     """Return draws with flags, and the support percentile of every object."""
     samples = context.posterior.sample(observations, draws)
     percentile = support_percentile(

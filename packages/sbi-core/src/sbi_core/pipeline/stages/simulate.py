@@ -58,7 +58,8 @@ def execute(context: Context) -> dict[str, Any]:
     """
     fill(context, context.simulator, context.shards, "simulate")
     batch, reports = context.simulations
-    assert batch.ok is not None and batch.failure is not None
+    assert batch.ok is not None
+    assert batch.failure is not None
     failed = int((~batch.ok).sum())
     reasons = Counter(batch.failure[~batch.ok].tolist())
     names = context.simulator.failures
