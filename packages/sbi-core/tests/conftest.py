@@ -1,6 +1,7 @@
 """Fixtures of the core tests: a seeded generator and a tiny plugin with an exact posterior."""
 
 import os
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -16,7 +17,7 @@ if str(TOY) not in sys.path:  # worker processes inherit the path and import the
 import sbi_toy  # noqa: E402
 
 from sbi_core.pipeline.config import resolve  # noqa: E402
-from sbi_core.pipeline.runner import execute  # noqa: E402
+from sbi_core.pipeline.runner import Run, execute  # noqa: E402
 from sbi_core.plugins import Registry  # noqa: E402
 
 
@@ -54,6 +55,22 @@ def toy_run(registry, tmp_path):
         return execute(config, tmp_path / out, registry, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory):
+    """One finished run of the quick preset; tests work on copies."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    registry = Registry(["toy"], extra={"toy": sbi_toy})
+    execute(resolve(registry, "toy", preset="quick"), out, registry)
+    return out
+
+
+@pytest.fixture
+def finished(_finished, registry, tmp_path):
+    """A finished run of the quick preset, in ``tmp_path / "run"``; yours to alter."""
+    shutil.copytree(_finished, tmp_path / "run")
+    return Run(tmp_path / "run", registry)
 
 
 class Hostile:

@@ -22,6 +22,10 @@ class Progress(Protocol):
         """Move on by ``count`` units; ``note`` is shown beside the bar."""
         ...
 
+    def skip(self, count: int) -> None:
+        """Count units that an earlier run had done; they say nothing about the rate."""
+        ...
+
     def finish(self, message: str = "") -> None:
         """End the stage."""
         ...
@@ -38,6 +42,9 @@ class SilentProgress:
         """Do nothing."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
+        """Do nothing."""
+
+    def skip(self, count: int) -> None:
         """Do nothing."""
 
     def finish(self, message: str = "") -> None:
@@ -65,11 +72,13 @@ class LineProgress:
     ) -> None:
         self._stream, self._interval, self._clock = stream, interval, clock
         self._stage, self._total, self._done, self._unit = "", 0, 0, ""
+        self._skipped = 0
         self._begin = self._last = 0.0
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Begin a stage."""
         self._stage, self._total, self._done, self._unit = stage, total, 0, unit
+        self._skipped = 0
         self._begin = self._last = self._clock()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -78,9 +87,15 @@ class LineProgress:
         now = self._clock()
         if now - self._last >= self._interval and self._done < self._total:
             self._last = now
-            left = (now - self._begin) / self._done * (self._total - self._done)
+            rate = (self._done - self._skipped) / (now - self._begin)
+            left = (self._total - self._done) / rate
             text = f"{self._done}/{self._total} {self._unit}, about {_seconds(left)} left"
             self.say(f"{self._stage}: {text}{', ' + note if note else ''}")
+
+    def skip(self, count: int) -> None:
+        """Count units that were done before."""
+        self._done += count
+        self._skipped += count
 
     def finish(self, message: str = "") -> None:
         """Show the closing line of the stage."""
@@ -116,6 +131,12 @@ class TqdmProgress:
         """Move the bar."""
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+
+    def skip(self, count: int) -> None:
+        """Move the bar without counting towards its rate."""
+        if self._bar is not None and count:
+            self._bar.initial += count
             self._bar.update(count)
 
     def finish(self, message: str = "") -> None:

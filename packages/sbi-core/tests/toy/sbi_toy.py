@@ -166,3 +166,14 @@ def register_estimators(register):
 @hookimpl
 def register_pipelines(register):
     register("toy", lambda: PIPELINE, summary="a pipeline of a second")
+
+
+# -- what tests call in worker processes, which import this file but no test ----------------------
+
+
+def parse(shared, item):
+    return int(item)
+
+
+def die(shared, code):
+    os._exit(code)

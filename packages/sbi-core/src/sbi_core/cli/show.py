@@ -26,9 +26,9 @@ def command(name: str, preset: str) -> None:
 
     from sbi_core.pipeline.config import resolve, to_toml
 
-    click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})\n")
     config = resolve(registry, name, preset=preset)
     simulator = registry.build("simulator", config.simulator.name, config.simulator.options)
+    click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})\n")
     click.echo("parameters")
     for p in simulator.parameters:
         unit = f" [{p.unit}]" if p.unit else ""

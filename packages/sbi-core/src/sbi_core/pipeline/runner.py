@@ -19,6 +19,7 @@ from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
 from sbi_core.observations import Observations
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
 from sbi_core.pipeline.context import Context, read_objects
+from sbi_core.pipeline.estimate import announce
 from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
 from sbi_core.plugins import Registry
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
@@ -26,6 +27,7 @@ from sbi_core.priors import canonical_hash
 from sbi_core.progress import Progress, SilentProgress
 from sbi_core.records.directory import RunDirectory, atomic_write, read_json, sha256_of, write_json
 from sbi_core.records.provenance import describe
+from sbi_core.simulate.executors import get_executor
 
 __all__ = ["Run", "execute"]
 
@@ -71,20 +73,42 @@ def execute(
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or SilentProgress())
     prints = _fingerprints(context)
-    _ = context.space  # before anything is written: bad input leaves no trace
+    # before anything is written: bad input leaves no trace
+    _ = context.space
+    _check_machine(config)
     if config.infer.observations:
         _ = context.observations
     directory.create()
     records = _read_records(directory)
-    if restart:
-        _clear(directory, records, restart)
-    _refuse_mixing(context, records, prints)
+    names: list[str] = list(stage_names())
+    again = STAGES[names.index(restart) :] if restart else ()
+    for spec in again:
+        records["stages"].pop(spec.name, None)
+    _refuse_mixing(context, records, prints)  # before anything is deleted
+    if again:
+        directory.remove(*(path for spec in again for path in spec.outputs(directory)))
+        write_json(directory.provenance, records)
     with atomic_write(directory.config) as f:
         f.write(to_toml(config))
+    if config.preset in ("large", "paper") and "train" not in records["stages"]:
+        context.progress.say(announce(context))
     with _logging_to(directory.log):
         for spec in STAGES:
             _one(context, spec, records, prints, wanted=stages is None or spec.name in stages)
     return Run(directory.root, registry)
+
+
+def _check_machine(config: RunConfig) -> None:
+    """Raise when executor or device are not there."""
+    import torch
+
+    get_executor(config.simulate.executor, config.simulate.workers)
+    try:
+        torch.empty(0, device=config.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).strip().split("\n")[0]
+        msg = f"device '{config.device}' cannot be used: {first}"
+        raise ConfigError(msg) from None
 
 
 def _one(
@@ -162,17 +186,29 @@ def _read_records(directory: RunDirectory) -> dict[str, Any]:
     if not directory.provenance.exists():
         return {"stages": {}}
     records = read_json(directory.provenance)
-    if not isinstance(records, dict) or not isinstance(records.get("stages"), dict):
+    stages = records.get("stages") if isinstance(records, dict) else None
+    if not isinstance(stages, dict) or not all(map(_is_record, stages.values())):
         msg = f"'{directory.provenance}' is damaged; choose another --out"
         raise RunDirectoryError(msg)
-    return records
+    found: dict[str, Any] = records
+    return found
 
 
-def _clear(directory: RunDirectory, records: dict[str, Any], restart: str) -> None:
-    names = stage_names()
-    for spec in STAGES[names.index(restart) :]:
-        directory.remove(*spec.outputs(directory))
-        records["stages"].pop(spec.name, None)
+def _is_record(stage: Any) -> bool:
+    needed = {"fingerprint": str}
+    if not isinstance(stage, dict) or stage.get("status") not in ("started", "done"):
+        return False
+    if stage["status"] == "done":
+        needed |= {"facts": dict, "artefacts": dict}
+    return all(isinstance(stage.get(k), t) for k, t in needed.items())
+
+
+def _read_config(directory: RunDirectory) -> RunConfig:
+    try:
+        return from_toml(directory.config.read_text(encoding="utf-8"))
+    except (ConfigError, ValueError) as error:  # no configuration, not TOML, not UTF-8
+        msg = f"'{directory.config}' is damaged: {error}"
+        raise RunDirectoryError(msg) from None
 
 
 def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping[str, str]) -> None:
@@ -185,7 +221,7 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
         return
     changed = ["the simulator, its data or its prior"]
     if context.directory.config.exists():
-        old = from_toml(context.directory.config.read_text(encoding="utf-8"))
+        old = _read_config(context.directory)
         changed = differences(old, context.config) or changed
     listed = "; ".join(changed[:4]) + ("; ..." if len(changed) > 4 else "")
     msg = (
@@ -250,7 +286,7 @@ class Run:
     def __init__(self, directory: str | Path, registry: Registry | None = None) -> None:
         self.directory = RunDirectory(directory)
         self.directory.require()
-        self.config: RunConfig = from_toml(self.directory.config.read_text(encoding="utf-8"))
+        self.config = _read_config(self.directory)
         self._registry = registry
 
     @cached_property

@@ -10,13 +10,25 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sbi_core.errors import RunDirectoryError
 
-__all__ = ["RunDirectory", "atomic_write", "read_json", "sha256_of", "write_json"]
+__all__ = [
+    "RunDirectory",
+    "atomic_write",
+    "read_arrays",
+    "read_json",
+    "read_lines",
+    "sha256_of",
+    "write_json",
+]
 
 
 @contextlib.contextmanager
@@ -55,6 +67,37 @@ def read_json(path: Path) -> Any:
         raise RunDirectoryError(msg) from None
     except (ValueError, UnicodeDecodeError) as error:
         msg = f"'{path}' is damaged: {error}"
+        raise RunDirectoryError(msg) from None
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Read a file with one JSON value per line.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file is missing or a line is not JSON.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        msg = f"'{path}' is missing or damaged: {error}"
+        raise RunDirectoryError(msg) from None
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an npz file; objects in it are refused, not unpickled.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file is missing, damaged or holds objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as f:
+            return {name: f[name] for name in f.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        msg = f"'{path}' is missing or damaged: {error}"
         raise RunDirectoryError(msg) from None
 
 

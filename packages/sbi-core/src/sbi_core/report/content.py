@@ -55,6 +55,9 @@ _FLAGS = {
     "more_objects_than_calibrated": "More objects were combined than calibration was tested for; "
     "a small common error grows as √N.",
     "more_objects_than_trained": "More objects were combined than the combiner was trained for.",
+    "objects_disagree": "Parts of the objects disagree about the shared parameters by more than "
+    "chance (consistency p < 0.01): the objects are not all what this simulator makes, or errors "
+    "are too small. The width of the combination is then not to be trusted.",
     "single_object": "Only one object was given: its combination is its own posterior.",
 }
 _WRONG_SIGN = (

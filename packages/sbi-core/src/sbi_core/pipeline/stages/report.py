@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-
-import numpy as np
 
 from sbi_core.diagnostics import Verdict, combine_verdicts
 from sbi_core.pipeline.config import to_toml
 from sbi_core.pipeline.context import Context
-from sbi_core.records.directory import write_json
+from sbi_core.records.directory import read_arrays, read_lines, write_json
 from sbi_core.records.provenance import versions
 from sbi_core.records.schema import REPORT_SCHEMA, check_report
 from sbi_core.report import ReportInputs, write_html
 
 __all__ = ["build_report", "execute"]
+
+_DISAGREE = 0.01  # p-value of the consistency test below which objects are said to disagree
 
 
 def build_report(context: Context) -> dict[str, Any]:
@@ -74,11 +73,22 @@ def _flags(context: Context, verdict: str) -> list[str]:
     simulation = facts.get("simulate", {})
     if simulation and simulation["failed"] > 0.01 * simulation["n"]:
         flags.append("failed_simulations_above_1_percent")
+    if any(p < _DISAGREE for p in _consistency(context)):
+        flags.append("objects_disagree")
     combined = facts.get("combine", {}).get("combined_calibration", [])
     used = max((c["n"] for c in facts.get("combine", {}).get("combined", [])), default=0)
     if combined and used > max(c["n"] for c in combined):
         flags.append("more_objects_than_calibrated")
     return flags
+
+
+def _consistency(context: Context) -> list[float]:
+    """Return the consistency p-value of the largest combination of every group."""
+    largest: dict[str, float] = {}
+    for entry in context.facts.get("combine", {}).get("combined", []):
+        if entry["combiner"] == context.config.combiner.name and "consistency_p" in entry:
+            largest[entry.get("group", "")] = entry["consistency_p"]
+    return list(largest.values())
 
 
 def execute(context: Context) -> dict[str, Any]:
@@ -97,15 +107,13 @@ def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
     d = context.directory
     arrays: dict[str, Any] = {}
     if "diagnose" in facts and d.diagnostics.exists():
-        with np.load(d.diagnostics, allow_pickle=False) as f:
-            arrays = {k: f[k] for k in f.files}
+        arrays = read_arrays(d.diagnostics)
     samples: dict[str, Any] = {}
     if facts.get("combine", {}).get("combined") and d.combined_samples.exists():
-        with np.load(d.combined_samples, allow_pickle=False) as f:
-            samples = {k.removeprefix("all/"): f[k] for k in f.files}
+        samples = {k.removeprefix("all/"): v for k, v in read_arrays(d.combined_samples).items()}
     history = []
     if "train" in facts and d.metrics.exists():
-        history = [json.loads(line) for line in d.metrics.read_text().splitlines() if line]
+        history = read_lines(d.metrics)
     recovery = None
     if "theta" in arrays:
         recovery = (arrays["theta"], arrays["mean"], arrays["sd"])

@@ -37,7 +37,7 @@ def fill(context: Context, simulator: Simulator, shards: list[Shard], label: str
     context.progress.start(label, sum(s.rows for s in shards), "runs")
     if done:
         kept = sum(s.rows for s in shards) - sum(s.rows for s in todo)
-        context.progress.advance(kept, f"{done} shards kept")
+        context.progress.skip(kept)
     section = context.config.simulate
     executor = get_executor(section.executor, section.workers)
     for report in executor.map(write_shard, simulator, todo):

@@ -14,11 +14,14 @@ __all__ = ["execute"]
 def execute(context: Context) -> dict[str, Any]:
     """Train, save, and report length and test loss."""
     training = context.training
-    epochs = training.config.epochs
-    context.progress.start("train", epochs, "epochs")
+    context.progress.start("train", training.config.epochs, "epochs")
+    done = 0
 
     def show(line: Mapping[str, float]) -> None:
+        nonlocal done
+        context.progress.skip(int(line["epoch"]) - done - 1)  # epochs of an interrupted run
         context.progress.advance(1, f"validation loss {line['val_loss']:.4f}")
+        done = int(line["epoch"])
 
     estimator = context.new_estimator()
     record = estimator.fit(training, context.embedding, [show])

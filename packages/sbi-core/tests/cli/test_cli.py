@@ -1,0 +1,419 @@
+"""The command line: one sentence and the right exit code for every mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from astropy.table import Table
+
+from sbi_core.cli import main
+
+pytestmark = pytest.mark.usefixtures("toy_installed")
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """``cli("--plugin", "toy")`` -> (exit code, stdout, stderr), in an empty directory."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def call(*args):
+        with pytest.raises(SystemExit) as raised:
+            main([str(a) for a in args])
+        out, err = capsys.readouterr()
+        return raised.value.code, out, err
+
+    call.work = work
+    return call
+
+
+@pytest.fixture
+def toy_file(tmp_path, toy, rng):
+    path = tmp_path / "objects.ecsv"
+    toy.example_observations(rng, 8).write(path)
+    return path
+
+
+def sbi_run(*args, **environment):
+    code = "from sbi_core.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+# -- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--plugin", "nonsense"], "unknown plugin 'nonsense' (installed: "),
+        (["--plugin", "toyy"], "unknown plugin 'toyy'; did you mean 'toy'?"),
+        (["--plugin", "sfh"], "plugin 'sfh' is not installed; run: pip install sbi-sfh"),
+        (["--plugin", "toy", "--preset", "quik"], "no preset 'quik'; did you mean 'quick'?"),
+        (["--plugin", "toy", "--set", "simulate.m=5"], "unknown option 'simulate.m'"),
+        (["--plugin", "toy", "--set", "simulat.n=5"], "did you mean 'simulate'"),
+        (["--plugin", "toy", "--set", "simulate.n=x"], "option 'simulate.n' = 'x'"),
+        (["--plugin", "toy", "--set", "simulate.n"], "cannot read --set 'simulate.n'"),
+        (["--plugin", "toy", "--config", "no.toml"], "configuration file 'no.toml' does not"),
+        (["--plugin", "toy", "--stages", "simulate,trian"], "did you mean 'train'?"),
+        (["--plugin", "toy", "--restart", "infr"], "did you mean 'infer'?"),
+        (["--plugin", "toy", "--executor", "serail"], "did you mean 'serial'?"),
+        (["--plugin", "toy", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["--plugin", "toy", "--observations", "no.csv"], "'no.csv' does not exist"),
+        (["--plugin", "toy", "--seed", "-1"], "--seed"),
+        (["--plugin", "toy", "--seed", "one"], "--seed"),
+        (["--plugin", "toy", "--draws", "3"], "--draws"),
+        (["--plugin", "toy", "--workers", "0"], "--workers"),
+        (["--plugin", "toy", "--presett", "quick"], "--preset"),
+        (["--plugin"], "requires an argument"),
+        (["plugin"], "No such command"),
+        (["show", "nonsense"], "unknown plugin 'nonsense'"),
+        (["show", "toy", "--preset", "huge"], "has no preset 'huge'"),
+        (["show"], "Missing argument"),
+        (["infer", "no-run", "--observations", "x.csv"], "run directory 'no-run' does not exist"),
+        (["infer", ".", "--observations", "x.csv"], "holds no run"),
+        (["combine", "no-run", "--observations", "x.csv"], "run directory 'no-run' does not"),
+        (["report", "no-run"], "run directory 'no-run' does not exist"),
+        (["cite", "no-run"], "run directory 'no-run' does not exist"),
+        (["data", "fetch", "nothing"], "unknown data set 'nothing'"),
+    ],
+)
+def test_a_mistake_costs_one_sentence_and_exit_code_2(args, message, cli):
+    code, out, err = cli(*args)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert len([line for line in err.splitlines() if line.startswith("sbi-run:")]) <= 1
+    assert list(cli.work.iterdir()) == []  # nothing half-written
+
+
+def test_a_bad_observations_file_leaves_no_run_directory(cli, tmp_path):
+    file = tmp_path / "bad.csv"
+    file.write_text("a,e_a\n1,-1\n")
+    code, _, err = cli("--plugin", "toy", "--preset", "quick", "--observations", file)
+    assert code == 2
+    assert "error column 'e_a' must be positive, but is -1 in row 0" in err
+    assert list(cli.work.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(capsys):
+    from sbi_core.errors import PluginError
+
+    with pytest.raises(PluginError):
+        main(["--debug", "--plugin", "nonsense"])
+
+
+def test_a_directory_with_foreign_files_is_refused(cli, tmp_path):
+    (cli.work / "mine").mkdir()
+    (cli.work / "mine" / "thesis.tex").touch()
+    code, _, err = cli("--plugin", "toy", "--preset", "quick", "--out", "mine")
+    assert code == 2
+    assert "not empty and holds no run (thesis.tex)" in err
+
+
+def test_a_broken_plugin_does_not_disturb_another(cli, install):
+    install("sbi-bad", {"bad": "bad_plugin"}, bad_plugin="import nothing_of_that_name")
+    code, out, _ = cli("show", "toy")
+    assert code == 0
+    code, out, _ = cli("plugins")
+    assert code == 0
+    assert "bad  (sbi-bad 0.1)  [failed]" in out
+    assert "problem: ModuleNotFoundError: No module named 'nothing_of_that_name'" in out
+    code, _, err = cli("--plugin", "bad")
+    assert code == 2
+    assert "plugin 'bad' (sbi-bad) could not be loaded" in err
+
+
+# -- a whole run ----------------------------------------------------------------------------------
+
+
+def test_a_run_prints_its_result_and_where_the_report_is(cli):
+    code, out, err = cli("--plugin", "toy", "--preset", "quick", "--out", "r", "--seed", "4")
+    assert code == 0, err
+    assert "gaussian, N = 20: slope = " in out
+    assert "published, N = 20: slope = " in out
+    assert "(comparison only)" in out
+    assert "calibration: pass" in out
+    assert "report: r/report.html" in out.replace(os.sep, "/")
+    assert "simulate: 6 shards" in err
+    report = json.loads((cli.work / "r" / "report.json").read_text())
+    assert (report["seed"], report["status"], report["plugin"]) == (4, "ok", "toy")
+    code, out, err = cli("--plugin", "toy", "--preset", "quick", "--out", "r", "--seed", "4")
+    assert code == 0
+    assert err.count("already done") == 7
+
+
+def test_the_default_directory_is_named_after_plugin_and_preset(cli):
+    code, *_ = cli("--plugin", "toy", "--preset", "quick", "--stages", "simulate", "--quiet")
+    assert code == 0
+    assert (cli.work / "runs" / "toy-quick" / "run.toml").exists()
+
+
+def test_quiet_is_quiet(cli):
+    code, out, err = cli(
+        "--plugin", "toy", "--preset", "quick", "--stages", "simulate", "--quiet", "--out", "r"
+    )
+    assert (code, out, err) == (0, "", "")
+
+
+def test_set_reaches_the_seed_and_a_named_seed_wins(cli):
+    words = ["--plugin", "toy", "--preset", "quick", "--stages", "simulate", "--set", "seed=9"]
+    cli(*words, "--out", "a")
+    cli(*words, "--out", "b", "--seed", "3")
+    assert "seed = 9" in (cli.work / "a" / "run.toml").read_text()
+    assert "seed = 3" in (cli.work / "b" / "run.toml").read_text()
+
+
+def test_a_failed_calibration_is_exit_code_3(cli, install):
+    """A posterior twice too narrow: finished, reported, but not to be trusted."""
+    source = """
+        import numpy as np
+        import sbi_toy
+        from sbi_core import hookimpl
+
+        class Narrow(sbi_toy.ExactEstimator):
+            name = "narrow"
+
+            def gaussian_moments(self, batch):
+                mean, cov = super().gaussian_moments(batch)
+                return mean, cov / 9
+
+            def sample(self, batch, draws, rng):
+                theta = super().sample(batch, draws, rng)
+                return theta.mean(0) + (theta - theta.mean(0)) / 3
+
+        @hookimpl
+        def register_estimators(register):
+            register("narrow", Narrow)
+    """
+    install("sbi-narrow", {"narrow": "narrow_plugin"}, narrow_plugin=source)
+    code, out, _ = cli(
+        "--plugin", "toy", "--preset", "quick", "--out", "r", "--set", "estimator.name=narrow"
+    )
+    assert code == 3
+    assert "calibration: fail" in out
+    report = json.loads((cli.work / "r" / "report.json").read_text())
+    assert report["status"] == "calibration_failed"
+    assert "calibration_failed" in report["flags"]
+
+
+def test_an_interrupt_is_exit_code_130_and_can_be_resumed(cli, monkeypatch):
+    from sbi_core.pipeline.stages import train
+
+    def stop(context):
+        raise KeyboardInterrupt
+
+    words = ["--plugin", "toy", "--preset", "quick", "--out", "r"]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "execute", stop)
+        code, _, err = cli(*words)
+    assert code == 130
+    assert "interrupted; the same command again goes on from here" in err
+    code, _, err = cli(*words)
+    assert code == 0
+    assert "simulate: already done" in err
+
+
+def test_the_command_in_the_report_can_be_repeated(cli, toy_file):
+    cli("--plugin", "toy", "--preset", "quick", "--out", "r", "--observations", toy_file)
+    html = (cli.work / "r" / "report.html").read_text()
+    assert "sbi-run --plugin toy --preset quick --seed 1 --observations" in html
+
+
+# -- commands on a finished run -------------------------------------------------------------------
+
+
+@pytest.fixture
+def done(cli, _finished):
+    shutil.copytree(_finished, cli.work / "r")
+    return cli
+
+
+def test_infer_writes_a_summary_of_a_catalogue(done, toy_file):
+    code, out, err = done("infer", "r", "--observations", toy_file)
+    assert code == 0, err
+    assert "8 objects, 0 outside the training set: r" in out
+    table = Table.read(done.work / "r" / "infer-objects.ecsv")
+    assert len(table) == 8
+    assert {"id", "slope_p50", "offset_sd", "flags", "support_percentile"} <= set(table.colnames)
+    assert table["offset_p50"].unit == "dex"
+    assert table.meta["draws"] == 100
+
+
+def test_infer_writes_draws_where_asked(done, toy_file):
+    from sbi_core.records.posterior_file import read_posterior
+
+    code, _, err = done(
+        "infer", "r", "--observations", toy_file, "--out", "s.csv", "--draws", "30",
+        "--samples", "d.nc",
+    )  # fmt: skip
+    assert code == 0, err
+    assert len(Table.read(done.work / "s.csv")) == 8
+    assert read_posterior(done.work / "d.nc").sizes == {"chain": 1, "draw": 30, "object": 8}
+
+
+def test_infer_refuses_a_bad_file_and_writes_nothing(done, tmp_path):
+    bad = tmp_path / "bad.ecsv"
+    bad.write_text("")
+    before = sorted((done.work / "r").iterdir())
+    code, _, err = done("infer", "r", "--observations", bad)
+    assert code == 2
+    assert "is empty" in err
+    assert sorted((done.work / "r").iterdir()) == before
+
+
+@pytest.mark.parametrize("out", ["no/such/folder/s.ecsv", "s.unknown"])
+def test_infer_refuses_an_output_it_cannot_write(out, done, toy_file):
+    code, _, err = done("infer", "r", "--observations", toy_file, "--out", out)
+    assert code == 2
+    assert err.startswith("sbi-run: cannot write")
+
+
+def test_combine_prints_every_size(done, toy_file):
+    code, out, err = done("combine", "r", "--observations", toy_file, "--sizes", "0,1,8")
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if line.startswith("gaussian")]
+    assert [line.split(":")[0] for line in lines] == [f"gaussian, N = {n}" for n in (0, 1, 8)]
+    assert "slope = 1.0000 +- 0.5000, offset = -2.0000 +- 2.0000" in lines[0]  # the prior
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--sizes", "1,two"], "--sizes takes whole numbers separated by commas, got '1,two'"),
+        (["--sizes", "9"], "--sizes 9: the file has 8 objects"),
+        (["--sizes", "-1"], "--sizes -1: the file has 8 objects"),
+        (["--combiner", "gausian"], "unknown combiner 'gausian'; did you mean 'gaussian'"),
+    ],
+)
+def test_combine_explains_mistakes(extra, message, done, toy_file):
+    code, _, err = done("combine", "r", "--observations", toy_file, *extra)
+    assert code == 2
+    assert message in err
+
+
+def test_combine_marks_rules_for_comparison(done, toy_file):
+    code, out, _ = done("combine", "r", "--observations", toy_file, "--combiner", "published")
+    assert code == 0
+    assert "[comparison_only]" in out
+
+
+def test_report_is_written_again(done):
+    (done.work / "r" / "report.html").unlink()
+    code, out, _ = done("report", "r")
+    assert code == 0
+    assert "report.html" in out
+    assert (done.work / "r" / "report.html").stat().st_size > 10_000
+
+
+def test_cite_lists_references_and_versions(done):
+    code, out, _ = done("cite", "r")
+    assert code == 0
+    assert "- Toy & Toy 2025" in out
+    assert "sbi-core 0" in out
+
+
+# -- what is installed ----------------------------------------------------------------------------
+
+
+def test_plugins_lists_what_they_offer(cli):
+    code, out, _ = cli("plugins")
+    assert code == 0
+    assert "toy  (sbi-toy 0.1)" in out
+    assert "simulator  toy            linear and Gaussian" in out
+    assert "combiner   gaussian" in out
+
+
+def test_plugins_names_hooks_it_does_not_know(cli, install):
+    source = """
+        from sbi_core import hookimpl
+
+        @hookimpl
+        def register_priors(register):
+            pass
+    """
+    install("sbi-new", {"new": "new_plugin"}, new_plugin=source)
+    _, out, _ = cli("plugins")
+    assert "warning: hook 'register_priors' is not known to this sbi-core (HOOK_API 1)" in out
+
+
+def test_show_names_parameters_observables_options_and_presets(cli):
+    code, out, _ = cli("show", "toy", "--preset", "quick")
+    assert code == 0
+    for word in (
+        "slope", "global", "Prior(normal, loc=1.0, scale=0.5)", "[dex]", "also: mag_a",
+        "standard deviation of the noise", "presets: quick, standard", "n = 1200",
+    ):  # fmt: skip
+        assert word in out, word
+
+
+def test_data_list_says_when_there_is_none(cli, monkeypatch):
+    monkeypatch.setenv("SBI_LOAD_PLUGINS", "toy")
+    code, out, _ = cli("data", "list")
+    assert (code, out) == (0, "no installed plugin declares data sets\n")
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
+def test_help_shows_options_and_commands(args, cli):
+    code, out, _ = cli(*args)
+    assert code == 0
+    assert "--plugin" in out
+    for command in ("plugins", "show", "infer", "combine", "report", "data", "cite"):
+        assert command in out
+
+
+def test_version_is_that_of_the_package(cli):
+    import sbi_core
+
+    code, out, _ = cli("--version")
+    assert (code, out.split()[-1]) == (0, sbi_core.__version__)
+
+
+# -- in a process of its own ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [["--help"], ["plugins"], ["--plugin", "nonsense"]])
+def test_light_commands_do_not_import_torch(args):
+    code = (
+        "import sys\n"
+        "from sbi_core.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'scipy', 'astropy', 'matplotlib', 'xarray'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    env = {**os.environ, "SBI_BLOCK_PLUGINS": "toy"}  # this one imports torch on its own account
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_command_answers_with_exit_code_2():
+    done = sbi_run("--plugin", "casbii")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "sbi-run: unknown plugin 'casbii'; did you mean 'casbi'? (installed: "
+        + done.stderr.partition("(installed: ")[2]
+    )
+
+
+def test_a_closed_pipe_is_not_an_error():
+    code = "from sbi_core.cli import main; main(['plugins'])"
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    job.stdout.close()  # like `sbi-run plugins | head -0`
+    err = job.stderr.read()
+    job.stderr.close()
+    job.wait()
+    assert "Traceback" not in err
