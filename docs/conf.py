@@ -25,7 +25,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = False
-suppress_warnings = ["myst.strikethrough"]
+suppress_warnings = ["myst.strikethrough", "toc.empty_glob"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

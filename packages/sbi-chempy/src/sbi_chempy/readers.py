@@ -37,6 +37,8 @@ __all__ = ["read_stars"]
 
 F64 = NDArray[np.float64]
 _LARGEST_DEX = 10.0
+_LARGEST_GYR = 30.0  # beyond that a unit was mistaken, noise is not the reason
+_NPZ_NUMBERS = ("abundances", "abundance_errs", "obs_time", "obs_time_err")
 _DEFAULT_AGE_ERROR = 0.2  # relative, where ages come without errors
 
 
@@ -94,17 +96,24 @@ def _npz_table(path: Path) -> Table:
     if not path.exists():
         msg = f"observations file '{path}' does not exist"
         raise DataFileError(msg)
+    if path.is_file() and path.stat().st_size == 0:
+        msg = f"observations file '{path}' is empty"
+        raise DataFileError(msg)
     try:
         with np.load(path, allow_pickle=False) as f:
             arrays = {name: f[name] for name in f.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
         msg = f"'{path}' cannot be read as npz: {error}"
         raise DataFileError(msg) from None
     missing = [k for k in ("abundances", "abundance_errs", "elements") if k not in arrays]
     if missing:
         msg = f"'{path}' lacks the array(s) {', '.join(missing)}; it has {', '.join(arrays)}"
         raise ObservationError(msg)
-    x, err = (np.asarray(arrays[k], float) for k in ("abundances", "abundance_errs"))
+    for name in _NPZ_NUMBERS:
+        if name in arrays and arrays[name].dtype.kind not in "fiu":
+            msg = f"'{path}': the array '{name}' does not hold numbers"
+            raise ObservationError(msg)
+    x, err = (arrays[k].astype(float) for k in ("abundances", "abundance_errs"))
     names = [_column_of(str(e)) for e in arrays["elements"]]
     if x.ndim != 2 or x.shape != err.shape or x.shape[1] != len(names):
         msg = f"'{path}': abundances {x.shape}, errors {err.shape} and {len(names)} elements differ"
@@ -116,6 +125,10 @@ def _npz_table(path: Path) -> Table:
     for k, name in enumerate(names):
         table[name], table[f"e_{name}"] = x[:, k], err[:, k]
     if "obs_time" in arrays and "obs_time_err" in arrays:
+        shapes = arrays["obs_time"].shape, arrays["obs_time_err"].shape
+        if shapes != ((len(x),), (len(x),)):
+            msg = f"'{path}': obs_time and its errors have shapes {shapes} for {len(x)} stars"
+            raise ObservationError(msg)
         table["t_birth"], table["e_t_birth"] = arrays["obs_time"], arrays["obs_time_err"]
     return table
 
@@ -151,7 +164,8 @@ def _convert_x_h(reader: ColumnReader, observables: Sequence[Observable]) -> lis
             # an upper limit where the errors of X and Fe are positively correlated
             both = np.hypot(reader.values(error, "dex"), _iron_error(reader, iron))
             reader.table[f"e_{o.name}"] = both
-        reader.names |= {o.name: o.name, f"e_{o.name}": f"e_{o.name}"}
+            reader.names[f"e_{o.name}"] = f"e_{o.name}"
+        reader.names[o.name] = o.name
         notes.append(f"'{column}' converted to [X/Fe] with '{iron}'")
     return notes
 
@@ -177,6 +191,13 @@ def _age_context(reader: ColumnReader, notes: list[str]) -> F64:
     else:
         error = reader.values(error_column, "Gyr")
     observed = np.isfinite(value)
+    wrong = np.flatnonzero(observed & (np.abs(value) > _LARGEST_GYR))
+    if wrong.size:
+        msg = (
+            f"{reader.source}: '{column}' is {value[wrong[0]]:g} Gyr in row {wrong[0]} "
+            f"({wrong.size} row(s)); expected Gyr, or a column with a unit"
+        )
+        raise ObservationError(msg)
     bad = np.flatnonzero(observed & ~(np.isfinite(error) & (error > 0)))
     if bad.size:
         msg = f"{reader.source}: error of '{column}' must be positive; row {bad[0]} is not"
@@ -195,8 +216,9 @@ def _check_scale(observations: Observations) -> None:
         row, column = (int(v[0]) for v in np.nonzero(bad))
         name = observations.observables[column].name
         msg = (
-            f"{observations.source}: '{name}' is {x[row, column]:g} in row {row}; abundances are "
-            "expected in dex relative to the Sun (Asplund et al. 2009)"
+            f"{observations.source}: '{name}' of star '{observations.id[row]}' is "
+            f"{x[row, column]:g}; abundances are expected in dex relative to the Sun (Asplund et "
+            "al. 2009)"
         )
         raise ObservationError(msg)
 

@@ -15,12 +15,16 @@ __all__ = ["register_combiners", "register_embeddings", "register_estimators"]
 
 @hookimpl
 def register_embeddings(register: Register[Embedding]) -> None:
-    """Register ``identity`` and ``mlp``."""
+    """Register ``identity``, ``mlp``, ``cnn``, ``conv1d-attention``, ``deepset``, ``transformer``."""
     for name, stem, summary in (
         ("identity", "Identity", "values, errors and mask as they are"),
         ("mlp", "Mlp", "multilayer perceptron"),
+        ("cnn", "Cnn", "strided convolutions, for images and series"),
+        ("conv1d-attention", "Conv1dAttention", "convolutions and attention, for spectra"),
+        ("deepset", "Deepset", "masked mean over the members of a set, and their number"),
+        ("transformer", "Transformer", "masked attention over elements or members of a set"),
     ):
-        module = f"sbi_core.embeddings.{name}"
+        module = f"sbi_core.embeddings.{name.replace('-', '_')}"
         register(
             name, f"{module}:{stem}Embedding", config=f"{module}:{stem}Config", summary=summary
         )

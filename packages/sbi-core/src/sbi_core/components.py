@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sbi_core.batch import Batch
@@ -174,9 +175,25 @@ class Embedding(Protocol):
     ``build`` returns a module with an ``out_features`` attribute. The module receives
     standardised input: ``x`` with zeros where nothing was observed, ``x_err`` as standardised
     log10 (or None), ``mask`` as 0/1 floats (or None), ``context`` standardised (or None).
+
+    Attributes
+    ----------
+    name
+        Registry name; stored with the estimator, and what it is loaded by.
+    config
+        Its options, a pydantic model; stored with the estimator. None: there are none.
+    takes_sets
+        True when a row of ``x`` is a set (members, features) whose order does not matter: its
+        members then share means and scales.
     """
 
+    name: ClassVar[str]
     takes_sets: ClassVar[bool]
+
+    @property
+    def config(self) -> BaseModel | None:
+        """The options it was built with."""
+        ...
 
     def build(self, shape: InputShape) -> nn.Module:
         """Return a fresh module for rows of that shape."""

@@ -22,6 +22,7 @@ Values = Mapping[str, Any]
 
 CLAMP = 1e-7  # smallest distance of F(theta) from 0 and 1 before the normal quantile is taken
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
+_SMALLEST_MASS = 1e-300  # of a truncated normal; 37 sigma from its mean there is no less
 
 
 def _clamped(u: F64) -> F64:
@@ -214,6 +215,10 @@ class TruncNormal(Family):
         if not low < high:
             msg = f"'low' ({low}) must be below 'high' ({high})"
             raise ValueError(msg)
+        a, b, _ = cls._standard(v)
+        if not special.ndtr(b) - special.ndtr(a) > _SMALLEST_MASS:
+            msg = f"[{low}, {high}] lies too far from 'loc' ({v['loc']}) for its 'scale'"
+            raise ValueError(msg)
 
     @classmethod
     def support(cls, v: Values) -> tuple[F64, F64]:
@@ -300,6 +305,10 @@ class Beta(Family):
     @classmethod
     def check(cls, v: Values) -> None:
         _positive(v, "a", "b")
+        low, high = v.get("low", 0.0), v.get("high", 1.0)
+        if not low < high or not np.isfinite([low, high]).all():
+            msg = f"'low' ({low}) must be below 'high' ({high}), both finite"
+            raise ValueError(msg)
 
     @classmethod
     def support(cls, v: Values) -> tuple[F64, F64]:

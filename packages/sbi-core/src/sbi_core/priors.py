@@ -95,6 +95,8 @@ class Prior:
             msg = f"prior '{self.family}' {word}; it takes {list(known)}"
             raise ConfigError(msg)
         try:
+            for key in (k for k in self.values if k not in ("sampler", "spec")):
+                _check_numbers(key, self.values[key], infinite=key in f.optional)
             f.check(self.values)
         except (ValueError, TypeError) as error:
             msg = f"prior '{self.family}': {error}"
@@ -195,6 +197,13 @@ class Prior:
     def __repr__(self) -> str:
         numbers = ", ".join(f"{k}={v}" for k, v in self.to_spec().items() if k != "family")
         return f"Prior({self.family}, {numbers})"
+
+
+def _check_numbers(key: str, value: Any, *, infinite: bool) -> None:
+    numbers = np.asarray(value, dtype=np.float64)
+    if np.isnan(numbers).any() or (np.isinf(numbers).any() and not infinite):
+        msg = f"'{key}' must be finite, got {value}"
+        raise ValueError(msg)
 
 
 def _is_array(value: Any) -> bool:

@@ -170,11 +170,14 @@ class ColumnReader:
             return 1.0
         try:
             with units.add_enabled_units([units.dex]):
-                return float(units.Unit(str(given)).to(units.Unit(unit)))
+                factor = float(units.Unit(str(given)).to(units.Unit(unit)))
         except (units.UnitsError, ValueError, TypeError):
+            factor = 0.0
+        if factor <= 0:  # magnitudes count backwards: -0.4 dex
             wanted = f"'{unit}'" if unit else "no unit"
             msg = f"{self.source}: column '{column}' has unit '{given}', expected {wanted}"
-            raise ObservationError(msg) from None
+            raise ObservationError(msg)
+        return factor
 
     def ids(self) -> tuple[list[str], str]:
         """Return an identifier per row, and the column it came from ("" for row numbers)."""

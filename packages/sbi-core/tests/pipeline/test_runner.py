@@ -276,11 +276,6 @@ def test_another_seed_gives_other_numbers(finished, toy_run):
     assert not np.array_equal(results(finished)[1]["slope"], results(other)[1]["slope"])
 
 
-def test_workers_do_not_change_the_numbers(finished, toy_run):
-    two = toy_run("simulate.executor=process", "simulate.workers=2", out="two")
-    assert_same_results(finished, two)
-
-
 def test_changed_observations_invalidate_the_inference(toy_run, toy, rng, tmp_path):
     file = tmp_path / "objects.ecsv"
     toy.example_observations(rng, 5).write(file)

@@ -141,7 +141,10 @@ def _attributes(shard: Shard, report: ShardReport) -> Mapping[str, Any]:
 
 
 def _check(simulator: Simulator, batch: Batch, shard: Shard) -> None:
-    if batch.theta is None or len(batch) != shard.rows:
+    if batch.theta is None:
+        msg = f"simulator '{simulator.name}' returned no theta from 'draw'"
+        raise SimulationError(msg)
+    if len(batch) != shard.rows:
         msg = f"simulator '{simulator.name}' returned {len(batch)} rows, {shard.rows} were asked"
         raise SimulationError(msg)
     good = batch.succeeded
@@ -167,6 +170,9 @@ def _read(shard: Shard) -> tuple[Batch, ShardReport]:
                 f"{shard.path.name} was made by another simulator, prior or seed "
                 f"({found[:12]}, seed {seed}; this run: {shard.identity[:12]}, seed {shard.seed})"
             )
+            raise RunDirectoryError(msg)
+        if int(f.attrs["number"]) != shard.number:
+            msg = f"{shard.path.name} holds shard number {f.attrs['number']}: it was renamed"
             raise RunDirectoryError(msg)
         if int(f.attrs["rows"]) != shard.rows or int(f.attrs["schema"]) != SCHEMA:
             msg = f"{shard.path.name} has other rows or another schema than this run"

@@ -1,0 +1,107 @@
+r"""Summary of a set: members are embedded, averaged and counted.
+
+.. math:: h_j = \phi(x_j, \sigma_j, m_j), \qquad
+          e = \rho\left(\left[\frac{\sum_j s_j h_j}{\sum_j s_j},\ \log(1 + N)\right]\right),
+          \qquad N = \sum_j s_j
+
+with :math:`s_j = 1` where a member exists, i.e. where anything of it was observed. The mean keeps
+the input of :math:`\rho` at the same scale for every N; the count tells it how much the mean is
+worth.
+
+References:
+    | Deep Sets (Zaheer et al., 2017), https://arxiv.org/abs/1703.06114
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sbi_core.components import InputShape
+from sbi_core.embeddings.mlp import mlp
+from sbi_core.errors import ConfigError
+
+__all__ = ["DeepsetConfig", "DeepsetEmbedding", "members"]
+
+
+class DeepsetConfig(BaseModel):
+    """Options of the deep set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    member: tuple[int, ...] = Field(
+        default=(128, 128), min_length=1, description="Widths of the network of one member."
+    )
+    hidden: tuple[int, ...] = Field(
+        default=(128, 64),
+        min_length=1,
+        description="Widths of the network of the mean; the last is the summary's.",
+    )
+
+
+def members(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return 1.0 where a member of the set exists, (..., N), for x (..., N, d)."""
+    return torch.ones_like(x[..., 0]) if mask is None else mask.amax(-1)
+
+
+class _Deepset(nn.Module):
+    def __init__(self, shape: InputShape, config: DeepsetConfig) -> None:
+        super().__init__()
+        size = shape.x[-1] * (1 + shape.has_err + shape.has_mask)
+        self.member = mlp(size, config.member)
+        self.last = mlp(config.member[-1] + 1 + shape.context, config.hidden)
+        self.out_features = config.hidden[-1]
+
+    def forward(
+        self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
+    ) -> Tensor:
+        h: Tensor = self.member(torch.cat([p for p in (x, x_err, mask) if p is not None], -1))
+        s = members(x, mask).unsqueeze(-1)
+        # where, not product: what the network makes of padding may be anything
+        total = torch.where(s > 0, h, 0.0).sum(-2)
+        count = s.sum(-2)
+        parts = [total / count.clamp(min=1.0), count.log1p()]
+        if context is not None:
+            parts.append(context)
+        summary: Tensor = self.last(torch.cat(parts, dim=-1))
+        return summary
+
+
+class DeepsetEmbedding:
+    """Summarise sets (N, d) whatever the order of their members and the padding.
+
+    References
+    ----------
+    Zaheer et al. 2017, https://arxiv.org/abs/1703.06114
+
+    Examples
+    --------
+    >>> DeepsetEmbedding().build(InputShape((30, 4), has_mask=True)).out_features
+    64
+    """
+
+    name: ClassVar[str] = "deepset"
+    config_type: ClassVar[type[BaseModel]] = DeepsetConfig
+    takes_sets: ClassVar[bool] = True
+
+    def __init__(self, config: DeepsetConfig | None = None) -> None:
+        self.config = config or DeepsetConfig()
+
+    def build(self, shape: InputShape) -> nn.Module:
+        """Return a fresh module for rows of that shape.
+
+        Raises
+        ------
+        ConfigError
+            If a row is not (N, d).
+        """
+        if len(shape.x) != 2:
+            msg = f"embedding 'deepset' needs x of shape (members, features), got {shape.x}"
+            raise ConfigError(msg)
+        return _Deepset(shape, self.config)
+
+    def __repr__(self) -> str:
+        return f"DeepsetEmbedding({self.config})"

@@ -1,0 +1,149 @@
+r"""Masked self-attention over the elements of a vector or the members of a set.
+
+Every element or member is a token; one more, learned token is returned as the summary, beside
+:math:`\log(1 + N)` of the number of tokens that exist. Tokens of what was not observed are left out
+of every attention. Elements of a vector are known by a learned code of their place; members of a
+set have none, so that their order does not matter.
+
+References:
+    | Attention Is All You Need (Vaswani et al., 2017), https://arxiv.org/abs/1706.03762
+    | Set Transformer (Lee et al., 2019), https://arxiv.org/abs/1810.00825
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sbi_core.components import InputShape
+from sbi_core.embeddings.deepset import members
+from sbi_core.embeddings.mlp import mlp
+from sbi_core.errors import ConfigError
+
+__all__ = ["TransformerConfig", "TransformerEmbedding"]
+
+
+class TransformerConfig(BaseModel):
+    """Options of the transformer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(default=64, ge=1, description="Numbers per token.")
+    heads: int = Field(default=4, ge=1, description="Attention heads; a divisor of the width.")
+    blocks: int = Field(default=2, ge=1, description="Layers of attention.")
+    expansion: int = Field(default=2, ge=1, description="Width of the layers between, in widths.")
+    hidden: tuple[int, ...] = Field(
+        default=(64,), min_length=1, description="Widths after pooling; the last is the summary's."
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TransformerConfig:
+        if self.width % self.heads:
+            msg = f"'heads' ({self.heads}) must divide 'width' ({self.width})"
+            raise ValueError(msg)
+        return self
+
+
+class _Block(nn.Module):
+    """Attention and two layers, each added to what came in (norm first)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.rest = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, config.expansion * width),
+            nn.SiLU(),
+            nn.Linear(config.expansion * width, width),
+        )
+
+    def forward(self, tokens: Tensor, exists: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+            for part in self.qkv(self.norm(tokens)).chunk(3, dim=-1)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=exists[:, None, None])
+        tokens = tokens + self.out(mixed.transpose(-2, -3).flatten(-2))
+        result: Tensor = tokens + self.rest(tokens)
+        return result
+
+
+class _Transformer(nn.Module):
+    def __init__(self, shape: InputShape, config: TransformerConfig) -> None:
+        super().__init__()
+        self.vector = len(shape.x) == 1
+        size = (1 if self.vector else shape.x[-1]) * (1 + shape.has_err + shape.has_mask)
+        self.token = nn.Linear(size, config.width)
+        places = shape.x[0] if self.vector else 0
+        self.place = nn.Parameter(torch.randn(places, config.width)) if self.vector else None
+        # a place has its own slope too: the same value means different things elsewhere
+        self.slope = nn.Parameter(torch.ones(places, config.width)) if self.vector else None
+        self.pooled = nn.Parameter(torch.zeros(config.width))
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.width)
+        self.last = mlp(config.width + 1 + shape.context, config.hidden)
+        self.out_features = config.hidden[-1]
+
+    def forward(
+        self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
+    ) -> Tensor:
+        parts = [p.unsqueeze(-1) if self.vector else p for p in (x, x_err, mask) if p is not None]
+        found = mask.unsqueeze(-1) if self.vector and mask is not None else mask
+        exists = members(parts[0], found) > 0
+        tokens: Tensor = self.token(torch.cat(parts, dim=-1))
+        if self.place is not None and self.slope is not None:
+            tokens = tokens * self.slope + self.place
+        tokens = torch.cat([self.pooled.expand(len(x), 1, -1), tokens], dim=1)
+        seen = functional.pad(exists, (1, 0), value=True)
+        for block in self.blocks:
+            tokens = block(tokens, seen)
+        parts = [self.norm(tokens[:, 0]), exists.sum(1, keepdim=True).to(x.dtype).log1p()]
+        if context is not None:
+            parts.append(context)
+        summary: Tensor = self.last(torch.cat(parts, dim=-1))
+        return summary
+
+
+class TransformerEmbedding:
+    """Summarise vectors with missing elements (d,) or sets (N, d) by masked attention.
+
+    References
+    ----------
+    Lee et al. 2019, https://arxiv.org/abs/1810.00825
+
+    Examples
+    --------
+    >>> TransformerEmbedding().build(InputShape((8,), has_mask=True)).out_features
+    64
+    """
+
+    name: ClassVar[str] = "transformer"
+    config_type: ClassVar[type[BaseModel]] = TransformerConfig
+    takes_sets: ClassVar[bool] = True
+
+    def __init__(self, config: TransformerConfig | None = None) -> None:
+        self.config = config or TransformerConfig()
+
+    def build(self, shape: InputShape) -> nn.Module:
+        """Return a fresh module for rows of that shape.
+
+        Raises
+        ------
+        ConfigError
+            If a row is neither (d,) nor (N, d).
+        """
+        if len(shape.x) not in (1, 2):
+            msg = f"embedding 'transformer' needs x of shape (d,) or (N, d), got {shape.x}"
+            raise ConfigError(msg)
+        return _Transformer(shape, self.config)
+
+    def __repr__(self) -> str:
+        return f"TransformerEmbedding({self.config})"
