@@ -25,7 +25,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = False
-suppress_warnings = ["myst.strikethrough", "toc.empty_glob"]
+suppress_warnings = ["myst.strikethrough"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -35,6 +35,7 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = True  # "References:" blocks of module docstrings
 napoleon_numpy_docstring = True
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # full types of arrays are no reading matter
 
 if os.environ.get("SBI_DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
@@ -66,6 +67,8 @@ def _changelogs() -> str:
 def _fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == "changelog":
         source[0] = source[0].replace("<!-- changelogs of packages/* -->", _changelogs())
+    if docname == "index" and not (ROOT / "docs" / "chempy-model.md").is_file():
+        source[0] = source[0].replace("chempy-model\n", "")
 
 
 def setup(app: Sphinx) -> None:

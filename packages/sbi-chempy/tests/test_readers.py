@@ -248,7 +248,7 @@ def test_the_published_mock_stars_are_read(chempy_data):
     assert (got.batch.context[:, 2] == 1).all()
 
 
-# -- the list of bad files: through the command line, nothing left behind ---------------------------
+# -- the list of bad files: through the command line, nothing left behind ------------------------
 
 
 def _csv(change):

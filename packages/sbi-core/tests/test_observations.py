@@ -62,6 +62,7 @@ def test_rows_take_everything_with_them(rows, mock):
     assert_array_equal(part.batch.x, want)
 
 
+@pytest.mark.filterwarnings("ignore:The unit 'dex' could not be saved in native FITS")
 @pytest.mark.parametrize("suffix", [".ecsv", ".csv", ".fits", ".vot"])
 def test_a_table_brings_values_errors_groups_and_gaps_back(suffix, mock, tmp_path):
     path = tmp_path / f"mock{suffix}"

@@ -438,9 +438,7 @@ def test_names_must_be_unique():
 
 
 def test_the_density_of_a_space_is_the_product(rng):
-    both = ParameterSpace(
-        (Parameter("m", prior_of("mvnormal")), Parameter("b", prior_of("beta")))
-    )
+    both = ParameterSpace((Parameter("m", prior_of("mvnormal")), Parameter("b", prior_of("beta"))))
     theta = both.sample(100, rng)
     want = prior_of("mvnormal").log_prob(theta[:, :2]) + prior_of("beta").log_prob(theta[:, 2])
     assert_allclose(both.log_prob(theta), want)

@@ -7,6 +7,10 @@ have the default error, the others errors log-uniform in 0.01-0.3 dex (one value
 one per element); half are complete, in the others each element is missing with a probability
 drawn from U(0, 0.5); half have a birth time, with f in 0.1-0.4.
 
+Errors of [X/Fe] are independent; those relative to another element are not (see
+:mod:`sbi_chempy.frame`). Where covariances are given, noise follows them and the errors are the
+roots of their diagonals.
+
 Context columns: observed birth time [Gyr], its standard deviation [Gyr], 1 when observed; zeros
 otherwise.
 """
@@ -14,13 +18,26 @@ otherwise.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sbi_core import Batch
 
-__all__ = ["AGE_COLUMNS", "ERROR_RANGE", "add_noise", "draw_errors", "draw_mask", "observe_ages"]
+__all__ = [
+    "AGE_COLUMNS",
+    "ERROR_RANGE",
+    "add_noise",
+    "check_covariance",
+    "covariant_noise",
+    "draw_errors",
+    "draw_mask",
+    "observe_ages",
+    "training_ages",
+]
 
 AGE_COLUMNS = ("t_obs", "e_t_obs", "t_observed")
 ERROR_RANGE = (0.01, 0.3)  # dex
@@ -79,9 +96,53 @@ def training_ages(t_birth: Tensor, generator: torch.Generator) -> Tensor:
     return observe_ages(t_birth, error, observed, noise)
 
 
-def add_noise(batch: Batch, err: Tensor, mask: Tensor, generator: torch.Generator) -> Batch:
-    """Return the batch with Gaussian noise, errors and mask; NaN where not observed."""
+def add_noise(
+    batch: Batch,
+    err: Tensor,
+    mask: Tensor,
+    generator: torch.Generator,
+    noise: Tensor | None = None,
+) -> Batch:
+    """Return the batch with noise, errors and mask; NaN where not observed.
+
+    Without ``noise`` (like x, dex) it is Gaussian, independent, with standard deviation ``err``.
+    """
     x = batch.x
-    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    noisy = torch.where(mask, x + err * noise, torch.nan)
+    if noise is None:
+        noise = err * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    noisy = torch.where(mask, x + noise, torch.nan)
     return batch.with_(x=noisy, x_err=torch.where(mask, err, torch.nan), mask=mask)
+
+
+def check_covariance(covariance: ArrayLike, names: Sequence[str]) -> Tensor:
+    """Return covariances (k, k) or (n, k, k) [dex^2] as a float64 tensor.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, values are not finite, or a matrix is not symmetric and
+        positive definite; the message names the star.
+    """
+    c = torch.as_tensor(np.asarray(covariance, dtype=np.float64))
+    k = len(names)
+    if c.ndim not in (2, 3) or tuple(c.shape[-2:]) != (k, k) or len(c) == 0:
+        raise ValueError(
+            f"covariance has shape {tuple(c.shape)}; the {k} observed abundances "
+            f"({', '.join(names)}) need ({k}, {k}), or (n, {k}, {k}) for n stars"
+        )
+    for star, matrix in enumerate(c if c.ndim == 3 else c[None]):
+        where = f"covariance of star {star}" if c.ndim == 3 else "covariance"
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError(f"{where} is not finite")
+        if not torch.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-12):
+            raise ValueError(f"{where} is not symmetric")
+        if int(torch.linalg.cholesky_ex(matrix).info) != 0:
+            raise ValueError(f"{where} is not positive definite")
+    return c
+
+
+def covariant_noise(covariance: Tensor, generator: torch.Generator, like: Tensor) -> Tensor:
+    """Return noise (n, k) [dex] like ``like`` with these covariances, (k, k) or (n, k, k)."""
+    root = torch.linalg.cholesky(covariance).to(like)
+    unit = torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+    return (root @ unit[..., None])[..., 0]

@@ -7,7 +7,7 @@ which too little gas is left at birth; the end of the simulation is 13.797617 Gy
 
 from __future__ import annotations
 
-from sbi_chempy.constants import ABUNDANCES
+from sbi_chempy.frame import Frame
 from sbi_core import Observable, Parameter, ParameterSpace, Prior
 
 __all__ = ["FAILURES", "observables", "parameter_space"]
@@ -59,9 +59,13 @@ def parameter_space(log10_n_ia_mean: float = -2.89) -> ParameterSpace:
     )  # fmt: skip
 
 
-def observables() -> tuple[Observable, ...]:
-    """Return the eight abundances in the order of the engine's output."""
-    pairs = [name.split("_") for name in ABUNDANCES]
+def observables(frame: Frame | None = None) -> tuple[Observable, ...]:
+    """Return what is observed; default: eight abundances in the order of the engine's output."""
     return tuple(
-        Observable(f"{a}_{b}".lower(), rf"[\mathrm{{{a}}}/\mathrm{{{b}}}]", "dex") for a, b in pairs
+        Observable(name, r"[\mathrm{{{}}}/\mathrm{{{}}}]".format(*_symbols(name)), "dex")
+        for name in (frame or Frame()).names
     )
+
+
+def _symbols(name: str) -> list[str]:
+    return [part.capitalize() for part in name.split("_")]

@@ -2,7 +2,9 @@
 
 Tables (ECSV, FITS, CSV, VOTable, HDF5): ``c_fe fe_h he_fe mg_fe n_fe ne_fe o_fe si_fe`` in any
 case or bracket form, errors ``e_<name>`` or ``<name>_err``, optional ``t_birth`` or ``age`` [Gyr]
-with error. ``[X/H]`` columns are converted with ``[Fe/H]``. NaN or masked means not measured.
+with error. ``[X/H]`` columns are converted with ``[Fe/H]``, and [X/Fe] to [X/Mg] where the
+simulator observes that (:mod:`sbi_chempy.conversion`); surveys have presets
+(:mod:`sbi_chempy.surveys`). NaN or masked means not measured.
 npz: ``abundances`` and ``abundance_errs`` (n, k), ``elements`` (k), optional ``obs_time`` and
 ``obs_time_err`` [Gyr].
 """
@@ -18,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_chempy.constants import T_END_GYR
+from sbi_chempy.conversion import add_converted
 from sbi_chempy.noise import AGE_COLUMNS, ERROR_RANGE
+from sbi_chempy.surveys import SurveyName, standard_columns
 from sbi_core import (
     Batch,
     ColumnReader,
@@ -37,13 +41,19 @@ __all__ = ["read_stars"]
 
 F64 = NDArray[np.float64]
 _LARGEST_DEX = 10.0
+_MARKS_OF_MISSING = 900.0  # -999, -9999: surveys mark missing values with such numbers
 _LARGEST_GYR = 30.0  # beyond that a unit was mistaken, noise is not the reason
 _NPZ_NUMBERS = ("abundances", "abundance_errs", "obs_time", "obs_time_err")
 _DEFAULT_AGE_ERROR = 0.2  # relative, where ages come without errors
 
 
 def read_stars(
-    path: str | Path, observables: Sequence[Observable], *, default_error: float, ages: bool
+    path: str | Path,
+    observables: Sequence[Observable],
+    *,
+    default_error: float,
+    ages: bool,
+    survey: SurveyName | None = None,
 ) -> Observations:
     """Read stars from a table or npz file.
 
@@ -57,6 +67,8 @@ def read_stars(
         Standard deviation [dex] where the file has none.
     ages
         Whether to use birth times or ages that the file has.
+    survey
+        Columns, missing values and flags as a survey writes them (:mod:`sbi_chempy.surveys`).
 
     Raises
     ------
@@ -67,8 +79,11 @@ def read_stars(
     """
     path = Path(path)
     table = _npz_table(path) if path.suffix == ".npz" else read_table(path)
+    survey_notes: list[str] = []
+    if survey is not None:
+        table, survey_notes = standard_columns(table, survey, str(path))
     reader = ColumnReader(table, str(path))
-    notes = _convert_x_h(reader, observables)
+    notes = survey_notes + add_converted(reader, observables, default_error)
     context = _age_context(reader, notes) if ages else np.zeros((len(table), 3))
     observations = observations_from_columns(
         reader,
@@ -141,40 +156,6 @@ def _column_of(element: str) -> str:
     return "fe_h" if symbol == "fe" else f"{symbol}_fe"
 
 
-def _convert_x_h(reader: ColumnReader, observables: Sequence[Observable]) -> list[str]:
-    """Add [X/Fe] columns made from [X/H] and [Fe/H] where only the former are given."""
-    notes = []
-    iron = reader.find(("fe_h",))
-    for o in observables:
-        element, _, reference = o.name.partition("_")
-        if reference != "fe" or reader.find((o.name,)) is not None:
-            continue
-        column = reader.find((f"{element}_h",))
-        if column is None:
-            continue
-        if iron is None:
-            msg = (
-                f"{reader.source}: column '{column}' is [X/H], which needs a column 'fe_h' to "
-                f"become '{o.name}'"
-            )
-            raise ObservationError(msg)
-        reader.table[o.name] = reader.values(column, "dex") - reader.values(iron, "dex")
-        error = reader.find_error((column,))
-        if error is not None:
-            # an upper limit where the errors of X and Fe are positively correlated
-            both = np.hypot(reader.values(error, "dex"), _iron_error(reader, iron))
-            reader.table[f"e_{o.name}"] = both
-            reader.names[f"e_{o.name}"] = f"e_{o.name}"
-        reader.names[o.name] = o.name
-        notes.append(f"'{column}' converted to [X/Fe] with '{iron}'")
-    return notes
-
-
-def _iron_error(reader: ColumnReader, iron: str) -> F64:
-    column = reader.find_error((iron,))
-    return np.zeros(len(reader.table)) if column is None else reader.values(column, "dex")
-
-
 def _age_context(reader: ColumnReader, notes: list[str]) -> F64:
     """Return the context columns of birth times or ages; zeros where there are none."""
     n = len(reader.table)
@@ -220,6 +201,8 @@ def _check_scale(observations: Observations) -> None:
             f"{x[row, column]:g}; abundances are expected in dex relative to the Sun (Asplund et "
             "al. 2009)"
         )
+        if x[row, column] < -_MARKS_OF_MISSING:
+            msg += "; the option survey = 'apogee' or 'galah' reads such marks as missing"
         raise ObservationError(msg)
 
 
@@ -229,10 +212,14 @@ def _extrapolated(observations: Observations) -> list[str]:
         return []
     err = batch.x_err.numpy()
     low, high = ERROR_RANGE
+    if any(o.name.endswith("_mg") for o in observations.observables):
+        high *= 2**0.5  # errors of two [X/Fe] enter
     seen = batch.observed.numpy()
     tolerance = 1e-6
     outside = seen & ((err < low * (1 - tolerance)) | (err > high * (1 + tolerance)))
     rows = int(outside.any(1).sum())
     if not rows:
         return []
-    return [f"{rows} star(s) have errors outside the {low}-{high} dex of training: extrapolated"]
+    return [
+        f"{rows} star(s) have errors outside the {low}-{high:.2g} dex of training: extrapolated"
+    ]

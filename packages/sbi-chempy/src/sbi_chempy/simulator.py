@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sbi_chempy.config import ChempyConfig
 from sbi_chempy.engine import ChempyEngine
+from sbi_chempy.frame import OBSERVED, Frame
 from sbi_chempy.noise import (
     AGE_COLUMNS,
     add_noise,
+    check_covariance,
+    covariant_noise,
     draw_errors,
     draw_mask,
     observe_ages,
@@ -27,6 +31,7 @@ from sbi_core import (
     Batch,
     ConfigError,
     DataFileError,
+    ObservationError,
     Observations,
     Rng,
     Simulator,
@@ -37,6 +42,7 @@ from sbi_core import (
 
 __all__ = ["EXAMPLE_TRUTH", "ChempySimulator"]
 
+_LOG = logging.getLogger(__name__)
 EXAMPLE_TRUTH = {"alpha_imf": -2.1, "log10_n_ia": -3.0}  # away from the prior mean on purpose
 _T_BIRTH = 5
 
@@ -67,12 +73,15 @@ class ChempySimulator(Simulator):
 
     def __init__(self, config: ChempyConfig | None = None) -> None:
         self.config = config or ChempyConfig()
+        self.frame = Frame(self.config.elements or OBSERVED, self.config.reference)
         self.parameters = parameter_space(self.config.log10_n_ia_mean)
-        self.observables = observables()
+        self.observables = observables(self.frame)
         self.context_names = AGE_COLUMNS
         self.failures = FAILURES
         self.default_error = self.config.default_error
-        self.yields = _yields(self.config.yields)
+        self.covariance = self._covariance()
+        self.yields = _yields(self.config.yields, self.config.yield_directory)
+        _check_carried(self.yields, self.frame, asked=self.config.elements is not None)
         self.engine = ChempyEngine(
             self.yields,
             cosmic_accretion=self.config.cosmic_accretion,
@@ -94,6 +103,7 @@ class ChempySimulator(Simulator):
             "clamp_low_z": c.clamp_low_z,
             "smooth": c.smooth,
             "dtype": c.dtype,
+            "observed": list(self.frame.names),
         }
 
     @property
@@ -109,44 +119,78 @@ class ChempySimulator(Simulator):
         return (*model, *dict.fromkeys((y.sn2.citation, y.agb.citation, y.sn1a.citation)))
 
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng = 0) -> Batch:
-        """Return noise-free abundances (n, 8) [dex] for theta (n, 6); deterministic.
+        """Return noise-free abundances (n, k) [dex] for theta (n, 6); deterministic.
 
-        Rows that fail have ``ok=False``, NaN in x and a reason code (see ``failures``).
+        k is 8, or the number of ``elements``. Rows that fail have ``ok=False``, NaN in x and a
+        reason code (see ``failures``).
 
         Raises
         ------
         ConfigError
-            If theta does not have six columns or holds values that are not finite.
+            If theta does not have six columns or holds values that are not finite; with the
+            option ``strict``, also if a value is outside the physical range.
         """
         tensor = _theta(theta)
-        abundances, status = self.engine(tensor.to(self.engine.device, self.engine.dtype))
+        rows = tensor.to(self.engine.device, self.engine.dtype)
+        try:
+            abundances, status = self.engine(rows, strict=self.config.strict)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         return Batch(
             theta=tensor.to(abundances.device),
-            x=abundances,
+            x=self.frame.observed(abundances),
             ok=status == 0,
             failure=status,
         )
 
-    def observe(self, batch: Batch, rng: Rng) -> Batch:
-        """Return the batch with noise, errors, missing elements and birth times (see noise)."""
+    def observe(self, batch: Batch, rng: Rng, *, x_cov: ArrayLike | None = None) -> Batch:
+        """Return the batch with noise, errors, missing elements and birth times (see noise).
+
+        Parameters
+        ----------
+        batch
+            Noise-free abundances.
+        rng
+            Where randomness comes from.
+        x_cov
+            Covariance of the noise [dex^2], (k, k) or one per row (n, k, k); replaces the option
+            ``covariance``. Errors of the result are the roots of its diagonal.
+        """
         generator = torch_generator(rng, batch.x.device)
-        if self.config.noise == "fixed":
-            err = torch.full_like(batch.x, self.config.default_error)
+        fixed = self.config.noise == "fixed"
+        covariance = self._rows_covariance(batch, x_cov, generator)
+        if covariance is not None:
+            err = covariance.diagonal(dim1=-2, dim2=-1).sqrt().to(batch.x).expand_as(batch.x)
+        elif fixed:
+            err = torch.full_like(self._engine_like(batch), self.config.default_error)
+            err = self.frame.errors(err)
+        else:
+            err = draw_errors(self._engine_like(batch), self.config.default_error, generator)
+            err = self.frame.errors(err)
+        if fixed:
             mask = torch.ones_like(batch.x, dtype=torch.bool)
             context = torch.zeros(len(batch), 3, dtype=batch.x.dtype, device=batch.x.device)
         else:
-            err = draw_errors(batch.x, self.config.default_error, generator)
             mask = draw_mask(batch.x, generator)
             context = training_ages(self._t_birth(batch), generator)
-        return add_noise(batch.with_(context=context), err, mask, generator)
+        if covariance is not None:
+            noise = covariant_noise(covariance, generator, batch.x)
+        else:
+            noise = self.frame.noise(err, mask, generator)
+        return add_noise(batch.with_(context=context), err, mask, generator, noise)
 
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
-        """Return the batch observed with errors, missing elements and ages as in ``like``."""
+        """Return the batch observed with errors, missing elements and ages as in ``like``.
+
+        With the option ``covariance``, noise has its correlations and the errors of ``like``; a
+        file with one covariance per star of ``like`` gives every star its own.
+        """
         gen = as_generator(rng)
         generator = torch_generator(gen, batch.x.device)
         donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
         mask = like.observed[donor]
-        err = torch.full_like(batch.x, self.config.default_error)
+        plain = torch.full_like(self._engine_like(batch), self.config.default_error)
+        err = self.frame.errors(plain)
         if like.x_err is not None:
             err = torch.where(mask, like.x_err[donor].to(err.dtype), err)
         context = torch.zeros(len(batch), 3, dtype=batch.x.dtype)
@@ -156,7 +200,72 @@ class ChempySimulator(Simulator):
             time = self._t_birth(batch)
             noise = torch.randn(len(batch), generator=generator, dtype=time.dtype)
             context = observe_ages(time, relative * time, there[:, 2] > 0, noise)
-        return add_noise(batch.with_(context=context), err, mask, generator)
+        if self.covariance is None:
+            noise = self.frame.noise(err, mask, generator)
+        else:
+            own = self.covariance.ndim == 3 and len(self.covariance) == len(like)
+            rows = self.covariance[donor] if own else self._rows_covariance(batch, None, generator)
+            assert rows is not None
+            root = rows.diagonal(dim1=-2, dim2=-1).sqrt().to(batch.x)
+            noise = err / root * covariant_noise(rows, generator, batch.x)
+        return add_noise(batch.with_(context=context), err, mask, generator, noise)
+
+    def _engine_like(self, batch: Batch) -> Tensor:
+        """Return an array of the engine's eight columns, with the precision of the batch."""
+        return batch.x if self.frame.is_engine else batch.x.new_zeros(len(batch), len(OBSERVED))
+
+    def _covariance(self) -> Tensor | None:
+        spec = self.config.covariance
+        if spec is None:
+            return None
+        try:
+            given = np.load(spec, allow_pickle=False) if isinstance(spec, str) else spec
+            return check_covariance(given, self.frame.names)
+        except OSError as error:
+            raise DataFileError(f"covariance file '{spec}' cannot be read: {error}") from None
+        except ValueError as error:
+            where = f"covariance file '{spec}': " if isinstance(spec, str) else "simulator: "
+            raise ConfigError(f"{where}{error}") from None
+
+    def _rows_covariance(
+        self, batch: Batch, x_cov: ArrayLike | None, generator: torch.Generator
+    ) -> Tensor | None:
+        """Covariance of every row, (k, k) or (n, k, k), or None for independent errors."""
+        if x_cov is not None:
+            try:
+                given = check_covariance(x_cov, self.frame.names)
+            except ValueError as error:
+                raise ObservationError(f"x_cov: {error}") from None
+            if given.ndim == 3 and len(given) != len(batch):
+                msg = f"x_cov has {len(given)} matrices for {len(batch)} rows"
+                raise ObservationError(msg)
+            return given.to(batch.x.device)
+        if self.covariance is None or self.covariance.ndim == 2:
+            return None if self.covariance is None else self.covariance.to(batch.x.device)
+        shape = (len(batch),)
+        star = torch.randint(
+            len(self.covariance), shape, generator=generator, device=batch.x.device
+        )
+        return self.covariance.to(batch.x.device)[star]
+
+    def log_likelihood(self, simulated: Batch, observed: Batch) -> NDArray[np.float64]:
+        """Return log p(observed | simulated) row by row: abundances and birth times, Gaussian.
+
+        Raises
+        ------
+        ConfigError
+            If abundance errors are correlated (a covariance, or another reference than Fe).
+        """
+        if self.covariance is not None or self.config.reference != "Fe":
+            msg = "the likelihood of abundances with correlated errors is not available"
+            raise ConfigError(msg)
+        value = super().log_likelihood(simulated, observed)
+        if observed.context is None:
+            return value
+        t_obs, error, there = observed.context.double().unbind(1)
+        time = self._t_birth(simulated).double()
+        off = torch.where(there > 0, (t_obs - time) / error.clamp_min(1e-3), torch.zeros_like(time))
+        return value - 0.5 * off.square().cpu().numpy()
 
     def _t_birth(self, batch: Batch) -> Tensor:
         assert batch.theta is not None
@@ -169,6 +278,7 @@ class ChempySimulator(Simulator):
             self.observables,
             default_error=self.config.default_error,
             ages=self.config.ages,
+            survey=self.config.survey,
         )
 
     def example_observations(self, rng: Rng, n: int = 1000) -> Observations:
@@ -182,7 +292,8 @@ class ChempySimulator(Simulator):
         for name, value in EXAMPLE_TRUTH.items():
             theta[:, self.parameters.index([name])] = value
         stars = self.simulate(theta, gen).succeeded[:n]
-        plain = Batch(x=torch.zeros(1, 8), x_err=torch.full((1, 8), self.config.default_error))
+        error = self.frame.errors(torch.full((1, len(OBSERVED)), self.config.default_error))
+        plain = Batch(x=torch.zeros_like(error), x_err=error)
         return Observations.from_batch(
             self.observe_like(stars, plain, gen),
             id=[f"star-{k:04d}" for k in range(len(stars))],
@@ -207,16 +318,39 @@ def _theta(theta: ArrayLike | Tensor) -> Tensor:
     return tensor
 
 
-def _yields(spec: str | dict[str, str]) -> YieldSet:
-    """Load yields from the package, SBI_DATA_DIR or the cache."""
-    directories = data_dirs()
-    for k, directory in enumerate(directories):
+def _yields(spec: str | dict[str, str], directory: str | None = None) -> YieldSet:
+    """Load yields from the package, a directory of the user, SBI_DATA_DIR or the cache."""
+    folders = [None] if directory else data_dirs()
+    for k, folder in enumerate(folders):
         try:
-            return load_yields(spec, directory)
+            return load_yields(spec, folder, yield_directory=directory)
         except YieldsNotFoundError as error:
-            if k == len(directories) - 1:
+            if k == len(folders) - 1:
                 raise DataFileError(str(error)) from None
+        except FileNotFoundError as error:
+            raise DataFileError(str(error)) from None
         except ValueError as error:
             raise ConfigError(str(error)) from None
     msg = "no data directory"
     raise DataFileError(msg)
+
+
+def _check_carried(yields: YieldSet, frame: Frame, *, asked: bool) -> None:
+    """Refuse elements, when they were asked for, that a table of the set says nothing about."""
+    for table in (yields.sn2, yields.agb):
+        lost = [e for e in frame.needs if e in table.absent]
+        if not lost:
+            continue
+        which = ", ".join(lost)
+        have = ", ".join(e for e in OBSERVED if e not in table.absent)
+        if asked:
+            needed = "" if set(lost) & set(frame.elements) else " (needed as the reference)"
+            msg = (
+                f"{table.channel} yields '{table.name}' do not carry {which}{needed}; they have "
+                f"{have}: choose elements and reference among them, or other {table.channel} yields"
+            )
+            raise ConfigError(msg)
+        _LOG.warning(
+            "%s yields '%s' do not carry %s: these stars return what they were born with",
+            table.channel, table.name, which,
+        )  # fmt: skip

@@ -103,7 +103,7 @@ class Batch:
     def __getitem__(self, rows: Any) -> Batch:
         """Return the rows chosen by a slice, an index array or a boolean array."""
         if isinstance(rows, np.ndarray):
-            rows = torch.as_tensor(rows)
+            rows = torch.as_tensor(np.ascontiguousarray(rows))
         if isinstance(rows, (int, np.integer)):
             row = range(len(self))[int(rows)]  # IndexError beyond the ends
             rows = slice(row, row + 1)

@@ -15,7 +15,7 @@ __all__ = ["register_combiners", "register_embeddings", "register_estimators"]
 
 @hookimpl
 def register_embeddings(register: Register[Embedding]) -> None:
-    """Register ``identity``, ``mlp``, ``cnn``, ``conv1d-attention``, ``deepset``, ``transformer``."""
+    """Register the summary networks: for vectors, images, spectra and sets."""
     for name, stem, summary in (
         ("identity", "Identity", "values, errors and mask as they are"),
         ("mlp", "Mlp", "multilayer perceptron"),
@@ -32,14 +32,21 @@ def register_embeddings(register: Register[Embedding]) -> None:
 
 @hookimpl
 def register_estimators(register: Register[Estimator]) -> None:
-    """Register ``mixture``, ``maf``, ``nsf`` and ``sbi-maf``."""
-    for name, file, stem, summary in (
-        ("mixture", "mixture", "Mixture", "Gaussian mixture head, closed-form moments"),
-        ("maf", "maf", "Maf", "masked autoregressive flow (zuko)"),
-        ("nsf", "nsf", "Nsf", "neural spline flow (zuko); also for one parameter"),
-        ("sbi-maf", "sbi_maf", "SbiMaf", "masked autoregressive flow of the sbi package (nflows)"),
+    """Register the estimators: flows, mixture, discrete ones, ensembles, those of sbi."""
+    for name, stem, summary in (
+        ("mixture", "Mixture", "Gaussian mixture head, closed-form moments"),
+        ("maf", "Maf", "masked autoregressive flow (zuko)"),
+        ("nsf", "Nsf", "neural spline flow (zuko); also for one parameter"),
+        ("ordinal", "Ordinal", "discretised logistics, for integers and ordered values"),
+        ("categorical", "Categorical", "softmax, for few values"),
+        ("mixed", "Mixed", "discrete parameters, and continuous ones given them"),
+        ("ensemble", "Ensemble", "several trainings of any estimator as one density"),
+        ("sbi-maf", "SbiMaf", "masked autoregressive flow of the sbi package (nflows)"),
+        ("sbi-nsf", "SbiNsf", "neural spline flow of the sbi package (nflows)"),
+        ("sbi-npse", "SbiNpse", "score network of the sbi package; slow densities"),
+        ("sbi-fmpe", "SbiFmpe", "flow matching of the sbi package; slow densities"),
     ):
-        module = f"sbi_core.estimators.{file}"
+        module = f"sbi_core.estimators.{name.replace('-', '_')}"
         register(
             name, f"{module}:{stem}Estimator", config=f"{module}:{stem}Config", summary=summary
         )
@@ -47,10 +54,11 @@ def register_estimators(register: Register[Estimator]) -> None:
 
 @hookimpl
 def register_combiners(register: Register[Combiner]) -> None:
-    """Register ``gaussian``, ``recalibrated`` and ``published``."""
+    """Register ``gaussian``, ``recalibrated``, ``likelihood`` and ``published``."""
     for name, stem, summary in (
         ("gaussian", "Gaussian", "product of Gaussian posteriors, prior divided out"),
         ("recalibrated", "Recalibrated", "gaussian, then a learned correction of its error"),
+        ("likelihood", "Likelihood", "likelihood of every object on a grid; the slow reference"),
         ("published", "Published", "Buck et al. 2025 eqs. 8-9; comparison only"),
     ):
         module = f"sbi_core.combiners.{name}"

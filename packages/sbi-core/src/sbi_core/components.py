@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ __all__ = [
     "Estimator",
     "InputShape",
     "Rng",
+    "RowSource",
     "Simulator",
     "Training",
     "TrainingRecord",
@@ -114,6 +115,25 @@ class Simulator(Protocol):
         x = torch.where(mask, batch.x + err * noise, torch.nan)
         err = torch.where(mask, err, torch.nan)
         return batch.with_(x=x, x_err=err, mask=None if like.mask is None else mask)
+
+    def log_likelihood(self, simulated: Batch, observed: Batch) -> NDArray[np.float64]:
+        """Return log p(observed | simulated) row by row, (n,), up to a constant per object.
+
+        ``simulated`` is noise-free, with theta; missing values say nothing. Default: Gaussian
+        errors; simulators whose noise is another, or that use context, override it.
+
+        Raises
+        ------
+        ObservationError
+            If the objects come without errors.
+        """
+        if observed.x_err is None:
+            msg = f"objects without errors have no likelihood under simulator '{self.name}'"
+            raise ObservationError(msg)
+        mask = observed.observed
+        off = (observed.x - simulated.x.to(observed.x.device)) / observed.x_err
+        chi2 = torch.where(mask, off, torch.zeros_like(off)).double().square()
+        return np.asarray(-0.5 * chi2.flatten(1).sum(1).cpu().numpy())
 
     def read_observations(self, path: str | Path) -> Observations:
         """Read objects from a file; the default reads a table with a column per observable."""
@@ -200,6 +220,50 @@ class Embedding(Protocol):
         ...
 
 
+class RowSource(Protocol):
+    """Noise-free simulations that are read in blocks because they do not fit into memory.
+
+    Row k is the same whatever the blocks; block b holds rows ``ends[b] .. ends[b + 1]``.
+    :class:`~sbi_core.simulate.rows.ShardedBatch` reads shard files.
+
+    Attributes
+    ----------
+    ends
+        First row of every block and, last, the number of rows; (blocks + 1,).
+    identity
+        Hash that changes with the simulations.
+    """
+
+    ends: NDArray[np.int64]
+    identity: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all rows would take."""
+        ...
+
+    @property
+    def succeeded(self) -> RowSource:
+        """The rows whose simulation succeeded."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Batch: ...
+
+    def read(self, block: int, only: Sequence[str] = ...) -> Batch:
+        """Return the rows of one block, all fields or only some."""
+        ...
+
+    def keys(self, block: int) -> NDArray[np.int64]:
+        """Return the units of splitting of one block."""
+        ...
+
+    def load(self) -> Batch:
+        """Return all rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Training:
     """What an estimator is trained on.
@@ -207,7 +271,9 @@ class Training:
     Parameters
     ----------
     batch
-        Noise-free simulations with all parameters in ``theta``; failed rows already removed.
+        Noise-free simulations with all parameters in ``theta``; failed rows already removed. Or
+        a source that reads them in blocks: it is loaded when it fits into the option
+        ``max_memory_gb`` of the training loop, and streamed otherwise.
     space
         The parameters to infer, with the proposal that drew them.
     columns
@@ -222,9 +288,12 @@ class Training:
         Where checkpoint and metrics go; None keeps everything in memory.
     device
         Torch device.
+    split_seed
+        Seed of splits, of the noise of validation and test; ``seed`` when left out. Members of
+        an ensemble share it, so that their losses can be compared.
     """
 
-    batch: Batch
+    batch: Batch | RowSource
     space: ParameterSpace
     columns: tuple[int, ...]
     observe: Callable[[Batch, Rng], Batch]
@@ -232,6 +301,7 @@ class Training:
     seed: int = 0
     directory: Path | None = None
     device: str = "cpu"
+    split_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -307,6 +377,10 @@ class Estimator(Protocol):
         msg = f"estimator '{self.name}' has no closed-form moments"
         raise DensityUnavailableError(msg)
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move what can be moved to a torch device and return self; by default nothing."""
+        return self
+
     @abstractmethod
     def save(self, directory: str | Path) -> None:
         """Write ``weights.safetensors`` and ``config.json``."""
@@ -314,8 +388,13 @@ class Estimator(Protocol):
 
     @classmethod
     @abstractmethod
-    def load(cls, directory: str | Path) -> Estimator:
-        """Read what :meth:`save` wrote; executes nothing that is stored there."""
+    def load(
+        cls, directory: str | Path, *, embeddings: Mapping[str, Any] | None = None
+    ) -> Estimator:
+        """Read what :meth:`save` wrote; executes nothing that is stored there.
+
+        ``embeddings``: makers of embeddings by name, each called with the stored options.
+        """
         raise NotImplementedError
 
 
@@ -337,6 +416,9 @@ class Combiner(Protocol):
     comparison_only: bool = False
     groups_needed: int = 0
     group_size: int = 0
+
+    def attach(self, simulator: Simulator) -> None:
+        """Take the simulator; only rules that evaluate its likelihood need it."""
 
     @abstractmethod
     def combine(

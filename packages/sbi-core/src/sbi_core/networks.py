@@ -9,6 +9,7 @@ NaN included, changes no bit of the output.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -31,9 +32,16 @@ class Head(nn.Module):
     ----------
     noise_size
         Standard normal numbers that one draw needs.
+    rows_per_call
+        Draws times objects in one call: large enough to drown the cost of the call, small enough
+        for the processor's cache (measured, benchmarks/inference/sampling.py).
+    loss_is_nll
+        Whether :meth:`loss` is -log q; if not, the test loss is measured with :meth:`log_prob`.
     """
 
     noise_size: int
+    rows_per_call: int = 8192
+    loss_is_nll: bool = True
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
         """Return log q(z | h), shape (..., n)."""
@@ -42,6 +50,10 @@ class Head(nn.Module):
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
         """Return z (..., n, d) of standard normal noise (..., n, noise_size)."""
         raise NotImplementedError
+
+    def loss(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return what training minimises, (n,), for z (n, d): -log q(z | h)."""
+        return -self.log_prob(z, h)
 
 
 class Standardizer(nn.Module):
@@ -69,7 +81,7 @@ class Standardizer(nn.Module):
 
     def __init__(self, shape: InputShape, pooling: Pooling = "element") -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.pooling = shape, pooling
         kept = {"element": set(range(len(shape.x))), "channel": {0}, "feature": {len(shape.x) - 1}}
         self.axes = tuple(k + 1 for k in range(len(shape.x)) if k not in kept[pooling])
         size = tuple(n if k in kept[pooling] else 1 for k, n in enumerate(shape.x))
@@ -103,6 +115,8 @@ class Standardizer(nn.Module):
     def check(self, batch: Batch) -> None:
         """Raise ObservationError when the batch is not what this network was trained on."""
         got, want = InputShape.of(batch), self.shape
+        if self.pooling == "feature" and len(got.x) == 2 and got.x[0] < want.x[0]:
+            got = replace(got, x=(want.x[0], got.x[1]))  # a set may be padded less
         if got.x != want.x or (want.context and got.context != want.context):
             msg = (
                 f"data have x {got.x} and {got.context} context column(s) per object, this "
@@ -158,5 +172,5 @@ class ConditionalNetwork(Trainable):
         return h
 
     def loss(self, targets: Tensor, batch: Batch) -> Tensor:
-        """Return -log q(z | x), (n,), for unconstrained parameters z (n, d)."""
-        return -self.head.log_prob(targets, self.features(batch))
+        """Return the loss of the head, usually -log q(z | x), (n,), for z (n, d)."""
+        return self.head.loss(targets, self.features(batch))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -353,3 +355,13 @@ def _collector(kind: Kind, source: _Source, found: list[Component]) -> Callable[
         )
 
     return register
+
+
+class _Callable(types.ModuleType):
+    """``sbi_core.plugins()`` lists plugins, also after this module of that name was imported."""
+
+    def __call__(self) -> list[Plugin]:
+        return Registry().plugins
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 from sbi_core.errors import TrainingError
 from sbi_core.rng import stream
 
-__all__ = ["Splits", "split_by_key"]
+__all__ = ["Splits", "split_blocks", "split_by_key"]
 
 I64 = NDArray[np.int64]
+_HASHED_ROWS = 1 << 20  # row numbers that are hashed at a time
 
 
 class Splits(NamedTuple):
@@ -48,17 +50,55 @@ def split_by_key(
     TrainingError
         If one side is left empty.
     """
-    words = np.asarray(keys).astype(np.int64).view(np.uint64)
+    return split_blocks([np.asarray(keys)], seed, val=val, test=test)
+
+
+def split_blocks(
+    blocks: Iterable[NDArray[np.int64]], seed: int, *, val: float = 0.1, test: float = 0.1
+) -> Splits:
+    """Split rows whose keys come in blocks, to the same result as all of them at once.
+
+    Parameters
+    ----------
+    blocks
+        Keys of consecutive rows.
+    seed, val, test
+        As in :func:`split_by_key`.
+
+    Raises
+    ------
+    TrainingError
+        If one side is left empty.
+    """
     salt = stream(seed, "split").integers(0, 2**63, dtype=np.uint64)
-    u = _mix(_mix(words ^ salt) + salt).astype(np.float64) / 2.0**64
-    sides = [np.flatnonzero(s) for s in (u >= val + test, (u >= test) & (u < val + test), u < test)]
-    for side, name in zip(sides, ("training", "validation", "test"), strict=True):
-        if len(side) == 0:
-            n, k = len(words), len(np.unique(words))
-            msg = f"{n} simulations with {k} split key(s) leave the {name} split empty: need more"
+    found, some = [], set[int]()
+    for keys in blocks:
+        words = keys.astype(np.int64).view(np.uint64)
+        u = _mix(_mix(words ^ salt) + salt).astype(np.float64) / 2.0**64
+        found.append((u < val + test).astype(np.int8) + (u < test))  # 0 train, 1 val, 2 test
+        if len(some) < 1000:
+            some.update(words[:1000].tolist())
+    side = np.concatenate(found)
+    sides = [np.flatnonzero(side == k) for k in range(3)]
+    for rows, name in zip(sides, ("training", "validation", "test"), strict=True):
+        if len(rows) == 0:
+            n, k = len(side), len(some)
+            many = "or more " if k >= 1000 else ""
+            msg = (
+                f"{n} simulations with {k} {many}split key(s) leave the {name} split empty: "
+                "need more"
+            )
             raise TrainingError(msg)
-    digest = hashlib.sha256(b"|".join(s.astype("<i8").tobytes() for s in sides)).hexdigest()
-    return Splits(sides[0], sides[1], sides[2], digest)
+    return Splits(sides[0], sides[1], sides[2], _digest(sides))
+
+
+def _digest(sides: list[I64]) -> str:
+    total = hashlib.sha256()
+    for k, rows in enumerate(sides):
+        total.update(b"|" if k else b"")
+        for start in range(0, len(rows), _HASHED_ROWS):
+            total.update(rows[start : start + _HASHED_ROWS].astype("<i8").tobytes())
+    return total.hexdigest()
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -2,7 +2,9 @@ r"""The training loop.
 
 Minimises the mean of ``network.loss(targets, observe(batch))`` with noise drawn afresh for every
 slice of every epoch. Everything random follows from (seed, epoch): a run that was killed and
-started again ends with the same bits. The learning rate of ``adam-onecycle`` is
+started again ends with the same bits. Rows come from memory, or from shard files through a shuffle
+buffer when they exceed ``max_memory_gb`` (:mod:`sbi_core.feed`). The learning rate of
+``adam-onecycle`` is
 
 .. math:: \eta(s) = \eta_{\max}\,\left[\tfrac1{25} + \tfrac{24}{25}
           \tfrac{1 - \cos \pi s/w}{2}\right]\ (s < w), \qquad
@@ -25,6 +27,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,21 +38,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sbi_core.batch import Batch
-from sbi_core.checkpoint import Checkpoint, architecture, digest, write_checkpoint
+from sbi_core.checkpoint import Checkpoint, architecture, write_checkpoint
 from sbi_core.components import Callback, Training, TrainingRecord
 from sbi_core.errors import DataFileError, TrainingError
+from sbi_core.feed import Feed, InMemory, Streamed, Targets
 from sbi_core.rng import stream
-from sbi_core.splits import Splits, split_by_key
+from sbi_core.splits import Splits, split_blocks, split_by_key
 from sbi_core.tensorfile import write_atomic
-from sbi_core.validation import validate
+from sbi_core.validation import checked_device, validate
 
 __all__ = [
     "TrainConfig",
     "Trainable",
     "config_of",
+    "known_rows",
     "mean_loss",
+    "observed_rows",
     "one_cycle",
+    "resident",
     "seeded",
+    "split_seed",
     "splits_of",
     "train",
 ]
@@ -99,6 +107,11 @@ class TrainConfig(BaseModel):
         default=1, ge=1, description="Torch threads; more help only for wide networks."
     )
     compile: bool = Field(default=False, description="Use torch.compile; pays above some minutes.")
+    max_memory_gb: float = Field(
+        default=2.0,
+        gt=0,
+        description="Simulations on disk that exceed it are streamed, not loaded.",
+    )
 
     @model_validator(mode="after")
     def _patience_needs_no_schedule(self) -> TrainConfig:
@@ -123,10 +136,51 @@ class Trainable(nn.Module):
 
 def splits_of(training: Training) -> Splits:
     """Return the splits that :func:`train` uses for this training."""
-    keys = training.batch.split_key
-    rows = np.arange(len(training.batch)) if keys is None else keys.cpu().numpy()
-    config = config_of(training)
-    return split_by_key(rows, training.seed, val=config.val_fraction, test=config.test_fraction)
+    config, rows = config_of(training), training.batch
+    seed = split_seed(training)
+    if not isinstance(rows, Batch):
+        blocks = (rows.keys(k) for k in range(len(rows.ends) - 1))
+        return split_blocks(blocks, seed, val=config.val_fraction, test=config.test_fraction)
+    keys = np.arange(len(rows)) if rows.split_key is None else rows.split_key.cpu().numpy()
+    return split_by_key(keys, seed, val=config.val_fraction, test=config.test_fraction)
+
+
+def split_seed(training: Training) -> int:
+    """Return the seed of splits and of the noise of held-out rows."""
+    return training.seed if training.split_seed is None else training.split_seed
+
+
+def resident(training: Training) -> Training:
+    """Return the training with its simulations in memory, if they fit into ``max_memory_gb``."""
+    rows = training.batch
+    if isinstance(rows, Batch) or rows.nbytes > config_of(training).max_memory_gb * 2**30:
+        return training
+    return replace(training, batch=rows.load())
+
+
+def known_rows(training: Training, most: int = 100_000) -> Batch:
+    """Return the simulations in memory, or ``most`` of those on disk, evenly spread."""
+    rows = training.batch
+    if isinstance(rows, Batch):
+        return rows
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))
+    return rows[chosen]
+
+
+def observed_rows(training: Training, rows: I64, name: str) -> Batch:
+    """Return held-out rows as the loop observes them: always with the same noise.
+
+    Parameters
+    ----------
+    training
+        Rows and noise.
+    rows
+        Row numbers.
+    name
+        ``"validation"`` or ``"test"``.
+    """
+    clean = training.batch[rows].to("cpu", torch.float32)
+    return training.observe(clean, stream(split_seed(training), "train", name))
 
 
 def config_of(training: Training) -> TrainConfig:
@@ -168,8 +222,47 @@ def _threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    weights = [p for p in network.parameters() if p.requires_grad]
+class _Flat:
+    """All weights of a network in one tensor and their gradients in another.
+
+    The network's own become views. One kernel then does what took one per layer: clearing,
+    the norm, clipping, the step.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.weights: list[nn.Parameter] = []
+        mine = [p for p in network.parameters() if p.requires_grad]
+        for dtype in dict.fromkeys(p.dtype for p in mine):
+            group = [p for p in mine if p.dtype == dtype]
+            flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in group]))
+            flat.grad = torch.zeros_like(flat)
+            start = 0
+            for p in group:
+                part = slice(start, start + p.numel())
+                p.data, p.grad = flat.data[part].view_as(p), flat.grad[part].view_as(p)
+                start += p.numel()
+            self.weights.append(flat)
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        for w in self.weights:
+            assert w.grad is not None
+            w.grad.zero_()
+
+    def norm(self) -> Tensor:
+        """Return the norm of all gradients."""
+        norms = [torch.linalg.vector_norm(w.grad) for w in self.weights if w.grad is not None]
+        total: Tensor = torch.stack(norms).square().sum().sqrt()
+        return total
+
+    def scale(self, factor: float) -> None:
+        """Multiply all gradients."""
+        for w in self.weights:
+            assert w.grad is not None
+            w.grad.mul_(factor)
+
+
+def _optimizer(weights: Sequence[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam-onecycle":
         return torch.optim.AdamW(weights, config.peak, weight_decay=config.weight_decay, fused=True)
     import schedulefree
@@ -197,14 +290,15 @@ def _set_mode(network: nn.Module, optimizer: torch.optim.Optimizer, training: bo
 class _Loop:
     """The state of one training: what a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, network: Trainable, training: Training, targets: Tensor) -> None:
+    def __init__(self, network: Trainable, training: Training, targets: Tensor | Targets) -> None:
         self.config = config_of(training)
         self.training = training
+        self.device = checked_device(training.device)
         self.splits = splits_of(training)
-        self.network = network.to(training.device)
-        self.batch = training.batch.to(training.device, torch.float32)
-        self.targets = targets.to(training.device, torch.float32)
-        self.optimizer = _optimizer(network, self.config)
+        self.network = network.to(self.device)
+        self.feed = _feed(training, targets, self.config, self.device)
+        self.flat = _Flat(network)
+        self.optimizer = _optimizer(self.flat.weights, self.config)
         self.loss = torch.compile(network.loss) if self.config.compile else network.loss
         self.steps = math.ceil(len(self.splits.train) / self.config.batch_size)
         self.epochs = self.config.epochs
@@ -216,34 +310,37 @@ class _Loop:
     # -- one epoch
 
     def observed(self, rows: I64, name: str) -> tuple[Tensor, Batch]:
-        """Return targets and data of some rows, always with the same noise."""
-        ix = torch.as_tensor(rows, device=self.targets.device)
-        rng = stream(self.training.seed, "train", name)
-        return self.targets[ix], self.training.observe(self.batch[ix], rng)
+        """Return targets and data of held-out rows, always with the same noise."""
+        targets, clean = self.feed.take(self.feed.measured(rows))
+        rng = stream(split_seed(self.training), "train", name)
+        return targets, self.training.observe(clean, rng)
 
-    def step(self, rows: Tensor, rng: np.random.Generator) -> float:
+    def step(self, targets: Tensor, clean: Batch, rng: np.random.Generator) -> float:
         """Take one step and return its loss; NaN when loss or gradient is not finite."""
-        batch = self.training.observe(self.batch[rows], rng)
-        self.optimizer.zero_grad()
-        loss = self.loss(self.targets[rows], batch).mean()
+        batch = self.training.observe(clean, rng)
+        self.flat.clear()
+        loss = self.loss(targets, batch).mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        value = float(loss.detach() + 0.0 * norm)
-        if math.isfinite(value):
-            self.optimizer.step()
-        return value
+        value, norm = torch.stack([loss.detach(), self.flat.norm()]).tolist()  # one wait for CUDA
+        if not math.isfinite(value + norm):
+            return math.nan
+        if norm > self.config.clip:
+            self.flat.scale(self.config.clip / norm)
+        self.optimizer.step()
+        return float(value)
 
     def epoch(self) -> dict[str, float]:
         """Train for one epoch, validate, keep the best weights; return the line of metrics."""
         start, number = time.perf_counter(), len(self.history) + 1
         rng = stream(self.training.seed, "train", number)
-        order = torch.as_tensor(rng.permutation(self.splits.train), device=self.targets.device)
+        order = stream(self.training.seed, "train", number, "order")
         total = 0.0
-        with seeded(rng, self.training.device):
+        with seeded(rng, self.device):
             _set_mode(self.network, self.optimizer, True)
-            for k, rows in enumerate(order.tensor_split(self.steps)):
+            slices = self.feed.slices(self.splits.train, order, self.steps)
+            for k, (rows, targets, clean) in enumerate(slices):
                 self.set_rate((number - 1) * self.steps + k)
-                value = self.step(rows, rng)
+                value = self.step(targets, clean, rng)
                 if not math.isfinite(value):
                     self.stop_at(number, k, rows)
                 total += value * len(rows)
@@ -254,7 +351,7 @@ class _Loop:
             raise TrainingError(msg)
         line = {
             "epoch": number,
-            "train_loss": total / len(order),
+            "train_loss": total / len(self.splits.train),
             "val_loss": val,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - start,
@@ -271,7 +368,7 @@ class _Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
 
-    def stop_at(self, epoch: int, step: int, rows: Tensor) -> None:
+    def stop_at(self, epoch: int, step: int, rows: I64) -> None:
         where = ""
         if self.training.directory is not None:
             path = Path(self.training.directory) / "failed_step.json"
@@ -296,17 +393,18 @@ class _Loop:
             return
         trial = copy.copy(self)
         trial.network = copy.deepcopy(self.network)
-        trial.loss, trial.optimizer = trial.network.loss, _optimizer(trial.network, self.config)
+        trial.loss, trial.flat = trial.network.loss, _Flat(trial.network)
+        trial.optimizer = _optimizer(trial.flat.weights, self.config)
         _set_mode(trial.network, trial.optimizer, True)
         rng = stream(self.training.seed, "train", "measure")
         size = min(self.config.batch_size, len(self.splits.train))
-        rows = torch.as_tensor(self.splits.train[:size], device=self.targets.device)
-        with seeded(rng, self.training.device):
+        targets, clean = self.feed.take(self.splits.train[:size])
+        with seeded(rng, self.device):
             for _ in range(3):
-                trial.step(rows, rng)
+                trial.step(targets, clean, rng)
             start = time.perf_counter()
             for _ in range(_MEASURED_STEPS):
-                trial.step(rows, rng)
+                trial.step(targets, clean, rng)
         per_step = (time.perf_counter() - start) / _MEASURED_STEPS
         validation = 0.4 * len(self.splits.val) / size  # forward only
         affordable = self.config.max_seconds / (per_step * (self.steps + validation))
@@ -322,7 +420,7 @@ class _Loop:
             "seed": self.training.seed,
             "split": self.splits.hash,
             "network": architecture(self.network),
-            "simulations": digest(self.targets, self.batch.x),
+            "simulations": self.feed.identity,
         }
 
     def save(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -351,6 +449,19 @@ class _Loop:
         return True
 
 
+def _feed(
+    training: Training, targets: Tensor | Targets, config: TrainConfig, device: torch.device
+) -> Feed:
+    rows = training.batch
+    if isinstance(rows, Batch):
+        made = targets if isinstance(targets, Tensor) else targets(rows)
+        return InMemory(rows, made, device)
+    if isinstance(targets, Tensor):
+        msg = "simulations that are streamed need targets as a function of the batch"
+        raise TrainingError(msg)
+    return Streamed(rows, targets, device, config.max_memory_gb * 2**30)
+
+
 def _metrics(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
@@ -368,10 +479,10 @@ def mean_loss(network: Trainable, targets: Tensor, batch: Batch) -> Tensor:
 def train(
     network: Trainable,
     training: Training,
-    targets: Tensor,
+    targets: Tensor | Targets,
     callbacks: Sequence[Callback] = (),
     *,
-    log_det: Tensor | None = None,
+    log_det: Targets | None = None,
 ) -> tuple[TrainingRecord, Splits]:
     r"""Train a network and leave its best weights in it.
 
@@ -383,12 +494,13 @@ def train(
         Data, noise, options (:class:`TrainConfig` or a mapping), seed and folder. With a folder,
         an unfinished training found there is continued to the same bits.
     targets
-        What the loss is about, (n, k), e.g. unconstrained parameters.
+        What the loss is about, (n, k), e.g. unconstrained parameters; or a function of the
+        batch that returns it.
     callbacks
         Called with the metrics after every epoch (and the total number as ``epochs``).
     log_det
-        :math:`\log|\partial z/\partial\theta|`, (n,), subtracted from the test loss so that it
-        is a density of theta.
+        Function of a batch that returns :math:`\log|\partial z/\partial\theta|`, (n,). It is
+        subtracted from the test loss so that it is a density of theta.
 
     Returns
     -------
@@ -400,7 +512,10 @@ def train(
     TrainingError
         If the loss is not finite (with epoch, step and rows), a split is empty, or the folder
         holds the checkpoint of another training.
+    ConfigError
+        If the device is not there.
     """
+    training = resident(training)
     config, directory = config_of(training), training.directory
     with _threads(config.threads):
         loop = _Loop(network, training, targets)
@@ -421,9 +536,10 @@ def train(
                 callback({**line, "epochs": loop.epochs})
         network.load_state_dict(loop.best)
         network.eval()
-        test = mean_loss(network, *loop.observed(loop.splits.test, "test"))
+        held_out = loop.observed(loop.splits.test, "test")
+        test = mean_loss(network, *held_out)
     if log_det is not None:
-        test = test - log_det.to(test)[torch.as_tensor(loop.splits.test, device=test.device)]
+        test = test - log_det(held_out[1]).to(test)
     return _record(loop, float(test.mean())), loop.splits
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from sbi_core.errors import ConfigError, near_matches
 
-__all__ = ["explain", "validate"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["checked_device", "explain", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,6 +38,32 @@ def validate(model: type[Model], options: Mapping[str, Any], where: str) -> Mode
         return model.model_validate(dict(options))
     except ValidationError as error:
         raise ConfigError(explain(error, model, where)) from None
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a torch device that is there.
+
+    Raises
+    ------
+    ConfigError
+        If torch does not know it, or does not find it on this machine.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        msg = f"unknown device '{device}': use 'cpu', 'cuda' or 'cuda:1'"
+        raise ConfigError(msg) from None
+    if found.type == "cuda":
+        n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if n == 0:
+            msg = f"device '{device}' was asked for, but torch finds no CUDA device: use 'cpu'"
+            raise ConfigError(msg)
+        if (found.index or 0) >= n:
+            msg = f"device '{device}' was asked for, but torch finds only {n} CUDA device(s)"
+            raise ConfigError(msg)
+    return found
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:

@@ -271,7 +271,7 @@ def test_what_cannot_be_trained_on_is_said_in_one_sentence(bounded):
     with pytest.raises(TrainingError, match=r"'t1' is not finite in simulation 7 \(1 such"):
         fit_with(bounded, batch={"theta": theta})
     theta[7, 1] = -3.0
-    with pytest.raises(ConfigError, match="row 7: t1"):
+    with pytest.raises(TrainingError, match=r"simulation 7: t1 = -3.0 lies outside the prior"):
         fit_with(bounded, batch={"theta": theta})
     with pytest.raises(TrainingError, match="no valid simulation"):
         fit_with(bounded, batch={"ok": torch.zeros(400, dtype=torch.bool)})

@@ -53,7 +53,7 @@ def test_options_of_the_command_line_beat_set(configure):
 
 def test_every_option_is_spelled_out(configure):
     config = configure()
-    assert config.simulator.options == {"error": 0.5, "failing": 0.0}
+    assert config.simulator.options == {"error": 0.5, "failing": 0.0}  # None: no word in TOML
     assert config.train == TrainConfig().model_dump(mode="json")
     assert config.combiner.options["draws"] == 4000
     assert config.emulate.enabled is False
@@ -145,12 +145,12 @@ def test_set_without_key_or_sign_is_explained(text, configure):
         ("seed=-1", "option 'seed' = -1"),
         ("combine.sizes=5", "option 'combine.sizes' = 5: Input should be a valid list"),
         ("combiner.name=gausian", "unknown combiner 'gausian'; did you mean 'gaussian'"),
-        ("combine.compare=[\"publishd\"]", "unknown combiner 'publishd'; did you mean 'published'"),
+        ('combine.compare=["publishd"]', "unknown combiner 'publishd'; did you mean 'published'"),
         ("estimator.name=5", "option 'estimator.name' = 5"),
         ("simulate=5", "'simulate' is a section; set one of its keys"),
         ("train.epochs.x=5", "option 'train.epochs'"),
         ("seed.x=5", "option 'seed'"),
-        ("estimator.parameters=[\"slop\"]", "no parameter 'slop'; did you mean 'slope'"),
+        ('estimator.parameters=["slop"]', "no parameter 'slop'; did you mean 'slope'"),
     ],
 )
 def test_a_mistake_is_explained_in_one_sentence(text, message, configure, registry, tmp_path):

@@ -71,6 +71,7 @@ class ToyConfig(BaseModel):
 
     error: float = Field(ERROR, gt=0, description="standard deviation of the noise")
     failing: float = Field(0.0, ge=0, le=1, description="fraction of rows that fail")
+    nothing: str | None = Field(None, description="an option that run.toml cannot hold")
 
 
 class ToySimulator(Simulator):
@@ -146,7 +147,7 @@ class ExactEstimator(Estimator):
         (directory / "config.json").write_text(json.dumps(config))
 
     @classmethod
-    def load(cls, directory, **_):
+    def load(cls, directory, *, embeddings=None):
         new = cls()
         config = json.loads((Path(directory) / "config.json").read_text())
         new.space = ParameterSpace.from_spec(config["space"])

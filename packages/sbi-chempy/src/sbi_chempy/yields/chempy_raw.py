@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
-from .tables import Channel, SnIaYield, YieldRows, YieldSet, YieldTable
+from .tables import Channel, SnIaYield, YieldRows, YieldSet, YieldTable, YieldTableError
 
 __all__ = ["RAW_SETS", "find_missing_files", "read_chempy_directory"]
 
@@ -140,6 +141,8 @@ def read_chempy_directory(directory: Path, name: RawSet) -> YieldSet:
     ------
     FileNotFoundError
         If a file is missing; the message names all of them.
+    YieldTableError
+        If a file is damaged or its numbers cannot be yields.
     """
     missing = find_missing_files(directory, name)
     if missing:
@@ -147,9 +150,30 @@ def read_chempy_directory(directory: Path, name: RawSet) -> YieldSet:
             f"yield set {name!r}: {directory} is incomplete, missing {', '.join(missing)}"
         )
     if name == "tng":
-        return YieldSet(_tng_sn1a(directory), _tng(directory, "sn2"), _tng(directory, "agb"), name)
-    sn2 = _nomoto_gross(directory) if name == "alternative" else _nomoto_net(directory)
-    return YieldSet(_thielemann(directory), sn2, _karakas16(directory), name)
+        with _reading(directory / "TNG"):
+            channels = _tng_sn1a(directory), _tng(directory, "sn2"), _tng(directory, "agb")
+        return YieldSet(*channels, name)
+    with _reading(directory / "Nomoto2013"):
+        sn2 = _nomoto_gross(directory) if name == "alternative" else _nomoto_net(directory)
+    with _reading(directory / "Thielemann2003"):
+        sn1a = _thielemann(directory)
+    with _reading(directory / "Karakas2016"):
+        agb = _karakas16(directory)
+    return YieldSet(sn1a, sn2, agb, name)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn what a damaged or foreign file provokes into one sentence."""
+    try:
+        yield
+    except YieldTableError:
+        raise
+    except (OSError, EOFError, KeyError, IndexError, ValueError, StopIteration) as error:
+        raise YieldTableError(
+            f"a yield file in {folder} is damaged or has another layout "
+            f"({type(error).__name__}: {error}); fetch it again"
+        ) from None
 
 
 # ----------------------------------------------------------------------------------- TNG

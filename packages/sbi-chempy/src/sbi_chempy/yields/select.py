@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from .chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
 from .embedded import DEFAULT_SET, EMBEDDED, load_embedded
@@ -27,12 +28,22 @@ _FILE_SUFFIXES = (".npz", ".h5", ".hdf5")
 _CHANNELS = ("sn1a", "sn2", "agb")
 
 
+class _Place(NamedTuple):
+    """Where sets that are not shipped are looked for."""
+
+    data_dir: Path | None
+    directory: Path | None
+
+
 class YieldsNotFoundError(FileNotFoundError):
     """Yield tables that are not shipped were not found on this computer."""
 
 
 def load_yields(
-    spec: str | Mapping[str, str | Path] = "default", data_dir: Path | None = None
+    spec: str | Mapping[str, str | Path] = "default",
+    data_dir: Path | None = None,
+    *,
+    yield_directory: str | Path | None = None,
 ) -> YieldSet:
     """Load a yield set by name or by channel.
 
@@ -43,6 +54,8 @@ def load_yields(
     data_dir : Path, optional
         Folder that contains ``chempy/`` (the value of SBI_DATA_DIR); only needed for sets that
         are not shipped.
+    yield_directory : Path, optional
+        An original Chempy yield directory, used for the published sets instead.
 
     Returns
     -------
@@ -53,16 +66,18 @@ def load_yields(
     ValueError
         If a name is unknown; the message lists near matches.
     YieldsNotFoundError
-        If a set that is not shipped is not in ``data_dir``.
+        If a set that is not shipped is not in ``data_dir``, or ``yield_directory`` lacks files;
+        the message names them.
     YieldTableError
         If a file is malformed or lacks the channel asked for.
     """
+    place = _Place(data_dir, None if yield_directory is None else Path(yield_directory))
     if isinstance(spec, str):
-        return _named_set(spec, data_dir)
+        return _named_set(spec, place)
     unknown = [key for key in spec if key not in _CHANNELS]
     if unknown:
         raise ValueError(_unknown("yield channel", unknown[0], _CHANNELS))
-    parts = {c: _channel(c, spec.get(c, DEFAULT_SET[c]), data_dir) for c in _CHANNELS}
+    parts = {c: _channel(c, spec.get(c, DEFAULT_SET[c]), place) for c in _CHANNELS}
     return _combine(parts)
 
 
@@ -70,11 +85,11 @@ def _combine(parts: Mapping[str, SnIaYield | YieldTable], name: str = "") -> Yie
     return YieldSet(**parts, name=name)  # type: ignore[arg-type]
 
 
-def _named_set(name: str, data_dir: Path | None) -> YieldSet:
+def _named_set(name: str, place: _Place) -> YieldSet:
     if name == "default":
         return _combine({c: load_embedded(c, n) for c, n in DEFAULT_SET.items()}, name)
     if name in RAW_SETS:
-        return _published_set(name, data_dir)
+        return _published_set(name, place)
     names = [part.strip() for part in name.split("+")]
     chosen = dict(DEFAULT_SET)
     for part in names:
@@ -86,7 +101,7 @@ def _named_set(name: str, data_dir: Path | None) -> YieldSet:
     return _combine({c: load_embedded(c, n) for c, n in chosen.items()}, name)
 
 
-def _channel(channel: str, choice: str | Path, data_dir: Path | None) -> SnIaYield | YieldTable:
+def _channel(channel: str, choice: str | Path, place: _Place) -> SnIaYield | YieldTable:
     if isinstance(choice, Path) or choice.lower().endswith(_FILE_SUFFIXES):
         return _from_file(channel, Path(choice))
     if choice in EMBEDDED[channel]:
@@ -94,7 +109,7 @@ def _channel(channel: str, choice: str | Path, data_dir: Path | None) -> SnIaYie
     if choice == "default":
         return load_embedded(channel, DEFAULT_SET[channel])
     if choice in RAW_SETS:
-        found: SnIaYield | YieldTable = getattr(_published_set(choice, data_dir), channel)
+        found: SnIaYield | YieldTable = getattr(_published_set(choice, place), channel)
         return found
     raise ValueError(
         _unknown(f"{channel} yields", choice, ["default", *EMBEDDED[channel], *RAW_SETS])
@@ -110,9 +125,16 @@ def _from_file(channel: str, path: Path) -> SnIaYield | YieldTable:
     return tables[channel]
 
 
-def _published_set(name: str, data_dir: Path | None) -> YieldSet:
+def _published_set(name: str, place: _Place) -> YieldSet:
     raw = next(n for n in RAW_SETS if n == name)
-    incomplete = ""
+    data_dir, incomplete = place.data_dir, ""
+    if place.directory is not None:
+        missing = find_missing_files(place.directory, raw)
+        if missing:
+            raise YieldsNotFoundError(
+                f"yield set {name!r}: yield directory {place.directory} lacks {', '.join(missing)}"
+            )
+        return read_chempy_directory(place.directory, raw)
     if data_dir is not None:
         table = data_dir / "chempy" / f"yield_tables_{name.replace('-', '_')}.npz"
         if table.is_file():

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +160,15 @@ class YieldTable:
     def mass_range(self) -> tuple[float, float]:
         """Initial-mass limits of the channel [Msun]."""
         return MASS_RANGES[self.channel]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Elements whose column is zero throughout: the study does not follow them.
+
+        Stars then return of such an element what they were born with.
+        """
+        used = np.any([(r.yields != 0).any(axis=0) for r in self.rows], axis=0)
+        return tuple(e for e, some in zip(ELEMENTS, used, strict=True) if not some)
 
     @property
     def hash(self) -> str:
@@ -300,8 +311,10 @@ def _check_rows(rows: YieldRows, where: str, table: YieldTable) -> None:
     inside = (edges[:-1] >= low - 1e-9) & (edges[1:] <= high + 1e-9)
     _refuse(~inside, where, f"edges leave the range of the channel, {low:g} to {high:g} Msun")
     _refuse(np.diff(edges) < 0, where, "edges are unsorted")
+    _refuse(rows.wind < -BALANCE_TOLERANCE, where, "wind is negative")
     if not table.net:
         _refuse(rows.yields.min(axis=1) < 0, where, "gross yield is negative")
+    _refuse(rows.yields.min(axis=1) < -1, where, "net yield is below -1 of the initial mass")
     balance = rows.remnant + rows.wind + (0.0 if table.net else rows.yields.sum(axis=1))
     formula = "remnant + wind" if table.net else "remnant + wind + sum of yields"
     for row in np.flatnonzero(np.abs(balance - 1) > BALANCE_TOLERANCE)[:1]:
@@ -390,7 +403,12 @@ def read_yields(path: Path, name: str = "") -> dict[str, SnIaYield | YieldTable]
     YieldTableError
         If the file holds no channel, misses a column or an element, or fails validation.
     """
-    content = _read_npz(path) if path.suffix == ".npz" else _read_hdf5(path)
+    try:
+        content = _read_npz(path) if path.suffix == ".npz" else _read_hdf5(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise YieldTableError(f"{path}: cannot be read as a yield file: {error}") from None
     name = name or path.stem
     order = _element_order(content, path)
     found: dict[str, SnIaYield | YieldTable] = {}
@@ -417,6 +435,12 @@ def _unflatten(
     order: list[int],
 ) -> YieldTable:
     z = np.atleast_1d(np.asarray(content[f"{channel}_Z"], dtype=np.float64))
+    tables = {int(m.group(1)) for key in content if (m := re.match(rf"{channel}_(\d+)_", key))}
+    if tables != set(range(len(z))):
+        raise YieldTableError(
+            f"{path}: metallicity grid mismatch in {channel}: {channel}_Z has {len(z)} entries, "
+            f"but there are tables number {', '.join(map(str, sorted(tables))) or 'none'}"
+        )
     rows = []
     for k in range(len(z)):
         mass, edges, remnant, wind, yields = (

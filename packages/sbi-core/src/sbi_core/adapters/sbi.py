@@ -1,25 +1,52 @@
-"""Density estimators of the sbi package as heads: the only module that imports sbi.
+r"""Density estimators of the sbi package as heads: the only module that imports sbi.
 
 Any callable ``(theta, x) -> ConditionalDensityEstimator`` will do (:func:`head_from`); it is
 shown standard normal numbers of the right shapes, because our input is standardised already.
 
+Scores and flow matching (:class:`VectorFieldHead`) learn a velocity :math:`v(z, t\,|\,h)` that
+carries noise at :math:`t = 1` to the posterior at :math:`t = 0`. Both draws and densities follow
+the ordinary differential equation
+
+.. math:: \frac{dz}{dt} = v(z, t\,|\,h), \qquad
+          \log q(z_0) = \log N(z_1; 0, s^2) + \int_0^1 \nabla\!\cdot v\,dt
+
+in a fixed number of Runge-Kutta steps, so that a draw is a function of its noise like everywhere
+else.
+
 References:
     | sbi, https://sbi.readthedocs.io
     | nflows, https://github.com/bayesiains/nflows
+    | Flow Matching for Generative Modeling (Lipman et al., 2022), https://arxiv.org/abs/2210.02747
+    | Score-based generative modeling (Song et al., 2020), https://arxiv.org/abs/2011.13456
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, DensityUnavailableError
 from sbi_core.networks import Head
+from sbi_core.rng import stream
+from sbi_core.train import seeded
 
-__all__ = ["SbiHead", "head_from", "maf_head"]
+__all__ = [
+    "SbiHead",
+    "VectorFieldHead",
+    "flow_matching_head",
+    "head_from",
+    "maf_head",
+    "nsf_head",
+    "score_head",
+]
+
+Builder = Callable[[Tensor, Tensor], Any]
+_VALIDATION_TIMES = 10
+_MOST_DIMENSIONS = 16  # beyond, the divergence takes too many passes
 
 
 class SbiHead(Head):
@@ -52,7 +79,115 @@ class SbiHead(Head):
         return z.reshape(noise.shape)
 
 
-def head_from(build: Callable[[Tensor, Tensor], Any], features: int, dim: int) -> Head:
+class VectorFieldHead(Head):
+    """A score or flow-matching network of sbi as a head.
+
+    In training mode the loss takes a random time per row; in evaluation mode it is the mean over
+    a fixed grid of times with fixed noise, so that epochs can be compared.
+
+    Parameters
+    ----------
+    estimator
+        ``sbi.neural_nets.estimators.ConditionalVectorFieldEstimator``.
+    dim
+        Numbers it is the density of.
+    steps
+        Runge-Kutta steps of the differential equation.
+    """
+
+    loss_is_nll = False
+
+    def __init__(self, estimator: Any, dim: int, steps: int) -> None:
+        super().__init__()
+        self.estimator = estimator
+        self.noise_size = dim
+        self.steps = steps
+
+    def loss(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return the matching loss, (n,)."""
+        if self.training:
+            value: Tensor = self.estimator.loss(z, h)
+            return value
+        low, high = float(self.estimator.t_min), float(self.estimator.t_max)
+        edge = (high - low) / (2 * _VALIDATION_TIMES)
+        grid = torch.linspace(low + edge, high - edge, _VALIDATION_TIMES, device=z.device)
+        with seeded(stream(0, "validation times"), z.device):
+            values = [self.estimator.loss(z, h, times=t.expand(len(z))) for t in grid]
+        mean: Tensor = torch.stack(values).mean(0)
+        return mean
+
+    def _velocity(self, z: Tensor, h: Tensor, t: float) -> Tensor:
+        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
+        v: Tensor = self.estimator.ode_fn(z, h, times)
+        return v
+
+    def draw(self, noise: Tensor, h: Tensor) -> Tensor:
+        """Return z (..., n, d): where the differential equation carries the noise."""
+        given = h.expand(*noise.shape[:-1], h.shape[-1]).reshape(-1, h.shape[-1])
+        z = noise.reshape(-1, self.noise_size)
+        z = self.estimator.mean_base + self.estimator.std_base * z
+        high, low = float(self.estimator.t_max), float(self.estimator.t_min)
+        dt = (low - high) / self.steps
+        for k in range(self.steps):
+            t = high + k * dt
+            a = self._velocity(z, given, t)
+            b = self._velocity(z + 0.5 * dt * a, given, t + 0.5 * dt)
+            c = self._velocity(z + 0.5 * dt * b, given, t + 0.5 * dt)
+            d = self._velocity(z + dt * c, given, t + dt)
+            z = z + dt / 6 * (a + 2 * b + 2 * c + d)
+        return z.reshape(noise.shape)
+
+    def _divergence(self, z: Tensor, h: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """Return velocity (n, d) and its exact divergence (n,)."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            v = self._velocity(z, h, t)
+            trace = torch.zeros(len(z), dtype=z.dtype, device=z.device)
+            for k in range(z.shape[1]):
+                (row,) = torch.autograd.grad(v[:, k].sum(), z, retain_graph=k + 1 < z.shape[1])
+                trace = trace + row[:, k]
+        return v.detach(), trace.detach()
+
+    def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return log q(z | h), shape (..., n).
+
+        Raises
+        ------
+        DensityUnavailableError
+            For more than 16 parameters: the exact divergence would take minutes per object.
+        """
+        if self.noise_size > _MOST_DIMENSIONS:
+            calls = 4 * self.steps * (1 + self.noise_size)
+            msg = (
+                f"the density of {self.noise_size} parameters under this estimator would take "
+                f"{calls} network passes per value (at most {_MOST_DIMENSIONS} parameters): use "
+                "draws, or a flow such as 'maf' where densities are needed"
+            )
+            raise DensityUnavailableError(msg)
+        given = h.expand(*z.shape[:-1], h.shape[-1]).reshape(-1, h.shape[-1])
+        y, total = z.reshape(-1, self.noise_size), torch.zeros((), dtype=z.dtype, device=z.device)
+        high, low = float(self.estimator.t_max), float(self.estimator.t_min)
+        dt = (high - low) / self.steps
+        for k in range(self.steps):
+            t = low + k * dt
+            a, da = self._divergence(y, given, t)
+            b, db = self._divergence(y + 0.5 * dt * a, given, t + 0.5 * dt)
+            c, dc = self._divergence(y + 0.5 * dt * b, given, t + 0.5 * dt)
+            d, dd = self._divergence(y + dt * c, given, t + dt)
+            y = y + dt / 6 * (a + 2 * b + 2 * c + d)
+            total = total + dt / 6 * (da + 2 * db + 2 * dc + dd)
+        scale = self.estimator.std_base
+        u = (y - self.estimator.mean_base) / scale
+        log_base = -0.5 * u**2 - torch.log(scale) - 0.5 * math.log(2 * math.pi)
+        log_q: Tensor = (log_base.sum(-1) + total).reshape(z.shape[:-1])
+        return log_q
+
+
+def _built(build: Builder, features: int, dim: int) -> Any:
+    return build(torch.randn(16, dim), torch.randn(16, features))
+
+
+def head_from(build: Builder, features: int, dim: int) -> Head:
     """Return what an sbi builder makes for ``dim`` numbers given ``features`` numbers.
 
     Parameters
@@ -62,7 +197,25 @@ def head_from(build: Callable[[Tensor, Tensor], Any], features: int, dim: int) -
     features, dim
         Sizes.
     """
-    return SbiHead(build(torch.randn(16, dim), torch.randn(16, features)), dim)
+    return SbiHead(_built(build, features, dim), dim)
+
+
+def _factory(name: str, estimator: str) -> Any:
+    """Return a function of ``sbi.neural_nets``.
+
+    Raises
+    ------
+    ConfigError
+        If sbi is not installed.
+    """
+    try:
+        from sbi import neural_nets
+    except ImportError as error:
+        msg = (
+            f"estimator '{estimator}' needs the sbi package: pip install 'sbi-core[sbi]' ({error})"
+        )
+        raise ConfigError(msg) from None
+    return getattr(neural_nets, name)
 
 
 def maf_head(features: int, dim: int, *, hidden: int, transforms: int) -> Head:
@@ -73,12 +226,7 @@ def maf_head(features: int, dim: int, *, hidden: int, transforms: int) -> Head:
     ConfigError
         If sbi is not installed.
     """
-    try:
-        from sbi.neural_nets import posterior_nn
-    except ImportError as error:
-        msg = f"estimator 'sbi-maf' needs the sbi package: pip install 'sbi-core[sbi]' ({error})"
-        raise ConfigError(msg) from None
-    build = posterior_nn(
+    build = _factory("posterior_nn", "sbi-maf")(
         model="maf",
         z_score_theta="none",
         z_score_x="none",
@@ -86,3 +234,63 @@ def maf_head(features: int, dim: int, *, hidden: int, transforms: int) -> Head:
         num_transforms=transforms,
     )
     return head_from(build, features, dim)
+
+
+def nsf_head(features: int, dim: int, *, hidden: int, transforms: int, bins: int) -> Head:
+    """Return sbi's neural spline flow without its own standardisation.
+
+    Raises
+    ------
+    ConfigError
+        If sbi is not installed.
+    """
+    build = _factory("posterior_nn", "sbi-nsf")(
+        model="nsf",
+        z_score_theta="none",
+        z_score_x="none",
+        hidden_features=hidden,
+        num_transforms=transforms,
+        num_bins=bins,
+    )
+    return head_from(build, features, dim)
+
+
+def score_head(
+    features: int, dim: int, *, hidden: int, layers: int, sde: str, steps: int
+) -> VectorFieldHead:
+    """Return sbi's score network (NPSE) without its own standardisation.
+
+    Raises
+    ------
+    ConfigError
+        If sbi is not installed.
+    """
+    build = _factory("posterior_score_nn", "sbi-npse")(
+        model="mlp",
+        sde_type=sde,
+        z_score_theta="none",
+        z_score_x="none",
+        hidden_features=hidden,
+        num_layers=layers,
+    )
+    return VectorFieldHead(_built(build, features, dim), dim, steps)
+
+
+def flow_matching_head(
+    features: int, dim: int, *, hidden: int, layers: int, steps: int
+) -> VectorFieldHead:
+    """Return sbi's flow-matching network (FMPE) without its own standardisation.
+
+    Raises
+    ------
+    ConfigError
+        If sbi is not installed.
+    """
+    build = _factory("posterior_flow_nn", "sbi-fmpe")(
+        model="mlp",
+        z_score_theta="none",
+        z_score_x="none",
+        hidden_features=hidden,
+        num_layers=layers,
+    )
+    return VectorFieldHead(_built(build, features, dim), dim, steps)

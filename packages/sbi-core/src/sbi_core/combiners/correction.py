@@ -1,158 +1,320 @@
-r"""A learned correction of the error of a Gaussian combination.
+r"""The error of single-object posteriors, learned from simulated groups.
 
-For a combined mean *m* and covariance :math:`C = LL^T` of N objects in unconstrained space, a
-network predicts the normalised error
+In unconstrained space, where the prior is N(0, I), N objects with precisions :math:`P_i` and
+means :math:`\mu_i` have the summed score and its precision
 
-.. math:: r = L^{-1}(\Lambda - m) \sim N(\sqrt N\,g(\phi),\, S(\phi)), \qquad
-          \phi = (m,\ \log\mathrm{diag}\,L + \tfrac12\log N,\ L_{jk}\sqrt N,\ \log N),
+.. math:: s(\Lambda) = \sum_i P_i\mu_i - B\Lambda, \qquad B = \sum_i (P_i - I) = RR^T .
 
-so that *g* is the error of a single object in units of its own width, which grows by the factor
-:math:`\sqrt N` when objects are combined. The corrected posterior is
-:math:`N(m + L\mu_r,\ L S L^T)`.
+Were the posteriors exact and Gaussian, :math:`r = R^{-1} s(\Lambda)` would be N(0, I) at the
+true :math:`\Lambda`. It is a sum over independent objects, so that in any case
+
+.. math:: r\,|\,\Lambda \sim N(\sqrt N\,g(\Lambda, f),\ V(\Lambda))
+
+for large N, whatever N is: *g* is the error of one object in units of its own width, which grows
+as :math:`\sqrt N` when objects are combined. *f* are features of the group (mean error, observed
+fraction). *g* is learned by Gaussian-process regression on simulated groups, which may have any
+distribution of truths, with variance *u* where few were simulated; *V* is a polynomial. The
+corrected posterior is the prior times
+:math:`N(r;\ \sqrt N g,\ V + N u)`, found by Gauss-Newton steps.
+
+References:
+    | Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", ch. 2, 4.2, 5.4
+    | Godambe 1960, Ann. Math. Stat. 31, 1208 (unbiased estimating equations)
 """
 
 from __future__ import annotations
 
-import math
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from scipy import linalg
+from torch import Tensor
 
-from sbi_core.rng import stream
-from sbi_core.train import seeded
+from sbi_core.combiners.gaussian import Gaussian
 
-__all__ = ["Correction", "Examples", "features", "fit_correction"]
+__all__ = ["Correction", "Examples", "SmoothField", "fit_correction", "normalised_score"]
 
 F64 = NDArray[np.float64]
+_ROOT5 = np.sqrt(5.0)
+_LINEAR = 0.1  # standard deviation of the coefficients of the linear part
+_FOR_SCALES = 500  # examples that choose the length scales
+_SPREAD = (0.3, 4.0)  # of the eigenvalues of V; 1 for exact posteriors
+_STEPS = 12
+_LARGEST_STEP = 1.0  # prior sigma
+
+
+def normalised_score(likelihood: F64, information: F64, value: F64) -> F64:
+    """Return r (n, d) at values (n, d), for B (n, d, d), positive definite, and sums (n, d)."""
+    score = information - np.einsum("nij,nj->ni", likelihood, value)
+    return np.asarray(np.linalg.solve(np.linalg.cholesky(likelihood), score[..., None])[..., 0])
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Combinations with known truth.
+    """Groups with known truth.
 
     Parameters
     ----------
+    truth : (n, d)
+        Unconstrained.
     features : (n, k)
-        See :func:`features`.
-    residual : (n, d)
-        r, the normalised error.
+        f of every group.
+    score : (n, d)
+        r / sqrt(N).
     n_objects : (n,)
         N.
-    group : (n,)
-        Which simulated group each belongs to; groups are never split between sets.
+    spread : (n, d, d)
+        Estimate of V from the scatter between parts of the group.
+    freedom : (n,)
+        Degrees of freedom of that estimate.
     """
 
+    truth: F64
     features: F64
-    residual: F64
+    score: F64
     n_objects: F64
-    group: NDArray[np.int64]
+    spread: F64
+    freedom: F64
 
 
-def features(mean: F64, chol: F64, n_objects: F64) -> F64:
-    """Return phi (n, 2d + d(d-1)/2 + 1) for means (n, d), Cholesky factors (n, d, d), N (n,)."""
-    d = mean.shape[1]
-    rows, columns = np.tril_indices(d, -1)
-    diagonal = np.log(np.einsum("nii->ni", chol)) + 0.5 * np.log(n_objects)[:, None]
-    off = chol[:, rows, columns] * np.sqrt(n_objects)[:, None]
-    return np.concatenate([mean, diagonal, off, np.log(n_objects)[:, None]], 1)
+class SmoothField:
+    r"""Gaussian-process regression of one number on a few inputs.
 
-
-class Correction(nn.Module):
-    """The network: standardised features to mean and Cholesky factor of r.
+    Covariance: Matern 5/2 with a length scale per input, plus a linear function.
 
     Parameters
     ----------
-    d
-        Number of shared parameters.
-    hidden
-        Width of the two hidden layers.
+    x, y, noise
+        Inputs (n, q), values (n,), variances of the values (n,).
+    log_scales
+        log amplitude and log length scales, (1 + q,).
     """
 
-    centre: Tensor
-    scale: Tensor
+    def __init__(self, x: F64, y: F64, noise: F64, log_scales: F64) -> None:
+        self.x, self.y, self.noise, self.log_scales = x, y, noise, log_scales
+        kernel = self._kernel(x, x)[0] + np.diag(noise)
+        self._root = linalg.cholesky(kernel, lower=True)
+        self._weight = linalg.cho_solve((self._root, True), y)
 
-    def __init__(self, d: int, hidden: int) -> None:
-        super().__init__()
-        self.d = d
-        k = 2 * d + d * (d - 1) // 2 + 1
-        self.register_buffer("centre", torch.zeros(k))
-        self.register_buffer("scale", torch.ones(k))
-        self.mean_net = _mlp(k, hidden, d)
-        self.width_net = _mlp(k, hidden, d * (d + 1) // 2)
+    @classmethod
+    def fit(cls, x: F64, y: F64, noise: F64, rng: np.random.Generator) -> SmoothField:
+        """Choose the scales by marginal likelihood, on some of the examples."""
+        some = rng.permutation(len(x))[:_FOR_SCALES]
+        tx, ty, tn = (torch.as_tensor(a[some]) for a in (x, y, noise))
+        middle = np.r_[np.log(max(float(y.std()), 1e-3)), np.full(x.shape[1], 0.7)]
+        centre = torch.as_tensor(middle)
+        scales = centre.clone().requires_grad_(True)
+        optimizer = torch.optim.LBFGS([scales], max_iter=60, line_search_fn="strong_wolfe")
 
-    def forward(self, phi: Tensor, n_objects: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean (n, d) and lower Cholesky factor (n, d, d) of r."""
-        h = (phi - self.centre) / self.scale
-        mean = torch.sqrt(n_objects)[:, None] * 0.1 * self.mean_net(h)
-        raw = self.width_net(h)
-        chol = torch.diag_embed(torch.exp(raw[:, : self.d]))
-        rows, columns = torch.tril_indices(self.d, self.d, -1)
-        chol[:, rows, columns] = raw[:, self.d :]
-        return mean, chol
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            off = (tx[:, None] - tx[None]) / torch.exp(scales[1:])
+            r = torch.sqrt(5 * (off**2).sum(-1) + 1e-12)
+            kernel = torch.exp(2 * scales[0]) * (1 + r + r**2 / 3) * torch.exp(-r)
+            kernel = kernel + _LINEAR**2 * (1 + tx @ tx.T) + torch.diag(tn)
+            root = torch.linalg.cholesky(kernel)
+            weight = torch.cholesky_solve(ty[:, None], root)[:, 0]
+            value = 0.5 * ty @ weight + torch.log(torch.diagonal(root)).sum()
+            # a broad prior keeps the scales of inputs that do not matter from running away
+            value = value + 0.5 * (((scales - centre) / 1.5) ** 2).sum()
+            value.backward()  # type: ignore[no-untyped-call]
+            return torch.as_tensor(value)
 
-    def nll(self, phi: Tensor, n_objects: Tensor, residual: Tensor) -> Tensor:
-        """Return the negative log density of r, (n,), without its constant."""
-        mean, chol = self(phi, n_objects)
-        white = torch.linalg.solve_triangular(chol, (residual - mean)[..., None], upper=False)
-        log_det = torch.log(torch.diagonal(chol, dim1=1, dim2=2)).sum(1)
-        return torch.as_tensor(0.5 * (white[..., 0] ** 2).sum(1) + log_det)
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        found = scales.detach().numpy()
+        return cls(x, y, noise, found if np.isfinite(found).all() else middle)
+
+    def _kernel(self, a: F64, b: F64) -> tuple[F64, F64, F64]:
+        """Return k (n, m), and what its derivative needs: slope (n, m), offsets (n, m, q)."""
+        off = (a[:, None] - b[None]) / np.exp(self.log_scales[1:])
+        r = _ROOT5 * np.sqrt((off**2).sum(-1))
+        amplitude = np.exp(2 * self.log_scales[0] - r)
+        k = amplitude * (1 + r + r**2 / 3) + _LINEAR**2 * (1 + a @ b.T)
+        return k, -(5.0 / 3.0) * amplitude * (1 + r), off / np.exp(self.log_scales[1:])
+
+    def __call__(self, x: F64) -> tuple[float, F64, float]:
+        """Return value, gradient (q,) and variance at one input (q,)."""
+        k, slope, off = self._kernel(x[None], self.x)
+        gradient = np.einsum("m,mq,m->q", slope[0], off[0], self._weight)
+        gradient += _LINEAR**2 * (self._weight @ self.x)
+        white = linalg.solve_triangular(self._root, k[0], lower=True)
+        own = np.exp(2 * self.log_scales[0]) + _LINEAR**2 * (1 + x @ x)
+        return float(k[0] @ self._weight), gradient, float(max(own - white @ white, 0.0))
 
 
-def _mlp(k: int, hidden: int, out: int) -> nn.Sequential:
-    last = nn.Linear(hidden, out)
-    nn.init.zeros_(last.weight)  # start without any correction
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(
-        nn.Linear(k, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last
-    )
+class Correction:
+    """g and V of the module, and the posterior that follows.
+
+    Parameters
+    ----------
+    fields
+        g, one per shared parameter.
+    spread
+        Coefficients of V, (terms, d * d).
+    centre, scale
+        Of the features, (k,).
+    domain
+        Smallest and largest truths that were simulated, (2, d).
+    """
+
+    def __init__(
+        self, fields: list[SmoothField], spread: F64, centre: F64, scale: F64, domain: F64
+    ) -> None:
+        self.fields, self.spread = fields, spread
+        self.centre, self.scale, self.domain = centre, scale, domain
+
+    def error(self, value: F64, features: F64) -> tuple[F64, F64, F64]:
+        """Return g (d,), its gradient (d, d) and its variance u (d,) at one Lambda."""
+        x = np.r_[value, (features - self.centre) / self.scale]
+        found = [field(x) for field in self.fields]
+        d = len(value)
+        return (
+            np.array([f[0] for f in found]),
+            np.stack([f[1][:d] for f in found]),
+            np.array([f[2] for f in found]),
+        )
+
+    def width(self, value: F64) -> F64:
+        """Return V (d, d) at one Lambda; outside the simulated domain, at its edge."""
+        d = len(value)
+        inside = np.clip(value, *self.domain)
+        v = (_powers(inside[None]) @ self.spread).reshape(d, d)
+        return _bounded(0.5 * (v + v.T))
+
+    def posterior(
+        self, likelihood: F64, information: F64, n: int, features: F64, start: F64
+    ) -> tuple[Gaussian, float]:
+        """Return the corrected posterior, and its variance due to the uncertainty of g.
+
+        Parameters
+        ----------
+        likelihood : (d, d)
+            B, positive definite.
+        information : (d,)
+            Sum of P_i mu_i.
+        n : int
+            Number of objects.
+        features : (k,)
+            f of the group.
+        start : (d,)
+            Where the search begins.
+
+        Returns
+        -------
+        Gaussian
+            In unconstrained space.
+        float
+            Variance that *u* adds, relative to the rest; the mean over parameters.
+        """
+        d = len(start)
+        root = np.linalg.cholesky(likelihood)
+        value, share = start.copy(), 0.0
+        precision = np.eye(d)
+        for _ in range(_STEPS):
+            g, slope, u = self.error(value, features)
+            v = self.width(value)
+            inverse = np.linalg.inv(v + n * np.diag(u))
+            share = float(n * u.mean() / (np.trace(v) / d))
+            off = np.linalg.solve(root, information - likelihood @ value) - np.sqrt(n) * g
+            jacobian = -root.T - np.sqrt(n) * slope
+            precision = np.eye(d) + jacobian.T @ inverse @ jacobian
+            step = np.linalg.solve(precision, -jacobian.T @ inverse @ off - value)
+            length = float(np.abs(step).max())
+            value = value + step * min(1.0, _LARGEST_STEP / max(length, 1e-12))
+            if length < 1e-6:
+                break
+        cov = np.linalg.inv(precision)
+        return Gaussian(value, 0.5 * (cov + cov.T)), share
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what :meth:`from_tensors` needs."""
+        arrays: dict[str, F64] = {
+            "x": self.fields[0].x,
+            "y": np.stack([f.y for f in self.fields]),
+            "noise": np.stack([f.noise for f in self.fields]),
+            "log_scales": np.stack([f.log_scales for f in self.fields]),
+            "spread": self.spread,
+            "centre": self.centre,
+            "scale": self.scale,
+            "domain": self.domain,
+        }
+        return {k: torch.as_tensor(np.ascontiguousarray(v)) for k, v in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Correction:
+        """Build from what :meth:`tensors` returned."""
+        a = {k: v.double().numpy() for k, v in tensors.items()}
+        parts = zip(a["y"], a["noise"], a["log_scales"], strict=True)
+        fields = [SmoothField(a["x"], y, noise, scales) for y, noise, scales in parts]
+        return cls(fields, a["spread"], a["centre"], a["scale"], a["domain"])
 
 
 def fit_correction(
-    examples: Examples, *, hidden: int, epochs: int, batch_size: int, seed: int
+    examples: Examples, rng: np.random.Generator
 ) -> tuple[Correction, dict[str, float]]:
-    """Train on nine tenths of the groups, keep the weights that are best on the rest.
+    """Learn g and V.
 
     Returns
     -------
     Correction
-        The network.
+        What was learned.
     dict
-        ``nll_before`` and ``nll_after``: mean over validation examples, nats, without and with
-        the correction.
+        ``f``: root mean square of g, the error of one object in its own sigma;
+        ``f_after``: standard error of what was learned of it; ``spread``: mean width of r.
     """
-    d = examples.residual.shape[1]
-    with seeded(stream(seed, "correction", "weights")):
-        network = Correction(d, hidden)
-    data = [
-        torch.as_tensor(a, dtype=torch.float32)
-        for a in (examples.features, examples.n_objects, examples.residual)
+    n, d = examples.truth.shape
+    centre = examples.features.mean(0)
+    scale = examples.features.std(0)
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    x = np.concatenate([examples.truth, (examples.features - centre) / scale], 1)
+    spread = _fit_spread(examples)
+    v = np.stack(
+        [_bounded(m.reshape(d, d)) for m in _powers(examples.truth) @ spread]
+    )
+    noise = np.einsum("nii->ni", v) / examples.n_objects[:, None]
+    fields = [SmoothField.fit(x, examples.score[:, k], noise[:, k], rng) for k in range(d)]
+    domain = np.stack([examples.truth.min(0), examples.truth.max(0)])
+    correction = Correction(fields, spread, centre, scale, domain)
+    some = rng.permutation(n)[:200]
+    found = [correction.error(examples.truth[k], examples.features[k]) for k in some]
+    return correction, {
+        "f": float(np.sqrt(np.mean([g**2 for g, _, _ in found]))),
+        "f_after": float(np.sqrt(np.mean([u for _, _, u in found]))),
+        "spread": float(np.sqrt(np.einsum("nii->ni", v).mean())),
+    }
+
+
+def _fit_spread(examples: Examples) -> F64:
+    """Return the coefficients of V, by least squares with weights that follow V."""
+    n, d = examples.truth.shape
+    design, target = _powers(examples.truth), examples.spread.reshape(n, d * d)
+    weight = examples.freedom.astype(np.float64)
+    found = np.zeros((design.shape[1], d * d))
+    for _ in range(4):
+        root = np.sqrt(weight)[:, None]
+        # a little ridge: the mean of V is 1 without evidence for more
+        ridge = np.eye(design.shape[1])
+        ridge[0, 0] = 0.0
+        system = np.concatenate([design * root, ridge])
+        right = np.concatenate([target * root, np.zeros((len(ridge), d * d))])
+        found = np.linalg.lstsq(system, right, rcond=None)[0]
+        trace = np.stack([_bounded(m.reshape(d, d)).trace() for m in design @ found]) / d
+        weight = examples.freedom / trace**2  # variances scatter in proportion to themselves
+    return np.asarray(found)
+
+
+def _bounded(v: F64) -> F64:
+    values, vectors = np.linalg.eigh(v)
+    return np.asarray(vectors @ np.diag(np.clip(values, *_SPREAD)) @ vectors.T)
+
+
+def _powers(x: F64, degree: int = 2) -> F64:
+    """Return the monomials of x (n, d) up to a total degree, (n, terms); the constant first."""
+    exponents = [
+        e for e in itertools.product(range(degree + 1), repeat=x.shape[1]) if sum(e) <= degree
     ]
-    groups = np.unique(examples.group)
-    held = stream(seed, "correction", "split").permutation(groups)[: max(1, len(groups) // 10)]
-    is_val = torch.as_tensor(np.isin(examples.group, held))
-    train, val = ([a[rows] for a in data] for rows in (~is_val, is_val))
-    network.centre.copy_(train[0].mean(0))
-    network.scale.copy_(train[0].std(0).clamp_min(1e-6))
-    steps = epochs * math.ceil(len(train[0]) / batch_size)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
-    before = float((0.5 * (val[2] ** 2).sum(1)).mean())
-    best, kept = before, {k: v.clone() for k, v in network.state_dict().items()}
-    for epoch in range(epochs):
-        order = torch.as_tensor(stream(seed, "correction", epoch).permutation(len(train[0])))
-        for rows in torch.split(order, batch_size):
-            loss = network.nll(*(a[rows] for a in train)).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
-        with torch.no_grad():
-            now = float(network.nll(*val).mean())
-        if now < best:
-            best, kept = now, {k: v.clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(kept)
-    return network, {"nll_before": before, "nll_after": best}
+    return np.stack([np.prod(x ** np.array(e), axis=1) for e in exponents], 1)

@@ -5,6 +5,7 @@ knows a posterior object, a run or a file.
 """
 
 from sbi_core.diagnostics.accuracy import accuracy, mae, median_ape, r2, rmse
+from sbi_core.diagnostics.c2st import C2st, c2st
 from sbi_core.diagnostics.coverage import (
     LEVELS,
     coverage_band,
@@ -34,6 +35,7 @@ from sbi_core.diagnostics.verdict import (
 
 __all__ = [
     "LEVELS",
+    "C2st",
     "EcdfBand",
     "ErrorLaw",
     "GaussianCalibration",
@@ -41,6 +43,7 @@ __all__ = [
     "Tarp",
     "Verdict",
     "accuracy",
+    "c2st",
     "calibrate_gaussian",
     "chi_squared",
     "combine_verdicts",

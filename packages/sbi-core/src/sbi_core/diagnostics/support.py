@@ -55,9 +55,9 @@ def support_percentile(
     references
         Simulations that set the percentiles.
     """
-    x, err, mask = _arrays(observed)
-    if len(x) == 0:
+    if len(observed) == 0:
         return np.empty(0)
+    x, err, mask = _arrays(observed)
     pool = _flat(simulated)
     pool = pool[rng.permutation(len(pool))[:_MAX_SIMULATIONS]]
     count = min(references, max(len(pool) // 3, 1))
@@ -75,8 +75,9 @@ def support_percentile(
         err = np.sqrt((np.where(mask, err, 0.0) ** 2) @ axes**2)
         ref_err = np.sqrt((np.where(ref_mask, ref_err, 0.0) ** 2) @ axes**2)
         mask, ref_mask = np.ones_like(x, bool), np.ones_like(ref_x, bool)
-    ours = _scores(x, err, mask, train, neighbours)
-    theirs = _scores(ref_x, ref_err, ref_mask, train, neighbours)
+    width = np.sqrt((np.where(mask, err, 0.0) ** 2).sum(0) / np.maximum(mask.sum(0), 1))
+    ours = _scores(x, err, mask, train, neighbours, width)
+    theirs = _scores(ref_x, ref_err, ref_mask, train, neighbours, width)
     combined = [_percentiles(o, t) for o, t in zip(ours, theirs, strict=True)]
     reference = [_percentiles(t, t) for t in theirs]
     return _percentiles(np.fmax(*combined), np.fmax(*reference))
@@ -102,8 +103,14 @@ def _components(train: F64) -> tuple[F64, F64]:
     return mean, rows[: _MAX_FEATURES // 2].T
 
 
-def _scores(x: F64, err: F64, mask: Mask, train: F64, neighbours: int) -> tuple[F64, F64]:
-    """Return both scores, larger is stranger; the second is NaN for incomplete objects."""
+def _scores(
+    x: F64, err: F64, mask: Mask, train: F64, neighbours: int, width: F64
+) -> tuple[F64, F64]:
+    """Return both scores, larger is stranger; the second is NaN for incomplete objects.
+
+    Neighbours are sought in space whitened with the typical noise added, lest noise along
+    directions in which simulations hardly differ outweighs all others.
+    """
     mean = train.mean(0)
     cov = np.cov(train.T).reshape(len(mean), len(mean)) + 1e-12 * np.eye(len(mean))
     noise = np.where(mask, err**2, _MISSING)
@@ -114,7 +121,7 @@ def _scores(x: F64, err: F64, mask: Mask, train: F64, neighbours: int) -> tuple[
     dof = np.maximum(mask.sum(1), 1)
     tail = special.gammaincc(dof / 2, d2 / 2)
     first = np.where(tail > 1e-290, -np.log(np.maximum(tail, 1e-290)), 668.0 + d2 / 2)
-    scale = np.linalg.inv(np.linalg.cholesky(cov))
+    scale = np.linalg.inv(np.linalg.cholesky(cov + np.diag(width**2)))
     tree = cKDTree((train - mean) @ scale.T)
     k = min(neighbours, len(train))
     distance = np.full(len(x), np.nan)

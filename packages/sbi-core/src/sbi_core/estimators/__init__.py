@@ -8,16 +8,36 @@ from typing import Any
 
 from sbi_core.components import Estimator
 from sbi_core.errors import ComponentNotFoundError, DataFileError, near_matches
+from sbi_core.estimators.categorical import CategoricalEstimator
+from sbi_core.estimators.ensemble import EnsembleEstimator
 from sbi_core.estimators.maf import MafEstimator
+from sbi_core.estimators.mixed import MixedEstimator
 from sbi_core.estimators.mixture import MixtureEstimator
 from sbi_core.estimators.nsf import NsfEstimator
+from sbi_core.estimators.ordinal import OrdinalEstimator
+from sbi_core.estimators.sbi_fmpe import SbiFmpeEstimator
 from sbi_core.estimators.sbi_maf import SbiMafEstimator
+from sbi_core.estimators.sbi_npse import SbiNpseEstimator
+from sbi_core.estimators.sbi_nsf import SbiNsfEstimator
 from sbi_core.tensorfile import read_json
 
 __all__ = ["BUILTIN", "load_estimator"]
 
 BUILTIN: Mapping[str, type[Any]] = {
-    c.name: c for c in (MafEstimator, MixtureEstimator, NsfEstimator, SbiMafEstimator)
+    c.name: c
+    for c in (
+        MafEstimator,
+        MixtureEstimator,
+        NsfEstimator,
+        OrdinalEstimator,
+        CategoricalEstimator,
+        MixedEstimator,
+        EnsembleEstimator,
+        SbiMafEstimator,
+        SbiNsfEstimator,
+        SbiNpseEstimator,
+        SbiFmpeEstimator,
+    )
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -37,21 +37,26 @@ from sbi_core.errors import (
     ComponentNotFoundError,
     ConfigError,
     DataFileError,
+    DensityUnavailableError,
     TrainingError,
     near_matches,
 )
+from sbi_core.estimators._tables import discrete_table
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.networks import ConditionalNetwork, Head, Pooling, Standardizer
 from sbi_core.priors import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, stream
+from sbi_core.splits import Splits
 from sbi_core.tensorfile import load_weights, read_json, read_tensors, write_atomic, write_tensors
-from sbi_core.train import seeded, splits_of, train
+from sbi_core.train import observed_rows, resident, seeded, splits_of, train
+from sbi_core.validation import checked_device
 
 __all__ = ["FlowEstimator", "snap_to_support"]
 
 F64 = NDArray[np.float64]
 MakeEmbedding = Callable[[Mapping[str, Any]], Embedding]
-_ROWS_PER_CALL = 16_384  # draws x objects in one network call
+_ROWS_PER_CALL = 16_384  # objects whose features are computed in one call
+_MEASURED_NLL = 256  # test rows of estimators whose loss is not -log q
 _STANDARDIZE_ROWS = 100_000  # rows of the training split that set means and scales
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _SCHEMA = 1
@@ -60,7 +65,9 @@ _SCHEMA = 1
 class FlowEstimator(Estimator):
     """A conditional density made of a standardizer, an embedding and a head.
 
-    Subclasses give ``name``, ``config_type`` and :meth:`build_head`.
+    Subclasses give ``name``, ``config_type`` and :meth:`build_head`. The network describes the
+    unconstrained coordinates of theta; those that describe something else override
+    :meth:`make_head`, :meth:`encode`, :meth:`decode`, :meth:`log_volume` and :meth:`inside`.
 
     Parameters
     ----------
@@ -89,6 +96,45 @@ class FlowEstimator(Estimator):
         """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
         raise NotImplementedError
 
+    # -- theta and the numbers the network describes -------------------------------
+
+    def make_head(self, features: int, space: ParameterSpace) -> Head:
+        """Return a fresh density of the parameters given ``features`` numbers.
+
+        Raises
+        ------
+        ConfigError
+            If the estimator cannot describe one of the parameters.
+        """
+        discrete = [p.name for p in space.parameters if not p.prior.continuous]
+        if discrete:
+            other = "'ordinal'" if len(discrete) == len(space.parameters) else "'mixed'"
+            msg = (
+                f"parameter '{discrete[0]}' is discrete and has no unconstrained coordinate: "
+                f"estimator '{self.name}' is for continuous parameters, use {other}"
+            )
+            raise ConfigError(msg)
+        if space.z_dim == 0:
+            msg = f"nothing to infer: {list(space.names)} have no unconstrained coordinate"
+            raise ConfigError(msg)
+        return self.build_head(features, space.z_dim)
+
+    def encode(self, theta: F64, space: ParameterSpace) -> F64:
+        """Return the numbers (n, k) the network describes, of theta (n, d) in the support."""
+        return space.to_unconstrained(theta)
+
+    def decode(self, values: F64, space: ParameterSpace) -> F64:
+        """Return theta (..., d) of what :meth:`encode` returns."""
+        return space.from_unconstrained(values)
+
+    def log_volume(self, theta: F64, values: F64, space: ParameterSpace) -> F64:
+        """Return log |d values / d theta|, (n,)."""
+        return np.asarray(space.log_prob(theta) - _log_normal(values))
+
+    def inside(self, theta: F64, space: ParameterSpace) -> NDArray[np.bool_]:
+        """Return which rows of theta (n, d) may have a density, (n,)."""
+        return space.inside(theta)
+
     # -- training ------------------------------------------------------------------
 
     def fit(
@@ -100,36 +146,48 @@ class FlowEstimator(Estimator):
         ------
         TrainingError
             If there is nothing to learn from (no valid simulation, NaN among the parameters,
-            constant outputs) or the loss is not finite.
+            constant outputs), a simulation lies outside the prior, or the loss is not finite.
+        ConfigError
+            If the estimator cannot describe a parameter, or the device is not there.
         """
-        training = replace(training, batch=training.batch.succeeded)
+        checked_device(training.device)
+        training = resident(replace(training, batch=training.batch.succeeded))
         space = training.space
-        theta = snap_to_support(_checked_theta(training), space)
-        z = space.to_unconstrained(theta)
+        _check_theta(training, lambda theta: self.inside(theta, space))
         observed = _observed_sample(training)
         rng = stream(training.seed, "train", "weights")
         network = self._build(InputShape.of(observed), embedding, space, rng)
         network.standardizer.fit(observed)
-        self.record, _ = train(
-            network,
-            training,
-            torch.as_tensor(z),
-            callbacks,
-            log_det=torch.as_tensor(space.log_prob(theta) - _log_normal(z)),
-        )
+
+        def targets(batch: Batch) -> Tensor:
+            return torch.as_tensor(self.encode(_theta_of(batch, training), space))
+
+        def log_det(batch: Batch) -> Tensor:
+            theta = _theta_of(batch, training)
+            return torch.as_tensor(self.log_volume(theta, self.encode(theta, space), space))
+
+        record, splits = train(network, training, targets, callbacks, log_det=log_det)
         self._network, self.space, self._embedding = network, space, embedding_spec(embedding)
-        return self.record
+        if not network.head.loss_is_nll:
+            record = replace(record, test_nll=self._measured_nll(training, splits))
+        self.record = record
+        return record
+
+    def _measured_nll(self, training: Training, splits: Splits) -> float:
+        """Return the mean of -log q over some test rows; NaN where log q is not available."""
+        batch = observed_rows(training, splits.test[:_MEASURED_NLL], "test")
+        try:
+            return float(-self.log_prob(_theta_of(batch, training), batch).mean())
+        except DensityUnavailableError:
+            return math.nan
 
     def _build(
         self, shape: InputShape, embedding: Embedding, space: ParameterSpace, rng: Rng
     ) -> ConditionalNetwork:
-        if space.z_dim == 0:
-            msg = f"nothing to infer: {list(space.names)} have no unconstrained coordinate"
-            raise ConfigError(msg)
         with seeded(as_generator(rng)):
             module = embedding.build(shape)
             features: Any = module.out_features
-            head = self.build_head(int(features), space.z_dim)
+            head = self.make_head(int(features), space)
         return ConditionalNetwork(Standardizer(shape, _pooling(shape, embedding)), module, head)
 
     # -- density and draws ---------------------------------------------------------
@@ -149,8 +207,14 @@ class FlowEstimator(Estimator):
         return self._network
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the network to a device and return self."""
-        self.network.to(device)
+        """Move the network to a device and return self.
+
+        Raises
+        ------
+        ConfigError
+            If the device is not there.
+        """
+        self.network.to(checked_device(device))
         return self
 
     @torch.no_grad()
@@ -170,20 +234,21 @@ class FlowEstimator(Estimator):
             msg = f"theta must have shape ({n}, {d}) or (S, {n}, {d}), got {values.shape}"
             raise ConfigError(msg)
         rows = snap_to_support(values.reshape(-1, self.space.dim), self.space)
-        inside = self.space.inside(rows)
+        inside = self.inside(rows, self.space)
         log_q = np.full(len(rows), -np.inf)
         if inside.any():
-            z = np.zeros((len(rows), self.space.z_dim))
-            z[inside] = self.space.to_unconstrained(rows[inside])
+            found = self.encode(rows[inside], self.space)
+            z = np.zeros((len(rows), found.shape[1]))
+            z[inside] = found
             shaped = z.reshape(*values.shape[:-1], -1)
             log_q[inside] = self._log_q(shaped, self._features(batch)).reshape(-1)[inside]
-            log_q[inside] += self.space.log_prob(rows[inside]) - _log_normal(z[inside])
+            log_q[inside] += self.log_volume(rows[inside], found, self.space)
         return log_q.reshape(values.shape[:-1])
 
     @torch.no_grad()
     def _log_q(self, z: F64, h: Tensor) -> F64:
         """Return log q(z | h) of z (..., n, k), shape (..., n), some objects at a time."""
-        step = max(1, _ROWS_PER_CALL // (len(z) if z.ndim == 3 else 1))
+        step = max(1, self.network.head.rows_per_call // (len(z) if z.ndim == 3 else 1))
         out = np.empty(z.shape[:-1])
         for start in range(0, len(h), step):
             part = slice(start, start + step)
@@ -200,13 +265,16 @@ class FlowEstimator(Estimator):
         """
         head, h = self.network.head, self._features(batch)
         noise = _noise(rng, draws, len(batch), head.noise_size)
-        out = np.empty((draws, len(batch), self.space.z_dim))
-        step = max(1, _ROWS_PER_CALL // max(draws, 1))
+        out = np.empty((draws, len(batch), self.space.dim))
+        step = max(1, head.rows_per_call // max(draws, 1))
+        many = max(1, head.rows_per_call // step)  # many draws of one object: in parts, too
         for start in range(0, len(batch), step):
-            part = slice(start, start + step)
-            values = torch.as_tensor(noise[:, part], dtype=h.dtype, device=h.device)
-            out[:, part] = head.draw(values, h[part]).double().cpu().numpy()
-        return self.space.from_unconstrained(out)
+            for first in range(0, draws, many):
+                part = slice(first, first + many), slice(start, start + step)
+                values = torch.as_tensor(noise[part], dtype=h.dtype, device=h.device)
+                z = head.draw(values, h[part[1]]).double().cpu().numpy()
+                out[part] = self.decode(z, self.space)
+        return out
 
     # -- files ---------------------------------------------------------------------
 
@@ -291,7 +359,9 @@ class FlowEstimator(Estimator):
 
 
 def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
-    """Move values that float32 rounded over an end of the support back to that end.
+    """Move values that float32 rounded out of the support back to it.
+
+    Only the ends of continuous parameters and the values of discrete ones are looked at.
 
     Parameters
     ----------
@@ -304,7 +374,17 @@ def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
     with np.errstate(invalid="ignore"):
         below = (theta < low) & (theta >= low - 1.2e-7 * np.abs(low))
         above = (theta > high) & (theta <= high + 1.2e-7 * np.abs(high))
-    return np.where(below, low, np.where(above, high, theta))
+    theta = np.where(below, low, np.where(above, high, theta))
+    start = 0
+    for p in space.parameters:
+        if not p.prior.continuous:
+            values, _ = discrete_table(p.prior)
+            middles = (values[1:] + values[:-1]) / 2
+            near = values[np.searchsorted(middles, theta[:, start]).clip(max=len(values) - 1)]
+            close = np.abs(theta[:, start] - near) <= 1.2e-7 * np.abs(near)
+            theta[:, start] = np.where(close, near, theta[:, start])
+        start += p.prior.size
+    return theta
 
 
 def _log_normal(z: F64) -> F64:
@@ -330,26 +410,67 @@ def _pooling(shape: InputShape, embedding: Embedding) -> Pooling:
     return "feature" if embedding.takes_sets else "channel"
 
 
-def _checked_theta(training: Training) -> F64:
-    """Return the inferred columns of theta (n, d), after the checks that need no network."""
+def _theta_of(batch: Batch, training: Training) -> F64:
+    """Return the inferred columns of theta, (n, d), float64."""
+    assert batch.theta is not None
+    return snap_to_support(as_float64(batch.theta)[:, list(training.columns)], training.space)
+
+
+def _check_theta(training: Training, inside: Callable[[F64], NDArray[np.bool_]]) -> None:
+    """Raise TrainingError unless every simulation has parameters that may be trained on."""
     batch, names = training.batch, training.space.names
     if len(batch) == 0:
         msg = "there is no valid simulation to train on: all of them failed"
         raise TrainingError(msg)
-    if batch.theta is None or batch.theta.ndim != 2:
-        msg = "training needs simulations with theta of shape (n, d)"
-        raise TrainingError(msg)
     if len(training.columns) != len(names):
         msg = f"{len(training.columns)} columns of theta for {len(names)} parameters {list(names)}"
         raise TrainingError(msg)
-    theta = as_float64(batch.theta)[:, list(training.columns)]
-    bad = np.argwhere(~np.isfinite(theta))
-    if len(bad):
-        row, column = bad[0]
-        rows = len(np.unique(bad[:, 0]))
-        msg = f"parameter '{names[column]}' is not finite in simulation {row} ({rows} such rows)"
+    parts: Iterable[Batch] = (
+        (batch,)
+        if isinstance(batch, Batch)
+        else (batch.read(k, ("theta",)) for k in range(len(batch.ends) - 1))
+    )
+    start, wrong, first, outside, example = 0, 0, "", 0, ""
+    for part in parts:
+        if part.theta is None or part.theta.ndim != 2:
+            msg = "training needs simulations with theta of shape (n, d)"
+            raise TrainingError(msg)
+        if part.theta.shape[1] <= max(training.columns):
+            msg = (
+                f"theta has {part.theta.shape[1]} columns, parameter "
+                f"'{names[int(np.argmax(training.columns))]}' is column {max(training.columns)}"
+            )
+            raise TrainingError(msg)
+        theta = _theta_of(part, training)
+        bad = ~np.isfinite(theta)
+        if bad.any() and not first:
+            row, column = np.argwhere(bad)[0]
+            first = f"parameter '{names[column]}' is not finite in simulation {start + row}"
+        wrong += int(bad.any(1).sum())
+        out = ~inside(theta) & ~bad.any(1)
+        if out.any() and not example:
+            row = int(np.flatnonzero(out)[0])
+            example = f"simulation {start + row}: {_offender(theta[row], training.space)}"
+        outside += int(out.sum())
+        start += len(part)
+    if wrong:
+        msg = f"{first} ({wrong} such rows)"
         raise TrainingError(msg)
-    return theta
+    if outside:
+        msg = f"{example} ({outside} such rows): give the prior the simulations were drawn from"
+        raise TrainingError(msg)
+
+
+def _offender(theta: F64, space: ParameterSpace) -> str:
+    """Say which parameter of one row lies outside its prior."""
+    start = 0
+    for p in space.parameters:
+        value = theta[start : start + p.prior.size]
+        start += p.prior.size
+        if not p.prior.inside(value[None])[0]:
+            shown = value[0] if len(value) == 1 else value
+            return f"{p.name} = {shown} lies outside the prior to train with, {p.prior}"
+    return "a parameter has no probability under the prior to train with"
 
 
 def _observed_sample(training: Training) -> Batch:

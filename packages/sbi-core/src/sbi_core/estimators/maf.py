@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sbi_core.errors import ConfigError
+from sbi_core.estimators._inverse import inverse, plan
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.networks import Head
 
@@ -50,6 +51,7 @@ class ZukoHead(Head):
         super().__init__()
         self.flow = flow
         self.noise_size = dim
+        self.plans = [plan(t) for t in flow.transform.transforms]
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
         """Return log q(z | h), shape (..., n)."""
@@ -58,7 +60,15 @@ class ZukoHead(Head):
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
         """Return z (..., n, d): the inverse flow at the noise."""
-        z: Tensor = self.flow(h).transform.inv(noise)
+        if any(p is None for p in self.plans) or noise.shape[-2] != len(h):
+            z: Tensor = self.flow(h).transform.inv(noise)
+            return z
+        z = noise
+        for transform, steps in zip(
+            reversed(list(self.flow.transform.transforms)), reversed(self.plans), strict=True
+        ):
+            assert steps is not None
+            z = inverse(transform, steps, z, h)
         return z
 
 

@@ -199,7 +199,8 @@ def _component_options(registry: Registry, kind: Kind, section: ComponentSection
             msg = f"{kind} '{section.name}' takes no options, got {sorted(section.options)}"
             raise ConfigError(msg)
         return {}
-    return validate(model, section.options, kind).model_dump(mode="json")
+    # TOML has no word for None: what is written to run.toml must read back as the same options.
+    return validate(model, section.options, kind).model_dump(mode="json", exclude_none=True)
 
 
 def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:

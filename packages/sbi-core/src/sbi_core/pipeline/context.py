@@ -65,9 +65,11 @@ class Context:
     def combiner(self, name: str | None = None) -> Combiner:
         """Return the run's combiner, or another one with its default options."""
         section = self.config.combiner
-        if name is None or name == section.name:
-            return cast("Combiner", self.registry.build("combiner", section.name, section.options))
-        return cast("Combiner", self.registry.build("combiner", name))
+        options = section.options if name in (None, section.name) else {}
+        built = self.registry.build("combiner", name or section.name, options)
+        combiner = cast("Combiner", built)
+        combiner.attach(self.simulator)
+        return combiner
 
     @cached_property
     def observations(self) -> Observations:

@@ -195,7 +195,7 @@ def _read_records(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _is_record(stage: Any) -> bool:
-    needed = {"fingerprint": str}
+    needed: dict[str, type] = {"fingerprint": str}
     if not isinstance(stage, dict) or stage.get("status") not in ("started", "done"):
         return False
     if stage["status"] == "done":

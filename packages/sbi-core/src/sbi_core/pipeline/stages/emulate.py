@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sbi_core.batch import Batch
 from sbi_core.pipeline.context import Context
+from sbi_core.rng import stream
+
+if TYPE_CHECKING:
+    from sbi_core.emulator import EmulatorConfig
 
 __all__ = ["execute"]
 
@@ -17,11 +22,13 @@ def execute(context: Context) -> dict[str, Any]:
     from sbi_core.emulator import Emulator, EmulatorConfig
 
     config = EmulatorConfig(**section.options)
+    wide = _wide(context, config)
     context.progress.start("emulate", config.epochs, "epochs")
     emulator = Emulator(config)
     emulator.fit(
         context.simulator,
-        context.simulations[0].succeeded,
+        context.simulations[0],
+        wide=wide,
         seed=context.config.seed,
         directory=context.directory.emulator,
         callbacks=[lambda line: context.progress.advance(1, f"loss {line['val_loss']:.4g}")],
@@ -30,4 +37,27 @@ def execute(context: Context) -> dict[str, Any]:
     errors = emulator.errors
     worst = max(errors["median"].values())
     context.progress.finish(f"median error at most {worst:.4g}")
-    return {"median_abs_error": errors["median"], "p95_abs_error": errors["p95"]}
+    found = {"median_abs_error": errors["median"], "p95_abs_error": errors["p95"]}
+    found["rms_error"] = emulator.rms
+    if emulator.wide_errors:
+        found["box_median_abs_error"] = emulator.wide_errors["median"]
+        found["box_p95_abs_error"] = emulator.wide_errors["p95"]
+    return {**found, **({"holes": emulator.holes} if emulator.holes else {})}
+
+
+def _wide(context: Context, config: EmulatorConfig) -> Batch | None:
+    """Return simulations that are uniform in a box around the prior, or None."""
+    if not config.box_rows:
+        return None
+    from sbi_core.emulator import draw_box
+
+    size = context.config.simulate.shard_size
+    context.progress.start("box", config.box_rows, "runs")
+    parts = []
+    for k, start in enumerate(range(0, config.box_rows, size)):
+        rng = stream(context.config.seed, "emulate", "box", k)
+        rows = min(size, config.box_rows - start)
+        theta = draw_box(context.simulator.parameters, rows, rng, config.box_sigmas)
+        parts.append(context.simulator.simulate(theta, rng))
+        context.progress.advance(rows)
+    return Batch.cat(parts)

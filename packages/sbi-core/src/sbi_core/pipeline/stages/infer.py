@@ -12,6 +12,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.records.posterior_file import write_posterior
 from sbi_core.rng import stream
+from sbi_core.train import known_rows
 
 __all__ = ["UNSUPPORTED", "execute", "infer"]
 
@@ -22,7 +23,7 @@ def infer(context: Context, observations: Observations, draws: int) -> tuple[Pos
     """Return draws with flags, and the support percentile of every object."""
     samples = context.posterior.sample(observations, draws)
     percentile = support_percentile(
-        observations.batch, context.training.batch, stream(context.config.seed, "support")
+        observations.batch, known_rows(context.training), stream(context.config.seed, "support")
     )
     flags = tuple("outside_training" if p > UNSUPPORTED else "" for p in percentile)
     return PosteriorSamples(samples.values, samples.space, samples.id, flags), percentile

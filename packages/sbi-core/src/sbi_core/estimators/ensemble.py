@@ -1,0 +1,291 @@
+r"""Several trainings of one estimator as one density.
+
+.. math:: q(\theta\,|\,x) = \frac1M \sum_{m=1}^{M} q_m(\theta\,|\,x)
+
+Members differ in their initial weights, the order of rows and the noise of every epoch; splits and
+the noise of held-out rows are shared, so that their losses can be compared. How far members
+disagree *at the data at hand* says what training left undecided there.
+
+References:
+    | Deep Ensembles (Lakshminarayanan et al., 2016), https://arxiv.org/abs/1612.01474
+    | Hermans et al. 2021, https://arxiv.org/abs/2110.06581 (ensembles are less over-confident)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy import special
+from torch import Tensor
+
+from sbi_core.batch import Batch
+from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
+from sbi_core.errors import ConfigError, DataFileError
+from sbi_core.estimators._lookup import build_estimator
+from sbi_core.priors import ParameterSpace, as_float64
+from sbi_core.rng import as_generator, stream
+from sbi_core.tensorfile import read_json, write_atomic
+from sbi_core.train import observed_rows, resident, split_seed, splits_of
+
+__all__ = ["EnsembleConfig", "EnsembleEstimator"]
+
+F64 = NDArray[np.float64]
+_SCHEMA = 1
+_TEST_ROWS = 5000  # test rows of the loss of the whole
+
+
+class EnsembleConfig(BaseModel):
+    """Options of the ensemble."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    members: int = Field(default=3, ge=1, description="Trainings; 3 to 5 are usual.")
+    of: str = Field(default="maf", description="Estimator of the members, by name.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+
+
+class EnsembleEstimator(Estimator):
+    """Equal-weight mixture of several trainings of any estimator.
+
+    Parameters
+    ----------
+    config
+        Options.
+
+    Attributes
+    ----------
+    members
+        The estimators; empty before training.
+    record
+        Epochs and seconds summed over members; ``test_nll`` is that of the mixture.
+
+    References
+    ----------
+    Lakshminarayanan et al. 2016, https://arxiv.org/abs/1612.01474
+
+    Examples
+    --------
+    >>> EnsembleEstimator(EnsembleConfig(of="mixture"))
+    EnsembleEstimator(members=3 of='mixture' options={}; not trained)
+    """
+
+    name = "ensemble"
+    config_type = EnsembleConfig
+
+    def __init__(self, config: EnsembleConfig | None = None) -> None:
+        self.config = config or EnsembleConfig()
+        self.record: TrainingRecord | None = None
+        self.plugin: dict[str, Any] = {}
+        self.members: list[Estimator] = []
+        if self.config.of == self.name:
+            msg = "an ensemble of ensembles is an ensemble with more members: set 'members'"
+            raise ConfigError(msg)
+
+    # -- training ------------------------------------------------------------------
+
+    def fit(
+        self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
+    ) -> TrainingRecord:
+        """Train all members, one after the other; callbacks see their epochs in a row.
+
+        Raises
+        ------
+        TrainingError
+            If the training data cannot be used, see the members' ``fit``.
+        """
+        training = resident(replace(training, batch=training.batch.succeeded))
+        training = replace(training, split_seed=split_seed(training))
+        members, records, lines = [], [], list[dict[str, float]]()
+        for m in range(self.config.members):
+            member = build_estimator(self.config.of, self.config.options, "estimator.options")
+            seed = int(stream(training.seed, "ensemble", m).integers(2**31))
+            folder = None if training.directory is None else _folder(training.directory, m)
+            record = member.fit(
+                replace(training, seed=seed, directory=folder),
+                embedding,
+                [_shifted(c, len(lines), self.config.members) for c in callbacks],
+            )
+            members.append(member)
+            records.append(record)
+            start = len(lines)
+            lines += [{**h, "epoch": start + h["epoch"], "member": m} for h in record.history]
+        self.members, self.space = members, training.space
+        if training.directory is not None:
+            content = "".join(json.dumps(line) + "\n" for line in lines)
+            write_atomic(Path(training.directory) / "metrics.jsonl", content.encode())
+        best = min(range(len(records)), key=lambda m: records[m].test_nll)
+        self.record = TrainingRecord(
+            epochs=sum(r.epochs for r in records),
+            seconds=sum(r.seconds for r in records),
+            test_nll=self._test_nll(training),
+            best_epoch=records[best].best_epoch,
+            history=tuple(lines),
+            split=records[0].split,
+        )
+        return self.record
+
+    def _test_nll(self, training: Training) -> float:
+        batch = observed_rows(training, splits_of(training).test[:_TEST_ROWS], "test")
+        theta = as_float64(batch.theta)[:, list(training.columns)]  # type: ignore[arg-type]
+        return float(-self.log_prob(theta, batch).mean())
+
+    def _trained(self) -> list[Estimator]:
+        if not self.members:
+            msg = f"estimator '{self.name}' is not trained yet: call fit, or load a trained one"
+            raise ConfigError(msg)
+        return self.members
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move all members to a device and return self."""
+        for member in self._trained():
+            member.to(device)
+        return self
+
+    # -- density and draws ---------------------------------------------------------
+
+    def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
+        """Return the log of the mean density of theta (n, d) -> (n,), or (S, n, d) -> (S, n)."""
+        each = np.stack([m.log_prob(theta, batch) for m in self._trained()])
+        with np.errstate(invalid="ignore"):
+            total = special.logsumexp(each, axis=0) - np.log(len(each))
+        return np.asarray(np.where(np.isneginf(each).all(0), -np.inf, total))
+
+    def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
+        """Return draws (S, n, d): every draw comes from a member chosen at random.
+
+        Each member contributes the same number of draws to an object, to within one.
+        """
+        members = self._trained()
+        per = -(-draws // len(members))
+        if not isinstance(rng, Sequence):
+            gen = as_generator(rng)
+            rng = [np.random.Generator(np.random.Philox(s)) for s in _seeds(gen, len(batch))]
+        parts = np.concatenate([m.sample(batch, per, rng) for m in members])
+        order = np.stack([g.permutation(len(parts))[:draws] for g in rng], axis=1)
+        return np.take_along_axis(parts, order[:, :, None], axis=0)
+
+    def gaussian_moments(self, batch: Batch) -> tuple[F64, F64]:
+        """Return exact mean (n, k) and covariance (n, k, k) of the mixture, unconstrained.
+
+        Raises
+        ------
+        DensityUnavailableError
+            If the members have no closed form.
+        """
+        moments = [m.gaussian_moments(batch) for m in self._trained()]
+        means, covs = np.stack([m for m, _ in moments]), np.stack([c for _, c in moments])
+        mean = means.mean(0)
+        off = means - mean
+        return mean, covs.mean(0) + np.einsum("mni,mnj->nij", off, off) / len(means)
+
+    def disagreement(self, batch: Batch, *, draws: int = 500, rng: Rng = 0) -> F64:
+        r"""Return the divergence between members at given data, (M, M, n), nats.
+
+        Entry (i, j) is :math:`KL(q_i\,\|\,q_j)` from draws of member i. Well below 0.1 the
+        members are one density for all purposes; where it is large, more simulations or longer
+        training are needed.
+        """
+        members, gen = self._trained(), as_generator(rng)
+        found = np.zeros((len(members), len(members), len(batch)))
+        for i, one in enumerate(members):
+            theta = one.sample(batch, draws, gen)
+            own = one.log_prob(theta, batch)
+            for j, other in enumerate(members):
+                if i != j:
+                    found[i, j] = (own - other.log_prob(theta, batch)).mean(0)
+        return found
+
+    # -- files ---------------------------------------------------------------------
+
+    def save(self, directory: str | Path) -> None:
+        """Write a folder per member and ``config.json``."""
+        for m, member in enumerate(self._trained()):
+            member.save(_folder(Path(directory), m))
+        content = {
+            "schema": _SCHEMA,
+            "estimator": self.name,
+            "options": self.config.model_dump(mode="json"),
+            "plugin": self.plugin,
+            "space": self.space.to_spec(),
+            "space_hash": self.space.hash,
+            "training": None if self.record is None else asdict(self.record),
+        }
+        write_atomic(Path(directory) / "config.json", json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        embeddings: Mapping[str, Callable[[Mapping[str, Any]], Embedding]] | None = None,
+    ) -> Self:
+        """Read what :meth:`save` wrote; executes nothing that is stored there.
+
+        Parameters
+        ----------
+        directory
+            Its folder.
+        embeddings
+            Makers of embeddings that are not built in, by name; each gets the options.
+
+        Raises
+        ------
+        DataFileError
+            If a file is missing, damaged, or belongs to something else.
+        """
+        from sbi_core.estimators import load_estimator
+
+        path = Path(directory) / "config.json"
+        spec = read_json(path)
+        if spec.get("estimator") != cls.name or spec.get("schema") != _SCHEMA:
+            msg = f"{path} does not describe an ensemble (schema {_SCHEMA})"
+            raise DataFileError(msg)
+        try:
+            ensemble = cls(EnsembleConfig.model_validate(spec["options"]))
+            ensemble.space = ParameterSpace.from_spec(spec["space"])
+            ensemble.plugin, stored = dict(spec["plugin"]), spec["training"]
+            if stored is not None:
+                record = TrainingRecord(**{**stored, "history": tuple(stored["history"])})
+                ensemble.record = record
+        except (KeyError, TypeError, ValidationError) as error:
+            msg = f"{path} is incomplete or was altered ({type(error).__name__}: {error})"
+            raise DataFileError(msg) from None
+        made = type(build_estimator(ensemble.config.of, ensemble.config.options, "options"))
+        for m in range(ensemble.config.members):
+            folder = _folder(Path(directory), m)
+            member = load_estimator(folder, {ensemble.config.of: made}, embeddings=embeddings)
+            if member.space.hash != ensemble.space.hash or member.name != ensemble.config.of:
+                msg = f"{folder} holds another estimator than the ensemble it lies in"
+                raise DataFileError(msg)
+            ensemble.members.append(member)
+        return ensemble
+
+    def __repr__(self) -> str:
+        state = f"q({', '.join(self.space.names)} | x)" if self.members else "not trained"
+        return f"EnsembleEstimator({self.config}; {state})"
+
+
+def _folder(directory: Path, m: int) -> Path:
+    return Path(directory) / f"member-{m}"
+
+
+def _seeds(gen: np.random.Generator, n: int) -> list[int]:
+    return [int(s) for s in gen.integers(2**63, size=n)]
+
+
+def _shifted(callback: Callback, start: int, members: int) -> Callback:
+    """Number epochs through all members."""
+
+    def call(line: Mapping[str, float]) -> None:
+        epochs = line["epochs"] * members
+        callback({**line, "epoch": start + line["epoch"], "epochs": epochs})
+
+    return call

@@ -1,0 +1,150 @@
+"""The Python twin of the command line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sbi_core
+from sbi_core.errors import ConfigError, PluginError, RunDirectoryError
+
+
+@pytest.fixture
+def run(registry, tmp_path):
+    def call(**options):
+        options = {"preset": "quick", "out": tmp_path / "run", "registry": registry} | options
+        return sbi_core.run("toy", **options)
+
+    return call
+
+
+def test_every_public_name_exists_and_is_documented():
+    for name in sbi_core.__all__:
+        value = getattr(sbi_core, name)
+        if callable(value):
+            assert value.__doc__, name
+    assert set(sbi_core.__all__) <= set(dir(sbi_core))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'sbi_core' has no attribute 'rnu'"):
+        _ = sbi_core.rnu
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, sbi_core; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_run_returns_a_run_that_can_be_loaded(run):
+    made = run(overrides={"simulate.n": 600}, seed=5)
+    assert made.report["simulation"]["n"] == 600
+    assert made.report["seed"] == 5
+    assert made.config.simulate.n == 600
+    assert repr(made) == f"Run(toy, quick, '{made.directory.root}')"
+    assert "gaussian" in made._repr_html_()
+    again = sbi_core.load_run(made.directory.root)
+    assert again.config == made.config
+    assert again.report == made.report
+
+
+def test_the_default_directory_is_named_after_plugin_and_preset(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(out=None, stages=["simulate"])
+    assert (tmp_path / "runs" / "toy-quick" / "sims").is_dir()
+
+
+def test_observations_given_as_object_keep_truth_and_errors(run, toy, rng):
+    objects = toy.example_observations(rng, 7)
+    made = run(observations=objects)
+    assert made.report["observations"]["n"] == 7
+    last = [c for c in made.report["combined"] if c["combiner"] == "gaussian"][-1]
+    assert last["parameters"]["slope"]["truth"] == 1.0
+    assert_allclose(made._context.observations.batch.x, objects.batch.x)
+    again = run(observations=objects)  # the same objects: nothing to do
+    assert again.report == made.report
+
+
+def test_a_file_of_options_is_read(run, tmp_path):
+    (tmp_path / "mine.toml").write_text("[infer]\ndraws = 33\n")
+    assert run(config=tmp_path / "mine.toml", stages=["simulate"]).config.infer.draws == 33
+
+
+def test_the_seed_is_one_unless_named(run, tmp_path):
+    assert run(stages=["simulate"]).config.seed == 1
+    options = {"overrides": ["seed=4"], "stages": ["simulate"], "out": tmp_path / "other"}
+    assert run(**options).config.seed == 4
+
+
+def test_the_posterior_of_a_run_is_the_exact_one(finished, toy, rng):
+    import sbi_toy
+
+    objects = toy.example_observations(rng, 3)
+    mean, cov, draws = finished.posterior.gaussian_moments(objects.batch)
+    want, want_cov = sbi_toy.exact_moments(objects.batch)
+    assert draws is None
+    assert_allclose(mean, want)
+    assert_allclose(cov, want_cov)
+    samples = finished.infer(objects, draws=4000)
+    z = (samples.values - sbi_toy.LOC) / sbi_toy.SCALE
+    sd = np.sqrt(np.einsum("nii->ni", cov))
+    assert (np.abs(z.mean(0) - mean) < 5 * sd / np.sqrt(4000)).all()  # false alarm 1e-6
+
+
+def test_objects_keep_their_draws_in_any_order_and_company(finished, toy, rng):
+    objects = toy.example_observations(rng, 6)
+    whole = finished.infer(objects)
+    assert_array_equal(finished.infer(objects[[4]]).values[:, 0], whole.values[:, 4])
+    turned = finished.infer(objects[::-1])
+    assert_array_equal(turned.values[:, ::-1], whole.values)
+
+
+def test_samples_show_themselves(finished, toy, rng):
+    samples = finished.infer(toy.example_observations(rng, 3))
+    assert samples["slope"].shape == (100, 3)
+    assert repr(samples) == "PosteriorSamples(draws=100, objects=3, parameters=['slope', 'offset'])"
+    array = samples.to_xarray()
+    assert array.dims == ("draw", "object", "parameter")
+    assert_array_equal(array.sel(parameter="offset"), samples["offset"])
+    table = samples.summary()
+    assert_allclose(table["slope_p50"], np.median(samples["slope"], 0))
+    assert table["offset_sd"].unit == "dex"
+    assert "slope_p16" in samples._repr_html_()
+
+
+def test_components_are_built_by_name():
+    assert sbi_core.get_combiner("gaussian", draws=200).config.draws == 200
+    assert sbi_core.get_estimator("mixture", components=3).name == "mixture"
+    assert sbi_core.get_embedding("identity").takes_sets is False
+    with pytest.raises(PluginError, match="unknown combiner 'gausian'; did you mean 'gaussian'"):
+        sbi_core.get_combiner("gausian")
+    with pytest.raises(ConfigError, match="unknown option 'combiner.draw'; did you mean 'draws'"):
+        sbi_core.get_combiner("gaussian", draw=200)
+
+
+def test_simulators_are_built_by_name(toy_installed):
+    toy = sbi_core.get_simulator("toy", error=0.1)
+    assert toy.default_error == 0.1
+    assert [p.name for p in sbi_core.plugins()].count("toy") == 1
+
+
+def test_plugins_is_a_function_also_after_its_module_was_imported():
+    import sbi_core.plugins as module
+
+    assert callable(sbi_core.plugins)
+    assert module.Registry is sbi_core.Registry
+    assert "sbi-core" in [p.name for p in sbi_core.plugins()]
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RunDirectoryError, match="does not exist"):
+        sbi_core.load_run(tmp_path / "nothing")
+
+
+def test_a_run_of_a_plugin_that_is_gone_still_shows_its_report(finished, monkeypatch):
+    again = sbi_core.load_run(finished.directory.root)  # the toy is not installed here
+    assert again.report["plugin"] == "toy"
+    with pytest.raises(PluginError, match="unknown simulator 'toy'"):
+        _ = again.simulator

@@ -1,0 +1,281 @@
+"""The documentation says what the code does: keys, options, hooks, exit codes, public names."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import sbi_core
+from sbi_core import hookspecs
+from sbi_core.cli import EXIT_CALIBRATION, EXIT_INTERRUPTED, app
+from sbi_core.emulator import EmulatorConfig
+from sbi_core.errors import SbiError
+from sbi_core.pipeline import config, stages
+from sbi_core.plugins import Registry
+from sbi_core.records import schema
+from sbi_core.report import content
+from sbi_core.train import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not here")
+
+
+def page(name):
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows(text):
+    """Words in backticks in the first cell of every table row, with the rest of the row."""
+    for line in text.splitlines():
+        cells = re.split(r"(?<!\\)\|", line.strip())
+        if line.startswith("|") and len(cells) > 3:
+            for word in re.findall(r"`([^`]+)`", cells[1]):
+                yield word, cells[2:]
+
+
+def section(text, title):
+    """The text below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"no section '{title}'"
+    return found[1]
+
+
+# -- report.json ----------------------------------------------------------------------------
+
+PARTS = {
+    "simulation": schema.Simulation,
+    "emulator": schema.EmulatorErrors,
+    "training": schema.TrainingPart,
+    "calibration": schema.Calibration,
+    "accuracy": schema.Accuracy,
+    "observations": schema.ObservationsPart,
+    "combined": schema.Combined,
+    "combined_calibration": schema.CombinedCalibration,
+    "Top level": schema.Report,
+}
+
+
+@pytest.mark.parametrize("title", PARTS)
+def test_the_keys_of_a_part_of_the_report_are_those_of_its_schema(title):
+    documented = {word for word, _ in rows(section(page("run-directory"), title))}
+    assert documented == {name.rstrip("_") for name in PARTS[title].model_fields}
+
+
+@pytest.mark.parametrize("model", [schema.ParameterCalibration, schema.CombinedParameter])
+def test_the_keys_per_parameter_are_documented(model):
+    text = page("run-directory")
+    assert [name for name in model.model_fields if f"`{name}`" not in text] == []
+
+
+def test_every_part_of_the_report_has_its_section():
+    models = {
+        m for _, m in inspect.getmembers(schema, inspect.isclass) if issubclass(m, schema._Part)
+    }
+    inner = {schema._Part, schema.ParameterCalibration, schema.CombinedParameter}
+    assert models - inner == set(PARTS.values())
+
+
+def test_every_flag_is_documented():
+    documented = {word for word, _ in rows(section(page("run-directory"), "flags"))}
+    assert documented == set(content._FLAGS)
+
+
+def test_timings_are_documented():
+    text = section(page("run-directory"), "Top level")
+    assert [s for s in stages.stage_names() if f"`{s}_s`" not in text] == []
+    assert "`total_s`" in text
+
+
+# -- configuration --------------------------------------------------------------------------
+
+SECTIONS = {
+    "simulate": config.SimulateSection,
+    "emulate": EmulatorConfig,
+    "train": TrainConfig,
+    "diagnose": config.DiagnoseSection,
+    "infer": config.InferSection,
+    "combine": config.CombineSection,
+}
+
+
+def written(default):
+    """A default as the documentation writes it."""
+    if default is None:
+        return "–"
+    if isinstance(default, tuple):
+        default = list(default)
+    return f"`{json.dumps(default)}`" if not isinstance(default, float) else f"`{default}`"
+
+
+def options(model, prefix):
+    return {f"{prefix}.{k}": written(f.get_default()) for k, f in model.model_fields.items()}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_options_of_a_stage_are_documented_with_their_defaults(name):
+    found = {word: cells[0].strip() for word, cells in rows(section(page("configuration"), name))}
+    want = options(SECTIONS[name], name)
+    if name == "emulate":
+        want["emulate.enabled"] = "`false`"
+    assert found == want
+
+
+def test_every_section_of_the_configuration_is_documented():
+    text = page("configuration")
+    titles = "\n".join(re.findall(r"^## (.*)$", text, re.MULTILINE))
+    top = {word for word, _ in rows(section(text, "Top level"))}
+    names = set(config.RunConfig.model_fields)
+    assert [n for n in sorted(names - top) if not re.search(rf"\b{n}\b", titles)] == []
+    assert top == {n for n in names if not re.search(rf"\b{n}\b", titles)}
+
+
+def test_the_options_of_the_built_in_components_are_documented():
+    text = section(page("configuration"), "Options of the built-in components")
+    found = {}
+    for block in re.split(r"^(?=`\w+ = )", text, flags=re.MULTILINE)[1:]:
+        kind, name = re.match(r"`(\w+) = ([\w-]+)`", block).groups()
+        found[kind, name] = {word: cells[0].strip() for word, cells in rows(block)}
+    # what the page says in words
+    found["combiner", "recalibrated"] |= found["combiner", "gaussian"]
+    gaussian = found["combiner", "gaussian"]
+    found["combiner", "published"] |= {
+        k: gaussian[k] for k in ("combiner.draws", "combiner.samples")
+    }
+    components = Registry([]).components()
+    assert {c.plugin for c in components} == {"sbi-core"}
+    want = {(c.kind, c.name): options(c.options, c.kind) for c in components if c.options}
+    assert {key: found.get(key, {}) for key in want} == want
+    assert set(found) <= set(want)
+
+
+# -- command line ---------------------------------------------------------------------------
+
+
+def commands():
+    """Every command with the words that call it."""
+    context = click.Context(app)
+    for name in app.list_commands(context):
+        command = app.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {n}", c) for n, c in command.commands.items())
+        else:
+            yield name, command
+
+
+def flags(command):
+    return {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+
+
+def documented_options(text):
+    return {w for word, _ in rows(text) for w in re.findall(r"^-{1,2}[\w-]+", word)}
+
+
+def test_the_options_of_the_main_command_are_documented():
+    text = section(page("cli"), "`sbi-run --plugin NAME`")
+    assert documented_options(text) == flags(app) | {"--help", "-h"}
+
+
+@pytest.mark.parametrize(("words", "command"), [pytest.param(w, c, id=w) for w, c in commands()])
+def test_every_command_is_documented_with_its_options(words, command):
+    titles = re.findall(r"^## (.*)$", page("cli"), re.MULTILINE)
+    mine = [t for t in titles if re.search(rf"`sbi-run {words}\b", t)]
+    assert len(mine) == 1
+    assert documented_options(section(page("cli"), mine[0])) == flags(command)
+
+
+def test_no_command_is_documented_that_does_not_exist():
+    said = set()
+    for file in [ROOT / "README.md", *DOCS.glob("*.md"), *ROOT.glob("packages/*/README.md")]:
+        said |= set(re.findall(r"\bsbi-run (data [a-z]+|[a-z][a-z-]*)", file.read_text()))
+    assert said <= {words for words, _ in commands()}
+
+
+def test_the_stages_are_named():
+    text = section(page("cli"), "`sbi-run --plugin NAME`")
+    assert [s for s in stages.stage_names() if f"`{s}`" not in text] == []
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/cli.md"])
+def test_the_exit_codes_are_documented(file):
+    text = section((ROOT / file).read_text(encoding="utf-8"), "Exit codes")
+    codes = {int(c) for c in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    assert codes == {0, SbiError.exit_code, EXIT_CALIBRATION, EXIT_INTERRUPTED}
+
+
+def test_the_environment_variables_are_documented():
+    documented = {word for word, _ in rows(section(page("cli"), "Environment"))}
+    used = set()
+    for file in Path(sbi_core.__file__).parent.rglob("*.py"):
+        used |= set(re.findall(r"\"(SBI_[A-Z_]+)\"", file.read_text(encoding="utf-8")))
+    assert documented == used
+
+
+# -- plugins --------------------------------------------------------------------------------
+
+
+def hooks():
+    return {
+        name: f"{name}({', '.join(inspect.signature(f).parameters)})"
+        for name, f in inspect.getmembers(hookspecs, inspect.isfunction)
+        if name.startswith("register_")
+    }
+
+
+def test_every_hook_is_documented_with_its_signature():
+    documented = {word for word, _ in rows(section(page("write-a-plugin"), "The hooks"))}
+    assert documented == set(hooks().values())
+
+
+def test_the_signature_of_register_is_documented():
+    parameters = list(inspect.signature(hookspecs.Register.__call__).parameters.values())[1:]
+    names = [
+        p.name if p.default is p.empty else f"{p.name}={json.dumps(p.default)}" for p in parameters
+    ]
+    names = [n.replace("=null", "=None") for n in names]
+    first = next(k for k, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY)
+    signature = f"register({', '.join([*names[:first], '*', *names[first:]])})"
+    assert signature in page("write-a-plugin")
+
+
+def test_every_prior_family_is_documented():
+    from sbi_core.families import FAMILIES
+
+    text = page("write-a-plugin")
+    assert [f for f in FAMILIES if f"`{f}`" not in text] == []
+
+
+def test_every_public_name_is_documented():
+    text = page("python-api")
+    named = set(re.findall(r"sbi_core\.(\w+)", text))
+    assert set(sbi_core.__all__) - named == set()
+
+
+def test_the_built_in_components_are_named():
+    text = page("configuration")
+    names = {c.name for c in Registry([]).components()}
+    assert [n for n in sorted(names) if not re.search(rf"`(\w+ = )?{n}`|`\"{n}\"`", text)] == []
+
+
+def test_the_plugin_of_the_readme_is_a_module_that_stands_alone(tmp_path):
+    """Its two blocks, put into the files they name, are a plugin (running it: docs session)."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = re.search(r"```python\n# sbi_cluster.py\n(.*?)```", text, re.DOTALL)[1]
+    (tmp_path / "sbi_cluster.py").write_text(source, encoding="utf-8")
+    code = (
+        "import sbi_cluster, sbi_core\n"
+        "found = sbi_core.Registry([], extra={'cluster': sbi_cluster})\n"
+        "plugin = found.plugin('cluster')\n"
+        "assert plugin.status == 'loaded' and not plugin.warnings\n"
+        "assert {c.kind for c in plugin.components} == {'simulator', 'pipeline'}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

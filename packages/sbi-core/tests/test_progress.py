@@ -1,0 +1,70 @@
+"""Progress: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+import io
+
+import pytest
+
+from sbi_core.progress import LineProgress, SilentProgress, TqdmProgress, make_progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_kind_follows_the_stream():
+    assert isinstance(make_progress(stream=io.StringIO()), LineProgress)
+    assert isinstance(make_progress(stream=Terminal()), TqdmProgress)
+    assert isinstance(make_progress(quiet=True, stream=Terminal()), SilentProgress)
+
+
+def test_lines_come_at_most_every_interval_with_an_estimate():
+    out, clock = io.StringIO(), Clock()
+    progress = LineProgress(out, interval=5, clock=clock)
+    progress.start("train", 100, "epochs")
+    for _ in range(60):
+        clock.now += 1
+        progress.advance(1, "loss 3")
+    progress.finish("well")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 13
+    assert lines[0] == "train: 5/100 epochs, about 1 min 35 s left, loss 3"
+    assert lines[-1] == "train: well (1 min 00 s)"
+
+
+def test_quick_stages_show_one_line():
+    out = io.StringIO()
+    progress = LineProgress(out)
+    progress.start("infer", 3, "objects")
+    for _ in range(3):
+        progress.advance()
+    progress.finish()
+    assert out.getvalue().startswith("infer: done (")
+    assert out.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("make", [lambda: SilentProgress(), lambda: TqdmProgress(Terminal())])
+def test_every_kind_keeps_the_contract(make):
+    progress = make()
+    progress.advance()  # before the start: not an error
+    progress.start("simulate", 0, "runs")
+    progress.advance(5, "a note")
+    progress.say("a line")
+    progress.finish("done")
+    progress.finish()
+
+
+def test_a_bar_is_replaced_by_its_last_line():
+    out = Terminal()
+    progress = TqdmProgress(out)
+    progress.start("simulate", 10, "runs")
+    progress.advance(10)
+    progress.finish("10 shards")
+    assert " simulate: 10 shards (" in out.getvalue()
