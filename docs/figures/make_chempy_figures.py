@@ -68,7 +68,7 @@ def draw_tracks(folder: Path) -> None:
                 mark = int(np.abs(age - gyr).argmin())
                 axis.plot(x[mark, FE], x[mark, MG], "o", color=colour, ms=4)
         axis.plot(0, 0, "*", color="#999999", ms=9)
-        axis.set(title=title, xlabel="[Fe/H]", xlim=(-2.2, 0.7))
+        axis.set(title=title, xlabel="[Fe/H]", xlim=(-1.9, 0.7))
         axis.legend(loc="lower left")
     axes[0].set_ylabel("[Mg/Fe]")
     save(figure, folder / "chempy-tracks.png")

@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sbi_core.batch import Batch
 from sbi_core.components import Estimator, Rng
-from sbi_core.errors import DensityUnavailableError
+from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
 from sbi_core.observations import Observations
 from sbi_core.priors import ParameterSpace
 from sbi_core.rng import as_generator, stream
+from sbi_core.validation import checked_device
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +35,8 @@ __all__ = [
 ]
 
 F64 = NDArray[np.float64]
-_ROWS_PER_CALL = 16_384  # draws x objects in one network call
+_ROWS_PER_CALL = 262_144  # draws x objects handed to the estimator, which cuts them further
+_MOMENT_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -224,11 +226,17 @@ class Posterior:
     seed
         Root seed of the draws; each object has its own stream, named by its id.
     device
-        Torch device.
+        Torch device; the estimator is moved there.
+
+    Raises
+    ------
+    ConfigError
+        If the device is not there.
     """
 
     def __init__(self, estimator: Estimator, *, seed: int = 0, device: str = "cpu") -> None:
-        self.estimator = estimator
+        checked_device(device)
+        self.estimator = estimator.to(device) if hasattr(estimator, "to") else estimator
         self.seed = seed
         self.device = device
 
@@ -275,7 +283,7 @@ class Posterior:
     def _sampled_moments(self, batch: Batch, draws: int, rng: Rng) -> tuple[F64, F64]:
         gen = as_generator(rng)
         means, covs = [], []
-        step = max(1, 4 * _ROWS_PER_CALL // draws)
+        step = max(1, _MOMENT_ROWS // draws)
         for start in range(0, len(batch), step):
             part = batch[start : start + step]
             theta = self.estimator.sample(part, draws, gen)
@@ -287,7 +295,21 @@ class Posterior:
         return np.concatenate(means), np.concatenate(covs)
 
     def select(self, names: Sequence[str]) -> list[int]:
-        """Return the unconstrained coordinates of the named parameters."""
+        """Return the unconstrained coordinates of the named parameters.
+
+        Raises
+        ------
+        ConfigError
+            If the estimator was not trained on one of them.
+        """
+        known = [p.name for p in self.space.parameters]
+        for name in names:
+            if name not in known:
+                msg = (
+                    f"the estimator was not trained on parameter '{name}'"
+                    f"{near_matches(name, known)} (trained on: {', '.join(known)})"
+                )
+                raise ConfigError(msg)
         chosen: list[int] = []
         start = 0
         for p in self.space.parameters:

@@ -7,10 +7,12 @@ import torch
 from sbi_core.batch import Batch
 from sbi_core.components import Training
 from sbi_core.embeddings.identity import IdentityEmbedding
+from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
 from sbi_core.estimators.maf import MafConfig, MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.estimators.sbi_maf import SbiMafEstimator
+from sbi_core.estimators.sbi_nsf import SbiNsfConfig, SbiNsfEstimator
 from sbi_core.priors import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.train import TrainConfig
@@ -19,7 +21,11 @@ SMALL = {
     "mixture": lambda: MixtureEstimator(MixtureConfig(components=3, hidden=(48, 48))),
     "maf": lambda: MafEstimator(MafConfig(transforms=3, hidden=(32, 32))),
     "nsf": lambda: NsfEstimator(NsfConfig(transforms=2, hidden=(32, 32))),
+    "ensemble": lambda: EnsembleEstimator(
+        EnsembleConfig(members=2, of="mixture", options={"components": 2, "hidden": (32,)})
+    ),
     "sbi-maf": SbiMafEstimator,
+    "sbi-nsf": lambda: SbiNsfEstimator(SbiNsfConfig(hidden=12, transforms=2, bins=5)),
 }
 
 
@@ -77,7 +83,7 @@ BOUNDED = (
 
 
 def fitted(name, problem, **options):
-    if name == "sbi-maf":
+    if name.startswith("sbi-"):
         pytest.importorskip("sbi")
     estimator = SMALL[name]()
     estimator.fit(problem.training(**options), IdentityEmbedding())

@@ -45,6 +45,7 @@ _FOR_SCALES = 500  # examples that choose the length scales
 _SPREAD = (0.3, 4.0)  # of the eigenvalues of V; 1 for exact posteriors
 _STEPS = 12
 _LARGEST_STEP = 1.0  # prior sigma
+_SAME = 0.05  # prior sigma within which the uncertainty of g does not change
 
 
 def normalised_score(likelihood: F64, information: F64, value: F64) -> F64:
@@ -136,14 +137,19 @@ class SmoothField:
         k = amplitude * (1 + r + r**2 / 3) + _LINEAR**2 * (1 + a @ b.T)
         return k, -(5.0 / 3.0) * amplitude * (1 + r), off / np.exp(self.log_scales[1:])
 
-    def __call__(self, x: F64) -> tuple[float, F64, float]:
-        """Return value, gradient (q,) and variance at one input (q,)."""
+    def __call__(self, x: F64) -> tuple[float, F64]:
+        """Return value and gradient (q,) at one input (q,)."""
         k, slope, off = self._kernel(x[None], self.x)
         gradient = np.einsum("m,mq,m->q", slope[0], off[0], self._weight)
         gradient += _LINEAR**2 * (self._weight @ self.x)
-        white = linalg.solve_triangular(self._root, k[0], lower=True)
+        return float(k[0] @ self._weight), gradient
+
+    def variance(self, x: F64) -> float:
+        """Return the variance of the value at one input (q,)."""
+        k = self._kernel(x[None], self.x)[0]
+        white = linalg.solve_triangular(self._root, k[0], lower=True, check_finite=False)
         own = np.exp(2 * self.log_scales[0]) + _LINEAR**2 * (1 + x @ x)
-        return float(k[0] @ self._weight), gradient, float(max(own - white @ white, 0.0))
+        return float(max(own - white @ white, 0.0))
 
 
 class Correction:
@@ -167,16 +173,24 @@ class Correction:
         self.fields, self.spread = fields, spread
         self.centre, self.scale, self.domain = centre, scale, domain
 
-    def error(self, value: F64, features: F64) -> tuple[F64, F64, F64]:
-        """Return g (d,), its gradient (d, d) and its variance u (d,) at one Lambda."""
-        x = np.r_[value, (features - self.centre) / self.scale]
-        found = [field(x) for field in self.fields]
-        d = len(value)
-        return (
-            np.array([f[0] for f in found]),
-            np.stack([f[1][:d] for f in found]),
-            np.array([f[2] for f in found]),
-        )
+    def error(self, value: F64, features: F64) -> tuple[F64, F64]:
+        """Return g (d,) and its gradient (d, d) at one Lambda."""
+        found = [field(self._input(value, features)) for field in self.fields]
+        return np.array([f[0] for f in found]), np.stack([f[1][: len(value)] for f in found])
+
+    def uncertainty(self, value: F64, features: F64) -> F64:
+        """Return u (d,), the variance of g, at one Lambda."""
+        return np.array([field.variance(self._input(value, features)) for field in self.fields])
+
+    def unlike(self, features: F64, tolerance: float) -> bool:
+        """Whether a group's features lie beyond those it was learned from."""
+        k = len(features)
+        seen = self.fields[0].x[:, -k:] * self.scale + self.centre if k else np.empty((1, 0))
+        low, high = seen.min(0) - tolerance, seen.max(0) + tolerance
+        return bool(((features < low) | (features > high)).any())
+
+    def _input(self, value: F64, features: F64) -> F64:
+        return np.concatenate([value, (features - self.centre) / self.scale])
 
     def width(self, value: F64) -> F64:
         """Return V (d, d) at one Lambda; outside the simulated domain, at its edge."""
@@ -213,9 +227,11 @@ class Correction:
         d = len(start)
         root = np.linalg.cholesky(likelihood)
         value, share = start.copy(), 0.0
-        precision = np.eye(d)
+        precision, u, seen = np.eye(d), np.zeros(d), np.full(d, np.inf)
         for _ in range(_STEPS):
-            g, slope, u = self.error(value, features)
+            g, slope = self.error(value, features)
+            if np.abs(value - seen).max() > _SAME:  # u varies slowly, and costs the most
+                u, seen = self.uncertainty(value, features), value
             v = self.width(value)
             inverse = np.linalg.inv(v + n * np.diag(u))
             share = float(n * u.mean() / (np.trace(v) / d))
@@ -272,18 +288,16 @@ def fit_correction(
     scale = np.where(scale > 1e-6, scale, 1.0)
     x = np.concatenate([examples.truth, (examples.features - centre) / scale], 1)
     spread = _fit_spread(examples)
-    v = np.stack(
-        [_bounded(m.reshape(d, d)) for m in _powers(examples.truth) @ spread]
-    )
+    v = np.stack([_bounded(m.reshape(d, d)) for m in _powers(examples.truth) @ spread])
     noise = np.einsum("nii->ni", v) / examples.n_objects[:, None]
     fields = [SmoothField.fit(x, examples.score[:, k], noise[:, k], rng) for k in range(d)]
     domain = np.stack([examples.truth.min(0), examples.truth.max(0)])
     correction = Correction(fields, spread, centre, scale, domain)
     some = rng.permutation(n)[:200]
-    found = [correction.error(examples.truth[k], examples.features[k]) for k in some]
+    where = [(examples.truth[k], examples.features[k]) for k in some]
     return correction, {
-        "f": float(np.sqrt(np.mean([g**2 for g, _, _ in found]))),
-        "f_after": float(np.sqrt(np.mean([u for _, _, u in found]))),
+        "f": float(np.sqrt(np.mean([correction.error(*w)[0] ** 2 for w in where]))),
+        "f_after": float(np.sqrt(np.mean([correction.uncertainty(*w) for w in where]))),
         "spread": float(np.sqrt(np.einsum("nii->ni", v).mean())),
     }
 

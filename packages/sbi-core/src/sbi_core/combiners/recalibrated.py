@@ -1,12 +1,17 @@
 r"""Gaussian combination with a learned correction of its own error.
 
 The Gaussian rule divides the prior out correctly, but an error of f sigma in the single-object
-posteriors becomes :math:`f\sqrt N` combined sigma. This rule simulates groups of objects with
-truths from the prior, observed like the data at hand, combines them with the Gaussian rule, and
-learns the error it makes as a function of the result (see
-:mod:`sbi_core.combiners.correction`). It keeps the sharpness of the Gaussian rule and removes the
-bias that grows with N, up to the N it was trained on; beyond, the Gaussian result is widened by
-the error floor :math:`f^2 N C` fitted to the same groups, and flagged.
+posteriors becomes :math:`f\sqrt N` combined sigma. This rule simulates groups of objects,
+observed like the data at hand, learns the mean and the spread of their scores at the true
+:math:`\Lambda`, and solves
+
+.. math:: \sum_i [P_i\mu_i - (P_i - P_0)\Lambda] = \text{what simulations with this }
+          \Lambda\text{ give on average}
+
+instead of setting the sum to zero (see :mod:`sbi_core.combiners.correction`). A sum over
+objects has the same mean and spread per object whatever their number: the correction holds for
+any N from 3 up. What was not learned of it (few groups, truths far from all simulated) widens
+the result, and is flagged once it dominates.
 
 References:
     | Design note "inference.md", section 6.3
@@ -15,19 +20,18 @@ References:
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.combiners.correction import Correction, Examples, features, fit_correction
+from sbi_core.batch import Batch
+from sbi_core.combiners.correction import Correction, Examples, fit_correction, normalised_score
 from sbi_core.combiners.gaussian import (
-    Gaussian,
     GaussianCombiner,
     GaussianConfig,
     ObjectMoments,
@@ -37,14 +41,18 @@ from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
 from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors import ParameterSpace
-from sbi_core.rng import stream
-from sbi_core.tensorfile import load_weights, read_json, read_tensors, write_atomic, write_tensors
+from sbi_core.rng import as_generator, stream
+from sbi_core.tensorfile import read_json, read_tensors, write_atomic, write_tensors
 
-__all__ = ["RecalibratedCombiner", "RecalibratedConfig"]
+__all__ = ["RecalibratedCombiner", "RecalibratedConfig", "group_features"]
 
 F64 = NDArray[np.float64]
-_LOG = logging.getLogger(__name__)
 _SMALLEST = 3  # fewer objects are combined without correction
+_FEWEST = 20  # groups
+_PART, _LARGEST_PART = 5, 50  # objects per part of a group whose scatter gives the spread
+_CONSTANT = 1e-6  # features that vary less than this do not vary
+_TILTED = 4  # one group in so many is divided into two that differ in their features
+_UNLIKE = 0.1  # how far features may lie beyond those of the simulated groups, dex or fraction
 
 
 class RecalibratedConfig(BaseModel):
@@ -53,11 +61,7 @@ class RecalibratedConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     groups: int = Field(1000, ge=20, description="simulated groups the correction learns from")
-    max_objects: int = Field(1000, ge=10, description="largest N the correction is trained for")
-    subsets: int = Field(64, ge=1, description="combinations per group, N log-uniform")
-    hidden: int = Field(64, ge=4, description="width of the correction network")
-    epochs: int = Field(20, ge=1, description="epochs of the correction network")
-    batch_size: int = Field(512, ge=16, description="combinations per step")
+    max_objects: int = Field(1000, ge=25, description="objects per simulated group")
     draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
     consistency_groups: int = Field(10, ge=2, description="groups of the consistency test")
@@ -83,8 +87,7 @@ class RecalibratedCombiner(GaussianCombiner):
         )
         self.groups_needed = o.groups
         self.group_size = o.max_objects
-        self._network: Correction | None = None
-        self._floor = 0.0
+        self._correction: Correction | None = None
         self._prior = ""
 
     # -- learning ------------------------------------------------------------------
@@ -92,54 +95,29 @@ class RecalibratedCombiner(GaussianCombiner):
     def prepare(
         self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
     ) -> Mapping[str, float]:
-        """Learn the error of the Gaussian rule from simulated groups with known truth."""
-        parts = []
-        space = posterior.space.select("global")
-        for k, group in enumerate(groups):
-            rng = stream(seed, "correction", "subsets", k)
-            moments, _ = object_moments(posterior, group, draws=self.options.draws, rng=rng)
-            parts.append(self._examples(moments, _truth(group, space), rng, k))
-        if not parts:
-            msg = "the recalibrated combiner needs simulated groups to learn from"
-            raise ConfigError(msg)
-        examples = Examples(
-            *(np.concatenate([getattr(p, f) for p in parts]) for f in Examples.__slots__)
-        )
-        o = self.options
-        self._network, facts = fit_correction(
-            examples, hidden=o.hidden, epochs=o.epochs, batch_size=o.batch_size, seed=seed
-        )
-        z2 = (examples.residual**2).mean(1)
-        # z^2(N) = 1 + f^2 N, weighted least squares: the variance of z^2 grows like its square
-        weight = examples.n_objects / (1 + z2.mean()) ** 2
-        self._floor = float(
-            max(0.0, (weight * (z2 - 1)).sum() / (weight * examples.n_objects).sum())
-        )
-        self._prior = space.hash
-        return {**facts, "f": float(np.sqrt(self._floor))}
+        """Learn the error of the Gaussian rule from simulated groups with known truth.
 
-    def _examples(
-        self, moments: ObjectMoments, truth: F64, rng: np.random.Generator, group: int
-    ) -> Examples:
-        """Return combinations of random subsets of one group, N log-uniform."""
-        n, d = moments.information.shape
-        sizes = np.exp(rng.uniform(np.log(_SMALLEST), np.log(n + 1), self.options.subsets))
-        sizes = np.clip(sizes.astype(int), _SMALLEST, n)
-        mean, chol = np.empty((len(sizes), d)), np.empty((len(sizes), d, d))
-        good = np.ones(len(sizes), bool)
-        for k, size in enumerate(sizes):
-            rows = rng.permutation(n)[:size]
-            precision = np.eye(d) + (moments.precision[rows] - np.eye(d)).sum(0)
-            if np.linalg.eigvalsh(precision)[0] <= 0:
-                good[k] = False
-                continue
-            cov = np.linalg.inv(precision)
-            mean[k], chol[k] = cov @ moments.information[rows].sum(0), np.linalg.cholesky(cov)
-        mean, chol, count = mean[good], chol[good], sizes[good].astype(float)
-        residual = np.asarray(np.linalg.solve(chol, (truth - mean)[..., None])[..., 0], np.float64)
-        return Examples(
-            features(mean, chol, count), residual, count, np.full(len(mean), group, np.int64)
-        )
+        Truths may have any distribution; where there are none, the correction is uncertain and
+        the result wider.
+        """
+        space = posterior.space.select("global")
+        parts: list[_Example] = []
+        for k, group in enumerate(groups):
+            rng = stream(seed, "correction", "parts", k)
+            moments, _ = object_moments(posterior, group, draws=self.options.draws, rng=rng)
+            features = group_features(group.batch)
+            tilted = k % _TILTED == 0
+            parts += _examples(moments, features, _truth(group, space), rng, tilted=tilted)
+        if len(parts) < _FEWEST:
+            msg = (
+                f"the recalibrated combiner can learn from {len(parts)} simulated groups, "
+                f"{_FEWEST} are needed"
+            )
+            raise ConfigError(msg)
+        examples = Examples(*(np.stack(column) for column in zip(*parts, strict=True)))
+        self._correction, facts = fit_correction(examples, stream(seed, "correction", "fit"))
+        self._prior = space.hash
+        return facts
 
     # -- combining -----------------------------------------------------------------
 
@@ -160,66 +138,69 @@ class RecalibratedCombiner(GaussianCombiner):
         PriorMismatchError
             If the posterior has another prior than the correction was trained with.
         """
-        if self._network is None:
+        if self._correction is None:
             msg = "the recalibrated combiner has not been prepared on simulated groups"
             raise ConfigError(msg)
         if posterior.space.select("global").hash != self._prior:
             msg = "the correction of the recalibrated combiner was trained with another prior"
             raise PriorMismatchError(msg)
-        return super().combine_subsets(posterior, observations, subsets, rng=rng)
+        gen = as_generator(rng)
+        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
+        space = posterior.space.select(names)
+        features = group_features(observations.batch)
+        return [
+            self._corrected(self._combine(space, moments[s], gen), moments[s], features[s], gen)
+            for s in subsets
+        ]
 
-    def _combine(
-        self, space: ParameterSpace, part: ObjectMoments, rng: np.random.Generator
+    def _corrected(
+        self, plain: CombinedPosterior, part: ObjectMoments, features: F64, rng: np.random.Generator
     ) -> CombinedPosterior:
-        plain = super()._combine(space, part, rng)
-        n = plain.n
+        """Return the corrected combination; the plain one of fewer than three objects."""
+        assert self._correction is not None
+        n, d = part.information.shape
+        likelihood = (part.precision - np.eye(d)).sum(0)
         if n < _SMALLEST:
             return plain
-        flags = list(plain.flags)
-        if n > self.options.max_objects:
-            flags.append("more_objects_than_trained")
-            corrected = Gaussian(plain.z_mean, plain.z_cov * (1 + self._floor * n))
-        else:
-            corrected = self._correct(plain.z_mean, plain.z_cov, n)
+        if np.linalg.eigvalsh(likelihood)[0] <= 0:
+            return replace(plain, flags=(*plain.flags, "not_corrected"))
+        corrected, share = self._correction.posterior(
+            likelihood, part.information.sum(0), n, features.mean(0), plain.z_mean
+        )
         shift = np.linalg.solve(np.linalg.cholesky(plain.z_cov), corrected.mean - plain.z_mean)
+        facts = {
+            "correction_sigma": float(np.linalg.norm(shift)),
+            "correction_uncertainty": share,
+        }
+        flags = plain.flags
+        if share > 1:  # more than the data say
+            flags = (*flags, "more_objects_than_trained")
+        if self._correction.unlike(features.mean(0), _UNLIKE):
+            flags = (*flags, "unlike_trained_groups")
         return combined_from_gaussian(
             self.name,
-            space,
+            plain.space,
             n,
             corrected.mean,
             corrected.cov,
             draws=self.options.samples,
             rng=rng,
-            diagnostics={**plain.diagnostics, "correction_sigma": float(np.linalg.norm(shift))},
-            flags=tuple(flags),
+            diagnostics={**plain.diagnostics, **facts},
+            flags=flags,
         )
-
-    def _correct(self, mean: F64, cov: F64, n: int) -> Gaussian:
-        assert self._network is not None
-        chol = np.asarray(np.linalg.cholesky(cov), np.float64)
-        count = np.array([float(n)])
-        phi = features(mean[None], chol[None], count)
-        with torch.no_grad():
-            shift, width = self._network(
-                torch.as_tensor(phi, dtype=torch.float32), torch.as_tensor(count).float()
-            )
-        spread = chol @ width[0].double().numpy()
-        return Gaussian(mean + chol @ shift[0].double().numpy(), spread @ spread.T)
 
     # -- files ---------------------------------------------------------------------
 
     def save(self, directory: str | Path) -> None:
         """Write ``weights.safetensors`` and ``config.json``."""
-        if self._network is None:
+        if self._correction is None:
             return
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        write_tensors(directory / "weights.safetensors", dict(self._network.state_dict()))
+        write_tensors(directory / "weights.safetensors", self._correction.tensors())
         content = {
             "combiner": self.name,
             "options": self.options.model_dump(),
-            "d": self._network.d,
-            "floor": self._floor,
             "prior": self._prior,
         }
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
@@ -234,15 +215,78 @@ class RecalibratedCombiner(GaussianCombiner):
         """
         directory = Path(directory)
         content = read_json(directory / "config.json")
+        tensors = read_tensors(directory / "weights.safetensors")[0]
         try:
-            network = Correction(int(content["d"]), int(content["options"]["hidden"]))
-            self._floor, self._prior = float(content["floor"]), str(content["prior"])
+            self._prior = str(content["prior"])
+            self._correction = Correction.from_tensors(tensors)
         except (KeyError, TypeError, ValueError) as error:
-            msg = f"the combiner in '{directory}' is damaged: {error}"
+            msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None
-        path = directory / "weights.safetensors"
-        load_weights(network, read_tensors(path)[0], path)
-        self._network = network
+
+
+_Example = tuple[F64, F64, F64, float, F64, float]  # the fields of Examples, of one group
+
+
+def _examples(
+    moments: ObjectMoments,
+    features: F64,
+    truth: F64,
+    rng: np.random.Generator,
+    *,
+    tilted: bool,
+) -> list[_Example]:
+    """Return a group as an example; when ``tilted``, two parts that differ in their features.
+
+    Objects are chosen by errors and missing values, never by their data.
+    """
+    n, d = moments.information.shape
+    halves: list[NDArray[np.int64]] = [np.arange(n)]
+    varies = features.shape[1] > 0 and features.std(0).max() > _CONSTANT
+    if tilted and varies and n >= 4 * _PART:
+        scale = np.where(features.std(0) > _CONSTANT, features.std(0), 1.0)
+        tilt = rng.standard_normal(features.shape[1])
+        order = np.argsort((features / scale) @ tilt + rng.gumbel(size=n))
+        halves = [rng.permutation(h) for h in np.array_split(order, 2)]
+    found = []
+    for rows in halves:
+        each = (moments.precision[rows] - np.eye(d)).astype(np.float64)
+        information, own = moments.information[rows], features[rows]
+        likelihood = each.sum(0)
+        if len(rows) < 2 * _PART or np.linalg.eigvalsh(likelihood)[0] <= 0:
+            continue
+        score = normalised_score(likelihood[None], information.sum(0)[None], truth[None])[0]
+        size = max(_PART, min(_LARGEST_PART, len(rows) // 5))
+        parts = np.arange(len(rows) // size * size).reshape(-1, size)
+        b, total = each[parts].sum(1), information[parts].sum(1)
+        good = np.linalg.eigvalsh(b)[:, 0] > 0
+        if good.sum() < 2:
+            continue
+        r = normalised_score(b[good], total[good], np.broadcast_to(truth, (int(good.sum()), d)))
+        spread = np.atleast_2d(np.cov(r.T))
+        count = float(len(rows))
+        found.append(
+            (truth, own.mean(0), score / np.sqrt(count), count, spread, float(good.sum() - 1))
+        )
+    return found
+
+
+def group_features(batch: Batch) -> F64:
+    """Return what describes the quality of each object's data, never the data, (n, k).
+
+    Mean log10 error and observed fraction of its values, and which context it has.
+    """
+    n = len(batch)
+    columns = []
+    mask = batch.observed.reshape(n, -1).double().cpu().numpy()
+    if batch.x_err is not None:
+        err = batch.x_err.reshape(n, -1).double().cpu().numpy()
+        log_err = np.log10(np.where(mask > 0, err, 1.0))
+        columns.append((log_err * mask).sum(1) / np.maximum(mask.sum(1), 1))
+    if batch.mask is not None:
+        columns.append(mask.mean(1))
+    if batch.context is not None:
+        columns += list((batch.context != 0).double().cpu().numpy().T)
+    return np.stack(columns, 1) if columns else np.empty((n, 0))
 
 
 def _truth(group: Observations, space: ParameterSpace) -> F64:

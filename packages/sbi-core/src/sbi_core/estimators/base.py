@@ -51,7 +51,7 @@ from sbi_core.tensorfile import load_weights, read_json, read_tensors, write_ato
 from sbi_core.train import observed_rows, resident, seeded, splits_of, train
 from sbi_core.validation import checked_device
 
-__all__ = ["FlowEstimator", "snap_to_support"]
+__all__ = ["FlowEstimator", "snap_to_support", "versions"]
 
 F64 = NDArray[np.float64]
 MakeEmbedding = Callable[[Mapping[str, Any]], Embedding]
@@ -287,7 +287,7 @@ class FlowEstimator(Estimator):
             "estimator": self.name,
             "options": self.config.model_dump(mode="json"),
             "HOOK_API": HOOK_API,
-            "versions": _versions(),
+            "versions": versions(),
             "plugin": self.plugin,
             "space": self.space.to_spec(),
             "space_hash": self.space.hash,
@@ -511,7 +511,8 @@ def _make_embedding(spec: Mapping[str, Any], makers: Mapping[str, MakeEmbedding]
     return made
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return versions of the packages that matter to an estimator."""
     found = {}
     for name in ("sbi-core", "torch", "zuko", "sbi", "numpy"):
         try:

@@ -30,6 +30,8 @@ from sbi_core.batch import Batch
 from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators._lookup import build_estimator
+from sbi_core.estimators.base import versions
+from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, stream
 from sbi_core.tensorfile import read_json, write_atomic
@@ -213,6 +215,8 @@ class EnsembleEstimator(Estimator):
             "schema": _SCHEMA,
             "estimator": self.name,
             "options": self.config.model_dump(mode="json"),
+            "HOOK_API": HOOK_API,
+            "versions": versions(),
             "plugin": self.plugin,
             "space": self.space.to_spec(),
             "space_hash": self.space.hash,

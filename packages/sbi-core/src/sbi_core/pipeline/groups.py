@@ -23,6 +23,8 @@ __all__ = ["GroupSimulator", "SimulatedGroups"]
 
 Purpose = Literal["correction", "test"]
 _SEED_OF = {"test": 1_000_003, "correction": 2_000_003}  # apart from training simulations
+# tests use the prior; corrections learn its tails, too, and do not depend on the distribution
+_SPREAD_OF = {"test": 1.0, "correction": 1.25}
 _ROWS_PER_SHARD = 20_000
 
 
@@ -35,11 +37,14 @@ class GroupSimulator(Simulator):
         The simulator of single objects.
     size
         Objects per group.
+    spread
+        Width of the distribution of the shared parameters, relative to the prior.
     """
 
-    def __init__(self, simulator: Simulator, size: int) -> None:
+    def __init__(self, simulator: Simulator, size: int, spread: float = 1.0) -> None:
         self.inner = simulator
         self.size = size
+        self.spread = spread
         self.name = f"groups of {simulator.name}"
         self.version = simulator.version
         self.parameters = simulator.parameters
@@ -50,12 +55,16 @@ class GroupSimulator(Simulator):
         return self.inner.simulate(theta, rng)
 
     def draw(self, n: int, rng: Rng) -> Batch:
-        """Return n rows, the groups one after the other; truths are drawn from the prior."""
+        """Return n rows, the groups one after the other."""
         gen = as_generator(rng)
         theta = self.parameters.sample(n, gen)
         shared = np.flatnonzero([scope == "global" for scope in self.parameters.scopes])
-        first = np.arange(n) // self.size * self.size
-        theta[:, shared] = theta[first][:, shared]
+        space = self.parameters.select("global")
+        group = np.arange(n) // self.size
+        truth = theta[:: self.size][:, shared]
+        if self.spread != 1.0:
+            truth = space.from_unconstrained(self.spread * space.to_unconstrained(truth))
+        theta[:, shared] = truth[group]
         return self.simulate(theta, gen).with_(split_key=torch.arange(n) // self.size)
 
 
@@ -83,7 +92,7 @@ class SimulatedGroups:
 
     def simulate(self) -> None:
         """Simulate what is not there yet."""
-        simulator = GroupSimulator(self.context.simulator, self.size)
+        simulator = GroupSimulator(self.context.simulator, self.size, _SPREAD_OF[self.purpose])
         fill(self.context, simulator, self._shards, "groups")
 
     @property

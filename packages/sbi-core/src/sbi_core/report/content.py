@@ -54,7 +54,11 @@ _FLAGS = {
     "fail, the posterior knows nothing.",
     "more_objects_than_calibrated": "More objects were combined than calibration was tested for; "
     "a small common error grows as √N.",
-    "more_objects_than_trained": "More objects were combined than the combiner was trained for.",
+    "more_objects_than_trained": "So many objects were combined that what is not known about the "
+    "error of single posteriors is wider than their combined error; simulate more groups.",
+    "unlike_trained_groups": "The objects have other errors or missing values than the groups the "
+    "combiner learned from.",
+    "not_corrected": "Some combinations say too little to be corrected; they are those of gaussian.",
     "objects_disagree": "Parts of the objects disagree about the shared parameters by more than "
     "chance (consistency p < 0.01): the objects are not all what this simulator makes, or errors "
     "are too small. The width of the combination is then not to be trusted.",
