@@ -11,7 +11,8 @@ On a GPU: batches of 1e3 to 1e6 in float32 and float64, largest GPU memory, and 
 CPU in float64 on 2000 prior draws. Needs numpy and torch (numba for the CPU kernel), the embedded
 yields only, and no data folder; from a checkout without installation::
 
-    PYTHONPATH=packages/sbi-core/src:packages/sbi-chempy/src python benchmarks/chempy/engine_speed.py
+    export PYTHONPATH=packages/sbi-core/src:packages/sbi-chempy/src
+    python benchmarks/chempy/engine_speed.py --device cuda
 
 Peer: the original, Chempy as in ChempyMulti (oliverphilcox/ChempyMulti@1ab0d0c), which runs one
 parameter row at a time in one process: published 0.2-1.4 s per run (1 s typical), measured on one
@@ -155,7 +156,9 @@ def main() -> None:
     results = []
     memory = "GPU MiB" if options.device != "cpu" else "peak MiB"
     columns = ("runs/s", "best", "x original", memory, "first s")
-    print(f"{'kernel':8}{'dtype':9}{'batch':>8}{'threads':>8}" + "".join(f"{c:>11}" for c in columns))
+    print(
+        f"{'kernel':8}{'dtype':9}{'batch':>8}{'threads':>8}" + "".join(f"{c:>11}" for c in columns)
+    )
     fastest = ORIGINAL["measured_runs_per_second"][1]
     for job in jobs(options.device, options.seconds):
         with context.Pool(1) as pool:

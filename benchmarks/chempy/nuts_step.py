@@ -1,8 +1,8 @@
 """NUTS on 10 stars: gradients of the engine and of an emulator at work.
 
-The joint posterior of 2 shared and 4 local parameters per star (42 variables for 10 stars). With
-gradients of the engine: energy along a path, and a few transitions. With an emulator of the
-``standard`` preset: a short chain::
+The joint posterior of 2 shared and 4 local parameters per star (42 variables for 10 stars). With an
+emulator of the ``standard`` preset: a short chain with warm-up. With gradients of the engine, from
+where that chain ended and with its masses and step: energy along paths, and a few transitions::
 
     python benchmarks/chempy/nuts_step.py --json nuts.json
 """
@@ -30,19 +30,29 @@ def seconds_per_gradient(posterior: JointPosterior, z: np.ndarray, n: int) -> fl
     return (time.perf_counter() - begin) / n
 
 
-def energy_error(posterior: JointPosterior, z: np.ndarray, step: float, steps: int, rng) -> float:
-    state = start(posterior, z, rng.standard_normal(len(z)))
-    unit = np.ones(len(z))
-    h = [energy(state, unit)]
+def energy_error(posterior, z, step: float, steps: int, rng, inverse_mass) -> float:
+    r = rng.standard_normal(len(z)) / np.sqrt(inverse_mass)
+    state = start(posterior, z, r)
+    h = [energy(state, inverse_mass)]
     for _ in range(steps):
-        state = leapfrog(posterior, state, step, unit)
-        h.append(energy(state, unit))
+        state = leapfrog(posterior, state, step, inverse_mass)
+        h.append(energy(state, inverse_mass))
     return float(np.abs(np.array(h) - h[0]).max())
 
 
-def chain(posterior: JointPosterior, z: np.ndarray, warmup: int, draws: int, rng, step: float):
+def chain(posterior, z, warmup: int, draws: int, rng, step: float, depth: int, inverse_mass=None):
     begin = time.perf_counter()
-    made = nuts(posterior, z, draws=draws, warmup=warmup, rng=rng, target_accept=0.9, step=step)
+    made = nuts(
+        posterior,
+        z,
+        draws=draws,
+        warmup=warmup,
+        rng=rng,
+        target_accept=0.9,
+        step=step,
+        max_depth=depth,
+        inverse_mass=inverse_mass,
+    )
     wall = time.perf_counter() - begin
     shared = posterior.globals(made.draws)
     return made, {
@@ -92,15 +102,28 @@ def main() -> None:
     print(f"emulator: {1e3 * result['emulator_gradient_s']:.2f} ms per log density and gradient")
 
     made, result["emulator_chain"] = chain(
-        by_emulator, z, options.draws, options.draws, rng, step=0.1
+        by_emulator, z, options.draws, options.draws, rng, step=0.1, depth=8
     )
     report("emulator", result["emulator_chain"])
     z = made.draws[-1]
-    for step in (0.02, 0.01, 0.005):
-        error = energy_error(by_engine, z, step, 20, rng)
-        result.setdefault("engine_energy_error", {})[str(step)] = error
-        print(f"engine: largest error of H over 20 steps of {step:g}: {error:.4f}")
-    _, result["engine_chain"] = chain(by_engine, z, 0, options.engine_draws, rng, step=made.step)
+    for part in (1, 2, 4):
+        step = made.step / part
+        error = energy_error(by_engine, z, step, 10 * part, rng, made.inverse_mass)
+        result.setdefault("engine_energy_error", {})[f"{step:.4f}"] = error
+        print(
+            f"engine: largest error of H over {10 * part} steps of {step:.4f}: {error:.4f}",
+            flush=True,
+        )
+    _, result["engine_chain"] = chain(
+        by_engine,
+        z,
+        0,
+        options.engine_draws,
+        rng,
+        step=made.step,
+        depth=4,
+        inverse_mass=made.inverse_mass,
+    )
     report("engine", result["engine_chain"])
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
@@ -112,7 +135,8 @@ def report(name: str, c: dict) -> None:
         f"{c['seconds']:.1f} s; step {c['step']:.3f}, acceptance {c['accept']:.2f}, depth "
         f"{c['mean_depth']:.1f}, {c['divergent']} divergent; alpha "
         f"{c['alpha_imf'][0]:.3f} +- {c['alpha_imf'][1]:.3f}, log10 N_Ia "
-        f"{c['log10_n_ia'][0]:.3f} +- {c['log10_n_ia'][1]:.3f}"
+        f"{c['log10_n_ia'][0]:.3f} +- {c['log10_n_ia'][1]:.3f}",
+        flush=True,
     )
 
 

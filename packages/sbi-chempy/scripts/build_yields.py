@@ -11,7 +11,7 @@ Both packages are on PyPI under the MIT licence; an installed package folder wor
 an archive (then without an archive checksum). The tables keep the citation of the original
 study, the archive with version and sha256, and a sha256 over the source files used.
 
-Conversions follow the design note "chempy.md", section 3.2; numbers that neither archive holds
+Conversions follow docs/chempy-model.md; numbers that neither archive holds
 (remnant masses, birth compositions) are published facts listed in :mod:`supplement` beside
 this script.
 """

@@ -62,7 +62,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def prior_draws(rng):
-    """Rows drawn from the prior of the design note."""
+    """Rows drawn from the prior."""
 
     def draw(n: int) -> torch.Tensor:
         theta = rng.normal((-2.3, -2.89, -0.3, 0.55, 0.5, 0), (0.3, 0.3, 0.3, 0.1, 0.1, 0), (n, 6))

@@ -159,7 +159,7 @@ def test_ages_without_errors_have_twenty_percent_and_say_so(tmp_path):
     table["t_birth"] = 10.0
     got = read(put(table, tmp_path))
     assert_allclose(got.batch.context[:, 1], 2.0)
-    assert "'t_birth' has no errors; 20 % assumed" in got.notes
+    assert "'t_birth' has no errors; 20 % of the birth time assumed" in got.notes
 
 
 def test_ages_can_be_left_unused(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sbi_core.errors import ConfigError, SbiError, near_matches
-from sbi_core.validation import validate
+from sbi_core.validation import checked_device, validate
 
 
 class Inner(BaseModel):
@@ -82,3 +82,18 @@ def test_errors_of_the_user_are_exit_code_2():
 
     assert len(below(SbiError)) > 8
     assert {kind.exit_code for kind in below(SbiError)} == {2}
+
+
+def test_a_device_that_is_not_there_is_said(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert checked_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="'cuda' was asked for, but torch finds no CUDA device"):
+        checked_device("cuda")
+    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+        checked_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"only 1 CUDA device"):
+        checked_device("cuda:1")

@@ -21,7 +21,7 @@ Rows never see each other: a row gives the same bits in any batch, at any chunk 
 References:
     | Rybizki, Just & Rix 2017, A&A 605, A59
     | Philcox, Rybizki & Gutcke 2018, ApJ 861, 40
-    | Design note "chempy.md", section 2
+    | docs/chempy-model.md
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class ChempyEngine:
 
     Notes
     -----
-    Source: section 2 of the design note; Chempy of Rybizki et al. 2017.
+    Source: docs/chempy-model.md; Chempy of Rybizki et al. 2017.
 
     Example
     -------

@@ -39,9 +39,7 @@ Reference = Literal["Fe", "Mg"]
 OBSERVED = tuple(e for e in ELEMENTS if e != "H")
 """Elements that can be observed, in the order of the engine's output."""
 
-_COLUMN = {
-    name.split("_")[0]: k for k, name in enumerate(ABUNDANCES)
-}
+_COLUMN = {name.split("_")[0]: k for k, name in enumerate(ABUNDANCES)}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def from_standard_normal(z: Tensor, space: ParameterSpace) -> Tensor:
     space
         Parameters with normal, truncated normal or uniform priors.
     """
-    columns = [_quantile(z[:, k], p.prior.family, p.prior.values) for k, p in enumerate(space)]  # type: ignore[arg-type, attr-defined]
+    priors = [p.prior for p in space.parameters]
+    columns = [_quantile(z[:, k], p.family, p.values) for k, p in enumerate(priors)]
     return torch.stack(columns, dim=1)
 
 

@@ -17,7 +17,7 @@ set. Two things are done differently from the torch path:
 Constants are frozen into the compiled code, which is kept on disk: after editing a constant in
 another module, touch this file (``test_compiled_kernel_equals_torch`` notices otherwise).
 
-Design note: chempy.md, section 2.
+See docs/chempy-model.md.
 """
 
 from __future__ import annotations

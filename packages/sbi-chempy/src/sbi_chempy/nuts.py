@@ -43,6 +43,8 @@ class Chain:
     divergent : (S,) bool
     step : float
         Step size after warm-up.
+    inverse_mass : (d,)
+        Variances that stand for the inverse masses, after warm-up.
     gradients : int
         Gradients computed, warm-up included.
     """
@@ -52,6 +54,7 @@ class Chain:
     depth: NDArray[np.int64]
     divergent: NDArray[np.bool_]
     step: float
+    inverse_mass: F64
     gradients: int
 
 
@@ -104,6 +107,7 @@ def nuts(
     target_accept: float = 0.8,
     max_depth: int = 8,
     step: float = 0.1,
+    inverse_mass: F64 | None = None,
 ) -> Chain:
     """Run one chain.
 
@@ -118,6 +122,8 @@ def nuts(
     rng
     target_accept, max_depth, step
         Acceptance aimed at, longest path 2^depth, first step size.
+    inverse_mass : (d,)
+        First inverse masses, e.g. of another chain; default 1.
 
     Raises
     ------
@@ -125,7 +131,7 @@ def nuts(
         If the density is zero at the start.
     """
     d = len(start_at)
-    inverse_mass = np.ones(d)
+    inverse_mass = np.ones(d) if inverse_mass is None else inverse_mass
     state = start(density, start_at, np.zeros(d))
     if not np.isfinite(state.log_p):
         raise ValueError("the density is zero at the start of the chain")
@@ -157,6 +163,7 @@ def nuts(
         np.array(depths, dtype=np.int64),
         np.array(divergent, dtype=bool),
         tuner.final,
+        inverse_mass,
         gradients,
     )
 

@@ -168,7 +168,7 @@ def _age_context(reader: ColumnReader, notes: list[str]) -> F64:
     error_column = reader.find_error((column,))
     if error_column is None:
         error = _DEFAULT_AGE_ERROR * np.abs(time)
-        notes.append(f"'{column}' has no errors; 20 % assumed")
+        notes.append(f"'{column}' has no errors; 20 % of the birth time assumed")
     else:
         error = reader.values(error_column, "Gyr")
     observed = np.isfinite(value)
@@ -184,6 +184,12 @@ def _age_context(reader: ColumnReader, notes: list[str]) -> F64:
         msg = f"{reader.source}: error of '{column}' must be positive; row {bad[0]} is not"
         raise ObservationError(msg)
     notes.append(f"birth times of {int(observed.sum())} stars used, from '{column}'")
+    beyond = int((observed & ((time < 0) | (time > T_END_GYR))).sum())
+    if beyond:
+        notes.append(
+            f"{beyond} star(s) have a birth time outside 0-{T_END_GYR:.2f} Gyr (an age above that "
+            "of the Universe, or in the future); used as measured, with their errors"
+        )
     columns = np.stack([time, error, np.ones(n)], 1)
     return np.where(observed[:, None], columns, 0.0)
 

@@ -13,7 +13,7 @@ all edges of both channels and all metallicities, taken as indices of the IMF gr
 mass axis into *segments* on which every table is constant; and a function that is linear in
 log10 Z between the nodes of its own table is also linear between the nodes of the union.
 
-Design note: chempy.md, sections 2.6 and 2.9.
+See docs/chempy-model.md.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class ChempySimulator(Simulator):
     def citations(self) -> tuple[str, ...]:  # type: ignore[override]
         """The model and the yields in use."""
         model = (
-            "Buck, Guenes, Viterbo, Oliver & Buder 2025, A&A 702, A184",
+            "Buck, Günes, Viterbo, Oliver & Buder 2025, A&A 702, A184",
             "Philcox & Rybizki 2019, ApJ 887, 9",
             "Rybizki, Just & Rix 2017, A&A 605, A59 (Chempy)",
             "Asplund et al. 2009, ARA&A 47, 481 (solar abundances)",

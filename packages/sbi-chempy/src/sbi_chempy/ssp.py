@@ -8,7 +8,7 @@ For a population of unit mass, metallicity Z and birth composition X, between th
 with the weights w from the IMF and the stellar lifetimes (SN II and AGB stars), and the
 delay-time distribution p of SN Ia. Same code as inside the engine.
 
-Design note: chempy.md, section 2.6.
+See docs/chempy-model.md.
 """
 
 from __future__ import annotations

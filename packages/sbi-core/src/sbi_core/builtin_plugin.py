@@ -54,10 +54,11 @@ def register_estimators(register: Register[Estimator]) -> None:
 
 @hookimpl
 def register_combiners(register: Register[Combiner]) -> None:
-    """Register ``gaussian``, ``recalibrated``, ``likelihood`` and ``published``."""
+    """Register ``gaussian``, ``recalibrated``, ``product``, ``likelihood`` and ``published``."""
     for name, stem, summary in (
         ("gaussian", "Gaussian", "product of Gaussian posteriors, prior divided out"),
         ("recalibrated", "Recalibrated", "gaussian, then a learned correction of its error"),
+        ("product", "Product", "product of densities, on a grid or by an ensemble sampler"),
         ("likelihood", "Likelihood", "likelihood of every object on a grid; the slow reference"),
         ("published", "Published", "Buck et al. 2025 eqs. 8-9; comparison only"),
     ):

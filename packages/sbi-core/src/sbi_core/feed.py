@@ -128,7 +128,7 @@ class Streamed:
         self.source, self.targets, self.device = source, targets, device
         self.buffer = max(1, int(max_bytes / 4 / max(source.nbytes / len(source), 1)))
         self.identity = source.identity
-        self._rest: tuple[I64, Tensor, Batch] | None = None  # left over by the last buffer
+        self._rest: list[tuple[I64, Tensor, Batch]] = []  # left over by the last buffer
 
     def _sent(self, targets: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
         return targets.to(self.device, torch.float32), batch.to(self.device, torch.float32)
@@ -162,7 +162,7 @@ class Streamed:
                 start += len(chosen)
             done += len(group)
             ix = torch.as_tensor(order[start:])
-            self._rest = (rows[order[start:]], targets[ix], batch[ix])
+            self._rest = [(rows[order[start:]], targets[ix], batch[ix])]
 
     def _buffers(
         self, train: I64, rng: np.random.Generator
@@ -172,18 +172,22 @@ class Streamed:
         edges = np.searchsorted(train, ends)
         blocks = rng.permutation(np.flatnonzero(np.diff(edges)))
         parts: list[tuple[I64, Tensor, Batch]] = []
-        self._rest = None
+        self._rest = []
         for k, block in enumerate(blocks):
             rows = train[edges[block] : edges[block + 1]]
             batch = self.source.read(int(block))[torch.as_tensor(rows - ends[block])]
             parts.append((rows, self.targets(batch).to(torch.float32), batch))
             last = k == len(blocks) - 1
             if last or sum(len(p[0]) for p in parts) >= self.buffer:
-                joined = parts if self._rest is None else [self._rest, *parts]
-                parts, self._rest = [], None
-                yield (
-                    np.concatenate([p[0] for p in joined]),
-                    torch.cat([p[1] for p in joined]),
-                    Batch.cat([p[2] for p in joined]),
-                    last,
-                )
+                full = _joined([*self._rest, *parts])
+                parts, self._rest = [], []  # free the pieces before the buffer is used
+                yield (*full, last)
+                del full
+
+
+def _joined(parts: list[tuple[I64, Tensor, Batch]]) -> tuple[I64, Tensor, Batch]:
+    return (
+        np.concatenate([p[0] for p in parts]),
+        torch.cat([p[1] for p in parts]),
+        Batch.cat([p[2] for p in parts]),
+    )

@@ -3,8 +3,14 @@ import pytest
 from sbi_core.diagnostics import (
     Verdict,
     combine_verdicts,
+    judge_c2st,
     judge_coverage,
+    judge_importance,
+    judge_pit,
+    judge_ppc,
+    judge_prior_conflict,
     judge_sbc,
+    judge_skill,
     judge_tarp,
     judge_z_rms,
 )
@@ -73,3 +79,25 @@ def test_a_number_that_is_not_one_fails():
     assert judge_sbc("alpha", nan).level == "fail"
     assert judge_coverage("alpha", nan, 0.68, objects=10).level == "fail"
     assert judge_z_rms("alpha", nan, repeats=10).level == "fail"
+
+
+def test_gates_of_the_further_diagnostics():
+    assert [judge_c2st("q", v).level for v in (0.52, 0.65, 0.9)] == ["pass", "warn", "fail"]
+    assert [judge_skill("n", v).level for v in (0.4, -0.01, -1.0)] == ["pass", "warn", "fail"]
+    assert [judge_importance("q", v).level for v in (0.5, 0.05, 1e-3)] == ["pass", "warn", "fail"]
+    assert judge_importance("q", 0.5, 0.9).level == "warn"
+    assert [judge_pit("n", v).level for v in (0.2, 1e-4)] == ["pass", "fail"]
+
+
+@pytest.mark.parametrize("judge", [judge_ppc, judge_prior_conflict])
+def test_gates_per_object_share_the_false_alarms_and_never_fail(judge):
+    nan = float("nan")
+    assert judge([0.004, 0.5, 0.6]).level == "pass"
+    assert judge([1e-9, 0.5, nan]).level == "warn"
+    assert judge([nan]).level == "warn"
+
+
+def test_numbers_that_are_none_never_pass():
+    nan = float("nan")
+    verdicts = [judge_c2st("q", nan), judge_skill("n", nan), judge_importance("q", nan)]
+    assert all(v.level == "fail" for v in verdicts)

@@ -22,7 +22,7 @@ SMALL = {
     "maf": lambda: MafEstimator(MafConfig(transforms=3, hidden=(32, 32))),
     "nsf": lambda: NsfEstimator(NsfConfig(transforms=2, hidden=(32, 32))),
     "ensemble": lambda: EnsembleEstimator(
-        EnsembleConfig(members=2, of="mixture", options={"components": 2, "hidden": (32,)})
+        EnsembleConfig(members=2, of="mixture", options={"components": 2, "hidden": [32]})
     ),
     "sbi-maf": SbiMafEstimator,
     "sbi-nsf": lambda: SbiNsfEstimator(SbiNsfConfig(hidden=12, transforms=2, bins=5)),
@@ -122,3 +122,39 @@ def fit_small():
 @pytest.fixture(scope="session")
 def problem_of():
     return LinearGaussian
+
+
+class NoisyInteger:
+    """x = f(n) + noise for an integer n: the probabilities given x are known."""
+
+    def __init__(self, low=1, high=12, *, noise=1.2, log=False, pmf=None):
+        values = {"low": low, "high": high} | ({} if pmf is None else {"pmf": pmf})
+        self.space = ParameterSpace((Parameter("n", Prior("integer", values)),))
+        self.noise, self.f = noise, np.log if log else np.asarray
+        self.values = np.arange(low, high + 1.0)
+        self.prior = np.full(len(self.values), 1 / len(self.values)) if pmf is None else pmf
+
+    def simulate(self, n, rng):
+        theta = self.space.sample(n, rng)
+        return Batch(x=torch.as_tensor(self.f(theta)).float(), theta=torch.as_tensor(theta).float())
+
+    def observe(self, batch, rng):
+        noise = torch.randn(batch.x.shape, generator=torch_generator(rng))
+        return batch.with_(x=batch.x + self.noise * noise)
+
+    def training(self, n=4000, seed=1, **options):
+        config = TrainConfig(**{"epochs": 15, "batch_size": 128, **options})
+        return Training(
+            self.simulate(n, stream(seed)), self.space, (0,), self.observe, config, seed
+        )
+
+    def pmf(self, batch):
+        """Exact probabilities (n, R)."""
+        off = (batch.x.double().numpy() - self.f(self.values)) / self.noise
+        p = self.prior * np.exp(-0.5 * off**2)
+        return p / p.sum(1, keepdims=True)
+
+
+@pytest.fixture(scope="session")
+def integer_of():
+    return NoisyInteger

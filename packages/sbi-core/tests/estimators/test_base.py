@@ -283,6 +283,38 @@ def test_what_cannot_be_trained_on_is_said_in_one_sentence(bounded):
         fit_with(bounded, batch={"x": x}, observe=lambda b, _: b)
 
 
+def test_parameters_that_the_simulations_do_not_have_are_named(bounded):
+    with pytest.raises(TrainingError, match=r"theta has 2 columns, parameter 't1' is column 5"):
+        fit_with(bounded, columns=(0, 5))
+    with pytest.raises(TrainingError, match=r"1 columns of theta for 2 parameters"):
+        fit_with(bounded, columns=(0,))
+
+
+def test_a_device_that_is_not_there_is_said(bounded, barely, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        fit_with(bounded, device="cuda")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        barely("mixture").to("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_and_draws_on_cuda_agree_with_the_cpu(bounded):
+    def observe(batch, rng):
+        return bounded.observe(batch.to("cpu"), rng).to(batch.x.device)
+
+    training = replace(bounded.training(n=1000, epochs=3), observe=observe)
+    made = []
+    for device in ("cpu", "cuda"):
+        estimator = MixtureEstimator(MixtureConfig(components=2, hidden=(16,)))
+        estimator.fit(replace(training, device=device), IdentityEmbedding())
+        made.append(estimator)
+    batch = observed(bounded)
+    draws = [e.sample(batch, 50, 1) for e in made]
+    assert_allclose(draws[0], draws[1], atol=0.02)
+    assert_allclose(made[1].to("cpu").sample(batch, 50, 1), draws[1], atol=1e-4)
+
+
 def test_failed_rows_are_left_out(bounded):
     batch = bounded.training(n=400).batch
     x, ok = batch.x.clone(), torch.ones(400, dtype=torch.bool)

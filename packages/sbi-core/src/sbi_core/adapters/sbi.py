@@ -125,7 +125,7 @@ class VectorFieldHead(Head):
         """Return z (..., n, d): where the differential equation carries the noise."""
         given = h.expand(*noise.shape[:-1], h.shape[-1]).reshape(-1, h.shape[-1])
         z = noise.reshape(-1, self.noise_size)
-        z = self.estimator.mean_base + self.estimator.std_base * z
+        z = z * self.estimator.std_base + self.estimator.mean_base
         high, low = float(self.estimator.t_max), float(self.estimator.t_min)
         dt = (low - high) / self.steps
         for k in range(self.steps):
@@ -135,7 +135,8 @@ class VectorFieldHead(Head):
             c = self._velocity(z + 0.5 * dt * b, given, t + 0.5 * dt)
             d = self._velocity(z + dt * c, given, t + dt)
             z = z + dt / 6 * (a + 2 * b + 2 * c + d)
-        return z.reshape(noise.shape)
+        carried: Tensor = z.reshape(noise.shape)
+        return carried
 
     def _divergence(self, z: Tensor, h: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """Return velocity (n, d) and its exact divergence (n,)."""

@@ -269,7 +269,8 @@ class _Model:
         theta = theta.copy()
         space = self.simulator.parameters.select("global")
         theta[:, list(self.shared)] = space.from_unconstrained(z_shared[None])
-        return self.simulator.simulate(theta, 0)
+        # the same random numbers at every value of the shared parameters
+        return self.simulator.simulate(theta, as_generator(0))
 
     def log_likelihood(self, simulated: Batch, objects: Batch) -> F64:
         """Return log p(x_i | simulation m), (n, M), of n x M simulations, M per object."""
@@ -299,7 +300,7 @@ def _tempered(log_weight: F64, at_least: float) -> F64:
         w /= w.sum(1, keepdims=True)
         few = 1 / (w**2).sum(1) < at_least
         if not few.any() or power.min() < 1e-4:
-            return w
+            return np.asarray(w)
         power = np.where(few, 0.8 * power, power)
 
 

@@ -14,7 +14,7 @@ any N from 3 up. What was not learned of it (few groups, truths far from all sim
 the result, and is flagged once it dominates.
 
 References:
-    | Design note "inference.md", section 6.3
+    | docs/calibration.md
 """
 
 from __future__ import annotations
@@ -277,9 +277,9 @@ def group_features(batch: Batch) -> F64:
     """
     n = len(batch)
     columns = []
-    mask = batch.observed.reshape(n, -1).double().cpu().numpy()
+    mask = batch.observed.flatten(1).double().cpu().numpy()
     if batch.x_err is not None:
-        err = batch.x_err.reshape(n, -1).double().cpu().numpy()
+        err = batch.x_err.flatten(1).double().cpu().numpy()
         log_err = np.log10(np.where(mask > 0, err, 1.0))
         columns.append((log_err * mask).sum(1) / np.maximum(mask.sum(1), 1))
     if batch.mask is not None:

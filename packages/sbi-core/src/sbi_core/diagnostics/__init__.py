@@ -21,14 +21,31 @@ from sbi_core.diagnostics.gaussian import (
     z_rms,
     z_scores,
 )
+from sbi_core.diagnostics.holm import holm
+from sbi_core.diagnostics.is_efficiency import (
+    ImportanceWeights,
+    importance_weights,
+    is_efficiency,
+)
+from sbi_core.diagnostics.pit_integer import pit_integer, pit_integer_draws, pit_uniformity
+from sbi_core.diagnostics.ppc import Ppc, ppc_chi2
+from sbi_core.diagnostics.prior_conflict import PriorConflict, prior_conflict
+from sbi_core.diagnostics.rps import rps, rps_skill
 from sbi_core.diagnostics.sbc import EcdfBand, sbc_ecdf, sbc_ecdf_band, sbc_ranks, sbc_uniformity
 from sbi_core.diagnostics.tarp import Tarp, references_from_data, tarp
 from sbi_core.diagnostics.verdict import (
     Level,
     Verdict,
     combine_verdicts,
+    judge_c2st,
     judge_coverage,
+    judge_importance,
+    judge_pit,
+    judge_ppc,
+    judge_prior_conflict,
     judge_sbc,
+    judge_sbc_all,
+    judge_skill,
     judge_tarp,
     judge_z_rms,
 )
@@ -39,7 +56,10 @@ __all__ = [
     "EcdfBand",
     "ErrorLaw",
     "GaussianCalibration",
+    "ImportanceWeights",
     "Level",
+    "Ppc",
+    "PriorConflict",
     "Tarp",
     "Verdict",
     "accuracy",
@@ -52,15 +72,32 @@ __all__ = [
     "coverage_hpd",
     "coverage_sd",
     "fit_error_law",
+    "holm",
+    "importance_weights",
+    "is_efficiency",
+    "judge_c2st",
     "judge_coverage",
+    "judge_importance",
+    "judge_pit",
+    "judge_ppc",
+    "judge_prior_conflict",
     "judge_sbc",
+    "judge_sbc_all",
+    "judge_skill",
     "judge_tarp",
     "judge_z_rms",
     "mae",
     "median_ape",
+    "pit_integer",
+    "pit_integer_draws",
+    "pit_uniformity",
+    "ppc_chi2",
+    "prior_conflict",
     "r2",
     "references_from_data",
     "rmse",
+    "rps",
+    "rps_skill",
     "sbc_ecdf",
     "sbc_ecdf_band",
     "sbc_ranks",

@@ -10,7 +10,7 @@ each draw :math:`u_i` judged by the classifier that did not see it. 0.5: indisti
 mistaken. For densities p and q and an ideal classifier it is
 :math:`\tfrac12 + \tfrac14 \int |p - q|`. It needs draws of a posterior that is known, so it is for
 benchmarks; for an observation of one's own there is the local version
-:func:`sbi_core.adapters.sbi.lc2st`.
+:func:`sbi_core.adapters.sbi_diagnostics.lc2st`.
 
 References:
     | Lopez-Paz & Oquab 2017, "Revisiting classifier two-sample tests", arXiv:1610.06545
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BATCH = 256
-_STEPS = 1500
+_EPOCHS, _MOST_STEPS = 60, 1500
 _CHECKS = 30  # looks at the validation rows
 _RATE = 5e-3
 
@@ -159,14 +159,15 @@ class _Networks:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
-        optimizer = torch.optim.Adam(self.weights, lr=_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+        every = max(1, min(_EPOCHS * rows.shape[1] // _BATCH, _MOST_STEPS) // _CHECKS)
+        optimizer = torch.optim.Adam(self.weights, lr=_RATE, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, every * _CHECKS)
         held = rows.shape[1] // 10
         check, target = rows[:, :held], labels[:held].expand(len(rows), -1)
         rows, labels = rows[:, held:], labels[held:]
         best = torch.full((len(rows),), torch.inf)
         kept = [w.detach().clone() for w in self.weights]
-        for step in range(_STEPS):
+        for step in range(every * _CHECKS):
             ix = torch.randint(rows.shape[1], (_BATCH,), generator=self.generator)
             optimizer.zero_grad()
             wanted = labels[ix].expand(len(rows), -1)
@@ -175,7 +176,7 @@ class _Networks:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if (step + 1) % (_STEPS // _CHECKS) == 0:
+            if (step + 1) % every == 0:
                 now = loss_of(self.logits(check), target, reduction="none").mean(1)
                 better = now < best
                 best = torch.where(better, now, best)

@@ -8,7 +8,7 @@ out, while the combined error bar shrinks as :math:`\sigma_1/\sqrt{N}`. Averaged
 so f, invisible at N = 1, is read from simulated groups of growing N.
 
 References:
-    | Design note "inference.md", section 6.2
+    | docs/calibration.md
 """
 
 __all__ = ["ErrorLaw", "fit_error_law"]

@@ -10,7 +10,7 @@ The root mean square of z sees what a comparison of widths cannot: a bias that d
 N while the error bar does. Its own error is :math:`1/\sqrt{2Rd}` relative.
 
 References:
-    | Design note "inference.md", sections 6.1 and 6.2
+    | docs/calibration.md
 """
 
 __all__ = ["GaussianCalibration", "calibrate_gaussian", "chi_squared", "z_rms", "z_scores"]

@@ -52,9 +52,7 @@ def rps(probabilities: FloatArray, n: IntArray, *, low: int = 0) -> NDArray[np.f
     return np.asarray(((np.cumsum(probabilities, axis=1) - step) ** 2).sum(axis=1))
 
 
-def rps_skill(
-    probabilities: FloatArray, n: IntArray, prior: FloatArray, *, low: int = 0
-) -> float:
+def rps_skill(probabilities: FloatArray, n: IntArray, prior: FloatArray, *, low: int = 0) -> float:
     """Skill of B posteriors relative to the prior.
 
     Parameters

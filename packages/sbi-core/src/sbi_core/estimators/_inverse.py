@@ -103,16 +103,18 @@ def inverse(transform: Any, steps: _Plan, y: Tensor, h: Tensor) -> Tensor:
                     value = value + functional.linear(z[..., done], into[a:b][:, done])
             else:
                 m = steps.ends[k - 1][r]
-                value = functional.linear(hidden[k - 1][..., :m], weights[k][a:b, :m], biases[k][a:b])
+                value = functional.linear(
+                    hidden[k - 1][..., :m], weights[k][a:b, :m], biases[k][a:b]
+                )
             hidden[k][..., a:b] = steps.activations[k](value)
         out, m = steps.outputs[r].to(device), steps.ends[-1][r]
         phi = functional.linear(hidden[-1][..., :m], weights[-1][out, :m], biases[-1][out])
         new = steps.coordinates[r].to(device)
-        shaped = phi.unflatten(-1, (len(new), -1))
-        shapes = [int(torch.Size(s).numel()) for s in transform.shapes]
+        shaped = phi.reshape(*lead, len(new), -1)
+        sizes = [int(torch.Size(s).numel()) for s in transform.shapes]
         parts = [
-            p.unflatten(-1, tuple(s)) if s else p[..., 0]
-            for p, s in zip(shaped.split(shapes, -1), transform.shapes, strict=True)
+            p.reshape(*p.shape[:-1], *s)
+            for p, s in zip(torch.split(shaped, sizes, -1), transform.shapes, strict=True)
         ]
         z[..., new] = transform.univariate(*parts).inv(y[..., new])
         done += new.tolist()

@@ -78,7 +78,7 @@ class OrdinalHead(DiscreteHead):
         return 3 * self.components
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logit, mean, width = raw.split(self.components, dim=-1)
+        logit, mean, width = torch.split(raw, self.components, dim=-1)
         # means start spread over the range, widths at about a third of it
         start = torch.linspace(-1.5, 1.5, self.components, dtype=raw.dtype, device=raw.device)
         scale = functional.softplus(width - 1.0) + 1e-4

@@ -107,6 +107,14 @@ class CombineSection(_Section):
     calibration_groups: int = Field(
         0, ge=0, description="simulated groups of max(sizes) objects that test the combination"
     )
+    remedies: bool = Field(
+        False,
+        description="also show the combination with an error floor (+tau) and as a power "
+        "posterior (+beta)",
+    )
+    reference: int = Field(
+        0, ge=0, description="simulated objects that the observed ones are compared with"
+    )
 
 
 class RunConfig(_Section):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,25 @@ _PACKAGES = ("sbi-core", "torch", "numpy", "scipy", "zuko", "sbi", "nflows", "sc
 
 
 def versions(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return versions of the packages that decide about numbers."""
+    """Return versions of the packages that decide about numbers: ours, plugins, what they need."""
     found = {"python": platform.python_version()}
-    for name in dict.fromkeys([*_PACKAGES, *extra]):
+    needed = [name for plugin in extra for name in (plugin, *_requirements(plugin))]
+    for name in dict.fromkeys([*_PACKAGES, *needed]):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def _requirements(distribution: str) -> list[str]:
+    """Return what a distribution needs, without extras."""
+    try:
+        lines = requires(distribution) or []
+    except PackageNotFoundError:
+        return []
+    plain = [line for line in lines if "extra ==" not in line]
+    return [re.split(r"[\s<>=!~;\[(]", line, maxsplit=1)[0] for line in plain]
 
 
 def describe(plugins: Iterable[Plugin], seed: int) -> dict[str, Any]:

@@ -109,6 +109,17 @@ class CombinedCalibration(_Part):
     parameters: dict[str, dict[str, float]] = {}
 
 
+class Misspecification(_Part):
+    """Observed objects against simulated ones with the combined parameters."""
+
+    n: int
+    p: float
+    verdict: str
+    comparisons: dict[str, float]
+    observables: dict[str, dict[str, float]]
+    group: str | None = None
+
+
 class Report(_Part):
     """report.json."""
 
@@ -129,6 +140,7 @@ class Report(_Part):
     observations: ObservationsPart | None = None
     combined: list[Combined] | None = None
     combined_calibration: list[CombinedCalibration] | None = None
+    misspecification: list[Misspecification] | None = None
     flags: list[str] = []
 
 

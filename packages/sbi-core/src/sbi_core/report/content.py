@@ -58,10 +58,13 @@ _FLAGS = {
     "error of single posteriors is wider than their combined error; simulate more groups.",
     "unlike_trained_groups": "The objects have other errors or missing values than the groups the "
     "combiner learned from.",
-    "not_corrected": "Some combinations say too little to be corrected; they are those of gaussian.",
+    "not_corrected": "Some combinations say too little to be corrected: they are those of "
+    "gaussian.",
     "objects_disagree": "Parts of the objects disagree about the shared parameters by more than "
     "chance (consistency p < 0.01): the objects are not all what this simulator makes, or errors "
     "are too small. The width of the combination is then not to be trusted.",
+    "unlike_the_simulator": "The objects are not what this simulator makes, whatever the shared "
+    "parameters: see the checks. Their combination is sharp and may be wrong.",
     "single_object": "Only one object was given: its combination is its own posterior.",
 }
 _WRONG_SIGN = (

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
-from sbi_core.diagnostics import Verdict
+from sbi_core.diagnostics import Verdict, fit_error_law
 from sbi_core.observations import Observations
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.group_calibration import calibrate_groups
 from sbi_core.pipeline.groups import SimulatedGroups
+from sbi_core.pipeline.model_check import check_model, reference_objects
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream
@@ -55,7 +57,7 @@ def execute(context: Context) -> dict[str, Any]:
     """Combine and write combined.ecsv; nothing to do without shared parameters."""
     if not any(p.scope == "global" for p in context.space.parameters):
         return {}
-    observations = context.observations
+    observations, section = context.observations, context.config.combine
     names = dict.fromkeys([context.config.combiner.name, *context.config.combine.compare])
     combiners = [prepared(context, context.combiner(name)) for name in names]
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
@@ -73,10 +75,82 @@ def execute(context: Context) -> dict[str, Any]:
             entry["flags"] = list(result.flags)
         combined.append({"group": group, **entry} if several else entry)
     facts = _calibration(context, combiners[0])
+    if section.remedies:
+        combined += _remedied(context, results, facts.get("combined_calibration", []), several)
+    verdicts = facts.setdefault("verdicts", [])
+    facts["misspecification"] = _check(context, observations, results, verdicts, several)
     flags = sorted({f for _, _, c in results for f in c.flags if f != "comparison_only"})
     if len(observations) == 1:
         flags.append("single_object")
+    checked = verdicts[len(verdicts) - len(facts["misspecification"]) :]
+    if any(level != "pass" for level, _ in checked):
+        flags.append("unlike_the_simulator")
     return {"combined": combined, "flags": flags, **facts}
+
+
+def _of_main(
+    context: Context, results: Sequence[tuple[str, Mapping[str, float], CombinedPosterior]]
+) -> Iterator[tuple[str, Mapping[str, float], CombinedPosterior]]:
+    """Yield the results of the run's combiner."""
+    name = context.config.combiner.name
+    return ((g, truth, c) for g, truth, c in results if c.combiner == name)
+
+
+def _remedied(
+    context: Context,
+    results: Sequence[tuple[str, Mapping[str, float], CombinedPosterior]],
+    calibration: Sequence[Mapping[str, Any]],
+    several: bool,  # noqa: FBT001
+) -> list[dict[str, Any]]:
+    """Return entries of the run's combiner with error floor and as power posterior."""
+    f = None
+    if calibration:
+        n, z, repeats = (
+            np.array([entry[key] for entry in calibration]) for key in ("n", "z_rms", "repeats")
+        )
+        f = fit_error_law(n, z, repeats * len(results[0][2].z_mean)).f
+    entries = []
+    for group, truth, c in _of_main(context, results):
+        rng = stream(context.config.seed, "remedies", group, c.n)
+        remedied = [power_posterior(c, rng=rng)]
+        if f is not None:
+            remedied.insert(0, error_floor(c, f, rng=rng))
+        for result in remedied:
+            if result is not None:
+                entry = result.summary(truth)
+                entries.append({"group": group, **entry} if several else entry)
+    return sorted(entries, key=lambda e: str(e["combiner"]), reverse=True)  # tau first
+
+
+def _check(
+    context: Context,
+    observations: Observations,
+    results: Sequence[tuple[str, Mapping[str, float], CombinedPosterior]],
+    verdicts: list[list[str]],
+    several: bool,  # noqa: FBT001
+) -> list[dict[str, Any]]:
+    """Compare every group with simulated objects, when asked for."""
+    if not context.config.combine.reference:
+        return []
+    entries = []
+    largest = {group: c for group, _, c in _of_main(context, results)}  # the largest comes last
+    for group, combined in largest.items():
+        part = observations[observations.groups[group]]
+        reference = reference_objects(
+            context.simulator,
+            combined,
+            part.batch,
+            context.config.combine.reference,
+            context.config.seed,
+        )
+        found = check_model(context.posterior, combined, part, reference)
+        if found is None:
+            continue
+        entry, verdict = found
+        name = f"Group '{group}': " if several else ""
+        verdicts.append([verdict.level, name + verdict.sentence])
+        entries.append({"group": group, **entry} if several else entry)
+    return entries
 
 
 def prepared(context: Context, combiner: Combiner) -> Combiner:

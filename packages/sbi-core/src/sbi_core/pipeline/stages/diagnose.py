@@ -15,7 +15,7 @@ from sbi_core.diagnostics import (
     combine_verdicts,
     coverage_central,
     judge_coverage,
-    judge_sbc,
+    judge_sbc_all,
     judge_tarp,
     references_from_data,
     sbc_ranks,
@@ -72,11 +72,11 @@ def _single(context: Context, arrays: dict[str, Any], verdicts: list[Verdict]) -
     for k, name in enumerate(names):
         covered = {f"{c:.2f}": float(v) for c, v in zip(LEVELS, coverage[:, k], strict=True)}
         parameters[name] = {"sbc_p": float(p_values[k]), "coverage": covered}
-        verdicts.append(judge_sbc(name, float(p_values[k]), tests=len(names)))
         verdicts += [
             judge_coverage(name, float(v), float(c), objects=len(theta))
             for c, v in zip(LEVELS, coverage[:, k], strict=True)
         ]
+    verdicts += judge_sbc_all(names, p_values)
     verdicts += [judge_tarp(t.p, tests=len(curves)) for t in curves]
     mean, sd = samples.mean(0), samples.std(0, ddof=1)
     arrays |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from sbi_core.diagnostics import Verdict, combine_verdicts
@@ -22,7 +23,7 @@ def build_report(context: Context) -> dict[str, Any]:
     facts = context.facts
     calibration = facts.get("diagnose", {}).get("calibration")
     verdict = combine_verdicts(_verdicts(context)).level if calibration else "not checked"
-    seconds = {name: f.get("stage_seconds", 0.0) for name, f in facts.items()}
+    seconds = {n: f.get("stage_seconds", 0.0) for n, f in facts.items() if n != "report"}
     report: dict[str, Any] = {
         "schema": REPORT_SCHEMA,
         "plugin": context.config.plugin,
@@ -48,6 +49,8 @@ def build_report(context: Context) -> dict[str, Any]:
         report["combined"] = facts["combine"]["combined"]
     if facts.get("combine", {}).get("combined_calibration"):
         report["combined_calibration"] = facts["combine"]["combined_calibration"]
+    if facts.get("combine", {}).get("misspecification"):
+        report["misspecification"] = facts["combine"]["misspecification"]
     report["flags"] = _flags(context, verdict)
     check_report(report)
     return report
@@ -94,9 +97,12 @@ def _consistency(context: Context) -> list[float]:
 def execute(context: Context) -> dict[str, Any]:
     """Write both reports."""
     context.progress.start("report", 1, "pages")
+    start = perf_counter()
     report = build_report(context)
-    write_json(context.directory.report_json, report)
     write_html(_inputs(context, report), context.directory.report_html)
+    own = round(perf_counter() - start, 3)
+    report["timing"] |= {"report_s": own, "total_s": round(report["timing"]["total_s"] + own, 3)}
+    write_json(context.directory.report_json, report)
     context.progress.advance()
     context.progress.finish(str(context.directory.report_html))
     return {}

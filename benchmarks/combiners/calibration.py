@@ -1,0 +1,195 @@
+"""Calibration of combined posteriors of chempy, truths drawn from the whole prior.
+
+    sbi-run --plugin chempy --out runs/standard
+    python benchmarks/combiners/calibration.py --run runs/standard --json out.json
+
+Per number of objects N and combiner: z-rms (joint) and 68 % coverage over simulated groups that
+no combiner has seen, z-rms of groups whose truth lies beyond 1.5 prior sigma, and the width
+relative to ``gaussian``. Twice: errors of 0.05 dex, all elements; errors log-uniform in 0.01-0.3
+dex per element, 30 % missing. With ``--likelihood K`` the first K groups are also combined by
+their likelihood (slow), up to ``--likelihood-objects``: width and mean relative to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sbi_core
+from sbi_core import Batch, Observations
+from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
+from sbi_core.diagnostics import calibrate_gaussian
+from sbi_core.pipeline.groups import GroupSimulator
+from sbi_core.rng import stream
+
+SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+SUBSETS = 5  # disjoint subsets of a group at small N
+
+
+def simulated(path: Path, simulator: object, groups: int, size: int, spread: float, seed: int):  # noqa: ANN201
+    """Noise-free groups, from a file if they were simulated before."""
+    name = path / f"groups-{groups}x{size}-{spread}-{seed}.npz"
+    if not name.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        x, theta = [], []
+        source = GroupSimulator(simulator, int(size * 1.05) + 2, spread)  # type: ignore[arg-type]
+        for k in range(groups):
+            batch = source.draw(source.size, stream(seed, "group", k)).succeeded[:size]
+            assert batch.theta is not None
+            x.append(batch.x.numpy())
+            theta.append(batch.theta.numpy())
+        np.savez(name, x=np.array(x, np.float32), theta=np.array(theta, np.float32))
+    with np.load(name) as f:
+        return f["x"], f["theta"]
+
+
+def observed(data: tuple, kind: str, seed: int, simulator: object) -> Iterator[Observations]:
+    """Groups with noise: constant errors, or different ones and missing elements."""
+    for k, (x, theta) in enumerate(zip(*data, strict=True)):
+        rng = stream(seed, "noise", k)
+        err, mask = np.full(x.shape, 0.05, np.float32), np.ones(x.shape, bool)
+        if kind == "heteroscedastic":
+            err = np.exp(rng.uniform(np.log(0.01), np.log(0.3), x.shape)).astype(np.float32)
+            mask = rng.random(x.shape) > 0.3
+            mask[np.arange(len(x)), rng.integers(x.shape[1], size=len(x))] = True
+        noisy = x + err * rng.standard_normal(x.shape).astype(np.float32)
+        batch = Batch(
+            x=torch.as_tensor(np.where(mask, noisy, np.nan)),
+            x_err=torch.as_tensor(np.where(mask, err, np.nan)),
+            mask=torch.as_tensor(mask),
+            context=torch.zeros(len(x), 3),
+            theta=torch.as_tensor(theta),
+        )
+        yield Observations.from_batch(batch, truth_names=simulator.parameters.names)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Simulate, learn, combine, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--work", default="runs/calibration")
+    parser.add_argument("--groups", type=int, default=200)
+    parser.add_argument("--size", type=int, default=10_500)
+    parser.add_argument("--train", type=int, default=1000)
+    parser.add_argument("--train-size", type=int, default=1000)
+    parser.add_argument("--kinds", nargs="+", default=["plain", "heteroscedastic"])
+    parser.add_argument("--likelihood", type=int, default=0)
+    parser.add_argument("--likelihood-objects", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=512)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    run = sbi_core.load_run(options.run)
+    simulator, posterior, work = run.simulator, run.posterior, Path(options.work)
+    space = posterior.space.select("global")
+    columns = simulator.parameters.index(space.names)
+    test = simulated(work, simulator, options.groups, options.size, 1.0, 11)
+    train = simulated(work, simulator, options.train, options.train_size, 1.25, 12)
+    truths = space.to_unconstrained(test[1][:, 0][:, columns])
+    record = []
+    for kind in options.kinds:
+        rules = {
+            name: sbi_core.get_combiner(name) for name in ("gaussian", "recalibrated", "published")
+        }
+        start = time.monotonic()
+        facts = rules["recalibrated"].prepare(posterior, observed(train, kind, 13, simulator))
+        print(f"\n{kind}: learned in {time.monotonic() - start:.0f} s: {dict(facts)}", flush=True)
+        sizes = [n for n in SIZES if n <= options.size]
+        found: dict = {(r, n): [] for r in rules for n in sizes}
+        for k, group in enumerate(observed(test, kind, 14, simulator)):
+            subsets = [
+                (n, slice(j * n, (j + 1) * n))
+                for n in sizes
+                for j in range(min(SUBSETS, len(group) // n))
+            ]
+            for name, rule in rules.items():
+                rule_samples = rule.combine_subsets(posterior, group, [s for _, s in subsets])
+                for (n, _), c in zip(subsets, rule_samples, strict=True):
+                    found[name, n].append((k, c.z_mean, c.z_cov))
+        print(f"{'combiner':<14}{'N':>6} {'z-rms':>7} {'68 %':>6} {'tails':>7} {'width':>6}")
+        for name in rules:
+            for n in sizes:
+                group_of, mean, cov = (np.array(v) for v in zip(*found[name, n], strict=True))
+                truth = truths[group_of]
+                tail = (np.abs(truth) > 1.5).any(1)
+                all_, far = (
+                    calibrate_gaussian(mean[w], cov[w], truth[w]) for w in (tail >= 0, tail)
+                )
+                plain = np.array([c for _, _, c in found["gaussian", n]])
+                width = np.sqrt(np.einsum("nii->ni", cov) / np.einsum("nii->ni", plain)).mean()
+                row = {
+                    "kind": kind,
+                    "combiner": name,
+                    "n": n,
+                    "z_rms": all_.z_rms_joint,
+                    "coverage_68": float(all_.coverage_68.mean()),
+                    "z_rms_tails": far.z_rms_joint,
+                    "width": float(width),
+                }
+                record.append(row)
+                print(
+                    f"{name:<14}{n:>6} {row['z_rms']:>7.3f} {row['coverage_68']:>6.3f} "
+                    f"{row['z_rms_tails']:>7.3f} {row['width']:>6.3f}",
+                    flush=True,
+                )
+        record += compare(options, kind, rules, run, test, truths)
+        if options.json:
+            Path(options.json).write_text(json.dumps(record, indent=1))
+
+
+def compare(options, kind, rules, run, test, truths) -> list[dict]:  # noqa: ANN001
+    """Widths and means relative to the likelihood, for a few groups."""
+    rows = []
+    sizes = [n for n in (1, 10, 100, 1000) if n <= options.likelihood_objects]
+    for n in sizes if options.likelihood else ():
+        few = n >= 100
+        reference = LikelihoodCombiner(
+            LikelihoodConfig(draws=options.draws, points=3 if few else 5, reach=1.5 if few else 3.0)
+        )
+        reference.attach(run.simulator)
+        results: dict = {name: [] for name in ("gaussian", "recalibrated")}
+        z, seconds, noise = [], 0.0, []
+        data = tuple(v[: options.likelihood] for v in test)
+        for k, group in enumerate(observed(data, kind, 14, run.simulator)):
+            start = time.monotonic()
+            exact = reference.combine(run.posterior, group[:n], rng=k)
+            seconds += time.monotonic() - start
+            sd = np.sqrt(np.diag(exact.z_cov))
+            noise.append(exact.diagnostics["monte_carlo_sigma"])
+            z.append((exact.z_mean - truths[k]) / sd)
+            for name, values in results.items():
+                c = rules[name].combine(run.posterior, group[:n])
+                values.append(
+                    np.concatenate([np.sqrt(np.diag(c.z_cov)) / sd, (c.z_mean - exact.z_mean) / sd])
+                )
+        for name, values in results.items():
+            v = np.array(values)
+            row = {
+                "kind": kind,
+                "combiner": name,
+                "n": n,
+                "width_to_likelihood": v[:, :2].mean(0).tolist(),
+                "offset_rms": np.sqrt((v[:, 2:] ** 2).mean(0)).tolist(),
+                "likelihood_z_rms": float(np.sqrt(np.mean(np.square(z)))),
+                "likelihood_noise": float(np.mean(noise)),
+                "seconds": seconds / len(z),
+            }
+            rows.append(row)
+            print(
+                {
+                    k: np.round(x, 3) if k != "kind" and k != "combiner" else x
+                    for k, x in row.items()
+                },
+                flush=True,
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

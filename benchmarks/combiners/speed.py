@@ -1,0 +1,72 @@
+r"""Time for 1000 stars after training: 1000 draws of all parameters, and the joint posterior.
+
+    sbi-run --plugin chempy --out runs/standard
+    sbi-run --plugin chempy --out runs/all --set estimator.parameters=all \
+        --set combiner.name=gaussian
+    python benchmarks/combiners/speed.py --run runs/all --shared runs/standard
+
+``--run``: an estimator of all parameters (draws are timed); ``--shared``: the run whose combiners
+are timed, ``recalibrated`` as it was stored. Medians of ``--repeats``; one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sbi_core
+
+
+def median_time(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def main() -> None:
+    """Print the times."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--shared")
+    parser.add_argument("--stars", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    run = sbi_core.load_run(options.run)
+    stars = run.simulator.example_observations(1, options.stars)
+    found = {
+        f"{options.draws} draws of {run.posterior.space.dim} parameters": median_time(
+            lambda: run.posterior.sample(stars, options.draws), options.repeats
+        )
+    }
+    shared = sbi_core.load_run(options.shared or options.run)
+    for name in ("gaussian", "recalibrated"):
+        rule = sbi_core.get_combiner(name)
+        if name == "recalibrated":
+            folder = Path(options.shared or options.run) / "combiner" / name
+            if not folder.exists():
+                continue
+            rule.restore(folder)
+        found[name] = median_time(
+            lambda rule=rule: rule.combine(shared.posterior, stars), options.repeats
+        )
+    for what, seconds in found.items():
+        print(f"{what:<32} {seconds:8.3f} s")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+r"""Product of single-object densities.
+
+.. math:: \log p(\Lambda | x_1 .. x_N) = \log p(\Lambda) +
+          \sum_i [\log q(\Lambda | x_i) - \log p(\Lambda)] + \mathrm{const}
+
+without the assumption that any factor is Gaussian. For one or two shared parameters on a grid
+around the Gaussian combination, moved until no probability lies at its edge; beyond that with
+an ensemble sampler started there. Errors of q in its tails add up like those of its mean: not
+automatically better than ``gaussian``. Tails are guarded: no object can say more than
+``exp(guard)`` against a value.
+
+References:
+    | docs/calibration.md
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from sbi_core.combiners.ensemble import stretch_sample
+from sbi_core.combiners.gaussian import Gaussian, combine_moments, object_moments
+from sbi_core.components import Combiner, Rng
+from sbi_core.errors import ConfigError, NotPositiveDefiniteError
+from sbi_core.observations import Observations
+from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
+from sbi_core.rng import as_generator
+
+__all__ = ["ProductCombiner", "ProductConfig"]
+
+F64 = NDArray[np.float64]
+LogDensity = Callable[[F64], F64]
+_ROWS = 200_000  # densities evaluated at a time
+_REACH = 6.0  # sigma of the grid
+_MOVES = 12
+
+
+class ProductConfig(BaseModel):
+    """Options of the product combiner."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    points: int = Field(64, ge=16, description="grid points per parameter, for one or two")
+    edge: float = Field(1e-6, gt=0, description="largest probability at the edge of the grid")
+    guard: float = Field(50.0, gt=0, description="most that one object can say, log density ratio")
+    walkers: int = Field(64, ge=8, description="of the ensemble, for three parameters or more")
+    steps: int = Field(500, ge=50, description="of the ensemble; the first half is left out")
+    draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
+    samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
+
+
+class ProductCombiner(Combiner):
+    """Product of densities, the prior divided out (see the module).
+
+    See Also
+    --------
+    sbi_core.combiners.gaussian : where it starts, and what its result is compared with.
+    """
+
+    name = "product"
+
+    def __init__(self, config: ProductConfig | None = None) -> None:
+        self.config = config or ProductConfig()
+
+    def combine(
+        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
+    ) -> CombinedPosterior:
+        """Combine the objects.
+
+        Raises
+        ------
+        ConfigError
+            If the estimator infers other than shared parameters: their density is not known.
+        """
+        gen = as_generator(rng)
+        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
+        space = posterior.space.select(names)
+        if space.z_dim != posterior.space.z_dim:
+            msg = (
+                "the product combiner needs an estimator of the shared parameters alone "
+                f"({list(names)}), this one infers {list(posterior.space.names)}"
+            )
+            raise ConfigError(msg)
+        flags: tuple[str, ...] = ()
+        try:
+            start, _ = combine_moments(moments, Gaussian.standard(space.z_dim))
+        except NotPositiveDefiniteError:
+            start, flags = Gaussian.standard(space.z_dim), ("gaussian_impossible",)
+        density = self._density(posterior, observations)
+        if space.z_dim <= 2:
+            found, diagnostics = self._on_grid(density, start)
+        else:
+            found, diagnostics = self._by_walkers(density, start, gen)
+        if not flags:
+            diagnostics["kl_to_gaussian"] = _kl(found, start)
+        return combined_from_gaussian(
+            self.name,
+            space,
+            len(observations),
+            found.mean,
+            found.cov,
+            draws=self.config.samples,
+            rng=gen,
+            diagnostics=diagnostics,
+            flags=flags,
+        )
+
+    def _density(self, posterior: Posterior, observations: Observations) -> LogDensity:
+        """Return the log density of z (n, d), up to a constant."""
+        best = np.full(len(observations), -np.inf)
+
+        def log_density(z: F64) -> F64:
+            total = -0.5 * (z**2).sum(1)
+            n = len(observations)
+            step = max(1, _ROWS // max(n, 1))
+            for s in range(0, len(z) if n else 0, step):
+                theta = posterior.space.from_unconstrained(z[s : s + step])
+                prior = posterior.space.log_prob(theta)
+                stack = np.broadcast_to(theta[:, None], (len(theta), n, theta.shape[1]))
+                # a density ratio does not depend on the coordinates
+                ratio = posterior.log_prob(np.ascontiguousarray(stack), observations)
+                ratio = ratio - prior[:, None]
+                np.maximum(best, np.nanmax(ratio, 0), out=best)
+                total[s : s + step] += np.fmax(ratio, best - self.config.guard).sum(1)
+            return np.asarray(total)
+
+        return log_density
+
+    def _on_grid(self, density: LogDensity, start: Gaussian) -> tuple[Gaussian, dict[str, float]]:
+        d, points, found = len(start.mean), self.config.points, start
+        axis = np.linspace(-_REACH, _REACH, points)
+        u = np.array(list(itertools.product(axis, repeat=d)))
+        edge = (np.abs(u) == _REACH).any(1)
+        outside, move = 1.0, 0
+        for move in range(_MOVES):
+            root = np.linalg.cholesky(found.cov)
+            log_p = density(found.mean + u @ root.T)
+            p = np.exp(log_p - log_p.max())
+            p /= p.sum()
+            mean = p @ u
+            cov = np.einsum("n,ni,nj->ij", p, u - mean, u - mean)
+            # never less than a few grid points wide, never more than thrice as wide as before
+            values, vectors = np.linalg.eigh(cov)
+            held = np.clip(values, (2 * _REACH / points) ** 2 / 4, 9.0)
+            outside = float(p[edge].sum())
+            narrow = bool((np.sqrt(values) < 0.4).any())
+            moved = Gaussian(found.mean + root @ mean, root @ cov @ root.T)
+            if outside <= self.config.edge and not narrow:
+                return moved, {"edge_mass": outside, "moves": float(move)}
+            wider = 1.5 if outside > self.config.edge else 1.0
+            held = (vectors * held) @ vectors.T * wider**2
+            found = Gaussian(found.mean + root @ mean, root @ held @ root.T)
+        return found, {"edge_mass": outside, "moves": float(move)}
+
+    def _by_walkers(
+        self, density: LogDensity, start: Gaussian, rng: np.random.Generator
+    ) -> tuple[Gaussian, dict[str, float]]:
+        c, d = self.config, len(start.mean)
+        walkers = max(c.walkers, 4 * d) // 2 * 2
+        root = np.linalg.cholesky(start.cov)
+        first = start.mean + rng.standard_normal((walkers, d)) @ root.T
+        chain, accepted = stretch_sample(density, first, c.steps, rng)
+        draws = chain[c.steps // 2 :].reshape(-1, d)
+        found = Gaussian(draws.mean(0), np.atleast_2d(np.cov(draws.T)))
+        return found, {"accepted": accepted}
+
+
+def _kl(p: Gaussian, q: Gaussian) -> float:
+    """Return KL(p || q) of two normal distributions, nats."""
+    inverse, off = np.linalg.inv(q.cov), q.mean - p.mean
+    log_det = np.linalg.slogdet(q.cov)[1] - np.linalg.slogdet(p.cov)[1]
+    return float(0.5 * (np.trace(inverse @ p.cov) + off @ inverse @ off - len(off) + log_det))

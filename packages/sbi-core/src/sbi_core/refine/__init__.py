@@ -1,0 +1,13 @@
+"""From an amortised posterior to a better one of a single object: more simulations, or weights."""
+
+from sbi_core.refine.importance import ImportanceResult, importance_resample
+from sbi_core.refine.truncated import RefinedPosterior, RefineConfig, Round, refine
+
+__all__ = [
+    "ImportanceResult",
+    "RefineConfig",
+    "RefinedPosterior",
+    "Round",
+    "importance_resample",
+    "refine",
+]

@@ -1,0 +1,92 @@
+"""The likelihood combiner on the linear-Gaussian toy, whose joint posterior is exact."""
+
+import numpy as np
+import pytest
+import sbi_toy
+from numpy.testing import assert_allclose
+
+from sbi_core.batch import Batch
+from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
+from sbi_core.errors import ConfigError, ObservationError
+from sbi_core.observations import Observations
+from sbi_core.posterior import Posterior
+
+
+@pytest.fixture
+def exact():
+    estimator = sbi_toy.ExactEstimator()
+    estimator.space = sbi_toy.SPACE.select("global")
+    return Posterior(estimator)
+
+
+def objects(toy, n, rng, missing=0.0):
+    theta = sbi_toy.SPACE.sample(n, rng)
+    theta[:, :2] = sbi_toy.LOC + 2 * sbi_toy.SCALE
+    batch = toy.simulate(theta, rng)
+    err = np.exp(rng.uniform(np.log(0.3), np.log(1.0), batch.x.shape))
+    mask = rng.random(err.shape) >= missing
+    x = np.where(mask, batch.x.numpy() + err * rng.standard_normal(err.shape), np.nan)
+    return Observations.from_batch(Batch(x=x, x_err=np.where(mask, err, np.nan), mask=mask))
+
+
+class Wrong(sbi_toy.ExactEstimator):
+    """A posterior that is biased and too narrow: only a place to start from."""
+
+    def gaussian_moments(self, batch):
+        mean, cov = sbi_toy.exact_moments(batch)
+        return mean + 0.3 * np.sqrt(np.einsum("nii->ni", cov)), 0.8 * cov
+
+
+@pytest.mark.parametrize(("n_obs", "points"), [(1, 5), (10, 5), (200, 3)])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_it_finds_the_exact_posterior(n_obs, points, missing, exact, toy, rng):
+    observations = objects(toy, n_obs, rng, missing)
+    rule = LikelihoodCombiner(LikelihoodConfig(draws=128, points=points))
+    rule.attach(toy)
+    got = rule.combine(exact, observations)
+    want = GaussianCombiner().combine(exact, observations)
+    sd = np.sqrt(np.diag(want.z_cov))
+    assert_allclose((got.z_mean - want.z_mean) / sd, 0, atol=0.1)
+    assert_allclose(np.sqrt(np.diag(got.z_cov)) / sd, 1, atol=0.05)
+    assert got.diagnostics["effective_draws"] > 30
+    assert got.diagnostics["monte_carlo_sigma"] < 0.1
+
+
+def test_it_does_not_inherit_the_errors_of_the_estimator(exact, toy, rng):
+    wrong = Wrong()
+    wrong.space = exact.space
+    observations = objects(toy, 100, rng)
+    rule = LikelihoodCombiner(LikelihoodConfig(draws=128, points=3))
+    rule.attach(toy)
+    got = rule.combine(Posterior(wrong), observations)
+    want = GaussianCombiner().combine(exact, observations)
+    off = GaussianCombiner().combine(Posterior(wrong), observations)
+    sd = np.sqrt(np.diag(want.z_cov))
+    assert np.abs((off.z_mean - want.z_mean) / sd).max() > 1  # the start is wrong
+    assert_allclose((got.z_mean - want.z_mean) / sd, 0, atol=0.15)
+    assert_allclose(np.sqrt(np.diag(got.z_cov)) / sd, 1, atol=0.05)
+
+
+def test_no_object_gives_the_prior(exact, toy, rng):
+    rule = LikelihoodCombiner()
+    rule.attach(toy)
+    got = rule.combine(exact, objects(toy, 1, rng)[np.arange(0)])
+    assert_allclose(got.z_mean, 0)
+    assert_allclose(got.z_cov, np.eye(2))
+
+
+def test_it_needs_the_simulator_and_errors(exact, toy, rng):
+    with pytest.raises(ConfigError, match="attach"):
+        LikelihoodCombiner().combine(exact, objects(toy, 2, rng))
+    rule = LikelihoodCombiner()
+    rule.attach(toy)
+    without = Observations.from_batch(Batch(x=np.zeros((2, 3)), x_err=None))
+    broad = sbi_toy.ExactEstimator()
+    broad.gaussian_moments = lambda b: (
+        np.zeros((len(b), 2)),
+        np.tile(0.5 * np.eye(2), (len(b), 1, 1)),
+    )
+    broad.space = exact.space
+    with pytest.raises(ObservationError, match="without errors"):
+        rule.combine(Posterior(broad), without)

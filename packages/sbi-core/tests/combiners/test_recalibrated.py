@@ -1,0 +1,192 @@
+"""The learned correction, on an exact posterior with a planted error."""
+
+import numpy as np
+import pytest
+import sbi_toy
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sbi_core.batch import Batch
+from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.combiners.recalibrated import (
+    RecalibratedCombiner,
+    RecalibratedConfig,
+    group_features,
+)
+from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
+from sbi_core.observations import Observations
+from sbi_core.posterior import Posterior
+from sbi_core.priors import Parameter, ParameterSpace, Prior
+
+SPACE = sbi_toy.SPACE.select("global")
+
+
+class Biased(sbi_toy.ExactEstimator):
+    """Single posteriors off by some of their own sigma, the more the larger the value."""
+
+    def __init__(self, bias=0.15):
+        self.bias = bias
+        self.space = SPACE
+
+    def gaussian_moments(self, batch):
+        mean, cov = sbi_toy.exact_moments(batch)
+        sd = np.sqrt(np.einsum("nii->ni", cov))
+        return mean + self.bias * np.sin(mean) * sd, cov
+
+
+def groups(toy, rng, count, size, spread=1.25, errors=(0.5, 0.5), missing=0.0):
+    """Simulated groups with known truths, N(0, spread^2)."""
+    for _ in range(count):
+        theta = sbi_toy.SPACE.sample(size, rng)
+        theta[:, :2] = sbi_toy.LOC + sbi_toy.SCALE * spread * rng.standard_normal(2)
+        batch = toy.simulate(theta, rng)
+        shape = batch.x.shape
+        err = (
+            np.exp(rng.uniform(*np.log(errors), shape))
+            if errors[0] < errors[1]
+            else (np.full(shape, errors[0]))
+        )
+        mask = rng.random(shape) >= missing
+        x = np.where(mask, batch.x.numpy() + err * rng.standard_normal(shape), np.nan)
+        noisy = Batch(x=x, x_err=np.where(mask, err, np.nan), mask=mask, theta=theta)
+        yield Observations.from_batch(noisy, truth_names=sbi_toy.SPACE.names)
+
+
+def z_rms(rule, posterior, mocks, sizes):
+    """z-rms in white units, per size."""
+    found = {n: [] for n in sizes}
+    for group in mocks:
+        truth = SPACE.to_unconstrained(group.batch.theta[:1, :2])[0]
+        for n, c in zip(
+            sizes, rule.combine_subsets(posterior, group, [slice(n) for n in sizes]), strict=True
+        ):
+            r = np.linalg.solve(np.linalg.cholesky(c.z_cov), truth - c.z_mean)
+            found[n].append((r**2).mean())
+    return {n: float(np.sqrt(np.mean(v))) for n, v in found.items()}
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    rng = np.random.default_rng(1)
+    posterior = Posterior(Biased())
+    rule = RecalibratedCombiner(RecalibratedConfig(groups=200, max_objects=200))
+    facts = rule.prepare(posterior, groups(sbi_toy.ToySimulator(), rng, 200, 200))
+    return rule, posterior, facts
+
+
+def test_the_planted_error_is_removed_for_any_number_of_objects(prepared, toy, rng):
+    rule, posterior, facts = prepared
+    assert 0.03 < facts["f"] < 0.15
+    mocks = list(groups(toy, rng, 100, 2000, spread=1.0))
+    sizes = (3, 30, 300, 2000)  # learned from groups of 200
+    plain = z_rms(GaussianCombiner(), posterior, mocks, sizes)
+    got = z_rms(rule, posterior, mocks, sizes)
+    assert plain[2000] > 2
+    # 100 groups of two parameters: 1 +- 0.05; 5 sigma
+    assert all(0.75 < z < 1.25 for z in got.values()), got
+
+
+def test_it_stays_nearly_as_sharp(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    group = next(groups(toy, rng, 1, 200, spread=0.5))
+    got = rule.combine(posterior, group)
+    plain = GaussianCombiner().combine(posterior, group)
+    assert (got.sd / plain.sd < 1.15).all()
+    assert got.diagnostics["correction_uncertainty"] < 0.3
+
+
+def test_what_was_not_learned_widens_the_result_and_is_flagged(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    theta = sbi_toy.SPACE.sample(20_000, rng)
+    theta[:, :2] = sbi_toy.LOC + 6 * sbi_toy.SCALE  # far from all simulated groups
+    batch = toy.observe(toy.simulate(theta, rng), rng)
+    got = rule.combine(posterior, Observations.from_batch(batch))
+    plain = GaussianCombiner().combine(posterior, Observations.from_batch(batch))
+    assert "more_objects_than_trained" in got.flags
+    assert (got.sd > 1.4 * plain.sd).all()
+
+
+def test_without_an_error_nothing_much_changes(toy, rng):
+    posterior = Posterior(Biased(0.0))
+    rule = RecalibratedCombiner(RecalibratedConfig(groups=100, max_objects=100))
+    facts = rule.prepare(posterior, groups(toy, rng, 100, 100))
+    assert facts["f"] < 0.02
+    assert facts["spread"] == pytest.approx(1.0, abs=0.05)
+    group = next(groups(toy, rng, 1, 100))
+    got = rule.combine(posterior, group)
+    plain = GaussianCombiner().combine(posterior, group)
+    assert_allclose((got.z_mean - plain.z_mean) / np.sqrt(np.diag(plain.z_cov)), 0, atol=0.3)
+    assert_allclose(got.sd, plain.sd, rtol=0.1)
+
+
+def test_errors_and_missing_values_that_differ_between_objects(toy, rng):
+    posterior = Posterior(Biased())
+    rule = RecalibratedCombiner(RecalibratedConfig(groups=200, max_objects=200))
+    mixed = {"errors": (0.2, 2.0), "missing": 0.3}
+    rule.prepare(posterior, groups(toy, rng, 200, 200, **mixed))
+    got = z_rms(rule, posterior, groups(toy, rng, 100, 1000, spread=1.0, **mixed), (10, 1000))
+    assert all(0.75 < z < 1.25 for z in got.values()), got
+    other = next(groups(toy, rng, 1, 50, errors=(0.01, 0.01)))
+    assert "unlike_trained_groups" in rule.combine(posterior, other).flags
+
+
+def test_one_and_two_objects_are_not_corrected(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    group = next(groups(toy, rng, 1, 2))
+    for n in (0, 1, 2):
+        got = rule.combine(posterior, group[np.arange(n)])
+        want = GaussianCombiner().combine(posterior, group[np.arange(n)])
+        assert_allclose(got.z_mean, want.z_mean)
+        assert_allclose(got.z_cov, want.z_cov)
+
+
+def test_order_of_objects_does_not_matter(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    group = next(groups(toy, rng, 1, 50))
+    one = rule.combine(posterior, group)
+    other = rule.combine(posterior, group[rng.permutation(50)])
+    assert_allclose(one.z_mean, other.z_mean, atol=1e-8)
+    assert_allclose(one.z_cov, other.z_cov, rtol=1e-6)
+
+
+def test_what_is_read_combines_as_what_was_written(prepared, toy, rng, tmp_path):
+    rule, posterior, _ = prepared
+    rule.save(tmp_path)
+    again = RecalibratedCombiner()
+    again.restore(tmp_path)
+    group = next(groups(toy, rng, 1, 50))
+    one, two = rule.combine(posterior, group), again.combine(posterior, group)
+    assert_array_equal(one.z_mean, two.z_mean)
+    assert_array_equal(one.z_cov, two.z_cov)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataFileError, match="damaged"):
+        again.restore(tmp_path)
+
+
+def test_an_unprepared_rule_and_another_prior_are_refused(prepared, toy, rng):
+    group = next(groups(toy, rng, 1, 5))
+    with pytest.raises(ConfigError, match="has not been prepared"):
+        RecalibratedCombiner().combine(Posterior(Biased()), group)
+    other = Biased()
+    other.space = ParameterSpace(
+        (
+            Parameter("slope", Prior("normal", {"loc": 9.0, "scale": 0.5}), scope="global"),
+            Parameter("offset", Prior("normal", {"loc": -2.0, "scale": 2.0}), scope="global"),
+        )
+    )
+    with pytest.raises(PriorMismatchError):
+        prepared[0].combine(Posterior(other), group)
+
+
+def test_too_few_groups_are_refused(toy, rng):
+    rule = RecalibratedCombiner()
+    with pytest.raises(ConfigError, match="can learn from 3 simulated groups"):
+        rule.prepare(Posterior(Biased()), groups(toy, rng, 3, 50))
+
+
+def test_features_say_nothing_about_the_data():
+    x = np.ones((2, 3))
+    err, mask = np.full((2, 3), 0.1), np.array([[1, 1, 1], [1, 0, 0]], bool)
+    batch = Batch(x=x, x_err=err, mask=mask, context=np.array([[5.0, 1.0], [0.0, 0.0]]))
+    want = [[-1, 1, 1, 1], [-1, 1 / 3, 0, 0]]
+    assert_allclose(group_features(batch), want)
+    assert_allclose(group_features(batch.with_(x=7 * batch.x)), want)

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sbi_core.embeddings.identity import IdentityEmbedding
+from sbi_core.errors import ComponentNotFoundError, ConfigError, DataFileError
+from sbi_core.estimators import load_estimator
+from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
+from sbi_core.rng import stream
+
+
+def observed(problem, n=6):
+    return problem.observe(problem.simulate(n, stream(0, "test")), stream(0, "noise"))
+
+
+def test_its_density_is_the_mean_of_its_members(barely, gaussian):
+    ensemble, batch = barely("ensemble"), observed(gaussian)
+    theta = ensemble.sample(batch, 4, 1)
+    each = [np.exp(m.log_prob(theta, batch)) for m in ensemble.members]
+    assert_allclose(np.exp(ensemble.log_prob(theta, batch)), np.mean(each, 0), rtol=1e-10)
+    outside = np.full((6, 2), np.nan)
+    assert np.isneginf(ensemble.log_prob(outside, batch)).all()
+
+
+def test_members_share_splits_and_differ_in_weights(barely):
+    one, two = barely("ensemble").members
+    assert one.record.split["hash"] == two.record.split["hash"]
+    assert one.record.test_nll != two.record.test_nll
+
+
+def test_its_moments_are_those_of_its_draws(barely, gaussian):
+    ensemble, batch = barely("ensemble"), observed(gaussian, 3)
+    mean, cov = ensemble.gaussian_moments(batch)
+    draws = ensemble.sample(batch, 60_000, 2)
+    z = gaussian.space.to_unconstrained(draws.reshape(-1, 2)).reshape(draws.shape)
+    assert_allclose(z.mean(0), mean, atol=5 * z.std() / np.sqrt(len(z)))
+    for k in range(3):
+        assert_allclose(np.cov(z[:, k].T), cov[k], atol=0.04 * np.trace(cov[k]))
+
+
+def test_a_single_draw_may_come_from_any_member(barely, gaussian):
+    ensemble, batch = barely("ensemble"), observed(gaussian, 1)
+    seen = np.array([ensemble.sample(batch, 1, [stream(k)])[0, 0] for k in range(40)])
+    members = [[m.sample(batch, 1, [stream(k)])[0, 0] for k in range(40)] for m in ensemble.members]
+    first = np.isclose(seen, members[0]).all(1)
+    assert 5 < first.sum() < 35  # fair coin: p < 1e-6
+
+
+def test_members_that_agree_have_no_divergence(barely, gaussian):
+    ensemble, batch = barely("ensemble"), observed(gaussian)
+    found = ensemble.disagreement(batch, draws=300)
+    assert found.shape == (2, 2, 6)
+    assert (found[[0, 1], [0, 1]] == 0).all()
+    assert (found.mean(2)[[0, 1], [1, 0]] > 0).all()
+    twins = EnsembleEstimator(EnsembleConfig(members=2, of="mixture"))
+    twins.members, twins.space = [ensemble.members[0]] * 2, ensemble.space
+    assert_allclose(twins.disagreement(batch, draws=50), 0, atol=1e-12)
+
+
+def test_epochs_are_numbered_through_and_metrics_kept(bounded, tmp_path):
+    options = {"components": 1, "hidden": [8]}
+    ensemble = EnsembleEstimator(EnsembleConfig(members=2, of="mixture", options=options))
+    training = replace(bounded.training(n=300, epochs=3), directory=tmp_path)
+    seen = []
+    record = ensemble.fit(training, IdentityEmbedding(), [seen.append])
+    assert [line["epoch"] for line in seen] == [1, 2, 3, 4, 5, 6]
+    assert {line["epochs"] for line in seen} == {6}
+    assert record.epochs == 6
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
+    assert (tmp_path / "member-1" / "checkpoint.safetensors").exists()
+    again = EnsembleEstimator(ensemble.config)
+    assert again.fit(training, IdentityEmbedding()).test_nll == record.test_nll  # resumed
+
+
+def test_what_is_wrong_is_said(barely, gaussian, tmp_path):
+    with pytest.raises(ConfigError, match="not trained"):
+        EnsembleEstimator().sample(observed(gaussian), 3, 1)
+    with pytest.raises(ConfigError, match="set 'members'"):
+        EnsembleEstimator(EnsembleConfig(of="ensemble"))
+    with pytest.raises(ComponentNotFoundError, match="did you mean 'mixture'"):
+        EnsembleEstimator(EnsembleConfig(of="mixtur")).fit(
+            gaussian.training(n=200), IdentityEmbedding()
+        )
+    with pytest.raises(ConfigError, match="did you mean 'components'"):
+        EnsembleEstimator(EnsembleConfig(of="mixture", options={"component": 2})).fit(
+            gaussian.training(n=200), IdentityEmbedding()
+        )
+    barely("ensemble").save(tmp_path)
+    (tmp_path / "member-1" / "weights.safetensors").unlink()
+    with pytest.raises(DataFileError, match="does not exist"):
+        load_estimator(tmp_path)

@@ -1,0 +1,65 @@
+"""The stage combine: remedies beside the result, and whether the objects fit the simulator."""
+
+import numpy as np
+import sbi_toy
+
+from sbi_core.pipeline.groups import GroupSimulator
+from sbi_core.rng import stream
+
+OPTIONS = ("combine.remedies=true", "combine.reference=500", "infer.n_example=40")
+
+
+def test_remedies_are_shown_beside_the_result_never_instead(toy_run):
+    run = toy_run(*OPTIONS, "combine.calibration_groups=20")
+    names = [entry["combiner"] for entry in run.report["combined"]]
+    assert names[0] == "gaussian"
+    assert {"gaussian+tau", "gaussian+beta", "published"} <= set(names)
+    plain, tau, beta = (
+        next(e for e in run.report["combined"][::-1] if e["combiner"] == f"gaussian{r}")
+        for r in ("", "+tau", "+beta")
+    )
+    assert plain["n"] == tau["n"] == beta["n"] == 40
+    for name, value in plain["parameters"].items():
+        assert tau["parameters"][name]["mean"] == value["mean"]
+        assert tau["parameters"][name]["sd"] >= value["sd"]
+        assert beta["parameters"][name]["sd"] >= 0.999 * value["sd"]
+    page = run.directory.report_html.read_text()
+    assert "gaussian+tau" in page
+
+
+def test_without_the_options_nothing_is_added(finished):
+    assert "misspecification" not in finished.report
+    assert not any("+" in entry["combiner"] for entry in finished.report["combined"])
+
+
+def test_objects_of_the_simulator_are_not_flagged(toy_run):
+    run = toy_run(*OPTIONS)
+    (entry,) = run.report["misspecification"]
+    assert entry["n"] == 40
+    assert "look like what this simulator makes" in entry["verdict"]
+    assert "unlike_the_simulator" not in run.report["flags"]
+
+
+def test_other_objects_are_flagged_and_named(toy_run, toy, tmp_path):
+    rng = np.random.default_rng(1)
+    objects = toy.example_observations(rng, 60)
+    x = objects.batch.x.clone()
+    x[:, 2] += 4.0 * sbi_toy.ERROR
+    path = tmp_path / "objects.npz"
+    type(objects)(objects.batch.with_(x=x), objects.id, objects.group, objects.observables).write(
+        path
+    )
+    run = toy_run(*OPTIONS, infer__observations=str(path))
+    assert "unlike_the_simulator" in run.report["flags"]
+    sentence = run.report["misspecification"][0]["verdict"]
+    assert "not what this simulator makes" in sentence
+    assert sentence.split(";")[0] in run.directory.report_html.read_text()
+
+
+def test_truths_of_groups_can_be_spread_wider_than_the_prior(toy):
+    space = sbi_toy.SPACE.select("global")
+    for spread in (1.0, 1.25):
+        rows = GroupSimulator(toy, 2, spread).draw(4000, stream(1, "x")).theta.numpy()
+        truth = space.to_unconstrained(rows[:, :2])
+        assert np.array_equal(truth[::2], truth[1::2])
+        assert np.allclose(truth.std(0), spread, atol=0.1)  # 2000 groups: 6 sigma

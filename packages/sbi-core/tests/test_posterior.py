@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sbi_core.posterior as module
+from sbi_core.batch import Batch
+from sbi_core.components import Training
+from sbi_core.embeddings.identity import IdentityEmbedding
+from sbi_core.errors import ConfigError
+from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
+from sbi_core.observations import Observations
+from sbi_core.posterior import Posterior
+from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.rng import stream, torch_generator
+from sbi_core.train import TrainConfig
+
+SPACE = ParameterSpace(
+    tuple(Parameter(k, Prior("normal", {"loc": 0.0, "scale": 1.0})) for k in ("a", "b"))
+)
+
+
+def observe(batch, rng):
+    noise = torch.randn(batch.x.shape, generator=torch_generator(rng))
+    return batch.with_(x=batch.x + 0.3 * noise)
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    theta = torch.as_tensor(SPACE.sample(1000, stream(1))).float()
+    estimator = MixtureEstimator(MixtureConfig(components=2, hidden=(16,)))
+    training = Training(Batch(x=theta, theta=theta), SPACE, (0, 1), observe, TrainConfig(epochs=3))
+    estimator.fit(training, IdentityEmbedding())
+    return Posterior(estimator, seed=4)
+
+
+@pytest.fixture
+def objects():
+    return Observations.from_batch(Batch(x=torch.randn(9, 2)))
+
+
+def test_draws_belong_to_the_object_whatever_order_company_and_chunks(
+    posterior, objects, monkeypatch
+):
+    draws = posterior.sample(objects, 50).values
+    assert draws.shape == (50, 9, 2)
+    assert_array_equal(draws, posterior.sample(objects, 50).values)
+    order = np.array([4, 0, 8])
+    assert_allclose(posterior.sample(objects[order], 50).values, draws[:, order], atol=1e-4)
+    monkeypatch.setattr(module, "_ROWS_PER_CALL", 100)  # two objects at a time
+    assert_allclose(posterior.sample(objects, 50).values, draws, atol=1e-4)
+
+
+def test_many_draws_of_few_objects_are_cut_too(posterior, objects):
+    head = posterior.estimator.network.head
+    whole = posterior.sample(objects[:2], 500).values
+    head.rows_per_call = 128
+    assert_allclose(posterior.sample(objects[:2], 500).values, whole, atol=1e-4)
+    del head.rows_per_call
+
+
+def test_parameters_it_was_not_trained_on_are_named(posterior):
+    assert posterior.select(["b"]) == [1]
+    with pytest.raises(ConfigError, match="not trained on parameter 'bb'; did you mean 'b'"):
+        posterior.select(["bb"])
+    with pytest.raises(ConfigError, match="no parameter 'c'"):
+        posterior.sample(Observations.from_batch(Batch(x=torch.zeros(1, 2))), 2)["c"]
+
+
+def test_a_device_that_is_not_there_is_said(posterior, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        Posterior(posterior.estimator, device="cuda")
