@@ -30,6 +30,7 @@ LAYERS = (
     "cli | testing",
     "api",
     "pipeline",
+    "plot",
     "report",
     "refine",
     "diagnostics",
@@ -44,7 +45,7 @@ LAYERS = (
     "plugins : builtin_plugin",
     "hookspecs",
     "tables : priors : families : batch : components : posterior : observations : validation"
-    " : tensorfile : errors : rng : progress",
+    " : tensorfile : exports : errors : rng : progress",
 )
 # The public front (and what `python -m` runs) stands above all layers.
 UNLAYERED = {"__init__", "__main__", "_version"}

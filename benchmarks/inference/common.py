@@ -64,7 +64,7 @@ class Chempy:
             parts.append(self.simulator.draw(10_000, stream(seed, len(parts))).succeeded)
             have += len(parts[-1])
         batch = Batch.cat(parts)[:n]
-        return batch.with_(split_key=None)
+        return batch.with_(split_key=None).to("cpu", torch.float32)
 
     def observe(self, batch: Batch, rng) -> Batch:
         """Return the rows with the plugin's noise."""
@@ -92,7 +92,9 @@ def environment() -> dict:
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     info = Path("/proc/cpuinfo")
-    names = [ln for ln in info.read_text().splitlines() if "model name" in ln] if info.exists() else []
+    names = (
+        [ln for ln in info.read_text().splitlines() if "model name" in ln] if info.exists() else []
+    )
     return {
         "command": " ".join(sys.argv),
         "date": time.strftime("%Y-%m-%d %H:%M"),

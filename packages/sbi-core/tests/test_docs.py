@@ -56,6 +56,7 @@ PARTS = {
     "observations": schema.ObservationsPart,
     "combined": schema.Combined,
     "combined_calibration": schema.CombinedCalibration,
+    "misspecification": schema.Misspecification,
     "Top level": schema.Report,
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sbi_core.hookspecs import HOOK_API, Register, hookimpl
 
 if TYPE_CHECKING:
+    from sbi_core import plot
     from sbi_core.api import (
         get_combiner,
         get_embedding,
@@ -97,6 +98,7 @@ _HOME = {
         "read_table",
     ),
 }
+_SUBMODULES = ("plot",)  # imported on first use, too
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -141,6 +143,7 @@ __all__ = [
     "hookimpl",
     "load_run",
     "observations_from_columns",
+    "plot",
     "plugins",
     "read_observations",
     "read_table",
@@ -152,6 +155,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"sbi_core.{name}")
     if name not in _MODULE_OF:
         msg = f"module 'sbi_core' has no attribute '{name}'"
         raise AttributeError(msg)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sbi_core.batch import Batch
 from sbi_core.components import Estimator, Rng
 from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
+from sbi_core.exports import write_getdist
 from sbi_core.observations import Observations
 from sbi_core.priors import ParameterSpace
 from sbi_core.rng import as_generator, stream
@@ -78,6 +80,81 @@ class PosteriorSamples:
             dims=("draw", "object", "parameter"),
             coords={"object": self.id.astype(object), "parameter": list(self.names)},
             name="posterior",
+        )
+
+    def of(self, object: str | None = None) -> F64:  # noqa: A002
+        """Return the draws of one object, (draw, parameter).
+
+        Raises
+        ------
+        ConfigError
+            If no object has that identifier, or none is named and there are several.
+        """
+        if object is None and len(self.id) == 1:
+            return self.values[:, 0]
+        known = self.id.tolist()
+        if object is None or str(object) not in known:
+            what = "which object?" if object is None else f"no object '{object}'"
+            near = "" if object is None else near_matches(str(object), known)
+            more = ", ..." if len(known) > 5 else ""
+            msg = f"{what}{near} There are {len(known)}: {', '.join(known[:5])}{more}"
+            raise ConfigError(msg)
+        return self.values[:, known.index(str(object))]
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return a variable per parameter with dims (chain, draw, object), as ArviZ wants them.
+
+        The chain axis has length 1; float32.
+        """
+        import xarray as xr
+
+        variables = {
+            name: (("chain", "draw", "object"), self[name][None].astype(np.float32), {"units": u})
+            for name, u in zip(self.names, self.space.units, strict=True)
+        }
+        draws = np.arange(len(self.values))
+        coords = {"chain": [0], "draw": draws, "object": self.id.astype(np.object_)}
+        return xr.Dataset(variables, coords=coords, attrs={"prior_hash": self.space.hash})
+
+    def to_netcdf(self, path: str | Path) -> Path:
+        """Write the group ``posterior`` of a netCDF file that ArviZ and xarray read."""
+        path = Path(path)
+        temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+        try:
+            self.to_dataset().to_netcdf(temporary, group="posterior", engine="h5netcdf")
+            os.replace(temporary, path)
+        except OSError as error:
+            msg = f"cannot write '{path}': {error.strerror or error}"
+            raise ConfigError(msg) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def to_arviz(self) -> Any:
+        """Return an ArviZ object with the group ``posterior``.
+
+        ``InferenceData`` up to ArviZ 0.23, a ``DataTree`` from 1.0 on.
+
+        Raises
+        ------
+        ConfigError
+            If ArviZ is not installed.
+        """
+        try:
+            import arviz
+        except ImportError as error:
+            msg = f"needs ArviZ: pip install 'sbi-core[arviz]' ({error})"
+            raise ConfigError(msg) from None
+        if hasattr(arviz, "InferenceData"):
+            return arviz.InferenceData(posterior=self.to_dataset())
+        import xarray as xr
+
+        return xr.DataTree.from_dict({"posterior": self.to_dataset()})
+
+    def to_getdist(self, root: str | Path, object: str | None = None) -> list[Path]:  # noqa: A002
+        """Write the draws of one object as a GetDist chain ``root.txt``; return the files."""
+        return write_getdist(
+            root, self.of(object), self.names, self.space.labels, support=self.space.support
         )
 
     def summary(self) -> Table:
@@ -152,6 +229,11 @@ class CombinedPosterior:
     def sample(self, draws: int, rng: Rng) -> F64:
         """Return draws (S, d): Gaussian in unconstrained space, mapped to physical units."""
         return gaussian_draws(self.z_mean, self.z_cov, self.space, draws, rng)
+
+    def to_getdist(self, root: str | Path) -> list[Path]:
+        """Write the draws as a GetDist chain ``root.txt``; return the files."""
+        space = self.space
+        return write_getdist(root, self.samples, self.names, space.labels, support=space.support)
 
     def summary(self, truth: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Return the entry of ``report.json``: mean, sd and, where known, truth."""

@@ -49,7 +49,7 @@ def test_other_objects_are_flagged_and_named(toy_run, toy, tmp_path):
     type(objects)(objects.batch.with_(x=x), objects.id, objects.group, objects.observables).write(
         path
     )
-    run = toy_run(*OPTIONS, infer__observations=str(path))
+    run = toy_run(*OPTIONS, f"infer.observations={path}")
     assert "unlike_the_simulator" in run.report["flags"]
     sentence = run.report["misspecification"][0]["verdict"]
     assert "not what this simulator makes" in sentence

@@ -58,9 +58,7 @@ def observed(x, err=ERROR):
 def lines():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield refine(
-        Lines(), estimator, BUILTIN["identity"](), observed([0.5, 0.1]), seed=3, **FAST
-    )
+    yield refine(Lines(), estimator, BUILTIN["identity"](), observed([0.5, 0.1]), seed=3, **FAST)
     torch.set_num_threads(threads)
 
 

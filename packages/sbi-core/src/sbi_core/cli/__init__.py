@@ -23,6 +23,9 @@ _COMMANDS = {
     "infer": "infer",
     "combine": "combine",
     "report": "report",
+    "export": "export",
+    "refine": "refine",
+    "tune": "tune",
     "data": "data",
     "cite": "cite",
 }

@@ -115,7 +115,7 @@ def c2st(x: FloatArray, y: FloatArray, *, folds: int = 5, seed: int = 1) -> C2st
 def _checked(
     x: FloatArray, y: FloatArray, folds: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"both sets must be (draws, parameters), not {x.shape} and {y.shape}")
     if folds < 2 or min(len(x), len(y)) < 10 * folds:
@@ -123,7 +123,7 @@ def _checked(
     for name, values in (("x", x), ("y", y)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name} holds values that are not finite")
-    return x, y
+    return x.astype(np.float64), y.astype(np.float64)
 
 
 class _Networks:

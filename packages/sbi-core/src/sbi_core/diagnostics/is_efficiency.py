@@ -1,4 +1,4 @@
-r"""Importance-sampling efficiency: how close is q to the exact posterior, where a likelihood exists?
+r"""Importance-sampling efficiency: how close is q to the exact posterior? Needs a likelihood.
 
 For draws :math:`\theta_s \sim q(\theta \mid x)`,
 

@@ -96,8 +96,7 @@ def check_probabilities(
     probabilities: FloatArray, n: IntArray, low: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return probabilities (B, K) and columns (B,) of the truths; ``ValueError`` if unfit."""
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    n = np.asarray(n)
+    probabilities, n = np.asarray(probabilities, dtype=np.float64), np.asarray(n)
     if probabilities.ndim != 2 or n.shape != probabilities.shape[:1] or not n.size:
         raise ValueError(
             f"probabilities must be (objects, integers) and n (objects,), "
@@ -109,7 +108,7 @@ def check_probabilities(
     if wrong.any():
         k = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"row {k} is no distribution: it sums to {probabilities[k].sum():.6g}")
-    k = np.asarray(n, dtype=np.int64) - low
-    if k.min() < 0 or k.max() >= probabilities.shape[1]:
+    columns = n.astype(np.int64) - low
+    if columns.min() < 0 or columns.max() >= probabilities.shape[1]:
         raise ValueError(f"truths must lie in {low}..{low + probabilities.shape[1] - 1}")
-    return probabilities, k
+    return probabilities.astype(np.float64), columns

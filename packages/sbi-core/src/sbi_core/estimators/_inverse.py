@@ -3,119 +3,173 @@ r"""Inverse of a masked autoregressive transform at the cost of one forward pass
 The usual inverse of :math:`u_i = f(z_i;\,\phi_i(z_{<i}, h))` evaluates the whole network once per
 coordinate and keeps one coordinate of each. But a hidden unit depends on certain coordinates only:
 it is computed once, as soon as these are known. Sorted by the last coordinate they need, the units
-that become known together are a block of columns, and every weight of the network is used once for
+that become known together are a block of rows, and every weight of the network is used once for
 all coordinates instead of once for each. What depends on the features alone is computed once per
-object instead of once per draw.
+object instead of once per draw. Units lie along the first axis and draws along the last, so that
+blocks are contiguous and elementwise functions run over long rows.
 
 References:
     | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509 (masks)
     | Masked Autoregressive Flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
+    | Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032 (splines)
 """
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["inverse", "plan"]
+__all__ = ["Plan", "inverse", "plan"]
+
+_BOUND = 5.0  # splines act on [-5, 5]
 
 
-class _Plan:
+class Plan:
     """When which unit of one masked network is known.
 
     Parameters
     ----------
-    linear
-        Its masked linear layers.
-    activations
-        The elementwise modules between them.
-    order
-        Rank of every coordinate, (d,): coordinates of rank r depend on those of lower rank.
-    total
-        Numbers the network gives per coordinate.
+    transform
+        The ``MaskedAutoregressiveTransform`` of zuko.
+    slope
+        Smallest slope of its elementwise function.
+    spline
+        Whether that is a rational-quadratic spline; else it is affine.
     """
 
-    def __init__(
-        self, linear: list[Any], activations: list[nn.Module], order: Tensor, total: int
-    ) -> None:
-        self.linear, self.activations = linear, activations
+    def __init__(self, transform: Any, slope: float, spline: bool) -> None:
+        self.slope, self.spline = slope, spline
+        self.linear, self.activations = list(transform.hyper)[::2], list(transform.hyper)[1::2]
+        order, total = transform.order.cpu(), int(transform.total)
         self.passes = int(order.max()) + 1
-        self.coordinates = [torch.nonzero(order == r)[:, 0] for r in range(self.passes)]
-        self.dim = len(order)
-        known = torch.cat([order, order.new_full((linear[0].in_features - self.dim,), -1)])
+        self.total, self.dim = total, len(order)
+        self.sequence = torch.argsort(order, stable=True)  # coordinates as they become known
+        self.known = [int((order < r).sum()) for r in range(self.passes + 1)]
+        inputs = self.linear[0].in_features
+        depends = torch.cat([order, order.new_full((inputs - self.dim,), -1)])
         self.sorted: list[Tensor] = []
         self.ends: list[list[int]] = []  # ends[l][r]: units of layer l known from ranks below r
-        for layer in linear[:-1]:
-            depends = torch.where(layer.mask.cpu().bool(), known, -1).amax(1)
-            by = torch.argsort(depends, stable=True)
-            self.sorted.append(by)
-            counts = [int((depends < r).sum()) for r in range(self.passes + 1)]
-            self.ends.append(counts)
-            known = depends
-        self.outputs = [
-            (c[:, None] * total + torch.arange(total)).reshape(-1) for c in self.coordinates
-        ]
+        for layer in self.linear[:-1]:
+            depends = torch.where(layer.mask.cpu().bool(), depends, -1).amax(1)
+            self.sorted.append(torch.argsort(depends, stable=True))
+            self.ends.append([int((depends < r).sum()) for r in range(self.passes + 1)])
+        self.outputs = (self.sequence[:, None] * total + torch.arange(total)).reshape(-1)
+
+    def weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Return masked weights and biases, rows and columns in the order they are known."""
+        device = self.linear[0].weight.device
+        inputs = torch.arange(self.dim, self.linear[0].in_features)
+        columns = torch.cat([self.sequence, inputs])
+        made = []
+        for layer, rows in zip(self.linear, [*self.sorted, self.outputs], strict=True):
+            r, c = rows.to(device), columns.to(device)
+            made.append(((layer.mask * layer.weight)[r][:, c], layer.bias[r]))
+            columns = rows
+        return made
 
 
-def plan(transform: Any) -> _Plan | None:
-    """Return the plan of a zuko ``MaskedAutoregressiveTransform``; None for anything else."""
+def plan(transform: Any) -> Plan | None:
+    """Return the plan of a zuko ``MaskedAutoregressiveTransform``; None for what is not known."""
+    from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
+
     hyper, order = getattr(transform, "hyper", None), getattr(transform, "order", None)
     if not isinstance(hyper, nn.Sequential) or order is None:
         return None
-    linear, activations = list(hyper)[::2], list(hyper)[1::2]
-    plain = all(isinstance(layer, nn.Linear) and hasattr(layer, "mask") for layer in linear)
-    simple = all(isinstance(a, (nn.ReLU, nn.SiLU, nn.ELU, nn.Tanh)) for a in activations)
-    if not plain or not simple or len(linear) != len(activations) + 1:
+    linear, between = list(hyper)[::2], list(hyper)[1::2]
+    if not all(isinstance(layer, nn.Linear) and hasattr(layer, "mask") for layer in linear):
         return None
-    return _Plan(linear, activations, order.cpu(), int(transform.total))
+    if not all(isinstance(a, (nn.ReLU, nn.SiLU, nn.ELU, nn.Tanh)) for a in between):
+        return None
+    made = transform.univariate
+    options = made.keywords if isinstance(made, partial) else {}
+    kind = made.func if isinstance(made, partial) else made
+    if kind not in (MonotonicAffineTransform, MonotonicRQSTransform) or set(options) - {"slope"}:
+        return None
+    return Plan(transform, options.get("slope", 1e-3), kind is MonotonicRQSTransform)
 
 
-def inverse(transform: Any, steps: _Plan, y: Tensor, h: Tensor) -> Tensor:
-    """Return z (..., n, d) with transform(h)(z) = y, for features h (n, k)."""
-    d, lead, device = steps.dim, y.shape[:-1], y.device
-    weights, biases = [], []
-    before: Tensor | None = None
-    for layer, by in zip(steps.linear, [*steps.sorted, None], strict=True):
-        weight, bias = layer.mask * layer.weight, layer.bias
-        if before is not None:
-            weight = weight[:, before.to(device)]
-        if by is not None:
-            weight, bias = weight[by.to(device)], bias[by.to(device)]
-        weights.append(weight)
-        biases.append(bias)
-        before = by
-    first = functional.linear(h, weights[0][:, d:], biases[0])  # once per object
-    into = weights[0][:, :d]
-    z = torch.zeros_like(y)
-    hidden = [y.new_empty((*lead, len(by))) for by in steps.sorted]
-    done: list[int] = []
+@torch.no_grad()
+def inverse(steps: Plan, y: Tensor, h: Tensor) -> Tensor:
+    """Return z (S, n, d) whose transform given features h (n, k) is y; without gradients."""
+    draws, n, d = y.shape
+    (into, bias), *rest = steps.weights()
+    first = functional.linear(h, into[:, d:], bias).T[:, None]  # once per object
+    into = into[:, :d].contiguous()
+    target = y.reshape(draws * n, d).T[steps.sequence.to(y.device)]
+    z = torch.empty_like(target, memory_format=torch.contiguous_format)
+    hidden = [y.new_empty((len(by), draws * n)) for by in steps.sorted]
     for r in range(steps.passes):
         for k, ends in enumerate(steps.ends):
             a, b = (0 if r == 0 else ends[r - 1]), ends[r]
             if a == b:
                 continue
+            block = hidden[k][a:b]
             if k == 0:
-                value = first[:, a:b].expand(*lead, b - a)
-                if done:
-                    value = value + functional.linear(z[..., done], into[a:b][:, done])
+                block.view(b - a, draws, n).copy_(first[a:b])
+                if steps.known[r]:
+                    block.addmm_(into[a:b, : steps.known[r]], z[: steps.known[r]])
             else:
                 m = steps.ends[k - 1][r]
-                value = functional.linear(
-                    hidden[k - 1][..., :m], weights[k][a:b, :m], biases[k][a:b]
-                )
-            hidden[k][..., a:b] = steps.activations[k](value)
-        out, m = steps.outputs[r].to(device), steps.ends[-1][r]
-        phi = functional.linear(hidden[-1][..., :m], weights[-1][out, :m], biases[-1][out])
-        new = steps.coordinates[r].to(device)
-        shaped = phi.reshape(*lead, len(new), -1)
-        sizes = [int(torch.Size(s).numel()) for s in transform.shapes]
-        parts = [
-            p.reshape(*p.shape[:-1], *s)
-            for p, s in zip(torch.split(shaped, sizes, -1), transform.shapes, strict=True)
-        ]
-        z[..., new] = transform.univariate(*parts).inv(y[..., new])
-        done += new.tolist()
-    return z
+                weight, bias = rest[k - 1]
+                torch.addmm(bias[a:b, None], weight[a:b, :m], hidden[k - 1][:m], out=block)
+            _activate(steps.activations[k], block)
+        a, b = steps.known[r], steps.known[r + 1]
+        rows, m = slice(a * steps.total, b * steps.total), steps.ends[-1][r]
+        weight, bias = rest[-1]
+        phi = torch.addmm(bias[rows, None], weight[rows, :m], hidden[-1][:m])
+        solve = _spline if steps.spline else _affine
+        z[a:b] = solve(phi.view(b - a, steps.total, -1), target[a:b], steps.slope)
+    back = torch.empty_like(z)
+    back[steps.sequence.to(y.device)] = z
+    return back.T.reshape(draws, n, d)
+
+
+def _activate(activation: nn.Module, block: Tensor) -> None:
+    if isinstance(activation, nn.ReLU):
+        block.relu_()
+    else:
+        block.copy_(activation(block))
+
+
+def _squashed(raw: Tensor, limit: float) -> Tensor:
+    """Return raw numbers mapped smoothly into (-|limit|, |limit|)."""
+    return raw / (1 + (raw / limit).abs())
+
+
+def _affine(phi: Tensor, y: Tensor, slope: float) -> Tensor:
+    """Return x with exp(a) x + b = y, for phi (c, 2, rows) and y (c, rows)."""
+    return (y - phi[:, 0]) * torch.exp(-_squashed(phi[:, 1], math.log(slope)))
+
+
+def _knots(raw: Tensor, slope: float) -> Tensor:
+    """Return bin widths as knots (c, bins + 1, rows) from -bound to bound."""
+    width = _squashed(raw, math.log(slope) / 2).exp()
+    knots = raw.new_zeros((raw.shape[0], raw.shape[1] + 1, raw.shape[2]))
+    for k in range(raw.shape[1]):  # long rows: quicker than a cumulative sum over a short axis
+        torch.add(knots[:, k], width[:, k], out=knots[:, k + 1])
+    return knots.mul_(2 * _BOUND / knots[:, -1:]).sub_(_BOUND)
+
+
+def _spline(phi: Tensor, y: Tensor, slope: float) -> Tensor:
+    """Return x whose rational-quadratic spline is y, for phi (c, 3 bins - 1, rows)."""
+    bins = (phi.shape[1] + 1) // 3
+    horizontal = _knots(phi[:, :bins], slope)
+    vertical = _knots(phi[:, bins : 2 * bins], slope)
+    inside = (y > -_BOUND) & (y <= _BOUND)
+    k = (vertical[:, 1:-1] < y[:, None]).sum(1, keepdim=True)
+    x0, x1 = horizontal.gather(1, k)[:, 0], horizontal.gather(1, k + 1)[:, 0]
+    y0, y1 = vertical.gather(1, k)[:, 0], vertical.gather(1, k + 1)[:, 0]
+    edge = torch.zeros_like(y[:, None])
+    raw = torch.cat([edge, phi[:, 2 * bins :], edge], dim=1)
+    d0, d1 = (_squashed(raw.gather(1, j)[:, 0], math.log(slope)).exp() for j in (k, k + 1))
+    height, s = y1 - y0, (y1 - y0) / (x1 - x0)
+    off = torch.where(inside, y - y0, 0.0)
+    bend = off * (d0 + d1 - 2 * s)
+    a, b, c = height * (s - d0) + bend, height * d0 - bend, -s * off
+    share = 2 * c / (-b - (b**2 - 4 * a * c).clamp(min=0).sqrt())
+    return torch.where(inside, x0 + share * (x1 - x0), y)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -60,16 +61,14 @@ class ZukoHead(Head):
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
         """Return z (..., n, d): the inverse flow at the noise."""
-        if any(p is None for p in self.plans) or noise.shape[-2] != len(h):
+        if any(p is None for p in self.plans) or torch.is_grad_enabled():
             z: Tensor = self.flow(h).transform.inv(noise)
             return z
-        z = noise
-        for transform, steps in zip(
-            reversed(list(self.flow.transform.transforms)), reversed(self.plans), strict=True
-        ):
+        z = noise.reshape(-1, len(h), noise.shape[-1])
+        for steps in reversed(self.plans):
             assert steps is not None
-            z = inverse(transform, steps, z, h)
-        return z
+            z = inverse(steps, z, h)
+        return z.reshape(noise.shape)
 
 
 class MafConfig(BaseModel):

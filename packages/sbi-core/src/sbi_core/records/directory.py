@@ -123,6 +123,7 @@ class RunDirectory:
         self.sims = self.root / "sims"
         self.emulator = self.root / "emulator"
         self.estimator = self.root / "estimator"
+        self.card = self.estimator / "card.md"
         self.diagnostics = self.root / "diagnostics.npz"
         self.posterior = self.root / "posterior.nc"
         self.summary = self.root / "summary.ecsv"

@@ -14,10 +14,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from sbi_core.errors import RunDirectoryError
 from sbi_core.observations import Observations
 from sbi_core.posterior import PosteriorSamples
+from sbi_core.priors import ParameterSpace
 
-__all__ = ["read_posterior", "write_posterior"]
+__all__ = ["read_posterior", "read_samples", "write_posterior"]
 
 F64 = NDArray[np.float64]
 _ENGINE: Literal["h5netcdf"] = "h5netcdf"
@@ -47,7 +49,7 @@ def write_posterior(
         Draws of the prior, (m, d).
     """
     groups = {
-        "posterior": _posterior(samples),
+        "posterior": samples.to_dataset(),
         "prior": _prior(samples, prior),
         "observed_data": _observed(observations),
         "sample_stats": _stats(samples, support),
@@ -69,18 +71,25 @@ def read_posterior(path: str | Path, group: str = "posterior") -> xr.Dataset:
     return xr.load_dataset(path, group=group, engine=_ENGINE)
 
 
+def read_samples(path: str | Path, space: ParameterSpace) -> PosteriorSamples:
+    """Return the draws of the file.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file is missing, damaged, or holds other parameters.
+    """
+    try:
+        found = read_posterior(path)
+        values = np.stack([found[n].values[0] for n in space.names], axis=-1).astype(np.float64)
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        msg = f"'{path}' is missing, damaged, or holds other parameters ({error})"
+        raise RunDirectoryError(msg) from None
+    return PosteriorSamples(values, space, np.asarray(found["object"].values, np.str_))
+
+
 def _ids(samples: PosteriorSamples) -> NDArray[np.object_]:
     return samples.id.astype(object)
-
-
-def _posterior(samples: PosteriorSamples) -> xr.Dataset:
-    draws, n, _ = samples.values.shape
-    variables = {
-        name: (("chain", "draw", "object"), samples[name][None].astype(np.float32), {"units": unit})
-        for name, unit in zip(samples.names, samples.space.units, strict=True)
-    }
-    coords = {"chain": [0], "draw": np.arange(draws), "object": _ids(samples)}
-    return xr.Dataset(variables, coords=coords, attrs={"prior_hash": samples.space.hash})
 
 
 def _prior(samples: PosteriorSamples, prior: F64) -> xr.Dataset:

@@ -1,7 +1,7 @@
 """From an amortised posterior to a better one of a single object: more simulations, or weights."""
 
 from sbi_core.refine.importance import ImportanceResult, importance_resample
-from sbi_core.refine.truncated import RefinedPosterior, RefineConfig, Round, refine
+from sbi_core.refine.truncated import RefineConfig, RefinedPosterior, Round, refine
 
 __all__ = [
     "ImportanceResult",

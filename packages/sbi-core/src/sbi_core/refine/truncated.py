@@ -36,7 +36,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import special, stats
 
 from sbi_core.batch import Batch
-from sbi_core.components import Callback, Embedding, Estimator, Rng, Simulator, Training
+from sbi_core.components import (
+    Callback,
+    Embedding,
+    Estimator,
+    Rng,
+    RowSource,
+    Simulator,
+    Training,
+)
 from sbi_core.diagnostics import Verdict, combine_verdicts, judge_sbc_all
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.observations import Observations
@@ -131,7 +139,7 @@ class _Region:
 
     def inside(self, z: F64) -> NDArray[np.bool_]:
         """Return which rows of z (n, d) lie in the region."""
-        found = ((z >= self.low) & (z <= self.high)).all(1)
+        found: NDArray[np.bool_] = np.all((z >= self.low) & (z <= self.high), axis=1)
         if self.within is not None and found.any():
             found[found] = self.within.inside(z[found])
         if self.estimator is not None and found.any():
@@ -267,7 +275,7 @@ def refine(
     config: RefineConfig | None = None,
     train: TrainConfig | None = None,
     parameters: str | Sequence[str] = "all",
-    first: Batch | None = None,
+    first: Batch | RowSource | None = None,
     seed: int = 0,
     device: str = "cpu",
     callbacks: Sequence[Callback] = (),
@@ -322,7 +330,9 @@ def refine(
     work = _Work(simulator, make_estimator, embedding, observation, config, train, space)
     work = replace(work, seed=seed, device=device, callbacks=tuple(callbacks))
     region, mass = _Region.everything(space.z_dim), 1.0
-    pool: list[tuple[F64, Batch]] = [] if first is None else [work.prepared(first)]
+    pool: list[tuple[F64, Batch]] = []
+    if first is not None:
+        pool.append(work.prepared(first if isinstance(first, Batch) else first.load()))
     rounds: list[Round] = []
     while True:
         number = len(rounds) + 1
@@ -337,7 +347,7 @@ def refine(
         z, batch = np.concatenate([p[0] for p in pool]), Batch.cat([p[1] for p in pool])
         estimator, nll, p = work.trained(z, batch, region, number)
         verdict = combine_verdicts(judge_sbc_all([f"z{k + 1}" for k in range(len(p))], p))
-        rounds.append(Round(number, new, len(z), mass, nll, tuple(p), verdict))
+        rounds.append(Round(number, new, len(z), mass, nll, tuple(map(float, p)), verdict))
         if report is not None:
             report(rounds[-1])
         done = RefinedPosterior(
@@ -395,6 +405,8 @@ class _Work:
         )
         theta[:, self.columns] = self.space.from_unconstrained(z)
         batch = self.simulator.simulate(theta, rng)
+        if batch.theta is None:
+            batch = batch.with_(theta=theta)
         ok = np.flatnonzero(batch.ok.cpu().numpy()) if batch.ok is not None else np.arange(len(z))
         if len(ok) == 0:
             msg = f"all {len(z)} simulations of round {number} failed; look at prior and options"

@@ -11,8 +11,17 @@ True
 """
 
 from sbi_core.report import plots
+from sbi_core.report.card import CardInputs, model_card
 from sbi_core.report.html import render, write_html
 from sbi_core.report.inputs import ReportInputs
 from sbi_core.report.text import measurement
 
-__all__ = ["ReportInputs", "measurement", "plots", "render", "write_html"]
+__all__ = [
+    "CardInputs",
+    "ReportInputs",
+    "measurement",
+    "model_card",
+    "plots",
+    "render",
+    "write_html",
+]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sbi_core.report.text import plain
+from sbi_core.report.text import prior_words
 
 __all__ = ["CardInputs", "model_card"]
 
@@ -20,7 +20,9 @@ class CardInputs:
     report
         Contents of ``report.json``.
     estimator
-        Contents of ``estimator/config.json``.
+        Contents of ``estimator/config.json``; what it does not say is left out.
+    space, space_hash
+        The inferred parameters as a table, and the hash of their prior.
     simulator
         Identity of the simulator: name, version and what else it says about itself.
     proposal
@@ -37,6 +39,8 @@ class CardInputs:
 
     report: Mapping[str, Any]
     estimator: Mapping[str, Any]
+    space: Mapping[str, Any]
+    space_hash: str
     simulator: Mapping[str, Any]
     proposal: str
     inferred: Sequence[str]
@@ -54,48 +58,50 @@ def model_card(inputs: CardInputs) -> str:
 
 def _what(c: CardInputs) -> list[str]:
     e = c.estimator
-    names = ", ".join(f"`{n}`" for n in c.inferred)
+    name, embedding = e.get("estimator", "estimator"), e.get("embedding") or {}
+    behind = f" behind the embedding `{embedding['name']}`" if "name" in embedding else ""
     lines = [
-        f"# Model card: {e['estimator']} for {c.report['plugin']}",
+        f"# Model card: {name} for {c.report['plugin']}",
         "",
-        f"An amortised posterior q({', '.join(c.inferred)} | data): density estimator "
-        f"`{e['estimator']}` behind the embedding `{e['embedding']['name']}`, for simulations of "
-        f"`{c.simulator.get('name')}` (version {c.simulator.get('version')}).",
+        f"An amortised posterior q({', '.join(c.inferred)} | data): density estimator `{name}`"
+        f"{behind}, for simulations of `{c.simulator.get('name')}` (version "
+        f"{c.simulator.get('version')}).",
         "",
-        f"* infers: {names}",
+        f"* infers: {', '.join(f'`{n}`' for n in c.inferred)}",
     ]
     if c.marginalised:
         lines.append(f"* integrates over: {', '.join(f'`{n}`' for n in c.marginalised)}")
-    shape = " x ".join(map(str, e["input"]["x"])) or "1"
-    extra = [w for w, k in (("errors", "has_err"), ("missing values", "has_mask")) if e["input"][k]]
-    lines.append(f"* input: {shape} values" + (f", with {' and '.join(extra)}" if extra else ""))
-    lines.append(f"* options: {_words(e['options'])}; embedding: {_words(e['embedding']['options'])}")
+    shape = e.get("input")
+    if shape:
+        size = " x ".join(map(str, shape["x"])) or "1"
+        parts = (("errors", "has_err"), ("missing values", "has_mask"))
+        extra = " and ".join(word for word, key in parts if shape[key])
+        lines.append(f"* input: {size} values" + (f", with {extra}" if extra else ""))
+    for what, options in (("options", e.get("options")), ("embedding", embedding.get("options"))):
+        if options:
+            lines.append(f"* {what}: {', '.join(f'{k} = {v}' for k, v in options.items())}")
     return lines
 
 
 def _training(c: CardInputs) -> list[str]:
     lines = ["## Training data", "", "| parameter | unit | scope | prior |", "|---|---|---|---|"]
-    for p in c.estimator["space"]["parameters"]:
-        prior = {k: v for k, v in p["prior"].items() if k != "family"}
-        lines.append(
-            f"| {_cell(p['name'])} | {_cell(p['unit'])} | {p['scope']} | "
-            f"{p['prior']['family']}({_cell(_words(prior))}) |"
-        )
-    lines += ["", f"* prior version {c.estimator['space']['version']}"]
-    lines.append(f"* hash of the prior of the inferred parameters: `{c.estimator['space_hash']}`")
-    lines.append(f"* hash of the proposal (all parameters, from which was drawn): `{c.proposal}`")
+    for p in c.space["parameters"]:
+        cells = (p["name"], p["unit"], p["scope"], prior_words(p["prior"]))
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    lines += ["", f"* prior version {c.space['version']}, sha256 `{c.space_hash}`"]
+    lines.append(f"* proposal that drew the simulations (all parameters), sha256 `{c.proposal}`")
     simulation = c.report.get("simulation")
     if simulation:
         share = 100 * simulation["failed"] / max(simulation["n"], 1)
         lines.append(
-            f"* {simulation['n']} simulations, {simulation['failed']} of them failed ({share:.2g} %) "
-            "and left out"
+            f"* {simulation['n']} simulations, {simulation['failed']} of them ({share:.2g} %) "
+            "failed and were left out"
         )
-    record = c.estimator.get("training")
+    record = c.estimator.get("training") or c.report.get("training")
     if record:
-        split = record["split"]
+        split = record.get("split", {})
         sizes = ", ".join(f"{split[k]} {k}" for k in ("train", "val", "test") if k in split)
-        lines.append(f"* rows: {sizes}; seed {c.report['seed']}")
+        lines.append(f"* seed {c.report['seed']}" + (f"; rows: {sizes}" if sizes else ""))
         lines.append(
             f"* {record['epochs']} epochs, weights of epoch {record['best_epoch']}; "
             f"test loss {record['test_nll']:.4f} nats per object"
@@ -121,7 +127,7 @@ def _calibration(c: CardInputs) -> list[str]:
         values = " | ".join(f"{100 * p['coverage'][v]:.1f} %" for v in levels)
         lines.append(f"| {_cell(name)} | {p['sbc_p']:.2g} | {values} |")
     lines += ["", f"Largest deviation of TARP: {found['tarp']['max_deviation']:.3f}."]
-    troubled = [f"* {level}: {plain(text)}" for level, text in c.verdicts if level != "pass"]
+    troubled = [f"* {level}: {text}" for level, text in c.verdicts if level != "pass"]
     if troubled:
         lines += ["", "Checks that did not pass:", "", *troubled]
     return lines
@@ -152,11 +158,7 @@ def _versions(c: CardInputs) -> list[str]:
 
 
 def _cite(c: CardInputs) -> list[str]:
-    return ["## How to cite", "", *(f"* {plain(text)}" for text in c.citations or ("sbi-core",))]
-
-
-def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} = {v}" for k, v in values.items()) or "none"
+    return ["## How to cite", "", *(f"* {text}" for text in c.citations or ("sbi-core",))]
 
 
 def _cell(text: str) -> str:

@@ -66,7 +66,7 @@ STAGES: tuple[StageSpec, ...] = (
         _module("train"),
         ("embedding", "estimator", "train"),
         ("simulate",),
-        lambda d: (d.estimator, d.metrics),
+        lambda d: (d.estimator, d.metrics),  # but for the card, which the report writes
     ),
     StageSpec(
         "diagnose",
@@ -90,7 +90,7 @@ STAGES: tuple[StageSpec, ...] = (
         _module("report"),
         ("preset",),
         ("simulate", "emulate", "train", "diagnose", "infer", "combine"),
-        lambda d: (d.report_html, d.report_json),
+        lambda d: (d.report_html, d.report_json, d.card),
     ),
 )
 

@@ -8,10 +8,16 @@ from typing import Any
 from sbi_core.diagnostics import Verdict, combine_verdicts
 from sbi_core.pipeline.config import to_toml
 from sbi_core.pipeline.context import Context
-from sbi_core.records.directory import read_arrays, read_lines, write_json
+from sbi_core.records.directory import (
+    atomic_write,
+    read_arrays,
+    read_json,
+    read_lines,
+    write_json,
+)
 from sbi_core.records.provenance import versions
 from sbi_core.records.schema import REPORT_SCHEMA, check_report
-from sbi_core.report import ReportInputs, write_html
+from sbi_core.report import CardInputs, ReportInputs, model_card, write_html
 
 __all__ = ["build_report", "execute"]
 
@@ -103,9 +109,34 @@ def execute(context: Context) -> dict[str, Any]:
     own = round(perf_counter() - start, 3)
     report["timing"] |= {"report_s": own, "total_s": round(report["timing"]["total_s"] + own, 3)}
     write_json(context.directory.report_json, report)
+    if "train" in context.facts:
+        _write_card(context, report)
     context.progress.advance()
     context.progress.finish(str(context.directory.report_html))
     return {}
+
+
+def _write_card(context: Context, report: dict[str, Any]) -> None:
+    """Write estimator/card.md."""
+    d, space = context.directory, context.space
+    path = d.estimator / "config.json"
+    whole = context.simulator.parameters
+    card = CardInputs(
+        report=report,
+        estimator=read_json(path) if path.exists() else {},
+        space=space.to_spec(),
+        space_hash=space.hash,
+        simulator=context.simulator.identity,
+        proposal=whole.hash,
+        inferred=space.names,
+        marginalised=[n for n in whole.names if n not in space.names],
+        verdicts=[(v.level, v.sentence) for v in _verdicts(context)],
+        citations=context.simulator.citations,
+        versions=report["versions"],
+    )
+    d.estimator.mkdir(exist_ok=True)
+    with atomic_write(d.card) as f:
+        f.write(model_card(card))
 
 
 def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
