@@ -12,6 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # autodoc reads the sources of this checkout, installed or not.
 sys.path[:0] = [str(src) for src in sorted(ROOT.glob("packages/*/src"))]
 
+import sbi_core
+
+# autodoc imports with typing.TYPE_CHECKING set, under which pydantic cannot build models: load
+# everything it documents before it starts.
+for _name in sbi_core.__all__:
+    getattr(sbi_core, _name)
+
 project = "sbi-astro"
 author = "The sbi-astro developers"
 project_copyright = "2026, The sbi-astro developers"

@@ -8,7 +8,7 @@ coverage           within 3 binomial sigma of nominal                           
 combined z-rms     0.8 to 1.3                             1/1.6 to 1.6              otherwise
 C2ST               < 0.6                                  < 0.7                     otherwise
 skill (RPS)        > 0                                    -0.05 to 0                otherwise
-importance weights efficiency > 10 %, Pareto k < 0.7      > 1 %                     otherwise
+importance         efficiency > 10 %, Pareto k < 0.7      > 1 %                     otherwise
 predictive chi2    p > 0.01/B for B objects               otherwise
 prior conflict     p > 0.01/B for B objects               otherwise
 =================  =====================================  ========================  ==============
