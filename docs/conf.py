@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # autodoc reads the sources of this checkout, installed or not.
 sys.path[:0] = [str(src) for src in sorted(ROOT.glob("packages/*/src"))]
 
-import sbi_core
+import sbi_core  # noqa: E402
 
 # autodoc imports with typing.TYPE_CHECKING set, under which pydantic cannot build models: load
 # everything it documents before it starts.
