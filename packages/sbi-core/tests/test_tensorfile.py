@@ -61,3 +61,10 @@ def test_json_must_hold_a_table(tmp_path):
     path.write_text(json.dumps([1]))
     with pytest.raises(DataFileError, match="table"):
         read_json(path)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    tensors = {name: torch.arange(6.0) for name in ("b", "a", "c")}
+    for k in range(5):
+        write_tensors(tmp_path / f"{k}.safetensors", tensors, {"x": 1, "y": [2]})
+    assert len({(tmp_path / f"{k}.safetensors").read_bytes() for k in range(5)}) == 1

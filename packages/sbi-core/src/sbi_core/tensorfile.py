@@ -66,8 +66,9 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Any = N
         Stored as JSON in the header.
     """
     plain = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    header = {"json": json.dumps(meta), "crc32": str(_checksum(plain))}
-    write_atomic(Path(path), save(plain, header))
+    # one entry: the library writes several in random order, and equal runs write equal bytes
+    content = json.dumps({"meta": meta, "crc32": _checksum(plain)}, sort_keys=True)
+    write_atomic(Path(path), save(plain, {"json": content}))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
@@ -91,11 +92,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
         with safe_open(path, "pt") as f:
             header = f.metadata() or {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-        meta, stored = json.loads(header["json"]), header["crc32"]
-    except (SafetensorError, KeyError, ValueError) as error:
+        content = json.loads(header["json"])
+        meta, stored = content["meta"], content["crc32"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         msg = f"{path} is damaged or was not written by sbi-core ({error})"
         raise DataFileError(msg) from None
-    if stored != str(_checksum(tensors)):
+    if stored != _checksum(tensors):
         msg = f"{path} is damaged: its checksum does not match its content"
         raise DataFileError(msg)
     return tensors, meta
