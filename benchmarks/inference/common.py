@@ -49,12 +49,16 @@ class Toy:
 
 @dataclass
 class Chempy:
-    """The plugin's one-zone engine: six Gaussian parameters, eight abundances, 0.05 dex."""
+    """The plugin's one-zone engine: six parameters, eight abundances, all with 0.05 dex.
+
+    Nothing is missing and no age is known, so that packages that cannot use either see the same
+    information.
+    """
 
     def __post_init__(self) -> None:
         from sbi_core import get_simulator
 
-        self.simulator = get_simulator("chempy")
+        self.simulator = get_simulator("chempy", noise="fixed", ages=False)
         self.space = self.simulator.parameters
 
     def simulate(self, n: int, seed: int) -> Batch:
@@ -67,8 +71,8 @@ class Chempy:
         return batch.with_(split_key=None).to("cpu", torch.float32)
 
     def observe(self, batch: Batch, rng) -> Batch:
-        """Return the rows with the plugin's noise."""
-        return self.simulator.observe(batch, rng)
+        """Return the rows with the plugin's noise; the constant errors are no input."""
+        return self.simulator.observe(batch, rng).with_(x_err=None, mask=None, context=None)
 
 
 def problem(name: str) -> Toy | Chempy:

@@ -4,7 +4,13 @@ import io
 
 import pytest
 
-from sbi_core.progress import LineProgress, SilentProgress, TqdmProgress, make_progress
+from sbi_core.progress import (
+    LineProgress,
+    SilentProgress,
+    TqdmProgress,
+    epoch_callback,
+    make_progress,
+)
 
 
 class Terminal(io.StringIO):
@@ -68,3 +74,33 @@ def test_a_bar_is_replaced_by_its_last_line():
     progress.advance(10)
     progress.finish("10 shards")
     assert " simulate: 10 shards (" in out.getvalue()
+
+
+def test_epochs_of_an_interrupted_run_are_skipped_and_added_cycles_lengthen_the_stage():
+    calls = []
+
+    class Recorder(SilentProgress):
+        def start(self, stage, total, unit):
+            calls.append(("start", total))
+
+        def advance(self, count=1, note=""):
+            calls.append(("advance", count))
+
+        def skip(self, count):
+            calls.append(("skip", count))
+
+        def say(self, message):
+            calls.append(("say", message))
+
+    show = epoch_callback(Recorder(), "train", 4)
+    show({"epoch": 4, "epochs": 4, "val_loss": 1.0})
+    show({"epoch": 5, "epochs": 8, "val_loss": 0.5})
+    assert [c for c in calls if c != ("skip", 0)] == [
+        ("start", 4),
+        ("skip", 3),
+        ("advance", 1),
+        ("say", "train: over-fitted; once more with weight decay"),
+        ("start", 8),
+        ("skip", 4),
+        ("advance", 1),
+    ]

@@ -129,6 +129,58 @@ def test_the_weights_kept_are_those_of_the_best_epoch():
     assert float(module.mean_loss(network, *loop.validation).mean()) == min(vals)
 
 
+def still(batch, rng):
+    return batch
+
+
+def memorised(directory=None, callbacks=(), **options):
+    """A job whose targets are noise: every epoch after the first few over-fits."""
+    sizes = {"n": 400, "batch_size": 16, "epochs": 12, "val_fraction": 0.4}
+    network, training, _ = job(directory, observe=still, **sizes, **options)
+    network.layers = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 1))
+    with seeded(stream(3)):
+        network.layers.apply(lambda m: m.reset_parameters() if isinstance(m, nn.Linear) else None)
+    targets = torch.as_tensor(stream(2).standard_normal((400, 1)))
+    return network, train(network, training, targets, callbacks)[0]
+
+
+def test_over_fitting_is_followed_by_cycles_with_more_weight_decay():
+    seen = []
+    network, record = memorised(None, [seen.append], learning_rate=0.03)
+    once = memorised(learning_rate=0.03, retries=0)[1]
+    assert once.epochs == 12
+    assert once.best_epoch <= 6
+    assert record.epochs == 36
+    assert [line["epochs"] for line in seen[::12]] == [12, 24, 36]
+    assert lines(record)[:12] == lines(once)
+    rates = [line["learning_rate"] for line in record.history]
+    assert rates[:12] == rates[12:24] == rates[24:]
+    losses = [line["val_loss"] for line in record.history]
+    assert min(losses[12:]) < min(losses[:12])
+    assert record.best_epoch == 1 + int(np.argmin(losses))
+    assert losses[35] < losses[11]  # the last cycle memorises less
+
+
+def test_a_training_that_does_not_over_fit_has_one_cycle():
+    _, record, _ = run(epochs=12)
+    assert record.best_epoch > 6
+    assert record.epochs == 12
+
+
+@pytest.mark.parametrize("epoch", [12, 17, 24])
+def test_a_cycle_added_after_over_fitting_is_resumed_to_the_same_bits(tmp_path, epoch):
+    def stop(line):
+        if line["epoch"] == epoch:
+            raise Stop
+
+    whole, record = memorised(learning_rate=0.03)
+    with pytest.raises(Stop):
+        memorised(tmp_path, [stop], learning_rate=0.03)
+    resumed, again = memorised(tmp_path, learning_rate=0.03)
+    assert lines(again) == lines(record)
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
 def test_log_det_moves_the_test_loss_alone():
     network, training, targets = job()
     record, _ = train(network, training, targets, log_det=lambda b: torch.full((len(b),), 2.5))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-__all__ = ["LineProgress", "Progress", "SilentProgress", "TqdmProgress", "make_progress"]
+__all__ = [
+    "LineProgress",
+    "Progress",
+    "SilentProgress",
+    "TqdmProgress",
+    "epoch_callback",
+    "make_progress",
+]
 
 
 class Progress(Protocol):
@@ -178,3 +185,37 @@ def _seconds(value: float) -> str:
         return f"{value:.1f} s"
     minutes, seconds = divmod(round(value), 60)
     return f"{minutes} min {seconds:02d} s"
+
+
+def epoch_callback(
+    progress: Progress, stage: str, epochs: int
+) -> Callable[[Mapping[str, float]], None]:
+    """Begin a stage and return a callback of the training loop that shows it.
+
+    Epochs of an interrupted run are skipped; when over-fitting makes the loop add a cycle, the
+    stage gets longer.
+
+    Parameters
+    ----------
+    progress
+        Where it is shown.
+    stage
+        Its name.
+    epochs
+        Epochs planned.
+    """
+    progress.start(stage, epochs, "epochs")
+    done, planned = 0, epochs
+
+    def show(line: Mapping[str, float]) -> None:
+        nonlocal done, planned
+        if line.get("epochs", planned) > planned:
+            planned = int(line["epochs"])
+            progress.say(f"{stage}: over-fitted; once more with weight decay")
+            progress.start(stage, planned, "epochs")
+            progress.skip(done)
+        progress.skip(int(line["epoch"]) - done - 1)
+        progress.advance(1, f"validation loss {line['val_loss']:.4g}")
+        done = int(line["epoch"])
+
+    return show

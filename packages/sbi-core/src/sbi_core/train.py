@@ -11,7 +11,14 @@ buffer when they exceed ``max_memory_gb`` (:mod:`sbi_core.feed`). The learning r
           \eta_{\max}\,\left[10^{-3} + (1 - 10^{-3})
           \tfrac{1 + \cos \pi (s - w)/(n - w)}{2}\right]\ (s \ge w)
 
-at step *s* of *n*, with a warm-up of *w = 0.1 n* steps.
+at step *s* of *n*, with a warm-up of *w = 0.1 n* steps. A cycle whose best epoch lies in its first
+half has over-fitted. Cycle *k = 1, 2, ...* after it starts from the same initial weights with
+decoupled weight decay
+
+.. math:: \lambda_k = 1.2 \cdot 3^{k-1} \Big/ \sum_s \eta(s),
+
+which shrinks weights that no gradient holds by :math:`e^{-1.2}` (:math:`e^{-3.6}`) in a cycle of
+any length; the best weights of all cycles are kept.
 
 References:
     | Super-convergence (Smith & Topin, 2017), https://arxiv.org/abs/1708.07120
@@ -66,6 +73,8 @@ I64 = NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
 _EVAL_ROWS = 8192  # rows per network call outside training
 _MEASURED_STEPS = 20
+_SHRINKING = 1.2  # logarithm of what weight decay does to idle weights in the first cycle more
+_FEWEST_EPOCHS = 8  # shorter cycles say nothing about over-fitting
 
 
 class TrainConfig(BaseModel):
@@ -90,6 +99,12 @@ class TrainConfig(BaseModel):
         default=None, gt=0, description="Peak learning rate; default 5e-3 (schedulefree 2e-3)."
     )
     warmup_steps: int = Field(default=200, ge=0, description="Warm-up of schedulefree, steps.")
+    retries: int = Field(
+        default=2,
+        ge=0,
+        description="After over-fitting (best epoch in the first half): cycles more, each with "
+        "more weight decay; the best weights of all are kept (not with max_seconds).",
+    )
     clip: float = Field(default=5.0, gt=0, description="Largest norm of the gradient.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
     patience: int | None = Field(
@@ -303,6 +318,8 @@ class _Loop:
         self.steps = math.ceil(len(self.splits.train) / self.config.batch_size)
         self.epochs = self.config.epochs
         self.history: list[dict[str, float]] = []
+        self.starts = [0]  # epochs before each cycle
+        self.initial = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
         self.validation = self.observed(self.splits.val, "validation")
@@ -339,7 +356,7 @@ class _Loop:
             _set_mode(self.network, self.optimizer, True)
             slices = self.feed.slices(self.splits.train, order, self.steps)
             for k, (rows, targets, clean) in enumerate(slices):
-                self.set_rate((number - 1) * self.steps + k)
+                self.set_rate((number - 1 - self.starts[-1]) * self.steps + k)
                 value = self.step(targets, clean, rng)
                 if not math.isfinite(value):
                     self.stop_at(number, k, rows)
@@ -383,9 +400,30 @@ class _Loop:
         raise TrainingError(msg)
 
     @property
+    def planned(self) -> int:
+        """Epochs of all cycles so far."""
+        return self.starts[-1] + self.epochs
+
+    @property
     def finished(self) -> bool:
+        """Whether the last cycle is over."""
         done, patience = len(self.history), self.config.patience
-        return done >= self.epochs or (patience is not None and done - self.best_epoch >= patience)
+        return done >= self.planned or (patience is not None and done - self.best_epoch >= patience)
+
+    def begin_again(self) -> bool:
+        """Start a cycle with more weight decay if the last one over-fitted; False if not."""
+        c = self.config
+        if c.optimizer != "adam-onecycle" or c.max_seconds or len(self.starts) > c.retries:
+            return False
+        losses = [line["val_loss"] for line in self.history[self.starts[-1] :]]
+        if 2 * (1 + int(np.argmin(losses))) > self.epochs or self.epochs < _FEWEST_EPOCHS:
+            return False
+        self.network.load_state_dict(self.initial)
+        shrinking = _SHRINKING * 3 ** (len(self.starts) - 1)
+        decay = c.weight_decay + shrinking / (0.5 * c.peak * self.epochs * self.steps)
+        self.optimizer = _optimizer(self.flat.weights, c.model_copy(update={"weight_decay": decay}))
+        self.starts.append(len(self.history))
+        return True
 
     def fit_budget(self) -> None:
         """Set the number of epochs that fit into ``max_seconds``, from steps on a copy."""
@@ -428,6 +466,7 @@ class _Loop:
         facts = {
             "fingerprint": fingerprint,
             "epochs": self.epochs,
+            "starts": self.starts,
             "best_epoch": self.best_epoch,
             "history": self.history,
         }
@@ -445,7 +484,7 @@ class _Loop:
         checkpoint.check(fingerprint)
         self.best = checkpoint.restore(self.network, self.optimizer)
         self.epochs, self.best_epoch = checkpoint.facts["epochs"], checkpoint.facts["best_epoch"]
-        self.history = checkpoint.facts["history"]
+        self.history, self.starts = checkpoint.facts["history"], checkpoint.facts["starts"]
         return True
 
 
@@ -526,14 +565,14 @@ def train(
             loop.fit_budget()
         if directory is not None:
             _metrics(metrics, loop.history)
-        while not loop.finished:
+        while not loop.finished or loop.begin_again():
             line = loop.epoch()
             if directory is not None:
                 with metrics.open("a") as f:
                     f.write(json.dumps(line) + "\n")
                 loop.save(path, mark)
             for callback in callbacks:
-                callback({**line, "epochs": loop.epochs})
+                callback({**line, "epochs": loop.planned})
         network.load_state_dict(loop.best)
         network.eval()
         held_out = loop.observed(loop.splits.test, "test")

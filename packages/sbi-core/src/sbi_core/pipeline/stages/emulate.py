@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbi_core.batch import Batch
 from sbi_core.pipeline.context import Context
+from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ def execute(context: Context) -> dict[str, Any]:
 
     config = EmulatorConfig(**section.options)
     wide = _wide(context, config)
-    context.progress.start("emulate", config.epochs, "epochs")
     emulator = Emulator(config)
     emulator.fit(
         context.simulator,
@@ -31,7 +31,7 @@ def execute(context: Context) -> dict[str, Any]:
         wide=wide,
         seed=context.config.seed,
         directory=context.directory.emulator,
-        callbacks=[lambda line: context.progress.advance(1, f"loss {line['val_loss']:.4g}")],
+        callbacks=[epoch_callback(context.progress, "emulate", config.epochs)],
     )
     emulator.save(context.directory.emulator)
     errors = emulator.errors

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
 from sbi_core.pipeline.context import Context
+from sbi_core.progress import epoch_callback
 
 __all__ = ["execute"]
 
@@ -14,15 +14,7 @@ __all__ = ["execute"]
 def execute(context: Context) -> dict[str, Any]:
     """Train, save, and report length and test loss."""
     training = context.training
-    context.progress.start("train", training.config.epochs, "epochs")
-    done = 0
-
-    def show(line: Mapping[str, float]) -> None:
-        nonlocal done
-        context.progress.skip(int(line["epoch"]) - done - 1)  # epochs of an interrupted run
-        context.progress.advance(1, f"validation loss {line['val_loss']:.4f}")
-        done = int(line["epoch"])
-
+    show = epoch_callback(context.progress, "train", training.config.epochs)
     estimator = context.new_estimator()
     record = estimator.fit(training, context.embedding, [show])
     estimator.save(context.directory.estimator)
