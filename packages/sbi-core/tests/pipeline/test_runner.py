@@ -20,6 +20,7 @@ from sbi_core.pipeline.stages import stage_names
 from sbi_core.progress import SilentProgress
 from sbi_core.records.directory import RunDirectory
 from sbi_core.records.posterior_file import read_posterior
+from sbi_core.simulate.rows import ShardedBatch
 
 NETWORK = (
     "estimator.name=mixture",
@@ -514,8 +515,30 @@ def test_a_loaded_run_infers_and_combines_like_the_run_itself(finished, registry
 
 
 def test_a_loaded_run_knows_its_simulations_also_with_options_that_are_none(finished, registry):
-    batch, _ = Run(finished.directory.root, registry)._context.simulations
-    assert len(batch) == 1200
+    assert len(Run(finished.directory.root, registry)._context.simulations) == 1200
+
+
+def test_simulations_that_exceed_the_memory_allowed_are_streamed(registry, tmp_path):
+    config = resolve(
+        registry,
+        "toy",
+        preset="quick",
+        overrides=[*NETWORK, "train.max_memory_gb=1e-5", "simulate.shard_size=100"],
+    )
+    run = execute(config, tmp_path / "run", registry)
+    context = run._context
+    assert isinstance(context.training.batch, ShardedBatch)
+    assert len(context.training.batch) == 1200
+    assert "simulations" not in vars(context)  # never in memory as a whole
+    assert run.report["training"]["epochs"] == 6
+    assert run.report["calibration"]["objects"] == 20
+
+
+def test_an_emulator_of_more_simulations_than_memory_is_refused(registry, tmp_path):
+    options = ["emulate.enabled=true", "emulate.max_memory_gb=1e-6"]
+    config = resolve(registry, "toy", preset="quick", overrides=options)
+    with pytest.raises(ConfigError, match=r"1200 simulations take .* raise it, lower simulate.n"):
+        execute(config, tmp_path / "run", registry)
 
 
 def test_objects_of_several_groups_are_not_combined_into_one(finished, toy, rng):

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from sbi_core.batch import Batch
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
-from sbi_core.errors import PriorMismatchError, SimulationError
+from sbi_core.errors import PriorMismatchError
 from sbi_core.observations import Observations, holds_arrays
 from sbi_core.pipeline.config import RunConfig
 from sbi_core.plugins import Registry
@@ -18,7 +18,8 @@ from sbi_core.priors import ParameterSpace, canonical_hash
 from sbi_core.progress import Progress
 from sbi_core.records.directory import RunDirectory
 from sbi_core.rng import stream
-from sbi_core.simulate.store import Shard, ShardReport, plan, read_all
+from sbi_core.simulate.rows import ShardedBatch
+from sbi_core.simulate.store import Shard, plan, read_all
 from sbi_core.train import TrainConfig
 
 __all__ = ["Context", "read_objects"]
@@ -109,29 +110,38 @@ class Context:
         )
 
     @cached_property
-    def simulations(self) -> tuple[Batch, list[ShardReport]]:
-        """All simulations, failed rows included, and the reports of their shards."""
-        return read_all(self.shards)
+    def simulations(self) -> Batch:
+        """All simulations in memory, failed rows included."""
+        return read_all(self.shards)[0]
 
     @cached_property
-    def training(self) -> Training:
-        """What the estimator is trained on.
+    def streamed(self) -> ShardedBatch:
+        """The simulations that succeeded, read from their shards in blocks.
 
         Raises
         ------
         SimulationError
             If every simulation failed.
         """
-        batch = self.simulations[0].succeeded
-        if len(batch) == 0:
-            msg = f"all {self.config.simulate.n} simulations failed; look at prior and options"
-            raise SimulationError(msg)
+        return ShardedBatch([s.path for s in self.shards])
+
+    @cached_property
+    def training(self) -> Training:
+        """What the estimator is trained on: streamed when it exceeds ``train.max_memory_gb``.
+
+        Raises
+        ------
+        SimulationError
+            If every simulation failed.
+        """
+        options = TrainConfig(**self.config.train)
+        large = self.streamed.nbytes > options.max_memory_gb * 2**30
         return Training(
-            batch=batch,
+            batch=self.streamed if large else self.simulations.succeeded,
             space=self.space,
             columns=tuple(self.simulator.parameters.index(self.space.names)),
             observe=self.simulator.observe,
-            config=TrainConfig(**self.config.train),
+            config=options,
             seed=self.config.seed,
             directory=self.directory.estimator,
             device=self.config.device,

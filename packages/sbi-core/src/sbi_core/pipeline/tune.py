@@ -44,6 +44,7 @@ __all__ = ["Search", "Tuned", "default_search", "tune"]
 _CHECKED = 300  # validation rows of the calibration penalty
 _DRAWS = 100
 _MEDIAN_KS = 0.83
+_SHARED = ("simulations", "streamed")  # what a context caches about simulations
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,9 @@ def tune(
 def replace_config(base: Context, config: RunConfig) -> Context:
     """Return a context with another configuration and the same simulations."""
     made = Context(config, base.registry, base.directory, SilentProgress())
+    base.training  # noqa: B018  # reads the simulations once, for all trials
     made.__dict__["simulator"] = base.simulator
-    made.__dict__["simulations"] = base.simulations
+    made.__dict__.update({k: base.__dict__[k] for k in _SHARED if k in base.__dict__})
     return made
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ __all__ = [
     "is_complete",
     "plan",
     "read_all",
+    "read_reports",
     "single_thread",
     "write_shard",
 ]
@@ -206,6 +208,24 @@ def is_complete(shard: Shard) -> bool:
     return True
 
 
+def read_reports(shards: list[Shard]) -> tuple[Counter[int], list[ShardReport]]:
+    """Return how often each failure code occurs, and the shards' reports; one shard in memory.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a shard is missing or damaged.
+    """
+    reasons: Counter[int] = Counter()
+    reports = []
+    for shard in shards:
+        batch, report = _whole(shard)
+        if batch.ok is not None and batch.failure is not None:
+            reasons.update(batch.failure[~batch.ok].tolist())
+        reports.append(report)
+    return reasons, reports
+
+
 def read_all(shards: list[Shard]) -> tuple[Batch, list[ShardReport]]:
     """Return all rows in order, and the shards' reports.
 
@@ -214,14 +234,16 @@ def read_all(shards: list[Shard]) -> tuple[Batch, list[ShardReport]]:
     RunDirectoryError
         If a shard is missing or damaged.
     """
-    parts = []
-    for shard in shards:
-        try:
-            parts.append(_read(shard))
-        except (OSError, KeyError) as error:
-            msg = f"simulation shard '{shard.path}' is missing or damaged ({error}); run simulate"
-            raise RunDirectoryError(msg) from None
+    parts = [_whole(shard) for shard in shards]
     return Batch.cat([b for b, _ in parts]), [r for _, r in parts]
+
+
+def _whole(shard: Shard) -> tuple[Batch, ShardReport]:
+    try:
+        return _read(shard)
+    except (OSError, KeyError) as error:
+        msg = f"simulation shard '{shard.path}' is missing or damaged ({error}); run simulate"
+        raise RunDirectoryError(msg) from None
 
 
 def foreign_shards(directory: Path, shards: list[Shard]) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sbi_core.batch import Batch
+from sbi_core.errors import ConfigError
 from sbi_core.pipeline.context import Context
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
@@ -23,11 +24,12 @@ def execute(context: Context) -> dict[str, Any]:
     from sbi_core.emulator import Emulator, EmulatorConfig
 
     config = EmulatorConfig(**section.options)
+    _check_size(context, config)
     wide = _wide(context, config)
     emulator = Emulator(config)
     emulator.fit(
         context.simulator,
-        context.simulations[0],
+        context.simulations,
         wide=wide,
         seed=context.config.seed,
         directory=context.directory.emulator,
@@ -43,6 +45,18 @@ def execute(context: Context) -> dict[str, Any]:
         found["box_median_abs_error"] = emulator.wide_errors["median"]
         found["box_p95_abs_error"] = emulator.wide_errors["p95"]
     return {**found, **({"holes": emulator.holes} if emulator.holes else {})}
+
+
+def _check_size(context: Context, config: EmulatorConfig) -> None:
+    """Raise ConfigError when the simulations do not fit into the memory allowed."""
+    need = context.streamed.nbytes / 2**30
+    if need > config.max_memory_gb:
+        msg = (
+            f"the emulator is trained in memory, and {context.config.simulate.n} simulations take "
+            f"{need:.2f} GiB, more than emulate.max_memory_gb = {config.max_memory_gb:g}: raise "
+            "it, lower simulate.n, or switch it off with --set emulate.enabled=false"
+        )
+        raise ConfigError(msg)
 
 
 def _wide(context: Context, config: EmulatorConfig) -> Batch | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import Any
 
 from sbi_core.components import Simulator
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.pipeline.context import Context
 from sbi_core.simulate.executors import get_executor
-from sbi_core.simulate.store import Shard, foreign_shards, is_complete, write_shard
+from sbi_core.simulate.store import Shard, foreign_shards, is_complete, read_reports, write_shard
 
 __all__ = ["execute", "fill"]
 
@@ -57,21 +56,18 @@ def execute(context: Context) -> dict[str, Any]:
         If every simulation failed.
     """
     fill(context, context.simulator, context.shards, "simulate")
-    batch, reports = context.simulations
-    assert batch.ok is not None
-    assert batch.failure is not None
-    failed = int((~batch.ok).sum())
-    reasons = Counter(batch.failure[~batch.ok].tolist())
+    reasons, reports = read_reports(context.shards)
+    n, failed = sum(r.rows for r in reports), sum(r.failed for r in reports)
     names = context.simulator.failures
-    if failed == len(batch):
+    if failed == n:
         msg = f"all {failed} simulations failed ({dict(reasons)}); look at prior and options"
         raise SimulationError(msg)
-    if failed > 0.01 * len(batch):
-        context.progress.say(f"{failed} of {len(batch)} simulations failed and are left out")
+    if failed > 0.01 * n:
+        context.progress.say(f"{failed} of {n} simulations failed and are left out")
     seconds = sum(r.seconds for r in reports)
     return {
-        "n": len(batch),
+        "n": n,
         "failed": failed,
-        "per_second": round(len(batch) / max(seconds, 1e-9), 1),
+        "per_second": round(n / max(seconds, 1e-9), 1),
         "failures": {names.get(k, f"code {k}"): v for k, v in sorted(reasons.items())},
     }
