@@ -26,7 +26,7 @@ class SbiMafConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: int = Field(default=8, ge=1, description="Hidden units per layer.")
-    transforms: int = Field(default=4, ge=1, description="Autoregressive transformations.")
+    transforms: int = Field(default=4, ge=2, description="Autoregressive transformations.")
 
 
 class SbiMafEstimator(FlowEstimator):
