@@ -45,7 +45,7 @@ LAYERS = (
     "plugins : builtin_plugin",
     "hookspecs",
     "tables : priors : families : batch : components : posterior : observations : validation"
-    " : tensorfile : exports : errors : rng : progress",
+    " : tensorfile : exports : errors : rng : progress : findings : limits : slices",
 )
 # The public front (and what `python -m` runs) stands above all layers.
 UNLAYERED = {"__init__", "__main__", "_version"}

@@ -29,6 +29,8 @@ CONTINUOUS = {
     "mvnormal": {"mean": [1.0, -1.0], "cov": [[2.0, 0.6], [0.6, 0.5]]},
     "dirichlet": {"alpha": [1.0, 1.0, 1.0, 1.0]},
     "dirichlet-uneven": {"alpha": [0.6, 2.0, 5.0]},
+    "sticks": {"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0]},
+    "sticks-uneven": {"a": [0.6, 2.0], "b": [3.0, 1.5]},
 }
 DISCRETE = {
     "integer": {"low": 2, "high": 6},
@@ -122,7 +124,9 @@ def test_the_jacobian_is_the_derivative_of_the_map(name, rng):
     assert_allclose(space.log_abs_det(theta), np.log(slope[:, 0]), atol=2e-4)
 
 
-@pytest.mark.parametrize("name", ["mvnormal", "dirichlet", "dirichlet-uneven"])
+@pytest.mark.parametrize(
+    "name", ["mvnormal", "dirichlet", "dirichlet-uneven", "sticks", "sticks-uneven"]
+)
 def test_the_jacobian_of_a_block_is_the_determinant_of_the_map(name, rng):
     """The Dirichlet density is with respect to the first K - 1 components."""
     space = space_of(name)
@@ -180,6 +184,17 @@ def test_the_dirichlet_agrees_with_scipy(rng):
         theta = rng.dirichlet(alpha, 50)
         want = [stats.dirichlet(alpha).logpdf(t) for t in theta]
         assert_allclose(Prior("dirichlet", {"alpha": alpha}).log_prob(theta), want, rtol=1e-8)
+
+
+def test_sticks_with_the_sums_of_alpha_are_the_dirichlet(rng):
+    theta = rng.dirichlet([0.6, 2.0, 5.0], 50)
+    sticks = Prior("sticks", {"a": [0.6, 2.0], "b": [7.0, 5.0]})
+    dirichlet = Prior("dirichlet", {"alpha": [0.6, 2.0, 5.0]})
+    assert_allclose(sticks.log_prob(theta), dirichlet.log_prob(theta), rtol=1e-8)
+    assert_allclose(sticks.to_unconstrained(theta), dirichlet.to_unconstrained(theta))
+    assert_allclose(sticks.moments(), dirichlet.moments())
+    uniform = Prior("sticks", {"a": [1.0] * 3, "b": [1.0] * 3})
+    assert_allclose(uniform.moments()[0], [1 / 2, 1 / 4, 1 / 8, 1 / 8])
 
 
 def test_the_flat_dirichlet_has_its_closed_form(rng):
@@ -311,6 +326,7 @@ def test_implicit_priors_have_an_identity_and_a_support():
         ("mvnormal", {"mean": [0, 0], "cov": [[1.0]]}, r"symmetric \(2, 2\) matrix"),
         ("dirichlet", {"alpha": [1.0]}, "at least two positive numbers"),
         ("dirichlet", {"alpha": [1.0, -1.0]}, "at least two positive numbers"),
+        ("sticks", {"a": [1.0], "b": [1.0, 2.0]}, "lists of equal length"),
         ("integer", {"low": 3, "high": 2}, r"'low' \(3\) must not exceed 'high' \(2\)"),
         ("integer", {"low": 0, "high": 1, "pmf": [0.5, 0.4]}, "sum to 1"),
         ("discrete", {"values": [1, 1]}, "must be distinct"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sbi_core.hookspecs import HOOK_API, Register, hookimpl
 
 if TYPE_CHECKING:
-    from sbi_core import plot
+    from sbi_core import diagnostics, plot
     from sbi_core.api import (
         get_combiner,
         get_embedding,
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         PriorMismatchError,
         SbiError,
     )
+    from sbi_core.estimators.base import FlowEstimator
+    from sbi_core.findings import Drawing, Findings, Grid, Section
+    from sbi_core.networks import Head
     from sbi_core.observations import Observable, Observations
     from sbi_core.pipeline.runner import Run
     from sbi_core.plugins import Registry
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         read_observations,
         read_table,
     )
+    from sbi_core.train import Trainable, TrainConfig, train_network
 
 __version__ = "0.1.0"
 
@@ -85,12 +89,16 @@ _HOME = {
         "PriorMismatchError",
         "SbiError",
     ),
+    "sbi_core.estimators.base": ("FlowEstimator",),
+    "sbi_core.findings": ("Drawing", "Findings", "Grid", "Section"),
+    "sbi_core.networks": ("Head",),
     "sbi_core.observations": ("Observable", "Observations"),
     "sbi_core.posterior": ("CombinedPosterior", "Posterior", "PosteriorSamples"),
     "sbi_core.priors": ("Parameter", "ParameterSpace", "Prior"),
     "sbi_core.rng": ("as_generator", "stream", "torch_generator"),
     "sbi_core.pipeline.runner": ("Run",),
     "sbi_core.plugins": ("Registry",),
+    "sbi_core.train": ("TrainConfig", "Trainable", "train_network"),
     "sbi_core.tables": (
         "ColumnReader",
         "observations_from_columns",
@@ -98,7 +106,7 @@ _HOME = {
         "read_table",
     ),
 }
-_SUBMODULES = ("plot",)  # imported on first use, too
+_SUBMODULES = ("diagnostics", "plot")  # imported on first use, too
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -111,9 +119,14 @@ __all__ = [
     "DataFileError",
     "Dataset",
     "DensityUnavailableError",
+    "Drawing",
     "Embedding",
     "Estimator",
+    "Findings",
+    "FlowEstimator",
+    "Grid",
     "HOOK_API",
+    "Head",
     "InputShape",
     "Observable",
     "ObservationError",
@@ -129,12 +142,16 @@ __all__ = [
     "Rng",
     "Run",
     "SbiError",
+    "Section",
     "Simulator",
+    "TrainConfig",
+    "Trainable",
     "Training",
     "TrainingRecord",
     "__version__",
     "as_generator",
     "data_dirs",
+    "diagnostics",
     "find_data",
     "get_combiner",
     "get_embedding",
@@ -151,6 +168,7 @@ __all__ = [
     "run",
     "stream",
     "torch_generator",
+    "train_network",
 ]
 
 

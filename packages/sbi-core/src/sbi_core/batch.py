@@ -19,7 +19,7 @@ from sbi_core.errors import SimulationError
 
 __all__ = ["Batch"]
 
-_FLOAT = ("theta", "x", "x_err", "context")
+_FLOAT = ("theta", "x", "x_err", "context", "theta_set")
 
 
 def _tensor(name: str, value: Any) -> Tensor | None:
@@ -42,7 +42,7 @@ class Batch:
     x
         Data, (n, ...); noise-free as ``simulate`` returns it, noisy after ``observe``.
     theta
-        Parameters, (n, d), physical units; set-valued parameters (n, K, d) zero-padded.
+        Parameters, (n, d), physical units.
     x_err
         One standard deviation, like ``x``; positive where observed.
     mask
@@ -55,9 +55,12 @@ class Batch:
         Reason code of rows that did not; 0 elsewhere.
     split_key
         Unit of splitting, (n,) integers: rows with equal keys never sit on both sides of a
-        split. Left out: the row number.
+        split; -1, -2 and -3 name the side themselves (training, validation, test). Left out:
+        the row number.
     theta_mask
         For set-valued parameters, (n, K): True where a member exists.
+    theta_set
+        Set-valued parameters (those with ``repeat``), (n, K, k), physical units, zero-padded.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class Batch:
     failure: Tensor | None = None
     split_key: Tensor | None = None
     theta_mask: Tensor | None = None
+    theta_set: Tensor | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -28,7 +28,8 @@ from sbi_core.priors import ParameterSpace
 from sbi_core.rng import as_generator, torch_generator
 
 if TYPE_CHECKING:
-    from sbi_core.posterior import CombinedPosterior, Posterior
+    from sbi_core.findings import Findings
+    from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 
 __all__ = [
     "Callback",
@@ -164,6 +165,35 @@ class Simulator(Protocol):
             source=f"mock objects of {self.name} {self.version}",
         )
 
+    def summaries(self, batch: Batch) -> Batch:
+        """Return a few numbers per object that stand for its data in checks.
+
+        The support score and data-dependent TARP references look at them. Default: the batch
+        itself; simulators whose noise is not Gaussian, or whose data are images, override it and
+        return observed data reduced to ``x`` (n, k), without errors.
+        """
+        return batch
+
+    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
+        """Check what core cannot, e.g. set-valued parameters, on held-out observed simulations.
+
+        Called after the calibration of the columns of theta. Default: nothing.
+        """
+        return None
+
+    def examine(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        samples: PosteriorSamples,
+        rng: Rng,
+    ) -> Findings | None:
+        """Say what a domain has to say about inferred objects, in its own words and figures.
+
+        Default: nothing.
+        """
+        return None
+
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two simulators the same: recorded and compared, JSON-serialisable."""
@@ -205,6 +235,9 @@ class Embedding(Protocol):
     takes_sets
         True when a row of ``x`` is a set (members, features) whose order does not matter: its
         members then share means and scales.
+
+    An embedding that sets ``raw_input = True`` receives ``x`` as it is (counts, say), not
+    standardised; errors and context are standardised all the same.
     """
 
     name: ClassVar[str]

@@ -11,6 +11,7 @@ __all__ = [
     "DataFileError",
     "DensityUnavailableError",
     "NotPositiveDefiniteError",
+    "NothingObservedError",
     "ObservationError",
     "PluginError",
     "PriorMismatchError",
@@ -49,6 +50,10 @@ class DataFileError(SbiError):
 
 class ObservationError(SbiError, ValueError):
     """Observations that cannot be used as given."""
+
+
+class NothingObservedError(ObservationError):
+    """Objects none of which has any observed value."""
 
 
 class PriorMismatchError(SbiError):

@@ -7,7 +7,7 @@ discovery.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
@@ -17,10 +17,22 @@ if TYPE_CHECKING:
 
     from sbi_core.components import Combiner, Embedding, Estimator, Simulator
 
-__all__ = ["HOOK_API", "PROJECT", "Register", "hookimpl", "hookspec"]
+__all__ = [
+    "HOOK_API",
+    "OLDEST_HOOK_API",
+    "PROJECT",
+    "RENAMED",
+    "Register",
+    "hookimpl",
+    "hookspec",
+]
 
 PROJECT = "sbi_core"
 HOOK_API = 1  # recorded in every run; raised when a hook changes its meaning
+OLDEST_HOOK_API = 1  # plugins written for an older one are refused; raised a minor release later
+# Old names of hooks and what they are called now: implementations work for one minor release, with
+# a warning.
+RENAMED: Mapping[str, str] = {}
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -22,7 +22,7 @@ from sbi_core.train import Trainable
 
 __all__ = ["ConditionalNetwork", "Head", "Pooling", "Standardizer"]
 
-Pooling = Literal["element", "channel", "feature"]
+Pooling = Literal["element", "channel", "feature", "raw"]
 
 
 class Head(nn.Module):
@@ -69,7 +69,8 @@ class Standardizer(nn.Module):
         Shape of one row.
     pooling
         Which entries share a mean and scale: none (``element``), those of one channel of an
-        image (``channel``, first axis), those of one feature of a set (``feature``, last axis).
+        image (``channel``, first axis), those of one feature of a set (``feature``, last axis);
+        ``raw`` leaves x as it is.
     """
 
     x_mean: Tensor
@@ -82,7 +83,12 @@ class Standardizer(nn.Module):
     def __init__(self, shape: InputShape, pooling: Pooling = "element") -> None:
         super().__init__()
         self.shape, self.pooling = shape, pooling
-        kept = {"element": set(range(len(shape.x))), "channel": {0}, "feature": {len(shape.x) - 1}}
+        kept: dict[Pooling, set[int]] = {
+            "element": set(range(len(shape.x))),
+            "channel": {0},
+            "feature": {len(shape.x) - 1},
+            "raw": set(),
+        }
         self.axes = tuple(k + 1 for k in range(len(shape.x)) if k not in kept[pooling])
         size = tuple(n if k in kept[pooling] else 1 for k, n in enumerate(shape.x))
         for name, s in (("x", size), ("err", size), ("context", (shape.context,))):
@@ -94,7 +100,8 @@ class Standardizer(nn.Module):
         """Take means and scales from observed data and return self."""
         self.check(batch)
         seen = batch.observed
-        self._store("x", batch.x, seen, self.axes)
+        if self.pooling != "raw":
+            self._store("x", batch.x, seen, self.axes)
         if self.shape.has_err and batch.x_err is not None:
             self._store("err", torch.where(seen, batch.x_err, 1.0).log10(), seen, self.axes)
         if self.shape.context and batch.context is not None:

@@ -8,6 +8,7 @@ that was not observed is NaN or masked.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from sbi_core.batch import Batch
 from sbi_core.errors import DataFileError, ObservationError
+from sbi_core.limits import check_hdf5, load_npz
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Observable", "Observations", "holds_arrays"]
 
 _ARRAY_FILES = (".npz", ".h5", ".hdf5")
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 _WORDS = ("observables", "units", "context_names", "truth_names")
 _LAYOUT = {"x", "id", "group", *_WORDS}
 
@@ -258,24 +261,34 @@ def _check_values(obs: Observations) -> None:
 
 def holds_arrays(path: str | Path) -> bool:
     """Return whether a file has the layout that :meth:`Observations.write` gives npz and HDF5."""
+    path = Path(path)
+    if path.suffix not in _ARRAY_FILES:
+        return False
     try:
-        return Path(path).suffix in _ARRAY_FILES and not _LAYOUT - set(_read_arrays(Path(path)))
-    except DataFileError:
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as members:
+                return not _LAYOUT - {n.removesuffix(".npy") for n in members.namelist()}
+        import h5py
+
+        with h5py.File(path, "r") as f:
+            return not _LAYOUT - set(f)
+    except (OSError, ValueError, zipfile.BadZipFile):
         return False
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as f:
-                arrays = {name: f[name] for name in f.files}
+            arrays: dict[str, Any] = load_npz(path)
         else:
             import h5py
 
+            check_hdf5(path)
             with h5py.File(path, "r") as f:
                 arrays = {name: _words(f[name][()]) for name in f if hasattr(f[name], "dtype")}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        msg = f"'{path}' cannot be read: {error}"
+    except (*_UNREADABLE, zlib.error) as error:
+        first = str(error).strip().split("\n")[0]
+        msg = f"'{path}' cannot be read: {first}"
         raise DataFileError(msg) from None
     missing = sorted(_LAYOUT - set(arrays))
     unknown = sorted(set(arrays) - _LAYOUT - {f.name for f in fields(Batch)})

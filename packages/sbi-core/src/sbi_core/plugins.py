@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -107,6 +108,7 @@ class _Source:
     distribution: str
     version: str
     load: Callable[[], Any]
+    warnings: tuple[str, ...] = ()
 
 
 class Registry:
@@ -282,7 +284,29 @@ def _source(entry: EntryPoint) -> _Source:
     dist = entry.dist
     name = dist.name if dist is not None else "unknown distribution"
     version = dist.version if dist is not None else "0"
-    return _Source(entry.name, name, version, entry.load)
+    needs = () if dist is None else _unmet(dist.requires or ())
+    return _Source(entry.name, name, version, entry.load, needs)
+
+
+def _unmet(requires: Iterable[str]) -> tuple[str, ...]:
+    """Say when a distribution asks for another version of sbi-core than this one."""
+    from sbi_core import __version__
+
+    mine = [r for r in requires if re.match(r"sbi[-_.]core\b", r, re.IGNORECASE)]
+    if not mine:
+        return ()
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        wanted = Requirement(mine[0])
+    except InvalidRequirement:
+        return ()
+    if wanted.specifier.contains(__version__, prereleases=True):
+        return ()
+    return (
+        f"it needs sbi-core{wanted.specifier}, this is sbi-core {__version__}: "
+        "pip install one that fits, results may be wrong",
+    )
 
 
 def _allowed(name: str) -> bool:
@@ -301,13 +325,22 @@ def _load_plugin(source: _Source) -> Plugin:
     warnings: tuple[str, ...] = ()
     try:
         module = source.load()
+        api = _contract(source, module)
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(hookspecs)
         manager.register(module, name=source.name)
-        warnings = _unknown_hooks(manager, module)
+        warnings = (
+            *source.warnings,
+            *_newer_contract(api),
+            *_unknown_hooks(manager, module),
+            *_renamed_hooks(manager, module),
+        )
         for kind in KINDS:
-            hook = getattr(manager.hook, f"register_{kind}s")
-            hook(register=_collector(kind, source, found))
+            name = f"register_{kind}s"
+            register = _collector(kind, source, found, lenient=api > HOOK_API)
+            getattr(manager.hook, name)(register=register)
+            for old in (o for o, new in hookspecs.RENAMED.items() if new == name):
+                getattr(module, old, _nothing)(register)
     except (Exception, SystemExit) as error:  # a stranger's code may fail in any way
         problem = f"{type(error).__name__}: {error}"
         return Plugin(source.name, source.distribution, source.version, "failed", problem)
@@ -316,9 +349,55 @@ def _load_plugin(source: _Source) -> Plugin:
     )
 
 
+def _nothing(register: Callable[..., None]) -> None:
+    """Register nothing."""
+
+
+def _contract(source: _Source, module: Any) -> int:
+    """Return the HOOK_API that a plugin states it was written for; this one where it is silent.
+
+    Raises
+    ------
+    PluginError
+        If it is older than what is still supported, or no number.
+    """
+    stated = getattr(module, "HOOK_API", HOOK_API)
+    if not isinstance(stated, int):
+        msg = f"HOOK_API of the plugin is {stated!r}: state a whole number, now {HOOK_API}"
+        raise PluginError(msg)
+    if stated < hookspecs.OLDEST_HOOK_API:
+        msg = (
+            f"it was written for HOOK_API {stated}, this sbi-core supports "
+            f"{hookspecs.OLDEST_HOOK_API} to {HOOK_API}; run: pip install -U {source.distribution}"
+        )
+        raise PluginError(msg)
+    return stated
+
+
+def _newer_contract(api: int) -> tuple[str, ...]:
+    if api <= HOOK_API:
+        return ()
+    return (
+        f"it was written for HOOK_API {api}, this sbi-core has {HOOK_API}: what is new in it is "
+        "ignored; run: pip install -U sbi-core",
+    )
+
+
+def _renamed_hooks(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...]:
+    return tuple(
+        f"hook '{old}' is now called '{new}'; the old name goes away in the next minor release"
+        for old, new in hookspecs.RENAMED.items()
+        if manager.parse_hookimpl_opts(module, old) is not None
+    )
+
+
 def _unknown_hooks(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...]:
     known = {f"register_{kind}s" for kind in KINDS}
-    names = [n for n in dir(module) if manager.parse_hookimpl_opts(module, n) is not None]
+    names = [
+        n
+        for n in dir(module)
+        if n not in hookspecs.RENAMED and manager.parse_hookimpl_opts(module, n) is not None
+    ]
     return tuple(
         f"hook '{n}' is not known to this sbi-core (HOOK_API {HOOK_API})"
         f"{near_matches(n, known)}; it is ignored, a newer sbi-core may know it"
@@ -327,14 +406,25 @@ def _unknown_hooks(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...
     )
 
 
-def _collector(kind: Kind, source: _Source, found: list[Component]) -> Callable[..., None]:
+def _collector(
+    kind: Kind, source: _Source, found: list[Component], *, lenient: bool = False
+) -> Callable[..., None]:
+    """Return what hooks are given; ``lenient``: keywords of a newer contract are ignored."""
+
     def register(
         name: str,
         factory: Callable[..., Any] | str,
         *,
         config: type[BaseModel] | str | None = None,
         summary: str = "",
+        **unknown: Any,
     ) -> None:
+        if unknown and not lenient:
+            msg = (
+                f"register() of {kind} '{name}' got {sorted(unknown)}, which HOOK_API {HOOK_API} "
+                "does not know; a plugin for a newer sbi-core states its HOOK_API"
+            )
+            raise PluginError(msg)
         if ":" in name:
             msg = f"{kind} name '{name}' must not contain ':'"
             raise PluginError(msg)

@@ -67,7 +67,7 @@ class Prior:
     ----------
     family
         One of ``uniform, loguniform, normal, truncnormal, halfnormal, lognormal, beta, table,
-        mvnormal, dirichlet, integer, discrete, fixed, implicit``.
+        mvnormal, dirichlet, sticks, integer, discrete, fixed, implicit``.
     values
         The numbers of the family, e.g. ``{"loc": -2.3, "scale": 0.3}``.
 
@@ -228,6 +228,9 @@ class Parameter:
         ``"global"``: shared by all objects of a group; ``"local"``: one value per object.
     description
         One line for people.
+    repeat
+        Name of the integer parameter that says how often this one repeats in an object: a
+        set-valued parameter, see :attr:`ParameterSpace.members`. Empty: it does not repeat.
     """
 
     name: str
@@ -236,6 +239,7 @@ class Parameter:
     unit: str = ""
     scope: Scope = "local"
     description: str = ""
+    repeat: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -254,7 +258,7 @@ class Parameter:
 
     def to_spec(self) -> dict[str, Any]:
         """Return the parameter as a JSON-serialisable table."""
-        return {
+        spec = {
             "name": self.name,
             "label": self.label,
             "unit": self.unit,
@@ -262,6 +266,7 @@ class Parameter:
             "description": self.description,
             "prior": self.prior.to_spec(),
         }
+        return {**spec, "repeat": self.repeat} if self.repeat else spec
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Parameter:
@@ -280,6 +285,9 @@ class ParameterSpace:
         The parameters, in the order of the columns of theta.
     version
         Human-readable version of the prior.
+    members
+        Parameters that repeat a random number of times (``repeat`` names how often), in the order
+        of the last axis of ``Batch.theta_set``. They are no columns of theta.
 
     Examples
     --------
@@ -290,14 +298,31 @@ class ParameterSpace:
 
     parameters: tuple[Parameter, ...]
     version: str = "1"
+    members: tuple[Parameter, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", tuple(self.parameters))
-        names = self.names
+        object.__setattr__(self, "members", tuple(self.members))
+        self._check_members()
+        names = (*self.names, *(c for p in self.members for c in p.columns))
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             msg = f"parameter names must be unique; {twice} appear more than once"
             raise ConfigError(msg)
+
+    def _check_members(self) -> None:
+        for p in self.parameters:
+            if p.repeat:
+                msg = f"parameter '{p.name}' repeats: list it under 'members', not 'parameters'"
+                raise ConfigError(msg)
+        for p in self.members:
+            counts = [q.name for q in self.parameters if not q.prior.continuous]
+            if p.repeat not in counts:
+                msg = (
+                    f"member parameter '{p.name}' repeats '{p.repeat}' times, which is none of "
+                    f"the integer parameters {counts}"
+                )
+                raise ConfigError(msg)
 
     # -- what is in it -------------------------------------------------------------
 
@@ -470,18 +495,22 @@ class ParameterSpace:
 
     def to_spec(self) -> dict[str, Any]:
         """Return the space as a JSON-serialisable table."""
-        return {"version": self.version, "parameters": [p.to_spec() for p in self.parameters]}
+        spec = {"version": self.version, "parameters": [p.to_spec() for p in self.parameters]}
+        return {**spec, "members": [p.to_spec() for p in self.members]} if self.members else spec
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> ParameterSpace:
         """Build the space from the table that :meth:`to_spec` returns."""
         parameters = tuple(Parameter.from_spec(p) for p in spec["parameters"])
-        return cls(parameters, str(spec.get("version", "1")))
+        members = tuple(Parameter.from_spec(p) for p in spec.get("members", ()))
+        return cls(parameters, str(spec.get("version", "1")), members)
 
     @property
     def hash(self) -> str:
         """SHA-256 of names, scopes and priors; labels, units and version are left out."""
-        return canonical_hash([[p.name, p.scope, p.prior.to_spec()] for p in self.parameters])
+        parts: list[Any] = [[p.name, p.scope, p.prior.to_spec()] for p in self.parameters]
+        parts += [[p.name, p.scope, p.prior.to_spec(), p.repeat] for p in self.members]
+        return canonical_hash(parts)
 
     def __repr__(self) -> str:
         return f"ParameterSpace({', '.join(self.names)}; {self.hash[:12]})"
@@ -493,6 +522,6 @@ class ParameterSpace:
         rows = "".join(
             f"<tr><td>{escape(p.name)}</td><td>{escape(p.unit)}</td><td>{p.scope}</td>"
             f"<td>{escape(repr(p.prior))}</td></tr>"
-            for p in self.parameters
+            for p in (*self.parameters, *self.members)
         )
         return f"<table>{head}{rows}</table>"

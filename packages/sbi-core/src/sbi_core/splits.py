@@ -34,7 +34,8 @@ def split_by_key(
     """Split rows so that equal keys stay together.
 
     A row's side depends on its key and the seed alone (a 64-bit mixing function, splitmix64),
-    so that adding rows never moves others.
+    so that adding rows never moves others. The keys -1, -2 and -3 name the side themselves:
+    training, validation, test.
 
     Parameters
     ----------
@@ -75,7 +76,9 @@ def split_blocks(
     for keys in blocks:
         words = keys.astype(np.int64).view(np.uint64)
         u = _mix(_mix(words ^ salt) + salt).astype(np.float64) / 2.0**64
-        found.append((u < val + test).astype(np.int8) + (u < test))  # 0 train, 1 val, 2 test
+        side = (u < val + test).astype(np.int8) + (u < test)  # 0 train, 1 val, 2 test
+        named = (keys < 0) & (keys >= -3)
+        found.append(np.where(named, -1 - keys, side).astype(np.int8))
         if len(some) < 1000:
             some.update(words[:1000].tolist())
     side = np.concatenate(found)

@@ -7,7 +7,10 @@ become ``_``; ``[Mg/Fe]``, ``mg_fe`` and ``MG_FE`` are the same column.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.batch import Batch
-from sbi_core.errors import DataFileError, ObservationError, near_matches
+from sbi_core.errors import (
+    DataFileError,
+    NothingObservedError,
+    ObservationError,
+    near_matches,
+)
+from sbi_core.limits import check_fits, check_gzip, check_hdf5
 from sbi_core.observations import Observable, Observations, holds_arrays
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ __all__ = [
     "observations_from_columns",
     "read_observations",
     "read_table",
+    "serving",
 ]
 
 F64 = NDArray[np.float64]
@@ -65,6 +75,10 @@ def read_table(path: str | Path) -> Table:
     from astropy.table import Table
 
     path = Path(path)
+    served = _served.get()
+    if served is not None and str(path) == served.name:
+        served.taken = True
+        return served.table
     if not path.exists():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         msg = f"observations file '{path}' does not exist{near_matches(path.name, siblings)}"
@@ -81,7 +95,10 @@ def read_table(path: str | Path) -> Table:
         msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"
         raise DataFileError(msg)
     try:
+        _check_bounds(path, suffix)
         table = Table.read(path, format=FORMATS[suffix])
+    except DataFileError:
+        raise
     except Exception as error:  # readers raise many kinds of errors on broken files
         first = str(error).strip().split("\n")[0]
         msg = f"'{path}' cannot be read as {FORMATS[suffix]}: {first}"
@@ -90,6 +107,50 @@ def read_table(path: str | Path) -> Table:
         msg = f"observations file '{path}' has no rows"
         raise DataFileError(msg)
     return table
+
+
+def _check_bounds(path: Path, suffix: str) -> None:
+    """Raise DataFileError where the headers of a file promise what cannot be."""
+    if suffix == ".fits.gz":
+        check_gzip(path)
+    elif FORMATS[suffix] == "fits":
+        check_fits(path)
+    elif FORMATS[suffix] == "hdf5":
+        check_hdf5(path)
+
+
+@dataclass
+class _Served:
+    """A table that is in memory already, under a name that no file has."""
+
+    name: str
+    table: Table
+    taken: bool = False
+
+
+_served: ContextVar[_Served | None] = ContextVar("served", default=None)
+
+
+@contextmanager
+def serving(name: str, table: Table) -> Iterator[_Served]:
+    """Let :func:`read_table` of ``name`` return this table, as long as the block lasts.
+
+    A simulator reads a file by its name; with this, the rows of a part of a file are read by the
+    same code. ``taken`` of what is yielded says whether they were.
+
+    Parameters
+    ----------
+    name
+        What :func:`read_table` will be asked for, e.g. ``"big.fits[rows 0:1000]"``.
+    table
+        The rows.
+    """
+    served = _Served(str(Path(name)), table)
+    token = _served.set(served)
+    try:
+        yield served
+    finally:
+        _served.reset(token)
 
 
 def _is_number(value: Any) -> bool:
@@ -247,7 +308,7 @@ def observations_from_columns(
         notes.append(f"not in the table, treated as unobserved: {', '.join(missing)}")
     if empty.all():
         msg = f"{reader.source}: no row has any observed value"
-        raise ObservationError(msg)
+        raise NothingObservedError(msg)
     if empty.any():
         rows = ", ".join(str(r) for r in np.flatnonzero(empty)[:5])
         notes.append(f"{int(empty.sum())} row(s) without any observed value left out: {rows}")

@@ -67,6 +67,7 @@ __all__ = [
     "split_seed",
     "splits_of",
     "train",
+    "train_network",
 ]
 
 I64 = NDArray[np.int64]
@@ -580,6 +581,9 @@ def train(
     if log_det is not None:
         test = test - log_det(held_out[1]).to(test)
     return _record(loop, float(test.mean())), loop.splits
+
+
+train_network = train  # its public name: ``sbi_core.train`` is this module
 
 
 def _record(loop: _Loop, test_nll: float) -> TrainingRecord:

@@ -68,6 +68,39 @@ def test_it_does_not_inherit_the_errors_of_the_estimator(exact, toy, rng):
     assert_allclose(np.sqrt(np.diag(got.z_cov)) / sd, 1, atol=0.05)
 
 
+class WithoutLocals(sbi_toy.ToySimulator):
+    """Two shared parameters, nothing else."""
+
+    parameters = sbi_toy.SPACE.select("global")
+
+    def simulate(self, theta, rng):
+        return Batch(x=np.asarray(theta) @ sbi_toy.A.T, theta=np.asarray(theta))
+
+
+@pytest.mark.parametrize("n_obs", [1, 50])
+def test_without_local_parameters_nothing_is_integrated(n_obs, rng):
+    model = WithoutLocals()
+    theta = np.tile(sbi_toy.LOC + 1.5 * sbi_toy.SCALE, (n_obs, 1))
+    observations = Observations.from_batch(model.observe(model.simulate(theta, rng), rng))
+    design = sbi_toy.A * sbi_toy.SCALE / sbi_toy.ERROR
+    x = (observations.batch.x.double().numpy() - sbi_toy.A @ sbi_toy.LOC) / sbi_toy.ERROR
+
+    class Exact(sbi_toy.ExactEstimator):
+        space = model.parameters
+
+        def gaussian_moments(self, batch):
+            cov = np.linalg.inv(np.eye(2) + design.T @ design)
+            rows = (batch.x.double().numpy() - sbi_toy.A @ sbi_toy.LOC) / sbi_toy.ERROR
+            return rows @ design @ cov, np.tile(cov, (len(rows), 1, 1))
+
+    rule = LikelihoodCombiner()
+    rule.attach(model)
+    got = rule.combine(Posterior(Exact()), observations)
+    cov = np.linalg.inv(np.eye(2) + n_obs * design.T @ design)
+    assert_allclose(got.z_mean, cov @ design.T @ x.sum(0), atol=0.02 * np.sqrt(cov.max()))
+    assert_allclose(got.z_cov, cov, rtol=0.02, atol=1e-3 * cov.max())
+
+
 def test_no_object_gives_the_prior(exact, toy, rng):
     rule = LikelihoodCombiner()
     rule.attach(toy)

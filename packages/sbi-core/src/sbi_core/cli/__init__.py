@@ -28,6 +28,7 @@ _COMMANDS = {
     "tune": "tune",
     "data": "data",
     "cite": "cite",
+    "new-plugin": "new_plugin",
 }
 
 

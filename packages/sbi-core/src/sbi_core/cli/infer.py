@@ -37,9 +37,8 @@ def _check_target(path: Path, suffixes: tuple[str, ...]) -> None:
 def command(run: str, observations: str, out: str | None, draws: int | None, samples: str) -> None:
     """Infer the objects in FILE with the trained estimator of RUN."""
     from sbi_core.pipeline.runner import Run
-    from sbi_core.pipeline.stages.infer import infer
+    from sbi_core.pipeline.stages.infer import infer, prior_draws
     from sbi_core.records.posterior_file import write_posterior
-    from sbi_core.rng import stream
     from sbi_core.tables import FORMATS
 
     loaded = Run(run)
@@ -55,8 +54,9 @@ def command(run: str, observations: str, out: str | None, draws: int | None, sam
     table.meta |= {"prior": found.space.hash, "source": data.source, "draws": count}
     table.write(target, format=FORMATS[target.suffix], overwrite=True)
     if samples:
-        prior = found.space.sample(1000, stream(loaded.config.seed, "prior"))
-        write_posterior(Path(samples), found, data, percentile, prior=prior)
+        write_posterior(
+            Path(samples), found, data, percentile, prior=prior_draws(loaded._context)
+        )
     for note in data.notes:
         click.echo(f"observations: {note}")
     flagged = sum(bool(f) for f in found.flags)

@@ -33,6 +33,9 @@ def command(name: str, preset: str) -> None:
     for p in simulator.parameters:
         unit = f" [{p.unit}]" if p.unit else ""
         click.echo(f"    {p.name:<16}{p.scope:<8}{p.prior!r}{unit}  {p.description}")
+    for p in simulator.parameters.members:
+        unit = f" [{p.unit}]" if p.unit else ""
+        click.echo(f"    {p.name:<16}{'x ' + p.repeat:<8}{p.prior!r}{unit}  {p.description}")
     click.echo("\nobservables")
     for o in simulator.observables:
         click.echo(f"    {o.name:<16}{o.unit:<8}also: {', '.join(o.aliases) or '-'}")

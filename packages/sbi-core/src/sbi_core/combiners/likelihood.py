@@ -217,7 +217,8 @@ class LikelihoodCombiner(Combiner):
         grid = centre.mean + nodes @ np.linalg.cholesky(centre.cov).T
         total = np.zeros((3, len(grid)))
         for rows in _chunks(len(objects), draws.z.shape[1]):
-            theta = model.theta(draws.z[rows].reshape(-1, model.k))
+            z = draws.z[rows]
+            theta = model.theta(z.reshape(z.shape[0] * z.shape[1], model.k))  # k may be 0
             for g, z_shared in enumerate(grid):
                 like = model.log_likelihood(model.simulate(z_shared, theta), objects[rows])
                 total[:, g] += _log_means(like + draws.log_weight[rows]).sum(1)

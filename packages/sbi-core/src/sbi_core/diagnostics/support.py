@@ -13,7 +13,7 @@ observed objects: 1 % of well-specified objects score above 99.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from sbi_core.batch import Batch
 
-__all__ = ["support_percentile"]
+__all__ = ["SupportScale", "support_percentile"]
 
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -57,30 +57,75 @@ def support_percentile(
     """
     if len(observed) == 0:
         return np.empty(0)
-    x, err, mask = _arrays(observed)
-    pool = _flat(simulated)
-    pool = pool[rng.permutation(len(pool))[:_MAX_SIMULATIONS]]
-    count = min(references, max(len(pool) // 3, 1))
-    ref, train = pool[:count], pool[count:] if len(pool) > count else pool
-    donor = rng.integers(len(x), size=len(ref))  # errors and missing elements as in the data
-    ref_err, ref_mask = err[donor], mask[donor]
-    ref_x = ref + ref_err * rng.standard_normal(ref.shape)
-    if x.shape[1] > _MAX_FEATURES:
-        mean, axes = _components(train)
-        x, ref_x = (
-            np.where(mask, x - mean, 0.0) @ axes,
-            np.where(ref_mask, ref_x - mean, 0.0) @ axes,
-        )
-        train = (train - mean) @ axes
-        err = np.sqrt((np.where(mask, err, 0.0) ** 2) @ axes**2)
-        ref_err = np.sqrt((np.where(ref_mask, ref_err, 0.0) ** 2) @ axes**2)
-        mask, ref_mask = np.ones_like(x, bool), np.ones_like(ref_x, bool)
-    width = np.sqrt((np.where(mask, err, 0.0) ** 2).sum(0) / np.maximum(mask.sum(0), 1))
-    ours = _scores(x, err, mask, train, neighbours, width)
-    theirs = _scores(ref_x, ref_err, ref_mask, train, neighbours, width)
-    combined = [_percentiles(o, t) for o, t in zip(ours, theirs, strict=True)]
-    reference = [_percentiles(t, t) for t in theirs]
-    return _percentiles(np.fmax(*combined), np.fmax(*reference))
+    scale = SupportScale(observed, simulated, rng, neighbours=neighbours, references=references)
+    return scale.percentile(observed)
+
+
+class SupportScale:
+    """The scale of the support score for objects with errors and masks like those of ``donors``.
+
+    Objects of a catalogue that is read in parts are scored on one scale.
+
+    Parameters
+    ----------
+    donors
+        Objects whose errors and missing elements the reference simulations are given.
+    simulated
+        Noise-free simulations, failed rows removed.
+    rng
+        Chooses the reference simulations and their noise.
+    neighbours
+        k of the nearest-neighbour distance.
+    references
+        Simulations that set the percentiles.
+    """
+
+    def __init__(
+        self,
+        donors: Batch,
+        simulated: Batch,
+        rng: np.random.Generator,
+        *,
+        neighbours: int = 10,
+        references: int = 4000,
+    ) -> None:
+        x, err, mask = _arrays(donors)
+        pool = _flat(simulated)
+        pool = pool[rng.permutation(len(pool))[:_MAX_SIMULATIONS]]
+        count = min(references, max(len(pool) // 3, 1))
+        ref, train = pool[:count], pool[count:] if len(pool) > count else pool
+        donor = rng.integers(len(x), size=len(ref))  # errors and missing elements as in the data
+        ref_err, ref_mask = err[donor], mask[donor]
+        ref_x = ref + ref_err * rng.standard_normal(ref.shape)
+        self._axes = _components(train) if x.shape[1] > _MAX_FEATURES else None
+        if self._axes is not None:
+            mean, axes = self._axes
+            train = (train - mean) @ axes
+        _, err, mask = self._projected(x, err, mask)
+        width = np.sqrt((np.where(mask, err, 0.0) ** 2).sum(0) / np.maximum(mask.sum(0), 1))
+        self._fitted, self._neighbours = _fit(train, width), neighbours
+        self._theirs = self._scores(*self._projected(ref_x, ref_err, ref_mask))
+        reference = [_percentiles(t, t) for t in self._theirs]
+        self._reference = np.fmax(*reference)
+
+    def percentile(self, observed: Batch) -> F64:
+        """Return the support percentile of every object, (n,), 0 to 100."""
+        if len(observed) == 0:
+            return np.empty(0)
+        ours = self._scores(*self._projected(*_arrays(observed)))
+        combined = [_percentiles(o, t) for o, t in zip(ours, self._theirs, strict=True)]
+        return _percentiles(np.fmax(*combined), self._reference)
+
+    def _projected(self, x: F64, err: F64, mask: Mask) -> tuple[F64, F64, Mask]:
+        """Return the data in principal components, where there are too many features."""
+        if self._axes is None:
+            return x, err, mask
+        mean, axes = self._axes
+        flat = np.where(mask, x - mean, 0.0) @ axes
+        return flat, np.sqrt((np.where(mask, err, 0.0) ** 2) @ axes**2), np.ones_like(flat, bool)
+
+    def _scores(self, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
+        return _scores(x, err, mask, self._fitted, self._neighbours)
 
 
 def _flat(batch: Batch) -> F64:
@@ -103,16 +148,29 @@ def _components(train: F64) -> tuple[F64, F64]:
     return mean, rows[: _MAX_FEATURES // 2].T
 
 
-def _scores(
-    x: F64, err: F64, mask: Mask, train: F64, neighbours: int, width: F64
-) -> tuple[F64, F64]:
-    """Return both scores, larger is stranger; the second is NaN for incomplete objects.
+class _Fitted(NamedTuple):
+    """Moments of the simulations, and their neighbours' tree in whitened space."""
 
-    Neighbours are sought in space whitened with the typical noise added, lest noise along
-    directions in which simulations hardly differ outweighs all others.
+    mean: F64
+    cov: F64
+    scale: F64
+    tree: cKDTree
+
+
+def _fit(train: F64, width: F64) -> _Fitted:
+    """Neighbours are sought in space whitened with the typical noise added.
+
+    Otherwise noise along directions in which simulations hardly differ outweighs all others.
     """
     mean = train.mean(0)
     cov = np.cov(train.T).reshape(len(mean), len(mean)) + 1e-12 * np.eye(len(mean))
+    scale = np.linalg.inv(np.linalg.cholesky(cov + np.diag(width**2)))
+    return _Fitted(mean, cov, scale, cKDTree((train - mean) @ scale.T))
+
+
+def _scores(x: F64, err: F64, mask: Mask, fitted: _Fitted, neighbours: int) -> tuple[F64, F64]:
+    """Return both scores, larger is stranger; the second is NaN for incomplete objects."""
+    mean, cov, scale, tree = fitted
     noise = np.where(mask, err**2, _MISSING)
     full = cov + noise[:, :, None] * np.eye(len(mean))
     residual = np.where(mask, x - mean, 0.0)
@@ -121,9 +179,7 @@ def _scores(
     dof = np.maximum(mask.sum(1), 1)
     tail = special.gammaincc(dof / 2, d2 / 2)
     first = np.where(tail > 1e-290, -np.log(np.maximum(tail, 1e-290)), 668.0 + d2 / 2)
-    scale = np.linalg.inv(np.linalg.cholesky(cov + np.diag(width**2)))
-    tree = cKDTree((train - mean) @ scale.T)
-    k = min(neighbours, len(train))
+    k = min(neighbours, tree.n)
     distance = np.full(len(x), np.nan)
     complete = mask.all(1)
     if complete.any():

@@ -58,6 +58,7 @@ MakeEmbedding = Callable[[Mapping[str, Any]], Embedding]
 _ROWS_PER_CALL = 16_384  # objects whose features are computed in one call
 _MEASURED_NLL = 256  # test rows of estimators whose loss is not -log q
 _STANDARDIZE_ROWS = 100_000  # rows of the training split that set means and scales
+_STANDARDIZE_NUMBERS = 60_000_000  # of their data: images and spectra need fewer rows
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _SCHEMA = 1
 
@@ -158,13 +159,14 @@ class FlowEstimator(Estimator):
         rng = stream(training.seed, "train", "weights")
         network = self._build(InputShape.of(observed), embedding, space, rng)
         network.standardizer.fit(observed)
+        del observed
+        training = self.prepare(network, training)
 
         def targets(batch: Batch) -> Tensor:
-            return torch.as_tensor(self.encode(_theta_of(batch, training), space))
+            return self.targets(batch, training)
 
         def log_det(batch: Batch) -> Tensor:
-            theta = _theta_of(batch, training)
-            return torch.as_tensor(self.log_volume(theta, self.encode(theta, space), space))
+            return self.log_det(batch, training)
 
         record, splits = train(network, training, targets, callbacks, log_det=log_det)
         self._network, self.space, self._embedding = network, space, embedding_spec(embedding)
@@ -172,6 +174,27 @@ class FlowEstimator(Estimator):
             record = replace(record, test_nll=self._measured_nll(training, splits))
         self.record = record
         return record
+
+    def prepare(self, network: ConditionalNetwork, training: Training) -> Training:
+        """Start the network from something better than random weights.
+
+        Called once by :meth:`fit`, after the standardizer was fitted and before the training loop;
+        what it does must follow from ``training.seed``. Weights that no longer require gradients
+        stay as they are. Returns the training to go on with. Default: nothing.
+        """
+        return training
+
+    def targets(self, batch: Batch, training: Training) -> Tensor:
+        """Return what the head describes, (n, k): here :meth:`encode` of the inferred columns.
+
+        Estimators of set-valued parameters make it from ``batch.theta_set``.
+        """
+        return torch.as_tensor(self.encode(_theta_of(batch, training), training.space))
+
+    def log_det(self, batch: Batch, training: Training) -> Tensor:
+        """Return log |d targets / d theta|, (n,), which turns the loss into a density of theta."""
+        theta, space = _theta_of(batch, training), training.space
+        return torch.as_tensor(self.log_volume(theta, self.encode(theta, space), space))
 
     def _measured_nll(self, training: Training, splits: Splits) -> float:
         """Return the mean of -log q over some test rows; NaN where log q is not available."""
@@ -405,6 +428,8 @@ def _noise(rng: Rng | Sequence[np.random.Generator], draws: int, n: int, size: i
 
 
 def _pooling(shape: InputShape, embedding: Embedding) -> Pooling:
+    if getattr(embedding, "raw_input", False):
+        return "raw"
     if len(shape.x) < 2:
         return "element"
     return "feature" if embedding.takes_sets else "channel"
@@ -477,8 +502,10 @@ def _observed_sample(training: Training) -> Batch:
     """Return observed rows of the training split, after checking that they can teach anything."""
     rng = stream(training.seed, "train", "standardize")
     rows = splits_of(training).train
-    if len(rows) > _STANDARDIZE_ROWS:
-        rows = np.sort(rng.choice(rows, _STANDARDIZE_ROWS, replace=False))
+    first = training.observe(training.batch[rows[:1]].to("cpu", torch.float32), 0)
+    most = min(_STANDARDIZE_ROWS, max(1000, _STANDARDIZE_NUMBERS // max(first.x[0].numel(), 1)))
+    if len(rows) > most:
+        rows = np.sort(rng.choice(rows, most, replace=False))
     clean = training.batch[rows].to("cpu", torch.float32)
     batch = training.observe(clean, rng)
     bad = (~torch.isfinite(batch.x) & batch.observed).reshape(len(batch), -1).any(1)

@@ -36,7 +36,12 @@ __all__ = [
 
 PRESETS = ("quick", "standard", "large", "paper")
 _COMPONENTS: tuple[Kind, ...] = ("simulator", "embedding", "estimator", "combiner")
-_ENVIRONMENT = ("simulate.executor", "simulate.workers", "device")  # never change the numbers
+_ENVIRONMENT = (  # never change the numbers
+    "simulate.executor",
+    "simulate.workers",
+    "simulate.dask_scheduler",
+    "device",
+)
 
 
 class _Section(BaseModel):
@@ -67,8 +72,11 @@ class SimulateSection(_Section):
 
     n: int = Field(10_000, ge=1, description="simulations drawn from the prior")
     shard_size: int = Field(5_000, ge=1, description="rows per shard")
-    executor: str = Field("process", description="serial or process")
+    executor: str = Field("process", description="serial, process or dask")
     workers: int | None = Field(None, ge=1, description="worker processes; default: all cores")
+    dask_scheduler: str | None = Field(
+        None, description="address of a running dask scheduler; default: a local cluster"
+    )
 
 
 class EmulateSection(BaseModel):

@@ -80,12 +80,15 @@ class SimulatedGroups:
         What they are for; groups that test a correction are not those it was trained on.
     count, size
         How many groups, of how many objects (failed simulations make a group smaller).
+    owner
+        Combiner that they are for, when it is not the run's: its groups have their own folder.
     """
 
     context: Context
     purpose: Purpose
     count: int
     size: int
+    owner: str = ""
 
     def __len__(self) -> int:
         return self.count
@@ -99,7 +102,7 @@ class SimulatedGroups:
     def _shards(self) -> list[Shard]:
         per_shard = max(1, _ROWS_PER_SHARD // self.size)
         return plan(
-            self.context.directory.groups / self.purpose,
+            self.context.directory.groups / "-".join(filter(None, (self.purpose, self.owner))),
             self.count * self.size,
             per_shard * self.size,
             self.context.config.seed + _SEED_OF[self.purpose],

@@ -102,7 +102,8 @@ def _check_machine(config: RunConfig) -> None:
     """Raise when executor or device are not there."""
     import torch
 
-    get_executor(config.simulate.executor, config.simulate.workers)
+    section = config.simulate
+    get_executor(section.executor, section.workers, section.dask_scheduler)
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -236,7 +237,7 @@ def _artefacts(directory: RunDirectory, spec: StageSpec) -> dict[str, str]:
     for output in spec.outputs(directory):
         files = sorted(p for p in output.rglob("*") if p.is_file()) if output.is_dir() else [output]
         for path in files:
-            if path.is_file():
+            if path.is_file() and not path.name.startswith("."):
                 found[str(path.relative_to(directory.root))] = sha256_of(path)
     return found
 

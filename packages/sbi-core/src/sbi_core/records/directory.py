@@ -11,14 +11,15 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core.errors import RunDirectoryError
+from sbi_core.errors import DataFileError, RunDirectoryError
+from sbi_core.limits import load_npz
 
 __all__ = [
     "RunDirectory",
@@ -29,6 +30,8 @@ __all__ = [
     "sha256_of",
     "write_json",
 ]
+
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, NotImplementedError)
 
 
 @contextlib.contextmanager
@@ -94,9 +97,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         If the file is missing, damaged or holds objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as f:
-            return {name: f[name] for name in f.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        return load_npz(path)
+    except DataFileError as error:
+        raise RunDirectoryError(str(error)) from None
+    except (OSError, ValueError, EOFError, AttributeError, *_BROKEN_ZIP) as error:
         msg = f"'{path}' is missing or damaged: {error}"
         raise RunDirectoryError(msg) from None
 
@@ -125,6 +129,8 @@ class RunDirectory:
         self.estimator = self.root / "estimator"
         self.card = self.estimator / "card.md"
         self.diagnostics = self.root / "diagnostics.npz"
+        self.diagnose_sections = self.root / "diagnose-sections.json"
+        self.infer_sections = self.root / "infer-sections.json"
         self.posterior = self.root / "posterior.nc"
         self.summary = self.root / "summary.ecsv"
         self.combined = self.root / "combined.ecsv"

@@ -7,6 +7,7 @@ variable with dims (chain, draw, object), the chain axis of length 1.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,7 @@ def write_posterior(
     support: F64,
     *,
     prior: F64,
+    more: Mapping[str, xr.Dataset] | None = None,
 ) -> None:
     """Write the file atomically.
 
@@ -47,12 +49,15 @@ def write_posterior(
         Support percentile, (n,).
     prior
         Draws of the prior, (m, d).
+    more
+        Further groups, by name.
     """
     groups = {
         "posterior": samples.to_dataset(),
         "prior": _prior(samples, prior),
         "observed_data": _observed(observations),
         "sample_stats": _stats(samples, support),
+        **(more or {}),
     }
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:

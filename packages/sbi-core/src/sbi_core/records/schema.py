@@ -141,6 +141,7 @@ class Report(_Part):
     combined: list[Combined] | None = None
     combined_calibration: list[CombinedCalibration] | None = None
     misspecification: list[Misspecification] | None = None
+    domain: dict[str, Any] | None = None
     flags: list[str] = []
 
 

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from sbi_core.report import plots
 from sbi_core.report.inputs import ReportInputs, is_comparison
 
-__all__ = ["Picture", "figures", "svg"]
+__all__ = ["STYLE", "Picture", "distinct", "figures", "svg"]
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "svg.hashsalt": "sbi-core report",
     "svg.fonttype": "path",  # readers need no fonts, and symbols look the same everywhere
     "font.size": 10,
@@ -70,10 +70,10 @@ def figures(inputs: ReportInputs) -> dict[str, list[Picture]]:
         "convergence": _convergence,
         "combined_calibration": _combined_calibration,
     }
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         made = {section: list(make(inputs)) for section, make in makers.items()}
     return {
-        section: [_distinct(p, f"{section}-{k}") for k, p in enumerate(pictures)]
+        section: [distinct(p, f"{section}-{k}") for k, p in enumerate(pictures)]
         for section, pictures in made.items()
         if pictures
     }
@@ -82,7 +82,7 @@ def figures(inputs: ReportInputs) -> dict[str, list[Picture]]:
 def svg(figure: Figure) -> str:
     """Return a figure as an ``<svg>`` element without dates, names of programs or fixed size."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": _STYLE["svg.hashsalt"]}):
+    with matplotlib.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -92,7 +92,7 @@ def svg(figure: Figure) -> str:
     return re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', head, text, count=1)
 
 
-def _distinct(picture: Picture, prefix: str) -> Picture:
+def distinct(picture: Picture, prefix: str) -> Picture:
     """Prefix the names inside an image: several images share one page."""
     text = re.sub(r'\bid="', f'id="{prefix}-', picture.svg)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)

@@ -7,8 +7,10 @@ bytes.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -39,7 +41,8 @@ def render(inputs: ReportInputs) -> str:
         section: [{"svg": Markup(p.svg), "caption": p.caption, "wide": p.wide} for p in made]  # noqa: S704
         for section, made in figures(inputs).items()
     }
-    return _template().render(**content(inputs), figures=pictures)
+    added = [_with_markup(record) for record in inputs.sections]
+    return _template().render(**content(inputs), figures=pictures, sections=added)
 
 
 def write_html(inputs: ReportInputs, path: str | Path) -> None:
@@ -55,6 +58,12 @@ def write_html(inputs: ReportInputs, path: str | Path) -> None:
     page = render(inputs)
     with atomic_write(Path(path)) as f:
         f.write(page)
+
+
+def _with_markup(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a section whose images are printed as they are."""
+    pictures = [{**p, "svg": Markup(p["svg"])} for p in record["pictures"]]  # noqa: S704
+    return {**record, "pictures": pictures}
 
 
 @functools.cache

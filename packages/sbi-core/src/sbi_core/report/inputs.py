@@ -73,6 +73,8 @@ class ReportInputs:
         Published values beside ours: ``{"label", "n", "parameters": {name: {"mean", "sd"}}}``.
     combiner
         The combiner the headline quotes. Empty: the first that is not for comparison only.
+    sections
+        Records of the sections a domain adds (:func:`sbi_core.report.domain.section_records`).
     """
 
     report: Mapping[str, Any]
@@ -97,6 +99,7 @@ class ReportInputs:
     config_toml: str = ""
     literature: Sequence[Mapping[str, Any]] = ()
     combiner: str = ""
+    sections: Sequence[Mapping[str, Any]] = ()
 
     @property
     def combined(self) -> list[Mapping[str, Any]]:

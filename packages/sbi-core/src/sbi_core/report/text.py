@@ -149,6 +149,7 @@ _PRIOR_WORDS = {
     "integer": "integers {low} to {high}",
     "beta": "Beta({a}, {b})",
     "dirichlet": "Dirichlet({alpha})",
+    "sticks": "stick-breaking with Beta({a}; {b})",
     "mvnormal": "N({mean}, covariance in the configuration)",
     "table": "table, {grid}",
     "discrete": "one of {values}",

@@ -1,6 +1,7 @@
 """Executors map a function over shards; the numbers do not depend on which is used.
 
-``serial`` works in this process, ``process`` in spawned worker processes.
+``serial`` works in this process, ``process`` in spawned worker processes, ``dask`` on the workers
+of dask.distributed (:mod:`sbi_core.simulate.executors_dask`).
 """
 
 from __future__ import annotations
@@ -108,22 +109,41 @@ def default_workers() -> int:
         return os.cpu_count() or 1
 
 
-EXECUTORS = ("serial", "process")
+EXECUTORS = ("serial", "process", "dask")
 
 
-def get_executor(name: str, workers: int | None = None) -> Executor:
+def get_executor(
+    name: str, workers: int | None = None, dask_scheduler: str | None = None
+) -> Executor:
     """Return the executor of that name.
+
+    Parameters
+    ----------
+    name
+        One of ``EXECUTORS``.
+    workers
+        Processes; default: all cores.
+    dask_scheduler
+        Address of a running scheduler, for ``dask`` only.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If there is none of that name, what it needs is not installed, or an address was given
+        to an executor that has no use for it.
     """
+    if dask_scheduler is not None and name != "dask":
+        msg = f"--dask-scheduler was given, but the executor is '{name}'; add --executor dask"
+        raise ConfigError(msg)
     count = default_workers() if workers is None else workers
     if name == "serial" or (name == "process" and count == 1):
         return SerialExecutor()
     if name == "process":
         return ProcessExecutor(count)
+    if name == "dask":
+        from sbi_core.simulate.executors_dask import DaskExecutor
+
+        return DaskExecutor(count, dask_scheduler)
     msg = (
         f"unknown executor '{name}'{near_matches(name, EXECUTORS)} (known: {', '.join(EXECUTORS)})"
     )

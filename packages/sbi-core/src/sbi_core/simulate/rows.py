@@ -19,8 +19,8 @@ from sbi_core.errors import RunDirectoryError, SimulationError
 __all__ = ["ShardedBatch"]
 
 I64 = NDArray[np.int64]
-_FIELDS = ("theta", "x", "x_err", "mask", "context", "split_key", "theta_mask")
-_FLOAT = ("theta", "x", "x_err", "context")
+_FIELDS = ("theta", "x", "x_err", "mask", "context", "split_key", "theta_mask", "theta_set")
+_FLOAT = ("theta", "x", "x_err", "context", "theta_set")
 
 
 class _Block(NamedTuple):

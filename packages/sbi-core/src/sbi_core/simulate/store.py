@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,11 +33,16 @@ __all__ = [
     "SCHEMA",
     "Shard",
     "ShardReport",
+    "deliver_shard",
     "foreign_shards",
     "is_complete",
+    "landmark",
     "plan",
+    "put_image",
+    "put_shard",
     "read_all",
     "read_reports",
+    "shard_image",
     "single_thread",
     "write_shard",
 ]
@@ -98,25 +104,82 @@ def write_shard(simulator: Simulator, shard: Shard) -> ShardReport:
     SimulationError
         If the simulator returns other shapes than promised or marks non-finite rows as ok.
     """
+    image, report = shard_image(simulator, shard)
+    put_shard(shard, image)
+    return report
+
+
+def deliver_shard(
+    shared: tuple[Simulator, str], shard: Shard
+) -> tuple[Shard, ShardReport, bytes | None]:
+    """Simulate one shard and write its file, or return it where the folder is not in sight.
+
+    Parameters
+    ----------
+    shared
+        The simulator, and the random word in the name of a file of the folder
+        (:func:`landmark`). A worker that sees that file shares the file system and writes; any
+        other returns the content of the file.
+    shard
+        What to simulate.
+    """
+    simulator, word = shared
+    image, report = shard_image(simulator, shard)
+    try:
+        in_sight = landmark(shard.directory, word).exists()
+        if in_sight:
+            put_shard(shard, image)
+    except OSError:
+        in_sight = False
+    return shard, report, None if in_sight else image
+
+
+def landmark(directory: Path, word: str) -> Path:
+    """Return the file by which workers know the folder of the shards."""
+    return directory / f".landmark-{word}"
+
+
+def put_shard(shard: Shard, image: bytes) -> None:
+    """Write the file of a shard: under a temporary name, flushed to the disk, renamed."""
+    put_image(shard.path, image)
+
+
+def put_image(path: Path, image: bytes) -> None:
+    """Write a file so that it is whole or absent, whoever else writes it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # two hosts may use one process number, and retried work may be written twice at a time
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as raw:
+            raw.write(image)
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]:
+    """Simulate one shard and return the content of its file.
+
+    Raises
+    ------
+    SimulationError
+        If the simulator returns other shapes than promised or marks non-finite rows as ok.
+    """
     start = perf_counter()
     with single_thread():
         batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
     _check(simulator, batch, shard)
     failed = int((~batch.ok).sum()) if batch.ok is not None else 0
     report = ShardReport(shard.number, shard.rows, failed, perf_counter() - start)
-    shard.directory.mkdir(parents=True, exist_ok=True)
-    temporary = shard.path.with_name(f"{shard.path.name}.tmp{os.getpid()}")
-    try:
-        with h5py.File(temporary, "w") as f:
-            for name, value in batch.numpy().items():
-                f.create_dataset(name, data=value, chunks=True, fletcher32=True)
-            f.attrs.update(_attributes(shard, report))
-        with temporary.open("rb+") as raw:
-            os.fsync(raw.fileno())
-        os.replace(temporary, shard.path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return report
+    with h5py.File("shard", "w", driver="core", backing_store=False) as f:
+        for name, value in batch.numpy().items():
+            f.create_dataset(name, data=value, chunks=True, fletcher32=True)
+        f.attrs.update(_attributes(shard, report))
+        f.flush()
+        image = f.id.get_file_image()
+    return image, report
 
 
 @contextmanager

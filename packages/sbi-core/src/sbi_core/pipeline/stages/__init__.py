@@ -73,10 +73,14 @@ STAGES: tuple[StageSpec, ...] = (
         _module("diagnose"),
         ("diagnose",),
         ("train",),
-        lambda d: (d.diagnostics,),
+        lambda d: (d.diagnostics, d.diagnose_sections),
     ),
     StageSpec(
-        "infer", _module("infer"), ("infer",), ("train",), lambda d: (d.posterior, d.summary)
+        "infer",
+        _module("infer"),
+        ("infer",),
+        ("train",),
+        lambda d: (d.posterior, d.summary, d.infer_sections),
     ),
     StageSpec(
         "combine",

@@ -157,7 +157,10 @@ def prepared(context: Context, combiner: Combiner) -> Combiner:
     """Return the combiner after it learned from simulated groups, where it needs to."""
     if not combiner.groups_needed:
         return combiner
-    groups = SimulatedGroups(context, "correction", combiner.groups_needed, combiner.group_size)
+    owner = "" if combiner.name == context.config.combiner.name else combiner.name
+    groups = SimulatedGroups(
+        context, "correction", combiner.groups_needed, combiner.group_size, owner
+    )
     groups.simulate()
     context.progress.start("correct", len(groups), "groups")
     with single_thread():

@@ -22,8 +22,11 @@ from sbi_core.diagnostics import (
     sbc_uniformity,
     tarp,
 )
+from sbi_core.findings import Findings
 from sbi_core.observations import Observations
 from sbi_core.pipeline.context import Context
+from sbi_core.records.directory import write_json
+from sbi_core.report.domain import drawing_style, section_records
 from sbi_core.rng import stream
 from sbi_core.train import splits_of
 
@@ -34,8 +37,14 @@ def execute(context: Context) -> dict[str, Any]:
     """Run SBC, coverage and TARP; write curves to diagnostics.npz."""
     arrays: dict[str, Any] = {}
     verdicts: list[Verdict] = []
-    facts = _single(context, arrays, verdicts)
+    batch = _test_rows(context)
+    facts = _single(context, batch, arrays, verdicts)
     facts["verdicts"] = [[v.level, v.sentence] for v in verdicts]
+    found = _of_domain(context, batch)
+    if found is not None:
+        facts["domain"] = dict(found.numbers)
+        facts["verdicts"] += [[level, sentence] for level, sentence in found.verdicts]
+        verdicts += [Verdict(level, sentence) for level, sentence in found.verdicts]
     np.savez_compressed(context.directory.diagnostics, **arrays)
     context.progress.finish(combine_verdicts(verdicts).level)
     return facts
@@ -50,10 +59,23 @@ def _test_rows(context: Context) -> Batch:
     return context.simulator.observe(clean, stream(context.config.seed, "diagnose", "noise"))
 
 
-def _single(context: Context, arrays: dict[str, Any], verdicts: list[Verdict]) -> dict[str, Any]:
+def _of_domain(context: Context, batch: Batch) -> Findings | None:
+    """Return what the simulator checks beyond parameters that are columns; keep its sections."""
+    with drawing_style():
+        found = context.simulator.diagnose(
+            context.posterior, batch, stream(context.config.seed, "diagnose", "domain")
+        )
+        if found is not None and found.sections:
+            records = section_records(found.sections, "diagnose")
+            write_json(context.directory.diagnose_sections, records)
+    return found
+
+
+def _single(
+    context: Context, batch: Batch, arrays: dict[str, Any], verdicts: list[Verdict]
+) -> dict[str, Any]:
     section = context.config.diagnose
     seed = context.config.seed
-    batch = _test_rows(context)
     assert batch.theta is not None
     theta = batch.theta.double().cpu().numpy()[:, list(context.training.columns)]
     context.progress.start("diagnose", len(batch), "objects")
@@ -66,7 +88,7 @@ def _single(context: Context, arrays: dict[str, Any], verdicts: list[Verdict]) -
     p_values = np.atleast_1d(sbc_uniformity(ranks, section.draws))
     coverage = coverage_central(ranks, section.draws, LEVELS)
     curve = np.linspace(0.02, 0.98, 49)
-    curves = _tarp_curves(batch, samples, theta, seed)
+    curves = _tarp_curves(context.simulator.summaries(batch), samples, theta, seed)
     worst = max(curves, key=lambda t: t.max_deviation)
     parameters = {}
     for k, name in enumerate(names):

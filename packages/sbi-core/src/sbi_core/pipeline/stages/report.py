@@ -57,6 +57,10 @@ def build_report(context: Context) -> dict[str, Any]:
         report["combined_calibration"] = facts["combine"]["combined_calibration"]
     if facts.get("combine", {}).get("misspecification"):
         report["misspecification"] = facts["combine"]["misspecification"]
+    parts = [facts.get(stage, {}).get("domain", {}) for stage in ("diagnose", "infer")]
+    domain = {k: v for part in parts for k, v in part.items()}
+    if domain:
+        report["domain"] = domain
     report["flags"] = _flags(context, verdict)
     check_report(report)
     return report
@@ -68,7 +72,8 @@ def _pick(source: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def _verdicts(context: Context) -> list[Verdict]:
     """Return the verdicts on single objects and on combinations."""
-    parts = [context.facts.get(stage, {}).get("verdicts", []) for stage in ("diagnose", "combine")]
+    stages = ("diagnose", "infer", "combine")
+    parts = [context.facts.get(stage, {}).get("verdicts", []) for stage in stages]
     return [Verdict(level, sentence) for part in parts for level, sentence in part]
 
 
@@ -79,6 +84,7 @@ def _flags(context: Context, verdict: str) -> list[str]:
         flags.append("calibration_failed")
     if facts.get("infer", {}).get("unsupported"):
         flags.append("objects_outside_training")
+    flags += sorted(set(facts.get("infer", {}).get("domain_flags", {}).values()))
     simulation = facts.get("simulate", {})
     if simulation and simulation["failed"] > 0.01 * simulation["n"]:
         flags.append("failed_simulations_above_1_percent")
@@ -174,13 +180,22 @@ def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
         verdicts=[(v.level, v.sentence) for v in _verdicts(context)],
         notes=list(facts.get("infer", {}).get("notes", [])),
         flagged=[
-            (i, "unlike the simulations (support percentile above 99)")
-            for i in facts.get("infer", {}).get("flagged", [])
+            *(
+                (i, "unlike the simulations (support percentile above 99)")
+                for i in facts.get("infer", {}).get("flagged", [])
+            ),
+            *facts.get("infer", {}).get("domain_flags", {}).items(),
         ],
         citations=list(simulator.citations),
         command=_command(context),
         config_toml=to_toml(context.config),
         literature=[],
+        sections=[
+            record
+            for path in (d.diagnose_sections, d.infer_sections)
+            if path.exists()
+            for record in read_json(path)
+        ],
     )
 
 

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sbi_core.components import Simulator
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.pipeline.context import Context
 from sbi_core.simulate.executors import get_executor
-from sbi_core.simulate.store import Shard, foreign_shards, is_complete, read_reports, write_shard
+from sbi_core.simulate.store import (
+    Shard,
+    deliver_shard,
+    foreign_shards,
+    is_complete,
+    landmark,
+    put_shard,
+    read_reports,
+)
 
 __all__ = ["execute", "fill"]
 
 _log = logging.getLogger(__name__)
 
 
-def fill(context: Context, simulator: Simulator, shards: list[Shard], label: str) -> int:
-    """Compute the shards that are not there yet; return how many were there."""
-    foreign = list(foreign_shards(shards[0].directory, shards))
+def fill(
+    context: Context,
+    simulator: Simulator,
+    shards: list[Shard],
+    label: str,
+    planned: list[Shard] | None = None,
+) -> int:
+    """Compute the shards that are not there yet; return how many were there.
+
+    Parameters
+    ----------
+    context
+        The run.
+    simulator
+        What is simulated.
+    shards
+        Which shards are wanted.
+    label
+        How progress calls this.
+    planned
+        All shards that may be in the folder, where ``shards`` are a part of them.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the folder holds shards that are not planned.
+    """
+    foreign = list(foreign_shards(shards[0].directory, planned or shards))
     if foreign:
         msg = (
             f"{shards[0].directory} holds {len(foreign)} shard(s) that this run does not plan "
@@ -38,13 +76,31 @@ def fill(context: Context, simulator: Simulator, shards: list[Shard], label: str
         kept = sum(s.rows for s in shards) - sum(s.rows for s in todo)
         context.progress.skip(kept)
     section = context.config.simulate
-    executor = get_executor(section.executor, section.workers)
-    for report in executor.map(write_shard, simulator, todo):
-        context.progress.advance(report.rows)
+    executor = get_executor(section.executor, section.workers, section.dask_scheduler)
+    folder = shards[0].directory.resolve()  # workers may have another working directory
+    items = [replace(s, directory=folder) for s in todo]
+    with _landmark(folder) as word:
+        for shard, report, image in executor.map(deliver_shard, (simulator, word), items):
+            if image is not None:
+                put_shard(shard, image)
+            context.progress.advance(report.rows)
     context.progress.finish(
         f"{len(shards)} shards" + (f", {done} of them were there" if done else "")
     )
     return done
+
+
+@contextmanager
+def _landmark(folder: Path) -> Iterator[str]:
+    """Put a random word into the folder, by which workers know whether they share it."""
+    word = secrets.token_hex(16)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = landmark(folder, word)
+    path.touch()
+    try:
+        yield word
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def execute(context: Context) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""A combination rule for sbi-core."""

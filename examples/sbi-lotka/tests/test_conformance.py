@@ -1,0 +1,6 @@
+import pytest
+
+
+@pytest.mark.sbi_plugin("lotka")
+def test_conformance(sbi_check):
+    sbi_check()

@@ -1,0 +1,544 @@
+"""Every check finds the fault it is for, and says what to do: guards of the guards."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.components import InputShape
+from sbi_core.embeddings.deepset import DeepsetEmbedding
+from sbi_core.embeddings.mlp import MlpEmbedding
+from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
+from sbi_core.observations import Observable
+from sbi_core.posterior import combined_from_gaussian
+from sbi_core.priors import Prior
+from sbi_core.testing import (
+    ConformanceError,
+    LinearGaussian,
+    NotApplicable,
+    check_embedding,
+    check_prior,
+    check_simulator,
+    combiners,
+    embeddings,
+    estimators,
+    simulators,
+)
+from sbi_core.testing.combiners import CombinerCase
+from sbi_core.testing.embeddings import EmbeddingCase
+from sbi_core.testing.estimators import EstimatorCase
+from sbi_core.testing.outcome import Check, run_all
+
+
+def finds(check, subject, message):
+    with pytest.raises(ConformanceError, match=message) as raised:
+        check(subject)
+    assert "To fix it: " in str(raised.value)
+
+
+# -- simulators ---------------------------------------------------------------------------------
+
+
+class GlobalRandom(LinearGaussian):
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        noise = np.random.normal(size=tuple(batch.x.shape))  # noqa: NPY002
+        return batch.with_(x=batch.x + torch.as_tensor(noise))
+
+
+class GlobalNoise(LinearGaussian):
+    def observe(self, batch, rng):
+        return batch.with_(x=batch.x + torch.randn(batch.x.shape))
+
+
+class FrozenNoise(LinearGaussian):
+    def observe(self, batch, rng):
+        return super().observe(batch, 1)
+
+
+class Centred(LinearGaussian):
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        return batch.with_(x=batch.x - batch.x.mean(0))
+
+
+class OwnSeed(LinearGaussian):
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        noise = np.random.default_rng(len(batch)).normal(size=tuple(batch.x.shape))
+        if len(batch) == 12:
+            noise += rng.normal(size=tuple(batch.x.shape))
+        return batch.with_(x=batch.x + torch.as_tensor(noise))
+
+
+class Sorted(LinearGaussian):
+    def simulate(self, theta, rng):
+        return super().simulate(np.sort(np.asarray(theta), axis=0), rng)
+
+
+class Dropping(LinearGaussian):
+    def simulate(self, theta, rng):
+        return super().simulate(np.asarray(theta)[1:], rng)
+
+
+class Overflowing(LinearGaussian):
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        return batch.with_(x=torch.where(batch.theta[:, :1] > 2.5, torch.nan, batch.x))
+
+
+class Unexplained(LinearGaussian):
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        ok = batch.theta[:, 0] < 1.2
+        return batch.with_(ok=ok, failure=torch.where(ok, 0, 7))
+
+
+class Altering(LinearGaussian):
+    def observe(self, batch, rng):
+        batch.x.add_(1.0)
+        return batch
+
+
+class NegativeErrors(LinearGaussian):
+    def observe(self, batch, rng):
+        seen = super().observe(batch, rng)
+        return seen.with_(x_err=-seen.x_err)
+
+
+class Leaking(LinearGaussian):
+    def observe(self, batch, rng):
+        seen = super().observe(batch, rng)
+        return seen.with_(x=batch.x)
+
+
+class Unshared(LinearGaussian):
+    def example_observations(self, rng, n=5):
+        from sbi_core.observations import Observations
+
+        batch = self.observe(self.draw(n, rng), rng)
+        return Observations.from_batch(
+            batch, observables=self.observables, truth_names=self.parameters.names
+        )
+
+
+class WithoutErrors(LinearGaussian):
+    def example_observations(self, rng, n=5):
+        found = super().example_observations(rng, n)
+        object.__setattr__(found, "batch", found.batch.with_(x_err=None))
+        return found
+
+
+class Unpicklable(LinearGaussian):
+    def __init__(self):
+        self.f = lambda x: x
+
+
+class TupleIdentity(LinearGaussian):
+    @property
+    def identity(self):
+        return {**super().identity, "grid": (1, 2)}
+
+
+class OddUnit(LinearGaussian):
+    observables = (Observable("a", unit="furlongs"), Observable("b"), Observable("c"))
+
+
+class TooFewNames(LinearGaussian):
+    observables = (Observable("a"),)
+
+
+class Misread(LinearGaussian):
+    def read_observations(self, path):
+        found = super().read_observations(path)
+        object.__setattr__(found, "batch", found.batch.with_(x=found.batch.x * 10))
+        return found
+
+
+class Nameless(LinearGaussian):
+    version = 1
+
+
+@pytest.mark.parametrize(
+    ("simulator", "check", "message"),
+    [
+        (GlobalRandom, "same_seed_same_bits", "draw with the same rng gives other numbers"),
+        (GlobalRandom, "global_generators_are_left_alone", "numpy's global random state"),
+        (GlobalNoise, "global_generators_are_left_alone", "torch's global random state"),
+        (GlobalNoise, "same_seed_same_bits", "observe with the same rng"),
+        (FrozenNoise, "noise_is_drawn_anew", "the same noise twice"),
+        (Centred, "rows_do_not_depend_on_their_company", "row 0 differs .* fewer others"),
+        (OwnSeed, "rows_do_not_depend_on_their_company", "return the same random numbers"),
+        (Sorted, "theta_comes_back", "is not the theta that was asked for"),
+        (Dropping, "theta_comes_back", "returns 11 rows for 12"),
+        (Dropping, "rows_have_the_declared_shape", "returns 11 rows"),
+        (Overflowing, "the_edges_of_the_prior_are_survived", "not flagged, e.g. first = "),
+        (Unexplained, "failures_are_explained", r"codes \[7\]"),
+        (Altering, "observe_adds_fresh_noise_and_honest_masks", r"changes \['x'\]"),
+        (NegativeErrors, "observe_adds_fresh_noise_and_honest_masks", "errors .* not positive"),
+        (Leaking, "missing_values_leak_nothing", "mask calls missing still stand"),
+        (Unshared, "example_objects_can_be_inferred", "'first' is global, but differs"),
+        (WithoutErrors, "example_objects_can_be_inferred", "'x_err' is absent in example"),
+        (Unpicklable, "it_travels_to_worker_processes", "cannot be pickled"),
+        (TupleIdentity, "identity_can_be_recorded", "does not survive JSON"),
+        (OddUnit, "describes_itself", "unit 'furlongs'"),
+        (TooFewNames, "rows_have_the_declared_shape", "observables names 1"),
+        (Misread, "written_objects_read_back", "read back otherwise"),
+        (Nameless, "describes_itself", "attribute 'version' is 1"),
+    ],
+)
+def test_a_fault_of_a_simulator(simulator, check, message):
+    finds(getattr(simulators, f"check_{check}"), simulator(), message)
+
+
+def test_a_sound_simulator_passes():
+    check_simulator(LinearGaussian())
+
+
+def test_all_faults_are_listed_at_once():
+    class Both(FrozenNoise, Unpicklable):
+        pass
+
+    with pytest.raises(ConformanceError) as raised:
+        check_simulator(Both())
+    text = str(raised.value)
+    assert "2 of 16 checks failed" in text
+    assert "1. simulator 'linear-gaussian', check noise-is-drawn-anew: observe returns" in text
+    assert "2. simulator 'linear-gaussian', check it-travels-to-worker-processes" in text
+
+
+# -- priors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        Prior("normal", {"loc": 1.0, "scale": 2.0}),
+        Prior("uniform", {"low": -1.0, "high": 3.0}),
+        Prior("loguniform", {"low": 0.1, "high": 3.0}),
+        Prior("truncnormal", {"loc": 0.0, "scale": 1.0, "low": 1.0, "high": 4.0}),
+        Prior("beta", {"a": 2.0, "b": 5.0}),
+        Prior("dirichlet", {"alpha": [1.0, 1.0, 1.0, 1.0]}),
+        Prior("mvnormal", {"mean": [0.0, 1.0], "cov": [[1.0, 0.3], [0.3, 2.0]]}),
+        Prior("integer", {"low": 1, "high": 9}),
+        Prior("fixed", {"value": 3.0}),
+    ],
+    ids=lambda p: p.family,
+)
+def test_priors_keep_their_promises(prior):
+    check_prior(prior)
+
+
+def test_a_map_that_is_no_bijection_is_found():
+    class Halved(Prior):
+        def to_unconstrained(self, theta):
+            return super().to_unconstrained(theta) / 2
+
+    with pytest.raises(ConformanceError) as raised:
+        check_prior(Halved("normal", {"loc": 0.0, "scale": 1.0}))
+    text = str(raised.value)
+    assert "the-map-is-a-bijection" in text
+    assert "z-is-standard-normal" in text
+
+
+# -- embeddings ---------------------------------------------------------------------------------
+
+
+class _Net(nn.Module):
+    def __init__(self, size, *layers, width=4):
+        super().__init__()
+        self.out_features = width
+        self.layers = nn.Sequential(nn.Linear(size, 4), *layers)
+
+    def forward(self, x, x_err=None, mask=None, context=None):
+        return self.layers(x.flatten(1))
+
+
+class Plain(MlpEmbedding):
+    layers = ()
+    width = 4
+
+    def build(self, shape):
+        if len(shape.x) != 1:
+            return super().build(shape)
+        return _Net(shape.x[0], *(layer() for layer in self.layers), width=self.width)
+
+
+class Normalised(Plain):
+    layers = (lambda: nn.BatchNorm1d(4),)
+
+
+class Misjudged(Plain):
+    width = 5
+
+
+class _Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.randn(x.shape)
+
+
+class Noisy(Plain):
+    layers = (_Noisy,)
+
+
+class _Mean(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class Mixing(Plain):
+    layers = (_Mean,)
+
+
+class Idle(Plain):
+    def build(self, shape):
+        module = super().build(shape)
+        module.unused = nn.Linear(2, 2)
+        return module
+
+
+class Forgetful(Plain):
+    def build(self, shape):
+        module = super().build(shape)
+        module.layers[0].weight.data.mul_(1.0)
+        scale = float(torch.rand(()))
+        module.register_forward_hook(lambda m, i, out: out * scale)
+        return module
+
+
+class Ordered(DeepsetEmbedding):
+    def build(self, shape):
+        return _Net(int(np.prod(shape.x)))
+
+
+class Anonymous(Plain):
+    name = ""
+
+
+@pytest.mark.parametrize(
+    ("embedding", "check", "message"),
+    [
+        (Normalised, "rows_are_independent", "BatchNorm1d"),
+        (Mixing, "rows_are_independent", "changes by .* with its company"),
+        (Misjudged, "width_is_what_it_says", r"not \(1, 5\)"),
+        (Noisy, "same_input_same_output", "differ by"),
+        (Idle, "every_weight_learns", "no gradient reaches"),
+        (Forgetful, "weights_can_be_stored", "reloaded module differs"),
+        (Ordered, "sets_have_no_order", "order of members changes"),
+        (Anonymous, "can_be_built_again", "attribute 'name' is ''"),
+    ],
+)
+def test_a_fault_of_an_embedding(embedding, check, message):
+    finds(getattr(embeddings, f"check_{check}"), EmbeddingCase(embedding()), message)
+
+
+def test_an_embedding_that_takes_no_shape_asks_for_one():
+    class Picky(MlpEmbedding):
+        def build(self, shape):
+            if shape.x != (7, 7, 7):
+                from sbi_core.errors import ConfigError
+
+                msg = "I want (7, 7, 7)"
+                raise ConfigError(msg)
+            return _Net(343)
+
+    with pytest.raises(ConformanceError, match=r"shapes=\[InputShape"):
+        check_embedding(Picky())
+    check_embedding(Picky(), [InputShape((7, 7, 7))])
+
+
+# -- estimators ---------------------------------------------------------------------------------
+
+
+class Tiny(MixtureEstimator):
+    def __init__(self, config=None):
+        super().__init__(config or MixtureConfig(components=2, hidden=(16,)))
+
+
+class Unnormalised(Tiny):
+    def log_prob(self, theta, batch):
+        return super().log_prob(theta, batch) + 0.1
+
+
+class InUnconstrainedSpace(Tiny):
+    def log_volume(self, theta, values, space):
+        return np.zeros(len(theta))
+
+
+class Narrow(Tiny):
+    def sample(self, batch, draws, rng):
+        theta = super().sample(batch, draws, rng)
+        return theta.mean(0) + 0.7 * (theta - theta.mean(0))
+
+
+class Escaping(Tiny):
+    def sample(self, batch, draws, rng):
+        return super().sample(batch, draws, rng) + 1.0
+
+
+class FillsIn(Tiny):
+    def _features(self, batch):
+        x, err = torch.nan_to_num(batch.x), torch.nan_to_num(batch.x_err, 1.0)
+        return super()._features(batch.with_(mask=None, x=x, x_err=err))
+
+
+class Unseeded(Tiny):
+    def sample(self, batch, draws, rng):
+        return super().sample(batch, draws, np.random.default_rng())
+
+
+class OneStream(Tiny):
+    def sample(self, batch, draws, rng):
+        return super().sample(batch, draws, rng[0] if isinstance(rng, list) else rng)
+
+
+class Pickled(Tiny):
+    def save(self, directory):
+        super().save(directory)
+        torch.save({"a": 1}, f"{directory}/extra.pt")
+
+
+class Amnesiac(Tiny):
+    @classmethod
+    def load(cls, directory, *, embeddings=None):
+        new = super().load(directory, embeddings=embeddings)
+        torch.nn.init.ones_(next(new.network.head.parameters()))
+        return new
+
+
+class Silent(Tiny):
+    def fit(self, training, embedding, callbacks=()):
+        return super().fit(training, embedding)
+
+
+class WrongMoments(Tiny):
+    def gaussian_moments(self, batch):
+        mean, cov = super().gaussian_moments(batch)
+        return mean, 2 * cov
+
+
+class Unlearned(Tiny):
+    def fit(self, training, embedding, callbacks=()):
+        batch = training.batch
+        order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
+        from dataclasses import replace
+
+        mixed = replace(training, batch=batch.with_(theta=batch.theta[order]))
+        return super().fit(mixed, embedding, callbacks)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check", "message"),
+    [
+        (Unnormalised, "density_integrates_to_one", "integrates to 1.10"),
+        (InUnconstrainedSpace, "density_integrates_to_one", "log_abs_det"),
+        (Narrow, "draws_follow_the_density", "one distribution"),
+        (Escaping, "draws_stay_in_the_support", "lie outside the prior"),
+        (FillsIn, "missing_values_change_no_bit", "mask calls missing"),
+        (Unseeded, "same_seed_same_draws", "two sets of draws"),
+        (OneStream, "same_seed_same_draws", "objects beside it"),
+        (Pickled, "stored_it_draws_the_same_bits", "extra.pt"),
+        (Amnesiac, "stored_it_draws_the_same_bits", "draws other numbers"),
+        (Silent, "training_is_recorded", "callbacks were called 0 times"),
+        (WrongMoments, "moments_are_those_of_the_draws", "gaussian_moments has sd"),
+        (Unlearned, "it_learns", "learned nothing"),
+    ],
+)
+def test_a_fault_of_an_estimator(estimator, check, message, one_thread):
+    case = EstimatorCase(estimator, simulations=1000, epochs=2)
+    finds(getattr(estimators, f"check_{check}"), case, message)
+
+
+# -- combiners ----------------------------------------------------------------------------------
+
+
+class Rule(GaussianCombiner):
+    """The Gaussian rule, with the prior divided out ``self.times(n)`` times."""
+
+    name = "rule"
+
+    def times(self, n):
+        return n - 1
+
+    def combine_subsets(self, posterior, observations, subsets, *, rng=0):
+        return [self._one(posterior, observations[rows], rng) for rows in subsets]
+
+    def _one(self, posterior, objects, rng):
+        mean, cov = posterior.estimator.gaussian_moments(objects.batch)
+        each = np.linalg.inv(cov)
+        precision = each.sum(0) - self.times(len(objects)) * np.eye(2)
+        z_cov = np.linalg.inv(precision)
+        z_mean = z_cov @ np.einsum("nij,nj->i", each, mean)
+        return combined_from_gaussian(
+            self.name, posterior.space, len(objects), z_mean, z_cov, draws=1000, rng=rng
+        )
+
+
+class Multiplied(Rule):
+    def times(self, n):
+        return 1 - n
+
+
+class NotDivided(Rule):
+    def times(self, n):
+        return 0
+
+
+class NoPrior(Rule):
+    def times(self, n):
+        return n
+
+
+class FirstOnly(Rule):
+    def _one(self, posterior, objects, rng):
+        return super()._one(posterior, objects[np.arange(min(1, len(objects)))], rng)
+
+
+class Mislabelled(Rule):
+    def _one(self, posterior, objects, rng):
+        return super()._one(posterior, objects[:5], rng)
+
+
+class Impatient(Rule):
+    def _one(self, posterior, objects, rng):
+        return super()._one(posterior, objects, np.random.default_rng())
+
+
+@pytest.mark.parametrize(
+    ("combiner", "check", "message"),
+    [
+        (Multiplied, "divides_the_prior_out", r"N = 10: mean .* P_0"),
+        (Multiplied, "halves_combine_to_the_whole", "two halves"),
+        (NotDivided, "divides_the_prior_out", "combined sigma"),
+        (NotDivided, "every_object_twice_counts_twice", "each given twice"),
+        (NoPrior, "one_object_gives_its_posterior", "N = 1"),
+        (FirstOnly, "order_does_not_matter", "another order"),
+        (Mislabelled, "describes_its_result", "n = 5"),
+        (Impatient, "same_seed_same_result", "two calls with one seed"),
+        (Rule, "local_parameters_are_refused", "without complaint"),
+    ],
+)
+def test_a_fault_of_a_combiner(combiner, check, message):
+    case = CombinerCase(combiner)
+    finds(getattr(combiners, f"check_{check}"), case, message)
+
+
+# -- what a check says ----------------------------------------------------------------------------
+
+
+def test_an_unforeseen_exception_is_named_with_its_check():
+    def run():
+        raise KeyError("x")
+
+    with pytest.raises(ConformanceError, match=r"simulator 's', check c: raised KeyError: 'x'"):
+        Check("simulator", "s", "c", run)()
+
+
+def test_a_check_that_does_not_apply_is_reported_as_such():
+    def run():
+        raise NotApplicable("no mask")
+
+    found = run_all([Check("simulator", "s", "c", run), Check("simulator", "s", "d", lambda: None)])
+    assert [r.outcome for r in found] == ["not applicable", "passed"]
+    assert "no mask" in str(found[0])
