@@ -1,0 +1,91 @@
+r"""[Fe/H] and [O/Fe] of mass fractions, and solar scales.
+
+.. math:: X_\mathrm{H} = 1 - Z - (0.236 + 2.1 Z), \qquad
+          [\mathrm{Fe/H}] = \log_{10}\frac{X_\mathrm{Fe}}{X_\mathrm{H}}
+                            - \log_{10}\frac{X_{\mathrm{Fe}\odot}}{X_{\mathrm{H}\odot}}
+
+and likewise [O/Fe]. Stars without iron or oxygen (mass fraction below 1e-8) have no abundance:
+they are masked and counted, never set to a small value.
+
+References:
+    | Pontzen et al. 2013, pynbody, ascl:1305.002 (the hydrogen fraction and the scale ``pynbody``)
+    | Asplund, Grevesse, Sauval & Scott 2009, ARA&A 47, 481 (the scale ``asplund09``)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import ConfigError
+
+__all__ = ["SMALLEST", "SOLAR", "SolarScale", "abundances", "metals_of", "offsets", "solar_scale"]
+
+F64 = NDArray[np.float64]
+SMALLEST = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class SolarScale:
+    """Solar mass fractions of iron, oxygen and hydrogen."""
+
+    fe: float
+    o: float
+    h: float
+
+
+SOLAR: Mapping[str, SolarScale] = {
+    "pynbody": SolarScale(1.25e-3, 8.4e-3, 0.706),
+    "asplund09": SolarScale(1.31e-3, 5.8e-3, 0.74),
+    "embedded": SolarScale(1.2e-3, 5.6e-3, 0.74),
+}
+
+
+def solar_scale(name: str) -> SolarScale:
+    """Return a solar scale by name.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown.
+    """
+    if name not in SOLAR:
+        msg = f"unknown solar scale '{name}'; known: {', '.join(SOLAR)}"
+        raise ConfigError(msg)
+    return SOLAR[name]
+
+
+def offsets(have: str, want: str) -> tuple[float, float]:
+    """Return what to add to [Fe/H] and [O/Fe] [dex] on one scale to have them on another."""
+    a, b = solar_scale(have), solar_scale(want)
+    fe_h = np.log10(a.fe / a.h) - np.log10(b.fe / b.h)
+    return float(fe_h), float(np.log10(a.o / a.fe) - np.log10(b.o / b.fe))
+
+
+def abundances(fe: F64, o: F64, metals: F64, scale: SolarScale) -> tuple[F64, F64]:
+    """Return [Fe/H] and [O/Fe] [dex]; NaN where there is no iron or no oxygen.
+
+    Parameters
+    ----------
+    fe, o, metals
+        Mass fractions of iron, of oxygen, and of all metals, (n,).
+    scale
+        Solar mass fractions.
+    """
+    hydrogen = 1.0 - metals - (0.236 + 2.1 * metals)
+    good = (fe > SMALLEST) & (o > SMALLEST) & (hydrogen > 0)
+    safe = [np.where(good, v, 1.0) for v in (fe, o, hydrogen)]
+    fe_h = np.log10(safe[0] / safe[2]) - np.log10(scale.fe / scale.h)
+    o_fe = np.log10(safe[1] / safe[0]) - np.log10(scale.o / scale.fe)
+    return np.where(good, fe_h, np.nan), np.where(good, o_fe, np.nan)
+
+
+def metals_of(fe: F64, o: F64) -> F64:
+    """Return the mass fraction of all metals that Gasoline derives: 1.06 Fe + 2.09 O.
+
+    Shen, Wadsley & Stinson 2010, MNRAS 407, 1581 (Gasoline).
+    """
+    return 1.06 * fe + 2.09 * o

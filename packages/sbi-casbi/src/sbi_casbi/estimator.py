@@ -1,0 +1,251 @@
+"""The joint estimator of N and of the ordered set of members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from sbi_casbi.members import MemberSamples
+from sbi_casbi.sets import SetConfig, SetHead
+from sbi_core import (
+    Batch,
+    ConfigError,
+    DensityUnavailableError,
+    Embedding,
+    FlowEstimator,
+    ParameterSpace,
+    Rng,
+    Training,
+    TrainingRecord,
+    as_generator,
+)
+
+__all__ = ["SetEstimator"]
+
+F64 = NDArray[np.float64]
+_ROWS = 16_384  # sets drawn at a time
+_FITTED = 20_000  # training halos whose members set the whitening
+
+
+class SetEstimator(FlowEstimator):
+    """q(N, members | x): an ordinal head for N and a shared flow over members by mass.
+
+    ``sample`` returns the columns of theta (N and summaries of the set), ``sample_members`` the
+    sets themselves.
+
+    Parameters
+    ----------
+    config
+        Options.
+    """
+
+    name = "casbi-set"
+    config_type = SetConfig
+    config: SetConfig
+    _whitening: dict[str, Tensor] | None = None
+
+    # -- training ----------------------------------------------------------------------
+
+    def fit(
+        self, training: Training, embedding: Embedding, callbacks: Sequence[Any] = ()
+    ) -> TrainingRecord:
+        """Train on halos with ``theta_set``.
+
+        Raises
+        ------
+        ConfigError
+            If the simulations have no sets, or not all columns of theta are to be inferred.
+        """
+        from sbi_casbi.ordered import Whitening
+
+        space = training.space
+        if not space.members:
+            msg = "estimator 'casbi-set' needs set-valued parameters: estimator.parameters = 'all'"
+            raise ConfigError(msg)
+        batch = training.batch[np.arange(min(len(training.batch), _FITTED))]
+        members, mask, _ = _sets(batch)
+        spans = {p.name: tuple(float(e[0]) for e in p.prior.support) for p in space.members}
+        whitening = Whitening(len(space.members))
+        whitening.fit(members, mask, spans["log_mstar"], spans["tau"])  # type: ignore[arg-type]
+        self._whitening = {k: v.clone() for k, v in whitening.state_dict().items()}
+        self._packer = self._new_head(8, space)
+        return super().fit(training, embedding, callbacks)
+
+    def _new_head(self, features: int, space: ParameterSpace) -> SetHead:
+        prior = space.parameters[0].prior
+        low, high = int(prior.support[0][0]), int(prior.support[1][0])
+        head = SetHead(
+            features,
+            np.arange(low, high + 1, dtype=float),
+            high,
+            len(space.members),
+            self.config,
+        )
+        if self._whitening is not None:
+            head.whitening.load_state_dict(self._whitening)
+        return head
+
+    def make_head(self, features: int, space: ParameterSpace) -> SetHead:
+        """Return a fresh density of sets given ``features`` numbers."""
+        return self._new_head(features, space)
+
+    def targets(self, batch: Batch, training: Training) -> Tensor:
+        """Return packed sets, (n, k)."""
+        members, _, count = _sets(batch)
+        parts = [
+            self._packer.pack(torch.as_tensor(members[k : k + 4096]), torch.as_tensor(count[k : k + 4096]))
+            for k in range(0, len(members), 4096)
+        ]
+        return torch.cat(parts)
+
+    def log_det(self, batch: Batch, training: Training) -> Tensor:
+        """Return zeros: the loss is quoted in whitened coordinates."""
+        return torch.zeros(len(batch), dtype=torch.float64)
+
+    # -- N -----------------------------------------------------------------------------
+
+    @property
+    def head(self) -> SetHead:
+        """The trained density."""
+        head = self.network.head
+        assert isinstance(head, SetHead)
+        return head
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Values of N, (R,)."""
+        head = self.head
+        return np.arange(head.lowest, head.size + 1)
+
+    @torch.no_grad()
+    def pmf(self, batch: Batch) -> F64:
+        """Return q(N | x) of all values of N, (n, R)."""
+        return np.asarray(self.head.log_pmf(self._features(batch)).exp().double().cpu().numpy())
+
+    # -- sets --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def log_prob_members(self, batch: Batch) -> F64:
+        """Return log q(N, members | x) of the sets in ``batch.theta_set``, (n,).
+
+        Density of the ordered set in (log10 Msun, log10 Msun, Gyr) per member.
+        """
+        head = self.head
+        members, _, count = _sets(batch)
+        n, sets = torch.as_tensor(count), torch.as_tensor(members)
+        h = self._features(batch)
+        log_q = head.log_prob(head.pack(sets, n).to(h), h).double()
+        return np.asarray((log_q + head.whitening.log_volume(sets, n).sum(1)).cpu().numpy())
+
+    @torch.no_grad()
+    def sample_members(
+        self,
+        batch: Batch,
+        draws: int,
+        rng: Rng | Sequence[np.random.Generator],
+        *,
+        count: ArrayLike | None = None,
+        most: int | None = None,
+    ) -> MemberSamples:
+        """Return draws of sets.
+
+        Parameters
+        ----------
+        batch
+            Observed halos.
+        draws
+            Sets per halo.
+        rng
+            Where randomness comes from; one generator per halo makes halos independent of company.
+        count
+            Condition on N, (n,) or one number; default: N is drawn, too.
+        most
+            Draw only the ``most`` largest members; default: all.
+        """
+        head, h = self.head, self._features(batch)
+        gens = list(rng) if isinstance(rng, Sequence) else [as_generator(rng)] * len(batch)
+        size = min(most or head.size, head.size)
+        values = np.zeros((draws, len(batch), size, head.dim), np.float32)
+        numbers = np.zeros((draws, len(batch)), np.int64)
+        step = max(1, _ROWS // draws)
+        fixed = None if count is None else np.broadcast_to(np.asarray(count), (len(batch),))
+        for start in range(0, len(batch), step):
+            rows = slice(start, min(start + step, len(batch)))
+            own = gens[rows]
+            summaries = h[rows].repeat_interleave(draws, 0)  # (halo, draw)
+            n = self._numbers(h[rows], draws, own, None if fixed is None else fixed[rows])
+            noise = _member_noise(own, draws, head.dim, h)
+            top = min(size, int(n.max()))
+            places = head.draw_members(noise, summaries, n, top)
+            for k, theta in enumerate(places):
+                there = np.asarray((n > k).cpu())[:, None]
+                part = np.where(there, theta.float().cpu().numpy(), 0.0)
+                values[:, rows, k] = part.reshape(-1, draws, head.dim).transpose(1, 0, 2)
+            numbers[:, rows] = n.cpu().numpy().reshape(-1, draws).T
+        names = tuple(p.name for p in self.space.members)
+        return MemberSamples(values, numbers, names, np.arange(len(batch)).astype(str))
+
+    def _numbers(
+        self,
+        h: Tensor,
+        draws: int,
+        rngs: Sequence[np.random.Generator],
+        fixed: NDArray[Any] | None,
+    ) -> Tensor:
+        """Return N of (halo, draw) rows."""
+        head = self.head
+        if fixed is not None:
+            return torch.as_tensor(np.repeat(fixed, draws), device=h.device)
+        noise = np.stack([g.standard_normal((draws, head.number.noise_size)) for g in rngs])
+        z = torch.as_tensor(noise, dtype=h.dtype, device=h.device).transpose(0, 1)
+        place = head.number.draw(z.contiguous(), h)[..., 0]
+        return place.T.reshape(-1).long() + head.lowest
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
+        """Return draws of the columns of theta, (S, n, c)."""
+        gens = list(rng) if isinstance(rng, Sequence) else None
+        single = None if gens is not None else as_generator(rng)  # type: ignore[arg-type]
+        low = int(self.space.parameters[0].prior.support[0][0])
+        out = np.empty((draws, len(batch), self.space.dim))
+        step = max(1, 4 * _ROWS // draws)
+        for start in range(0, len(batch), step):
+            rows = slice(start, min(start + step, len(batch)))
+            own: Any = gens[rows] if gens is not None else single
+            out[:, rows] = self.sample_members(batch[rows], draws, own).columns(low)
+        return out
+
+    def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
+        """Not available: columns of theta are summaries; see :meth:`log_prob_members`.
+
+        Raises
+        ------
+        DensityUnavailableError
+            Always.
+        """
+        msg = "summaries of a set have no density in closed form; use log_prob_members"
+        raise DensityUnavailableError(msg)
+
+
+def _sets(batch: Batch) -> tuple[F64, NDArray[np.bool_], NDArray[np.int64]]:
+    """Return members (n, K, d), float64, mask (n, K) and N (n,)."""
+    if batch.theta_set is None or batch.theta_mask is None:
+        msg = "the simulations hold no sets of members (theta_set, theta_mask)"
+        raise ConfigError(msg)
+    mask = batch.theta_mask.cpu().numpy()
+    return batch.theta_set.double().cpu().numpy(), mask, mask.sum(1)
+
+
+def _member_noise(
+    rngs: Sequence[np.random.Generator], draws: int, dim: int, like: Tensor
+) -> Any:
+    def noise() -> Tensor:
+        parts = [g.standard_normal((draws, dim)) for g in rngs]
+        return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
+
+    return noise

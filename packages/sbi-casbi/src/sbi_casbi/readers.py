@@ -1,0 +1,343 @@
+"""Halos as observed: lists of stars (FITS, ECSV, CSV), or 64 x 64 histograms (npy, npz).
+
+A star list is a table with a row per star: [Fe/H], [O/Fe], and their errors if known. The median
+errors become the errors of the halo. A histogram comes with its edges (npz: ``counts``,
+``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_casbi.abundances import offsets, solar_scale
+from sbi_casbi.config import CasbiConfig
+from sbi_casbi.library import Library
+from sbi_casbi.plane import PIXELS, Plane
+from sbi_core import (
+    Batch,
+    ColumnReader,
+    ConfigError,
+    DataFileError,
+    ObservationError,
+    Observations,
+    read_table,
+)
+
+__all__ = ["halo_of_stars", "read_halo"]
+
+F64 = NDArray[np.float64]
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "fe_h": ("fe_h", "feh", "m_h"),
+    "o_fe": ("o_fe", "ofe"),
+    "e_fe_h": ("e_fe_h", "fe_h_err", "feh_err", "e_feh", "err_fe_h"),
+    "e_o_fe": ("e_o_fe", "o_fe_err", "ofe_err", "e_ofe", "err_o_fe"),
+}
+_PROXIES = ("alpha_fe", "alpha_m", "alphafe", "mg_fe", "mgfe")
+_IDS = ("source_id", "star_id", "id", "apogee_id", "sobject_id")
+_HALVES = 0.10, 0.50  # shares of stars outside the plane: warn, refuse
+
+
+@dataclass(frozen=True)
+class _Stars:
+    fe_h: F64
+    o_fe: F64
+    sigma_fe: float
+    sigma_o: float
+    notes: list[str] = field(default_factory=list)
+
+
+def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observations:
+    """Return the halo of a file.
+
+    Parameters
+    ----------
+    path
+        Star list or histogram.
+    library
+        Whose plane and solar scale the halo is brought to.
+    config
+        Options: columns, solar scale, whether a proxy may stand for [O/Fe].
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing or unreadable.
+    ObservationError
+        If columns are missing, no star is left, more than half of the stars lie outside the
+        plane, or a histogram is not one.
+    """
+    path = Path(path)
+    if path.suffix in (".npy", ".npz"):
+        x, notes = _histogram(path, library.plane)
+    else:
+        stars = _stars(path, config)
+        x, notes = halo_of_stars(
+            stars.fe_h,
+            stars.o_fe,
+            library,
+            sigma=(stars.sigma_fe, stars.sigma_o),
+            solar=config.solar,
+            source=str(path),
+        )
+        notes = [*stars.notes, *notes]
+    notes += _beyond_training(x, config)
+    return Observations.from_batch(
+        Batch.of_arrays(x=x[None]), id=[path.stem], source=str(path), notes=tuple(notes)
+    )
+
+
+def halo_of_stars(
+    fe_h: F64,
+    o_fe: F64,
+    library: Library,
+    *,
+    sigma: tuple[float, float] = (0.0, 0.0),
+    solar: str | None = None,
+    source: str = "stars",
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Return a row of x (4100,) of stars, and notes on what was converted or left out.
+
+    Parameters
+    ----------
+    fe_h, o_fe
+        Abundances [dex], (n,), finite.
+    library
+        Whose plane and solar scale to use.
+    sigma
+        Errors of both [dex].
+    solar
+        Solar scale of the abundances; default: that of the library.
+    source
+        Where they come from.
+
+    Raises
+    ------
+    ObservationError
+        If there are no stars, or more than half of them lie outside the plane.
+    """
+    notes: list[str] = []
+    if solar is not None and solar != library.solar:
+        solar_scale(solar)
+        d_fe, d_o = offsets(solar, library.solar)
+        fe_h, o_fe = fe_h + d_fe, o_fe + d_o
+        notes.append(
+            f"abundances moved from solar scale '{solar}' to '{library.solar}': "
+            f"[Fe/H] {d_fe:+.3f}, [O/Fe] {d_o:+.3f} dex"
+        )
+    if len(fe_h) == 0:
+        msg = f"{source}: no star with both abundances"
+        raise ObservationError(msg)
+    counts, overflow = library.plane.histogram(fe_h, o_fe)
+    share = overflow / len(fe_h)
+    plane = library.plane
+    box = f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, [O/Fe] {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
+    if share > _HALVES[1]:
+        msg = (
+            f"{source}: {int(overflow)} of {len(fe_h)} stars lie outside the plane ({box}): "
+            "check columns, units and solar scale"
+        )
+        raise ObservationError(msg)
+    if overflow:
+        level = "WARNING: more than 10 %" if share > _HALVES[0] else f"{100 * share:.2g} %"
+        notes.append(f"{level} of the stars ({int(overflow)}) lie outside the plane ({box})")
+    return _row(counts, overflow, sigma), notes
+
+
+def _row(counts: F64, overflow: float, sigma: tuple[float, float]) -> NDArray[np.float32]:
+    total = counts.sum() + overflow
+    tail = [overflow, np.log10(max(total, 1.0)), *sigma]
+    return np.concatenate([counts.ravel(), tail]).astype(np.float32)
+
+
+def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
+    """Say which scalars of a halo lie outside what simulations cover."""
+    notes = []
+    for name, value, (low, high), unit in (
+        ("error of [Fe/H]", x[-2], config.sigma_fe, " dex"),
+        ("error of [O/Fe]", x[-1], config.sigma_o, " dex"),
+        ("number of stars", 10 ** x[-3], config.n_star, ""),
+    ):
+        if name.startswith("number") and config.counts != "shape":
+            continue
+        if not low - 1e-6 <= value <= high + 1e-6:
+            notes.append(
+                f"WARNING: {name} {value:.3g}{unit} is outside what is simulated "
+                f"({low:g}..{high:g}): the posterior extrapolates"
+            )
+    return notes
+
+
+# -- star lists ------------------------------------------------------------------------------
+
+
+def _stars(path: Path, config: CasbiConfig) -> _Stars:
+    table = read_table(path)
+    reader = ColumnReader(table, str(path))
+    notes: list[str] = []
+    names = {k: (config.columns[k],) if k in config.columns else v for k, v in _NAMES.items()}
+    unknown = sorted(set(config.columns) - set(_NAMES) - {"id"})
+    if unknown:
+        msg = f"simulator.columns knows {', '.join([*_NAMES, 'id'])}, not {unknown}"
+        raise ConfigError(msg)
+    fe_column = _column(reader, names["fe_h"], "[Fe/H]", path)
+    o_column = reader.find(names["o_fe"])
+    if o_column is None:
+        o_column = _proxy(reader, config, path, notes)
+    fe_h, o_fe = reader.values(fe_column, "dex"), reader.values(o_column, "dex")
+    keep = np.isfinite(fe_h) & np.isfinite(o_fe)
+    if not keep.all():
+        notes.append(f"{int((~keep).sum())} star(s) without one of the abundances were left out")
+    keep &= _first_of_each(table, reader, config, notes, keep)
+    if not keep.any():
+        msg = f"{path}: no star has both {fe_column} and {o_column}"
+        raise ObservationError(msg)
+    errors = [
+        _median_error(reader, names[key], keep, label, path, notes)
+        for key, label in (("e_fe_h", "[Fe/H]"), ("e_o_fe", "[O/Fe]"))
+    ]
+    notes.insert(0, f"{int(keep.sum())} stars, columns {fe_column} and {o_column}")
+    return _Stars(fe_h[keep], o_fe[keep], errors[0], errors[1], notes)
+
+
+def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: Path) -> str:
+    found = reader.find(names)
+    if found is None:
+        msg = (
+            f"{path}: no column of {what} (looked for {', '.join(names)}); name it with "
+            "--set simulator.columns.fe_h=NAME"
+        )
+        raise ObservationError(msg)
+    return found
+
+
+def _proxy(reader: ColumnReader, config: CasbiConfig, path: Path, notes: list[str]) -> str:
+    found = reader.find(_PROXIES)
+    if found is None:
+        return _column(reader, _NAMES["o_fe"], "[O/Fe]", path)
+    if not config.alpha_proxy:
+        msg = (
+            f"{path}: no column of [O/Fe], but '{found}'; the templates are oxygen: pass "
+            "--set simulator.alpha_proxy=true to use it all the same"
+        )
+        raise ObservationError(msg)
+    notes.append(f"WARNING: '{found}' stands for [O/Fe], which the templates hold")
+    return found
+
+
+def _first_of_each(
+    table: Any, reader: ColumnReader, config: CasbiConfig, notes: list[str], keep: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return which rows are the first of their identifier; the rest is counted."""
+    column = reader.find((config.columns["id"],) if "id" in config.columns else _IDS)
+    if column is None:
+        return keep
+    ids = np.asarray(table[column]).astype(str)
+    _, first = np.unique(ids, return_index=True)
+    unique = np.zeros(len(ids), bool)
+    unique[first] = True
+    if not unique.all():
+        notes.append(f"{int((~unique).sum())} row(s) repeat a '{column}' and were left out")
+    return unique
+
+
+def _median_error(
+    reader: ColumnReader,
+    names: tuple[str, ...],
+    keep: NDArray[np.bool_],
+    label: str,
+    path: Path,
+    notes: list[str],
+) -> float:
+    column = reader.find(names)
+    if column is None:
+        notes.append(f"WARNING: no errors of {label} ({', '.join(names[:2])}): taken as 0")
+        return 0.0
+    values = reader.values(column, "dex")[keep]
+    good = np.isfinite(values) & (values >= 0)
+    if not good.any():
+        msg = f"{path}: column '{column}' holds no finite, non-negative error"
+        raise ObservationError(msg)
+    if not good.all():
+        notes.append(f"{int((~good).sum())} errors in '{column}' are no numbers: left out of the median")
+    low, middle, high = np.quantile(values[good], [0.16, 0.5, 0.84])
+    if high > 2 * max(low, 1e-9):
+        notes.append(
+            f"WARNING: errors of {label} range from {low:.3g} to {high:.3g} dex (16-84 %); the "
+            f"halo is treated as if all were {middle:.3g}"
+        )
+    return float(middle)
+
+
+# -- histograms ------------------------------------------------------------------------------
+
+
+def _histogram(path: Path, plane: Plane) -> tuple[NDArray[np.float32], list[str]]:
+    arrays = _load(path)
+    counts = arrays["counts"]
+    _check_histogram(path, counts)
+    if "edges_fe_h" in arrays and "edges_o_fe" in arrays:
+        for name, want in zip(("edges_fe_h", "edges_o_fe"), plane.edges, strict=True):
+            have = np.asarray(arrays[name], float)
+            if have.shape != want.shape or not np.allclose(have, want, atol=1e-6):
+                msg = (
+                    f"{path}: {name} runs from {have.min():g} to {have.max():g} in {len(have)} "
+                    f"edges, the library from {want[0]:g} to {want[-1]:g} in {len(want)}: give "
+                    "the list of stars, which can be binned again"
+                )
+                raise ObservationError(msg)
+        notes = []
+    else:
+        notes = ["WARNING: no edges in the file: taken to be those of the library"]
+    sigma = tuple(float(arrays.get(k, 0.0)) for k in ("sigma_fe", "sigma_o"))
+    if "sigma_fe" not in arrays:
+        notes.append("WARNING: no errors (sigma_fe, sigma_o) in the file: taken as 0")
+    overflow = float(arrays.get("overflow", 0.0))
+    return _row(counts.astype(float), overflow, (sigma[0], sigma[1])), notes
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if path.suffix == ".npy":
+            return {"counts": found}
+        with found:
+            arrays = {name: found[name] for name in found.files}
+    except FileNotFoundError:
+        msg = f"'{path}' does not exist"
+        raise DataFileError(msg) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        msg = f"'{path}' cannot be read: {error}"
+        raise DataFileError(msg) from None
+    if "counts" not in arrays:
+        msg = f"'{path}' holds {sorted(arrays)}, but no array 'counts' (64, 64)"
+        raise DataFileError(msg)
+    return arrays
+
+
+def _check_histogram(path: Path, counts: NDArray[Any]) -> None:
+    if counts.shape != (PIXELS, PIXELS):
+        msg = f"{path}: the histogram has shape {counts.shape}, expected ({PIXELS}, {PIXELS})"
+        raise ObservationError(msg)
+    if counts.dtype.kind not in "iuf":
+        msg = f"{path}: the histogram holds {counts.dtype}, not numbers"
+        raise ObservationError(msg)
+    for bad, what in (
+        (~np.isfinite(counts.astype(float)), "is not finite"),
+        (counts < 0, "is negative"),
+        (counts != np.rint(counts), "is no whole number of stars"),
+    ):
+        if bad.any():
+            row, column = map(int, np.argwhere(bad)[0])
+            value = counts[row, column]
+            msg = f"{path}: pixel ({row}, {column}) = {value} {what} ({int(bad.sum())} pixel(s))"
+            raise ObservationError(msg)
+    if counts.sum() == 0:
+        msg = f"{path}: the histogram is empty"
+        raise ObservationError(msg)

@@ -1,0 +1,483 @@
+r"""The halo simulator: N dwarf galaxies superposed in the plane [Fe/H]-[O/Fe].
+
+With unit-mass templates :math:`P_i` and masses :math:`M_i`, the expected number of stars in pixel
+p is
+
+=============  ===================================================  ===========================
+``counts``     rate                                                 the number of stars
+=============  ===================================================  ===========================
+``shape``      :math:`N_* \sum_i M_i P_{ip} / \sum_i M_i`           says nothing
+``absolute``   :math:`\kappa \sum_i M_i P_{ip}`                     is that of a complete sample
+``particles``  star particles, summed, without Poisson noise        leaks N (compatibility)
+=============  ===================================================  ===========================
+
+after Gaussian errors in both abundances; counts are Poisson. A row of ``x`` holds the 4096 pixels
+(rates, or shares of the stars, before ``observe``; counts after it), what lies outside the plane,
+:math:`\log_{10}` of the number of stars, and both errors.
+
+References:
+    | Viterbo & Buck 2024, arXiv:2411.17269
+    | Cunningham et al. 2022, ApJ 934, 172; Deason et al. 2023, MNRAS 520, 6091
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from sbi_casbi.config import CasbiConfig
+from sbi_casbi.features import summary_features
+from sbi_casbi.library import FINE, SPLITS, Library, Split
+from sbi_casbi.parameters import column_names, parameter_space, summarise
+from sbi_casbi.plane import PIXELS
+from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
+from sbi_casbi.smoothing import kernel, smooth
+from sbi_core import (
+    Batch,
+    ConfigError,
+    ObservationError,
+    Observations,
+    Rng,
+    Simulator,
+    as_generator,
+    torch_generator,
+)
+
+if TYPE_CHECKING:
+    from sbi_core import Findings, Posterior, PosteriorSamples
+
+__all__ = ["OVERFLOW", "X_SIZE", "CasbiSimulator", "load_library"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+N_PIXELS = PIXELS * PIXELS
+OVERFLOW, LOG_N, SIGMA_FE, SIGMA_O = range(N_PIXELS, N_PIXELS + 4)
+X_SIZE = N_PIXELS + 4
+_BLOCK = 256  # halos smoothed at a time
+_PMF_HALOS = 2000  # halos that say how often the budget sampler ends with N members
+_CITATIONS = (
+    "Viterbo & Buck 2024, arXiv:2411.17269 (CASBI)",
+    "Cunningham et al. 2022, ApJ 934, 172",
+    "Deason et al. 2023, MNRAS 520, 6091",
+)
+_EMBEDDED = (
+    "Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183 (arXiv:1604.07435)",
+    "Kirby et al. 2013, ApJ 779, 102",
+)
+
+
+def load_library(config: CasbiConfig) -> Library:
+    """Return the library that the options name.
+
+    Raises
+    ------
+    DataFileError
+        If a file or folder cannot be used.
+    """
+    from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
+    from sbi_casbi.library import read_library
+
+    if config.snapshots is not None:
+        from sbi_casbi.snapshots.builder import cached_library
+
+        return cached_library(config.snapshots)
+    name = config.surrogate_of if config.library == "surrogate" else config.library
+    if name not in ("embedded", "grumpy"):
+        return read_library(name)
+    dwarfs = DwarfConfig(
+        stems=config.stems,
+        cuts=config.cuts,
+        seed=config.library_seed,
+        backend="onezone" if name == "embedded" else "grumpy",
+        dm_coupling=config.dm_coupling,
+        y_ia_factor=config.y_ia_factor,
+    )
+    return build_dwarfs(dwarfs, fractions=config.split_fractions)
+
+
+class CasbiSimulator(Simulator):
+    """Stellar halos made of accreted dwarf galaxies.
+
+    Parameters
+    ----------
+    config
+        Options; default: the embedded library, population ``uniform``, counts ``absolute``.
+    library
+        A library to use instead of the one the options name.
+
+    Raises
+    ------
+    DataFileError
+        If the library cannot be read.
+
+    References
+    ----------
+    Viterbo & Buck 2024, arXiv:2411.17269.
+    """
+
+    name = "casbi"
+    version = "1"
+
+    def __init__(self, config: CasbiConfig | None = None, library: Library | None = None) -> None:
+        self.config = config or CasbiConfig()
+        self.library = library or load_library(self.config)
+        self.observables = ()
+        if self.config.library == "surrogate":
+            from sbi_casbi.surrogate import surrogate_library
+
+            self.library = surrogate_library(self.library, self.config)
+        c = self.config
+        rows = self.library.rows("train")
+        budget = c.population == "budget"
+        self.parameters = parameter_space(
+            self.library,
+            self._weights("train")[0] if not budget else rows,
+            None if budget else self._weights("train")[1],
+            c.n_min,
+            c.n_max,
+            self._budget_pmf() if budget else None,
+        )
+
+    # -- what it is ----------------------------------------------------------------
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name, version, and the hash of the library: the effective prior."""
+        return {"name": self.name, "version": self.version, "library": self.library.hash}
+
+    @property
+    def citations(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The method, and the model behind the embedded library."""
+        return (*_CITATIONS, *(_EMBEDDED if self.library.is_embedded else ()))
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Names of the set-valued parameters."""
+        return tuple(p.name for p in self.parameters.members)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of theta."""
+        return column_names(self.config.n_min, dark_mass=self.library.has_dark_mass)
+
+
+    # -- which snapshots -----------------------------------------------------------
+
+    def _weights(self, split: Split) -> tuple[I64, F64]:
+        return self._all_weights[split]
+
+    @cached_property
+    def _all_weights(self) -> dict[Split, tuple[I64, F64]]:
+        population = "uniform" if self.config.population == "budget" else self.config.population
+        return {s: snapshot_weights(self.library, population, s) for s in SPLITS}
+
+    def _budget_pmf(self) -> F64:
+        from sbi_core import stream
+
+        draw = self._sets(_PMF_HALOS, "train", stream(0, "budget"))
+        c = self.config
+        counts = np.bincount(draw.count - c.n_min, minlength=c.n_max - c.n_min + 1)
+        smooth_counts = np.convolve(counts, np.ones(5) / 5, mode="same") + 0.5
+        return np.asarray(smooth_counts / smooth_counts.sum())
+
+    def _sets(self, n: int, split: Split, rng: np.random.Generator, count: I64 | None = None) -> Draw:
+        c = self.config
+        if c.population == "budget" and count is None:
+            rows = self.library.rows(split)
+            rule = BudgetRule(total=c.budget_mass)
+            parts = budget_sets(rows, self.library.log_mstar, n, c.n_max, rule, rng)
+            if parts.count.min() >= c.n_min:
+                return parts
+            msg = (
+                f"the budget sampler made a halo of {parts.count.min()} members, fewer than "
+                f"n_min = {c.n_min}: set simulator.n_min=1"
+            )
+            raise ConfigError(msg)
+        rows, weight = self._weights(split)
+        if count is None:
+            count = rng.integers(c.n_min, c.n_max + 1, n)
+        return draw_sets(rows, weight, self.library.log_mstar, count, c.n_max, rng)
+
+    def draw_from(self, n: int, rng: Rng, split: Split, count: ArrayLike | None = None) -> Batch:
+        """Return n noise-free halos of snapshots of one split.
+
+        Parameters
+        ----------
+        n
+            Number of halos.
+        rng
+            Where randomness comes from.
+        split
+            Whose snapshots.
+        count
+            Members of every halo, (n,); default: drawn from the population.
+
+        Raises
+        ------
+        ConfigError
+            If a number of members is outside n_min..n_max.
+        """
+        gen = as_generator(rng)
+        asked = None if count is None else self._checked_count(count)
+        draw = self._sets(n, split, gen, asked)
+        key = torch.full((n,), -1 - SPLITS.index(split))
+        return self._halos(draw, gen).with_(split_key=key)
+
+    def _checked_count(self, count: ArrayLike) -> I64:
+        values = np.asarray(count)
+        c = self.config
+        wrong = (values < c.n_min) | (values > c.n_max) | (values != np.rint(values))
+        if wrong.any():
+            k = int(np.flatnonzero(wrong)[0])
+            msg = (
+                f"row {k}: n_sub = {values[k]:g}, but it must be an integer from {c.n_min} to "
+                f"{c.n_max} (100 members are the most a halo can have)"
+            )
+            raise ConfigError(msg)
+        return np.asarray(values, np.int64)
+
+    def draw(self, n: int, rng: Rng) -> Batch:
+        """Return n noise-free halos, each of snapshots of one split (80/10/10 % of the halos).
+
+        ``split_key`` names the side, so that no galaxy is trained and tested on.
+        """
+        gen = as_generator(rng)
+        shares = (0.8, 0.1, 0.1)
+        side = np.searchsorted(np.cumsum(shares)[:2], gen.random(n), side="right")
+        order = np.argsort(side, kind="stable")
+        parts = [
+            self.draw_from(int((side == k).sum()), gen, s)
+            for k, s in enumerate(SPLITS)
+            if (side == k).any()
+        ]
+        back = torch.as_tensor(np.argsort(order, kind="stable"))
+        return Batch.cat(parts)[back]
+
+    def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
+        """Return noise-free halos.
+
+        Parameters
+        ----------
+        theta
+            Columns of theta (n, c): N is used, members are drawn from the population. Or sets of
+            members (n, K, d), zero-padded: the nearest unused snapshots are used. Either way the
+            theta that was used is returned.
+        rng
+            Where randomness comes from.
+
+        Raises
+        ------
+        ConfigError
+            If shapes are wrong or a number of members is outside n_min..n_max.
+        """
+        values = np.asarray(theta.detach().cpu() if isinstance(theta, Tensor) else theta, float)
+        gen = as_generator(rng)
+        if values.ndim == 2 and values.shape[1] == len(self.columns):
+            return self.draw_from(len(values), gen, "train", values[:, 0])
+        if values.ndim == 3 and values.shape[2] == len(self.parameters.members):
+            return self._halos(self._nearest(values), gen, dequantise=False)
+        d = len(self.parameters.members)
+        msg = (
+            f"theta must have shape (n, {len(self.columns)}) or (n, K, {d}), got {values.shape}"
+        )
+        raise ConfigError(msg)
+
+    def _nearest(self, members: F64) -> Draw:
+        """Return the nearest snapshots of the training split, none twice in a halo."""
+        from scipy.spatial import cKDTree
+
+        count = self._checked_count((members[:, :, 0] != 0).sum(1))
+        rows, _ = self._weights("train")
+        theta = self.library.theta[rows]
+        if not self.library.has_dark_mass:
+            theta = theta[:, [0, 2]]
+        scale = theta.std(0)
+        tree = cKDTree(theta / scale)
+        chosen = np.zeros((len(members), self.config.n_max), np.int64)
+        for i, n in enumerate(count):
+            _, near = tree.query(members[i, :n] / scale, k=min(int(n), len(rows)))
+            used: set[int] = set()
+            for j, candidates in enumerate(near.reshape(n, -1)):
+                place = next(int(p) for p in candidates if int(p) not in used)
+                used.add(place)
+                chosen[i, j] = rows[place]
+            order = np.argsort(-self.library.log_mstar[chosen[i, :n]], kind="stable")
+            chosen[i, :n] = chosen[i, :n][order]
+        return Draw(chosen, count)
+
+    # -- superposition -------------------------------------------------------------
+
+    def _halos(self, draw: Draw, gen: np.random.Generator, *, dequantise: bool = True) -> Batch:
+        """Return noise-free rows of x and the theta of the snapshots in them."""
+        c = self.config
+        n = len(draw.count)
+        sigma_fe, sigma_o = gen.uniform(*c.sigma_fe, n), gen.uniform(*c.sigma_o, n)
+        shift = c.zero_point * gen.standard_normal((2, n))
+        x = np.empty((n, X_SIZE), np.float32)
+        for k in range(0, n, _BLOCK):
+            part = slice(k, k + _BLOCK)
+            some = Draw(draw.rows[part], draw.count[part])
+            x[part, :N_PIXELS], x[part, OVERFLOW] = self.rates(
+                some, sigma_fe[part], sigma_o[part], shift[:, part]
+            )
+        x[:, LOG_N] = np.log10(np.maximum(x[:, : OVERFLOW + 1].sum(1), 1e-30))
+        x[:, SIGMA_FE], x[:, SIGMA_O] = sigma_fe, sigma_o
+        members, mask = self._theta_set(draw, gen, dequantise=dequantise)
+        theta = summarise(
+            members, draw.count, c.n_min, dark_mass=self.library.has_dark_mass
+        )
+        return Batch.of_arrays(
+            x=x,
+            theta=theta.astype(np.float32),
+            theta_set=members.astype(np.float32),
+            theta_mask=mask,
+        )
+
+    def _theta_set(
+        self, draw: Draw, gen: np.random.Generator, *, dequantise: bool
+    ) -> tuple[F64, NDArray[np.bool_]]:
+        theta = self.library.theta[draw.rows]
+        if dequantise and self.library.tau_width > 0:
+            theta[..., 2] += self.library.tau_width * gen.uniform(-0.5, 0.5, draw.rows.shape)
+        if not self.library.has_dark_mass:
+            theta = theta[..., [0, 2]]
+        return np.where(draw.mask[..., None], theta, 0.0), draw.mask
+
+    def rates(
+        self, draw: Draw, sigma_fe: F64, sigma_o: F64, shift: F64
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return stars per pixel (n, 4096) and outside the plane (n,) of halos.
+
+        Expected numbers for counts ``absolute``, shares that sum to one for ``shape``, star
+        particles for ``particles``.
+
+        Parameters
+        ----------
+        draw
+            Snapshots of n halos.
+        sigma_fe, sigma_o
+            Errors [dex], (n,).
+        shift
+            Offsets of both zero points [dex], (2, n).
+        """
+        from scipy import sparse
+
+        lib, n = self.library, len(draw.count)
+        weight = self._member_weights(draw)
+        mask = draw.mask
+        halo = np.broadcast_to(np.arange(n)[:, None], mask.shape)[mask]
+        mix = sparse.csr_matrix(
+            (weight[mask], (halo, draw.rows[mask])), shape=(n, len(lib)), dtype=np.float64
+        )
+        fine = (mix @ lib.templates).astype(np.float32).toarray().reshape(n, FINE, FINE)
+        spread = [
+            np.hypot(s, m) for s, m in zip((sigma_fe, sigma_o), lib.mixing, strict=True)
+        ]
+        if self.config.counts == "particles":
+            spread = [np.zeros(n), np.zeros(n)]
+        a_fe, a_o = (
+            kernel(s, d, w) for s, d, w in zip(spread, shift, lib.plane.pixel, strict=True)
+        )
+        inside = np.maximum(smooth(fine, a_fe, a_o).reshape(n, -1), 0.0)
+        total = weight.sum(1, where=mask)
+        return inside.astype(np.float32), np.maximum(total - inside.sum(1), 0.0).astype(np.float32)
+
+    def _member_weights(self, draw: Draw) -> F64:
+        """Return stars per member, (n, K)."""
+        c, lib = self.config, self.library
+        if c.counts == "particles":
+            if (lib.n_star[draw.rows][draw.mask] == 0).any():
+                msg = "counts = 'particles' needs a library made of star particles"
+                raise ConfigError(msg)
+            return lib.n_star[draw.rows].astype(float)
+        mass = np.where(draw.mask, 10 ** lib.log_mstar[draw.rows], 0.0)
+        if c.counts == "absolute":
+            assert c.kappa is not None
+            return np.asarray(c.kappa * mass)
+        return np.asarray(mass / mass.sum(1, keepdims=True))
+
+    # -- observation ---------------------------------------------------------------
+
+    def observe(self, batch: Batch, rng: Rng) -> Batch:
+        """Return the batch with Poisson counts, fresh at every call."""
+        c = self.config
+        if c.counts == "particles":
+            return batch
+        gen = torch_generator(rng, batch.x.device)
+        x = batch.x.clone()
+        rate = x[:, : OVERFLOW + 1]
+        if c.counts == "shape":
+            low, high = np.log(c.n_star[0]), np.log(c.n_star[1])
+            u = torch.rand((len(x), 1), generator=gen, device=x.device)
+            rate = rate * torch.exp(low + (high - low) * u)
+        x[:, : OVERFLOW + 1] = torch.poisson(rate, generator=gen)
+        x[:, LOG_N] = x[:, : OVERFLOW + 1].sum(1).clamp(min=1.0).log10()
+        return batch.with_(x=x)
+
+    def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
+        """Return the batch with Poisson counts: errors of abundances are in it already."""
+        return self.observe(batch, rng)
+
+    def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
+        """Return the Poisson log likelihood of counts (n,), up to a constant per halo."""
+        rate = simulated.x[:, : OVERFLOW + 1].double()
+        counts = observed.x[:, : OVERFLOW + 1].double()
+        if self.config.counts == "shape":
+            rate = rate * counts.sum(1, keepdim=True)
+        value = (torch.xlogy(counts, rate.clamp(min=1e-12)) - rate).sum(1)
+        return np.asarray(value.cpu().numpy())
+
+    def read_observations(self, path: str | Path) -> Observations:
+        """Read star lists (FITS, ECSV, CSV) or 64 x 64 histograms (npy, npz)."""
+        from sbi_casbi.readers import read_halo
+
+        return read_halo(path, self.library, self.config)
+
+    def example_observations(self, rng: Rng, n: int = 8) -> Observations:
+        """Return mock halos of galaxies that no estimator is trained on."""
+        gen = as_generator(rng)
+        batch = self.observe(self.draw_from(n, gen, "test"), gen)
+        return Observations.from_batch(
+            batch,
+            id=[f"halo-{k + 1}" for k in range(n)],
+            truth_names=self.parameters.names,
+            source=f"mock halos of {self.library.source}, held-out galaxies",
+        )
+
+    def summaries(self, batch: Batch) -> Batch:
+        """Return a few numbers per halo: size, overflow, moments and quantiles of the plane."""
+        return Batch(x=summary_features(batch.x))
+
+    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
+        """Check N and the sets of members on held-out halos."""
+        from sbi_casbi.findings import diagnose_sets
+
+        return diagnose_sets(self, posterior, held_out, rng)
+
+    def examine(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        samples: PosteriorSamples,
+        rng: Rng,
+    ) -> Findings | None:
+        """Show every halo: plane, N, masses and times, and whether the posterior fits it."""
+        from sbi_casbi.findings import examine_halos
+
+        return examine_halos(self, posterior, observations, samples, rng)
+
+
+def check_counts(x: NDArray[np.floating[Any]], source: str) -> None:
+    """Raise ObservationError when rows of x are not counts."""
+    pixels = x[:, : OVERFLOW + 1]
+    bad = ~np.isfinite(pixels) | (pixels < 0)
+    if bad.any():
+        row, column = map(int, np.argwhere(bad)[0])
+        msg = f"{source}: row {row}, pixel {column}: a count cannot be {pixels[row, column]}"
+        raise ObservationError(msg)

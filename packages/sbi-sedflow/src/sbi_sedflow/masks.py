@@ -1,0 +1,46 @@
+"""Which bands a training galaxy has: all 127 non-empty patterns occur, common ones often.
+
+60 % complete; 15 % without both ultraviolet bands; 5 % each without F or without N; 15 % every
+band dropped with probability 0.35; 4 % uniform over the 127 non-empty patterns; and 1 % with no
+band at all, for which the posterior is the prior.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sbi_sedflow.constants import N_BANDS
+
+__all__ = ["PATTERNS", "SHARES", "draw_masks"]
+
+SHARES = {
+    "complete": 0.59, "no_uv": 0.15, "no_f": 0.05, "no_n": 0.05, "random": 0.15,
+    "any": 0.04, "empty": 0.01,
+}  # fmt: skip
+PATTERNS = {
+    "complete": (1, 1, 1, 1, 1, 1, 1),
+    "no_f": (0, 1, 1, 1, 1, 1, 1),
+    "no_uv": (0, 0, 1, 1, 1, 1, 1),
+    "no_u": (1, 1, 0, 1, 1, 1, 1),
+    "ugriz": (0, 0, 1, 1, 1, 1, 1),
+    "gri": (0, 0, 0, 1, 1, 1, 0),
+}
+_DROP = 0.35
+
+
+def draw_masks(n: int, generator: torch.Generator) -> Tensor:
+    """Return masks (n, 7), True = observed."""
+    edges = torch.tensor(list(SHARES.values())).cumsum(0)
+    u = torch.rand(n, generator=generator)
+    kind = torch.searchsorted(edges, u, right=True).clamp_max(len(SHARES) - 1)
+    bits = 1 << torch.arange(N_BANDS)
+    dropped = torch.rand(n, N_BANDS, generator=generator) >= _DROP
+    number = torch.randint(1, 2**N_BANDS, (n, 1), generator=generator)
+    uniform = (number & bits) != 0
+    table = torch.ones(len(SHARES), N_BANDS, dtype=torch.bool)
+    for row, gone in ((1, (0, 1)), (2, (0,)), (3, (1,)), (6, range(N_BANDS))):
+        table[row, list(gone)] = False
+    mask = table[kind]
+    mask = torch.where((kind == 4)[:, None], dropped, mask)
+    return torch.where((kind == 5)[:, None], uniform, mask)

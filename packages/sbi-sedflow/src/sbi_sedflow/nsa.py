@@ -1,0 +1,206 @@
+"""The NASA-Sloan Atlas: two layouts, its photometry, and quality cuts.
+
+v0_1_2 has ``NMGY, NMGY_IVAR, OK, MASS``; v1_0_1 has them twice, with the prefixes ``ELPETRO_`` and
+``SERSIC_``. Fluxes are nanomaggies, corrected for Galactic extinction and for the zero point of the
+AB system; the raw ``*FLUX`` columns are neither and are not used. An inverse variance of zero means
+a missing band; negative fluxes with a positive one are data. ``MASS`` is in Msun / h^2, surviving
+stars; h = 0.7 is taken when it is shown beside ours.
+
+Quality cuts (Hahn & Melchior 2022 used SDSS flags that the file does not have): with a table of
+``flags`` (64 bits, by ``NSAID``), objects with PEAKCENTER, NOPROFILE, SATURATED, NOTCHECKED,
+BAD_COUNTS_ERROR, PSF_FLUX_INTERP, or INTERP_CENTER and CR together, or without BINNED1, are
+rejected; without one: OK = 1 and a positive flux and inverse variance in g, r and i.
+
+References:
+    | Blanton et al. 2011, AJ 142, 31
+    | SDSS sdssMaskbits (OBJECT1, OBJECT2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import ObservationError, read_table
+from sbi_sedflow.constants import BANDS, N_BANDS
+from sbi_sedflow.tables import GalaxyTable, Photometry, read_galaxies, usable
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = ["SDSS_BITS", "looks_like_nsa", "photometry_of_nsa", "quality_cuts", "read_nsa"]
+
+F64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+H = 0.7
+SDSS_BITS = {
+    "PEAKCENTER": 5,
+    "NOPROFILE": 7,
+    "CR": 12,
+    "SATURATED": 18,
+    "NOTCHECKED": 19,
+    "BINNED1": 28,
+    "BAD_COUNTS_ERROR": 40,
+    "INTERP_CENTER": 44,
+    "PSF_FLUX_INTERP": 47,
+}
+_REJECT = (
+    "PEAKCENTER", "NOPROFILE", "SATURATED", "NOTCHECKED", "BAD_COUNTS_ERROR", "PSF_FLUX_INTERP",
+)  # fmt: skip
+_PREFIXES = ("", "ELPETRO_", "SERSIC_")
+
+
+def read_nsa(
+    path: str | Path,
+    photometry: Literal["elpetro", "sersic"] = "elpetro",
+    *,
+    flags_table: str | Path | None = None,
+    z_range: tuple[float, float] = (0.003, 0.2),
+) -> GalaxyTable:
+    """Read an NSA file.
+
+    Parameters
+    ----------
+    path
+        ``nsa_v0_1_2.fits`` or ``nsa_v1_0_1.fits``, or rows of them.
+    photometry
+        Which of the two sets of fluxes of v1_0_1.
+    flags_table
+        Table with ``NSAID`` and the SDSS ``flags``.
+    z_range
+        Redshifts that can be inferred.
+
+    Raises
+    ------
+    ObservationError
+        If it is no NSA file; the message lists its columns and the two layouts.
+    """
+    table = read_table(path)
+    if not looks_like_nsa(table.colnames):
+        msg = (
+            f"'{path}' is no NSA file: v0_1_2 has NMGY and NMGY_IVAR, v1_0_1 has ELPETRO_NMGY and "
+            f"ELPETRO_NMGY_IVAR; it has {', '.join(table.colnames[:20])}"
+        )
+        raise ObservationError(msg)
+    return read_galaxies(path, photometry=photometry, flags_table=flags_table, z_range=z_range)
+
+
+def looks_like_nsa(columns: Sequence[str]) -> bool:
+    """Return whether a table has the photometry of one of the two layouts."""
+    return any(f"{p}NMGY" in columns and f"{p}NMGY_IVAR" in columns for p in _PREFIXES)
+
+
+def photometry_of_nsa(
+    table: Table,
+    source: str,
+    *,
+    photometry: Literal["elpetro", "sersic"] = "elpetro",
+    flags_table: str | Path | None = None,
+) -> Photometry:
+    """Return the photometry of an NSA table.
+
+    Raises
+    ------
+    ObservationError
+        If a needed column is missing, or fluxes are not seven per row.
+    """
+    names = table.colnames
+    prefix = "" if "NMGY" in names else f"{photometry.upper()}_"
+    needed = [f"{prefix}NMGY", f"{prefix}NMGY_IVAR", "NSAID", "Z"]
+    missing = [c for c in needed if c not in names]
+    if missing:
+        msg = (
+            f"{source}: an NSA file needs {', '.join(needed)}; {', '.join(missing)} missing (it "
+            f"has {', '.join(names[:20])})"
+        )
+        raise ObservationError(msg)
+    flux, ivar = (_filled(table[c]) for c in needed[:2])
+    if flux.ndim != 2 or flux.shape[1] != N_BANDS or ivar.shape != flux.shape:
+        msg = (
+            f"{source}: {needed[0]} has shape {flux.shape} and {needed[1]} {ivar.shape}, expected "
+            f"seven bands {' '.join(BANDS)} per row"
+        )
+        raise ObservationError(msg)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        good = np.isfinite(ivar) & (ivar > 0) & np.isfinite(flux)
+        sigma = np.where(good, 1 / np.sqrt(np.where(good, ivar, 1.0)), np.nan)
+    odd = np.isfinite(ivar) & (ivar < 0)
+    notes = [f"{int(odd.sum())} negative inverse variance(s) masked"] if odd.any() else []
+    absent = ~good
+    per = ", ".join(f"{b} {c}" for b, c in zip(BANDS, absent.sum(0), strict=True) if c)
+    if per:
+        notes.append(f"bands without data masked: {per}")
+    flux, sigma, more = usable(np.where(good, flux, np.nan), sigma, source)
+    z = _filled(table["Z"])
+    z_dist = _filled(table["ZDIST"]) if "ZDIST" in names else z
+    quality, cut_notes = quality_cuts(table, source, flux, prefix, flags_table)
+    kept: dict[str, NDArray[Any]] = {"quality": quality}
+    for name, column in (("ra", "RA"), ("dec", "DEC")):
+        if column in names:
+            kept[name] = _filled(table[column])
+    if f"{prefix}MASS" in names:
+        kept["mass"] = _filled(table[f"{prefix}MASS"]) / H**2
+    ids = [str(int(v)) for v in np.asarray(table["NSAID"])]
+    return Photometry(ids, flux, sigma, z, z_dist, kept, (*notes, *more, *cut_notes), source)
+
+
+def quality_cuts(
+    table: Table, source: str, flux: F64, prefix: str, flags_table: str | Path | None = None
+) -> tuple[Bool, list[str]]:
+    """Return which rows pass, and how many each cut rejects, one sentence.
+
+    Raises
+    ------
+    ObservationError
+        If the table of flags lacks a column.
+    """
+    if flags_table is not None:
+        cuts = _flag_cuts(table, flags_table)
+    else:
+        ok = f"{prefix}OK"
+        cuts = {}
+        if ok in table.colnames:
+            cuts[f"{ok} = 1"] = np.asarray(table[ok]).astype(int) == 1
+        with np.errstate(invalid="ignore"):
+            for b in "gri":
+                cuts[f"{b} flux > 0"] = flux[:, BANDS.index(b)] > 0
+    passed = np.logical_and.reduce(list(cuts.values()))
+    counts = ", ".join(f"{name} rejects {int((~v).sum())}" for name, v in cuts.items())
+    return passed, [f"quality cuts: {int(passed.sum())} of {len(table)} pass ({counts})"]
+
+
+def _flag_cuts(table: Table, flags_table: str | Path) -> dict[str, Bool]:
+    flags = read_table(flags_table)
+    lacking = [c for c in ("NSAID", "flags") if c not in flags.colnames]
+    if lacking:
+        msg = (
+            f"'{flags_table}' lacks {', '.join(lacking)}; a table of SDSS flags has NSAID and flags"
+        )
+        raise ObservationError(msg)
+    known = dict(
+        zip(
+            np.asarray(flags["NSAID"]).astype(int).tolist(),
+            np.asarray(flags["flags"]).astype(np.int64).tolist(),
+            strict=True,
+        )
+    )
+    own = np.asarray(table["NSAID"]).astype(int).tolist()
+    bits = np.array([known.get(i, 0) for i in own], np.int64)
+    cuts = {"flags known": np.array([i in known for i in own])}
+    for name in _REJECT:
+        cuts[f"no {name}"] = ~_set(bits, name)
+    cuts["no INTERP_CENTER with CR"] = ~(_set(bits, "INTERP_CENTER") & _set(bits, "CR"))
+    cuts["BINNED1"] = _set(bits, "BINNED1")
+    return cuts
+
+
+def _set(bits: NDArray[np.int64], name: str) -> Bool:
+    return np.asarray((bits >> SDSS_BITS[name]) & 1, bool)
+
+
+def _filled(column: Any) -> F64:
+    return np.asarray(np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan), np.float64)

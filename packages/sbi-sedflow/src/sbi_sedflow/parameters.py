@@ -1,0 +1,113 @@
+r"""The twelve parameters and their priors; eleven degrees of freedom.
+
+In the variant ``corrected`` beta is flat on the simplex (Dirichlet(1,1,1,1), mean 1/4 each); in
+``provabgs`` its stick-breaking fractions are uniform, which the papers call flat but is not (mean
+1/2, 1/4, 1/8, 1/8). ``logmstar`` is mass *formed*.
+
+References:
+    | Hahn & Melchior 2022, ApJ 938, 11, table 1
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sbi_core import Observable, Parameter, ParameterSpace, Prior
+from sbi_sedflow.constants import BANDS
+from sbi_sedflow.forward import Variant
+
+__all__ = ["CITATIONS", "CONTEXT", "FAILURES", "OBSERVABLES", "parameter_space"]
+
+CONTEXT = ("z", "distance_modulus")
+FAILURES = {0: "ok", 1: "flux not finite"}
+_NAMES = ("FUV", "NUV", "u", "g", "r", "i", "z")
+OBSERVABLES = tuple(
+    Observable(f"lupt_{b}", label=rf"\mu_\mathrm{{{name}}}", unit="mag")
+    for b, name in zip(BANDS, _NAMES, strict=True)
+)
+CITATIONS = (
+    "Hahn & Melchior 2022, ApJ 938, 11 (SEDflow)",
+    "Hahn et al. 2023, ApJ 945, 16 (PROVABGS)",
+    "Charlot & Fall 2000, ApJ 539, 718; Calzetti et al. 2000, ApJ 533, 682; "
+    "Kriek & Conroy 2013, ApJL 775, L16 (dust)",
+    "Blanton et al. 2011, AJ 142, 31 (NASA-Sloan Atlas, photometric errors)",
+    "Lupton, Gunn & Szalay 1999, AJ 118, 1406 (asinh magnitudes)",
+    "Planck Collaboration 2014, A&A 571, A16 (cosmology)",
+)
+_GAMMA = {"low": 4.5e-5, "high": 1.5e-2}
+
+
+def parameter_space(
+    variant: Variant = "corrected",
+    *,
+    n_sfh: int = 4,
+    n_zh: int = 2,
+    t_burst: Literal["uniform", "loguniform"] = "uniform",
+) -> ParameterSpace:
+    """Return the parameters in the order of :data:`~sbi_sedflow.forward.THETA`.
+
+    Parameters
+    ----------
+    variant
+        Decides the prior of beta.
+    n_sfh, n_zh
+        Number of star-formation and metallicity bases.
+    t_burst
+        Prior of the time of the burst.
+    """
+    if variant == "corrected":
+        beta = Prior("dirichlet", {"alpha": [1.0] * n_sfh})
+    else:
+        beta = Prior("sticks", {"a": [1.0] * (n_sfh - 1), "b": [1.0] * (n_sfh - 1)})
+    gammas = tuple(
+        Parameter(
+            f"gamma{k + 1}",
+            Prior("loguniform", _GAMMA),
+            rf"\gamma_{k + 1}",
+            description="coefficient of a metallicity basis",
+        )
+        for k in range(n_zh)
+    )
+    parameters = (
+        Parameter(
+            "logmstar",
+            Prior("uniform", {"low": 7.0, "high": 12.5}),
+            r"\log_{10} M_\star",
+            "dex(Msun)",
+            description="stellar mass formed",
+        ),
+        Parameter("beta", beta, r"\beta", description="coefficients of star-formation bases"),
+        Parameter(
+            "fburst",
+            Prior("uniform", {"low": 0.0, "high": 1.0}),
+            r"f_\mathrm{burst}",
+            description="share of the mass formed in the burst",
+        ),
+        Parameter(
+            "tburst",
+            Prior(t_burst, {"low": 0.01, "high": 13.27}),
+            r"t_\mathrm{burst}",
+            "Gyr",
+            description="lookback time of the burst",
+        ),
+        *gammas,
+        Parameter(
+            "tau_bc",
+            Prior("uniform", {"low": 0.0, "high": 3.0}),
+            r"\tau_\mathrm{BC}",
+            description="optical depth of birth clouds at 5500 Angstrom",
+        ),
+        Parameter(
+            "tau_ism",
+            Prior("uniform", {"low": 0.0, "high": 3.0}),
+            r"\tau_\mathrm{ISM}",
+            description="optical depth of diffuse dust at 5500 Angstrom",
+        ),
+        Parameter(
+            "n_dust",
+            Prior("uniform", {"low": -2.0, "high": 1.0}),
+            r"n_\mathrm{dust}",
+            description="slope added to the starburst curve; above 0.447 its bump is negative",
+        ),
+    )
+    return ParameterSpace(parameters, version=f"sedflow-{variant}-1")

@@ -1,0 +1,114 @@
+"""Figures: the spectral energy distribution of one galaxy, and masses against a catalogue's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sbi_sedflow.constants import BANDS, PIVOTS
+from sbi_sedflow.likelihood import Galaxies, model_fluxes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sbi_sedflow.simulator import SedflowSimulator
+
+__all__ = ["mass_comparison", "sed"]
+
+F64 = NDArray[np.float64]
+_DRAWS = 100
+
+
+def sed(
+    simulator: SedflowSimulator,
+    galaxy: Galaxies,
+    theta: F64,
+    *,
+    title: str = "",
+    figure: Figure | None = None,
+) -> Figure:
+    """Draw observed fluxes over posterior predictive fluxes and spectra of one galaxy.
+
+    Parameters
+    ----------
+    simulator
+        The model.
+    galaxy
+        One row.
+    theta : (S, 12)
+        Posterior draws; 100 of them are shown.
+    title
+        Above the figure.
+    figure
+        Where to draw; a new one when left out.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = theta[np.linspace(0, len(theta) - 1, min(_DRAWS, len(theta))).astype(int)]
+    z, dm = (float(v) for v in galaxy.context[0])
+    wave, lum = simulator.model.spectrum(rows, z)
+    model = model_fluxes(simulator, rows[:, None], galaxy)[:, 0].numpy()
+    nu_l = lum * wave**2  # proportional to f_nu per unit of the predicted band fluxes
+    anchor = model[:, 4] / _at(wave * (1 + z), nu_l, PIVOTS[4])
+    spectrum = nu_l * anchor[:, None]
+    figure = figure or plt.figure(figsize=(6.4, 4.0))
+    axes = figure.add_subplot()
+    low, middle, high = np.percentile(spectrum, [16, 50, 84], axis=0)
+    axes.fill_between(wave * (1 + z), low, high, color="0.8", lw=0, label="spectrum, 68 %")
+    axes.plot(wave * (1 + z), middle, color="0.55", lw=0.6)
+    for k, pivot in enumerate(PIVOTS):
+        p = np.percentile(model[:, k], [2.5, 16, 84, 97.5])
+        axes.plot([pivot] * 2, p[[0, 3]], color="C0", lw=4, alpha=0.3, solid_capstyle="butt")
+        axes.plot([pivot] * 2, p[[1, 2]], color="C0", lw=4, alpha=0.7, solid_capstyle="butt",
+                  label="predicted fluxes, 68 and 95 %" if k == 0 else None)  # fmt: skip
+    seen = galaxy.mask[0].numpy()
+    f, e = galaxy.flux[0].numpy(), galaxy.sigma[0].numpy()
+    axes.errorbar(np.asarray(PIVOTS)[seen], f[seen], e[seen], fmt="o", ms=3.5, color="k", lw=1,
+                  label="observed", zorder=5)  # fmt: skip
+    floor = max(np.nanmin(np.where(seen & (f > 0), f, np.nan)) / 5, 1e-3) if seen.any() else 1e-3
+    axes.set(xscale="log", yscale="log", ylim=(floor, None), xlim=(1200, 11000))
+    axes.set_xlabel(r"observed wavelength [$\mathrm{\AA}$]")
+    axes.set_ylabel(r"$f_\nu$ [nanomaggies]")
+    axes.set_title(title or f"z = {z:.4f}, m - M = {dm:.2f}", fontsize="medium")
+    ticks = [1500, 2300, 3600, 4700, 6200, 7500, 9000]
+    axes.set_xticks(ticks, list(BANDS))
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _at(wave: F64, values: F64, x: float) -> F64:
+    """Return rows of ``values`` at one wavelength, (n,), averaged over 10 %."""
+    near = (wave > 0.95 * x) & (wave < 1.05 * x)
+    return np.asarray(values[:, near].mean(1))
+
+
+def mass_comparison(
+    ours: ArrayLike, theirs: ArrayLike, *, label: str = "", figure: Figure | None = None
+) -> Figure:
+    """Draw the difference of surviving masses [dex] over those of a catalogue.
+
+    Parameters
+    ----------
+    ours, theirs : (n,)
+        log10 of surviving mass [Msun].
+    label
+        Name of the catalogue.
+    figure
+        Where to draw.
+    """
+    import matplotlib.pyplot as plt
+
+    x, y = np.asarray(theirs, float), np.asarray(ours, float)
+    good = np.isfinite(x) & np.isfinite(y)
+    figure = figure or plt.figure(figsize=(5.0, 3.2))
+    axes = figure.add_subplot()
+    axes.scatter(x[good], (y - x)[good], s=4, alpha=0.4, lw=0)
+    axes.axhline(0, color="0.6", lw=0.8)
+    if good.any():
+        axes.axhline(float(np.median((y - x)[good])), color="C1", lw=1)
+    axes.set_xlabel(rf"{label} $\log_{{10}} M$ [$M_\odot$]")
+    axes.set_ylabel(r"ours $-$ theirs [dex]")
+    return figure

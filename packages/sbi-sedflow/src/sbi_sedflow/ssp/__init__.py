@@ -1,0 +1,15 @@
+"""Simple stellar populations: grids of spectra and where they come from."""
+
+from sbi_sedflow.ssp.grid import SSPGrid, read_grid, write_grid
+from sbi_sedflow.ssp.providers import PROVIDERS, load_library
+from sbi_sedflow.ssp.rebin import Library, pixel_edges
+
+__all__ = [
+    "PROVIDERS",
+    "Library",
+    "SSPGrid",
+    "load_library",
+    "pixel_edges",
+    "read_grid",
+    "write_grid",
+]

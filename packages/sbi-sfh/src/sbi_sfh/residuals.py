@@ -1,0 +1,85 @@
+r"""What is left of an observed spectrum when a recovered one is taken away.
+
+In mode ``observed`` the recovered spectrum is first brought to the galaxy's velocity dispersion,
+velocity and flux calibration: for every node of :math:`\sigma`, least squares of
+
+.. math:: x \approx F_\sigma \sum_{k=0}^{6} p_k L_k + v\,\frac{\partial F_\sigma}{\partial \ln\lambda}
+
+and the node with the smallest :math:`\chi^2` is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sbi_core import Batch
+from sbi_sfh.broadening import NODE_STEP
+from sbi_sfh.noise import Telescope
+
+__all__ = ["Fit", "fit_spectrum"]
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A recovered spectrum beside the observed one.
+
+    Parameters
+    ----------
+    model
+        Recovered flux, (L,).
+    rms
+        Root mean square of observed / recovered - 1 over the used pixels.
+    chi2
+        Chi squared per used pixel; NaN without errors.
+    sigma
+        Velocity dispersion of the best node, km/s; 0 in mode ``mock``.
+    """
+
+    model: F64
+    rms: float
+    chi2: float
+    sigma: float
+
+
+def fit_spectrum(telescope: Telescope, coefficients: F64, observed: Batch) -> Fit:
+    """Return the fit of one recovered spectrum (K,) to one observed spectrum (a batch of one)."""
+    x = observed.x[0].double().numpy()
+    used = observed.observed[0].numpy()
+    err = None if observed.x_err is None else observed.x_err[0].double().numpy()
+    weight = np.where(used, 1.0 if err is None else 1.0 / np.where(used, err, 1.0), 0.0)
+    c = torch.as_tensor(coefficients, dtype=torch.float32)
+    if not telescope.observed_mode:
+        flux = telescope.noise_free(c[None])[0].double().numpy()
+        return _fit(x, used, weight, flux, 0.0, known_errors=err is not None)
+    grid = telescope.broadened
+    low, high = telescope.config.sigma_range
+    nodes = range(int(low // NODE_STEP), min(len(grid), int(np.ceil(high / NODE_STEP)) + 1))
+    legendre = np.concatenate([np.ones((1, len(x))), telescope.legendre.double().numpy()])
+    best: Fit | None = None
+    lowest = np.inf
+    for node in nodes:
+        flux = (c @ grid[node]).double().numpy()
+        design = np.concatenate([flux * legendre, [np.gradient(flux) * telescope.wave]])
+        scaled = (design * weight)[:, used].T
+        solution = np.linalg.lstsq(scaled, (x * weight)[used], rcond=None)[0]
+        model = solution @ design
+        left = float((((x - model) * weight)[used] ** 2).sum())
+        if left < lowest:
+            lowest = left
+            best = _fit(x, used, weight, model, NODE_STEP * node, known_errors=err is not None)
+    assert best is not None
+    return best
+
+
+def _fit(
+    x: F64, used: NDArray[np.bool_], weight: F64, model: F64, sigma: float, *, known_errors: bool
+) -> Fit:
+    off = x[used] / model[used] - 1.0
+    chi2 = float((((x - model) * weight)[used] ** 2).mean()) if known_errors else np.nan
+    return Fit(model, float(np.sqrt((off**2).mean())), chi2, sigma)

@@ -1,0 +1,305 @@
+"""The simulator ``sfh``: star formation histories and metallicities to galaxy spectra."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from sbi_core import (
+    Batch,
+    ConfigError,
+    Findings,
+    Observable,
+    Observations,
+    Parameter,
+    ParameterSpace,
+    Posterior,
+    PosteriorSamples,
+    Prior,
+    Rng,
+    Simulator,
+    as_generator,
+    torch_generator,
+)
+from sbi_sfh.config import SfhConfig
+from sbi_sfh.histories import fractions_of, history_spec
+from sbi_sfh.libraries import load_library
+from sbi_sfh.noise import CONTEXT, Nuisances, Telescope
+from sbi_sfh.percentiles import names_of
+from sbi_sfh.populations import Synthesis, mh_bins
+
+__all__ = ["SfhSimulator", "parameter_space"]
+
+F64 = NDArray[np.float64]
+_LOG = logging.getLogger(__name__)
+FAILURES = {0: "ok", 1: "no star formation history (no mass, not finite, or begins too late)"}
+_CITATIONS = (
+    "Iglesias-Navarro, Huertas-Company, Martin-Navarro, Knapen & Pernet 2024, A&A 689, A58",
+    "Iyer et al. 2019, ApJ 879, 116",
+)
+_SUMMARY_PIXELS = 25  # pixels per block of the summaries
+
+
+def parameter_space(config: SfhConfig, mh: tuple[float, float], afe: tuple[float, float],
+                    library: str) -> ParameterSpace:  # fmt: skip
+    """Return percentiles, [M/H] and, when asked for, [alpha/Fe] with their priors.
+
+    Parameters
+    ----------
+    config
+        Options.
+    mh, afe
+        Ends of the library's grid.
+    library
+        Its hash: percentiles are drawn without it, labels of clamped [M/H] depend on it.
+    """
+    fractions = fractions_of(config)
+    spec = history_spec(config)
+    times = [
+        Parameter(
+            name,
+            Prior("implicit", {"sampler": "sfh", "spec": spec, "low": 0.0, "high": config.t_end}),
+            label=f"t_{{{100 * q:g}}}",
+            unit="Gyr",
+            description=f"cosmic time by which {100 * q:g} % of the stars had formed",
+        )
+        for name, q in zip(names_of(fractions), fractions, strict=True)
+    ]
+    rest = [_range("mh", mh, config, "[M/H]", "metallicity", mh_bins(config))]
+    if config.afe:
+        bins = np.array([0.0, 0.2, 0.4])
+        rest.append(_range("afe", afe, config, r"[\alpha/\mathrm{Fe}]", "alpha enhancement", bins))
+    return ParameterSpace((*times, *rest))
+
+
+def _range(
+    name: str, ends: tuple[float, float], config: SfhConfig, label: str, what: str, bins: F64
+) -> Parameter:
+    values: dict[str, Any] = {"low": float(ends[0]), "high": float(ends[1])}
+    if config.grid == "readme":
+        kept = [float(v) for v in np.clip(bins, *ends)]
+        prior = Prior("implicit", {"sampler": "sfh", "spec": {"bins": kept}, **values})
+    else:
+        prior = Prior("uniform", values)
+    return Parameter(name, prior, label=label, unit="", description=what)
+
+
+class SfhSimulator(Simulator):
+    """Galaxy spectra from star formation histories.
+
+    ``draw`` stores coefficients of noise-free spectra (a hundredth of their size); ``observe``
+    makes spectra of them, with fresh noise.
+
+    Parameters
+    ----------
+    config
+        Options; default: embedded SSPs, Gaussian-process histories, S/N 100 per pixel.
+
+    Raises
+    ------
+    LibraryError
+        If the SSP library cannot be used.
+    ConfigError
+        If it does not cover the wavelength range.
+    """
+
+    name = "sfh"
+    version = "1"
+    failures = FAILURES
+
+    def __init__(self, config: SfhConfig | None = None) -> None:
+        self.config = config or SfhConfig()
+        self.library = load_library(self.config)
+        self.synthesis = Synthesis(self.library, self.config)
+        self.telescope = Telescope(self.library, self.config)
+        mh, afe = self.library.mh, self.library.afe
+        self.parameters = parameter_space(
+            self.config, (mh[0], mh[-1]), (afe[0], afe[-1]), self.library.hash
+        )
+        self.observables: tuple[Observable, ...] = ()
+        self.context_names = CONTEXT if self.telescope.observed_mode else ()
+        self._warn()
+
+    def _warn(self) -> None:
+        if self.library.synthetic:
+            _LOG.warning(
+                "library '%s' is synthetic (made up for tests): results mean nothing for galaxies",
+                self.library.name,
+            )
+        if len(self.library.afe) > 1:
+            from sbi_sfh.alpha import check_alpha
+
+            for problem in check_alpha(self.library).problems:
+                _LOG.warning("library '%s': %s", self.library.name, problem)
+        if self.config.grid == "readme":
+            bins = mh_bins(self.config)
+            out = bins[(bins < self.library.mh[0]) | (bins > self.library.mh[-1])]
+            if len(out):
+                _LOG.warning(
+                    "[M/H] bins %s lie outside of the library and are clamped to %.2f-%.2f",
+                    np.round(out, 3).tolist(), self.library.mh[0], self.library.mh[-1],
+                )  # fmt: skip
+
+    @property
+    def wave(self) -> F64:
+        """Wavelengths of the pixels, air, rest frame, Angstrom, (L,)."""
+        return self.library.wave
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name, version, library and all options that change simulations or noise."""
+        c = self.config.model_dump(mode="json", exclude_none=True)
+        for key in ("library", "time", "vacuum", "wave_unit", "ebv"):
+            c.pop(key, None)
+        return {"name": self.name, "version": self.version, "library": self.library.hash, **c}
+
+    @property
+    def citations(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The method, the histories and the library in use."""
+        return (*_CITATIONS, *map(str, self.library.meta.get("citations", ())))
+
+    # -- simulations ---------------------------------------------------------------------------
+
+    def draw(self, n: int, rng: Rng) -> Batch:
+        """Return n rows of theta (n, d) with coefficients of their spectra in ``x`` (n, K)."""
+        gen = as_generator(rng)
+        found = self.synthesis.draw(n, gen)
+        theta = [found.histories.percentiles[found.history], found.mh[:, None]]
+        if self.config.afe:
+            theta.append(found.afe[:, None])
+        keys = gen.integers(0, 2**62, size=len(found.histories.ok))[found.history]
+        x = np.where(found.ok[:, None], found.coefficients, np.nan)
+        return Batch.of_arrays(
+            theta=np.concatenate(theta, axis=1).astype(np.float32),
+            x=x.astype(np.float32),
+            ok=found.ok,
+            failure=np.where(found.ok, 0, 1),
+            split_key=keys,
+        )
+
+    def simulate(self, theta: ArrayLike | Tensor, rng: Rng = 0) -> Batch:
+        """Return coefficients (n, K) for theta (n, d): of the nearest history of a prior bank.
+
+        Percentiles do not fix a history; see :mod:`sbi_sfh.recover`. No randomness.
+
+        Raises
+        ------
+        ConfigError
+            If theta does not have a column per parameter, or is not finite.
+        """
+        values = theta.detach().cpu().numpy() if isinstance(theta, Tensor) else np.asarray(theta)
+        values = values.astype(np.float64)
+        if values.ndim != 2 or values.shape[1] != self.parameters.dim:
+            msg = f"theta must have shape (n, {self.parameters.dim}), got {values.shape}"
+            raise ConfigError(msg)
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            msg = f"theta is not finite in row {row}, column '{self.parameters.names[column]}'"
+            raise ConfigError(msg)
+        coefficients = self.recovery.coefficients(values)
+        return Batch.of_arrays(theta=values, x=coefficients.astype(np.float32))
+
+    @cached_property
+    def recovery(self) -> Any:
+        """Spectra of percentiles, by the nearest history of a bank."""
+        from sbi_sfh.recover import Recovery
+
+        return Recovery(self.synthesis)
+
+    # -- noise ---------------------------------------------------------------------------------
+
+    def observe(self, batch: Batch, rng: Rng) -> Batch:
+        """Return median-normalised spectra (n, L) with fresh noise; see :mod:`sbi_sfh.noise`."""
+        return self.telescope.observe(batch, rng)
+
+    def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
+        """Return spectra with the errors, masks and context of random rows of ``like``."""
+        gen = as_generator(rng)
+        donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
+        generator = torch_generator(gen, batch.x.device)
+        if not self.telescope.observed_mode:
+            flux = self.telescope.noise_free(batch.x)
+            if like.x_err is None:
+                return batch.with_(x=flux)
+            err = torch.where(like.observed, like.x_err, 1.0)[donor].to(flux)
+            noise = torch.randn(flux.shape, generator=generator, device=flux.device)
+            mask = None if like.mask is None else like.mask[donor]
+            return batch.with_(x=flux + err * noise, x_err=err, mask=mask)
+        found = self.telescope.draw(len(batch), generator)
+        snr, sigma = found.snr, found.sigma
+        told = False
+        if like.context is not None:
+            context = like.context[donor].to(snr)
+            snr = 10.0 ** context[:, 0]
+            known = torch.isfinite(context[:, 1])
+            sigma = torch.where(known, 100.0 * context[:, 1], sigma)
+            told = bool(known.all())
+        mask = found.mask if like.mask is None else like.mask[donor]
+        rows = Nuisances(snr, sigma, found.velocity, found.polynomial, mask)
+        return self.telescope.observe_as(batch, rows, generator, tell_sigma=told)
+
+    def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
+        """Return log p(observed | simulated) row by row, (n,): mode ``mock`` only.
+
+        Raises
+        ------
+        ConfigError
+            In mode ``observed``, whose nuisances have no closed form.
+        """
+        if self.telescope.observed_mode:
+            msg = "mode 'observed' varies velocity dispersion, calibration and masks: no likelihood"
+            raise ConfigError(msg)
+        return super().log_likelihood(
+            simulated.with_(x=self.telescope.noise_free(simulated.x)), observed
+        )
+
+    def summaries(self, batch: Batch) -> Batch:
+        """Return means of 25 pixels each over a running continuum, (n, L/25), without errors.
+
+        They stand for a spectrum in the support score: noise hardly counts, lines, breaks and
+        residuals of emission do. Blocks without a used pixel are not observed.
+        """
+        from sbi_sfh.summaries import block_summaries
+
+        return block_summaries(batch, _SUMMARY_PIXELS)
+
+    # -- observations --------------------------------------------------------------------------
+
+    def read_observations(self, path: str | Path) -> Observations:
+        """Read galaxy spectra (see :mod:`sbi_sfh.readers`)."""
+        from sbi_sfh.readers import read_spectra
+
+        return read_spectra(path, self.wave, self.config, fwhm=self.library.fwhm)
+
+    def example_observations(self, rng: Rng, n: int = 20) -> Observations:
+        """Return n mock galaxies with known truth, observed as in training."""
+        gen = as_generator(rng)
+        batch = self.draw(n + 10, gen).succeeded[slice(0, n)]
+        observed = self.observe(batch, gen)
+        synthetic = " on a synthetic library" if self.library.synthetic else ""
+        return Observations.from_batch(
+            observed.with_(split_key=None),
+            id=[f"mock-{k:03d}" for k in range(n)],
+            context_names=self.context_names,
+            truth_names=self.parameters.names,
+            source=f"{n} mock galaxies of sfh {self.version}{synthetic} (truth known)",
+        )
+
+    def examine(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        samples: PosteriorSamples,
+        rng: Rng,
+    ) -> Findings:
+        """Return recovered histories and spectra, residuals, support and flags."""
+        from sbi_sfh.examine import examine
+
+        return examine(self, posterior, observations, samples, as_generator(rng))
