@@ -97,20 +97,23 @@ def wheel(session: nox.Session, package: Package) -> None:
 
 @nox.session
 def plugin(session: nox.Session) -> None:
-    """Install and test the example plugins and a freshly generated one as a stranger would."""
+    """Build, install and test plugins as a stranger would: examples, a new one, a broken one."""
     if not EXAMPLES:
-        session.skip("examples/sbi-lotka does not exist yet")
+        session.skip("there is no plugin below examples/")
     assert CORE is not None, "an example without packages/sbi-core"
     with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
         outside = Path(folder)
-        wheels = build_wheels(session, [CORE], outside / "wheels")
+        wheels = build_wheels(session, [CORE, *EXAMPLES], outside / "wheels")
         session.install(*PIP_INSTALL, *wheels, "pytest")
-        for example in EXAMPLES:
-            shutil.copytree(example.path, outside / example.path.name)
-            install_and_test(session, outside / example.path.name)
-        session.run("sbi-run", "new-plugin", "toymodel", env=bare_environment())
-        install_and_test(session, outside / "sbi-toymodel")
-        session.run("sbi-run", "plugins", env=bare_environment())
+        new = new_plugin(session, "toymodel")
+        session.install(*PIP_INSTALL, f"./{new}")
+        # Not from the folder of the sources: what is tested is what was installed.
+        for name, tests in [*((e.name, e.tests) for e in EXAMPLES), (new, outside / new / "tests")]:
+            copy = shutil.copytree(tests, outside / f"tests-{name}")
+            session.run("python", "-m", "pytest", str(copy), env=bare_environment())
+        check_broken_plugin(session, new_plugin(session, "broken"))
+        # One stranger's simulator, another stranger's combiner, a third one's mistake beside them.
+        run_quick(session, "toymodel", outside / "out", "--set", "combiner.name=floored")
 
 
 @nox.session(venv_backend="none")
@@ -194,12 +197,12 @@ def check_absent(session: nox.Session, modules: list[str]) -> None:
     session.run("python", "-c", code, *modules, env=bare_environment())
 
 
-def run_quick(session: nox.Session, name: str, out: Path) -> None:
+def run_quick(session: nox.Session, name: str, out: Path, *options: str) -> None:
     """Run the quick preset and read its report."""
     # 3: finished, but a calibration gate failed. The quick preset is a first look, and this
     # session proves the installation; calibration is proven by the packages' own tests.
     session.run(
-        *("sbi-run", "--plugin", name, "--preset", "quick", "--out", str(out), "--quiet"),
+        *("sbi-run", "--plugin", name, "--preset", "quick", "--out", str(out), "--quiet", *options),
         success_codes=[0, 3],
         env=bare_environment(),
     )
@@ -222,8 +225,19 @@ def check_names_missing_plugin(session: nox.Session, package: Package) -> None:
         session.error(f"--plugin {other} exited {done.returncode} and said:\n{said}")
 
 
-def install_and_test(session: nox.Session, folder: Path) -> None:
-    """Install a plugin from its folder and run the tests it brings."""
-    session.install(*PIP_INSTALL, str(folder))
-    with session.chdir(folder):
-        session.run("python", "-m", "pytest", "tests", env=bare_environment())
+def new_plugin(session: nox.Session, name: str) -> str:
+    """Generate a plugin here; its folder."""
+    session.run("sbi-run", "new-plugin", name, env=bare_environment(), silent=True)
+    return f"sbi-{name}"
+
+
+def check_broken_plugin(session: nox.Session, folder: str) -> None:
+    """A plugin that cannot be imported is listed with its problem; the list itself is fine."""
+    (init,) = Path(folder).glob("src/*/__init__.py")
+    init.write_text("raise RuntimeError('no licence')\n", encoding="utf-8")
+    session.install("--no-deps", f"./{folder}")
+    listed = str(session.run("sbi-run", "plugins", silent=True, env=bare_environment()))
+    wanted = ["[failed]", "problem: RuntimeError: no licence", "floored", "lotka", "toymodel"]
+    missing = [words for words in wanted if words not in listed]
+    if missing:
+        session.error(f"`sbi-run plugins` beside a broken plugin lacks {missing}:\n{listed}")

@@ -52,11 +52,16 @@ if os.environ.get("SBI_DOCS_INTERSPHINX"):
         "torch": ("https://docs.pytorch.org/docs/stable", None),
         "xarray": ("https://docs.xarray.dev/en/stable", None),
         "astropy": ("https://docs.astropy.org/en/stable", None),
+        "sbi": ("https://sbi.readthedocs.io/en/latest", None),
     }
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sbi-astro"
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 3,  # one line at the width of a laptop
+}
 html_show_sourcelink = False
 
 

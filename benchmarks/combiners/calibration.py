@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--likelihood-objects", type=int, default=100)
     parser.add_argument("--draws", type=int, default=512)
     parser.add_argument("--rules", nargs="+", default=["gaussian", "recalibrated", "published"])
+    parser.add_argument("--simulations", type=int, default=1_000_000, help="of deepset")
+    parser.add_argument("--steps", type=int, default=4000, help="of deepset")
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,7 +100,8 @@ def main() -> None:
     record = []
     for kind in options.kinds:
         names = dict.fromkeys(["gaussian", *options.rules])  # the widths are relative to it
-        rules = {name: sbi_core.get_combiner(name) for name in names}
+        given = {"deepset": {"simulations": options.simulations, "steps": options.steps}}
+        rules = {name: sbi_core.get_combiner(name, **given.get(name, {})) for name in names}
         for name, rule in rules.items():
             rule.attach(simulator)
             if rule.groups_needed:
@@ -158,10 +161,8 @@ def compare(options, kind, rules, run, test, truths) -> list[dict]:  # noqa: ANN
         if not count:
             continue
         few = n >= 100
-        # few objects are cheap, and no other object makes up for what one was unlucky with
-        draws = options.draws * {1: 16, 10: 4}.get(n, 1)
         reference = LikelihoodCombiner(
-            LikelihoodConfig(draws=draws, points=3 if few else 5, reach=1.5 if few else 3.0)
+            LikelihoodConfig(draws=options.draws, points=3 if few else 5, reach=1.5 if few else 3.0)
         )
         reference.attach(run.simulator)
         results: dict = {name: [] for name in rules if name != "published"}

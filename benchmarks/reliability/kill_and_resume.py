@@ -1,10 +1,12 @@
-"""Kill a run with SIGKILL at chosen or random moments, run it again, compare all bits.
+"""Kill a run with SIGKILL at chosen and random moments, run it again, compare all bits.
 
-    python benchmarks/reliability/kill_and_resume.py --plugin chempy --kills 2 --json out.json
+    python benchmarks/reliability/kill_and_resume.py --plugin chempy --kills 50 --json out.json
 
-An undisturbed run is compared with one that is killed in ``simulate``, in ``train`` and then
-``--kills`` times at random moments, each time followed by the same command. Compared are the
-arrays of all shards, the weights, the draws, the summary and the combination.
+An undisturbed run is compared with runs killed in ``simulate``, in ``train``, and at random
+moments, each time followed by the same command. When a disturbed run has ended, the next one
+begins in another directory, until there were ``--kills`` kills (or ``--minutes`` are over).
+Compared are the arrays of all shards, the weights, the draws, the summary and the combination. A
+shard is lost when a file that had its final name at a kill is another one after the next command.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,42 +80,88 @@ def kill_when(args: list[str], ready, limit: float = 300.0) -> bool:  # noqa: AN
     return False
 
 
+def stage_of(out: Path) -> str:
+    """The stage that was under way, by the records; before the first one: start."""
+    try:
+        stages = json.loads((out / "provenance.json").read_text())["stages"]
+    except (OSError, ValueError, KeyError):
+        return "start"
+    begun = [name for name, record in stages.items() if record["status"] == "started"]
+    return begun[-1] if begun else f"after {list(stages)[-1]}" if stages else "start"
+
+
+def shards(out: Path) -> dict[str, int]:
+    """The inode of every finished shard."""
+    return {str(p.relative_to(out)): p.stat().st_ino for p in out.rglob("part-*.h5")}
+
+
 def main() -> None:
     """Run the comparison and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plugin", default="chempy")
-    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json")
     options = parser.parse_args()
     extra = [word for s in options.set for word in ("--set", s)]
     rng = np.random.default_rng(options.seed)
+    end = time.monotonic() + 60 * options.minutes
+    killed: list[str] = []
+    lost, runs, codes, failures = 0, 0, [], []
     with tempfile.TemporaryDirectory() as folder:
-        calm, rough = Path(folder) / "calm", Path(folder) / "rough"
+        calm = Path(folder) / "calm"
         start = time.monotonic()
         subprocess.run(command(options.plugin, calm, extra), check=False, capture_output=True)
         length = time.monotonic() - start
-        args = command(options.plugin, rough, extra)
-        killed = []
-        for stage in ("simulate", "train"):
-            hit = kill_when(args, lambda stage=stage: started(rough, stage))
-            killed.append({"where": stage, "killed": hit})
-            print(f"kill -9 in {stage}: {'killed' if hit else 'finished before'}")
-        for _ in range(options.kills):
-            moment = time.monotonic() + float(rng.uniform(1.0, length))
-            hit = kill_when(args, lambda moment=moment: time.monotonic() > moment)
-            killed.append({"where": "random", "killed": hit})
-            print(f"kill -9 at a random moment: {'killed' if hit else 'finished before'}")
-        done = subprocess.run(args, check=False, capture_output=True, text=True)
-        a, b = digest(calm), digest(rough)
-        different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
-    print(f"last command: exit code {done.returncode}")
-    print(f"{len(a)} artefacts compared, {len(different)} differ: {different}")
+        reference = digest(calm)
+        print(f"undisturbed: {length:.0f} s, {len(reference)} artefacts", flush=True)
+        while len(killed) < options.kills and time.monotonic() < end:
+            rough = Path(folder) / f"rough-{runs}"
+            args = command(options.plugin, rough, extra)
+            chosen = ["simulate", "train"] if runs == 0 else []
+            before: dict[str, int] = {}
+            while len(killed) < options.kills and time.monotonic() < end:
+                if chosen:
+                    stage = chosen.pop(0)
+                    hit = kill_when(args, lambda stage=stage, out=rough: started(out, stage))
+                else:
+                    moment = time.monotonic() + float(rng.uniform(0.1 * length, length))
+                    hit = kill_when(args, lambda moment=moment: time.monotonic() > moment)
+                now = shards(rough)
+                lost += sum(now.get(name) != inode for name, inode in before.items())
+                before = now
+                if not hit:
+                    break
+                killed.append(stage_of(rough))
+                print(f"kill {len(killed)}: {killed[-1]}, {len(now)} shards there", flush=True)
+            done = subprocess.run(args, check=False, capture_output=True, text=True)
+            codes.append(done.returncode)
+            now = shards(rough)
+            lost += sum(now.get(name) != inode for name, inode in before.items())
+            found = digest(rough)
+            different = [
+                k for k in reference.keys() | found.keys() if reference.get(k) != found.get(k)
+            ]
+            failures += [f"run {runs}: {k}" for k in sorted(different)]
+            leftovers = [p.name for p in rough.rglob("*") if ".tmp" in p.name]
+            print(
+                f"run {runs}: exit code {done.returncode}, {len(different)} of {len(reference)} "
+                f"artefacts differ, {len(leftovers)} temporary files left",
+                flush=True,
+            )
+            runs += 1
+            shutil.rmtree(rough)
+    where = {name: killed.count(name) for name in dict.fromkeys(killed)}
+    print(f"{len(killed)} kills ({where}) of {runs} runs: {lost} shards lost, {failures} differ")
     if options.json:
-        record = {"kills": killed, "compared": len(a), "different": different, "seconds": length}
+        record = {
+            **{"kills": killed, "where": where, "runs": runs, "exit_codes": codes},
+            **{"shards_lost": lost, "different": failures, "seconds": length},
+        }
         Path(options.json).write_text(json.dumps(record, indent=1))
-    sys.exit(1 if different else 0)
+    sys.exit(1 if failures or lost else 0)
 
 
 if __name__ == "__main__":

@@ -150,3 +150,47 @@ def test_the_published_mock_stars_go_through(tiny, chempy_data):
     assert combined.n == 20
     assert np.isfinite(combined.mean).all()
     assert (combined.sd < 0.3).all()  # narrower than the prior
+
+
+def test_an_experiment_is_one_command(tiny, tmp_path, capsys):
+    from sbi_chempy.experiments import main as experiments
+
+    words = ["shifted", "--run", str(tiny.directory.root), "--n", "12", "--out", str(tmp_path)]
+    experiments(words)
+    said = capsys.readouterr().out
+    assert "shifted: truth alpha_IMF -2.1, log10 N_Ia -3.0" in said
+    assert "B25 plots" in said
+    folder = tmp_path / "shifted"
+    rows = json.loads((folder / "numbers.json").read_text())
+    assert {r["combiner"] for r in rows} == {"gaussian", "published"}
+    assert [r["n"] for r in rows if r["combiner"] == "gaussian"] == [1, 3, 10]
+    first = next(r for r in rows if r["n"] == 3)
+    assert first["subsets"] == 4
+    assert (folder / "table.txt").read_text() in said
+    for stem in ("convergence", "contours"):
+        assert (folder / f"{stem}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_stars_of_the_experiments(tiny):
+    from sbi_chempy.experiments import stars as of_experiment
+
+    shifted = of_experiment("shifted", tiny.simulator, n=40, seed=2)
+    assert len(shifted) == 40
+    truth = shifted.truth
+    assert_allclose(truth["alpha_imf"], -2.1, atol=1e-6)
+    assert_allclose(truth["log10_n_ia"], -3.0, atol=1e-6)
+    assert truth["t_birth"].min() >= 2.0
+    assert truth["t_birth"].max() <= 12.8
+    assert_allclose(shifted.batch.x_err, 0.05)
+    again = of_experiment("shifted", tiny.simulator, n=40, seed=2)
+    assert_array_equal(shifted.batch.x, again.batch.x)
+    with pytest.raises(sbi_core.ConfigError, match="no experiment 'other'"):
+        of_experiment("other", tiny.simulator)
+
+
+def test_without_the_file_the_galaxy_is_asked_for(tiny, monkeypatch, tmp_path):
+    from sbi_chempy import experiments
+
+    monkeypatch.setattr(experiments, "data_dirs", lambda: [tmp_path])
+    with pytest.raises(sbi_core.DataFileError, match="pass --stars FILE"):
+        experiments.stars("galaxy", tiny.simulator)

@@ -12,7 +12,7 @@ from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.observations import Observable, Observations
 from sbi_core.posterior import combined_from_gaussian
 
-SMALL = CompareConfig(max_objects=30, simulations=15_000, steps=300, rows=1024)
+SMALL = CompareConfig(max_objects=30, simulations=12_000, steps=250, rows=768)
 
 
 class Shifted(sbi_toy.ToySimulator):

@@ -1,12 +1,12 @@
 """Plugins built against an older and a newer contract, and one that is broken."""
 
-import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from sbi_core import hookspecs, plugins
+from sbi_core import __version__, hookspecs, plugins, run
 from sbi_core.errors import PluginError
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.plugins import Registry
@@ -106,10 +106,8 @@ def test_a_plugin_for_other_versions_of_the_core_says_so(range_, warned, install
     assert found.status == "loaded"
     assert bool(found.warnings) == warned
     if warned:
-        assert (
-            f"it needs sbi-core{range_.split(',')[0]}" in found.warnings[0]
-            or ",<8" in (found.warnings[0])
-        )
+        text = found.warnings[0]
+        assert re.match(rf"it needs sbi-core[<>=0-9.,]+, this is sbi-core {__version__}: ", text)
 
 
 def test_a_broken_plugin_leaves_the_others_working(install, toy_installed, tmp_path):
@@ -121,7 +119,5 @@ def test_a_broken_plugin_leaves_the_others_working(install, toy_installed, tmp_p
     assert "broken  (sbi-broken 0.1)  [failed]" in listed.stdout
     assert "problem: RuntimeError: oops" in listed.stdout
     assert "toy  (sbi-toy 0.1)" in listed.stdout
-    run = [*call, "--plugin", "toy", "--preset", "quick", "--out", str(tmp_path / "run"), "--quiet"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 3), done.stderr
-    assert json.loads((tmp_path / "run" / "report.json").read_text())["plugin"] == "toy"
+    good = run("toy", preset="quick", out=tmp_path / "run")
+    assert good.report["plugin"] == "toy"

@@ -235,6 +235,23 @@ def test_every_public_name_is_documented():
     assert set(sbi_core.__all__) - named == set()
 
 
+@pytest.mark.parametrize("file", sorted(f.name for f in DOCS.glob("*.md")))
+def test_every_code_block_is_executed_or_marked(file):
+    """Blocks of Python and of the shell: `<!-- run -->` runs them in the session docs."""
+    blocks = re.findall(
+        r"^(?:<!-- (run|shown only) -->\n+)?```(?:python|console)", page(file[:-3]), re.MULTILINE
+    )
+    assert "" not in blocks, f"{blocks.index('') + 1}th block: put <!-- run --> above it"
+
+
+def test_every_kind_of_promise_is_documented():
+    from sbi_core.testing.plugins import _CHECKS
+
+    lines = section(page("write-a-plugin"), "Test it").splitlines()
+    documented = {line.split("|")[1].strip() for line in lines if line.startswith("| ")}
+    assert {*_CHECKS, "plugin", "prior"} <= documented
+
+
 def test_the_plugin_of_the_readme_is_a_module_that_stands_alone(tmp_path):
     """Its two blocks, put into the files they name, are a plugin (running it: docs session)."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -45,6 +45,50 @@ def test_arviz_reads_it(samples, tmp_path):
         assert "age[M31]" in summary.index
 
 
+def test_draws_come_back_from_arviz(samples, tmp_path):
+    arviz = pytest.importorskip("arviz", reason="arviz is an extra: sbi-core[arviz]")
+    path = samples.to_netcdf(tmp_path / "draws.nc")
+    for data in (samples.to_arviz(), arviz.from_netcdf(path)):
+        back = PosteriorSamples.from_arviz(data, SPACE)
+        assert back.id.tolist() == ["a", "M31", "x,y"]
+        assert_allclose(back.values, samples.values, rtol=1e-6)
+
+
+def test_draws_come_back_from_a_dataset(samples):
+    back = PosteriorSamples.from_arviz(samples.to_dataset(), SPACE)
+    assert_allclose(back.values, samples.values, rtol=1e-6)
+    assert back.id.tolist() == samples.id.tolist()
+    one = samples.to_dataset().isel(object=0, drop=True)
+    assert_allclose(PosteriorSamples.from_arviz(one, SPACE).of(), samples.of("a"), rtol=1e-6)
+
+
+def test_chains_are_joined(samples):
+    data = samples.to_dataset()
+    two = xr.concat([data, data.assign_coords(chain=[1])], "chain")
+    back = PosteriorSamples.from_arviz(two, SPACE)
+    assert back.values.shape == (100, 3, 2)
+    assert_allclose(back.values[50:], samples.values, rtol=1e-6)
+
+
+def test_other_variables_or_dims_are_named(samples):
+    data = samples.to_dataset()
+    with pytest.raises(ConfigError, match="no variable 'met' in the posterior; did you mean 'mat'"):
+        PosteriorSamples.from_arviz(data.rename(met="mat"), SPACE)
+    with pytest.raises(ConfigError, match="variable 'age' has dims"):
+        PosteriorSamples.from_arviz(data.rename(draw="step"), SPACE)
+
+
+def test_combined_results_show_themselves_in_a_notebook():
+    made = combined_from_gaussian(
+        "a<b", SPACE, 7, np.zeros(2), 0.1 * np.eye(2), draws=100, rng=1, flags=("broad",)
+    )
+    html = made._repr_html_()
+    assert "<b>a&lt;b</b>, 7 objects" in html
+    assert "flags: broad" in html
+    assert "<td>age</td>" in html
+    assert "<td>Gyr</td>" in html
+
+
 def test_arviz_absent_is_said(samples, monkeypatch):
     import sys
 

@@ -112,3 +112,11 @@ def test_data_may_come_in_double_precision():
     a, b = net.features(batch), net.features(batch.to("cpu", torch.float64))
     assert b.dtype == torch.float32
     assert_allclose(a.detach(), b.detach(), atol=1e-5)
+
+
+def test_raw_input_is_passed_on_as_it_is():
+    batch = data()
+    shape = InputShape.of(batch)
+    x, err, _, _ = Standardizer(shape, "raw").fit(batch)(batch)
+    assert torch.equal(x, torch.where(batch.mask, batch.x, 0.0))
+    assert_allclose(err[batch.mask].mean(), 0, atol=0.1)  # errors are standardised all the same

@@ -494,3 +494,28 @@ def test_a_space_shows_itself():
     assert "<td>a</td>" in html
     hostile = Parameter("<script>", prior_of("normal"), unit="<b>")
     assert "<script>" not in ParameterSpace((hostile,))._repr_html_()
+
+
+def members_space():
+    count = Parameter("n", Prior("integer", {"low": 1, "high": 9}))
+    mass = Parameter("mass", Prior("uniform", {"low": 5, "high": 10}), repeat="n")
+    return ParameterSpace((count,), members=(mass,))
+
+
+def test_parameters_that_repeat_are_no_columns_but_part_of_the_identity():
+    space = members_space()
+    assert space.names == ("n",)
+    again = ParameterSpace.from_spec(space.to_spec())
+    assert again == space
+    assert again.hash == space.hash != ParameterSpace(space.parameters).hash
+    assert space.select("all").members == space.members
+
+
+def test_parameters_that_repeat_need_an_integer_to_count_them():
+    space = members_space()
+    with pytest.raises(ConfigError, match="integer"):
+        ParameterSpace(
+            (Parameter("x", Prior("normal", {"loc": 0, "scale": 1})),), members=space.members
+        )
+    with pytest.raises(ConfigError, match="members"):
+        ParameterSpace((*space.parameters, *space.members))

@@ -39,3 +39,13 @@ def test_split_depends_on_the_seed_and_its_hash_says_so():
 def test_an_empty_side_is_an_error():
     with pytest.raises(TrainingError, match="1 split key"):
         split_by_key(np.zeros(100, int), seed=0)
+
+
+def test_negative_keys_name_the_side_themselves():
+    keys = np.concatenate([np.arange(500), [-1] * 30, [-2] * 20, [-3] * 10])
+    splits = split_by_key(keys, seed=2)
+    alone = split_by_key(np.arange(500), seed=2)
+    assert set(range(500, 530)) <= set(splits.train)
+    assert set(range(530, 550)) <= set(splits.val)
+    assert set(range(550, 560)) <= set(splits.test)
+    assert_array_equal(splits.test[splits.test < 500], alone.test)

@@ -101,9 +101,11 @@ class LotkaSimulator(Simulator):
         """Return counts with errors; both species of a survey are missing together."""
         gen = torch_generator(rng, batch.x.device)
         n, species, surveys = batch.x.shape
-        options = {"generator": gen, "device": batch.x.device}
-        noise = torch.randn(batch.x.shape, **options)
-        took_place = torch.rand((n, 1, surveys), **options) >= self.config.missing
+        device = batch.x.device
+        noise = torch.randn(batch.x.shape, generator=gen, device=device)
+        took_place = (
+            torch.rand((n, 1, surveys), generator=gen, device=device) >= self.config.missing
+        )
         mask = took_place.expand(n, species, surveys).clone()
         err = torch.full_like(batch.x, self.config.error)
         x = torch.where(mask, batch.x + err * noise, torch.nan)
@@ -163,7 +165,8 @@ def trajectories(
         total = total[running]
         kind = (rng.random(len(total))[:, None] * total[:, 2:] >= total).sum(1)
         state = state[running] + _STEP[kind]
-        rows, rates, time, survey = (v[running] for v in (rows, rates, time, survey))
+        rows, rates = rows[running], rates[running]
+        time, survey = time[running], survey[running]
     ok = np.ones(n, bool)
     ok[rows] = False
     counts[rows] = 0

@@ -18,17 +18,22 @@ __all__ = ["H0", "OMEGA_M", "age_gyr", "redshift"]
 F64 = NDArray[np.float64]
 H0 = 67.1  # km/s/Mpc
 OMEGA_M = 0.3175
-_HUBBLE_TIME = 977.8 / H0  # Gyr
-_OMEGA_L = 1.0 - OMEGA_M
-_RATIO = np.sqrt(_OMEGA_L / OMEGA_M)
-_SCALE = 2.0 / 3.0 * _HUBBLE_TIME / np.sqrt(_OMEGA_L)
+_KM_S_MPC = 977.792222  # Gyr times km/s/Mpc
 
 
-def age_gyr(z: ArrayLike) -> F64:
+def _scale(h0: float, omega_m: float) -> float:
+    return 2.0 / 3.0 * _KM_S_MPC / h0 / float(np.sqrt(1.0 - omega_m))
+
+
+def age_gyr(z: ArrayLike, h0: float = H0, omega_m: float = OMEGA_M) -> F64:
     """Return the age of the universe [Gyr] at redshift z, like ``z``."""
-    return np.asarray(_SCALE * np.arcsinh(_RATIO * (1.0 + np.asarray(z, float)) ** -1.5))
+    ratio = np.sqrt(1.0 / omega_m - 1.0)
+    return np.asarray(
+        _scale(h0, omega_m) * np.arcsinh(ratio * (1.0 + np.asarray(z, float)) ** -1.5)
+    )
 
 
-def redshift(t: ArrayLike) -> F64:
+def redshift(t: ArrayLike, h0: float = H0, omega_m: float = OMEGA_M) -> F64:
     """Return the redshift at age t [Gyr since the Big Bang], like ``t``."""
-    return np.asarray((np.sinh(np.asarray(t, float) / _SCALE) / _RATIO) ** (-2.0 / 3.0) - 1.0)
+    grown = np.sinh(np.asarray(t, float) / _scale(h0, omega_m)) / np.sqrt(1.0 / omega_m - 1.0)
+    return np.asarray(grown ** (-2.0 / 3.0) - 1.0)

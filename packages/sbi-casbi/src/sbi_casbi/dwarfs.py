@@ -133,7 +133,8 @@ def grumpy_eta(mass: F64) -> F64:
 
     Kravtsov & Manwadkar 2022, MNRAS 514, 2667: 1.8 (M/1e10)^-0.45 - 4.5, not below zero.
     """
-    return np.maximum(0.0, 1.8 * (np.maximum(mass, 1.0) / 1e10) ** -0.45 - 4.5)
+    loading = 1.8 * (np.maximum(mass, 1.0) / 1e10) ** -0.45 - 4.5
+    return np.asarray(np.maximum(0.0, loading))
 
 
 def _grid(stems: _Stems, end: F64, steps: int) -> tuple[F64, F64]:
@@ -162,6 +163,13 @@ def _outflow(stems: _Stems, eta_f: F64) -> Callable[[F64], F64]:
         ratio = np.maximum(stems.formed(t) / final, 1e-12)
         power = np.minimum(ratio ** -stems.power[:, None], 30.0)
         return np.asarray(eta_f[:, None] * power)
+
+    return eta
+
+
+def _regulator(stems: _Stems) -> Callable[[F64], F64]:
+    def eta(t: F64) -> F64:
+        return grumpy_eta(10 ** stems.mass(t))
 
     return eta
 
@@ -263,12 +271,8 @@ def _snapshots(
 
     The track: [Fe/H], [O/Fe] and the share of stars formed, each (snapshots, steps).
     """
-    if config.backend == "grumpy":
-
-        def eta(t: F64) -> F64:
-            return grumpy_eta(10 ** stems.mass(t))
-
-    else:
+    eta = _regulator(stems)
+    if config.backend == "onezone":
         eta = _outflow(stems, _calibrated(stems, config.dm_coupling, constants))
     middle, dt, formed, fe_h, o_fe = _tracks(stems, stems.last, _STEPS, eta, constants)
     mass = stems.mass(stems.infall)

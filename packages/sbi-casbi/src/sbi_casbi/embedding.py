@@ -1,6 +1,6 @@
-"""Summary networks of a plane of counts.
+r"""Summary networks of a plane of counts.
 
-``casbi-mlp``: counts summed 2 x 2, :math:`\\log(1 + n)`, and the four scalars, to a fully
+``casbi-mlp``: counts summed 2 x 2, :math:`\log(1 + n)`, and the four scalars, to a fully
 connected network. ``casbi-cnn``: the 64 x 64 plane to a convolutional network with skip
 connections (Viterbo & Buck 2024), slower by ten on a processor.
 """

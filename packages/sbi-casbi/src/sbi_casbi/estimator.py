@@ -98,7 +98,9 @@ class SetEstimator(FlowEstimator):
         """Return packed sets, (n, k)."""
         members, _, count = _sets(batch)
         parts = [
-            self._packer.pack(torch.as_tensor(members[k : k + 4096]), torch.as_tensor(count[k : k + 4096]))
+            self._packer.pack(
+                torch.as_tensor(members[k : k + 4096]), torch.as_tensor(count[k : k + 4096])
+            )
             for k in range(0, len(members), 4096)
         ]
         return torch.cat(parts)
@@ -179,7 +181,7 @@ class SetEstimator(FlowEstimator):
             own = gens[rows]
             summaries = h[rows].repeat_interleave(draws, 0)  # (halo, draw)
             n = self._numbers(h[rows], draws, own, None if fixed is None else fixed[rows])
-            noise = _member_noise(own, draws, head.dim, h)
+            noise = _member_noise(own, draws, h)
             top = min(size, int(n.max()))
             places = head.draw_members(noise, summaries, n, top)
             for k, theta in enumerate(places):
@@ -241,11 +243,9 @@ def _sets(batch: Batch) -> tuple[F64, NDArray[np.bool_], NDArray[np.int64]]:
     return batch.theta_set.double().cpu().numpy(), mask, mask.sum(1)
 
 
-def _member_noise(
-    rngs: Sequence[np.random.Generator], draws: int, dim: int, like: Tensor
-) -> Any:
-    def noise() -> Tensor:
-        parts = [g.standard_normal((draws, dim)) for g in rngs]
+def _member_noise(rngs: Sequence[np.random.Generator], draws: int, like: Tensor) -> Any:
+    def noise(size: int) -> Tensor:
+        parts = [g.standard_normal((draws, size)) for g in rngs]
         return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
 
     return noise

@@ -1,19 +1,415 @@
-"""Checks of sets and what the report shows of every halo."""
+"""Checks of N and of sets on held-out halos, and what the report shows of every halo."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_casbi import figures
+from sbi_casbi.members import MemberSamples
+from sbi_casbi.predictive import deviance_percentile, predictive_planes
+from sbi_casbi.set_diagnostics import (
+    in_probability_set,
+    ospa,
+    pmf_of_draws,
+    pp_deviation,
+    randomised_ranks,
+)
+from sbi_core import Drawing, Findings, Grid, Observations, Section, as_generator, diagnostics
+
 if TYPE_CHECKING:
     from sbi_casbi.simulator import CasbiSimulator
-    from sbi_core import Batch, Findings, Observations, Posterior, PosteriorSamples, Rng
+    from sbi_core import Batch, Posterior, PosteriorSamples, Rng
 
-__all__ = ["diagnose_sets", "examine_halos"]
+__all__ = ["diagnose_sets", "examine_halos", "score_counts", "score_members"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+_LEVEL = 0.90
+_TOP = 3
+_DRAWS = 200
+_HALOS = 300  # halos whose sets are drawn for the diagnostics
+_SHOWN = 8  # halos with figures in the report
+_PREDICTIVE = 12  # predictive planes per halo
+_UNLIKE = 99.0  # percentile of the deviance
+_STRATA = ((1, 10), (11, 40), (41, 100))
+_MASS_CELLS = np.linspace(4.5, 10.0, 11)
+_TAU_CELLS = np.linspace(0.0, 14.0, 8)
 
 
-def diagnose_sets(simulator: CasbiSimulator, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
-    return None
+def score_counts(
+    pmf: F64, truth: I64, counts: I64, prior: F64, rng: np.random.Generator
+) -> dict[str, float]:
+    """Return how well, and how honestly, N is known.
+
+    Parameters
+    ----------
+    pmf
+        q(N | x), (n, R).
+    truth
+        True N, (n,).
+    counts
+        Values of N, (R,).
+    prior
+        Their prior probabilities, (R,).
+    rng
+        For randomised tests.
+
+    Returns
+    -------
+    dict
+        ``nll_gain`` [nat] over the prior, ``mae`` of the median and of the best blind guess
+        (``mae_blind``), ``rps_skill``, ``pit_p``, ``coverage_90`` of the most probable set.
+    """
+    place = truth - counts[0]
+    rows = np.arange(len(truth))
+    gain = np.log(np.maximum(pmf[rows, place], 1e-300)) - np.log(np.maximum(prior[place], 1e-300))
+    median = counts[(np.cumsum(pmf, axis=1) >= 0.5).argmax(axis=1)]
+    blind = counts[(np.cumsum(prior) >= 0.5).argmax()]
+    u = diagnostics.pit_integer(pmf / pmf.sum(1, keepdims=True), truth, rng, low=int(counts[0]))
+    inside = in_probability_set(pmf, place, _LEVEL, rng)
+    return {
+        "nll_gain": float(gain.mean()),
+        "mae": float(np.abs(median - truth).mean()),
+        "mae_blind": float(np.abs(blind - truth).mean()),
+        "rps_skill": float(
+            diagnostics.rps_skill(pmf / pmf.sum(1, keepdims=True), truth, prior, low=int(counts[0]))
+        ),
+        "pit_p": float(diagnostics.pit_uniformity(u)),
+        "coverage_90": float(inside.mean()),
+    }
 
 
-def examine_halos(simulator: CasbiSimulator, posterior: Posterior, observations: Observations, samples: PosteriorSamples, rng: Rng) -> Findings | None:
-    return None
+def score_members(
+    members: MemberSamples, truth: F64, count: I64, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return errors and calibration of the k-th member, and distances of sets.
+
+    Parameters
+    ----------
+    members
+        Draws of sets for n halos.
+    truth
+        True sets (n, K, d), zero-padded.
+    count
+        True N, (n,).
+    rng
+        For randomised ranks.
+
+    Returns
+    -------
+    dict
+        ``"k=1"`` etc.: MAE of the median and blind MAE per parameter; ``pp_top``: largest P-P
+        deviation per (member, parameter) of the top three; ``ospa``: mean distance of drawn sets
+        to the truth, and ``ospa_blind`` of those to the sets of other halos.
+    """
+    found: dict[str, Any] = {}
+    d = truth.shape[2]
+    deviations = {}
+    for k in (1, 2, 3, 5):
+        if k > truth.shape[1]:
+            continue
+        there = count >= k
+        if there.sum() < 20:
+            continue
+        value, exists = members.place(k)
+        value = np.where(exists[..., None], value, np.nan)[:, there].astype(float)
+        true = truth[there, k - 1]
+        with np.errstate(all="ignore"):
+            middle = np.nanmedian(value, axis=0)
+        known = np.isfinite(middle[:, 0])
+        error = np.abs(middle - true)[known].mean(0)
+        blind = np.abs(np.median(true, 0) - true)[known].mean(0)
+        found[f"k={k}"] = {
+            name: {"mae": float(error[j]), "mae_blind": float(blind[j])}
+            for j, name in enumerate(members.names)
+        }
+        if k <= _TOP:
+            # a member that does not exist is smaller than all that do
+            filled = np.where(np.isnan(value), -1.0, value)
+            ranks = randomised_ranks(filled, true, rng)
+            for j in range(d):
+                deviations[f"{members.names[j]}_{k}"] = float(pp_deviation(ranks[:, j]))
+    found["pp_top"] = deviations
+    found["ospa"], found["ospa_blind"] = _distances(members, truth, count, rng)
+    return found
+
+
+def _distances(
+    members: MemberSamples, truth: F64, count: I64, rng: np.random.Generator
+) -> tuple[float, float]:
+    scale = np.array([0.5, 0.5, 3.0]) if truth.shape[2] == 3 else np.array([0.5, 3.0])
+    some = np.arange(min(len(count), 60))
+    other = rng.permutation(len(count))[: len(some)]
+    ours, blind = [], []
+    for i, j in zip(some, other, strict=True):
+        drawn = members.values[0, i, : members.count[0, i]].astype(float)
+        true = truth[i, : count[i]]
+        ours.append(ospa(drawn, true, scale))
+        blind.append(ospa(truth[j, : count[j]], true, scale))
+    return float(np.mean(ours)), float(np.mean(blind))
+
+
+def diagnose_sets(
+    simulator: CasbiSimulator, posterior: Posterior, held_out: Batch, rng: Rng
+) -> Findings | None:
+    """Return scores, verdicts and a section about N and sets; None for other estimators."""
+    estimator: Any = posterior.estimator
+    if not hasattr(estimator, "sample_members") or held_out.theta_set is None:
+        return None
+    gen = as_generator(rng)
+    assert held_out.theta_mask is not None
+    count = held_out.theta_mask.sum(1).numpy()
+    values = estimator.counts
+    pmf = estimator.pmf(held_out)
+    prior = prior_pmf(simulator, values)
+    scores = score_counts(pmf, count, values, prior, gen)
+    rows = slice(0, _HALOS)
+    part = held_out[rows]
+    assert part.theta_set is not None
+    members = estimator.sample_members(part, _DRAWS, gen)
+    sets = score_members(members, part.theta_set.double().numpy(), count[rows], gen)
+    major = _score_major(simulator, members, part, gen)
+    verdicts = [
+        _verdict(diagnostics.judge_pit("n_sub", scores["pit_p"])),
+        _verdict(
+            diagnostics.judge_coverage(
+                "n_sub (most probable set)", scores["coverage_90"], _LEVEL, objects=len(count)
+            )
+        ),
+    ]
+    numbers = {"n_sub": scores, "members": sets, "n_major": major, "strata": {}}
+    for low, high in _STRATA:
+        inside = (count >= low) & (count <= high)
+        if inside.sum() >= 30:
+            one = score_counts(pmf[inside], count[inside], values, prior, gen)
+            numbers["strata"][f"{low}-{high}"] = {
+                k: one[k] for k in ("nll_gain", "mae", "coverage_90")
+            }
+    section = Section(
+        "Number and members: held-out halos",
+        (
+            f"{len(count)} halos of galaxies that were not trained on. Star formation is taken to "
+            "stop at infall, so any snapshot of an isolated dwarf is a possible building block. "
+            "Blind errors are those of the best guess without looking at the halo.",
+        ),
+        (
+            Drawing(
+                figures.recovered_counts(count, pmf, values),
+                "True N against the median of its posterior, with 16-84 % ranges.",
+            ),
+        ),
+        (_count_table(scores, major), _member_table(sets), _strata_table(numbers["strata"])),
+    )
+    return Findings(numbers=numbers, verdicts=verdicts, sections=[section])
+
+
+def prior_pmf(simulator: CasbiSimulator, counts: I64) -> F64:
+    """Return the prior probabilities of N."""
+    prior = simulator.parameters.parameters[0].prior
+    return np.exp(prior.log_prob(counts[:, None].astype(float)))
+
+
+def _verdict(verdict: Any) -> tuple[Any, str]:
+    return verdict.level, verdict.sentence
+
+
+def _score_major(
+    simulator: CasbiSimulator, members: MemberSamples, part: Batch, gen: np.random.Generator
+) -> dict[str, float]:
+    assert part.theta is not None
+    column = simulator.columns.index("n_major")
+    truth = np.rint(part.theta[:, column].numpy()).astype(int)
+    drawn = np.rint(members.columns(simulator.config.n_min)[..., column]).astype(int)
+    pmf = pmf_of_draws(drawn, 0, simulator.config.n_max)
+    return {
+        "mae": float(np.abs(np.median(drawn, 0) - truth).mean()),
+        "mae_blind": float(np.abs(np.median(truth) - truth).mean()),
+        "coverage_90": float(in_probability_set(pmf, truth, _LEVEL, gen).mean()),
+    }
+
+
+def _count_table(scores: dict[str, float], major: dict[str, float]) -> Grid:
+    head = ("quantity", "N_sub", "N(> 1 % of the mass)")
+    return Grid(
+        head,
+        [
+            ("gain over the prior [nat]", f"{scores['nll_gain']:.2f}", ""),
+            ("error of the median", f"{scores['mae']:.1f}", f"{major['mae']:.1f}"),
+            ("blind error", f"{scores['mae_blind']:.1f}", f"{major['mae_blind']:.1f}"),
+            ("RPS skill", f"{scores['rps_skill']:.2f}", ""),
+            ("PIT p-value", f"{scores['pit_p']:.2g}", ""),
+            ("in the 90 % set", _percent(scores), _percent(major)),
+        ],
+    )
+
+
+def _percent(scores: dict[str, float]) -> str:
+    return f"{100 * scores['coverage_90']:.1f} %"
+
+
+def _member_table(sets: dict[str, Any]) -> Grid:
+    names = list(sets.get("k=1", {}))
+    rows = []
+    for key in (k for k in sets if k.startswith("k=")):
+        cells = [f"{sets[key][n]['mae']:.3f} ({sets[key][n]['mae_blind']:.3f})" for n in names]
+        rows.append((f"member {key[2:]}", *cells))
+    rows.append(("OSPA (sets of other halos)", f"{sets['ospa']:.2f} ({sets['ospa_blind']:.2f})"))
+    padded = [(*r, *[""] * (len(names) + 1 - len(r))) for r in rows]
+    return Grid(("error (blind)", *names), padded)
+
+
+def _strata_table(strata: dict[str, dict[str, float]]) -> Grid:
+    rows = [
+        (f"N = {k}", f"{v['nll_gain']:.2f}", f"{v['mae']:.1f}", _percent(v))
+        for k, v in strata.items()
+    ]
+    return Grid(("true N", "gain [nat]", "error", "in the 90 % set"), rows)
+
+
+# -- halos -----------------------------------------------------------------------------------
+
+
+def examine_halos(
+    simulator: CasbiSimulator,
+    posterior: Posterior,
+    observations: Observations,
+    samples: PosteriorSamples,
+    rng: Rng,
+) -> Findings | None:
+    """Return figures and tables of every halo, its sets, and halos unlike their posterior."""
+    from sbi_casbi.members import sample_members
+
+    estimator: Any = posterior.estimator
+    if not hasattr(estimator, "sample_members"):
+        return None
+    gen = as_generator(rng)
+    draws = len(samples.values)
+    members = sample_members(posterior, observations, draws)
+    x = observations.batch.x.numpy()
+    planes = predictive_planes(simulator, members, x, _PREDICTIVE)
+    percentile = deviance_percentile(simulator, estimator, x, planes, gen)
+    pmf = estimator.pmf(observations.batch)
+    prior = prior_pmf(simulator, estimator.counts)
+    flags = {
+        str(i): "unlike_its_posterior"
+        for i, p in zip(observations.id, percentile, strict=True)
+        if p > _UNLIKE
+    }
+    numbers = {
+        "halos": {
+            str(i): _halo_numbers(members[k], pmf[k], estimator.counts, percentile[k])
+            for k, i in enumerate(observations.id)
+        }
+    }
+    sections = []
+    for k in range(min(len(observations), _SHOWN)):
+        sections.append(
+            _halo_section(
+                simulator,
+                observations,
+                members[k],
+                pmf[k],
+                estimator.counts,
+                prior,
+                planes[:, k],
+                k,
+            )
+        )
+    return Findings(
+        numbers=numbers,
+        sections=sections,
+        datasets={"members": members.to_dataset()},
+        flags=flags,
+    )
+
+
+def _halo_numbers(
+    members: MemberSamples, pmf: F64, counts: I64, percentile: float
+) -> dict[str, Any]:
+    cdf = np.cumsum(pmf)
+    quantiles = {f"p{q}": int(counts[(cdf >= q / 100).argmax()]) for q in (16, 50, 84)}
+    cells = members.intensity(_MASS_CELLS, _TAU_CELLS)[:, 0]
+    above = members.number_above([6.0, 7.0, 8.0, 9.0])[:, :, 0]
+    return {
+        "n_sub": quantiles,
+        "number_above": {
+            f"{m:g}": [float(v) for v in np.quantile(a, [0.16, 0.5, 0.84])]
+            for m, a in zip((6.0, 7.0, 8.0, 9.0), above, strict=True)
+        },
+        "intensity": np.round(cells.mean(0), 3).tolist(),
+        "deviance_percentile": float(percentile),
+    }
+
+
+def _halo_section(
+    simulator: CasbiSimulator,
+    observations: Observations,
+    members: MemberSamples,
+    pmf: F64,
+    counts: I64,
+    prior: F64,
+    planes: F64,
+    k: int,
+) -> Section:
+    batch = observations.batch
+    x = batch.x[k].numpy()
+    truth = None
+    if batch.theta_set is not None and batch.theta_mask is not None:
+        truth = batch.theta_set[k][batch.theta_mask[k]].double().numpy()
+    name = str(observations.id[k])
+    plane = simulator.library.plane
+    return Section(
+        f"Halo {name}",
+        (),
+        (
+            Drawing(
+                figures.planes(plane, x, planes),
+                "The plane as observed, as the posterior predicts it (mean of draws), and their "
+                "difference in units of the Poisson error.",
+                wide=True,
+            ),
+            Drawing(
+                figures.number_posterior(counts, pmf, prior, None if truth is None else len(truth)),
+                "Posterior of the number of accreted galaxies, and its prior.",
+            ),
+            Drawing(
+                figures.mass_time_map(members, _MASS_CELLS, _TAU_CELLS, truth),
+                "Expected number of accreted galaxies per cell of mass and infall time"
+                + (", and the true ones." if truth is not None else "."),
+            ),
+        ),
+        (_top_table(members, truth), _above_table(members, truth)),
+    )
+
+
+def _top_table(members: MemberSamples, truth: F64 | None) -> Grid:
+    rows = []
+    for k in range(1, min(5, members.values.shape[2]) + 1):
+        value, there = members.place(k)
+        if not there.any():
+            continue
+        drawn = value[:, 0][there[:, 0]]
+        low, middle, high = np.quantile(drawn, [0.16, 0.5, 0.84], axis=0)
+        cells = [f"{m:.2f} ({a:.2f}..{b:.2f})" for a, m, b in zip(low, middle, high, strict=True)]
+        if truth is not None:
+            known = truth[k - 1] if k <= len(truth) else None
+            cells.append("–" if known is None else ", ".join(f"{v:.2f}" for v in known))
+        rows.append((str(k), f"{100 * there.mean():.0f} %", *cells))
+    head = ["member by mass", "exists", *members.names] + (["truth"] if truth is not None else [])
+    return Grid(head, rows)
+
+
+def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
+    limits = [6.0, 7.0, 8.0, 9.0]
+    rows = []
+    for m, a in zip(limits, members.number_above(limits)[:, :, 0], strict=True):
+        low, middle, high = np.quantile(a, [0.16, 0.5, 0.84])
+        row = [f"log M > {m:g}", f"{middle:.0f} ({low:.0f}..{high:.0f})"]
+        if truth is not None:
+            row.append(str(int((truth[:, 0] > m).sum())))
+        rows.append(row)
+    head = ["accreted galaxies", "number (16..84 %)"] + (["truth"] if truth is not None else [])
+    return Grid(head, rows)

@@ -155,7 +155,8 @@ class Library:
         DataFileError
             If none is left.
         """
-        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        chosen = np.asarray(rows)
+        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         if len(rows) == 0:
             msg = f"the cuts leave no snapshot of {len(self)} ({self.source})"
             raise DataFileError(msg)
@@ -183,9 +184,7 @@ class Library:
     def moments(self) -> F64:
         """Means and standard deviations in [Fe/H], [O/Fe] and their correlation, (n, 5)."""
         low, width = self.plane.fine_low, self.plane.pixel
-        centres = [
-            low[k] + (np.arange(FINE) + 0.5) * width[k] / FINE_PER_PIXEL for k in range(2)
-        ]
+        centres = [low[k] + (np.arange(FINE) + 0.5) * width[k] / FINE_PER_PIXEL for k in range(2)]
         x, y = np.repeat(centres[0], FINE), np.tile(centres[1], FINE)
         total = np.asarray(self.templates.sum(1)).ravel()
         first = self.templates @ np.stack([x, y, x * x, y * y, x * y], axis=1)

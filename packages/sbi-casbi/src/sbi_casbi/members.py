@@ -48,9 +48,7 @@ class MemberSamples:
 
     def __getitem__(self, halo: int | slice) -> MemberSamples:
         rows = slice(halo, halo + 1) if isinstance(halo, int) else halo
-        return MemberSamples(
-            self.values[:, rows], self.count[:, rows], self.names, self.id[rows]
-        )
+        return MemberSamples(self.values[:, rows], self.count[:, rows], self.names, self.id[rows])
 
     @property
     def log_mstar(self) -> NDArray[np.float32]:

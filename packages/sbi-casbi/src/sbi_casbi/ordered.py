@@ -203,7 +203,9 @@ class Whitening(nn.Module):
         left = (count[:, None] - k).clamp(min=1)
         # dv/dM = u (N - k + 1) f / F / phi(v)
         total = (log_f - before) * left + left.log() - log_f
-        total = total + _slope(mass, self.mass_grid, self.mass_cdf).log() + _minus_log_phi(v[..., 0])
+        total = (
+            total + _slope(mass, self.mass_grid, self.mass_cdf).log() + _minus_log_phi(v[..., 0])
+        )
         if self.dim == 3:
             total = total - self.dark_of(mass)[1].log()
         tau = torch.where(used, members[..., -1], self.tau_grid[0])

@@ -26,9 +26,7 @@ def column_names(n_min: int, *, dark_mass: bool = True) -> tuple[str, ...]:
     return (*COLUMNS, *(f"{name}_{k + 1}" for k in range(min(n_min, 2)) for name in member))
 
 
-def summarise(
-    members: F64, count: NDArray[np.int64], n_min: int, *, dark_mass: bool = True
-) -> F64:
+def summarise(members: F64, count: NDArray[np.int64], n_min: int, *, dark_mass: bool = True) -> F64:
     """Return the columns of theta of sets of members.
 
     Parameters

@@ -9,7 +9,7 @@ r"""Populations of accreted galaxies: which snapshots make a halo.
 
 The first two are weights on snapshots,
 
-.. math:: w_i \propto \frac{p_\mathrm{target}(\log M_i, \tau_i)}{p_\mathrm{library}(\log M_i, \tau_i)},
+.. math:: w_i \propto p_\mathrm{target}(\log M_i, \tau_i) / p_\mathrm{library}(\log M_i, \tau_i),
 
 drawn without replacement, so that theta of a halo is exactly theta of the snapshots in it.
 

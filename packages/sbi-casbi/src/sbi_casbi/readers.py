@@ -137,7 +137,9 @@ def halo_of_stars(
     counts, overflow = library.plane.histogram(fe_h, o_fe)
     share = overflow / len(fe_h)
     plane = library.plane
-    box = f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, [O/Fe] {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
+    box = (
+        f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, [O/Fe] {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
+    )
     if share > _HALVES[1]:
         msg = (
             f"{source}: {int(overflow)} of {len(fe_h)} stars lie outside the plane ({box}): "
@@ -265,7 +267,9 @@ def _median_error(
         msg = f"{path}: column '{column}' holds no finite, non-negative error"
         raise ObservationError(msg)
     if not good.all():
-        notes.append(f"{int((~good).sum())} errors in '{column}' are no numbers: left out of the median")
+        notes.append(
+            f"{int((~good).sum())} errors in '{column}' are no numbers: left out of the median"
+        )
     low, middle, high = np.quantile(values[good], [0.16, 0.5, 0.84])
     if high > 2 * max(low, 1e-9):
         notes.append(

@@ -1,14 +1,17 @@
 r"""A density of ordered sets of members: N, then one member after the other.
 
-.. math:: q(N, \theta_{1..N}\,|\,x) = q(N\,|\,h) \prod_{k=1}^{N} q(\theta_k\,|\,\theta_{<k}, k, N, h)
+.. math::
+    q(N, T, \theta_{1..N}\,|\,x) = q(N\,|\,h)\, q(T\,|\,N, h)
+    \prod_{k=1}^{N} q(\theta_k\,|\,\theta_{<k}, T, k, N, h)
 
-N is a mixture of discretised logistics in log N. All members share one flow in whitened
-coordinates (:mod:`sbi_casbi.ordered`): three conditional rational-quadratic splines, for the mass,
-the dark mass given it, and the infall time given both. What came before a member enters as its
-predecessor, as means of learned features over :math:`\theta_{<k}` (plain and weighted by mass),
-and as what is left: an auxiliary regression estimates from the data the accreted mass and the
-mass-weighted mean member, from which the members so far are taken away. All of these are sums that
-training computes for all k at once.
+N is a mixture of discretised logistics in log N. T are the sums of the set, the accreted mass and
+the mass-weighted mean member, which the data know better than any single member: they are drawn
+first, by a flow of their own, and every member is told what is left of them. (T is a function of
+the set; the last factors learn to fill it up.) All members share one flow in whitened coordinates
+(:mod:`sbi_casbi.ordered`): three conditional rational-quadratic splines, for the mass, the dark
+mass given it, and the infall time given both. What came before a member enters as its predecessor,
+as means of learned features over :math:`\theta_{<k}` (plain and weighted by mass), and as what is
+left: sums that training computes for all k at once.
 
 References:
     | Durkan et al. 2019, Neural Spline Flows, https://arxiv.org/abs/1906.04032
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import zuko
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -38,9 +42,8 @@ __all__ = ["SetConfig", "SetHead"]
 F64 = NDArray[np.float64]
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _BOUND = 5.0
-_AUXILIARY = 0.2  # weight of the auxiliary regression
 _VALIDATED = (1, 2, 3, 5, 10, 20, 40, 80)  # members that the validation loss looks at
-_FEATURES = 32
+_FEATURES = 16
 
 
 class SetConfig(BaseModel):
@@ -85,9 +88,7 @@ class SetHead(Head):
 
     rows_per_call = 16_384
 
-    def __init__(
-        self, features: int, counts: F64, size: int, dim: int, config: SetConfig
-    ) -> None:
+    def __init__(self, features: int, counts: F64, size: int, dim: int, config: SetConfig) -> None:
         super().__init__()
         self.size, self.dim, self.config = size, dim, config
         ordinal: Any = get_estimator("ordinal", components=config.components, scale="log")
@@ -96,11 +97,13 @@ class SetHead(Head):
         self.noise_size = self.number.noise_size + size * dim
         self.whitening = Whitening(dim)
         w = config.hidden
-        self.before = nn.Sequential(nn.Linear(dim, w // 2), nn.SiLU(), nn.Linear(w // 2, 64))
+        self.before = nn.Sequential(
+            nn.Linear(dim, w // 4), nn.SiLU(), nn.Linear(w // 4, 2 * _FEATURES)
+        )
         self.from_summary = nn.Linear(features, w)
         self.from_rest = nn.Linear(2 * _FEATURES + dim + 6 + 3 + 2 * dim, w)
-        self.budget = nn.Sequential(
-            nn.Linear(features, w // 2), nn.SiLU(), nn.Linear(w // 2, 2 * (1 + dim))
+        self.sums = zuko.flows.NSF(
+            1 + dim, features + 1, transforms=2, bins=8, hidden_features=[w // 2, w // 2]
         )
         self.trunk = nn.Sequential(nn.SiLU(), nn.Linear(w, w), nn.SiLU())
         out = 3 * config.bins - 1
@@ -115,18 +118,24 @@ class SetHead(Head):
 
     # -- context of a member -----------------------------------------------------------
 
-    def _estimates(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log sd (n, 1 + dim) of the standardised log10 mass and mean member."""
-        mean, log_sd = self.budget(h).chunk(2, -1)
-        return mean, log_sd.clamp(-5.0, 2.0)
+    def _sums(self, h: Tensor, n: Tensor) -> Any:
+        """Return the distribution of the standardised sums (n, 1 + dim) given N (n,)."""
+        return self.sums(torch.cat([h, (n.to(h).log() / 2 - 1)[..., None]], -1))
 
-    def _left(self, estimate: Tensor, prefix: _Prefix, first: Tensor, left: Tensor) -> Tensor:
+    def _true_sums(self, theta: Tensor, relative: Tensor) -> Tensor:
+        """Return the sums (n, 1 + dim) of sets: log10 mass and mass-weighted mean member."""
+        total = relative.sum(1)
+        mass = theta[:, 0, 0] + total.log10() / float(self.whitening.scale[0])
+        member = (relative[..., None] * theta).sum(1) / total[:, None]
+        return torch.cat([mass[:, None], member], 1)
+
+    def _left(self, sums: Tensor, prefix: _Prefix, first: Tensor, left: Tensor) -> Tensor:
         """Return what is left for the members to come, (..., 3 + 2 dim).
 
         Parameters
         ----------
-        estimate
-            Of the data, (..., 2 (1 + dim)), without gradient.
+        sums
+            Of the whole set, (..., 1 + dim).
         prefix
             Sums over the members so far.
         first
@@ -134,28 +143,27 @@ class SetHead(Head):
         left
             Members to come, (...).
         """
-        mean, log_sd = estimate.chunk(2, -1)
         scale = float(self.whitening.scale[0])
-        # accreted mass in units of the first member (of the estimate, before there is one)
+        # accreted mass in units of the first member (of itself, before there is one)
         there = prefix.mass > 0
-        unit = torch.where(there, first, mean[..., 0])
-        total = 10 ** ((mean[..., 0] - unit) * scale).clamp(-3, 4)
+        unit = torch.where(there, first, sums[..., 0])
+        total = 10 ** ((sums[..., 0] - unit) * scale).clamp(-3, 4)
         rest = total - prefix.mass
         log_rest = unit + rest.clamp(min=1e-4).log10() / scale
-        mean_rest = (mean[..., 1:] * total[..., None] - prefix.theta) / torch.maximum(
+        mean_rest = (sums[..., 1:] * total[..., None] - prefix.theta) / torch.maximum(
             rest, 0.02 * total
         )[..., None]
         parts = [
-            torch.stack([log_rest, log_rest - left.log10() / scale, log_sd[..., 0]], -1),
+            torch.stack([log_rest, log_rest - left.log10() / scale, sums[..., 0]], -1),
             mean_rest.clamp(-4, 4),
-            mean[..., 1:],
+            sums[..., 1:],
         ]
         return torch.cat(parts, -1)
 
     def _context(
         self,
         summary: Tensor,
-        estimate: Tensor,
+        sums: Tensor,
         prefix: _Prefix,
         last: Tensor,
         first: Tensor,
@@ -179,7 +187,7 @@ class SetHead(Head):
                 ],
                 -1,
             ),
-            self._left(estimate, prefix, first, n - k + 1),
+            self._left(sums, prefix, first, n - k + 1),
         ]
         h: Tensor = self.trunk(summary + self.from_rest(torch.cat(parts, -1)))
         return h
@@ -246,7 +254,7 @@ class SetHead(Head):
         return torch.where(there, k, 1.0), there.to(n)
 
     def loss(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return -log q(N) - mean over some members of log q(theta_k), (n,), whitened units.
+        """Return -log q(N) - log q(T) - mean over some members of log q(theta_k), (n,).
 
         Every (N, k) is a conditional density of its own: weighting them changes no optimum.
         """
@@ -266,28 +274,15 @@ class SetHead(Head):
         )
         last = _take(theta, (at - 1).clamp(min=0)) * (at > 0)[..., None]
         first = theta[:, :1, 0] * (at > 0)
-        estimate = self._estimates(h)
-        given = torch.cat(estimate, -1).detach()[:, None].expand(-1, at.shape[1], -1)
+        sums = self._true_sums(theta, relative)
+        given = sums[:, None].expand(-1, at.shape[1], -1)
         context = self._context(
             self.from_summary(h)[:, None], given, mine, last, first, k, n[:, None].expand_as(k)
         )
         log_q = self._member_log_prob(context, _take(v, at), _take(theta, at))
         mean = (weight * log_q).sum(1) / weight.sum(1)
-        loss: Tensor = self.number.loss(place, h) - mean
-        if self.training:  # what the estimates learn from; no part of the density
-            loss = loss + _AUXILIARY * self._auxiliary(estimate, theta, relative)
+        loss: Tensor = self.number.loss(place, h) - self._sums(h, n).log_prob(sums) - mean
         return loss
-
-    def _auxiliary(
-        self, estimate: tuple[Tensor, Tensor], theta: Tensor, relative: Tensor
-    ) -> Tensor:
-        """Return the Gaussian -log density of accreted mass and mean member, (n,)."""
-        mean, log_sd = estimate
-        total = relative.sum(1)
-        mass = theta[:, 0, 0] + total.log10() / float(self.whitening.scale[0])
-        member = (relative[..., None] * theta).sum(1) / total[:, None]
-        truth = torch.cat([mass[:, None], member], 1)
-        return (0.5 * ((truth - mean) / log_sd.exp()).square() + log_sd).sum(1)
 
     # -- density -------------------------------------------------------------------------
 
@@ -300,7 +295,7 @@ class SetHead(Head):
         return log_p.T.log_softmax(-1)
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return log q of N and all members, (n,), in whitened coordinates of packed sets."""
+        """Return log q of N, T and all members, (n,), in whitened coordinates of packed sets."""
         place, v, theta, relative = self.unpack(z)
         n = place[:, 0] + self.lowest
         used = torch.arange(self.size, device=z.device) < n[:, None]
@@ -309,25 +304,24 @@ class SetHead(Head):
         last = torch.cat([torch.zeros_like(theta[:, :1]), theta[:, :-1]], 1)
         first = theta[:, :1, 0] * (k > 1)
         n_all = torch.maximum(n[:, None].expand_as(k), k)
-        given = torch.cat(self._estimates(h), -1)[:, None].expand(-1, self.size, -1)
-        context = self._context(
-            self.from_summary(h)[:, None], given, prefix, last, first, k, n_all
-        )
+        sums = self._true_sums(theta, relative)
+        given = sums[:, None].expand(-1, self.size, -1)
+        context = self._context(self.from_summary(h)[:, None], given, prefix, last, first, k, n_all)
         log_q = self._member_log_prob(context, v, theta)
-        total: Tensor = self.number.log_prob(place, h) + torch.where(used, log_q, 0.0).sum(1)
-        return total
+        total: Tensor = self.number.log_prob(place, h) + self._sums(h, n).log_prob(sums)
+        return total + torch.where(used, log_q, 0.0).sum(1)
 
     # -- draws ---------------------------------------------------------------------------
 
     def draw_members(
-        self, noise: Callable[[], Tensor], h: Tensor, n: Tensor, most: int | None = None
+        self, noise: Callable[[int], Tensor], h: Tensor, n: Tensor, most: int | None = None
     ) -> Iterator[Tensor]:
         """Yield members (m, d), physical units, one place after the other.
 
         Parameters
         ----------
         noise
-            Gives standard normal numbers (m, d) for every place.
+            Gives standard normal numbers (m, k) for k: first for the sums, then for every place.
         h
             Summaries, (m, features).
         n
@@ -337,21 +331,21 @@ class SetHead(Head):
         """
         w = self.whitening
         m, dtype = len(h), h.dtype
+        count = n.to(dtype)
         summary = self.from_summary(h)
         zeros = torch.zeros(m, _FEATURES, dtype=dtype, device=h.device)
         none = torch.zeros(m, dtype=dtype, device=h.device)
         last = torch.zeros(m, self.dim, dtype=dtype, device=h.device)
         prefix = _Prefix(zeros, zeros, none, last)
-        estimate = torch.cat(self._estimates(h), -1)
+        sums = self._sums(h, count).transform.inv(noise(1 + self.dim))
         standard_first = none
         log_f = torch.zeros(m, dtype=torch.float64, device=h.device)
-        count = n.to(dtype)
         first: Tensor | None = None
         for place in range(1, int(most or n.max()) + 1):
             k = torch.full_like(count, float(place))
             total = torch.maximum(count, k)
-            context = self._context(summary, estimate, prefix, last, standard_first, k, total)
-            theta, log_f = self._next(context, noise(), log_f, total - k + 1)
+            context = self._context(summary, sums, prefix, last, standard_first, k, total)
+            theta, log_f = self._next(context, noise(self.dim), log_f, total - k + 1)
             yield theta
             first = theta[:, 0] if first is None else first
             last = w.standardised(theta).to(dtype)

@@ -41,7 +41,6 @@ from sbi_casbi.smoothing import kernel, smooth
 from sbi_core import (
     Batch,
     ConfigError,
-    ObservationError,
     Observations,
     Rng,
     Simulator,
@@ -166,7 +165,6 @@ class CasbiSimulator(Simulator):
         """Names of the columns of theta."""
         return column_names(self.config.n_min, dark_mass=self.library.has_dark_mass)
 
-
     # -- which snapshots -----------------------------------------------------------
 
     def _weights(self, split: Split) -> tuple[I64, F64]:
@@ -186,7 +184,9 @@ class CasbiSimulator(Simulator):
         smooth_counts = np.convolve(counts, np.ones(5) / 5, mode="same") + 0.5
         return np.asarray(smooth_counts / smooth_counts.sum())
 
-    def _sets(self, n: int, split: Split, rng: np.random.Generator, count: I64 | None = None) -> Draw:
+    def _sets(
+        self, n: int, split: Split, rng: np.random.Generator, count: I64 | None = None
+    ) -> Draw:
         c = self.config
         if c.population == "budget" and count is None:
             rows = self.library.rows(split)
@@ -281,35 +281,51 @@ class CasbiSimulator(Simulator):
         if values.ndim == 2 and values.shape[1] == len(self.columns):
             return self.draw_from(len(values), gen, "train", values[:, 0])
         if values.ndim == 3 and values.shape[2] == len(self.parameters.members):
-            return self._halos(self._nearest(values), gen, dequantise=False)
+            count = (values[:, :, 0] != 0).sum(1)
+            return self._halos(self.nearest(values, count), gen, dequantise=False)
         d = len(self.parameters.members)
-        msg = (
-            f"theta must have shape (n, {len(self.columns)}) or (n, K, {d}), got {values.shape}"
-        )
+        msg = f"theta must have shape (n, {len(self.columns)}) or (n, K, {d}), got {values.shape}"
         raise ConfigError(msg)
 
-    def _nearest(self, members: F64) -> Draw:
-        """Return the nearest snapshots of the training split, none twice in a halo."""
+    def nearest(self, members: F64, count: ArrayLike) -> Draw:
+        """Return the nearest snapshots of the training split, none twice in a halo.
+
+        Parameters
+        ----------
+        members
+            Sets (n, K, d), physical units.
+        count
+            N of every set, (n,).
+
+        Raises
+        ------
+        ConfigError
+            If a number of members is outside n_min..n_max.
+        """
+        number = self._checked_count(count)
+        rows, tree, scale = self._tree
+        mask = np.arange(members.shape[1]) < number[:, None]
+        _, near = tree.query(members[mask] / scale, k=1)
+        flat = np.full(mask.shape, -1)
+        flat[mask] = near
+        chosen = np.zeros((len(members), self.config.n_max), np.int64)
+        for i, n in enumerate(number):
+            chosen[i, :n] = rows[_distinct(flat[i, :n], members[i, :n] / scale, tree)]
+        chosen_mask = np.arange(chosen.shape[1]) < number[:, None]
+        mass = np.where(chosen_mask, -self.library.log_mstar[chosen], np.inf)
+        order = np.argsort(mass, axis=1, kind="stable")
+        return Draw(np.take_along_axis(chosen, order, axis=1), number)
+
+    @cached_property
+    def _tree(self) -> tuple[I64, Any, F64]:
         from scipy.spatial import cKDTree
 
-        count = self._checked_count((members[:, :, 0] != 0).sum(1))
-        rows, _ = self._weights("train")
+        rows = self.library.rows("train")
         theta = self.library.theta[rows]
         if not self.library.has_dark_mass:
             theta = theta[:, [0, 2]]
         scale = theta.std(0)
-        tree = cKDTree(theta / scale)
-        chosen = np.zeros((len(members), self.config.n_max), np.int64)
-        for i, n in enumerate(count):
-            _, near = tree.query(members[i, :n] / scale, k=min(int(n), len(rows)))
-            used: set[int] = set()
-            for j, candidates in enumerate(near.reshape(n, -1)):
-                place = next(int(p) for p in candidates if int(p) not in used)
-                used.add(place)
-                chosen[i, j] = rows[place]
-            order = np.argsort(-self.library.log_mstar[chosen[i, :n]], kind="stable")
-            chosen[i, :n] = chosen[i, :n][order]
-        return Draw(chosen, count)
+        return rows, cKDTree(theta / scale), scale
 
     # -- superposition -------------------------------------------------------------
 
@@ -329,9 +345,7 @@ class CasbiSimulator(Simulator):
         x[:, LOG_N] = np.log10(np.maximum(x[:, : OVERFLOW + 1].sum(1), 1e-30))
         x[:, SIGMA_FE], x[:, SIGMA_O] = sigma_fe, sigma_o
         members, mask = self._theta_set(draw, gen, dequantise=dequantise)
-        theta = summarise(
-            members, draw.count, c.n_min, dark_mass=self.library.has_dark_mass
-        )
+        theta = summarise(members, draw.count, c.n_min, dark_mass=self.library.has_dark_mass)
         return Batch.of_arrays(
             x=x,
             theta=theta.astype(np.float32),
@@ -376,9 +390,7 @@ class CasbiSimulator(Simulator):
             (weight[mask], (halo, draw.rows[mask])), shape=(n, len(lib)), dtype=np.float64
         )
         fine = (mix @ lib.templates).astype(np.float32).toarray().reshape(n, FINE, FINE)
-        spread = [
-            np.hypot(s, m) for s, m in zip((sigma_fe, sigma_o), lib.mixing, strict=True)
-        ]
+        spread = [np.hypot(s, m) for s, m in zip((sigma_fe, sigma_o), lib.mixing, strict=True)]
         if self.config.counts == "particles":
             spread = [np.zeros(n), np.zeros(n)]
         a_fe, a_o = (
@@ -473,11 +485,15 @@ class CasbiSimulator(Simulator):
         return examine_halos(self, posterior, observations, samples, rng)
 
 
-def check_counts(x: NDArray[np.floating[Any]], source: str) -> None:
-    """Raise ObservationError when rows of x are not counts."""
-    pixels = x[:, : OVERFLOW + 1]
-    bad = ~np.isfinite(pixels) | (pixels < 0)
-    if bad.any():
-        row, column = map(int, np.argwhere(bad)[0])
-        msg = f"{source}: row {row}, pixel {column}: a count cannot be {pixels[row, column]}"
-        raise ObservationError(msg)
+def _distinct(places: I64, points: F64, tree: Any) -> I64:
+    """Return places of the tree, the nearest unused one where one is asked for twice."""
+    if len(np.unique(places)) == len(places):
+        return places
+    used: set[int] = set()
+    out = places.copy()
+    for j, place in enumerate(places):
+        if int(place) in used:
+            _, near = tree.query(points[j], k=min(len(used) + 1, tree.n))
+            out[j] = next(int(p) for p in np.atleast_1d(near) if int(p) not in used)
+        used.add(int(out[j]))
+    return out

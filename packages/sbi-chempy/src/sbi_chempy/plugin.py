@@ -30,6 +30,12 @@ def register_simulators(register: Register[ChempySimulator]) -> None:
     """Register ``chempy``."""
     summary = "one-zone chemical evolution: IMF slope and SN Ia rate from stellar abundances"
     register("chempy", _simulator, config=ChempyConfig, summary=summary)
+    register(
+        "chempy-marginal",
+        "sbi_chempy.marginal:ChempyMarginalSimulator",
+        config="sbi_chempy.marginal:ChempyMarginalConfig",
+        summary="chempy with several yield sets in equal shares, one per galaxy",
+    )
 
 
 @hookimpl

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         run,
     )
     from sbi_core.batch import Batch
+    from sbi_core.comparison import ModelComparison
     from sbi_core.components import (
         Combiner,
         Embedding,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from sbi_core.estimators.base import FlowEstimator
     from sbi_core.findings import Drawing, Findings, Grid, Section
+    from sbi_core.mixture_simulator import MixtureSimulator
     from sbi_core.networks import Head
     from sbi_core.observations import Observable, Observations
     from sbi_core.pipeline.runner import Run
@@ -70,6 +72,7 @@ _HOME = {
         "run",
     ),
     "sbi_core.batch": ("Batch",),
+    "sbi_core.comparison": ("ModelComparison",),
     "sbi_core.components": (
         "Combiner",
         "Embedding",
@@ -91,6 +94,7 @@ _HOME = {
     ),
     "sbi_core.estimators.base": ("FlowEstimator",),
     "sbi_core.findings": ("Drawing", "Findings", "Grid", "Section"),
+    "sbi_core.mixture_simulator": ("MixtureSimulator",),
     "sbi_core.networks": ("Head",),
     "sbi_core.observations": ("Observable", "Observations"),
     "sbi_core.posterior": ("CombinedPosterior", "Posterior", "PosteriorSamples"),
@@ -128,6 +132,8 @@ __all__ = [
     "HOOK_API",
     "Head",
     "InputShape",
+    "MixtureSimulator",
+    "ModelComparison",
     "Observable",
     "ObservationError",
     "Observations",

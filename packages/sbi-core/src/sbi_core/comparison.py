@@ -255,8 +255,8 @@ class ModelComparison:
             msg = "the comparison is not trained yet: call fit"
             raise ConfigError(msg)
         batch = observations.batch.with_(theta=None).to("cpu", torch.float64)
-        network.standardizer.check(batch)
         batch = batch[exists(batch)]
+        network.standardizer.check(batch)
         if len(batch) > self.config.max_objects:
             msg = (
                 f"{len(batch)} objects are more than the {self.config.max_objects} that the "

@@ -7,6 +7,7 @@ file and with the memory that is free; a refusal gives the numbers.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
 import shutil
@@ -24,6 +25,7 @@ __all__ = [
     "available_memory",
     "check_disk",
     "check_fits",
+    "check_names",
     "check_gzip",
     "check_hdf5",
     "check_memory",
@@ -35,6 +37,7 @@ __all__ = [
 _SHARE = 0.5  # of the free memory that one file may take
 _SMALL = 2**28  # bytes: below this, no ratio is suspicious
 _RATIO = 200  # times that honest data hardly ever shrink
+_MOST_FIELDS = 999  # axes, and columns of a table, that FITS allows
 _LARGEST_TEXT = 2**24  # bytes of a configuration or record that people or we write
 
 
@@ -167,23 +170,60 @@ def check_hdf5(path: str | Path) -> None:
 
 
 def check_fits(path: str | Path) -> None:
-    """Raise DataFileError when a header promises more bytes than the file has."""
-    from astropy.io import fits
+    """Raise DataFileError when a header promises more than the file has, or than FITS allows.
+
+    Headers are read as text, one after the other; nothing is built from them.
+
+    References:
+        | FITS Standard 4.0 (Pence et al. 2010, A&A 524, A42), sections 4.4.1 and 7.3.1
+    """
+    from astropy.io.fits import Header
 
     path = Path(path)
     size = path.stat().st_size
-    with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
-        for k, hdu in enumerate(hdus):
-            info = hdu.fileinfo()
-            promised = int(hdu.header.get("NAXIS1", 0)) * int(hdu.header.get("NAXIS2", 0))
-            wanted = info["datLoc"] + promised + int(hdu.header.get("PCOUNT", 0))
-            if hdu.header.get("XTENSION", "").strip() == "BINTABLE" and wanted > size:
+    with path.open("rb") as f:
+        k = 0
+        while f.tell() < size:
+            try:
+                header = Header.fromfile(f, endcard=True)
+                promised, words = _fits_bytes(header)
+            except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
+                if k:  # what follows the extensions is not ours to read
+                    return
+                msg = f"'{path}' cannot be read as fits: {error}"
+                raise DataFileError(msg) from None
+            if int(header.get("TFIELDS", 0)) > _MOST_FIELDS:
+                msg = f"'{path}': the header of extension {k} promises {header['TFIELDS']} columns"
+                raise DataFileError(msg)
+            if f.tell() + promised > size:
                 msg = (
-                    f"'{path}' is truncated: the header of extension {k} promises "
-                    f"{hdu.header['NAXIS2']} rows of {hdu.header['NAXIS1']} bytes, the file ends "
-                    f"{gib(wanted - size)} earlier"
+                    f"'{path}' is truncated or damaged: the header of extension {k} promises "
+                    f"{words}, the file ends {gib(f.tell() + promised - size)} earlier"
                 )
                 raise DataFileError(msg)
+            f.seek(f.tell() + -(-promised // 2880) * 2880)
+            k += 1
+
+
+def _fits_bytes(header: Any) -> tuple[int, str]:
+    """Return the size of the data that a header announces, and how it says so."""
+    axes = int(header["NAXIS"])
+    if not 0 <= axes <= _MOST_FIELDS:
+        msg = f"NAXIS = {axes}"
+        raise ValueError(msg)
+    shape = [int(header[f"NAXIS{i + 1}"]) for i in range(axes)]
+    if min(shape, default=0) < 0:
+        msg = f"negative size {shape}"
+        raise ValueError(msg)
+    if not shape:
+        return 0, "nothing"
+    groups = shape[0] == 0 and bool(header.get("GROUPS", False))
+    pixels = int(np.prod(shape[1:] if groups else shape, dtype=object))
+    extra, count = int(header.get("PCOUNT", 0)), int(header.get("GCOUNT", 1))
+    total = abs(int(header["BITPIX"])) // 8 * max(count, 1) * (max(extra, 0) + pixels)
+    if str(header.get("XTENSION", "")).strip() == "BINTABLE":
+        return total, f"{shape[-1]} rows of {shape[0]} bytes"
+    return total, f"an array of {' x '.join(map(str, shape))}"
 
 
 def check_gzip(path: str | Path) -> None:
@@ -216,3 +256,18 @@ def read_text(path: str | Path) -> str:
         msg = f"'{path}' has {gib(path.stat().st_size)}, no text of this kind is that large"
         raise DataFileError(msg)
     return path.read_text(encoding="utf-8")
+
+
+def check_names(path: str | Path, delimiter: str) -> None:
+    """Raise DataFileError when two columns of a text table have the same name.
+
+    Readers would give the second one another name, and nobody would notice.
+    """
+    path = Path(path)
+    with path.open(encoding="utf-8-sig", newline="") as f:
+        names = next((row for row in csv.reader(f, delimiter=delimiter) if any(row)), [])
+    seen = [n.strip() for n in names]
+    twice = [n for n in dict.fromkeys(seen) if n and seen.count(n) > 1]
+    if twice:
+        msg = f"'{path}': column '{twice[0]}' appears {seen.count(twice[0])} times; keep one"
+        raise DataFileError(msg)

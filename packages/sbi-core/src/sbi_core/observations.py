@@ -272,7 +272,7 @@ def holds_arrays(path: str | Path) -> bool:
 
         with h5py.File(path, "r") as f:
             return not _LAYOUT - set(f)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except _UNREADABLE:
         return False
 
 
@@ -300,7 +300,10 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 
 def _words(value: Any) -> Any:
-    return value.astype(np.str_) if getattr(value, "dtype", None) == np.dtype(object) else value
+    """Return words of HDF5, which come as bytes in UTF-8, as str."""
+    if getattr(value, "dtype", None) != np.dtype(object):
+        return value
+    return np.asarray([v.decode() if isinstance(v, bytes) else str(v) for v in value], np.str_)
 
 
 def _write_arrays(obs: Observations, path: Path) -> None:

@@ -151,6 +151,40 @@ class PosteriorSamples:
 
         return xr.DataTree.from_dict({"posterior": self.to_dataset()})
 
+    @classmethod
+    def from_arviz(cls, data: Any, space: ParameterSpace) -> PosteriorSamples:
+        """Return the draws of an ArviZ object, or of a dataset as :meth:`to_dataset` returns it.
+
+        Chains are joined one after the other.
+
+        Parameters
+        ----------
+        data
+            ``InferenceData``, ``DataTree`` with the group ``posterior``, or a dataset.
+        space
+            The parameters; each is a variable with dims (chain, draw) or (chain, draw, object).
+
+        Raises
+        ------
+        ConfigError
+            If a parameter is missing, or its dims are others.
+        """
+        group = getattr(data, "posterior", data)
+        columns = []
+        for name in space.names:
+            if name not in group:
+                known = [str(v) for v in getattr(group, "data_vars", group)]
+                msg = f"no variable '{name}' in the posterior{near_matches(name, known)}"
+                raise ConfigError(msg)
+            found = group[name]
+            if tuple(found.dims) not in (("chain", "draw"), ("chain", "draw", "object")):
+                msg = f"variable '{name}' has dims {found.dims}: expected chain, draw and object"
+                raise ConfigError(msg)
+            values = np.asarray(found.values, np.float64)
+            columns.append(values.reshape(values.shape[0] * values.shape[1], -1))
+        ids = group["object"].values if "object" in group.coords else np.asarray(["0"])
+        return cls(np.stack(columns, -1), space, np.asarray(ids, np.str_))
+
     def to_getdist(self, root: str | Path, object: str | None = None) -> list[Path]:  # noqa: A002
         """Write the draws of one object as a GetDist chain ``root.txt``; return the files."""
         return write_getdist(
@@ -259,6 +293,21 @@ class CombinedPosterior:
             for n, m, s in zip(self.names, self.mean, self.sd, strict=True)
         )
         return f"CombinedPosterior({self.combiner}, n={self.n}: {numbers})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head = "<tr><th>parameter</th><th>mean</th><th>sd</th><th>unit</th></tr>"
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{mean:.4g}</td><td>{sd:.2g}</td>"
+            f"<td>{escape(unit)}</td></tr>"
+            for name, mean, sd, unit in zip(
+                self.names, self.mean, self.sd, self.space.units, strict=True
+            )
+        )
+        flags = f"<br>flags: {escape(', '.join(self.flags))}" if self.flags else ""
+        what = f"<b>{escape(self.combiner)}</b>, {self.n} objects{flags}"
+        return f"{what}<table>{head}{rows}</table>"
 
 
 def gaussian_draws(mean: F64, cov: F64, space: ParameterSpace, draws: int, rng: Rng) -> F64:

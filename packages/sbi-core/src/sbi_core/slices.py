@@ -2,13 +2,12 @@
 
 A file is cut into chunks of equally many rows; a chunk is read without the others: FITS tables and
 HDF5 by position, text by the offsets of its lines, parquet by its row groups. Formats that cannot
-be read in parts (VOTable, gzip, npz, ASCII of unknown form) are read whole once, within the limits of
+be read in parts (VOTable, gzip, npz, ASCII of unknown form) are read whole, within the limits of
 :mod:`sbi_core.limits`.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from sbi_core.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
-from sbi_core.limits import check_fits, check_hdf5
+from sbi_core.limits import check_fits, check_hdf5, check_names
 from sbi_core.observations import Observable, Observations, holds_arrays
 from sbi_core.tables import FORMATS, GROUP_NAMES, ID_NAMES, normalise, read_table
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Slices", "open_slices"]
 
-_TEXT = {".csv": "ascii.csv", ".tsv": "ascii.tab", ".ecsv": "ascii.ecsv"}
+_TEXT = {".csv": "csv", ".tsv": "tab", ".ecsv": "ecsv"}
 _WORDS = ("observables", "units", "context_names", "truth_names")
 
 
@@ -157,6 +156,8 @@ class TextSlices(Slices):
     @classmethod
     def open(cls, path: Path, rows: int) -> Slices | None:
         """Find the lines at which chunks begin."""
+        if path.suffix.lower() != ".ecsv":
+            check_names(path, "," if path.suffix.lower() == ".csv" else "\t")
         head, offsets, n = _index_lines(path, rows)
         new = cls(path, rows, n, head, offsets)
         if path.suffix.lower() != ".ecsv":  # those say what type a column has
@@ -180,7 +181,6 @@ class TextSlices(Slices):
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
         from astropy.io import ascii as text
-        from astropy.table import Table
 
         with self.path.open("rb") as f:
             f.seek(self.offsets[chunk])
@@ -189,9 +189,8 @@ class TextSlices(Slices):
         if self.types:
             options["converters"] = {k: [text.convert_numpy(v)] for k, v in self.types.items()}
         content = (self.head + body).decode("utf-8")
-        return Table.read(
-            io.StringIO(content), format=_TEXT[self.path.suffix.lower()], **options
-        )
+        form = _TEXT[self.path.suffix.lower()]
+        return text.read(content, format=form, guess=False, **options)
 
 
 def _index_lines(path: Path, rows: int) -> tuple[bytes, tuple[int, ...], int]:
@@ -249,7 +248,7 @@ class Hdf5Slices(Slices):
             part[self.key] = f[self.key][start:stop]
             for name, value in f[self.key].attrs.items():
                 part[self.key].attrs[name] = value
-            described = f"{self.key}.__table_column_meta__"  # units and masks, as astropy keeps them
+            described = f"{self.key}.__table_column_meta__"  # units and masks
             if described in f:
                 f.copy(described, part)
             return Table.read(part, path=self.key, format="hdf5")
@@ -274,7 +273,7 @@ class ArraySlices(Slices):
         with h5py.File(self.path, "r") as f:
             words = {k: tuple(v.decode() for v in f[k][()]) for k in _WORDS}
             arrays = {k: f[k][start:stop] for k in f if k not in _WORDS}
-        names = {k: arrays.pop(k).astype(np.str_) for k in ("id", "group")}
+        names = {k: np.asarray([v.decode() for v in arrays.pop(k)]) for k in ("id", "group")}
         units = words.pop("units")
         pairs = zip(words.pop("observables"), units, strict=True)
         observables = tuple(Observable(n, unit=u) for n, u in pairs)
@@ -352,6 +351,10 @@ def _from_arrow(found: Any) -> Table:
         table[name] = MaskedColumn(values, mask=mask) if mask.any() else values
         own = (found.schema.field(name).metadata or {}).get(b"unit", b"").decode()
         table[name].unit = own or units.get(name) or None
+    for name in [c for c in table.colnames if c.endswith(".mask")]:  # as astropy stores masks
+        if (of := name.removesuffix(".mask")) in table.colnames:
+            table[of] = MaskedColumn(table[of], mask=np.asarray(table[name], bool))
+            table.remove_column(name)
     return table
 
 

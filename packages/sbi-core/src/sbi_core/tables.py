@@ -24,7 +24,7 @@ from sbi_core.errors import (
     ObservationError,
     near_matches,
 )
-from sbi_core.limits import check_fits, check_gzip, check_hdf5
+from sbi_core.limits import check_fits, check_gzip, check_hdf5, check_names
 from sbi_core.observations import Observable, Observations, holds_arrays
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ def _check_bounds(path: Path, suffix: str) -> None:
         check_fits(path)
     elif FORMATS[suffix] == "hdf5":
         check_hdf5(path)
+    elif suffix in (".csv", ".tsv"):
+        check_names(path, "," if suffix == ".csv" else "\t")
 
 
 @dataclass
@@ -151,6 +153,12 @@ def serving(name: str, table: Table) -> Iterator[_Served]:
         yield served
     finally:
         _served.reset(token)
+
+
+def _word(value: Any) -> str:
+    """Return a cell as a word; HDF5 gives strings of variable length as bytes."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip()
 
 
 def _is_number(value: Any) -> bool:
@@ -245,14 +253,14 @@ class ColumnReader:
         column = self.find(ID_NAMES)
         if column is None:
             return [str(k) for k in range(len(self.table))], ""
-        return [str(v).strip() for v in self.table[column]], column
+        return [_word(v) for v in self.table[column]], column
 
     def groups(self) -> list[str]:
         """Return the group of each row; ``all`` when the table has no such column."""
         column = self.find(GROUP_NAMES)
         if column is None:
             return ["all"] * len(self.table)
-        return [str(v).strip() for v in self.table[column]]
+        return [_word(v) for v in self.table[column]]
 
 
 def read_observations(

@@ -101,6 +101,11 @@ def test_without_local_parameters_nothing_is_integrated(n_obs, rng):
     assert_allclose(got.z_cov, cov, rtol=0.02, atol=1e-3 * cov.max())
 
 
+def test_few_objects_get_more_draws_each():
+    rule = LikelihoodCombiner(LikelihoodConfig(draws=100, total=1000))
+    assert [rule._count(n) for n in (1, 3, 10, 500)] == [1024, 512, 128, 100]
+
+
 def test_no_object_gives_the_prior(exact, toy, rng):
     rule = LikelihoodCombiner()
     rule.attach(toy)

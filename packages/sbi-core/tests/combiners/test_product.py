@@ -106,17 +106,22 @@ def test_gamma_poisson(n_obs, rng):
         def _log(self, theta):
             return stats.poisson.logpmf(self.x, theta) + stats.lognorm.logpdf(theta, 1.0)
 
+        def _on_grid(self):
+            """Log posterior of every count that occurs, and which is whose."""
+            different, which = np.unique(self.x.ravel(), return_inverse=True)
+            flat = stats.poisson.logpmf(different[:, None], grid)
+            return flat + stats.norm.logpdf(np.log(grid)), which
+
         def logpdf(self, theta):
-            shape = self.x.reshape(*self.x.shape, 1) if self.x.ndim == 1 else self.x
-            flat = stats.poisson.logpmf(shape, grid) + stats.norm.logpdf(np.log(grid))
-            norm = special.logsumexp(flat, axis=-1) + np.log(np.log(grid[1] / grid[0]))
-            return self._log(theta) - norm
+            log_p, which = self._on_grid()
+            norm = special.logsumexp(log_p, axis=-1) + np.log(np.log(grid[1] / grid[0]))
+            return self._log(theta) - norm[which]
 
         def ppf(self, u):
-            log_p = stats.poisson.logpmf(self.x, grid) + stats.norm.logpdf(np.log(grid))
+            log_p, which = self._on_grid()
             p = np.exp(log_p - log_p.max(1, keepdims=True))
             cdf = np.cumsum(p, 1) / p.sum(1, keepdims=True)
-            return np.stack([np.interp(u, c, grid) for c in cdf])
+            return np.stack([np.interp(u, c, grid) for c in cdf])[which]
 
     estimator = OneParameter(space, Poisson)
     observations = Observations.from_batch(Batch(x=counts[:, None].astype(float)))

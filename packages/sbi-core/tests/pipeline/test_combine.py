@@ -3,7 +3,7 @@
 import numpy as np
 import sbi_toy
 
-from sbi_core.pipeline.groups import GroupSimulator
+from sbi_core.pipeline.groups import GroupSimulator, SimulatedGroups
 from sbi_core.rng import stream
 
 OPTIONS = ("combine.remedies=true", "combine.reference=500", "infer.n_example=40")
@@ -63,3 +63,25 @@ def test_truths_of_groups_can_be_spread_wider_than_the_prior(toy):
         truth = space.to_unconstrained(rows[:, :2])
         assert np.array_equal(truth[::2], truth[1::2])
         assert np.allclose(truth.std(0), spread, atol=0.1)  # 2000 groups: 6 sigma
+
+
+def test_a_set_network_is_trained_stored_and_used_again(toy_run, toy, rng):
+    run = toy_run(
+        "combiner.name=deepset", "combiner.max_objects=20", "combiner.simulations=3000",
+        "combiner.steps=30", "combiner.rows=256", "combiner.member=[16]", "combiner.hidden=[16]",
+        "infer.n_example=12", "combine.sizes=[1, 5]",
+    )  # fmt: skip
+    entries = [e for e in run.report["combined"] if e["combiner"] == "deepset"]
+    assert [e["n"] for e in entries] == [1, 5, 12]
+    assert (run.directory.combiner("deepset") / "weights.safetensors").exists()
+    objects = toy.example_observations(rng, 8)
+    got, again = run.combine(objects), run.combine(objects, "deepset")
+    assert got.n == 8
+    assert np.array_equal(got.z_mean, again.z_mean)
+
+
+def test_another_combiner_learns_from_groups_of_its_own(finished):
+    context = finished._context
+    own, other = (SimulatedGroups(context, "correction", 3, 4, o) for o in ("", "deepset"))
+    assert own._shards[0].directory.name == "correction"
+    assert other._shards[0].directory.name == "correction-deepset"

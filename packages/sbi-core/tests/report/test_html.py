@@ -1,5 +1,9 @@
 import dataclasses
+import json
 import re
+import shutil
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 
 import matplotlib as mpl
@@ -11,6 +15,7 @@ from sbi_core.report.content import linked
 from sbi_core.report.figures import figures
 from sbi_core.report.inputs import is_comparison
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 FIGURES = {  # the section a picture belongs to, and the fields it is made of
     "training": ["history"],
@@ -105,6 +110,53 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
     assert all(value.startswith("#") for value in parsed.loads)
     assert not re.search(r"@import|url\((?!#)", page)
     assert "default-src 'none'" in page
+
+
+def requests_of(page, folder):
+    """Addresses on the network that a real browser asks for because a page wants them."""
+    folder.mkdir()
+    file, log = folder / "report.html", folder / "log.json"
+    file.write_text(page, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *(f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", file.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "</html>" in done.stdout
+    events = [e.get("params", {}) for e in json.loads(log.read_text(encoding="utf-8"))["events"]]
+    # what the browser wants for itself has no origin
+    mine = [e for e in events if e.get("initiator", "not an origin") != "not an origin"]
+    return {e["url"] for e in mine if str(e.get("url", "")).startswith("http")}
+
+
+@pytest.mark.skipif(not BROWSER, reason="no chromium here")
+def test_a_browser_requests_nothing_for_the_page(page, tmp_path):
+    assert requests_of(page, tmp_path / "report") == set()
+    other = "<!doctype html><html><img src='http://localhost:9/picture.png'></html>"
+    assert requests_of(other, tmp_path / "other") == {"http://localhost:9/picture.png"}
+
+
+def test_every_figure_has_its_caption_as_alternative_text(page):
+    for figure in re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL):
+        caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, flags=re.DOTALL)[1]
+        label = re.search(r'<svg role="img" aria-label="([^"]*)"', figure)[1]
+        assert unescape(label) == unescape(text_of(caption))
+
+
+def test_whatever_scrolls_can_be_reached_by_the_keyboard(page):
+    assert '<div class="scroll">' not in page
+    assert page.count('class="scroll" role="region"') == page.count('class="scroll"') > 0
+    assert page.count('class="wide" tabindex="0"') == page.count('class="wide"') > 0
+    assert ":focus-visible" in page
+
+
+def test_versions_are_folded_away(page):
+    assert re.search(r"<summary>Versions of \d+ packages</summary>", page)
 
 
 def test_the_same_inputs_give_the_same_bytes_whatever_the_user_has_set(inputs, page):
@@ -336,3 +388,24 @@ def test_references_become_links_only_where_they_name_a_place():
     assert '<a href="https://doi.org/10.21105/joss.02505">' in linked("doi:10.21105/joss.02505")
     assert linked("A&A 702, A184") == "A&amp;A 702, A184"
     assert '"><b>' not in linked('https://a.b/"><b>')
+
+
+def test_sections_of_a_domain_are_printed_escaped_with_their_figures():
+    from matplotlib.figure import Figure
+
+    from sbi_core.findings import Drawing, Grid, Section
+    from sbi_core.report.domain import drawing_style, section_records
+
+    with drawing_style():
+        figure = Figure()
+        figure.subplots().plot([1, 2])
+        section = Section(
+            "Halo <1>", ("a < b",), (Drawing(figure, "c > d"),), (Grid(("x",), [("7",)]),)
+        )
+        records = json.loads(json.dumps(section_records([section, section], "infer")))
+    page = render(ReportInputs(report={"plugin": "toy"}, sections=records))
+    parsed = Page(page)
+    assert page.count("Halo &lt;1&gt;</h2>") == 2
+    assert "a &lt; b" in page
+    assert "<svg" in page
+    assert len(parsed.ids) == len(set(parsed.ids))

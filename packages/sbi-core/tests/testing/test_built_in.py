@@ -23,11 +23,7 @@ SMALL = {
 }
 # Densities by integration of a differential equation take minutes on a grid.
 SLOW = ("sbi-npse", "sbi-fmpe")
-QUICK_ONLY = (
-    "training-is-recorded",
-    "missing-values-change-no-bit",
-    "stored-it-draws-the-same-bits",
-)
+QUICK_ONLY = ("training-is-recorded", "stored-it-draws-the-same-bits")
 REGISTRY = Registry([])
 
 
@@ -43,17 +39,23 @@ def test_embedding(sbi_check):
 @pytest.mark.parametrize("name", names("estimator"))
 def test_estimator(name, one_thread):
     slow = name in SLOW
-    make = lambda: REGISTRY.build("estimator", name, SMALL[name])  # noqa: E731
+    make = lambda: REGISTRY.build("estimator", name, SMALL.get(name, {}))  # noqa: E731
     case = EstimatorCase(make, 400 if slow else 2000, 2 if slow else 8)
     checks = bind("estimator", name, ESTIMATOR_CHECKS, lambda: case)
     results = run_all(c for c in checks if not slow or c.name in QUICK_ONLY)
     assert len(results) == (len(QUICK_ONLY) if slow else len(ESTIMATOR_CHECKS))
 
 
-@pytest.mark.parametrize("name", names("combiner"))
+# Networks on sets and scores train for minutes; their own tests do that.
+TRAINED = ("deepset", "score")
+
+
+@pytest.mark.parametrize("name", [n for n in names("combiner") if n not in TRAINED])
 def test_combiner(name, one_thread):
-    options = {"recalibrated": {"groups": 200, "max_objects": 150}}.get(name, {})
-    case = CombinerCase(lambda: REGISTRY.build("combiner", name, options), name == "gaussian")
+    options = {"recalibrated": {"groups": 200, "max_objects": 150}, "likelihood": {"draws": 128}}
+    case = CombinerCase(
+        lambda: REGISTRY.build("combiner", name, options.get(name)), name == "gaussian"
+    )
     checks = bind("combiner", name, COMBINER_CHECKS, lambda: case)
     passed = [r.check.name for r in run_all(checks) if r.outcome == "passed"]
     assert ("divides-the-prior-out" in passed) == (name != "published")

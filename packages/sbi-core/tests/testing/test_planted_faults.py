@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sbi_toy
 import torch
 from torch import nn
 
@@ -10,7 +11,9 @@ from sbi_core.components import InputShape
 from sbi_core.embeddings.deepset import DeepsetEmbedding
 from sbi_core.embeddings.mlp import MlpEmbedding
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
+from sbi_core.hookspecs import hookimpl
 from sbi_core.observations import Observable
+from sbi_core.plugins import Registry
 from sbi_core.posterior import combined_from_gaussian
 from sbi_core.priors import Prior
 from sbi_core.testing import (
@@ -23,12 +26,20 @@ from sbi_core.testing import (
     combiners,
     embeddings,
     estimators,
+    pipelines,
     simulators,
 )
 from sbi_core.testing.combiners import CombinerCase
 from sbi_core.testing.embeddings import EmbeddingCase
 from sbi_core.testing.estimators import EstimatorCase
 from sbi_core.testing.outcome import Check, run_all
+from sbi_core.testing.pipelines import PipelineCase
+from sbi_core.testing.plugins import (
+    PluginCase,
+    check_discovery_is_light,
+    check_loads_without_warnings,
+    check_summaries_are_given,
+)
 
 
 def finds(check, subject, message):
@@ -141,6 +152,13 @@ class TupleIdentity(LinearGaussian):
         return {**super().identity, "grid": (1, 2)}
 
 
+class Restless(LinearGaussian):
+    @property
+    def identity(self):
+        self.count = getattr(self, "count", 0) + 1
+        return {**super().identity, "count": self.count}
+
+
 class OddUnit(LinearGaussian):
     observables = (Observable("a", unit="furlongs"), Observable("b"), Observable("c"))
 
@@ -182,6 +200,7 @@ class Nameless(LinearGaussian):
         (WithoutErrors, "example_objects_can_be_inferred", "'x_err' is absent in example"),
         (Unpicklable, "it_travels_to_worker_processes", "cannot be pickled"),
         (TupleIdentity, "identity_can_be_recorded", "does not survive JSON"),
+        (Restless, "identity_can_be_recorded", "changes from one call to the next"),
         (OddUnit, "describes_itself", "unit 'furlongs'"),
         (TooFewNames, "rows_have_the_declared_shape", "observables names 1"),
         (Misread, "written_objects_read_back", "read back otherwise"),
@@ -542,3 +561,76 @@ def test_a_check_that_does_not_apply_is_reported_as_such():
     found = run_all([Check("simulator", "s", "c", run), Check("simulator", "s", "d", lambda: None)])
     assert [r.outcome for r in found] == ["not applicable", "passed"]
     assert "no mask" in str(found[0])
+
+
+# -- pipelines and plugins ------------------------------------------------------------------------
+
+
+def toy_with(text, *, summary="a summary"):
+    """A plugin ``faulty``: the toy's simulator and estimator with another pipeline."""
+
+    class Plugin:
+        @hookimpl
+        def register_simulators(self, register):
+            register("toy", sbi_toy.ToySimulator, config=sbi_toy.ToyConfig, summary=summary)
+
+        @hookimpl
+        def register_estimators(self, register):
+            register("toy-exact", sbi_toy.ExactEstimator, summary=summary)
+
+        @hookimpl
+        def register_pipelines(self, register):
+            register("faulty", lambda: text, summary=summary)
+
+    return Registry(["faulty"], extra={"faulty": Plugin()})
+
+
+@pytest.mark.parametrize(
+    ("text", "check", "message"),
+    [
+        ("[base\n", "it_has_a_quick_and_a_standard_preset", "not TOML: .*line 1"),
+        ("[base]\n[presets.quick]\n", "it_has_a_quick_and_a_standard_preset", r"\['standard'\]"),
+        (
+            "[presets.quick]\n[presets.standard]\n[presets.huge]\n",
+            "it_has_a_quick_and_a_standard_preset",
+            r"unknown presets \['huge'\]",
+        ),
+        ("[bases]\n", "it_has_a_quick_and_a_standard_preset", r"unknown tables \['bases'\]"),
+        (
+            "[base]\nsimulator = {name = 'toy'}\n[presets.quick]\n[presets.standard]\n"
+            "simulate = {m = 3}\n",
+            "every_preset_resolves",
+            "preset 'standard': unknown option 'simulate.m'",
+        ),
+        (3, "it_has_a_quick_and_a_standard_preset", "returns int"),
+    ],
+)
+def test_a_fault_of_a_pipeline(text, check, message):
+    case = PipelineCase("faulty", toy_with(text))
+    finds(getattr(pipelines, f"check_{check}"), case, message)
+
+
+def test_a_sound_pipeline_runs():
+    case = PipelineCase("faulty", toy_with(sbi_toy.PIPELINE))
+    pipelines.check_it_runs_from_end_to_end(case)
+
+
+def test_a_component_without_summary_is_found():
+    case = PluginCase("faulty", toy_with(sbi_toy.PIPELINE, summary=""), installed=False)
+    finds(check_summaries_are_given, case, "'toy-exact', 'faulty'")
+
+
+def test_a_hook_that_is_misspelt_is_found():
+    class Plugin:
+        @hookimpl
+        def register_simulator(self, register):
+            register("toy", sbi_toy.ToySimulator, summary="s")
+
+    registry = Registry(["p"], extra={"p": Plugin()})
+    finds(check_loads_without_warnings, PluginCase("p", registry, False), "did you mean")
+
+
+def test_a_plugin_that_imports_something_heavy_is_found(install):
+    install("sbi-heavy", {"heavy": "heavy_plugin"}, heavy_plugin="import torch")
+    case = PluginCase("heavy", Registry(["heavy"]), installed=True)
+    finds(check_discovery_is_light, case, r"imports \['torch'\]")

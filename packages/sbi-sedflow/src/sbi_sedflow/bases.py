@@ -169,7 +169,9 @@ def tng_bases(folder: str | Path) -> Bases:
     """
     time, sfh = _text(Path(folder), _TNG_TIME), _text(Path(folder), _TNG_SFH)
     if sfh.shape != (55, 6) or time.shape != (55,):
-        msg = f"'{folder}': TNG bases have shapes {sfh.shape}, {time.shape}, expected (55, 6), (55,)"
+        msg = (
+            f"'{folder}': TNG bases have shapes {sfh.shape}, {time.shape}, expected (55, 6), (55,)"
+        )
         raise DataFileError(msg)
     zh = provabgs_bases(folder).metallicity(time)
     return Bases(time, np.maximum(sfh.T, 0.0), zh, {"name": "provabgs-tng"})

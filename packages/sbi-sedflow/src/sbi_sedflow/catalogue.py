@@ -50,7 +50,8 @@ _LOW_EFFICIENCY = 0.005
 _BAD_P = 1e-3
 _EDGE, _EDGE_SHARE = 0.02, 0.5
 _OOD = 99.9
-_NEEDS_REFINING = int(Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT)
+_ODD = int(Flag.WIDE_NOISE | Flag.OOD_COLOUR)
+_FEW = 4.0  # effective draws among the checked ones: too few to trust odd objects
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def infer_chunks(
     seed: int = 1,
     support: Support | None = None,
     flags: NDArray[np.int64] | None = None,
+    limit: int = 300_000,
 ) -> Iterator[Chunk]:
     """Yield results of consecutive galaxies.
 
@@ -110,20 +112,31 @@ def infer_chunks(
     draws
         Posterior draws per galaxy.
     refine
-        ``flagged``: those with odd errors or colours or without a fitting draw; ``all``; ``none``.
+        ``flagged``: those without a fitting draw, and those with odd errors or colours whose
+        importance weights are poor; ``all``; ``none``.
     seed
         Root seed; every galaxy has its own streams.
     support
         What was trained on; made when left out.
     flags : (n,)
         Bits known before.
+    limit
+        Likelihood calls per refined galaxy.
     """
     support = Support(simulator) if support is None else support
     before = np.zeros(len(observations), np.int64) if flags is None else flags
     for start in range(0, len(observations), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(observations)))
         yield _one_chunk(
-            simulator, posterior, observations[rows], draws, refine, seed, support, before[rows]
+            simulator,
+            posterior,
+            observations[rows],
+            draws,
+            refine,
+            seed,
+            support,
+            before[rows],
+            limit,
         )
 
 
@@ -136,6 +149,7 @@ def _one_chunk(
     seed: int,
     support: Support,
     flags: NDArray[np.int64],
+    limit: int,
 ) -> Chunk:
     galaxies = Galaxies.of(part)
     theta = posterior.sample(part, draws, seed=seed).values
@@ -161,12 +175,12 @@ def _one_chunk(
     chosen = {
         "none": np.zeros(len(part), bool),
         "all": np.ones(len(part), bool),
-        "flagged": (flags & _NEEDS_REFINING) != 0,
+        "flagged": ((flags & int(Flag.BAD_FIT)) != 0) | (((flags & _ODD) != 0) & (ess < _FEW)),
     }[refine]
     for k in np.flatnonzero(chosen & ~empty):
         target = Target(simulator, galaxies[np.array([k])])
         rng = stream(seed, "refine", str(part.id[k]))
-        found = refine_galaxy(posterior, part[np.array([k])], target, rng, draws=draws)
+        found = refine_galaxy(posterior, part[np.array([k])], target, rng, draws=draws, limit=limit)
         theta[:, k] = found.theta
         method[k] = found.method
         efficiency[k], ess[k] = found.efficiency, found.ess

@@ -45,6 +45,7 @@ F64 = NDArray[np.float64]
 _DRAWS = 200  # per galaxy, that meet the exact likelihood
 _SHOWN = 3  # galaxies with a figure
 _LEVEL = 0.01
+_LIMIT = 40_000  # likelihood calls per refined galaxy of a run; catalogues take more
 
 
 class Calibration:
@@ -149,8 +150,8 @@ def diagnose(
         (level, f"Ranks of derived quantities and of the likelihood: smallest p = {worst[1]:.2g} "
                 f"({worst[0]}) on {n} simulations."),
         (sharp, f"Draws fit the data {ratio:.2f} times as badly as the truth (median chi-squared "
-                f"{found.chi2_draws:.1f} against {found.chi2_truth:.1f}; 2 is the limit); importance "
-                f"efficiency {100 * median:.2g} % (median)."),
+                f"{found.chi2_draws:.1f} against {found.chi2_truth:.1f}; 2 is the limit); "
+                f"importance efficiency {100 * median:.2g} % (median)."),
     ]  # fmt: skip
     rows = [
         [name, f"{found.p_values[name]:.3g}", f"{found.coverage[name]:.3f}"]
@@ -189,6 +190,7 @@ def examine(
         infer_chunks(
             simulator, posterior, observations, draws=len(samples.values),
             refine=simulator.config.refine, seed=posterior.seed,
+            limit=_LIMIT,
         )
     )  # fmt: skip
     flags = np.concatenate([c.flags for c in chunks])
@@ -207,9 +209,7 @@ def examine(
         for i, f in zip(observations.id, flags, strict=True)
         if f & (Flag.BAD_FIT | Flag.OOD_COLOUR | Flag.NOT_CONVERGED)
     }
-    rows = [
-        [str(f.name), str(int(f)), str(counts[str(f.name)]), MEANING[f]] for f in Flag
-    ]
+    rows = [[str(f.name), str(int(f)), str(counts[str(f.name)]), MEANING[f]] for f in Flag]
     drawings = _drawings(simulator, observations, galaxies, chunks)
     section = Section(
         "Galaxies",
@@ -253,7 +253,14 @@ def _drawings(
     columns = [names.index(n) for n in shown]
     draws = values[:, k, columns].copy()
     draws[:, 4] = np.log10(np.maximum(draws[:, 4], 1e-6))
-    labels = [r"\log M_\star", r"f_b", r"\tau_\mathrm{ISM}", "n", r"\log\mathrm{SFR}", r"t_\mathrm{mw}"]  # noqa: E501
+    labels = [
+        r"\log M_\star",
+        r"f_b",
+        r"\tau_\mathrm{ISM}",
+        "n",
+        r"\log\mathrm{SFR}",
+        r"t_\mathrm{mw}",
+    ]  # noqa: E501
     figure = plot.corner(draws, labels)
     caption = f"{observations.id[k]}: some parameters and derived quantities (Msun, Msun/yr, Gyr)."
     drawings.append(Drawing(figure, caption, wide=True))

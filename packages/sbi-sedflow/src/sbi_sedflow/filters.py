@@ -1,6 +1,6 @@
 r"""Filters and the projection of spectra onto them.
 
-The AB flux of a rest-frame spectrum at redshift z, for :math:`F_\lambda` per observed wavelength, is
+The AB flux of a rest-frame spectrum at redshift z, :math:`F_\lambda` per observed wavelength, is
 
 .. math:: f = \frac{\int \lambda F_\lambda R\,\mathrm d\lambda}
           {3631\,\mathrm{Jy}\; c \int R\,\mathrm d\lambda/\lambda} \quad\text{[maggies]}.

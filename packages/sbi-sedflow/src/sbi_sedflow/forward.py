@@ -232,9 +232,7 @@ class ForwardModel:
 
     # -- steps -----------------------------------------------------------------------
 
-    def _checked(
-        self, theta: ArrayLike | Tensor, z: ArrayLike | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _checked(self, theta: ArrayLike | Tensor, z: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
         j, k = len(self.bases.sfh), len(self.bases.zh)
         rows = torch.as_tensor(theta if isinstance(theta, Tensor) else np.asarray(theta, float))
         rows = rows.detach().cpu().double()
@@ -318,9 +316,7 @@ class ForwardModel:
                 ((a, len(self._log_age)), (z, self._n_z)))  # fmt: skip
         wa, wz = a - k, z - m
         index = torch.stack([(k + p) * self._n_z + m + q for p in (0, 1) for q in (0, 1)], 1)
-        weight = torch.stack(
-            [f_b * u * v for u in (1 - wa, wa) for v in (1 - wz, wz)], 1
-        ).float()
+        weight = torch.stack([f_b * u * v for u in (1 - wa, wa) for v in (1 - wz, wz)], 1).float()
         spectrum += torch.nn.functional.embedding_bag(
             index, self._native, per_sample_weights=weight, mode="sum"
         )
@@ -339,4 +335,3 @@ class ForwardModel:
             out[rows] = torch.lerp(both[:, :N_BANDS], both[:, N_BANDS:], w[rows]).double()
             start += count
         return out
-

@@ -1,6 +1,6 @@
 """Which bands a training galaxy has: all 127 non-empty patterns occur, common ones often.
 
-60 % complete; 15 % without both ultraviolet bands; 5 % each without F or without N; 15 % every
+55 % complete; 15 % without both ultraviolet bands; 5 % each without F or without N; 15 % every
 band dropped with probability 0.35; 4 % uniform over the 127 non-empty patterns; and 1 % with no
 band at all, for which the posterior is the prior.
 """
@@ -15,7 +15,7 @@ from sbi_sedflow.constants import N_BANDS
 __all__ = ["PATTERNS", "SHARES", "draw_masks"]
 
 SHARES = {
-    "complete": 0.59, "no_uv": 0.15, "no_f": 0.05, "no_n": 0.05, "random": 0.15,
+    "complete": 0.55, "no_uv": 0.15, "no_f": 0.05, "no_n": 0.05, "random": 0.15,
     "any": 0.04, "empty": 0.01,
 }  # fmt: skip
 PATTERNS = {

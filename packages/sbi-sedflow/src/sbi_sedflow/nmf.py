@@ -9,7 +9,7 @@ lookback time and scaled to unit integral, are the bases. Histories (4000 each):
 log-normals, double power laws, and log-normals modulated by a Gaussian process (standard deviation
 0.6 in the logarithm, scale 1.5 Gyr). A quarter of them, chosen at random, get a recent episode of
 0.3-2 Gyr with 5-50 % of the mass, so that one basis belongs to the last gigayears. Metallicity
-histories are :math:`Z_f [1 - \exp(-x/\tau_Z)]^a` of the time x since the first stars, plus constants.
+histories are :math:`Z_f [1 - \exp(-x/\tau_Z)]^a`, x the time since the first stars, plus constants.
 
 ``python -m sbi_sedflow bases --seed 1 --out FILE`` writes the file.
 

@@ -11,8 +11,8 @@ SDSS), and an object's error
 .. math:: \log_{10}\sigma_b = \log_{10} w + \log_{10}\tilde\sigma_b(f\,10^{j}) + s_b\,\epsilon_b .
 
 j ~ N(0, 0.3) is common to all bands: without it an error computed at the *true* flux would tell
-that flux. The depth of the two GALEX bands is common, w = 1 except for 10 % of the objects, where it
-is log-uniform on [1, 5], so that noisy objects lie inside what was trained on. Then
+that flux. The depth of the two GALEX bands is common; w = 1 except for 10 % of the objects, where
+it is log-uniform on [1, 5], so that noisy objects lie inside what was trained on. Then
 
 .. math:: f_\mathrm{obs} \sim N\big(f,\; \sigma^2 + (0.921\,\phi f)^2\big)
 

@@ -1,4 +1,4 @@
-"""Files of a catalogue: summary as ECSV and FITS, draws as chunked netCDF4, written as they come."""
+"""Files of a catalogue: summary as ECSV or FITS, draws as chunked netCDF4, written in pieces."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@ r"""Refinement of one galaxy: importance weights, adaptive proposals, a sampler;
 
 1. 4000 draws of the network and of a wider copy, :math:`0.9\,q + 0.1\,t`, with weights
    :math:`w \propto \pi(y) / (0.9\,q(y) + 0.1\,t(y))`. Enough if 200 of them are effective.
-2. Adaptive importance sampling: a mixture of Student-t distributions fitted to the weighted draws
+2. Adaptive importance sampling: a mixture of Student-t distributions fitted to weighted draws
    (weights tempered so that a twentieth of them count) proposes the next 4000; at most ten rounds.
-3. 64 walkers (differential evolution and snooker moves) started from the weighted draws, until the
-   chain is 50 autocorrelation times long or the calls are used up. In the latter case the better
+3. 64 walkers (differential evolution and snooker moves) started from weighted draws, until every
+   chain is 15 autocorrelation times long or the calls are used up. In the latter case the better
    of both results is returned, flagged NOT_CONVERGED.
 
 References:
@@ -35,9 +35,11 @@ _ENOUGH = 200.0  # effective draws
 _SHARE_Q, _SHARE_WIDE = 0.9, 0.1
 _ROUNDS = 10
 _COMPONENTS = 4
+_INFLATE = 1.3
 _DOF = 5.0
 _LIMIT = 300_000  # likelihood calls
 _WALKERS = 64
+_TAUS = 15  # autocorrelation times of every walker: about 700 effective draws together
 _TAIL = 0.7  # Pareto index above which weights are not to be trusted
 
 
@@ -110,7 +112,10 @@ class StudentMixture:
             cov = np.einsum("nk,nki,nkj->kij", scale, off, off) / total[:, None, None]
             cov = cov + 1e-3 * whole + 1e-8 * np.eye(d)
             mixture = cls(total, mean, cov)
-        return mixture
+        # wider than the fit, and with the prior: the tails of a posterior are below those of both
+        weight = np.append(mixture.weight * (1 - _SHARE_WIDE), _SHARE_WIDE)
+        scales = np.concatenate([_INFLATE * cov, 0.8 * np.eye(d)[None]])
+        return cls(weight, np.concatenate([mean, np.zeros((1, d))]), scales)
 
     def _parts(self, y: F64) -> tuple[F64, F64]:
         """Return log weighted densities and squared distances, both (n, K)."""
@@ -164,37 +169,46 @@ def refine_galaxy(
     """
     y, log_p, log_q, efficiency = _first(posterior, observation, target, rng)
     log_w = _log_weights(log_p, log_q)
-    ess, k = _ess(log_w), _tail_index(log_w)
-    best = (ess if k < _TAIL else 0.0, y, log_w)
+    pool, best = [(y, log_w)], (y, log_w)
     rounds = 0
-    while not _good(log_w) and rounds < _ROUNDS and target.calls + _BATCH <= limit:
+    while not _good(best[1]) and rounds < _ROUNDS and target.calls + _BATCH <= limit:
         mixture = StudentMixture.fit(y, _tempered(log_w), rng)
-        fresh = mixture.sample(_BATCH, rng)
-        value = target.log_prob(fresh)
-        y, log_w = fresh, _log_weights(value, mixture.log_prob(fresh))
+        y = mixture.sample(_BATCH, rng)
+        log_w = _log_weights(target.log_prob(y), mixture.log_prob(y))
         rounds += 1
-        ess = _ess(log_w)
-        if _tail_index(log_w) < _TAIL and ess > best[0] or best[0] == 0.0:
-            best = (ess if _tail_index(log_w) < _TAIL else 0.0, y, log_w)
-    if _good(log_w):
-        theta = target.theta(resampled(y, log_w, draws, rng))
-        return Refined(theta, "npe+is", _ess(log_w), efficiency, target.calls, Flag.REFINED_IS)
-    start = resampled(best[1], _tempered_log(best[2]), _WALKERS, rng)
+        pool.append((y, log_w))
+        best = _pooled(pool)
+    if _good(best[1]):
+        theta = target.theta(resampled(*best, draws, rng))
+        found = _ess(best[1])
+        return Refined(theta, "npe+is", found, efficiency, target.calls, int(Flag.REFINED_IS))
+    start = resampled(best[0], _tempered_log(best[1]), _WALKERS, rng)
     chain, tau, converged = _walk(target, start, rng, limit)
     flags = int(Flag.REFINED_SAMPLER) | (0 if converged else int(Flag.NOT_CONVERGED))
     kept = chain[rng.integers(len(chain), size=draws)]
     ess = len(chain) / tau
-    if not converged and best[0] > ess:
-        theta = target.theta(resampled(best[1], best[2], draws, rng))
+    if not converged and _tail_index(best[1]) < _TAIL and _ess(best[1]) > ess:
+        theta = target.theta(resampled(*best, draws, rng))
         flags = int(Flag.REFINED_IS) | int(Flag.NOT_CONVERGED)
-        return Refined(theta, "npe+is", best[0], efficiency, target.calls, flags)
+        return Refined(theta, "npe+is", _ess(best[1]), efficiency, target.calls, flags)
     return Refined(target.theta(kept), "emcee", ess, efficiency, target.calls, flags)
+
+
+def _pooled(rounds: list[tuple[F64, F64]]) -> tuple[F64, F64]:
+    """Return draws and log weights of all rounds with a fair share of effective draws.
+
+    Every round's weights are relative to the same unnormalised posterior: together they are
+    weighted draws of it.
+    """
+    sizes = [_ess(w) for _, w in rounds]
+    chosen = [r for r, n in zip(rounds, sizes, strict=True) if n >= 0.25 * max(sizes)]
+    return np.concatenate([y for y, _ in chosen]), np.concatenate([w for _, w in chosen])
 
 
 def _first(
     posterior: Posterior, observation: Observations, target: Target, rng: np.random.Generator
 ) -> tuple[F64, F64, F64, float]:
-    """Return draws of 0.9 q + 0.1 t, their log target and proposal densities, and q's efficiency."""
+    """Return draws of 0.9 q + 0.1 t, log target, log proposal, and the efficiency of q."""
     n_q = int(_SHARE_Q * _BATCH)
     theta = posterior.estimator.sample(observation.batch, n_q, rng)[:, 0]
     y_q = posterior.space.to_unconstrained(theta)
@@ -203,9 +217,7 @@ def _first(
     y_t = np.clip(wide.sample(_BATCH - n_q, rng), -5.0, 5.0)
     y = np.concatenate([y_q, y_t])
     log_net = network_log_prob(posterior, observation, y, target)
-    log_q = np.logaddexp(
-        math.log(_SHARE_Q) + log_net, math.log(_SHARE_WIDE) + wide.log_prob(y)
-    )
+    log_q = np.logaddexp(math.log(_SHARE_Q) + log_net, math.log(_SHARE_WIDE) + wide.log_prob(y))
     log_p = target.log_prob(y)
     efficiency = _ess(_log_weights(log_p[:n_q], log_net[:n_q])) / n_q
     return y, log_p, log_q, efficiency
@@ -221,9 +233,7 @@ def network_log_prob(
 
 
 def _log_weights(log_p: F64, log_q: F64) -> F64:
-    found = np.where(np.isfinite(log_p) & np.isfinite(log_q), log_p - log_q, -np.inf)
-    top = found.max()
-    return found - (top if np.isfinite(top) else 0.0)
+    return np.where(np.isfinite(log_p) & np.isfinite(log_q), log_p - log_q, -np.inf)
 
 
 def _ess(log_w: F64) -> float:
@@ -232,6 +242,8 @@ def _ess(log_w: F64) -> float:
 
 
 def _tail_index(log_w: F64) -> float:
+    if not np.isfinite(log_w.max()):
+        return math.inf
     zeros = np.zeros_like(log_w)
     return float(diagnostics.importance_weights(log_w, zeros, zeros).pareto_k[0])
 
@@ -276,18 +288,18 @@ def _walk(
     sampler = emcee.EnsembleSampler(
         len(start), target.dim, target.log_prob, moves=moves, vectorize=True
     )
-    seeds = np.random.RandomState(int(rng.integers(2**32 - 1)))  # noqa: NPY002: emcee takes no other
+    seeds = np.random.RandomState(int(rng.integers(2**32 - 1)))  # noqa: NPY002
     state = emcee.State(np.clip(start + jitter, -5, 5), random_state=seeds.get_state())
     tau = math.inf
     while target.calls + 200 * len(start) <= limit:
         state = sampler.run_mcmc(state, 200)
         steps = sampler.iteration
         tau = float(np.max(emcee.autocorr.integrated_time(sampler.get_chain(), tol=0)))
-        if math.isfinite(tau) and steps > 50 * tau:
+        if math.isfinite(tau) and steps > _TAUS * tau:
             break
     steps = sampler.iteration
     if steps == 0:
         return start, float(len(start)), False
     chain = sampler.get_chain(discard=steps // 4, flat=True)
     time = tau if math.isfinite(tau) else float(steps)
-    return np.asarray(chain), max(time, 1.0), bool(math.isfinite(tau) and steps > 50 * tau)
+    return np.asarray(chain), max(time, 1.0), bool(math.isfinite(tau) and steps > _TAUS * tau)

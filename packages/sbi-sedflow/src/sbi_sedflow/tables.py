@@ -1,9 +1,9 @@
-"""Reading galaxies: NSA files and any table with fluxes or magnitudes, one row each.
+r"""Reading galaxies: NSA files and any table with fluxes or magnitudes, one row each.
 
 A generic table has ``id`` (or row numbers), ``z``, and per band b of F N u g r i z either
 ``flux_b`` with ``flux_err_b`` (nanomaggies, maggies or a spectral flux density: the unit of the
 column decides, and must be there) or ``mag_b`` with ``mag_err_b`` (AB; converted by
-:math:`f = 10^{0.4 (22.5 - m)}`, :math:`\\sigma = f \\sigma_m / 1.0857`). Optional: ``ra``, ``dec``,
+:math:`f = 10^{0.4 (22.5 - m)}`, :math:`\sigma = f \sigma_m / 1.0857`). Optional: ``ra``, ``dec``,
 ``z_dist``. Other names are mapped with ``columns``.
 
 Nothing is dropped: a value that cannot be used masks its band, and a row without redshift or
@@ -132,9 +132,7 @@ def read_galaxies(
     ObservationError
         If columns are missing or in the wrong unit, or identifiers repeat.
     """
-    found = read_photometry(
-        path, photometry=photometry, flags_table=flags_table, columns=columns
-    )
+    found = read_photometry(path, photometry=photometry, flags_table=flags_table, columns=columns)
     return as_observations(found, z_range, allow_prior=allow_prior)
 
 
@@ -302,9 +300,8 @@ def usable(flux: F64, sigma: F64, source: str) -> tuple[F64, F64, list[str]]:
     seen = np.isfinite(flux)
     r = flux[seen[:, _R], _R]
     if len(r) >= 5 and 10 < np.median(r) < 25 and np.ptp(np.percentile(r, [2, 98])) < 10:
-        both = flux[np.ix_(np.isfinite(flux[:, _R]), [_R - 1, _R, _R + 1])]
-        ratio = np.nanmedian(np.abs(both[:, 0] - both[:, 2]))
-        if ratio < 3 and (np.nanmin(flux) > 5):
+        ratio = np.nanmedian(np.abs(flux[:, _R - 1] - flux[:, _R + 1]))
+        if ratio < 3 and np.nanmin(flux) > 5:
             msg = (
                 f"{source}: fluxes look like magnitudes (median r {np.median(r):.1f}, spread of a "
                 "few units); put magnitudes into mag_b columns"

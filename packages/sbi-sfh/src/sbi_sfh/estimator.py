@@ -15,7 +15,7 @@ which take the bulk of scale and correlation; a neural spline flow describes wha
           d = \frac{\eta - m}{s} - \mu
 
 (the second term changes L only, with d as a constant), then the flow on the latents, with fresh
-noise and the encoder frozen. ``end_to_end``: one loss for all.
+noise and the encoder frozen (or not: ``freeze``). ``end_to_end``: one loss for all.
 
 References:
     | Iglesias-Navarro et al. 2024, A&A 689, A58 (two stages)
@@ -100,6 +100,9 @@ class PercentileConfig(BaseModel):
     encoder_epochs: int = Field(default=20, ge=1, description="Epochs of the first stage.")
     encoder_rate: float = Field(default=4e-3, gt=0, description="Its peak learning rate.")
     encoder_batch: int = Field(default=256, ge=1, description="Its rows per step.")
+    freeze: bool = Field(
+        default=True, description="Keep the encoder as it is while the flow is trained."
+    )
     disjoint: bool = Field(
         default=False, description="Train encoder and flow on different halves of the simulations."
     )
@@ -109,7 +112,7 @@ class PercentileConfig(BaseModel):
 
 
 class _StandardHead(Head):
-    """A flow of what a conditional affine map leaves; mean and scale are stored with the weights."""
+    """A flow of what a conditional affine map leaves; all of it is stored with the weights."""
 
     mean: Tensor
     scale: Tensor
@@ -241,7 +244,8 @@ class PercentileEstimator(FlowEstimator):
         if self.config.disjoint:
             first, second = _halves(batch)
         self._pretrain(network, replace(training, batch=first))
-        network.embedding.requires_grad_(False)
+        if self.config.freeze:
+            network.embedding.requires_grad_(False)
         return replace(training, batch=second)
 
     def _start(self, module: nn.Module, batch: Batch, seed: int) -> None:

@@ -129,17 +129,15 @@ def _gp(n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
     else:
         msg = f"max_overshoot = {config.max_overshoot:g} rejects nearly all histories: raise it"
         raise ConfigError(msg)
-    join = [np.concatenate(parts)[:n] for parts in (
-        [k[0] for k in kept], [k[1] for k in kept], [k[2].cumulative for k in kept],
-        [k[2].overshoot for k in kept], [k[2].knots_crossed for k in kept],
-        [k[2].finite for k in kept],
-    )]  # fmt: skip
-    cumulative = join[2]
+    first = slice(0, n)
+    cumulative: F64 = np.concatenate([k[2].cumulative for k in kept])[first]
+    times = np.concatenate([k[0] for k in kept])[first]
+    log_ssfr = np.concatenate([k[1] for k in kept])[first]
     return Histories(
         cumulative=cumulative,
         percentiles=crossing_times(cumulative, time_grid(end), fractions_of(config)),
-        inputs={"x": join[0], "log_ssfr": join[1]},
-        overshoot=join[3],
-        knots_crossed=join[4].astype(bool),
-        ok=join[5].astype(bool),
+        inputs={"x": times, "log_ssfr": log_ssfr},
+        overshoot=np.concatenate([k[2].overshoot for k in kept])[first],
+        knots_crossed=np.concatenate([k[2].knots_crossed for k in kept])[first],
+        ok=np.concatenate([k[2].finite for k in kept])[first],
     )

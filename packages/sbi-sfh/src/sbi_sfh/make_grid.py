@@ -59,13 +59,13 @@ def synthesiser() -> tuple[F64, Callable[[float, float], F64]]:
         If fastar-astro is not installed.
     """
     try:
-        from fastar import IntegratedSSPSynthesizer
-        from fastar.imf import kroupa
+        from fastar import IntegratedSSPSynthesizer  # type: ignore[import-not-found]
+        from fastar.imf import kroupa  # type: ignore[import-not-found]
     except ImportError:
         msg = "making the SSP grid needs fastar-astro: pip install 'sbi-sfh[grid]'"
         raise ConfigError(msg) from None
     model = IntegratedSSPSynthesizer(imf_function=kroupa)
-    wave = 3540.5 + 0.9 * np.arange(4300)
+    wave: F64 = np.asarray(3540.5 + 0.9 * np.arange(4300), np.float64)
 
     def flux(age: float, mh: float) -> F64:
         made = np.asarray(model.synthesize(age, mh), np.float64)

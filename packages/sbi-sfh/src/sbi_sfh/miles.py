@@ -7,7 +7,7 @@ r"""MILES SSP directories: one FITS spectrum per (age, [M/H], [alpha/Fe]), named
     Zm0.25  [M/H] = -0.25    T00.0300  age [Gyr]       iT / iP  isochrones (BaSTI / Padova)
     baseFe  scaled as the stars are   or   Ep0.40  [alpha/Fe] = 0.40
 
-Wavelength (air) is :math:`\lambda_i = \mathrm{CRVAL1} + (i + 1 - \mathrm{CRPIX1})\,\mathrm{CDELT1}`;
+Wavelength (air): :math:`\lambda_i = \mathrm{CRVAL1} + (i + 1 - \mathrm{CRPIX1})\,\mathrm{CDELT1}`;
 flux is in L_sun per Angstrom and solar mass of initial stars.
 
 References:
@@ -185,7 +185,7 @@ def _names(files: Sequence[Path]) -> list[MilesName]:
             for kind in kinds
         ]
         msg = (
-            f"'{files[0].parent}' mixes libraries (range, initial mass function, slope, isochrones, "
+            f"'{files[0].parent}' mixes libraries (range, mass function, slope, isochrones, "
             f"abundances): {_listed(examples)}; keep one in the folder"
         )
         raise LibraryError(msg)
@@ -211,12 +211,15 @@ def _grid(
             if (a, z, t) not in where]  # fmt: skip
     if lost:
         msg = (
-            f"library '{directory}' is incomplete: {len(names)} of {len(spots)} spectra of a grid of "
+            f"library '{directory}' is incomplete: {len(names)} of {len(spots)} spectra of "
             f"{len(afe)} [alpha/Fe] x {len(mh)} [M/H] x {len(age)} ages; missing {_listed(lost)}"
         )
         raise LibraryError(msg)
     if len(mh) < 2 or len(age) < 2:
-        msg = f"library '{directory}' needs at least two [M/H] and two ages, has {len(mh)}, {len(age)}"
+        msg = (
+            f"library '{directory}' needs at least two [M/H] and two ages, has {len(mh)} and "
+            f"{len(age)}"
+        )
         raise LibraryError(msg)
     return (np.array(afe), np.array(mh), np.array(age)), [where[s] for s in spots]
 
@@ -248,7 +251,7 @@ def _spectra(
         if wcs != first:
             msg = (
                 f"'{path.name}' has wavelengths {wcs[0]:g} + {wcs[1]:g} i, {wcs[2]} pixels; "
-                f"'{files[0].name}' has {first[0]:g} + {first[1]:g} i, {first[2]} pixels: all files "
+                f"'{files[0].name}' has {first[0]:g} + {first[1]:g} i, {first[2]} pixels: files "
                 "of a library must agree"
             )
             raise LibraryError(msg)
@@ -260,7 +263,7 @@ def _spectra(
         synthetic |= bool(header.get("SYNTH", False))
         rows.append(data)
     assert first is not None
-    wave = first[0] + first[1] * np.arange(first[2])
+    wave: F64 = np.asarray(first[0] + first[1] * np.arange(first[2]), np.float64)
     return wave, np.stack(rows).astype(np.float32), synthetic
 
 

@@ -1,6 +1,6 @@
 r"""Galaxy spectra from files, brought to the pixels of the model.
 
-Files: FITS with one binary table per galaxy (columns WAVE or LOGLAM, FLUX, IVAR or ERR, MASK, SRES),
+Files: FITS with a binary table per galaxy (columns WAVE or LOGLAM, FLUX, IVAR or ERR, MASK, SRES),
 SDSS ``spec`` files, FITS images WAVE/FLUX/IVAR/MASK with a galaxy per row, any table that astropy
 reads (one galaxy; facts in its metadata), npz with the same names, or a folder of these.
 
@@ -255,7 +255,7 @@ def _rest_facts(raw: RawSpectrum, config: SfhConfig) -> tuple[F64, float]:
     if unit is None:
         guess = "nm" if 300 < typical < 1100 else "micron" if typical < 3 else "Angstrom"
         msg = (
-            f"{raw.where}: the unit of the wavelengths is not known (median {typical:g}, looks like "
+            f"{raw.where}: the unit of wavelengths is not known (median {typical:g}, looks like "
             f"{guess}); give it in the file or with --set simulator.wave_unit={guess}"
         )
         raise ObservationError(msg)
@@ -274,8 +274,8 @@ def _rest_facts(raw: RawSpectrum, config: SfhConfig) -> tuple[F64, float]:
     if (np.diff(angstrom) <= 0).any() or not np.isfinite(angstrom).all():
         row = int(np.flatnonzero(~(np.diff(angstrom) > 0))[0])
         msg = (
-            f"{raw.where}: wavelengths must increase; row {row + 1} has {angstrom[row + 1]:g} after "
-            f"{angstrom[row]:g}"
+            f"{raw.where}: wavelengths must increase; row {row + 1} has {angstrom[row + 1]:g} "
+            f"after {angstrom[row]:g}"
         )
         raise ObservationError(msg)
     if raw.rest:
@@ -353,15 +353,15 @@ def _matched(
     where = float(rest[inside][excess[inside].argmax()])
     if config.mode == "mock" and float((own[inside] / fwhm).max()) > 1.1:
         msg = (
-            f"{raw.where}: its resolution (FWHM {own[inside].max():.2f} Angstrom at {where:.0f}) is "
-            f"worse than the library's {fwhm:.2f}, which mode 'mock' assumes: use "
+            f"{raw.where}: its resolution (FWHM {own[inside].max():.2f} Angstrom at {where:.0f}) "
+            f"is worse than the library's {fwhm:.2f}, which mode 'mock' assumes: use "
             "--set simulator.mode=observed"
         )
         raise ObservationError(msg)
     if worst > min(_COARSEST, config.sigma_range[1]):
         msg = (
-            f"{raw.where}: resolution of {worst:.0f} km/s (sigma) at {where:.0f} Angstrom is beyond "
-            f"the velocity dispersions of the model, {config.sigma_range[1]:g} km/s"
+            f"{raw.where}: resolution of {worst:.0f} km/s (sigma) at {where:.0f} Angstrom is "
+            f"beyond the velocity dispersions of the model, {config.sigma_range[1]:g} km/s"
         )
         raise ObservationError(msg)
     kernel = np.sqrt(np.maximum(fwhm**2 - own**2, 0.0)) / FWHM_PER_SIGMA

@@ -5,7 +5,7 @@ leave open what happens between them, and nine deciles say nothing about the las
 stars are bright. Ways to complete the growth curve:
 
 ``bank``
-    the history, among 20 000 drawn from the prior, whose percentiles are nearest, with its time axis
+    the history, of 20 000 drawn from the prior, whose percentiles are nearest, with its time axis
     stretched piecewise so that the percentiles are met exactly;
 ``derivative``
     a monotone cubic through (0, 0), (t_q, q), (T, 1): the literal rule;

@@ -4,9 +4,14 @@ r"""From observed to rest-frame pixels: vacuum to air, redshift, bins that conse
           n = 1 + \frac{5.792105\times10^{-2}}{238.0185 - s^2}
                 + \frac{1.67917\times10^{-3}}{57.362 - s^2}, \quad s = 10^4/\lambda_\mathrm{vac}
 
-Rebinning integrates: the flux of a new pixel is the overlap-weighted mean of the old ones,
-:math:`F_j = \sum_i w_{ji} F_i`, its variance :math:`\sum_i w_{ji}^2 \sigma_i^2`. New pixels that share
-an old one are correlated; that covariance is not propagated.
+Rebinning integrates: the flux of a new pixel is the mean of the old ones weighted by their overlap
+o, and its variance that of noise which is white over the width d of the old pixels,
+
+.. math:: F_j = \frac{\sum_i o_{ji} F_i}{\sum_i o_{ji}}, \qquad
+          \sigma_j^2 = \frac{\sum_i o_{ji}\,d_i\,\sigma_i^2}{(\sum_i o_{ji})^2} .
+
+This keeps the signal to noise per Angstrom. New pixels that share an old one are correlated, and
+scatter less than their errors say; that covariance is not propagated.
 
 References:
     | Ciddor 1996, Appl. Opt. 35, 1566
@@ -91,7 +96,7 @@ def rebin(
         overlap = np.minimum(new[1:], old[j + 1]) - np.maximum(new[:-1], old[j])
         overlap = np.where(there & use[j], np.clip(overlap, 0.0, width[j]), 0.0)
         total += np.where(overlap > 0, overlap * flux[j], 0.0)
-        error += np.where(overlap > 0, overlap**2 * var[j], 0.0)
+        error += np.where(overlap > 0, overlap * width[j] * var[j], 0.0)
         cover += overlap
     usable = cover >= 0.5 * np.diff(new)
     safe = np.where(cover > 0, cover, 1.0)

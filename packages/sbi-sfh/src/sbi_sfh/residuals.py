@@ -3,7 +3,8 @@ r"""What is left of an observed spectrum when a recovered one is taken away.
 In mode ``observed`` the recovered spectrum is first brought to the galaxy's velocity dispersion,
 velocity and flux calibration: for every node of :math:`\sigma`, least squares of
 
-.. math:: x \approx F_\sigma \sum_{k=0}^{6} p_k L_k + v\,\frac{\partial F_\sigma}{\partial \ln\lambda}
+.. math:: x \approx F_\sigma \sum_{k=0}^{6} p_k L_k
+          + v\,\frac{\partial F_\sigma}{\partial \ln\lambda}
 
 and the node with the smallest :math:`\chi^2` is kept.
 """

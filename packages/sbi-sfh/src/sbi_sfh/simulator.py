@@ -292,6 +292,18 @@ class SfhSimulator(Simulator):
             source=f"{n} mock galaxies of sfh {self.version}{synthetic} (truth known)",
         )
 
+    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings:
+        """Return what the latents react to, on held-out simulations."""
+        from sbi_sfh.interpret import interpret, section
+
+        x = torch.where(held_out.observed, held_out.x, 1.0).double().cpu().numpy()
+        found = interpret(self, posterior.estimator, held_out, x, as_generator(rng))
+        probe = {n: float(v) for n, v in zip(found.names, found.probe_r2, strict=True)}
+        return Findings(
+            numbers={"linear probe r2": probe, "latent map": found.map_method},
+            sections=[section(found)],
+        )
+
     def examine(
         self,
         posterior: Posterior,

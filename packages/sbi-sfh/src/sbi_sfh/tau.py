@@ -1,10 +1,11 @@
 r"""Delayed exponential histories ("linear-exponential").
 
 .. math:: \mathrm{SFR} \propto u\,e^{-u}, \quad u = \frac{t - t_0}{\tau} > 0, \qquad
-          M(<t) = \frac{F(u)}{F(U)}, \quad F(u) = 1 - (1 + u)\,e^{-u}, \quad U = \frac{T - t_0}{\tau}
+          M(<t) = \frac{F(u)}{F(U)}, \quad F(u) = 1 - (1 + u)\,e^{-u},
+          \quad U = \frac{T - t_0}{\tau}
 
-The time at which a fraction q had formed follows in closed form from the lower branch of the Lambert
-function,
+The time at which a fraction q had formed follows in closed form from the lower branch of the
+Lambert function,
 
 .. math:: t_q = t_0 + \tau u_q, \qquad u_q = -1 - W_{-1}\!\left(-\frac{1 - q F(U)}{e}\right).
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_casbi.abundances import SMALLEST, abundances, metals_of, solar_scale
+from sbi_casbi.cosmology import age_gyr
 from sbi_casbi.snapshots.names import STEM_PATTERN, stem_and_step
 from sbi_core import ConfigError, DataFileError
 
@@ -135,8 +136,8 @@ def read_snapshot(
         tform = np.asarray(halo.star["tform"], float)
         mass = np.asarray(halo.star["mass"].in_units("Msol"), float)
         sums = {k: float(getattr(halo, k)["mass"].in_units("Msol").sum()) for k in ("dm", "gas")}
-        tau = float(f.properties["time"].in_units("Gyr"))
-        z = float(f.properties["z"])
+        z = float(1.0 / f.properties["a"] - 1.0)
+        tau = _age(f.properties, z)
     _check_masses(path, float(mass.sum()), sums["dm"])
     finite = np.isfinite(fe) & np.isfinite(o) & np.isfinite(mass)
     usable = finite & (fe > SMALLEST) & (o > SMALLEST) & (tform >= 0)
@@ -144,7 +145,9 @@ def read_snapshot(
         msg = f"{path.name}: no enriched stars: none of {len(mass)} has iron and oxygen"
         raise DataFileError(msg)
     if usable.sum() < _FEWEST:
-        msg = f"{path.name}: {int(usable.sum())} usable stars in the main halo, fewer than {_FEWEST}"
+        msg = (
+            f"{path.name}: {int(usable.sum())} usable stars in the main halo, fewer than {_FEWEST}"
+        )
         raise DataFileError(msg)
     fe, o = fe[usable], o[usable]
     fe_h, o_fe = abundances(fe, o, metals_of(fe, o), scale)
@@ -248,6 +251,9 @@ def _load(pynbody: Any, path: Path) -> Any:
             "remove the line"
         )
         raise DataFileError(msg)
+    if abs(f.properties.get("omegaM0", 1.0) + f.properties.get("omegaL0", 0.0) - 1.0) > 1e-3:
+        msg = f"{path.name}: the cosmology of the .param file (dOmega0, dLambda) is not flat"
+        raise DataFileError(msg)
     missing = [k for k in ("dKpcUnit", "dMsolUnit") if k not in parameters]
     if missing or "h" not in f.properties:
         msg = (
@@ -256,6 +262,14 @@ def _load(pynbody: Any, path: Path) -> Any:
         )
         raise DataFileError(msg)
     return f
+
+
+def _age(properties: Any, z: float) -> float:
+    """Return the age [Gyr] at z in the cosmology of the file.
+
+    Not ``properties["time"]``: it is in units of the code, which are rounded to five digits.
+    """
+    return float(age_gyr(z, 100.0 * float(properties["h"]), float(properties["omegaM0"])))
 
 
 def _check_masses(path: Path, mstar: float, mdm: float) -> None:
@@ -286,12 +300,12 @@ def _main_halo(
         return f, -1, "whole"
     ahf = list(path.parent.glob(f"{path.name}*AHF_particles*"))
     grp = path.with_name(f"{path.name}.grp")
-    if source == "ahf" or (source == "auto" and ahf):
+    if source == "ahf" or (source != "grp" and ahf):
         if not ahf:
             msg = f"{path.name}: no AHF catalogue ({path.name}.z*.AHF_particles) beside it"
             raise DataFileError(msg)
         return _of_ahf(pynbody, f, path, halo_id)
-    if source == "grp" or (source == "auto" and grp.is_file()):
+    if source == "grp" or grp.is_file():
         if not grp.is_file():
             msg = f"{path.name}: no group file '{grp.name}' beside it"
             raise DataFileError(msg)

@@ -129,10 +129,12 @@ def _parameters() -> str:
         "dKpcUnit": _BOX,
         "dOmega0": _OMEGA_M,
         "dLambda": 1.0 - _OMEGA_M,
-        "dHubble0": np.sqrt(8 * np.pi / 3),
+        "dHubble0": _H / (10.0 * _VELOCITY / _BOX),  # sqrt(8 pi / 3) but for rounded constants
         "bComove": 1,
     }
-    return "".join(f"{k} = {v!r}\n" if k == "bComove" else f"{k} = {float(v)!r}\n" for k, v in lines.items())
+    return "".join(
+        f"{k} = {v!r}\n" if k == "bComove" else f"{k} = {float(v)!r}\n" for k, v in lines.items()
+    )
 
 
 def _fill(snap: Any, g: MockGalaxy, sizes: dict[str, int], rng: np.random.Generator) -> None:

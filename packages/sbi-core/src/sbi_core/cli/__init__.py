@@ -20,8 +20,11 @@ EXIT_INTERRUPTED = 130
 _COMMANDS = {
     "plugins": "plugins",
     "show": "show",
+    "simulate": "simulate",
+    "pack": "pack",
     "infer": "infer",
     "combine": "combine",
+    "compare": "compare",
     "report": "report",
     "export": "export",
     "refine": "refine",
@@ -68,7 +71,8 @@ class LazyGroup(click.Group):
 @click.option("--stages", metavar="A,B", help="Only these stages.")
 @click.option("--restart", metavar="STAGE", help="Do this stage and all after it again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: all cores.")
-@click.option("--executor", help="process or serial.")
+@click.option("--executor", help="process, serial or dask.")
+@click.option("--dask-scheduler", metavar="ADDR", help="Running dask scheduler; default: local.")
 @click.option("--device", help="cpu or cuda.")
 @click.option("--draws", type=click.IntRange(min=10), help="Posterior draws per object.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")

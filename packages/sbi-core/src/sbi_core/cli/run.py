@@ -22,6 +22,7 @@ def run(
     restart: str | None,
     workers: int | None,
     executor: str | None,
+    dask_scheduler: str | None,
     device: str | None,
     draws: int | None,
     quiet: bool,
@@ -47,7 +48,8 @@ def run(
         infer__observations=observations,
         infer__draws=draws,
         simulate__workers=workers,
-        simulate__executor=executor,
+        simulate__executor=executor or ("dask" if dask_scheduler else None),
+        simulate__dask_scheduler=dask_scheduler,
         device=device,
     )
     target = Path(out) if out else Path("runs") / f"{plugin}-{preset}"

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,6 +57,9 @@ class LikelihoodConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     draws: int = Field(512, ge=32, description="draws of the local parameters per object")
+    total: int = Field(
+        8192, ge=1, description="draws of all objects together: few objects get more each"
+    )
     search: int = Field(4000, ge=100, description="draws of the prior that proposals start from")
     prior_fraction: float = Field(
         0.1, gt=0, le=1, description="part of every proposal that is the prior"
@@ -180,7 +184,7 @@ class LikelihoodCombiner(Combiner):
             _fitted(mean[rows], root[rows], weight, draws)
         z, log_weight = self._draw(mean, root, rng)
         for final in (False, True):  # once more at the resolution of the data
-            for rows in _chunks(n, c.draws):
+            for rows in _chunks(n, z.shape[1]):
                 theta = model.theta(z[rows].reshape(-1, k))
                 like = model.log_likelihood(model.simulate(z_shared, theta), objects[rows])
                 like = like + log_weight[rows]
@@ -192,9 +196,14 @@ class LikelihoodCombiner(Combiner):
                 z, log_weight = self._draw(mean, root, rng)
         return _Locals(z, log_weight), ess
 
+    def _count(self, n: int) -> int:
+        """Return the draws per object: no other object makes up for what one was unlucky with."""
+        least = 1 << math.ceil(math.log2(max(self.config.total / n, 1.0)))  # whole Sobol nets
+        return max(self.config.draws, least)
+
     def _draw(self, mean: F64, root: F64, rng: np.random.Generator) -> tuple[F64, F64]:
         """Return draws (n, M, k) of the mixture of Gaussian and prior, and log p - log q."""
-        m, k = self.config.draws, mean.shape[1]
+        m, k = self._count(len(mean)), mean.shape[1]
         share = self.config.prior_fraction
         # a Sobol net, shifted for every object: errors of mean values are a few times smaller
         net = qmc.Sobol(k + 1, rng=rng).random(m)

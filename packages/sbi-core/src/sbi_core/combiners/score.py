@@ -23,6 +23,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,6 @@ from sbi_core.combiners.gaussian import (
 )
 from sbi_core.components import Combiner, Rng
 from sbi_core.errors import ConfigError
-from sbi_core.estimators.sbi_npse import SbiNpseEstimator
 from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors import ParameterSpace
@@ -113,7 +113,7 @@ class ScoreCombiner(Combiner):
 
     def _draw(
         self,
-        estimator: SbiNpseEstimator,
+        estimator: Any,
         observations: Observations,
         moments: ObjectMoments,
         rng: np.random.Generator,
@@ -146,8 +146,8 @@ class ScoreCombiner(Combiner):
         return result if z is None else replace(result, samples=space.from_unconstrained(z))
 
 
-def _score_network(posterior: Posterior) -> SbiNpseEstimator:
-    """Return the estimator, if it is a score network.
+def _score_network(posterior: Posterior) -> Any:
+    """Return the estimator, if it is a score network; this layer does not know its class.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def _score_network(posterior: Posterior) -> SbiNpseEstimator:
         If it is not.
     """
     estimator = posterior.estimator
-    if not isinstance(estimator, SbiNpseEstimator):
+    if estimator.name != "sbi-npse":
         msg = (
             f"the score combiner needs the estimator 'sbi-npse' (a score network), not "
             f"'{estimator.name}'"

@@ -30,7 +30,7 @@ from torch.nn import functional
 from sbi_core.batch import Batch
 from sbi_core.embeddings.identity import Joined
 from sbi_core.embeddings.mlp import mlp
-from sbi_core.estimators.mixture import MixtureHead
+from sbi_core.mixture_head import MixtureHead
 from sbi_core.networks import Standardizer
 
 __all__ = ["SetNetwork", "exists"]

@@ -502,8 +502,8 @@ def _observed_sample(training: Training) -> Batch:
     """Return observed rows of the training split, after checking that they can teach anything."""
     rng = stream(training.seed, "train", "standardize")
     rows = splits_of(training).train
-    first = training.observe(training.batch[rows[:1]].to("cpu", torch.float32), 0)
-    most = min(_STANDARDIZE_ROWS, max(1000, _STANDARDIZE_NUMBERS // max(first.x[0].numel(), 1)))
+    one = training.observe(training.batch[rows[:1]].to("cpu", torch.float32), 0)
+    most = min(_STANDARDIZE_ROWS, max(1000, _STANDARDIZE_NUMBERS // max(one.x[0].numel(), 1)))
     if len(rows) > most:
         rows = np.sort(rng.choice(rows, most, replace=False))
     clean = training.batch[rows].to("cpu", torch.float32)

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.errors import ConfigError, near_matches
+from sbi_core.errors import ConfigError, DataFileError, near_matches
+from sbi_core.limits import read_text
 from sbi_core.plugins import Kind, Registry
 from sbi_core.validation import validate
 
@@ -34,6 +35,7 @@ __all__ = [
     "to_toml",
 ]
 
+_DEEPEST = 32
 PRESETS = ("quick", "standard", "large", "paper")
 _COMPONENTS: tuple[Kind, ...] = ("simulator", "embedding", "estimator", "combiner")
 _ENVIRONMENT = (  # never change the numbers
@@ -103,7 +105,9 @@ class InferSection(_Section):
     """What to infer."""
 
     draws: int = Field(1000, ge=10, description="posterior draws per object")
-    observations: str | None = Field(None, description="file; default: the plugin's example")
+    observations: str | None = Field(
+        None, min_length=1, description="file; default: the plugin's example"
+    )
     n_example: int = Field(100, ge=1, description="objects of the example")
 
 
@@ -237,13 +241,46 @@ def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsed(read_text(path))
     except FileNotFoundError:
         msg = f"configuration file '{path}' does not exist"
         raise ConfigError(msg) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, DataFileError) as error:
         msg = f"configuration file '{path}' cannot be read: {error}"
         raise ConfigError(msg) from None
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML text.
+
+    Raises
+    ------
+    ValueError
+        If it is no TOML, nested deeper than any configuration, or has a number of hundreds of
+        digits.
+    """
+    try:
+        tree = tomllib.loads(text)
+        level: list[Any] = [tree]
+        for _ in range(_DEEPEST):
+            level = [v for item in level for v in _inside(item)]
+            if not level:
+                return tree
+    except RecursionError:
+        pass
+    msg = f"it is nested deeper than {_DEEPEST} levels"
+    raise ValueError(msg)
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list):
+        return value
+    if isinstance(value, int) and value.bit_length() > 1024:
+        msg = "a number in it has hundreds of digits"
+        raise ValueError(msg)
+    return []
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -313,7 +350,7 @@ def to_toml(config: RunConfig) -> str:
 
 def from_toml(text: str) -> RunConfig:
     """Return the configuration that :func:`to_toml` wrote."""
-    return validate(RunConfig, tomllib.loads(text), "")
+    return validate(RunConfig, parsed(text), "")
 
 
 def _without_none(value: Any) -> Any:

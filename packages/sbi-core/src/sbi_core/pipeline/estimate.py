@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from time import perf_counter
 
+from sbi_core.errors import ConfigError
+from sbi_core.limits import check_disk, check_memory
 from sbi_core.pipeline.context import Context
 from sbi_core.rng import stream
 from sbi_core.simulate.executors import default_workers
 from sbi_core.simulate.store import single_thread
 from sbi_core.train import TrainConfig
 
-__all__ = ["announce"]
+__all__ = ["announce", "check_resources"]
 
 _ROWS = 512
+_NEGLIGIBLE = 50_000  # simulations that every machine holds
+_MOST_SHARDS = 1_000_000
+_COPIES = 3  # of the training data that exist at one time: rows, targets, a permutation of them
 
 
 def announce(context: Context) -> str:
@@ -36,4 +41,50 @@ def announce(context: Context) -> str:
         f"preset '{config.preset}': {config.simulate.n} simulations, about {minutes:.1f} min on "
         f"{workers} core(s); training of {steps} steps, typically {steps / 150 / 60:.0f} to "
         f"{steps / 50 / 60:.0f} min; interrupt at any time, the same command goes on"
+    )
+
+
+def check_resources(context: Context) -> None:
+    """Compare what the simulations will take with the disk and memory that are free.
+
+    Draws 16 rows to learn their size, where there are many to come.
+
+    Raises
+    ------
+    ConfigError
+        If they cannot fit; the message has the numbers.
+    """
+    section = context.config.simulate
+    shards = -(-section.n // section.shard_size)
+    if shards > _MOST_SHARDS:
+        msg = (
+            f"simulate.n = {section.n} in shards of {section.shard_size} rows makes {shards} "
+            f"files, at most {_MOST_SHARDS} are planned; raise simulate.shard_size"
+        )
+        raise ConfigError(msg)
+    check_memory(
+        f"one shard of {section.shard_size} rows",
+        8.0 * section.shard_size,
+        "lower simulate.shard_size",
+    )
+    if section.n <= _NEGLIGIBLE:
+        return
+    with single_thread():
+        rows = context.simulator.draw(16, stream(context.config.seed, "estimate", 2)).numpy()
+    stored = sum(v.nbytes for v in rows.values()) / 16
+    kept = sum(v.size * (4 if v.dtype.kind == "f" else v.itemsize) for v in rows.values()) / 16
+    folder = context.directory.sims
+    present = sum(p.stat().st_size for p in folder.glob("*.h5")) if folder.is_dir() else 0
+    what = f"{section.n} simulations of {stored:.0f} bytes"
+    check_disk(what, section.n * stored - present, folder, "lower simulate.n or use another --out")
+    check_memory(
+        f"a shard of {section.shard_size} rows of {stored:.0f} bytes",
+        2 * section.shard_size * stored,
+        "lower simulate.shard_size",
+    )
+    most = TrainConfig(**context.config.train).max_memory_gb * 2**30
+    check_memory(
+        f"training on {section.n} simulations",
+        _COPIES * min(section.n * kept, most),
+        "lower train.max_memory_gb, and the simulations are read in blocks",
     )

@@ -15,21 +15,24 @@ from time import perf_counter
 from typing import Any
 
 from sbi_core.components import Simulator
-from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
+from sbi_core.errors import ConfigError, RunDirectoryError, SbiError, near_matches
+from sbi_core.limits import read_text
 from sbi_core.observations import Observations
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
 from sbi_core.pipeline.context import Context, read_objects
-from sbi_core.pipeline.estimate import announce
+from sbi_core.pipeline.estimate import announce, check_resources
 from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
 from sbi_core.plugins import Registry
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.priors import canonical_hash
 from sbi_core.progress import Progress, SilentProgress
-from sbi_core.records.directory import RunDirectory, atomic_write, read_json, sha256_of, write_json
+from sbi_core.records.directory import RunDirectory, atomic_write, read_json, sha256_of
+from sbi_core.records.integrity import read_records, verify_files, write_records
+from sbi_core.records.lock import locked
 from sbi_core.records.provenance import describe
 from sbi_core.simulate.executors import get_executor
 
-__all__ = ["Run", "execute"]
+__all__ = ["Run", "execute", "simulate_shards"]
 
 _log = logging.getLogger("sbi_core")
 
@@ -78,8 +81,23 @@ def execute(
     _check_machine(config)
     if config.infer.observations:
         _ = context.observations
+    if restart == "simulate" or not directory.provenance.exists():
+        check_resources(context)
     directory.create()
-    records = _read_records(directory)
+    with locked(directory.root):
+        _execute(context, prints, stages, restart)
+    return Run(directory.root, registry)
+
+
+def _execute(
+    context: Context,
+    prints: Mapping[str, str],
+    stages: Sequence[str] | None,
+    restart: str | None,
+) -> None:
+    """Execute the stages in a directory that is ours."""
+    directory, config = context.directory, context.config
+    records = read_records(directory)
     names: list[str] = list(stage_names())
     again = STAGES[names.index(restart) :] if restart else ()
     for spec in again:
@@ -87,15 +105,69 @@ def execute(
     _refuse_mixing(context, records, prints)  # before anything is deleted
     if again:
         directory.remove(*(path for spec in again for path in spec.outputs(directory)))
-        write_json(directory.provenance, records)
     with atomic_write(directory.config) as f:
         f.write(to_toml(config))
+    write_records(directory, records)
     if config.preset in ("large", "paper") and "train" not in records["stages"]:
         context.progress.say(announce(context))
     with _logging_to(directory.log):
         for spec in STAGES:
             _one(context, spec, records, prints, wanted=stages is None or spec.name in stages)
-    return Run(directory.root, registry)
+
+
+def simulate_shards(
+    config: RunConfig,
+    out: str | Path,
+    registry: Registry,
+    first: int,
+    last: int,
+    progress: Progress | None = None,
+) -> int:
+    """Simulate some shards of a run, beside other processes that simulate others.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    out
+        Run directory.
+    registry
+        Where components are found.
+    first, last
+        Numbers of the shards, both included.
+    progress
+        Where progress is shown.
+
+    Returns
+    -------
+    int
+        Number of shards that the run has.
+
+    Raises
+    ------
+    ConfigError
+        If the run has no such shards.
+    RunDirectoryError
+        If the directory holds another configuration, or another process works on these shards.
+    """
+    from sbi_core.pipeline.stages.simulate import fill
+
+    directory = RunDirectory(out)
+    context = Context(config, registry, directory, progress or SilentProgress())
+    _check_machine(config)
+    check_resources(context)
+    shards = context.shards
+    if not 0 <= first <= last < len(shards):
+        msg = f"--shards {first}-{last}: this run has shards 0 to {len(shards) - 1}"
+        raise ConfigError(msg)
+    directory.create()
+    with locked(directory.root, f"shards-{first}-{last}"):
+        _refuse_mixing(context, read_records(directory), _fingerprints(context))
+        if not directory.config.exists():
+            with atomic_write(directory.config) as f:
+                f.write(to_toml(config))
+        fill(context, context.simulator, shards[first : last + 1], "simulate", shards)
+    return len(shards)
 
 
 def _check_machine(config: RunConfig) -> None:
@@ -143,7 +215,7 @@ def _one(
     }
     records["simulator"] = context.simulator.identity
     records["stages"][spec.name] = {"status": "started", "fingerprint": prints[spec.name]}
-    write_json(context.directory.provenance, records)
+    write_records(context.directory, records)
     _log.info("stage %s started", spec.name)
     start = perf_counter()
     facts = dict(spec.execute(context))
@@ -155,7 +227,7 @@ def _one(
         "facts": facts,
         "artefacts": _artefacts(context.directory, spec),
     }
-    write_json(context.directory.provenance, records)
+    write_records(context.directory, records)
     _log.info("stage %s done in %.1f s", spec.name, facts["stage_seconds"])
 
 
@@ -183,31 +255,10 @@ def _at(tree: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _read_records(directory: RunDirectory) -> dict[str, Any]:
-    if not directory.provenance.exists():
-        return {"stages": {}}
-    records = read_json(directory.provenance)
-    stages = records.get("stages") if isinstance(records, dict) else None
-    if not isinstance(stages, dict) or not all(map(_is_record, stages.values())):
-        msg = f"'{directory.provenance}' is damaged; choose another --out"
-        raise RunDirectoryError(msg)
-    found: dict[str, Any] = records
-    return found
-
-
-def _is_record(stage: Any) -> bool:
-    needed: dict[str, type] = {"fingerprint": str}
-    if not isinstance(stage, dict) or stage.get("status") not in ("started", "done"):
-        return False
-    if stage["status"] == "done":
-        needed |= {"facts": dict, "artefacts": dict}
-    return all(isinstance(stage.get(k), t) for k, t in needed.items())
-
-
 def _read_config(directory: RunDirectory) -> RunConfig:
     try:
-        return from_toml(directory.config.read_text(encoding="utf-8"))
-    except (ConfigError, ValueError) as error:  # no configuration, not TOML, not UTF-8
+        return from_toml(read_text(directory.config))
+    except (SbiError, OSError, ValueError, RecursionError) as error:  # not TOML, not UTF-8, ...
         msg = f"'{directory.config}' is damaged: {error}"
         raise RunDirectoryError(msg) from None
 
@@ -244,18 +295,8 @@ def _artefacts(directory: RunDirectory, spec: StageSpec) -> dict[str, str]:
 
 def _verify(directory: RunDirectory, spec: StageSpec, record: Mapping[str, Any]) -> None:
     """Raise when an artefact of a finished stage is gone or was altered."""
-    for name, expected in record.get("artefacts", {}).items():
-        path = directory.root / name
-        if directory.root.resolve() not in path.resolve().parents:
-            msg = f"'{directory.provenance}' names a file outside the run directory: {name}"
-            raise RunDirectoryError(msg)
-        if not path.is_file() or sha256_of(path) != expected:
-            what = "was altered" if path.is_file() else "is missing"
-            msg = (
-                f"'{path}' {what} since stage '{spec.name}' wrote it; "
-                f"pass --restart {spec.name} to make it again"
-            )
-            raise RunDirectoryError(msg)
+    advice = f"stage '{spec.name}' wrote it; pass --restart {spec.name} to make it again"
+    verify_files(directory, record.get("artefacts", {}), advice)
 
 
 @contextmanager
@@ -294,10 +335,30 @@ class Run:
     def _context(self) -> Context:
         registry = self._registry or Registry([self.config.plugin])
         context = Context(self.config, registry, self.directory, SilentProgress())
-        for name, record in _read_records(self.directory)["stages"].items():
+        stages = self.verify()["stages"]
+        for name, record in stages.items():
             if record.get("status") == "done":
                 context.facts[name] = record["facts"]
         return context
+
+    def verify(self) -> dict[str, Any]:
+        """Compare everything that finished stages wrote with its recorded SHA-256.
+
+        Done when a run is first used. Returns the records.
+
+        Raises
+        ------
+        RunDirectoryError
+            Naming the file that is missing, truncated or altered, and the stage that makes it.
+        """
+        records = read_records(self.directory)
+        config = records.get("config", {})
+        verify_files(self.directory, config, "the run wrote it; give the run its command again")
+        for spec in STAGES:
+            record = records["stages"].get(spec.name, {})
+            if record.get("status") == "done":
+                _verify(self.directory, spec, record)
+        return records
 
     @property
     def simulator(self) -> Simulator:
@@ -312,6 +373,11 @@ class Run:
     @property
     def report(self) -> dict[str, Any]:
         """The contents of report.json."""
+        record = read_records(self.directory)["stages"].get("report", {})
+        name = self.directory.report_json.name
+        known = record.get("artefacts", {}).get(name)
+        if known:
+            verify_files(self.directory, {name: known}, "it was written; make it again: report RUN")
         found: dict[str, Any] = read_json(self.directory.report_json)
         return found
 
@@ -356,7 +422,48 @@ class Run:
         """Write report.json and report.html again from the recorded facts."""
         from sbi_core.pipeline.stages.report import execute as write
 
-        write(self._context)
+        with locked(self.directory.root):
+            context = self._context
+            write(context)
+            records = read_records(self.directory)
+            for spec in STAGES:  # the model card lies among the files of the estimator
+                record = records["stages"].get(spec.name, {})
+                if record.get("status") == "done" and spec.name in ("train", "report"):
+                    record["artefacts"] = _artefacts(self.directory, spec)
+            if records["stages"]:
+                write_records(self.directory, records)
+
+    def pack(self, *, keep_shards: bool = False) -> tuple[Path, int, str]:
+        """Put all shards into one file and delete theirs; return it, their number and its size.
+
+        Raises
+        ------
+        RunDirectoryError
+            If a shard is missing or damaged, or another process works in the directory.
+        ConfigError
+            If the disk has no room for the pack.
+        """
+        from sbi_core.limits import check_disk, gib
+        from sbi_core.simulate.pack import write_pack
+        from sbi_core.simulate.store import read_reports
+
+        with locked(self.directory.root):
+            context = self._context
+            shards = context.shards
+            read_reports(shards)  # reading checks every checksum
+            needed = sum(s.path.stat().st_size for s in shards if s.path.exists())
+            check_disk("the pack", needed, self.directory.sims, "free some, or keep the shards")
+            pack = write_pack([s.path for s in shards])
+            records = read_records(self.directory)
+            record = records["stages"].get("simulate", {})
+            gone = [] if keep_shards else [s.path for s in shards]
+            if record.get("status") == "done":  # recorded first: a kill leaves files too many
+                names = {str(p.relative_to(self.directory.root)) for p in gone}
+                found = _artefacts(self.directory, STAGES[0])
+                record["artefacts"] = {k: v for k, v in found.items() if k not in names}
+                write_records(self.directory, records)
+            self.directory.remove(*gone)
+        return pack, len(shards), gib(pack.stat().st_size)
 
     def __repr__(self) -> str:
         return f"Run({self.config.plugin}, {self.config.preset}, '{self.directory.root}')"

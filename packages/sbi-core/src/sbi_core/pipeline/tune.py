@@ -142,9 +142,12 @@ def default_search(config: RunConfig) -> list[Search]:
         found.append(Search("estimator.transforms", None, 3, 8))
     if "components" in options:
         found.append(Search("estimator.components", None, 2, 12))
-    if "hidden" in options:
+    widths = (32, 64, 128, 256)
+    if isinstance(options.get("hidden"), int):
+        found.append(Search("estimator.hidden", widths))
+    elif "hidden" in options:
         depth = max(len(options["hidden"]), 1)
-        found.append(Search("estimator.hidden", tuple([w] * depth for w in (32, 64, 128, 256))))
+        found.append(Search("estimator.hidden", tuple([w] * depth for w in widths)))
     return found
 
 

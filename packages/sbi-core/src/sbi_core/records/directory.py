@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from typing import IO, Any, Literal
 from numpy.typing import NDArray
 
 from sbi_core.errors import DataFileError, RunDirectoryError
-from sbi_core.limits import load_npz
+from sbi_core.limits import load_npz, read_text
 
 __all__ = [
     "RunDirectory",
@@ -64,11 +65,11 @@ def read_json(path: Path) -> Any:
         If the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError:
         msg = f"'{path}' is missing"
         raise RunDirectoryError(msg) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError, DataFileError) as error:
         msg = f"'{path}' is damaged: {error}"
         raise RunDirectoryError(msg) from None
 
@@ -83,7 +84,7 @@ def read_lines(path: Path) -> list[Any]:
     """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"'{path}' is missing or damaged: {error}"
         raise RunDirectoryError(msg) from None
 
@@ -162,7 +163,8 @@ class RunDirectory:
         except OSError as error:
             msg = f"cannot write to run directory '{self.root}': {error.strerror or error}"
             raise RunDirectoryError(msg) from None
-        foreign = [p.name for p in self.root.iterdir() if not p.name.startswith(".")]
+        ours = re.compile(r"^\.|\.tmp[\w-]*$")  # what another task of the same run writes now
+        foreign = [p.name for p in self.root.iterdir() if not ours.search(p.name)]
         if foreign and not self.config.exists():
             listed = ", ".join(sorted(foreign)[:3])
             msg = f"'{self.root}' is not empty and holds no run ({listed}); choose another --out"

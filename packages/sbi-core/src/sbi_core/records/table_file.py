@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sbi_core.errors import ConfigError
 
@@ -71,60 +72,69 @@ def _text(form: str) -> Callable[[Path, Callable[[], Iterator[Table]], int], Non
     return write
 
 
+def _widths(parts: Iterator[Table]) -> dict[str, int]:
+    """Return the bytes of the longest word of every column of words."""
+    widths: dict[str, int] = {}
+    for part in parts:
+        for name in part.colnames:
+            if part[name].dtype.kind == "U":
+                words = np.char.encode(np.asarray(part[name]), "utf-8")
+                widths[name] = max(widths.get(name, 1), int(np.char.str_len(words).max(initial=1)))
+    return widths
+
+
+def _encoded(part: Table, widths: dict[str, int]) -> NDArray[Any]:
+    """Return the rows as a structured array with words of one width."""
+    types = [(c, f"S{widths[c]}" if c in widths else part[c].dtype) for c in part.colnames]
+    rows = np.empty(len(part), types)
+    for name in part.colnames:
+        column = np.asarray(part[name])
+        rows[name] = np.char.encode(column, "utf-8") if name in widths else column
+    return rows
+
+
 def _fits(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
     from astropy.io import fits
 
-    widths: dict[str, int] = {}
-    for part in parts():  # FITS columns of words have one width
-        for name in part.colnames:
-            if part[name].dtype.kind == "U":
-                longest = int(np.char.str_len(np.char.encode(part[name], "utf-8")).max(initial=1))
-                widths[name] = max(widths.get(name, 1), longest)
+    widths = _widths(parts())
     written = 0
     with path.open("wb") as f:
         for k, part in enumerate(parts()):
-            for name, width in widths.items():
-                encoded = np.char.encode(np.asarray(part[name]), "utf-8")
-                part[name] = encoded.astype(f"S{width}")
-            hdu = fits.table_to_hdu(part)
+            rows = _encoded(part, widths)
             if k == 0:
-                header = hdu.header.copy()
+                header = fits.BinTableHDU(rows[:1]).header
                 header["NAXIS2"] = n
+                for i, name in enumerate(part.colnames):  # any unit, dex among them
+                    if part[name].unit is not None:
+                        header[f"TUNIT{i + 1}"] = str(part[name].unit)
+                for key, value in part.meta.items():
+                    header[key[:8].upper()] = str(value)[:60]
                 f.write(fits.PrimaryHDU().header.tostring().encode("ascii"))
                 f.write(header.tostring().encode("ascii"))
-            rows = np.ascontiguousarray(np.asarray(hdu.data))
-            assert rows.dtype.itemsize == header["NAXIS1"]
-            f.write(rows.tobytes())
-            written += rows.nbytes
+            big_endian = rows.astype(rows.dtype.newbyteorder(">"))
+            f.write(big_endian.tobytes())
+            written += big_endian.nbytes
         f.write(bytes(-written % _BLOCK))
 
 
 def _hdf5(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
     import h5py
 
+    widths = _widths(parts())
     with h5py.File(path, "w") as f:
-        start, rows = 0, None
-        for k, part in enumerate(parts()):
-            words = [c for c in part.colnames if part[c].dtype.kind == "U"]
-            if k == 0:
+        start, stored = 0, None
+        for part in parts():
+            rows = _encoded(part, widths)
+            if stored is None:
                 first = part[:1].copy()
-                for name in words:
-                    first[name] = first[name].astype("S1")
+                for name in widths:
+                    first[name] = rows[name][:1]
                 with h5py.File("part", "w", driver="core", backing_store=False) as described:
                     first.write(described, path="table", format="hdf5", serialize_meta=True)
                     described.copy("table.__table_column_meta__", f)
-                types = [
-                    (c, h5py.string_dtype() if c in words else part[c].dtype)
-                    for c in part.colnames
-                ]
-                rows = f.create_dataset("table", (n,), np.dtype(types), chunks=True)
-            assert rows is not None
-            block = np.empty(len(part), rows.dtype)
-            for name in part.colnames:
-                column = np.asarray(part[name])
-                block[name] = column.astype(object) if name in words else column
-            rows[start : start + len(part)] = block
-            start += len(part)
+                stored = f.create_dataset("table", (n,), rows.dtype, chunks=True)
+            stored[start : start + len(rows)] = rows
+            start += len(rows)
 
 
 def _parquet(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:

@@ -181,7 +181,7 @@ def _offset(value: Mapping[str, float]) -> str:
     if not value["sd"] > 0:
         return "no error known"
     sigmas = (value["mean"] - value["truth"]) / value["sd"]
-    return f"the estimate lies {abs(sigmas):.1f} σ {'below' if sigmas < 0 else 'above'} it"
+    return f"the estimate lies {abs(sigmas):.1f}\u00a0σ {'below' if sigmas < 0 else 'above'} it"
 
 
 def _label(inputs: ReportInputs, name: str) -> Markup:
@@ -385,7 +385,7 @@ def _cell(value: Mapping[str, float] | None) -> tuple[str, str]:
     if "truth" in value and value["sd"] > 0:
         sigmas = round((value["mean"] - value["truth"]) / value["sd"], 1)
         sign = "+" if sigmas > 0 else "−" if sigmas < 0 else ""
-        off = f"{sign}{abs(sigmas):.1f} σ"
+        off = f"{sign}{abs(sigmas):.1f}\u00a0σ"
     return measurement(value["mean"], value["sd"], 2), off
 
 

@@ -6,6 +6,7 @@ matplotlib's default style whatever the user has set.
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,8 +94,10 @@ def svg(figure: Figure) -> str:
 
 
 def distinct(picture: Picture, prefix: str) -> Picture:
-    """Prefix the names inside an image: several images share one page."""
-    text = re.sub(r'\bid="', f'id="{prefix}-', picture.svg)
+    """Prefix the names inside an image, of several on a page; its caption is its alt text."""
+    words = html.unescape(re.sub(r"<[^>]+>", "", picture.caption))
+    text = picture.svg.replace('role="img"', f'role="img" aria-label="{html.escape(words)}"', 1)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     return Picture(text, picture.caption, picture.wide)
 

@@ -7,6 +7,8 @@ bytes.
 from __future__ import annotations
 
 import functools
+import html
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from sbi_core.errors import RunDirectoryError
 from sbi_core.records.directory import atomic_write
 from sbi_core.report import text
 from sbi_core.report.content import content, linked
@@ -22,6 +25,13 @@ from sbi_core.report.figures import figures
 from sbi_core.report.inputs import ReportInputs
 
 __all__ = ["render", "write_html"]
+
+_ACTIVE = re.compile(
+    r"<\s*/?\s*(?:script|foreignobject|iframe|object|embed|audio|video|animate|set|handler|meta|link"
+    r"|html|body|form|input|img)\b|[\s\"'/]on\w+\s*=|javascript:|<!|<\?|@import"
+    r"|href\s*=\s*[\"']?(?![\"'#]|data:image/(?:png|jpeg);)|url\(\s*[\"']?(?!#)",
+    re.IGNORECASE,
+)
 
 
 def render(inputs: ReportInputs) -> str:
@@ -62,8 +72,26 @@ def write_html(inputs: ReportInputs, path: str | Path) -> None:
 
 def _with_markup(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a section whose images are printed as they are."""
+    for picture in record["pictures"]:
+        _refuse_active(str(picture["svg"]))
     pictures = [{**p, "svg": Markup(p["svg"])} for p in record["pictures"]]  # noqa: S704
     return {**record, "pictures": pictures}
+
+
+def _refuse_active(svg: str) -> None:
+    """Raise when an image from a file is more than a drawing.
+
+    Images come from the records of a run directory, which may be a stranger's; those that we draw
+    have none of this.
+    """
+    found = _ACTIVE.search(html.unescape(svg))
+    if not svg.startswith("<svg") or found:
+        what = f"'{found[0].strip()[:30]}'" if found else "no svg element"
+        msg = (
+            f"an image in the records of this run holds {what}, which no drawing needs; the "
+            "records were altered"
+        )
+        raise RunDirectoryError(msg)
 
 
 @functools.cache

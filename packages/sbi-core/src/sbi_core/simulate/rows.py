@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from sbi_core.batch import Batch
 from sbi_core.errors import RunDirectoryError, SimulationError
+from sbi_core.simulate.pack import open_shard
 
 __all__ = ["ShardedBatch"]
 
@@ -60,7 +60,7 @@ class ShardedBatch:
         self._row_bytes = 0
         for number, path in enumerate(self.paths):
             try:
-                with h5py.File(path, "r") as f:
+                with open_shard(path) as f:
                     ok = np.asarray(f["ok"]) if "ok" in f else np.ones(len(f["x"]), bool)
                     self._row_bytes = self._row_bytes or _row_bytes(f)
                     for key in ("identity", "seed", "number"):
@@ -118,7 +118,7 @@ class ShardedBatch:
         b = self._blocks[block]
         rows = slice(b.start, b.stop)
         try:
-            with h5py.File(self.paths[b.file], "r") as f:
+            with open_shard(self.paths[b.file]) as f:
                 arrays: dict[str, Any] = {k: f[k][rows] for k in _FIELDS if k in only and k in f}
                 if b.kept < b.stop - b.start:
                     ok = np.asarray(f["ok"][rows], bool)
@@ -134,7 +134,7 @@ class ShardedBatch:
 
     def keys(self, block: int) -> I64:
         """Return the units of splitting of one block; row numbers where none are stored."""
-        with h5py.File(self.paths[self._blocks[block].file], "r") as f:
+        with open_shard(self.paths[self._blocks[block].file]) as f:
             stored = "split_key" in f
         if not stored:
             return np.arange(self.ends[block], self.ends[block + 1])
@@ -173,7 +173,7 @@ class ShardedBatch:
         return f"ShardedBatch({len(self)} rows in {len(self.paths)} files, {size:.2f} GiB)"
 
 
-def _row_bytes(f: h5py.File) -> int:
+def _row_bytes(f: Any) -> int:
     total = 0
     for name in _FIELDS:
         if name in f:

@@ -28,6 +28,7 @@ from sbi_core.batch import Batch
 from sbi_core.components import Simulator
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.rng import stream
+from sbi_core.simulate.pack import PACK, is_packed, open_shard
 
 __all__ = [
     "SCHEMA",
@@ -227,7 +228,7 @@ def _check(simulator: Simulator, batch: Batch, shard: Shard) -> None:
 
 def _read(shard: Shard) -> tuple[Batch, ShardReport]:
     """Return what the file holds; OSError when it is damaged."""
-    with h5py.File(shard.path, "r") as f:
+    with open_shard(shard.path) as f:
         found = str(f.attrs.get("identity", ""))
         seed = int(f.attrs.get("seed", -1))
         if found != shard.identity or seed != shard.seed:
@@ -260,11 +261,15 @@ def is_complete(shard: Shard) -> bool:
     RunDirectoryError
         If the file belongs to another simulator, prior or seed.
     """
-    if not shard.path.exists():
+    packed = is_packed(shard.path)
+    if not shard.path.exists() and not packed:
         return False
     try:
         _read(shard)
     except (OSError, KeyError, RuntimeError) as error:
+        if packed:
+            msg = f"'{shard.path.with_name(PACK)}' is damaged ({error}); pass --restart simulate"
+            raise RunDirectoryError(msg) from None
         _log.warning("%s is damaged and will be computed again: %s", shard.path.name, error)
         shard.path.unlink()
         return False

@@ -100,7 +100,7 @@ class LinearGaussian(Simulator):
     def posterior(self, batch: Batch) -> tuple[F64, F64]:
         """Return the exact mean (2,) and covariance (2, 2) given all objects, in prior sigma."""
         precision, information = self.exact(batch)
-        cov = np.linalg.inv(np.eye(2) + precision.sum(0))
+        cov = np.asarray(np.linalg.inv(np.eye(2) + precision.sum(0)), np.float64)
         return cov @ information.sum(0), cov
 
 
@@ -136,7 +136,7 @@ class ExactEstimator(Estimator):
             msg = "asked not to"
             raise DensityUnavailableError(msg)
         precision, information = LinearGaussian.exact(batch)
-        cov = np.linalg.inv(np.eye(2) + precision)
+        cov = np.asarray(np.linalg.inv(np.eye(2) + precision), np.float64)
         return np.einsum("nij,nj->ni", cov, information), cov
 
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:

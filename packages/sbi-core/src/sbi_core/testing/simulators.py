@@ -95,7 +95,7 @@ def check_describes_itself(simulator: Simulator) -> None:
 
 
 def check_identity_can_be_recorded(simulator: Simulator) -> None:
-    """``identity`` is JSON, with name and version, and the same after JSON."""
+    """``identity`` is JSON with name and version, the same every time."""
     identity = simulator.identity
     try:
         back = json.loads(json.dumps(identity))
@@ -105,6 +105,11 @@ def check_identity_can_be_recorded(simulator: Simulator) -> None:
         back == identity,
         f"identity {identity!r} does not survive JSON ({back!r})",
         "use numbers, text, lists and dicts in identity; no tuples, arrays or objects",
+    )
+    require(
+        simulator.identity == identity,
+        "identity changes from one call to the next",
+        "let it depend on options and data only: finished stages are recognised by it",
     )
     missing = [k for k in ("name", "version") if k not in identity]
     require(not missing, f"identity lacks {missing}", "extend super().identity, do not replace it")

@@ -1,7 +1,7 @@
-"""Reader of SSP templates in the HDF5 form of DSPS.
+r"""Reader of SSP templates in the HDF5 form of DSPS.
 
 Keys: ``ssp_lgmet`` (log10 Z), ``ssp_lg_age_gyr``, ``ssp_wave`` [Angstrom], ``ssp_flux``
-(Z, ages, wavelengths) in Lsun/Hz per Msun formed; :math:`L_\\lambda = L_\\nu c / \\lambda^2`. The
+(Z, ages, wavelengths) in Lsun/Hz per Msun formed; :math:`L_\lambda = L_\\nu c / \lambda^2`. The
 form has no surviving mass: the living fraction is NaN, and so are the quantities made of it.
 
 References:

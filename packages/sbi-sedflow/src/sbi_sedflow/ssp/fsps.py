@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from typing import Any
 
@@ -44,7 +45,7 @@ def export_fsps(module: Any = None) -> SSPGrid:
         raise DataFileError(msg)
     if module is None:
         try:
-            import fsps as module  # type: ignore[no-redef]
+            module = importlib.import_module("fsps")
         except (ImportError, OSError, RuntimeError) as error:
             msg = f"needs python-fsps: pip install 'sbi-sedflow[fsps]' ({error})"
             raise DataFileError(msg) from None

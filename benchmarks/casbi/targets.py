@@ -1,0 +1,121 @@
+"""Accuracy and calibration of N and of the members, per population.
+
+    python benchmarks/casbi/targets.py --population uniform --counts absolute --out targets-u.json
+    python benchmarks/casbi/targets.py --population cosmological --counts shape --out targets-c.json
+
+2e4 stars, errors of 0.10 and 0.05 dex, test halos of held-out stems. Blind rules stand beside
+every error. Times are CPU seconds of one thread.
+"""
+
+import argparse
+
+import numpy as np
+from common import blind_errors, config_of, train_posterior, write
+from scipy import stats
+
+from sbi_casbi.findings import prior_pmf, score_counts, score_members
+from sbi_casbi.set_diagnostics import randomised_ranks
+from sbi_core import diagnostics
+
+CELLS = ((4.7, 6.0), (6.0, 7.0), (7.0, 8.0), (8.0, 9.78))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--population", default="uniform")
+    parser.add_argument("--counts", default="absolute")
+    parser.add_argument("--halos", type=int, default=30_000)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--save")
+    parser.add_argument("--out")
+    a = parser.parse_args()
+    config = config_of(a.population, a.counts)
+    simulator, estimator, batch, facts = train_posterior(config, a.halos, a.epochs)
+    if a.save:
+        estimator.save(a.save)
+    rng = np.random.default_rng(5)
+    test = simulator.observe(simulator.draw_from(a.test, rng, "test"), rng)
+    count = test.theta_mask.sum(1).numpy()
+    pmf = estimator.pmf(test)
+    prior = prior_pmf(simulator, estimator.counts)
+    scores = score_counts(pmf, count, estimator.counts, prior, rng)
+    print({k: round(v, 4) for k, v in scores.items()}, flush=True)
+    strata = {}
+    for low, high in ((2, 10), (11, 40), (41, 100)):
+        some = (count >= low) & (count <= high)
+        strata[f"{low}-{high}"] = score_counts(pmf[some], count[some], estimator.counts, prior, rng)
+    members = estimator.sample_members(test, a.draws, rng)
+    truth = test.theta_set.double().numpy()
+    sets = score_members(members, truth, count, rng)
+    sets["blind"] = blind_errors(test, batch, members.names)
+    columns = members.columns(config.n_min)
+    ranks = randomised_ranks(columns, test.theta.double().numpy(), rng)
+    column = {
+        name: {
+            "ks_p": float(stats.kstest(ranks[:, j], "uniform").pvalue),
+            "coverage_90": float((np.abs(ranks[:, j] - 0.5) < 0.45).mean()),
+        }
+        for j, name in enumerate(simulator.columns)
+    }
+    cells = {}
+    for low, high in CELLS:
+        inside = (members.log_mstar >= low) & (members.log_mstar < high) & members.mask
+        true = ((truth[..., 0] >= low) & (truth[..., 0] < high) & (truth[..., 0] > 0)).sum(1)
+        r = randomised_ranks(inside.sum(-1), true, rng)
+        cells[f"{low}-{high}"] = float((np.abs(r - 0.5) < 0.45).mean())
+    top = np.concatenate([members.place(k)[0][..., :] for k in (1, 2)], axis=-1).astype(float)
+    true_top = np.concatenate([truth[:, 0], truth[:, 1]], axis=-1)
+    joint = diagnostics.tarp(top, true_top, rng)
+    found = {
+        "population": a.population,
+        "counts": a.counts,
+        "halos": a.halos,
+        "epochs": a.epochs,
+        **facts,
+        "n_sub": scores,
+        "strata": strata,
+        "members": sets,
+        "columns": column,
+        "mass_bins_coverage_90": cells,
+        "tarp_top2": joint.max_deviation,
+    }
+    show(found)
+    write(a.out, found)
+
+
+def show(found):
+    """Print the table."""
+    n = found["n_sub"]
+    print(f"\n{found['population']} + {found['counts']}: {found['halos']} halos")
+    print(f"CPU: draw {found['draw_cpu_s']:.0f} s, train {found['train_cpu_s']:.0f} s")
+    print(
+        f"N: gain {n['nll_gain']:.2f} nat, MAE {n['mae']:.1f} (blind {n['mae_blind']:.1f}), "
+        f"RPS skill {n['rps_skill']:.2f}, PIT p {n['pit_p']:.2g}, 90 % set {n['coverage_90']:.3f}"
+    )
+    for key, s in found["strata"].items():
+        print(
+            f"  N {key}: gain {s['nll_gain']:.2f}, MAE {s['mae']:.1f}, "
+            f"90 % set {s['coverage_90']:.3f}"
+        )
+    for key, b in found["members"]["blind"].items():
+        mine = found["members"][key]
+        words = ", ".join(
+            f"{name} {mine[name]['mae']:.3f} (rank {b[name]['rank']:.3f}, "
+            f"rank+N {b[name]['rank_and_n']:.3f})"
+            for name in b
+        )
+        print(f"member {key}: {words}")
+    worst = max(found["members"]["pp_top"].values())
+    print(f"top-3 P-P deviation: worst {worst:.3f}; TARP top-2 {found['tarp_top2']:.3f}")
+    print(
+        "columns (KS p, 90 %):",
+        {k: (round(v["ks_p"], 3), round(v["coverage_90"], 3)) for k, v in found["columns"].items()},
+    )
+    print("mass bins, 90 %:", found["mass_bins_coverage_90"])
+    print(f"OSPA {found['members']['ospa']:.3f} (other halos {found['members']['ospa_blind']:.3f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Against emcee and nested sampling, on the same likelihood, prior, noise and galaxies.
+
+Ten mocks and three NSA galaxies: means and standard deviations of the network, of the refined
+posterior, of emcee and of nautilus, in units of nautilus' standard deviation; calls, seconds,
+effective draws per second; number of galaxies from which training pays.
+
+    SBI_DATA_DIR=... python benchmarks/sedflow/samplers.py runs/sedflow-standard --out s.json
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from common import Clock, arguments, reference, write
+
+from sbi_core import diagnostics, load_run, stream
+from sbi_sedflow.likelihood import Galaxies
+from sbi_sedflow.nsa import read_nsa
+from sbi_sedflow.refine import refine_galaxy
+from sbi_sedflow.samplers import run_emcee, run_nautilus
+from sbi_sedflow.target import Target
+
+
+def compare(simulator, posterior, one, args):
+    galaxy = Galaxies.of(one)
+    rng = stream(args.seed, "samplers", str(one.id[0]))
+    with Clock() as net:
+        theta = posterior.sample(one, 4000).values[:, 0]
+    target = Target(simulator, galaxy)
+    with Clock() as refined:
+        better = refine_galaxy(posterior, one, target, rng, draws=4000)
+    chain = run_emcee(Target(simulator, galaxy), rng, steps=args.steps)
+    nested = run_nautilus(Target(simulator, galaxy), args.seed, n_live=args.live)
+    space, keep = posterior.space, [k for k in range(12) if k != 4]
+    sd, mean = nested.theta.std(0)[keep], nested.theta.mean(0)[keep]
+    rows = {}
+    for name, t in (("npe", theta), ("refined", better.theta), ("emcee", chain.theta)):
+        rows[name] = {
+            "shift": ((t.mean(0)[keep] - mean) / sd).tolist(),
+            "width": (t.std(0)[keep] / sd).tolist(),
+            "c2st": diagnostics.c2st(
+                space.to_unconstrained(t[:2000]), space.to_unconstrained(nested.theta[:2000]), 1
+            ).accuracy,
+        }
+    return rows | {
+        "id": str(one.id[0]), "method": better.method, "refined_ess": better.ess,
+        "efficiency": better.efficiency,
+        "cpu": {"npe": net.cpu, "refined": refined.cpu, "emcee": chain.cpu_seconds,
+                "nautilus": nested.cpu_seconds},
+        "calls": {"refined": better.calls, "emcee": chain.calls, "nautilus": nested.calls},
+        "ess": {"emcee": chain.ess, "nautilus": nested.ess},
+    }  # fmt: skip
+
+
+def main():
+    args = arguments(__doc__, run=True, mocks={"type": int, "default": 10},
+                     real={"type": int, "default": 3}, steps={"type": int, "default": 3000},
+                     live={"type": int, "default": 1000})  # fmt: skip
+    run = load_run(args.run)
+    simulator, posterior = run.simulator, run.posterior
+    mocks = simulator.example_observations(stream(args.seed, "samplers"), args.mocks)
+    real = read_nsa(reference() / "nsa_v0_1_2_excerpt.fits").observations
+    rows = np.linspace(50, len(real) - 50, args.real).astype(int)
+    ones = [mocks[k] for k in range(len(mocks))] + [real[int(k)] for k in rows]
+    found = []
+    for one in ones:
+        r = compare(simulator, posterior, one, args)
+        found.append(r)
+        text = "; ".join(
+            f"{k}: |shift| {np.abs(r[k]['shift']).mean():.2f} max {np.abs(r[k]['shift']).max():.2f},"
+            f" width {np.min(r[k]['width']):.2f}-{np.max(r[k]['width']):.2f}, C2ST {r[k]['c2st']:.2f}"
+            for k in ("npe", "refined", "emcee")
+        )
+        print(f"{r['id']}: {text}; {r['method']}, cpu { {k: round(v, 2) for k, v in r['cpu'].items()} }"
+              f", calls {r['calls']}, ess {r['ess']}", flush=True)  # fmt: skip
+    training = run.report["training"]["seconds"] + run.report["timing"]["simulate_s"]
+    per = {k: float(np.median([r["cpu"][k] for r in found])) for k in found[0]["cpu"]}
+    even = {k: training / (per[k] - per["npe"]) for k in ("emcee", "nautilus")}
+    print("median processor seconds per galaxy:", per, "break-even galaxies (training wall):", even)
+    write(args, {"galaxies": found, "cpu_per_galaxy": per, "break_even": even})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Figures of halos: plane, posterior of N, mass-time map, recovery of N."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sbi_casbi.plane import PIXELS, Plane
+
+if TYPE_CHECKING:
+    from sbi_casbi.members import MemberSamples
+
+__all__ = ["mass_time_map", "number_posterior", "planes", "recovered_counts"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+_BLUE, _ORANGE = "#0072b2", "#d55e00"
+_FE, _O = "[Fe/H]", "[O/Fe]"
+
+
+def planes(plane: Plane, x: NDArray[np.float32], predicted: F64) -> Figure:
+    """Return the observed plane, the mean predicted one, and the scaled difference.
+
+    Parameters
+    ----------
+    plane
+        Pixels.
+    x
+        Row of the halo, (4100,).
+    predicted
+        Expected counts of draws, (draws, 64, 64).
+    """
+    figure = Figure(figsize=(9.0, 3.0), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    counts = _pooled(x[: PIXELS * PIXELS].reshape(PIXELS, PIXELS).astype(float))
+    mean = _pooled(predicted.mean(0))
+    extent = (*plane.fe_h, *plane.o_fe)
+    top = float(np.log10(max(counts.max(), mean.max(), 1.0) + 1.0))
+    options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent}
+    for ax, image, title in (
+        (axes[0], counts, "observed"),
+        (axes[1], mean, "posterior predictive"),
+    ):
+        shown = ax.imshow(np.log10(image.T + 1.0), vmin=0, vmax=top, cmap="viridis", **options)
+        ax.set_title(title)
+    figure.colorbar(shown, ax=axes[:2], label="log10(stars + 1)")
+    pull = (counts - mean) / np.sqrt(mean + 1.0)
+    last = axes[2].imshow(pull.T, vmin=-5, vmax=5, cmap="RdBu_r", **options)
+    axes[2].set_title("difference / Poisson error")
+    figure.colorbar(last, ax=axes[2])
+    for ax in axes:
+        ax.set_xlabel(_FE)
+    axes[0].set_ylabel(_O)
+    return figure
+
+
+def _pooled(image: F64) -> F64:
+    k = PIXELS // 2
+    return np.asarray(image.reshape(k, 2, k, 2).sum((1, 3)))
+
+
+def number_posterior(counts: I64, pmf: F64, prior: F64, truth: int | None) -> Figure:
+    """Return the probabilities of N; ``truth`` is marked when it is known."""
+    figure = Figure(figsize=(4.2, 3.0), layout="constrained")
+    ax = figure.subplots()
+    ax.step(counts, pmf, where="mid", color=_BLUE, label="posterior")
+    ax.step(counts, prior, where="mid", color="0.6", label="prior")
+    if truth is not None:
+        ax.axvline(truth, color=_ORANGE, ls="--", label="truth")
+    ax.set(xlabel="number of accreted galaxies", ylabel="probability", ylim=(0, None))
+    ax.legend(frameon=False)
+    return figure
+
+
+def mass_time_map(
+    members: MemberSamples, mass_edges: F64, tau_edges: F64, truth: F64 | None
+) -> Figure:
+    """Return expected numbers per cell of (tau, log M) for one halo, and true members."""
+    figure = Figure(figsize=(4.2, 3.0), layout="constrained")
+    ax = figure.subplots()
+    mean = members.intensity(mass_edges, tau_edges)[:, 0].mean(0)
+    shown = ax.pcolormesh(tau_edges, mass_edges, mean, cmap="Blues", vmin=0)
+    figure.colorbar(shown, label="accreted galaxies per cell")
+    if truth is not None:
+        ax.plot(truth[:, -1], truth[:, 0], "o", ms=3, mfc="none", mec=_ORANGE)
+    ax.set(xlabel="infall time [Gyr since the Big Bang]", ylabel="log10 M_star / Msun")
+    return figure
+
+
+def recovered_counts(truth: I64, pmf: F64, counts: I64) -> Figure:
+    """Return medians and 16-84 % ranges of N against the truth."""
+    figure = Figure(figsize=(4.2, 3.4), layout="constrained")
+    ax = figure.subplots()
+    cdf = np.cumsum(pmf, axis=1)
+    low, middle, high = (counts[(cdf >= q).argmax(1)] for q in (0.16, 0.5, 0.84))
+    some = slice(0, 300)
+    ax.vlines(truth[some], low[some], high[some], color=_BLUE, alpha=0.25, lw=1)
+    ax.plot(truth[some], middle[some], ".", ms=3, color=_BLUE)
+    ends = (counts[0], counts[-1])
+    ax.plot(ends, ends, color="0.5", lw=1)
+    ax.set(xlabel="true N", ylabel="inferred N")
+    return figure

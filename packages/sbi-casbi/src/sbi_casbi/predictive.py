@@ -1,0 +1,111 @@
+r"""Posterior-predictive planes, and whether a halo looks like what its posterior predicts.
+
+Sets from the posterior become planes through the nearest snapshots of the library. The deviance
+
+.. math:: D = \min_s 2 \sum_p \left[n_p \ln\frac{n_p}{\lambda_{sp}} - (n_p - \lambda_{sp})\right]
+
+over 16 x 16 pixels, the best of the draws, grows with the number of stars even for perfect
+inference, because no two galaxies of one mass and time are alike. So it is compared with that of
+simulated halos of held-out galaxies: the percentile of what is left of log D after a line in the
+logarithm of the number of stars.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_casbi.plane import PIXELS
+from sbi_casbi.populations import Draw
+from sbi_core import Batch
+
+if TYPE_CHECKING:
+    from sbi_casbi.members import MemberSamples
+    from sbi_casbi.simulator import CasbiSimulator
+
+__all__ = ["deviance", "deviance_percentile", "predictive_planes"]
+
+F64 = NDArray[np.float64]
+_POOL = 4
+_N_PIXELS = PIXELS * PIXELS
+
+
+def predictive_planes(
+    simulator: CasbiSimulator, members: MemberSamples, x: NDArray[np.float32], draws: int
+) -> F64:
+    """Return expected counts per pixel (draws, n, 64, 64) of sets from the posterior.
+
+    Parameters
+    ----------
+    simulator
+        Whose library gives the planes.
+    members
+        Draws of sets for n halos.
+    x
+        Rows of the observed halos, (n, 4100): errors and, for counts ``shape``, numbers of stars.
+    draws
+        How many of the draws to use.
+    """
+    s, n = min(draws, len(members.count)), x.shape[0]
+    values = members.values[:s].reshape(s * n, *members.values.shape[2:]).astype(float)
+    count = members.count[:s].reshape(s * n)
+    sets = np.where(np.arange(values.shape[1])[None, :, None] < count[:, None, None], values, 0.0)
+    draw: Draw = simulator.nearest(sets, count)
+    errors = np.tile(x[:, -2:].astype(float), (s, 1))
+    rate, outside = simulator.rates(draw, errors[:, 0], errors[:, 1], np.zeros((2, s * n)))
+    if simulator.config.counts == "shape":
+        total = np.tile(10.0 ** x[:, _N_PIXELS + 1], s)
+        rate = rate * total[:, None]
+    return np.asarray(rate.reshape(s, n, PIXELS, PIXELS), float)
+
+
+def deviance(x: NDArray[np.float32], planes: F64) -> F64:
+    """Return D of every halo (n,), from rows (n, 4100) and planes (draws, n, 64, 64)."""
+    counts = _pooled(x[:, :_N_PIXELS].reshape(-1, PIXELS, PIXELS).astype(float))
+    rate = np.maximum(_pooled(planes), 0.05)
+    ratio = np.where(counts > 0, np.maximum(counts, 1e-9) / rate, 1.0)
+    terms = counts * np.log(ratio) - (counts - rate)
+    return np.asarray(2.0 * terms.sum((-2, -1)).min(0))
+
+
+def _pooled(planes: F64) -> F64:
+    k = PIXELS // _POOL
+    shaped = planes.reshape(*planes.shape[:-2], k, _POOL, k, _POOL)
+    return np.asarray(shaped.sum((-3, -1)))
+
+
+def deviance_percentile(
+    simulator: CasbiSimulator,
+    estimator: Any,
+    x: NDArray[np.float32],
+    planes: F64,
+    rng: np.random.Generator,
+    *,
+    references: int = 100,
+) -> F64:
+    """Return the percentile (n,) of the deviance of halos among simulated ones.
+
+    Parameters
+    ----------
+    simulator, estimator
+        What simulates and infers the reference halos.
+    x, planes
+        Observed halos and their predictive planes (draws, n, 64, 64).
+    rng
+        Where randomness comes from.
+    references
+        Simulated halos of held-out galaxies.
+    """
+    draws = len(planes)
+    batch: Batch = simulator.observe(simulator.draw_from(references, rng, "test"), rng)
+    found = estimator.sample_members(batch, draws, rng)
+    ref_x = batch.x.numpy()
+    theirs = deviance(ref_x, predictive_planes(simulator, found, ref_x, draws))
+    ours = deviance(x, planes)
+    size = [np.log10(np.maximum(v[:, :_N_PIXELS].sum(1), 1.0)) for v in (ref_x, x)]
+    line = np.polyfit(size[0], np.log(theirs + 1.0), 1)
+    rest = np.sort(np.log(theirs + 1.0) - np.polyval(line, size[0]))
+    mine = np.log(ours + 1.0) - np.polyval(line, size[1])
+    return np.asarray(100.0 * np.searchsorted(rest, mine, side="left") / references)

@@ -1,0 +1,348 @@
+"""A template library from a folder of snapshots: streaming, parallel, resumable.
+
+Every snapshot becomes a small file of its stars in a cache beside the library (done once, whatever
+happens later); a snapshot that cannot be used is listed with its reason, never dropped silently.
+Edges of the plane are quantiles over the stars of the training stems only.
+
+References:
+    | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sbi_casbi.library import FINE, Library, read_library, split_stems, write_library
+from sbi_casbi.plane import Plane
+from sbi_casbi.snapshots.names import STEM_PATTERN, find_snapshots, stem_and_step
+from sbi_casbi.snapshots.reader import HaloSource, read_snapshot
+from sbi_core import ConfigError, DataFileError
+
+__all__ = ["BuildConfig", "BuildReport", "build_library", "cached_library", "edges_of"]
+
+F64 = NDArray[np.float64]
+_HISTOGRAM = 4000  # bins of the streaming quantiles
+_RANGE = {"fe_h": (-8.0, 3.0), "o_fe": (-4.0, 4.0)}
+_MOST_FAILURES = 0.5
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Options of a build.
+
+    Parameters
+    ----------
+    halo_source, halo_id
+        See :func:`read_snapshot`.
+    solar
+        Solar scale of the abundances.
+    stem_regex
+        Pattern of file names.
+    largest_mstar
+        Snapshots with more stellar mass [Msun] are skipped.
+    edges
+        ``fixed``, or ``percentile:P``: P is a share of stars in percent (0.01 is 1e-4).
+    sides
+        ``both`` edges from quantiles, or only the ``lower`` (upper: the maximum).
+    exclude
+        Names of snapshots or stems to skip.
+    tau_width
+        Cadence of the outputs [Gyr].
+    seed
+        Of the split by stem.
+    fractions
+        Shares of stems for training, validation, test.
+    """
+
+    halo_source: HaloSource = "auto"
+    halo_id: int | None = None
+    solar: str = "pynbody"
+    stem_regex: str = STEM_PATTERN
+    largest_mstar: float = 6e9
+    edges: str = "percentile:0.01"
+    sides: Literal["both", "lower"] = "both"
+    exclude: tuple[str, ...] = ()
+    tau_width: float = 0.2158
+    seed: int = 1
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build found.
+
+    Parameters
+    ----------
+    library
+        The library.
+    skipped
+        Snapshot and reason, for all that are not in it.
+    reused
+        Snapshots that had been read before.
+    """
+
+    library: Library
+    skipped: Mapping[str, str]
+    reused: int
+
+
+def build_library(
+    root: str | Path,
+    out: str | Path,
+    config: BuildConfig | None = None,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> BuildReport:
+    """Build a library from all snapshots below a folder and write it.
+
+    Parameters
+    ----------
+    root
+        Folder of snapshots.
+    out
+        HDF5 file to write; ``<out>.cache`` keeps what was read, a rerun goes on there.
+        ``<out>.skipped.json`` lists snapshots that were skipped, with reasons.
+    config
+        Options.
+    workers
+        Processes that read.
+    progress
+        Called with snapshots done and in all.
+
+    Raises
+    ------
+    DataFileError
+        If there are no snapshots, more than half of them cannot be used, or none is left.
+    ConfigError
+        If an option makes no sense, or there are fewer than ten stems.
+    """
+    c, out = config or BuildConfig(), Path(out)
+    edge_share(c.edges)
+    paths = find_snapshots(root, c.stem_regex)
+    cache = out.with_name(out.name + ".cache")
+    cache.mkdir(parents=True, exist_ok=True)
+    jobs = [_Job(p, cache / f"{_key(p, c)}.npz", c) for p in paths]
+    skipped: dict[str, str] = {}
+    reused = 0
+    for done, (job, reason, old) in enumerate(_read_all(jobs, workers), start=1):
+        reused += old
+        if reason:
+            skipped[str(job.path)] = reason
+        if progress is not None:
+            progress(done, len(jobs))
+    failed = len(skipped)
+    kept = [j for j in jobs if str(j.path) not in skipped]
+    for job in kept:
+        reason = _cut(job, c)
+        if reason:
+            skipped[str(job.path)] = reason
+    out.with_name(out.name + ".skipped.json").write_text(
+        json.dumps(skipped, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    if failed > _MOST_FAILURES * len(jobs):
+        first = next(iter(skipped.values()))
+        msg = (
+            f"{failed} of {len(jobs)} snapshots in '{root}' cannot be used, e.g. {first} "
+            f"(all reasons: {out.name}.skipped.json)"
+        )
+        raise DataFileError(msg)
+    kept = [j for j in kept if str(j.path) not in skipped]
+    if not kept:
+        msg = f"no snapshot of {len(jobs)} in '{root}' is left: the library would be empty"
+        raise DataFileError(msg)
+    library = _assemble(kept, c, str(root))
+    write_library(library, out)
+    return BuildReport(library, skipped, reused)
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: Path
+    cache: Path
+    config: BuildConfig
+
+
+def _key(path: Path, c: BuildConfig) -> str:
+    """Return the name of a cache file: of the snapshot, its size and age, and the options."""
+    stat = path.stat()
+    words = [path.resolve(), stat.st_size, stat.st_mtime_ns]
+    words += [c.halo_source, c.halo_id, c.solar, c.stem_regex]
+    return hashlib.sha256("|".join(map(str, words)).encode()).hexdigest()[:24]
+
+
+def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, str, bool]]:
+    """Yield every job in order, with the reason why it failed and whether it was there."""
+    if workers <= 1:
+        for job in jobs:
+            yield (job, *_read_one(job))
+        return
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for job, found in zip(jobs, pool.map(_read_one, jobs), strict=True):
+            yield (job, *found)
+
+
+def _read_one(job: _Job) -> tuple[str, bool]:
+    c = job.config
+    if _usable(job.cache):
+        return "", True
+    try:
+        stem, _ = stem_and_step(job.path, c.stem_regex)
+        if {job.path.name, stem} & set(c.exclude):
+            return "excluded by name", False
+        s = read_snapshot(
+            job.path,
+            halo_source=c.halo_source,
+            halo_id=c.halo_id,
+            solar=c.solar,
+            stem_regex=c.stem_regex,
+        )
+    except DataFileError as error:
+        return str(error), False
+    facts = {k: v for k, v in asdict(s).items() if np.isscalar(v)}
+    temporary = job.cache.with_name(f"{job.cache.name}.tmp{os.getpid()}")
+    with temporary.open("wb") as f:
+        np.savez(f, fe_h=s.fe_h, o_fe=s.o_fe, mass=s.mass, facts=np.array(json.dumps(facts)))
+    os.replace(temporary, job.cache)
+    return "", False
+
+
+def _usable(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        _stars(path)
+    except (OSError, ValueError, KeyError):
+        path.unlink()
+        return False
+    return True
+
+
+def _stars(path: Path) -> tuple[F64, F64, F64, dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as f:
+        return f["fe_h"], f["o_fe"], f["mass"], json.loads(str(f["facts"]))
+
+
+def _cut(job: _Job, c: BuildConfig) -> str:
+    facts = _stars(job.cache)[3]
+    if facts["mstar"] >= c.largest_mstar:
+        return f"{facts['mstar']:.3g} Msun of stars, at or above {c.largest_mstar:.3g}"
+    return ""
+
+
+# -- the plane -------------------------------------------------------------------------------
+
+
+def edge_share(edges: str) -> float | None:
+    """Return the share of stars beyond an edge, or None for fixed edges.
+
+    Raises
+    ------
+    ConfigError
+        If the word is neither ``fixed`` nor ``percentile:P`` with 0 < P < 50.
+    """
+    if edges == "fixed":
+        return None
+    kind, _, value = edges.partition(":")
+    try:
+        share = float(value) / 100.0
+    except ValueError:
+        share = -1.0
+    if kind != "percentile" or not 0 < share < 0.5:
+        msg = f"edges must be 'fixed' or 'percentile:P' with 0 < P < 50, got '{edges}'"
+        raise ConfigError(msg)
+    return share
+
+
+def edges_of(
+    stars: Iterator[tuple[F64, F64]], share: float, sides: Literal["both", "lower"]
+) -> Plane:
+    """Return the plane whose edges are quantiles of all stars, read one snapshot at a time."""
+    names = ("fe_h", "o_fe")
+    counts = {k: np.zeros(_HISTOGRAM, np.int64) for k in names}
+    most = {k: -np.inf for k in names}
+    for values in stars:
+        for name, v in zip(names, values, strict=True):
+            clipped = np.clip(v, *_RANGE[name])
+            counts[name] += np.histogram(clipped, _HISTOGRAM, _RANGE[name])[0]
+            most[name] = max(most[name], float(v.max(initial=-np.inf)))
+    found: dict[str, tuple[float, float]] = {}
+    for name in names:
+        grid = np.linspace(*_RANGE[name], _HISTOGRAM + 1)
+        cdf = np.concatenate([[0.0], np.cumsum(counts[name]) / counts[name].sum()])
+        low = float(np.interp(share, cdf, grid))
+        high = float(np.interp(1 - share, cdf, grid)) if sides == "both" else most[name]
+        found[name] = (low, high)
+    return Plane(found["fe_h"], found["o_fe"])
+
+
+def _assemble(jobs: Sequence[_Job], c: BuildConfig, root: str) -> Library:
+    facts = [_stars(j.cache)[3] for j in jobs]
+    stem = np.array([f["stem"] for f in facts])
+    log_mstar = np.log10([f["mstar"] for f in facts])
+    split = split_stems(stem, log_mstar, c.seed, c.fractions)
+    share = edge_share(c.edges)
+    plane = Plane()
+    if share is not None:
+        training = (_stars(j.cache)[:2] for j, s in zip(jobs, split, strict=True) if s == 0)
+        plane = edges_of(training, share, c.sides)
+    rows, over = [], []
+    for job in jobs:
+        fe_h, o_fe, _, _ = _stars(job.cache)
+        rows.append(_template(plane, fe_h, o_fe))
+        over.append(int(plane.histogram(fe_h, o_fe)[1]))
+    with np.errstate(divide="ignore"):
+        log_mdm = np.log10([f["mdm"] for f in facts])
+        log_mgas = np.log10([f["mgas"] for f in facts])
+    return Library(
+        plane=plane,
+        templates=sparse.vstack(rows, format="csr", dtype=np.float32),
+        galaxy_name=np.array([f["name"] for f in facts]),
+        stem=stem,
+        log_mstar=log_mstar,
+        log_mdm=np.where(np.isfinite(log_mdm), log_mdm, np.nan),
+        log_mgas=np.where(np.isfinite(log_mgas), log_mgas, np.nan),
+        tau=np.array([f["tau"] for f in facts]),
+        z=np.array([f["z"] for f in facts]),
+        n_star=np.array([len(_stars(j.cache)[0]) for j in jobs]),
+        n_masked=np.array([f["n_masked"] for f in facts]),
+        n_over=np.array(over),
+        split=split,
+        solar=c.solar,
+        tau_width=c.tau_width,
+        source=f"snapshots in {Path(root).name}",
+        options={k: v for k, v in asdict(c).items() if v is not None},
+    )
+
+
+def _template(plane: Plane, fe_h: F64, o_fe: F64) -> sparse.csr_matrix:
+    index = plane.fine_index(fe_h, o_fe)
+    bins, counts = np.unique(index[index >= 0], return_counts=True)
+    row = np.zeros(len(bins), int)
+    data = (counts / len(fe_h)).astype(np.float32)
+    return sparse.csr_matrix((data, (row, bins)), shape=(1, FINE * FINE))
+
+
+def cached_library(root: str | Path) -> Library:
+    """Return the library of a folder of snapshots, built with default options at first use.
+
+    It is kept in the folder as ``sbi-casbi-library.h5``; remove the file to build it again.
+    """
+    path = Path(root) / "sbi-casbi-library.h5"
+    if path.is_file():
+        return read_library(path)
+    return build_library(root, path, workers=os.cpu_count() or 1).library

@@ -1,0 +1,73 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import sbi_core
+
+TINY = {
+    "simulate.n": 500,
+    "simulate.shard_size": 500,
+    "simulate.executor": "serial",
+    "train.epochs": 2,
+    "simulator.stems": 300,
+    "diagnose.objects": 40,
+    "diagnose.draws": 50,
+    "infer.draws": 50,
+    "infer.n_example": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "casbi"
+    return sbi_core.run("casbi", preset="quick", out=out, overrides=TINY)
+
+
+def test_a_run_writes_report_sets_and_sections(run):
+    root = run.directory.root
+    page = (root / "report.html").read_text(encoding="utf-8")
+    for words in ("Halo halo-1", "Number and members", "member by mass"):
+        assert words in page
+    report = json.loads((root / "report.json").read_text())
+    assert {"n_sub", "members", "n_major", "halos"} <= set(report["domain"])
+    assert set(report["domain"]["halos"]) == {"halo-1", "halo-2"}
+    assert "n_sub" in report["calibration"]["parameters"]
+    import xarray as xr
+
+    sets = xr.load_dataset(root / "posterior.nc", group="members", engine="h5netcdf")
+    assert sets["log_mstar"].dims == ("chain", "draw", "object", "member")
+    assert int(np.isfinite(sets["tau"]).sum()) == int(sets["count"].sum())
+
+
+def test_a_loaded_run_infers_a_star_list(run, tmp_path):
+    from astropy.table import Table
+
+    rng = np.random.default_rng(1)
+    table = Table({"fe_h": rng.normal(-1.2, 0.4, 500), "o_fe": rng.normal(0.2, 0.1, 500)})
+    table.write(tmp_path / "halo.ecsv")
+    samples = sbi_core.load_run(run.directory.root).infer(tmp_path / "halo.ecsv", 20)
+    assert samples.values.shape == (20, 1, 10)
+
+
+def test_discovery_stays_light():
+    code = (
+        "import sys, sbi_casbi.plugin; "
+        "print([m for m in ('torch', 'pynbody', 'scipy', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_halos_unlike_any_simulation_are_flagged(run):
+    sim = run.simulator
+    obs = sim.example_observations(3, 2)
+    x = obs.batch.x.clone()
+    plane = x[:, :4096].reshape(-1, 64, 64)
+    x[:, :4096] = torch.roll(plane, 20, 2).reshape(len(x), -1)  # 0.4 dex in [O/Fe]
+    moved = sbi_core.Observations.from_batch(obs.batch.with_(x=x))
+    samples = run.infer(moved, 20)
+    assert all("outside_training" in f for f in samples.flags)

@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+from astropy.table import Table
+from numpy.testing import assert_allclose
+
+from sbi_casbi.config import CasbiConfig
+from sbi_casbi.readers import halo_of_stars, read_halo
+from sbi_casbi.simulator import LOG_N, OVERFLOW, SIGMA_FE, SIGMA_O
+from sbi_casbi.star_tables import library_of_stars
+from sbi_core import ConfigError, DataFileError, ObservationError
+
+SHAPE = CasbiConfig(counts="shape")
+
+
+def stars(n=400, seed=1, **more):
+    rng = np.random.default_rng(seed)
+    return Table(
+        {
+            "fe_h": rng.normal(-1.5, 0.4, n),
+            "o_fe": rng.normal(0.3, 0.1, n),
+            "e_fe_h": np.full(n, 0.1),
+            "e_o_fe": np.full(n, 0.05),
+            **more,
+        }
+    )
+
+
+def written(table, path):
+    table.write(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".ecsv", ".fits", ".csv"])
+def test_star_lists_become_planes(library, tmp_path, suffix):
+    obs = read_halo(written(stars(), tmp_path / f"halo{suffix}"), library, SHAPE)
+    x = obs.batch.x[0].numpy()
+    assert x[: OVERFLOW + 1].sum() == 400
+    assert_allclose(x[[LOG_N, SIGMA_FE, SIGMA_O]], (np.log10(400), 0.1, 0.05), rtol=1e-6)
+    want, _ = library.plane.histogram(*(np.asarray(stars()[k]) for k in ("fe_h", "o_fe")))
+    assert (x[:OVERFLOW].reshape(64, 64) == want).all()
+    assert obs.id.tolist() == ["halo"]
+
+
+def test_columns_of_surveys_and_of_the_user(library, tmp_path):
+    t = stars()
+    t.rename_columns(["fe_h", "o_fe", "e_fe_h", "e_o_fe"], ["FE_H", "O_FE", "FE_H_ERR", "O_FE_ERR"])
+    a = read_halo(written(t, tmp_path / "a.fits"), library, SHAPE)
+    t.rename_columns(["FE_H", "FE_H_ERR"], ["iron", "iron_err"])
+    path = written(t, tmp_path / "b.fits")
+    with pytest.raises(ObservationError, match=r"\[Fe/H\]"):
+        read_halo(path, library, SHAPE)
+    named = SHAPE.model_copy(update={"columns": {"fe_h": "iron", "e_fe_h": "iron_err"}})
+    assert (read_halo(path, library, named).batch.x == a.batch.x).all()
+
+
+def test_what_is_left_out_is_counted(library, tmp_path):
+    t = stars(source_id=np.arange(400) // 2 * 2)
+    t["fe_h"][:5] = np.nan
+    notes = " ".join(read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes)
+    assert "5 star(s) without" in notes
+    assert "200 row(s) repeat" in notes
+
+
+def test_a_proxy_needs_permission(library, tmp_path):
+    t = stars()
+    t.rename_column("o_fe", "alpha_m")
+    path = written(t, tmp_path / "a.ecsv")
+    with pytest.raises(ObservationError, match="alpha_proxy"):
+        read_halo(path, library, SHAPE)
+    allowed = SHAPE.model_copy(update={"alpha_proxy": True})
+    assert any("stands for" in n for n in read_halo(path, library, allowed).notes)
+
+
+def test_stars_outside_the_plane(library, tmp_path):
+    t = stars()
+    t["o_fe"][:60] = 3.0
+    notes = read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes
+    assert any("more than 10 %" in n and "60" in n for n in notes)
+    t["o_fe"][:300] = 3.0
+    with pytest.raises(ObservationError, match="300 of 400"):
+        read_halo(written(t, tmp_path / "b.ecsv"), library, SHAPE)
+
+
+def test_solar_scales_are_converted_and_unknown_ones_refused(library):
+    fe, o = np.full(10, -1.0), np.full(10, 0.2)
+    _, notes = halo_of_stars(fe, o, library, solar="asplund09")
+    assert "moved" in notes[0]
+    with pytest.raises(ConfigError, match="solar scale"):
+        halo_of_stars(fe, o, library, solar="mine")
+
+
+def test_spread_errors_and_sizes_beyond_training_warn(library, tmp_path):
+    t = stars(100)
+    t["e_fe_h"] = np.linspace(0.01, 0.4, 100)
+    notes = " ".join(read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes)
+    assert "range from" in notes
+    assert "number of stars 100" in notes
+    assert "error of [Fe/H]" in notes
+
+
+def test_no_stars_and_no_columns_are_refused(library, tmp_path):
+    t = stars(20)
+    t["fe_h"] = np.nan
+    with pytest.raises(ObservationError, match="no star"):
+        read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE)
+    with pytest.raises(DataFileError):
+        read_halo(tmp_path / "none.ecsv", library, SHAPE)
+
+
+def test_histograms_are_read(library, tmp_path):
+    counts = np.zeros((64, 64))
+    counts[10, 20] = 7
+    e = library.plane.edges
+    np.savez(
+        tmp_path / "a.npz",
+        counts=counts,
+        edges_fe_h=e[0],
+        edges_o_fe=e[1],
+        sigma_fe=0.1,
+        sigma_o=0.05,
+    )
+    x = read_halo(tmp_path / "a.npz", library, SHAPE).batch.x[0]
+    assert x[10 * 64 + 20] == 7
+    np.savez(tmp_path / "b.npz", counts=counts, edges_fe_h=e[0] + 0.1, edges_o_fe=e[1])
+    with pytest.raises(ObservationError, match="edges_fe_h"):
+        read_halo(tmp_path / "b.npz", library, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (np.zeros((32, 32)), "shape"),
+        (np.full((64, 64), -1.0), "negative"),
+        (np.full((64, 64), np.nan), "not finite"),
+        (np.full((64, 64), 0.5), "whole number"),
+        (np.zeros((64, 64)), "empty"),
+    ],
+)
+def test_histograms_that_are_none_are_refused(library, tmp_path, counts, words):
+    np.save(tmp_path / "a.npy", counts)
+    with pytest.raises(ObservationError, match=words):
+        read_halo(tmp_path / "a.npy", library, SHAPE)
+
+
+def test_a_table_of_stars_of_many_galaxies_becomes_a_library(tmp_path):
+    rng = np.random.default_rng(1)
+    n = 12 * 60
+    name = np.array([f"g{k % 9}.{10 + k}e10.01024" for k in range(12)]).repeat(60)
+    arrays = {
+        "feh": rng.normal(-1.5, 0.3, n),
+        "ofe": rng.normal(0.3, 0.1, n),
+        "star_mass": (10 ** (6 + np.arange(12) / 6)).repeat(60),
+        "infall_time": np.linspace(3, 12, 12).repeat(60),
+        "Galaxy_name": name,
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    lib, notes = library_of_stars(tmp_path / "a.npz")
+    assert len(lib) == 12
+    assert not lib.has_dark_mass
+    assert "dark mass is not inferred" in " ".join(notes)
+    assert_allclose(np.asarray(lib.templates.sum(1)).ravel(), 1.0, rtol=1e-5)
+    del arrays["ofe"]
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(DataFileError, match="ofe"):
+        library_of_stars(tmp_path / "b.npz")

@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sbi_casbi.cosmology import age_gyr
+from sbi_casbi.library import read_library
+from sbi_casbi.snapshots.names import stem_and_step
+from sbi_core import ConfigError, DataFileError
+
+pytest.importorskip("pynbody", reason="reading snapshots needs the extra 'snapshots'")
+
+from sbi_casbi.snapshots.builder import BuildConfig, build_library, edges_of
+from sbi_casbi.snapshots.reader import read_snapshot
+from sbi_casbi.snapshots.writer import MockGalaxy, write_snapshot
+
+NAME = "g8.26e11.01024"
+
+
+def galaxy(stars=120, seed=0, mean=-1.5, **more):
+    rng = np.random.default_rng(seed)
+    return MockGalaxy(rng.normal(mean, 0.3, stars), rng.normal(0.3, 0.1, stars), **more)
+
+
+@pytest.mark.parametrize("halos", ["ahf", "grp"])
+def test_what_was_written_is_read(tmp_path, halos):
+    g = galaxy(a=0.5, no_iron=7)
+    s = read_snapshot(write_snapshot(tmp_path, NAME, g, halos=halos))
+    assert (s.stem, s.step, s.halo_source) == ("g8.26e11", 1024, halos)
+    assert_allclose(s.fe_h, g.fe_h, atol=1e-6)
+    assert_allclose(s.o_fe, g.o_fe, atol=1e-6)
+    assert_allclose((s.mstar, s.mdm, s.mgas), (127e4, 400e8, 60e5), rtol=1e-6)
+    assert_allclose(s.tau, age_gyr(1.0), rtol=1e-6)
+    assert s.z == pytest.approx(1.0)
+    assert s.n_masked == 7
+
+
+def test_reading_writes_nothing_beside_the_data(tmp_path):
+    path = write_snapshot(tmp_path, NAME, galaxy())
+    before = sorted(p.name for p in tmp_path.iterdir())
+    read_snapshot(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_the_main_halo_is_the_largest_whatever_its_number(tmp_path):
+    """The mock catalogue has hashed ids and lists a small halo first."""
+    s = read_snapshot(write_snapshot(tmp_path, NAME, galaxy()))
+    assert len(s.fe_h) == 120
+    with pytest.raises(DataFileError, match="0 usable stars|no enriched|fewer than"):
+        read_snapshot(tmp_path / NAME, halo_id=2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda d: (d / "run.param").unlink(), "param"),
+        (lambda d: (d / f"{NAME}.OxMassFrac").unlink(), "OxMassFrac"),
+        (lambda d: (d / f"{NAME}.FeMassFrac").write_bytes(b"\0\0\0\5" + b"\0" * 20), "for 5"),
+        (lambda d: [p.unlink() for p in d.glob("*AHF*")], "no halos"),
+        (lambda d: (d / "run.param").open("a").write("bDoublePos = 0\n"), "bDoublePos"),
+        (lambda d: (d / NAME).write_bytes(b"x" * 100), "not a tipsy"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, spoil, words):
+    path = write_snapshot(tmp_path, NAME, galaxy())
+    spoil(tmp_path)
+    with pytest.raises(DataFileError, match=words):
+        read_snapshot(path)
+
+
+def test_other_byte_order_of_an_auxiliary_array_is_named(tmp_path):
+    path = write_snapshot(tmp_path, NAME, galaxy())
+    file = tmp_path / f"{NAME}.FeMassFrac"
+    file.write_bytes(np.frombuffer(file.read_bytes(), ">i4").astype("<i4").tobytes())
+    with pytest.raises(DataFileError, match="endian"):
+        read_snapshot(path)
+
+
+def test_masses_that_cannot_be_are_refused(tmp_path):
+    path = write_snapshot(tmp_path, NAME, galaxy(star_mass=1e9, dark_mass=1e5))
+    with pytest.raises(DataFileError, match="units"):
+        read_snapshot(path)
+
+
+def test_stars_without_iron_are_no_galaxy(tmp_path):
+    path = write_snapshot(tmp_path, NAME, galaxy(stars=0, no_iron=80))
+    with pytest.raises(DataFileError, match="no enriched stars"):
+        read_snapshot(path)
+
+
+def test_names_give_stems():
+    assert stem_and_step("8.26e11.00512") == ("g8.26e11", 512)
+    assert stem_and_step("a/b/g2.79e12.01024") == ("g2.79e12", 1024)
+    with pytest.raises(DataFileError, match="stem-regex"):
+        stem_and_step("snapshot_012")
+    assert stem_and_step("m12i_600", r"^(m\w+?)_(\d+)$") == ("m12i", 600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sims")
+    for k in range(11):
+        g = galaxy(seed=k, mean=-2 + 0.1 * k)
+        write_snapshot(root / f"g{k}.00e10", f"g{k}.00e10.01024", g, halos=("ahf", "grp")[k % 2])
+    write_snapshot(root / "g9.99e10", "g9.99e10.01024", galaxy(stars=10))
+    return root
+
+
+def test_a_library_of_a_folder(folder, tmp_path):
+    out = tmp_path / "lib.h5"
+    report = build_library(folder, out)
+    assert len(report.library) == 10  # g10.00e10 does not match the pattern of names
+    assert report.reused == 0
+    (reason,) = report.skipped.values()
+    assert "10 usable stars" in reason
+    assert json.loads((tmp_path / "lib.h5.skipped.json").read_text()) == dict(report.skipped)
+    again = build_library(folder, out)
+    assert again.reused == 10
+    assert again.library.hash == report.library.hash == read_library(out).hash
+    assert (report.library.n_star == 120).all()
+    total = np.asarray(report.library.templates.sum(1)).ravel()
+    assert_allclose(total, 1.0, atol=0.02)
+
+
+def test_workers_give_the_same_library(folder, tmp_path):
+    a = build_library(folder, tmp_path / "a.h5", BuildConfig(edges="fixed"))
+    b = build_library(folder, tmp_path / "b.h5", BuildConfig(edges="fixed"), workers=2)
+    assert a.library.hash == b.library.hash
+
+
+def test_cuts_and_failures_are_reported(folder, tmp_path):
+    with pytest.raises(DataFileError, match="empty"):
+        build_library(folder, tmp_path / "a.h5", BuildConfig(largest_mstar=10.0))
+    with pytest.raises(DataFileError, match=r"of 11 snapshots"):
+        build_library(folder, tmp_path / "b.h5", BuildConfig(halo_source="grp"))
+    with pytest.raises(ConfigError, match="percentile"):
+        build_library(folder, tmp_path / "c.h5", BuildConfig(edges="percentile:90"))
+    with pytest.raises(DataFileError, match="does not exist"):
+        build_library(folder / "nowhere", tmp_path / "d.h5")
+    with pytest.raises(DataFileError, match="stem-regex"):
+        build_library(tmp_path, tmp_path / "e.h5")
+
+
+def test_excluded_simulations_are_listed(folder, tmp_path):
+    with pytest.raises(ConfigError, match="at least 10"):
+        build_library(folder, tmp_path / "a.h5", BuildConfig(exclude=("g1.00e10",)))
+    found = json.loads((tmp_path / "a.h5.skipped.json").read_text())
+    assert any("excluded" in reason for reason in found.values())
+
+
+def test_edges_are_quantiles_of_all_stars(rng):
+    stars = [(rng.normal(-2, 0.5, 5000), rng.normal(0.2, 0.1, 5000)) for _ in range(4)]
+    plane = edges_of(iter(stars), 0.01, "both")
+    fe = np.concatenate([s[0] for s in stars])
+    assert_allclose(plane.fe_h, np.quantile(fe, [0.01, 0.99]), atol=5e-3)
+    assert edges_of(iter(stars), 0.01, "lower").fe_h[1] == fe.max()
+
+
+def test_the_command_builds_and_says_what_was_skipped(folder, tmp_path, capsys):
+    from sbi_casbi.cli import main
+
+    main(["build", str(folder), "--out", str(tmp_path / "a.h5")])
+    said = capsys.readouterr().out
+    assert "skipped g9.99e10.01024" in said
+    with pytest.raises(SystemExit) as stop:
+        main(["build", str(folder / "none"), "--out", str(tmp_path / "b.h5")])
+    assert stop.value.code == 2

@@ -1,0 +1,291 @@
+r"""The experiments of Buck et al. 2025, one command each.
+
+    python -m sbi_chempy.experiments shifted --out runs/experiments
+
+trains on the TNG yields once (run directory ``OUT/run``; later commands use it again), makes the
+stars of the experiment, combines 1 to 1000 of them by our rule, by the plain Gaussian one and by
+the published one, and writes a table, the numbers (JSON) and two figures into ``OUT/NAME``. The
+yield tables are not part of the package: ``sbi-run data fetch chempy-yields``, or ``SBI_DATA_DIR``.
+
+========================  =====================================================================
+``same``                  truth -2.3, -2.89, simulated like the training set
+``alternative``           the same truth, but other yields in the stars
+``galaxy``                1000 star particles of an IllustrisTNG galaxy (file ``--stars``)
+``shifted``               truth -2.1, -3.0: away from the prior mean
+========================  =====================================================================
+
+Birth times are U(2, 12.8) Gyr, local parameters draws of the prior, errors 0.05 dex.
+
+References:
+    | Buck, Günes, Viterbo, Oliver & Buder 2025, A&A 702, A184 (B25): section 4, and the figures of
+    | the code TobiBu/sbi-chempy at commit 1cf2341
+    | Philcox & Rybizki 2019, ApJ 887, 9 (P&R19), table 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sbi_core import (
+    Batch,
+    ConfigError,
+    DataFileError,
+    Observations,
+    Run,
+    Simulator,
+    data_dirs,
+    get_combiner,
+    get_simulator,
+    stream,
+)
+
+__all__ = ["PUBLISHED", "SIZES", "TRUTHS", "main", "measure", "stars"]
+
+F64 = NDArray[np.float64]
+SIZES = (1, 3, 10, 30, 100, 200, 300, 1000)
+TRUTHS: dict[str, tuple[float, float]] = {
+    "same": (-2.3, -2.89),
+    "alternative": (-2.3, -2.89),
+    "galaxy": (-2.3, -2.89),
+    "shifted": (-2.1, -3.0),
+}
+# N, alpha_IMF, its sigma, log10 N_Ia, its sigma, as printed
+PUBLISHED: dict[str, dict[str, tuple[int, float, float, float, float]]] = {
+    "same": {
+        "B25 abstract": (1000, -2.298, 0.002, -2.885, 0.003),
+        "B25 plots": (200, -2.295, 0.005, -2.883, 0.007),
+        "P&R19 HMC 1": (1, -2.29, 0.08, -2.87, 0.11),
+        "P&R19 HMC 10": (10, -2.31, 0.02, -2.90, 0.03),
+        "P&R19 HMC 100": (100, -2.31, 0.01, -2.90, 0.01),
+    },
+    "alternative": {
+        "B25 plots (noise added twice)": (200, -2.358, 0.005, -2.975, 0.007),
+        "P&R19 HMC 1": (1, -2.25, 0.10, -3.01, 0.15),
+        "P&R19 HMC 10": (10, -2.21, 0.04, -2.96, 0.08),
+        "P&R19 HMC 100": (100, -2.22, 0.02, -2.96, 0.03),
+    },
+    "galaxy": {
+        "B25 plots": (200, -2.285, 0.005, -2.888, 0.007),
+        "P&R19 HMC 1": (1, -2.27, 0.08, -2.86, 0.11),
+        "P&R19 HMC 10": (10, -2.27, 0.03, -2.87, 0.04),
+        "P&R19 HMC 100": (100, -2.28, 0.01, -2.89, 0.01),
+    },
+    "shifted": {"B25 plots": (200, -2.108, 0.006, -2.989, 0.008)},
+}
+_RULES = ("recalibrated", "gaussian", "published")
+_MOCK = "Mock_Data_TNG.npz"
+
+
+def stars(
+    name: str, simulator: Simulator, *, n: int = 1000, seed: int = 1, file: Path | None = None
+) -> Observations:
+    """Return the stars of an experiment.
+
+    Parameters
+    ----------
+    name
+        See the module.
+    simulator
+        That of the run; ``alternative`` takes its own.
+    n
+        How many; ``galaxy`` has the stars of its file.
+    seed
+        Of parameters and noise.
+    file
+        Star particles of ``galaxy``; default: in the data directories.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such experiment.
+    DataFileError
+        If a file is missing.
+    """
+    if name not in TRUTHS:
+        msg = f"no experiment '{name}'; there are {', '.join(TRUTHS)}"
+        raise ConfigError(msg)
+    if name == "galaxy":
+        found = simulator.read_observations(file or _find_mock())
+        context = found.batch.context
+        bare = found.batch if context is None else found.batch.with_(context=0 * context)
+        return Observations.from_batch(bare, observables=found.observables)
+    maker = get_simulator("chempy", yields="alternative") if name == "alternative" else simulator
+    rng = stream(seed, "experiment", name)
+    many = n + n // 10 + 5  # some simulations fail
+    theta = maker.parameters.sample(many, rng)
+    theta[:, 0], theta[:, 1] = TRUTHS[name]
+    theta[:, 5] = rng.uniform(2.0, 12.8, many)
+    batch = maker.simulate(theta, 0).succeeded[:n]
+    k = len(maker.observables)
+    like = Batch(x=torch.zeros(1, k), x_err=torch.full((1, k), 0.05))
+    noisy = maker.observe_like(batch, like, rng)
+    return Observations.from_batch(
+        noisy, observables=maker.observables, truth_names=maker.parameters.names
+    )
+
+
+def _find_mock() -> Path:
+    for folder in data_dirs():
+        for path in (folder / _MOCK, folder / "chempy" / _MOCK):
+            if path.exists():
+                return path
+    msg = f"{_MOCK} is in none of the data directories: pass --stars FILE or set SBI_DATA_DIR"
+    raise DataFileError(msg)
+
+
+def measure(run: Run, rules: Sequence[str], name: str, data: Observations) -> list[dict[str, Any]]:
+    """Combine growing numbers of stars by several rules of a run.
+
+    Returns
+    -------
+    list
+        One entry per rule and N: mean and sd of the first N stars, their distance from the truth in
+        sigma, and its root mean square over disjoint sets of N.
+    """
+    truth = np.array(TRUTHS[name])
+    rows = []
+    for rule in rules:
+        combiner = get_combiner(rule)
+        if _learned(run, rule):
+            combiner.restore(run.directory.combiner(rule))
+        for n in (s for s in SIZES if s <= len(data)):
+            subsets = [slice(k * n, (k + 1) * n) for k in range(min(50, len(data) // n))]
+            found = combiner.combine_subsets(run.posterior, data, subsets)
+            z = np.array([(c.mean - truth) / c.sd for c in found])
+            rows.append(
+                {
+                    "experiment": name,
+                    "combiner": rule,
+                    "n": n,
+                    "mean": found[0].mean.tolist(),
+                    "sd": found[0].sd.tolist(),
+                    "cov": found[0].cov.tolist(),
+                    "z": z[0].tolist(),
+                    "z_rms": float(np.sqrt((z**2).mean())),
+                    "subsets": len(z),
+                }
+            )
+    return rows
+
+
+def table(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Return ours and the published values as text."""
+    truth = TRUTHS[name]
+    lines = [
+        f"{name}: truth alpha_IMF {truth[0]}, log10 N_Ia {truth[1]}",
+        f"{'':<30}{'N':>5} {'alpha_IMF':>18} {'log10 N_Ia':>18}   off by sigma   rms",
+    ]
+    for r in rows:
+        (a, b), (ea, eb), z = r["mean"], r["sd"], r["z"]
+        lines.append(
+            f"{r['combiner']:<30}{r['n']:>5} {a:+.4f} +- {ea:.4f}  {b:+.4f} +- {eb:.4f}   "
+            f"{z[0]:+5.1f} {z[1]:+5.1f}   {r['z_rms']:5.2f}"
+        )
+    for label, (n, a, ea, b, eb) in PUBLISHED[name].items():
+        lines.append(f"{label:<30}{n:>5} {a:+.3f}  +- {ea:.3f}   {b:+.3f}  +- {eb:.3f}")
+    return "\n".join(lines) + "\n"
+
+
+def figures(name: str, rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw convergence with N (bands of 1 and 2 sigma), and joint contours at the largest N.
+
+    Contours hold 68, 95 and 99.7 % of the probability of two parameters.
+    """
+    from matplotlib.figure import Figure
+
+    truth, labels = TRUTHS[name], (r"$\alpha_\mathrm{IMF}$", r"$\log_{10} N_\mathrm{Ia}$")
+    rules = list(dict.fromkeys(r["combiner"] for r in rows))
+    convergence = Figure(figsize=(4.0 * len(rules), 5.0), layout="constrained")
+    axes = convergence.subplots(2, len(rules), sharex=True, sharey="row", squeeze=False)
+    for j, rule in enumerate(rules):
+        own = [r for r in rows if r["combiner"] == rule]
+        n = [r["n"] for r in own]
+        for i in range(2):
+            ax = axes[i, j]
+            mean, sd = (np.array([r[key][i] for r in own]) for key in ("mean", "sd"))
+            for k, alpha in ((2, 0.25), (1, 0.4)):
+                ax.fill_between(n, mean - k * sd, mean + k * sd, alpha=alpha, color="C0", lw=0)
+            ax.plot(n, mean, "C0o-", ms=3)
+            ax.axhline(truth[i], color="k", ls="--", lw=1)
+            ax.set_xscale("log")
+            ax.set_ylabel(labels[i] if j == 0 else "")
+        axes[0, j].set_title(rule)
+        axes[1, j].set_xlabel("number of stars")
+    joint = Figure(figsize=(4.5, 4.0), layout="constrained")
+    ax = joint.subplots()
+    angle = np.linspace(0, 2 * np.pi, 200)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    for j, rule in enumerate(rules):
+        last = [r for r in rows if r["combiner"] == rule][-1]
+        root = np.linalg.cholesky(np.array(last["cov"]))
+        for p, width in ((0.6827, 1.6), (0.9545, 1.0), (0.9973, 0.6)):
+            radius = np.sqrt(-2 * np.log(1 - p))  # of two parameters
+            x, y = np.array(last["mean"])[:, None] + radius * root @ circle
+            label = f"{rule}, N = {last['n']}" if p < 0.7 else None
+            ax.plot(x, y, color=f"C{j}", lw=width, label=label)
+    ax.plot(*truth, "k+", ms=10)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ax.legend(fontsize=8)
+    paths = []
+    for figure, stem in ((convergence, "convergence"), (joint, "contours")):
+        path = folder / f"{stem}.png"
+        figure.savefig(path, dpi=150)
+        paths.append(path)
+    return paths
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run experiments from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m sbi_chempy.experiments", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("experiments", nargs="+", choices=[*TRUTHS, "all"], metavar="NAME")
+    parser.add_argument("--out", default="runs/experiments", metavar="DIR")
+    parser.add_argument("--preset", default="standard", help="quick, standard, large or paper")
+    parser.add_argument("--run", metavar="DIR", help="a finished run to use instead of training")
+    parser.add_argument("--stars", metavar="FILE", help="star particles of 'galaxy'")
+    parser.add_argument("--n", type=int, default=1000, help="stars of a mock galaxy")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="options of the run"
+    )
+    options = parser.parse_args(arguments)
+    out = Path(options.out)
+    run = Run(options.run) if options.run else _trained(out / "run", options)
+    rules = list(dict.fromkeys([run.config.combiner.name, *_RULES]))
+    rules = [r for r in rules if r != "recalibrated" or _learned(run, r)]
+    names = list(TRUTHS) if "all" in options.experiments else options.experiments
+    for name in names:
+        file = Path(options.stars) if options.stars else None
+        data = stars(name, run.simulator, n=options.n, seed=options.seed, file=file)
+        rows = measure(run, rules, name, data)
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        text = table(name, rows)
+        (folder / "table.txt").write_text(text, encoding="utf-8")
+        (folder / "numbers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        figures(name, rows, folder)
+        print(text)  # noqa: T201
+        print(f"table, numbers and figures: {folder}\n")  # noqa: T201
+
+
+def _trained(directory: Path, options: argparse.Namespace) -> Run:
+    from sbi_core import run
+
+    given = ["simulator.yields=tng", *options.set]
+    return run("chempy", preset=options.preset, out=directory, overrides=given, seed=options.seed)
+
+
+def _learned(run: Run, rule: str) -> bool:
+    return (run.directory.combiner(rule) / "config.json").exists()
+
+
+if __name__ == "__main__":
+    main()

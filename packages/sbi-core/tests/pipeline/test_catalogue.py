@@ -1,0 +1,194 @@
+"""Catalogues: the same numbers as read whole, whatever the chunks, the order and the executor."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sbi_core.errors import ConfigError, DataFileError, ObservationError, RunDirectoryError
+from sbi_core.pipeline import catalogue
+from sbi_core.pipeline.catalogue import infer_catalogue
+from sbi_core.records.lock import locked
+from sbi_core.records.posterior_file import read_posterior
+from sbi_core.tables import FORMATS, read_table
+
+N = 23
+
+
+@pytest.fixture
+def objects(toy, rng, tmp_path):
+    path = tmp_path / "objects.fits"
+    toy.example_observations(rng, N).to_table().write(path)
+    return path
+
+
+@pytest.fixture
+def infer(finished, tmp_path):
+    """``infer(path, rows=7)`` -> (what became of it, the table)."""
+
+    def call(path, out="out.ecsv", **options):
+        target = tmp_path / out
+        options = {"draws": 50, "rows": 7, **options}
+        result = infer_catalogue(finished._context, path, target, **options)
+        return result, read_table(target)
+
+    return call
+
+
+def rows_of(table):
+    return {str(i): k for k, i in enumerate(table["id"])}
+
+
+def test_the_draws_are_those_of_the_file_read_whole(finished, infer, objects, tmp_path):
+    result, table = infer(objects)
+    whole = finished.infer(objects, 50).summary()
+    assert (result.n, result.excluded, result.chunks, result.resumed) == (N, 0, 4, 0)
+    assert table.colnames == [*whole.colnames, "support_percentile"]
+    for name in whole.colnames[1:-1]:
+        assert_allclose(table[name], whole[name], rtol=1e-12)
+    assert table["offset_mean"].unit == whole["offset_mean"].unit
+    assert (
+        sorted(p.name for p in tmp_path.iterdir() if ".tmp" in p.name or "chunks" in p.name) == []
+    )
+
+
+def test_neither_order_nor_chunks_matter(infer, objects, tmp_path, rng):
+    _, one = infer(objects)
+    shuffled = tmp_path / "shuffled.fits"
+    Table.read(objects)[rng.permutation(N)].write(shuffled)
+    _, other = infer(shuffled, rows=5)
+    order = [rows_of(other)[str(i)] for i in one["id"]]
+    for name in one.colnames[1:]:
+        if name != "flags":
+            assert_allclose(one[name], other[name][order], rtol=1e-9)
+
+
+@pytest.mark.parametrize("suffix", [".ecsv", ".csv", ".tsv", ".fits", ".h5", ".parquet", ".vot"])
+def test_every_format_comes_back(suffix, infer, objects):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    _, reference = infer(objects)
+    _, table = infer(objects, out=f"t{suffix}")
+    assert table.colnames == reference.colnames
+    assert [str(v) for v in table["id"]] == [str(v) for v in reference["id"]]
+    assert_allclose(table["slope_p50"], reference["slope_p50"], rtol=1e-12)
+    assert suffix in FORMATS
+
+
+def test_an_interrupted_catalogue_goes_on(infer, objects, monkeypatch):
+    real, seen = catalogue.infer_chunk, []
+
+    def breaks(work, chunk):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(chunk)
+        return real(work, chunk)
+
+    monkeypatch.setattr(catalogue, "infer_chunk", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        infer(objects)
+    monkeypatch.setattr(catalogue, "infer_chunk", real)
+    result, table = infer(objects)
+    assert result.resumed == 2
+    _, calm = infer(objects, out="calm.ecsv")
+    assert_array_equal(table["slope_mean"], calm["slope_mean"])
+    result, _ = infer(objects, draws=51)
+    assert result.resumed == 0
+
+
+def test_chunks_of_other_rows_or_damaged_ones_are_done_again(infer, objects, monkeypatch, tmp_path):
+    monkeypatch.setattr(catalogue, "write_parts", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        infer(objects)
+    folder = tmp_path / ".out.ecsv.chunks"
+    chunks = sorted(folder.glob("chunk-*.h5"))
+    assert len(chunks) == 4
+    content = bytearray(chunks[0].read_bytes())
+    content[len(content) // 2] ^= 255
+    chunks[0].write_bytes(content)
+    chunks[1].write_bytes(b"")
+    monkeypatch.undo()
+    result, table = infer(objects)
+    assert result.resumed in (2, 3)  # a flipped byte may lie between the data
+    _, calm = infer(objects, out="calm.ecsv")
+    assert_array_equal(table["slope_mean"], calm["slope_mean"])
+
+
+def test_a_bad_row_is_found_before_anything_is_inferred(infer, objects, monkeypatch, tmp_path):
+    table = Table.read(objects)
+    table["e_b"][16] = -1.0
+    table.write(tmp_path / "bad.fits")
+    monkeypatch.setattr(catalogue, "infer_chunk", None)
+    message = r"bad.fits\[rows 14:21\].*'e_b' must be positive, but is -1 in row 2.* from row 14"
+    with pytest.raises(ObservationError, match=message):
+        infer(tmp_path / "bad.fits")
+
+
+def test_an_identifier_that_appears_twice_is_named_with_its_chunks(infer, objects, tmp_path):
+    table = Table.read(objects)
+    table["id"][20] = table["id"][1]
+    table.write(tmp_path / "twice.fits")
+    with pytest.raises(ObservationError, match=r"1 id\(s\) appear more than once, e.g. '1' in chu"):
+        infer(tmp_path / "twice.fits")
+
+
+def test_rows_without_any_value_are_counted(infer, objects, tmp_path):
+    table = Table.read(objects)
+    for name in "abc":
+        table[name][6:15] = np.nan  # a whole chunk and parts of its neighbours
+    table.write(tmp_path / "gaps.fits")
+    result, out = infer(tmp_path / "gaps.fits")
+    assert (result.n, result.excluded, len(out)) == (N - 9, 9, N - 9)
+    for name in "abc":
+        table[name][:] = np.nan
+    table.write(tmp_path / "empty.fits")
+    with pytest.raises(ObservationError, match="no row has any observed value"):
+        infer(tmp_path / "empty.fits")
+
+
+def test_draws_are_written_when_asked(finished, infer, objects, tmp_path):
+    infer(objects, samples=tmp_path / "draws.nc")
+    whole = finished.infer(objects, 50)
+    found = read_posterior(tmp_path / "draws.nc")
+    assert_allclose(found["slope"].values[0], whole["slope"], rtol=1e-6)
+    assert found["object"].values.tolist() == whole.id.tolist()
+    stats = read_posterior(tmp_path / "draws.nc", "sample_stats")
+    assert stats["support_percentile"].shape == (N,)
+    observed = read_posterior(tmp_path / "draws.nc", "observed_data")
+    assert observed["x"].shape == (N, 3)
+    assert observed["observable"].values.tolist() == ["a", "b", "c"]
+    assert "slope" in read_posterior(tmp_path / "draws.nc", "prior")
+
+
+def test_a_simulator_that_opens_its_files_itself_is_served_whole(finished, infer, objects):
+    simulator = finished.simulator
+
+    class Own(type(simulator)):
+        def read_observations(self, path):
+            with open(path, "rb"):
+                pass
+            return super().read_observations(path)
+
+    _, reference = infer(objects)
+    simulator.__class__ = Own
+    result, table = infer(str(objects))
+    assert result.n == N
+    assert_array_equal(table["slope_mean"], reference["slope_mean"])
+
+
+def test_two_processes_on_one_target_are_refused(infer, objects, tmp_path):
+    folder = tmp_path / ".out.ecsv.chunks"
+    folder.mkdir()
+    with locked(folder), pytest.raises(RunDirectoryError, match="is in use by process"):
+        infer(objects)
+
+
+def test_what_cannot_fit_is_refused_with_numbers(infer, objects, monkeypatch):
+    monkeypatch.setattr("sbi_core.limits.available_memory", lambda: 1000)
+    with pytest.raises(ConfigError, match=r"7 objects with 50 draws would take .* 0.0 MiB are fr"):
+        infer(objects)
+
+
+def test_a_missing_file_is_named(infer, tmp_path):
+    with pytest.raises(DataFileError, match="none.fits' does not exist"):
+        infer(tmp_path / "none.fits")

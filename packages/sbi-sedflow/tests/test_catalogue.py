@@ -1,0 +1,293 @@
+"""Refinement, catalogues, output, figures, the emulator: small end-to-end runs on toy stars."""
+
+import pickle
+
+import h5netcdf
+import numpy as np
+import pytest
+import torch
+from astropy.table import Table
+from numpy.testing import assert_allclose
+
+from sbi_core import Batch, DataFileError, Observations, Posterior, stream
+from sbi_sedflow.catalogue import infer_chunks, summarise, summary_table, units_of
+from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_load
+from sbi_sedflow.examine import calibrate, examine
+from sbi_sedflow.flags import Flag
+from sbi_sedflow.likelihood import Galaxies, log_likelihood
+from sbi_sedflow.output import SampleFile, write_summary
+from sbi_sedflow.refine import StudentMixture, refine_galaxy, resampled
+from sbi_sedflow.samplers import run_emcee
+from sbi_sedflow.support import Support
+from sbi_sedflow.tables import Photometry, as_observations
+from sbi_sedflow.target import Target
+
+
+@pytest.fixture(scope="module")
+def galaxies(toy):
+    return toy.example_observations(stream(8, "galaxies"), 6)
+
+
+@pytest.fixture(scope="module")
+def support(toy):
+    return Support(toy)
+
+
+@pytest.fixture(scope="module")
+def chunk(toy, trained, galaxies, support):
+    posterior = Posterior(trained, seed=1)
+    return next(infer_chunks(toy, posterior, galaxies, draws=250, refine="none", support=support))
+
+
+def test_every_galaxy_gets_draws_inside_the_prior_and_flags(toy, chunk, galaxies):
+    assert chunk.values.shape == (250, 6, 17)
+    assert np.isfinite(chunk.values).all()
+    assert toy.parameters.inside(chunk.values[..., :12].reshape(-1, 12)).all()
+    assert chunk.method == ["npe"] * 6
+    missing = (chunk.flags & Flag.MISSING_BAND) != 0
+    assert (missing == ~galaxies.batch.observed.all(1).numpy()).all()
+
+
+def test_a_galaxy_does_not_depend_on_its_company(toy, trained, galaxies, chunk, support):
+    posterior = Posterior(trained, seed=1)
+    alone = next(
+        infer_chunks(toy, posterior, galaxies[3], draws=250, refine="none", support=support)
+    )
+    assert_allclose(alone.values[:, 0], chunk.values[:, 3], rtol=1e-3)
+
+
+def test_nothing_observed_gives_the_prior(toy, trained, support):
+    nothing = np.full((1, 7), np.nan)
+    photometry = Photometry(["a"], nothing, nothing, np.array([0.1]), np.array([0.1]))
+    table = as_observations(photometry, (0.003, 0.2), allow_prior=True)
+    assert table.flags[0] & Flag.NO_DATA
+    found = next(
+        infer_chunks(
+            toy, Posterior(trained, seed=1), table.observations, draws=2000, support=support,
+            refine="all",
+        )
+    )  # fmt: skip
+    mean, sd = toy.parameters.moments()
+    got = found.values[:, 0, :12]
+    assert (np.abs(got.mean(0) - mean) < 5 * sd / np.sqrt(2000)).all()  # false alarm 1e-5
+    assert_allclose(got.std(0), sd, rtol=0.1)
+
+
+def test_odd_errors_and_colours_are_flagged(toy, galaxies, support):
+    good = Galaxies.of(galaxies)
+    assert support.wide_noise(good).mean() < 0.5
+    wide = Galaxies(good.flux, good.sigma * 300, good.mask, good.context)
+    assert support.wide_noise(wide).all()
+    odd = Galaxies(
+        good.flux * torch.tensor([50.0, 0.02, 50.0, 0.02, 50.0, 0.02, 50.0]),
+        good.sigma, good.mask, good.context,
+    )  # fmt: skip
+    assert (support.colour_percentile(odd) > 99.9).all()
+    assert (support.colour_percentile(good) <= 99.9).all()
+
+
+def test_a_fitted_mixture_is_a_density(rng):
+    y = np.concatenate([rng.normal(-2, 0.5, (500, 2)), rng.normal(2, 1.0, (500, 2))])
+    mixture = StudentMixture.fit(y, np.ones(1000), rng)
+    draws = mixture.sample(20_000, rng)
+    assert_allclose(draws.mean(0), y.mean(0), atol=0.15)
+    grid = np.stack(np.meshgrid(*[np.linspace(-25, 25, 401)] * 2), -1).reshape(-1, 2)
+    total = np.exp(mixture.log_prob(grid)).sum() * (50 / 400) ** 2
+    assert_allclose(total, 1, atol=0.01)
+
+
+def test_resampling_follows_the_weights(rng):
+    y = np.arange(4.0)[:, None]
+    found = resampled(y, np.log([0.1, 0.2, 0.3, 0.4]), 1000, rng)
+    assert_allclose(np.bincount(found[:, 0].astype(int)), [100, 200, 300, 400], atol=1)
+
+
+def test_refinement_agrees_with_a_sampler(toy, trained, galaxies, rng):
+    """Means within 0.35 of the sampler's standard deviations for every parameter.
+
+    Errors are eight times as wide: a network trained for seconds then overlaps the posterior.
+    """
+    sharp = Galaxies.of(galaxies[0])
+    wide = Galaxies(sharp.flux, 8 * sharp.sigma, sharp.mask, sharp.context)
+    batch = galaxies[0].batch
+    one = Observations.from_batch(batch.with_(x_err=8 * batch.x_err))
+    found = refine_galaxy(
+        Posterior(trained, seed=1), one, Target(toy, wide), rng, draws=2000, limit=80_000
+    )
+    assert found.flags == Flag.REFINED_IS
+    assert found.ess > 200
+    assert toy.parameters.inside(found.theta).all()
+    reference = run_emcee(Target(toy, wide), rng, steps=700)
+    off = found.theta.mean(0) - reference.theta.mean(0)
+    assert (np.abs(off) < 0.35 * reference.theta.std(0)).all()
+
+
+def test_refinement_stops_at_its_limit_and_says_so(toy, trained, galaxies, rng):
+    one = galaxies[1]
+    sharp = Galaxies.of(one)
+    impossible = Galaxies(sharp.flux * 1e6, sharp.sigma * 1e-3, sharp.mask, sharp.context)
+    target = Target(toy, impossible)
+    found = refine_galaxy(Posterior(trained, seed=1), one, target, rng, draws=100, limit=12_000)
+    assert found.flags & Flag.NOT_CONVERGED
+    assert found.theta.shape == (100, 12)
+    assert np.isfinite(found.theta).all()
+    assert target.calls <= 12_000 + 4000
+
+
+def test_the_target_is_the_same_in_both_coordinates(toy, galaxies, rng):
+    from scipy import special
+
+    target = Target(toy, Galaxies.of(galaxies[0]))
+    y = rng.standard_normal((20, 11))
+    assert_allclose(target.log_likelihood(y), target.log_likelihood_cube(special.ndtr(y)))
+    theta = target.theta(y)
+    again = log_likelihood(toy, theta[:, None], Galaxies.of(galaxies[0]))[:, 0]
+    assert_allclose(target.log_likelihood(y), again)
+    assert target.calls == 60
+    assert target.log_prob(np.full((1, 11), 50.0)) == -np.inf
+
+
+def test_errors_say_little_about_fluxes(toy, galaxies, rng):
+    """Posterior with and without p(sigma | f): means differ by less than 0.3 sd (median 0.1)."""
+    theta = toy.parameters.sample(4000, rng)
+    one = Galaxies.of(galaxies[0])
+    rows = theta[:, None].copy()
+    base = log_likelihood(toy, rows, one)[:, 0]
+    with_sigma = log_likelihood(toy, rows, one, sigma_term=True)[:, 0]
+    near = base > np.sort(base)[-100]
+    change = (with_sigma - base)[near]
+    assert change.std() < 0.5 * base[near].std() + 0.5
+
+
+def test_tables_have_a_row_for_every_row_of_the_file(toy, chunk, galaxies, tmp_path):
+    seen = Galaxies.of(galaxies)
+    flux = np.where(seen.mask, seen.flux, np.nan)
+    sigma = np.where(seen.mask, seen.sigma, np.nan)
+    z = seen.context[:, 0].numpy()
+    photometry = Photometry(
+        ["bad", *galaxies.id.tolist()],
+        np.concatenate([flux[:1], flux]),
+        np.concatenate([sigma[:1], sigma]),
+        np.concatenate([[np.nan], z]),
+        np.concatenate([[np.nan], z]),
+    )
+    table = as_observations(photometry, (0.003, 0.2))
+    out = summary_table(table, [summarise(chunk)], units_of(toy), {"source": "x", "run": "y"})
+    assert len(out) == 7
+    assert out["flags"][0] & Flag.Z_RANGE
+    assert np.isnan(out["logmstar_p50"][0])
+    assert np.isfinite(np.asarray(out["logmstar_p50"][1:])).all()
+    assert str(out["sfr_1gyr_mean"].unit) == "solMass / yr"
+    for name in ("t.ecsv", "t.fits"):
+        again = Table.read(write_summary(out, tmp_path / name))
+        assert_allclose(again["tage_mw_p84"][1:], out["tage_mw_p84"][1:])
+        assert "MISSING_BAND" in str(again.meta)
+
+
+def test_draws_are_appended_chunk_by_chunk(toy, chunk, tmp_path):
+    path = tmp_path / "draws.nc"
+    with SampleFile(path, 100, units_of(toy)) as f:
+        f.append(chunk)
+        f.append(chunk)
+        assert not path.exists()
+    with h5netcdf.File(path) as f:
+        assert f.variables["logmstar"].shape == (12, 100)
+        kept = np.linspace(0, 249, 100).astype(int)
+        assert_allclose(f.variables["tage_mw"][6:], chunk.values[kept, :, 14].T, rtol=1e-6)
+        assert f.variables["sfr_1gyr"].attrs["units"] == "Msun / yr"
+
+
+def test_a_file_that_failed_leaves_no_trace(toy, chunk, tmp_path):
+    with (
+        pytest.raises(Exception, match="fewer than the 999"),
+        SampleFile(tmp_path / "draws.nc", 999, {}) as f,
+    ):
+        f.append(chunk)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_sees_a_posterior_that_is_too_wide(toy, trained):
+    """A network trained for seconds: its draws fit worse than the truth, and that is reported."""
+    batch = toy.observe(toy.draw(60, 4), 5).to("cpu", torch.float32)
+    found = calibrate(toy, Posterior(trained, seed=1), batch, 1, draws=100)
+    assert found.ppc_ratio > 2
+    assert found.p_values["log_likelihood"] < 1e-3
+    assert set(found.coverage) == {
+        "sfr_1gyr", "z_mw", "tage_mw", "msurv_frac", "logmsurv", "log_likelihood",
+    }  # fmt: skip
+
+
+def test_the_report_gets_flags_figures_and_draws(toy, trained, galaxies):
+    posterior = Posterior(trained, seed=1)
+    samples = posterior.sample(galaxies, 120)
+    found = examine(toy, posterior, galaxies, samples, 1)
+    assert found.datasets["derived"]["sfr_1gyr"].shape == (1, 120, 6)
+    section = found.sections[0]
+    assert len(section.drawings) == 4
+    assert len(section.tables[0].rows) == len(Flag)
+    assert set(found.numbers["flags"]) == {f.name for f in Flag}
+
+
+def test_one_valid_band_is_enough(toy, trained, support):
+    flux, sigma = np.full((1, 7), np.nan), np.full((1, 7), np.nan)
+    flux[0, 4], sigma[0, 4] = 100.0, 2.0
+    photometry = Photometry(["a"], flux, sigma, np.array([0.05]), np.array([0.05]))
+    table = as_observations(photometry, (0.003, 0.2))
+    found = next(
+        infer_chunks(
+            toy, Posterior(trained, seed=1), table.observations, draws=200, support=support
+        )
+    )
+    assert np.isfinite(found.values).all()
+    assert found.n_bands[0] == 1
+
+
+def test_an_observation_without_errors_is_refused(toy, trained):
+    batch = Batch(x=torch.full((1, 7), 18.0), context=torch.tensor([[0.05, 37.0]]))
+    with pytest.raises(Exception, match="errors"):
+        Posterior(trained, seed=1).sample(Observations.from_batch(batch), 5)
+
+
+# -- the emulator of PROVABGS ----------------------------------------------------------------
+
+
+def test_the_emulator_reproduces_the_original_spectra(sedflow_data):
+    ref = np.load(sedflow_data / "ref_provabgs_emulator.npz")
+    emulator = ProvabgsEmulator(sedflow_data / "provabgs_nmf_emulator.npz")
+    names = [str(n) for n in ref["theta_unt_names"]]
+    t = {n: ref["theta_unt"][:, k] for k, n in enumerate(names)}
+    columns = list(t.values())
+    lum = emulator.luminosity(
+        np.stack(columns[1:4], 1), np.stack(columns[4:6], 1), np.stack(columns[6:9], 1),
+        ref["tage_gyr"],
+    )  # fmt: skip
+    assert_allclose(emulator.wave, ref["wave_rest"])
+    assert_allclose(lum * 10.0 ** columns[0][:, None], ref["lum_rest"], rtol=2e-4)
+
+
+def test_pickles_are_refused_or_converted_without_executing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    with pytest.raises(DataFileError, match="only numpy arrays"):
+        restricted_load(pickle.dumps([Evil()]))
+    with pytest.raises(DataFileError, match="convert it with"):
+        ProvabgsEmulator(tmp_path / "weights.pkl")
+    rng = np.random.default_rng(1)
+    sizes = [9, *[4] * 8]
+    weights = [rng.normal(size=(sizes[i], 4)).astype("f4") for i in range(9)]
+    flat = [rng.normal(size=4).astype("f4") for _ in range(9)]
+    pieces = [np.zeros(9), np.ones(9), np.zeros(4), np.ones(4), np.zeros(6), np.ones(6),
+              rng.normal(size=(4, 6))]  # fmt: skip
+    items = [weights, flat, flat[:8], flat[:8], *pieces, 4, 6, np.arange(6.0), 4, [4] * 8, 9, []]
+    paths = []
+    for k in range(4):
+        paths.append(tmp_path / f"w{k}.pkl")
+        paths[-1].write_bytes(pickle.dumps(items))
+    emulator = ProvabgsEmulator(convert_pickles(paths, tmp_path / "emulator.npz"))
+    lum = emulator.luminosity(np.ones((2, 3)), np.ones((2, 2)), np.ones((2, 3)), np.ones(2))
+    assert lum.shape == (2, 24)
+    assert np.isfinite(lum).all()
+    with pytest.raises(DataFileError, match="expected 4 files"):
+        convert_pickles(paths[:2], tmp_path / "x.npz")

@@ -1,0 +1,320 @@
+r"""What the latents of the encoder react to: distributions, correlations, saliency, a map.
+
+Saliency of latent j at a wavelength is :math:`\langle |\partial z_j / \partial F_\lambda| \rangle\,
+\sigma(F_\lambda)`: by how much z_j changes when the flux there varies as it does between galaxies.
+Latents are defined up to an invertible map only; the same numbers are given for latents rotated to
+their principal components. The order of raw latents means nothing.
+
+References:
+    | Iglesias-Navarro et al. 2024, A&A 689, A58 (interpretation of latents)
+    | McInnes, Healy & Melville 2018, https://arxiv.org/abs/1802.03426 (UMAP)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from sbi_core import Batch, ConfigError, Drawing, Grid, Section
+from sbi_sfh.indices import measure
+from sbi_sfh.latents import latents_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sbi_sfh.simulator import SfhSimulator
+
+__all__ = ["Interpretation", "figures", "interpret", "section", "write"]
+
+F64 = NDArray[np.float64]
+_SALIENCY_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """Numbers about J latents of n simulated galaxies.
+
+    Parameters
+    ----------
+    latents, rotated
+        As the encoder gives them and in their principal components, (n, J).
+    theta
+        True parameters, (n, d), with their ``names``.
+    features
+        Line strengths, bands and break of the noise-free spectra, each (n,).
+    pearson, spearman
+        Between latents, (J, J).
+    wave, wave_correlation, saliency
+        Wavelengths (L,); correlation with flux and saliency, (J, L).
+    feature_correlation, theta_correlation
+        Pearson with features (J, k) and parameters (J, d).
+    rotated_feature_correlation
+        The same for rotated latents, (J, k).
+    probe_r2
+        R2 of linear regressions latents -> parameters, (d,).
+    map, map_method
+        Two coordinates, (n, 2), and how they were made: ``UMAP`` or ``PCA``.
+    """
+
+    latents: F64
+    rotated: F64
+    theta: F64
+    names: tuple[str, ...]
+    features: Mapping[str, F64]
+    pearson: F64
+    spearman: F64
+    wave: F64
+    wave_correlation: F64
+    saliency: F64
+    feature_correlation: F64
+    rotated_feature_correlation: F64
+    theta_correlation: F64
+    probe_r2: F64
+    map: F64
+    map_method: str
+
+
+def _correlation(a: F64, b: F64) -> F64:
+    """Pearson correlation of columns, (ka, kb); 0 for constant columns."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    scale = np.sqrt((a**2).sum(0))[:, None] * np.sqrt((b**2).sum(0))
+    return np.asarray(np.where(scale > 0, a.T @ b / np.where(scale > 0, scale, 1.0), 0.0))
+
+
+def interpret(
+    simulator: SfhSimulator, estimator: Any, observed: Batch, clean: F64, rng: np.random.Generator
+) -> Interpretation:
+    """Return what the latents of observed simulations react to.
+
+    Parameters
+    ----------
+    simulator
+        Names and wavelengths.
+    estimator
+        Trained, with an encoder.
+    observed
+        Simulated spectra (n, L) with theta.
+    clean
+        Spectra whose line strengths are measured, (n, L): noise-free, or observed and filled.
+    rng
+        For the two-dimensional map.
+
+    Raises
+    ------
+    ConfigError
+        If the simulations have no theta, or the estimator no encoder.
+    """
+    if observed.theta is None:
+        msg = "latents are interpreted on simulations: the batch has no theta"
+        raise ConfigError(msg)
+    z = latents_of(estimator, observed)
+    theta = observed.theta.double().cpu().numpy()
+    centred = z - z.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    rotated = centred @ axes.T
+    found = {k: np.asarray(v) for k, v in measure(simulator.wave, clean).items()}
+    table = np.stack(list(found.values()), 1) if found else np.zeros((len(z), 0))
+    coords, method = _map(z, rng)
+    return Interpretation(
+        latents=z,
+        rotated=rotated,
+        theta=theta,
+        names=simulator.parameters.names,
+        features=found,
+        pearson=_correlation(z, z),
+        spearman=_correlation(rankdata(z, axis=0), rankdata(z, axis=0)),
+        wave=simulator.wave,
+        wave_correlation=_correlation(z, clean),
+        saliency=_saliency(estimator, observed, clean),
+        feature_correlation=_correlation(z, table),
+        rotated_feature_correlation=_correlation(rotated, table),
+        theta_correlation=_correlation(z, theta),
+        probe_r2=_probe(z, theta),
+        map=coords,
+        map_method=method,
+    )
+
+
+def _saliency(estimator: Any, observed: Batch, clean: F64) -> F64:
+    few = observed[slice(0, _SALIENCY_ROWS)].with_(x_err=None, theta=None)
+    x = few.x.detach().clone().requires_grad_(True)
+    h = estimator.network.features(few.with_(x=x))
+    rows = []
+    for j in range(h.shape[1]):
+        (gradient,) = torch.autograd.grad(h[:, j].sum(), x, retain_graph=True)
+        rows.append(torch.nan_to_num(gradient).abs().mean(0).double().cpu().numpy())
+    return np.stack(rows) * clean.std(0)
+
+
+def _probe(z: F64, theta: F64) -> F64:
+    """R2 on the second half of a linear regression on the first."""
+    half = len(z) // 2
+    design = np.concatenate([z, np.ones((len(z), 1))], 1)
+    weights, *_ = np.linalg.lstsq(design[:half], theta[:half], rcond=None)
+    off = theta[half:] - design[half:] @ weights
+    spread = theta[half:] - theta[half:].mean(0)
+    return np.asarray(1.0 - (off**2).sum(0) / (spread**2).sum(0))
+
+
+def _map(z: F64, rng: np.random.Generator) -> tuple[F64, str]:
+    standard = (z - z.mean(0)) / np.maximum(z.std(0), 1e-12)
+    if importlib.util.find_spec("umap") is not None:
+        import umap
+
+        reducer = umap.UMAP(random_state=int(rng.integers(2**31)), n_jobs=1)
+        return np.asarray(reducer.fit_transform(standard), np.float64), "UMAP"
+    _, _, axes = np.linalg.svd(standard, full_matrices=False)
+    return np.asarray(standard @ axes[:2].T), "PCA"
+
+
+# -- figures -----------------------------------------------------------------------------------
+
+
+def _histograms(found: Interpretation) -> Figure:
+    from matplotlib.figure import Figure
+
+    count = found.latents.shape[1]
+    rows = -(-count // 8)
+    figure = Figure(figsize=(9.0, 1.2 * rows + 0.3), layout="constrained")
+    for j, axes in enumerate(figure.subplots(rows, 8, squeeze=False).ravel()):
+        if j >= count:
+            axes.set_axis_off()
+            continue
+        axes.hist(found.latents[:, j], bins=30)
+        axes.set(yticks=[], title=f"z{j + 1}")
+        axes.tick_params(labelsize=6)
+        axes.title.set_fontsize(7)
+    return figure
+
+
+def _matrices(found: Interpretation) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
+    parts = [
+        ("Pearson", found.pearson, None),
+        ("Spearman", found.spearman, None),
+        ("with line strengths", found.feature_correlation, list(found.features)),
+    ]
+    for ax, (title, matrix, words) in zip(axes, parts, strict=True):
+        image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+        ax.set(title=title, ylabel="latent" if ax is axes[0] else "")
+        if words is not None:
+            ax.set_xticks(range(len(words)), words, rotation=90, fontsize=6)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
+
+
+def _wavelengths(found: Interpretation) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    extent = (found.wave[0], found.wave[-1], len(found.saliency) + 0.5, 0.5)
+    image = top.imshow(
+        found.wave_correlation[:, ::8], extent=extent, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto"
+    )
+    figure.colorbar(image, ax=top)
+    width = max(1, len(found.wave) // 300)
+    kept = len(found.wave) // width * width
+    blocks = found.saliency[:, :kept].reshape(len(found.saliency), -1, width).mean(-1)
+    blocks /= np.maximum(blocks.max(1, keepdims=True), 1e-30)
+    image = bottom.imshow(blocks, extent=extent, vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, ax=bottom)
+    top.set(ylabel="latent", title="correlation with flux")
+    bottom.set(ylabel="latent", title="saliency (each latent to its maximum)")
+    bottom.set_xlabel("rest wavelength, air [Å]")
+    return figure
+
+
+def _maps(found: Interpretation) -> Figure:
+    from matplotlib.figure import Figure
+
+    shown: dict[str, F64] = dict(found.features)
+    shown |= {n: found.theta[:, k] for k, n in enumerate(found.names)}
+    rows = -(-len(shown) // 6)
+    figure = Figure(figsize=(9.0, 1.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, 6, squeeze=False).ravel()
+    some = slice(0, 1500)
+    for axes in panels:
+        axes.set(xticks=[], yticks=[])
+    for axes, (name, value) in zip(panels, shown.items(), strict=False):
+        axes.scatter(
+            *found.map[some].T, c=value[some], s=2, linewidths=0, cmap="viridis", rasterized=True
+        )
+        axes.set_title(name, fontsize=7)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def figures(found: Interpretation) -> dict[str, tuple[Figure, str]]:
+    """Return the figures by name, each with its caption."""
+    return {
+        "histograms": (_histograms(found), "Distribution of every latent over simulations."),
+        "correlations": (
+            _matrices(found),
+            "Correlations between latents, and of latents with line strengths.",
+        ),
+        "wavelengths": (
+            _wavelengths(found),
+            "Where in the spectrum latents look: correlation with the flux of galaxies (which vary "
+            "together everywhere) and saliency (what the encoder itself uses).",
+        ),
+        "map": (
+            _maps(found),
+            f"Latents in two dimensions ({found.map_method}), coloured by line strengths and "
+            "parameters.",
+        ),
+    }
+
+
+def section(found: Interpretation) -> Section:
+    """Return the section of the report about latents."""
+    drawings = [Drawing(f, caption, wide=True) for f, caption in figures(found).values()]
+    rows = [[n, f"{r:.3f}"] for n, r in zip(found.names, found.probe_r2, strict=True)]
+    tables = [Grid(["parameter", "R² of a linear probe of the latents"], rows)]
+    if found.features:
+        names = list(found.features)
+        order = np.abs(found.rotated_feature_correlation).argmax(1)
+        best = [
+            [f"{j + 1}", names[k], f"{found.rotated_feature_correlation[j, k]:+.2f}"]
+            for j, k in enumerate(order)
+        ]
+        tables.append(Grid(["rotated latent", "strongest feature", "correlation"], best[:8]))
+    text = [
+        "Latents are defined up to an invertible map: no physics belongs to a single raw number. "
+        "Rotated latents are ordered by variance."
+    ]
+    return Section("What the encoder looks at", text, drawings, tables)
+
+
+def write(found: Interpretation, directory: str | Path) -> Path:
+    """Write ``latents.npz`` and the figures (SVG); return the npz file."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "latents.npz"
+    arrays: dict[str, Any] = {
+        name: getattr(found, name)
+        for name in (
+            "latents", "rotated", "theta", "pearson", "spearman", "wave", "wave_correlation",
+            "saliency", "feature_correlation", "rotated_feature_correlation", "theta_correlation",
+            "probe_r2", "map",
+        )
+    }  # fmt: skip
+    arrays |= {"names": np.array(found.names), "map_method": np.array(found.map_method)}
+    arrays["feature_names"] = np.array(list(found.features))
+    arrays |= {f"feature/{k}": v for k, v in found.features.items()}
+    np.savez_compressed(path, **arrays)
+    for name, (figure, _) in figures(found).items():
+        figure.savefig(directory / f"latents-{name}.svg", dpi=150)
+    return path

@@ -1,0 +1,138 @@
+"""A tiny run through every stage, the commands, and the baselines."""
+
+import json
+
+import numpy as np
+import pytest
+
+import sbi_core
+from sbi_core import ConfigError, stream
+from sbi_sfh.baselines import emcee_posterior, invert, theta_of
+from sbi_sfh.cli import main
+
+TINY = {
+    "simulate.n": 400,
+    "simulate.shard_size": 200,
+    "embedding.components": 12,
+    "embedding.hidden": [32],
+    "estimator.encoder_epochs": 1,
+    "estimator.transforms": 2,
+    "estimator.hidden": [16],
+    "train.epochs": 1,
+    "train.retries": 0,
+    "diagnose.objects": 30,
+    "diagnose.draws": 60,
+    "infer.n_example": 2,
+    "infer.draws": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from sbi_sfh import recover
+
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recover.Recovery.__init__, "__kwdefaults__", {"size": 500})
+        yield sbi_core.run("sfh", preset="quick", out=folder / "run", overrides=TINY)
+
+
+def test_the_report_has_numbers_and_sections_of_the_domain(run):
+    report = run.report
+    assert report["domain"]["ordered draws"] == 1.0
+    assert report["domain"]["library"] == "fastar-MILES"
+    assert 0 < report["domain"]["median residual rms"] < 1
+    assert set(report["accuracy"]) == {*(f"t{k}0" for k in range(1, 10)), "mh"}
+    page = run.directory.report_html.read_text()
+    for title in (
+        "Formation times and residuals",
+        "How much the spectra say",
+        "Recovered histories and spectra",
+        "What the encoder looks at",
+    ):
+        assert title in page
+
+
+def test_two_runs_give_the_same_draws(run):
+    example = run.simulator.example_observations(stream(1, "x"), 2)
+    first, second = (run.infer(example, 20).values for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_latents_are_written_with_their_meaning(run, capsys):
+    assert main(["latents", str(run.directory.root), "--n", "150"]) == 0
+    assert "R2 of linear probes" in capsys.readouterr().out
+    with np.load(run.directory.root / "latents" / "latents.npz") as f:
+        assert f["latents"].shape == (150, 16)
+        assert f["wave_correlation"].shape == f["saliency"].shape == (16, 4300)
+        assert str(f["map_method"]) in ("PCA", "UMAP")
+        assert "feature/Dn4000" in f.files
+        assert (np.abs(f["pearson"]) <= 1 + 1e-9).all()
+
+
+def test_recovered_spectra_are_written(run, tmp_path):
+    example = run.simulator.example_observations(stream(2, "x"), 1)
+    example.write(tmp_path / "mock.npz")
+    out = tmp_path / "recovered.npz"
+    arguments = ["recover", str(run.directory.root), "--observations", str(tmp_path / "mock.npz")]
+    assert main([*arguments, "--out", str(out), "--draws", "30"]) == 0
+    with np.load(out) as f:
+        assert f["growth"].shape == (1, 30, 1000)
+        assert f["recovered"].shape == (1, 4300)
+
+
+def test_libraries_are_described(capsys, tmp_path):
+    assert main(["library", "embedded"]) == 0
+    assert "11 [M/H] x 53 ages" in capsys.readouterr().out
+    assert main(["library", str(tmp_path / "nowhere")]) == 2
+    assert "not a directory" in capsys.readouterr().err
+
+
+def test_inversion_finds_a_single_population(simulator):
+    library = simulator.library
+    flux = library.spectra()[8, 45]
+    flux = flux / np.median(flux)
+    found = invert(simulator, flux, flux / 1000)
+    assert found.mh == pytest.approx(library.mh[8], abs=0.05)
+    formed = simulator.config.t_end - library.age_gyr[45]
+    assert found.percentiles[4] == pytest.approx(formed, abs=0.4)
+    assert found.chi2 < 0.1
+
+
+def test_mcmc_coordinates_are_the_prior(simulator, rng):
+    theta, flux = theta_of(simulator, rng.standard_normal((1500, 6)))
+    drawn = simulator.draw(1500, 4).theta.double().numpy()
+    # 4 sigma of the difference of two means of 1500 draws
+    limit = 4 * np.sqrt(2 / 1500) * drawn.std(0)
+    assert (np.abs(theta.mean(0) - drawn.mean(0)) < limit).all()
+    np.testing.assert_allclose(np.median(flux, axis=1), 1.0, rtol=1e-3)
+
+
+def test_mcmc_runs_and_stays_near_the_truth(simulator):
+    pytest.importorskip("emcee", reason="emcee is not installed (extra baselines)")
+    batch = simulator.draw(1, 21)
+    flux = simulator.observe(batch, 3).x[0].double().numpy()
+    found = emcee_posterior(simulator, flux, stream(1, "mcmc"), walkers=16, steps=40, burn=60)
+    assert found.theta.shape[1] == 10
+    assert abs(found.theta[:, 9].mean() - float(batch.theta[0, 9])) < 0.5
+    assert not found.converged  # 40 steps are none
+
+
+def test_mcmc_refuses_what_it_is_not_written_for(observed_simulator):
+    with pytest.raises(ConfigError, match="mode 'mock'"):
+        emcee_posterior(observed_simulator, np.ones(4300), stream(1, "mcmc"))
+
+
+def test_show_knows_the_options(run):
+    text = json.dumps(run.config.model_dump(mode="json"))
+    assert "sfh-percentiles" in text
+
+
+def test_two_alpha_planes_are_inferred(make_library):
+    library = make_library("two-planes-synthetic", planes=(0.0, 0.4))
+    simulator = sbi_core.get_simulator("sfh", library=str(library), afe=True, components=20)
+    batch = simulator.draw(40, 1)
+    assert simulator.parameters.names[-1] == "afe"
+    afe = batch.theta[:, -1].numpy()
+    assert 0 <= afe.min() < afe.max() <= 0.4
+    assert "synthetic" in simulator.example_observations(1, 2).source

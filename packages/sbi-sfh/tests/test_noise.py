@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from sbi_core import ConfigError
+from sbi_sfh.config import SfhConfig
+from sbi_sfh.masks import EMISSION_LINES, emission_mask, sky_mask
+from sbi_sfh.noise import Telescope
+
+
+def test_noise_has_the_signal_to_noise_that_was_asked_for(simulator):
+    batch = simulator.draw(40, 1)
+    clean = simulator.telescope.noise_free(batch.x)
+    seen = simulator.observe(batch, 2)
+    pull = (seen.x - clean) / seen.x_err
+    assert_allclose((clean / seen.x_err).numpy(), 100.0, rtol=1e-4)
+    # 172 000 pixels: 5 sigma of the standard deviation is 0.0085
+    assert float(pull.std()) == pytest.approx(1.0, abs=0.0085)
+
+
+def test_noise_is_fresh_and_repeatable(simulator):
+    batch = simulator.draw(3, 1)
+    first, again, other = (simulator.observe(batch, k).x for k in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_noise_free_mode_has_no_errors(simulator):
+    telescope = Telescope(simulator.library, SfhConfig(noise="none"))
+    batch = simulator.draw(3, 1)
+    assert telescope.observe(batch, 1).x_err is None
+
+
+def test_observed_spectra_vary_as_configured(observed_simulator):
+    batch = observed_simulator.draw(200, 1)
+    seen = observed_simulator.observe(batch, 2)
+    median = torch.where(seen.mask, seen.x, torch.nan).nanmedian(1).values
+    assert_allclose(median.numpy(), 1.0, rtol=1e-5)
+    assert 1.0 <= float(seen.context[:, 0].min()) < float(seen.context[:, 0].max()) <= 2.302
+    told = torch.isfinite(seen.context[:, 1])
+    # half of 200: 5 sigma are 35
+    assert 65 < int(told.sum()) < 135
+    lines = emission_mask(observed_simulator.wave)
+    assert not seen.mask[:, torch.as_tensor(lines)].any()
+
+
+def test_a_shift_moves_lines_by_the_velocity(observed_simulator):
+    wave = torch.as_tensor(observed_simulator.wave, dtype=torch.float64)
+    line = torch.exp(-0.5 * ((wave - 5200.0) / 3.0) ** 2)[None]
+    moved = observed_simulator.telescope.shifted(line, torch.tensor([30.0]))
+    centre = float((moved * wave).sum() / moved.sum())
+    assert centre == pytest.approx(5200.0 * (1 + 30.0 / 299792.458), abs=0.01)
+
+
+def test_dispersion_between_nodes_lies_between_them(observed_simulator):
+    telescope = observed_simulator.telescope
+    c = observed_simulator.draw(1, 3).x
+    three = torch.cat([c, c, c])
+    out = telescope.at_dispersion(three, torch.tensor([100.0, 106.25, 112.5]))
+    assert_allclose(out[1].numpy(), 0.5 * (out[0] + out[2]).numpy(), rtol=1e-5)
+    exact = c @ telescope.broadened[8]
+    assert_allclose(out[0].numpy(), exact[0].numpy(), rtol=1e-5)
+
+
+def test_lines_and_sky_are_masked():
+    wave = 3540.5 + 0.9 * np.arange(4300)
+    masked = emission_mask(wave)
+    for line in EMISSION_LINES.values():
+        assert masked[np.argmin(np.abs(wave - line))]
+    assert 0.02 < masked.mean() < 0.15
+    assert sky_mask(np.array([5577.0, 5600.0])).tolist() == [True, False]
+
+
+def test_a_noise_shape_scales_the_errors(simulator, tmp_path):
+    path = tmp_path / "shape.txt"
+    table = np.stack([np.linspace(3500, 7500, 50), np.linspace(3, 1, 50)], 1)
+    np.savetxt(path, table)
+    telescope = Telescope(simulator.library, SfhConfig(noise_shape=str(path)))
+    err = telescope.errors(torch.ones(2, 4300), 100.0)
+    assert float(err.median()) == pytest.approx(0.01, rel=1e-3)
+    assert float(err[0, 0] / err[0, -1]) == pytest.approx(2.98 / 1.05, rel=0.05)
+    np.savetxt(path, table[10:])
+    with pytest.raises(ConfigError, match="covers"):
+        Telescope(simulator.library, SfhConfig(noise_shape=str(path)))

@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from numpy.testing import assert_allclose
+
+from sbi_core import ObservationError
+from sbi_sfh.config import SfhConfig
+from sbi_sfh.readers import read_spectra
+from sbi_sfh.resample import air_to_vacuum
+
+GRID = 3540.5 + 0.9 * np.arange(4300)
+OBSERVED = SfhConfig(mode="observed")
+FWHM = 2.51
+
+
+def galaxy(simulator, seed=1, z=0.03, snr=50.0, **changes):
+    """Columns and facts of a spectrum as a survey delivers it: vacuum, log-spaced, redshifted."""
+    flux = simulator.telescope.noise_free(simulator.draw(1, seed).x)[0].double().numpy()
+    wave = 10 ** np.arange(np.log10(3500.0 * (1 + z)), np.log10(7500.0 * (1 + z)), 1e-4)
+    rest = wave / (1 + z)
+    values = 17.0 * np.interp(rest, air_to_vacuum(GRID * (1 + z)) / (1 + z), flux)
+    err = values / snr
+    columns = {"WAVE": wave, "FLUX": values, "IVAR": 1 / err**2, "MASK": np.zeros(len(wave), int)}
+    facts = {"REDSHIFT": z, "VACUUM": True, "PLATEIFU": "1-1"}
+    for key, value in changes.items():
+        (columns if key in columns else facts)[key] = value
+    return columns, {k: v for k, v in facts.items() if v is not None}, flux
+
+
+def write(path, columns, facts, *, unit="Angstrom"):
+    table = Table(columns)
+    table["WAVE"].unit = unit
+    hdu = fits.table_to_hdu(table)
+    hdu.header.update(facts)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+    return path
+
+
+def read(path, config=OBSERVED):
+    return read_spectra(path, GRID, config, fwhm=FWHM)
+
+
+def test_a_survey_spectrum_comes_back_on_our_pixels(simulator, tmp_path):
+    columns, facts, flux = galaxy(simulator)
+    found = read(write(tmp_path / "g.fits", columns, facts))
+    mask = found.batch.mask[0].numpy()
+    expected = flux / np.median(flux[mask])
+    # interpolation to log-spaced pixels smooths lines a little
+    assert_allclose(found.batch.x[0].numpy()[mask], expected[mask], rtol=0.06)
+    assert found.id.tolist() == ["1-1"]
+    # pixels of 0.9 Angstrom hold 0.6 to 0.9 of a pixel of the file
+    assert 10 ** float(found.batch.context[0, 0]) == pytest.approx(50, rel=0.25)
+    assert not np.isfinite(found.batch.context[0, 1])
+
+
+def test_air_and_vacuum_differ_by_the_index_of_refraction(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    right = read(write(tmp_path / "a.fits", columns, facts)).batch
+    wrong = read(write(tmp_path / "b.fits", columns, {**facts, "VACUUM": False})).batch
+    both = (right.mask & wrong.mask)[0]
+    assert float((right.x - wrong.x)[0][both].abs().max()) > 0.05
+
+
+def test_npz_and_tables_say_the_same(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    one = read(write(tmp_path / "g.fits", columns, facts)).batch
+    np.savez(tmp_path / "g.npz", redshift=0.03, vacuum=True, waveunit="Angstrom", **columns)
+    two = read(tmp_path / "g.npz").batch
+    table = Table(columns, meta={k.lower(): v for k, v in facts.items()})
+    table["WAVE"].unit = "Angstrom"
+    table.write(tmp_path / "g.ecsv")
+    three = read(tmp_path / "g.ecsv").batch
+    for other in (two, three):
+        assert_allclose(other.x.numpy(), one.x.numpy(), rtol=1e-5)
+
+
+def test_a_folder_gives_all_galaxies(simulator, tmp_path):
+    for k in range(2):
+        columns, facts, _ = galaxy(simulator, seed=k + 1)
+        write(tmp_path / f"g{k}.fits", columns, facts)
+    found = read(tmp_path)
+    assert len(found) == 2
+    assert len(set(found.id)) == 2
+
+
+BAD = [
+    ({"VACUUM": None}, "air or vacuum"),
+    ({"REDSHIFT": None}, "no redshift"),
+    ({"REDSHIFT": 5.0}, "redshift 5 is outside"),
+    ({"z": 0.4}, "covers .* simulator.wave_range"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD[:3])
+def test_missing_facts_are_asked_for(simulator, tmp_path, changes, message):
+    columns, facts, _ = galaxy(simulator, **changes)
+    with pytest.raises(ObservationError, match=message):
+        read(write(tmp_path / "g.fits", columns, facts))
+
+
+def test_missing_facts_may_come_from_the_options(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator, VACUUM=None, REDSHIFT=None)
+    path = write(tmp_path / "g.fits", columns, facts, unit=None)
+    with pytest.raises(ObservationError, match="unit of wavelengths is not known.*Angstrom"):
+        read(path)
+    config = SfhConfig(mode="observed", vacuum=True, redshift=0.03, wave_unit="Angstrom")
+    assert len(read(path, config)) == 1
+
+
+def test_wrong_units_are_noticed(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    with pytest.raises(ObservationError, match="not optical"):
+        read(write(tmp_path / "g.fits", columns, facts, unit="nm"))
+
+
+def test_spectra_that_do_not_cover_name_the_preset_that_fits(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    keep = columns["WAVE"] > 3800 * 1.03
+    short = {k: v[keep] for k, v in columns.items()}
+    with pytest.raises(ObservationError, match=r"covers 3799-749.*wave_range=sdss"):
+        read(write(tmp_path / "g.fits", short, facts))
+
+
+def test_wavelengths_must_increase(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    columns["WAVE"][100:102] = columns["WAVE"][101:99:-1]
+    with pytest.raises(ObservationError, match="must increase; row 101"):
+        read(write(tmp_path / "g.fits", columns, facts))
+
+
+def test_errors_must_be_positive_and_flux_finite(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    columns["IVAR"][7] = -1.0
+    with pytest.raises(ObservationError, match=r"row 7 is -1.*\(1 such rows\)"):
+        read(write(tmp_path / "g.fits", columns, facts))
+    columns["IVAR"][7] = np.nan
+    with pytest.raises(ObservationError, match="row 7 is nan"):
+        read(write(tmp_path / "g.fits", columns, facts))
+    columns["IVAR"][7] = 1.0
+    columns["FLUX"][9] = np.nan
+    with pytest.raises(ObservationError, match="flux in row 9 is not finite"):
+        read(write(tmp_path / "g.fits", columns, facts))
+    columns["MASK"][9] = 1
+    assert len(read(write(tmp_path / "g.fits", columns, facts))) == 1
+
+
+def test_nothing_left_is_an_error_and_little_left_a_note(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    columns["MASK"][:] = 1
+    with pytest.raises(ObservationError, match="all .* pixels are masked"):
+        read(write(tmp_path / "g.fits", columns, facts))
+    columns["MASK"][: len(columns["MASK"]) // 2] = 0
+    found = read(write(tmp_path / "g.fits", columns, facts))
+    assert any("% of the pixels are masked" in note for note in found.notes)
+
+
+def test_negative_spectra_are_refused(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    columns["FLUX"] = -columns["FLUX"]
+    with pytest.raises(ObservationError, match="median flux"):
+        read(write(tmp_path / "g.fits", columns, facts))
+
+
+def test_coarse_resolution_is_refused(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    columns["SRES"] = np.full(len(columns["WAVE"]), 1300.0)
+    path = write(tmp_path / "g.fits", columns, facts)
+    with pytest.raises(ObservationError, match="worse than the library's 2.51"):
+        read(path, SfhConfig())
+    assert any("below the library's" in n for n in read(path).notes)
+    columns["SRES"][:] = 200.0
+    with pytest.raises(ObservationError, match="beyond the velocity dispersions"):
+        read(write(tmp_path / "g.fits", columns, facts))
+
+
+def test_sharper_spectra_are_brought_to_the_library(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    rest = columns["WAVE"] / 1.03
+    line = 1.0 - 0.5 * np.exp(-0.5 * ((rest - air_to_vacuum(5300.0 * 1.03) / 1.03) / 0.6) ** 2)
+    columns["FLUX"] = line
+    columns["IVAR"] = np.full(len(rest), 1e4)
+    columns["SRES"] = rest / (0.6 * 2.3548)
+    found = read(write(tmp_path / "g.fits", columns, facts)).batch.x[0].numpy()
+    near = np.abs(GRID - 5300) < 15
+    depth = 1.0 - found[near]
+    centre = (depth * GRID[near]).sum() / depth.sum()
+    width = np.sqrt((depth * (GRID[near] - centre) ** 2).sum() / depth.sum()) * 2.3548
+    assert centre == pytest.approx(5300.0, abs=0.15)
+    assert width == pytest.approx(2.51, rel=0.12)  # pixels of 0.9 Angstrom add a little
+
+
+def test_mock_mode_warns_about_real_spectra(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    found = read(write(tmp_path / "g.fits", columns, facts), SfhConfig())
+    assert "mode 'mock'" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["nothing.fits", "text.fits"])
+def test_files_that_are_none_are_refused(tmp_path, name):
+    (tmp_path / "text.fits").write_text("hello")
+    with pytest.raises(ObservationError, match="do not exist|cannot be read"):
+        read(tmp_path / name)
+
+
+def test_columns_are_asked_for(tmp_path):
+    Table({"WAVE": [1.0, 2.0], "COUNTS": [1.0, 2.0]}).write(tmp_path / "x.ecsv")
+    with pytest.raises(ObservationError, match="needs columns WAVE"):
+        read(tmp_path / "x.ecsv")
+    Table({"WAVE": [1.0, 2.0], "FLUX": [1.0, 2.0]}).write(tmp_path / "y.ecsv")
+    with pytest.raises(ObservationError, match="needs a column IVAR or ERR"):
+        read(tmp_path / "y.ecsv")
+
+
+def test_real_galaxies_are_read(manga_file, observed_simulator):
+    found = observed_simulator.read_observations(manga_file)
+    assert found.id.tolist() == ["8131-6102", "8131-3702"]
+    snr = 10 ** found.batch.context[:, 0].numpy()
+    # 112 and 66 per native pixel of 1.1 Angstrom, scaled to 0.9 Angstrom
+    assert_allclose(snr, [100, 59], rtol=0.05)
+    assert float(found.batch.mask.float().mean()) > 0.85
