@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -87,7 +88,7 @@ def main() -> None:
 
         cluster_options = {"threads_per_worker": 1, "dashboard_address": None}
         with (
-            LocalCluster(n_workers=4, silence_logs="critical", **cluster_options) as cluster,
+            LocalCluster(n_workers=4, silence_logs=logging.CRITICAL, **cluster_options) as cluster,
             Client(cluster) as client,
         ):
             import threading
@@ -105,7 +106,7 @@ def main() -> None:
         for count in options.workers:
             with (
                 LocalCluster(
-                    n_workers=count, silence_logs="critical", **cluster_options
+                    n_workers=count, silence_logs=logging.CRITICAL, **cluster_options
                 ) as cluster,
                 Client(cluster) as client,
             ):

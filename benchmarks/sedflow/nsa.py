@@ -42,8 +42,8 @@ def main():
             parts.append(summarise(chunk))
     n = len(observations)
     print(f"{n} galaxies, {args.draws} draws: network {1e3 * alone.cpu / n:.2f} ms, all with "
-          f"checks, derived quantities and refinement {1e3 * clock.cpu / n:.1f} ms of processor time "
-          f"each; extrapolated to {PAPER}: {alone.cpu / n * PAPER / 60:.1f} and "
+          f"checks, derived quantities and refinement {1e3 * clock.cpu / n:.1f} ms of processor "
+          f"time each; extrapolated to {PAPER}: {alone.cpu / n * PAPER / 60:.1f} and "
           f"{clock.cpu / n * PAPER / 60:.1f} core minutes")  # fmt: skip
     flags = np.concatenate([p["flags"] for p in parts])
     flagged = float(((flags & int(FLAGGED)) != 0).mean())

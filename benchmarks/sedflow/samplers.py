@@ -38,7 +38,7 @@ def compare(simulator, posterior, one, args):
             "shift": ((t.mean(0)[keep] - mean) / sd).tolist(),
             "width": (t.std(0)[keep] / sd).tolist(),
             "c2st": diagnostics.c2st(
-                space.to_unconstrained(t[:2000]), space.to_unconstrained(nested.theta[:2000]), 1
+                space.to_unconstrained(nested.theta[:2000]), space.to_unconstrained(t[:2000])
             ).accuracy,
         }
     return rows | {
@@ -65,13 +65,14 @@ def main():
     for one in ones:
         r = compare(simulator, posterior, one, args)
         found.append(r)
-        text = "; ".join(
-            f"{k}: |shift| {np.abs(r[k]['shift']).mean():.2f} max {np.abs(r[k]['shift']).max():.2f},"
-            f" width {np.min(r[k]['width']):.2f}-{np.max(r[k]['width']):.2f}, C2ST {r[k]['c2st']:.2f}"
-            for k in ("npe", "refined", "emcee")
-        )
-        print(f"{r['id']}: {text}; {r['method']}, cpu { {k: round(v, 2) for k, v in r['cpu'].items()} }"
-              f", calls {r['calls']}, ess {r['ess']}", flush=True)  # fmt: skip
+        print(f"{r['id']}: refined by {r['method']}, calls {r['calls']}, ess {r['ess']}")
+        for k in ("npe", "refined", "emcee"):
+            shift, width = np.abs(r[k]["shift"]), r[k]["width"]
+            print(
+                f"    {k:>8} - nautilus: |shift| {shift.mean():.2f} (max {shift.max():.2f}) sd, "
+                f"width {np.min(width):.2f}-{np.max(width):.2f}, C2ST {r[k]['c2st']:.2f}"
+            )
+        print("    processor seconds:", {k: round(v, 2) for k, v in r["cpu"].items()}, flush=True)
     training = run.report["training"]["seconds"] + run.report["timing"]["simulate_s"]
     per = {k: float(np.median([r["cpu"][k] for r in found])) for k in found[0]["cpu"]}
     even = {k: training / (per[k] - per["npe"]) for k in ("emcee", "nautilus")}

@@ -111,7 +111,7 @@ class Whitening(nn.Module):
         overall = float(np.std(dark - np.polyval(line, mass))) or 1.0
         for k, centre in enumerate(grid):
             near = np.abs(mass - centre) < width
-            if near.sum() >= 20:
+            if near.sum() >= 20 and np.std(mass[near]) > 0.05 * width:
                 # a local line: the mean at the knot, not that of the lopsided ends
                 fit = np.polyfit(mass[near] - centre, dark[near], 1)
                 mean[k] = fit[1]

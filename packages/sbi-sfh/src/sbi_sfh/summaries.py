@@ -20,7 +20,8 @@ def block_summaries(batch: Batch, pixels: int) -> Batch:
     batch
         Spectra (n, L) with or without mask.
     pixels
-        Pixels per block; what is left over at the red end is not used.
+        Pixels per block; what is left over at the red end is not used. A block without a used
+        pixel has the value of the continuum, 1.
     """
     blocks = batch.x.shape[1] // pixels
     kept = slice(0, blocks * pixels)
@@ -31,9 +32,9 @@ def block_summaries(batch: Batch, pixels: int) -> Batch:
     there = count > 0
     weight = there.to(mean.dtype)
     around = _running(mean * weight) / _running(weight).clamp(min=1e-6)
-    value = torch.where(there, mean / around.clamp(min=1e-6), torch.nan)
-    complete = bool(there.all())
-    return Batch(x=value, mask=None if complete else there, theta=batch.theta)
+    # one is the continuum: what distances and principal components need is a complete table
+    value = torch.where(there, mean / around.clamp(min=1e-6), 1.0)
+    return Batch(x=value, theta=batch.theta)
 
 
 def _running(values: Tensor) -> Tensor:

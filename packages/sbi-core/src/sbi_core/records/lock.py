@@ -138,12 +138,16 @@ def _self() -> dict[str, Any]:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started, in the system's own count; empty where it does not say."""
+    """Return when a process started, in the system's own count; empty where it does not say.
+
+    A process that has ended, but was not waited for, is ``"ended"``.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return text.rpartition(")")[2].split()[19]  # field 22; the name may hold blanks
+    fields = text.rpartition(")")[2].split()  # from the third on; the name may hold blanks
+    return "ended" if fields[0] in "ZX" else fields[19]
 
 
 def _text(path: Path) -> str:

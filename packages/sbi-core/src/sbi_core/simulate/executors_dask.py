@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -81,12 +82,10 @@ class DaskExecutor:
                     result = future.result()
                     future.release()
                     yield result
-            except KilledWorker as error:
+            except KilledWorker:
                 msg = (
-                    f"{_LOSSES + 1} dask workers in a row died with the same work "
-                    f"({str(error).split(' ')[2] if len(str(error).split(' ')) > 2 else error}); "
-                    "finished work is kept: look at their logs (memory?), run the same command "
-                    "again"
+                    f"{_LOSSES + 1} dask worker(s) in a row died with the same work; finished work "
+                    "is kept: look at their logs (memory?), run the same command again"
                 )
                 raise SimulationError(msg) from None
             except (CancelledError, asyncio.CancelledError, OSError) as error:
@@ -121,7 +120,7 @@ class DaskExecutor:
                         threads_per_worker=1,
                         processes=self.processes,
                         dashboard_address=None,
-                        silence_logs="critical",
+                        silence_logs=logging.CRITICAL,
                     )
                 )
             from_file = self.scheduler is not None and str(address).endswith(".json")

@@ -1,0 +1,98 @@
+"""Train on one library, infer halos of another: what breaks, and does the tool say so?
+
+    python benchmarks/casbi/targets.py --population uniform --counts absolute --save est-u
+    python benchmarks/casbi/cross_library.py --estimator est-u --out cross.json
+
+Libraries: the same model with other galaxies (nothing should break), regulator outflows (grumpy),
+30 % more iron from SNe Ia, and [O/Fe] moved by 0.18 dex (another solar scale). Flagged: support
+percentile or posterior-predictive deviance above the 99th percentile.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from common import config_of, write
+
+from sbi_casbi.embedding import MlpConfig, PlaneEmbedding
+from sbi_casbi.estimator import SetEstimator
+from sbi_casbi.features import summary_features
+from sbi_casbi.findings import prior_pmf, score_counts
+from sbi_casbi.predictive import deviance_percentile, predictive_planes
+from sbi_casbi.set_diagnostics import randomised_ranks
+from sbi_casbi.simulator import CasbiSimulator
+
+CASES = {
+    "other galaxies": {"library_seed": 2},
+    "grumpy": {"library": "grumpy", "library_seed": 2},
+    "y_Ia x 1.3": {"y_ia_factor": 1.3, "library_seed": 2},
+    "[O/Fe] + 0.18": {"library_seed": 2},
+}
+
+
+def support(simulator, x, rng):
+    """Return percentiles of Mahalanobis distances of summaries among simulated halos."""
+    known = simulator.observe(simulator.draw_from(2000, rng, "train"), rng)
+    pool = summary_features(known.x).double().numpy()
+    mine = summary_features(x).double().numpy()
+    varies = pool.std(0) > 1e-9
+    pool, mine = pool[:, varies], mine[:, varies]
+    mean, inverse = pool[:1000].mean(0), np.linalg.pinv(np.cov(pool[:1000].T))
+    d = [np.einsum("ni,ij,nj->n", v - mean, inverse, v - mean) for v in (pool[1000:], mine)]
+    return 100 * np.searchsorted(np.sort(d[0]), d[1]) / len(d[0])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--estimator", required=True)
+    parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--out")
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    home = CasbiSimulator(config_of("uniform", "absolute"))
+    makers = {"casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o))}
+    estimator = SetEstimator.load(a.estimator, embeddings=makers)
+    found = {}
+    for name, options in CASES.items():
+        rng = np.random.default_rng(3)
+        away = CasbiSimulator(config_of("uniform", "absolute", stems=1500, **options))
+        batch = away.observe(away.draw_from(a.test, rng, "test"), rng)
+        if name.startswith("[O/Fe]"):
+            pixels = round(0.18 / away.library.plane.pixel[1])
+            plane = batch.x[:, :4096].reshape(-1, 64, 64)
+            moved = torch.zeros_like(plane)
+            moved[:, :, pixels:] = plane[:, :, :-pixels]
+            batch = batch.with_(x=torch.cat([moved.flatten(1), batch.x[:, 4096:]], 1))
+        count = batch.theta_mask.sum(1).numpy()
+        scores = score_counts(
+            estimator.pmf(batch), count, estimator.counts, prior_pmf(home, estimator.counts), rng
+        )
+        members = estimator.sample_members(batch, 60, rng)
+        truth = batch.theta_set.double().numpy()[:, 0]
+        first = members.place(1)[0].astype(float)
+        ranks = randomised_ranks(first, truth, rng)
+        x = batch.x.numpy()
+        planes = predictive_planes(home, members, x, 8)
+        flagged = deviance_percentile(home, estimator, x, planes, rng, references=200) > 99
+        outside = support(home, batch.x, rng) > 99
+        found[name] = {
+            "n_sub": scores,
+            "log_mstar_1_mae": float(np.abs(np.median(first[..., 0], 0) - truth[:, 0]).mean()),
+            "log_mstar_1_coverage_90": float((np.abs(ranks[:, 0] - 0.5) < 0.45).mean()),
+            "tau_1_coverage_90": float((np.abs(ranks[:, 2] - 0.5) < 0.45).mean()),
+            "outside_training": float(outside.mean()),
+            "unlike_its_posterior": float(flagged.mean()),
+            "flagged": float((flagged | outside).mean()),
+        }
+        one = found[name]
+        print(
+            f"{name}: N MAE {scores['mae']:.1f}, 90 % set {scores['coverage_90']:.2f}; "
+            f"M_1 MAE {one['log_mstar_1_mae']:.3f}, 90 % {one['log_mstar_1_coverage_90']:.2f}; "
+            f"tau_1 90 % {one['tau_1_coverage_90']:.2f}; flagged {one['flagged']:.2f}",
+            flush=True,
+        )
+    write(a.out, found)
+
+
+if __name__ == "__main__":
+    main()
