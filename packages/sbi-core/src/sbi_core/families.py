@@ -438,7 +438,7 @@ class Dirichlet(Family):
     The density is with respect to the first K - 1 components.
     """
 
-    keys = ("alpha",)
+    keys: ClassVar[tuple[str, ...]] = ("alpha",)
 
     @classmethod
     def check(cls, v: Values) -> None:

@@ -57,7 +57,6 @@ def sbi_run(*args, **environment):
     [
         (["--plugin", "nonsense"], "unknown plugin 'nonsense' (installed: "),
         (["--plugin", "toyy"], "unknown plugin 'toyy'; did you mean 'toy'?"),
-        (["--plugin", "sfh"], "plugin 'sfh' is not installed; run: pip install sbi-sfh"),
         (["--plugin", "toy", "--preset", "quik"], "no preset 'quik'; did you mean 'quick'?"),
         (["--plugin", "toy", "--set", "simulate.m=5"], "unknown option 'simulate.m'"),
         (["--plugin", "toy", "--set", "simulat.n=5"], "did you mean 'simulate'"),

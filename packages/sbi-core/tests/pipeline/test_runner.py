@@ -502,6 +502,12 @@ def test_a_run_toml_cannot_name_code(finished, registry):
     run = finished
     text = run.directory.config.read_text()
     run.directory.config.write_text(text.replace('"toy-exact"', '"os:system"'))
+    with pytest.raises(RunDirectoryError, match=r"run.toml' was altered"):
+        _ = Run(run.directory.root, registry).posterior
+    records = json.loads(run.directory.provenance.read_text())
+    for part in ("schema", "seal", "config"):  # a stranger's run, written with this content
+        records.pop(part)
+    run.directory.provenance.write_text(json.dumps(records))
     with pytest.raises(SbiError, match="unknown estimator 'os:system'"):
         _ = Run(run.directory.root, registry).posterior
 

@@ -192,7 +192,10 @@ class FlowEstimator(Estimator):
         return torch.as_tensor(self.encode(_theta_of(batch, training), training.space))
 
     def log_det(self, batch: Batch, training: Training) -> Tensor:
-        """Return log |d targets / d theta|, (n,), which turns the loss into a density of theta."""
+        """Return the logarithm of the Jacobian determinant of the targets, (n,).
+
+        It turns the loss into a density of theta.
+        """
         theta, space = _theta_of(batch, training), training.space
         return torch.as_tensor(self.log_volume(theta, self.encode(theta, space), space))
 
