@@ -237,7 +237,7 @@ def check_gzip(path: str | Path) -> None:
                 if total > _SMALL:
                     _refuse_size(path, total, stored)
     except (OSError, EOFError, zlib.error) as error:
-        msg = f"'{path}' cannot be read: {error}"
+        msg = f"'{path}' cannot be read as gzip: {error}"
         raise DataFileError(msg) from None
 
 

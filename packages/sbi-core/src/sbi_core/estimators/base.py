@@ -505,7 +505,8 @@ def _observed_sample(training: Training) -> Batch:
     """Return observed rows of the training split, after checking that they can teach anything."""
     rng = stream(training.seed, "train", "standardize")
     rows = splits_of(training).train
-    one = training.observe(training.batch[rows[:1]].to("cpu", torch.float32), 0)
+    generator = stream(training.seed, "train", "shape")
+    one = training.observe(training.batch[rows[:1]].to("cpu", torch.float32), generator)
     most = min(_STANDARDIZE_ROWS, max(1000, _STANDARDIZE_NUMBERS // max(one.x[0].numel(), 1)))
     if len(rows) > most:
         rows = np.sort(rng.choice(rows, most, replace=False))

@@ -432,9 +432,9 @@ class Run:
             context = self._context
             write(context)
             records = read_records(self.directory)
-            for spec in STAGES:  # the model card lies among the files of the estimator
+            for spec in STAGES:
                 record = records["stages"].get(spec.name, {})
-                if record.get("status") == "done" and spec.name in ("train", "report"):
+                if record.get("status") == "done" and spec.name == "report":
                     record["artefacts"] = _artefacts(self.directory, spec)
             if records["stages"]:
                 write_records(self.directory, records)
