@@ -1,5 +1,6 @@
 """The documentation says what the code does: keys, options, hooks, exit codes, public names."""
 
+import importlib.util
 import inspect
 import json
 import re
@@ -106,6 +107,23 @@ def test_the_tables_of_options_are_those_of_the_code():
         check=False,
     )
     assert done.returncode == 0, f"run: python tools/option_tables.py\n{done.stderr[-500:]}"
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(f"sbi_{n}") for n in ("chempy", "casbi", "sfh", "sedflow")),
+    reason="the page shows all plugins of the project; some are not installed",
+)
+def test_the_page_of_plugins_is_what_the_command_prints():
+    """If this fails: python tools/shown_plugins.py."""
+    code = "import shown_plugins as t; assert t.PAGE.read_text() == t.page()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "tools",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"run: python tools/shown_plugins.py\n{done.stderr[-500:]}"
 
 
 STAGES_WITH_OPTIONS = ("simulate", "emulate", "train", "diagnose", "infer", "combine")

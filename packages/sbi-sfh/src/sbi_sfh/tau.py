@@ -16,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,7 +91,7 @@ def percentile_times(t0: ArrayLike, tau: ArrayLike, fractions: Sequence[float], 
     start, scale = _checked(t0, tau, end)
     span = (end - start) / scale
     y = np.asarray(fractions, float) * _formed(span)[:, None]
-    u = np.asarray(-1.0 - lambertw(-(1.0 - y) / np.e, -1).real)
+    u = np.asarray(-1.0 - lambertw(-(1.0 - y) / math.e, -1).real)
     # next to its branch point W loses half of the digits: one Newton step on F restores them
     slope = u * np.exp(-u)
     u = np.where(slope > 0, u - (_formed(u) - y) / np.where(slope > 0, slope, 1.0), u)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from sbi_core.plugins import Registry
+    from sbi_core.priors import ParameterSpace
 
 __all__ = ["command"]
 
@@ -30,12 +31,8 @@ def command(name: str, preset: str) -> None:
     simulator = registry.build("simulator", config.simulator.name, config.simulator.options)
     click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})\n")
     click.echo("parameters")
-    for p in simulator.parameters:
-        unit = f" [{p.unit}]" if p.unit else ""
-        click.echo(f"    {p.name:<16}{p.scope:<8}{p.prior!r}{unit}  {p.description}")
-    for p in simulator.parameters.members:
-        unit = f" [{p.unit}]" if p.unit else ""
-        click.echo(f"    {p.name:<16}{'x ' + p.repeat:<8}{p.prior!r}{unit}  {p.description}")
+    for line in _parameters(simulator.parameters):
+        click.echo(line)
     click.echo("\nobservables")
     for o in simulator.observables:
         click.echo(f"    {o.name:<16}{o.unit:<8}also: {', '.join(o.aliases) or '-'}")
@@ -43,6 +40,23 @@ def command(name: str, preset: str) -> None:
     click.echo(f"\npresets: {', '.join(_presets(registry, name))}")
     click.echo(f"\noptions of preset '{preset}' (change with --set section.key=value)\n")
     click.echo(to_toml(config))
+
+
+def _parameters(space: ParameterSpace) -> list[str]:
+    """Name, scope (or how often it repeats), prior, unit and meaning, in columns."""
+    from sbi_core.report.text import prior_words
+
+    cells = [
+        (p.name, f"x {p.repeat}" if p.repeat else p.scope, prior_words(p.prior.to_spec()), p.unit)
+        for p in (*space, *space.members)
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    about = [p.description for p in (*space, *space.members)]
+    return [
+        "    "
+        + "  ".join(f"{c:<{w}}" for c, w in zip((*row, text), (*widths, 0), strict=True)).rstrip()
+        for row, text in zip(cells, about, strict=True)
+    ]
 
 
 def _presets(registry: Registry, name: str) -> list[str]:

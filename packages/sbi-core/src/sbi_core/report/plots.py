@@ -51,6 +51,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vPX"
 _GREY, _BAND = "#666666", "#D9D9D9"
+_LEGEND_ROW = 0.24  # inch
 _MASSES = (0.68, 0.95)
 _MAX_POINTS = 250  # of a scatter plot: more make a blot and a large file
 
@@ -626,18 +627,24 @@ def _legend(ax: Axes) -> None:
 
 
 def _legend_below(ax: Axes) -> None:
-    """Put the legend under the axes, where it hides nothing."""
+    """Put the legend under the axes, where it hides nothing; many lines make the figure taller."""
     n = len(ax.get_legend_handles_labels()[1])
-    if n:
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            frameon=False,
-            fontsize="small",
-            ncols=min(n, 4),
-            handlelength=1.4,
-            columnspacing=1.2,
-        )
+    if not n:
+        return
+    columns = min(n, 4 if n <= 4 else 3)
+    rows = -(-n // columns)
+    figure = ax.figure
+    if isinstance(figure, Figure) and len(figure.axes) == 1 and rows > 2:
+        figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * (rows - 2))
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+        frameon=False,
+        fontsize="small",
+        ncols=columns,
+        handlelength=1.2,
+        columnspacing=0.9,
+    )
 
 
 def _few_ticks(ax: Axes) -> None:
