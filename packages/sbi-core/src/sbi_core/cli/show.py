@@ -46,17 +46,16 @@ def _parameters(space: ParameterSpace) -> list[str]:
     """Name, scope (or how often it repeats), prior, unit and meaning, in columns."""
     from sbi_core.report.text import prior_words
 
-    cells = [
-        (p.name, f"x {p.repeat}" if p.repeat else p.scope, prior_words(p.prior.to_spec()), p.unit)
-        for p in (*space, *space.members)
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    about = [p.description for p in (*space, *space.members)]
-    return [
-        "    "
-        + "  ".join(f"{c:<{w}}" for c, w in zip((*row, text), (*widths, 0), strict=True)).rstrip()
-        for row, text in zip(cells, about, strict=True)
-    ]
+    rows = []
+    for p in (*space.parameters, *space.members):
+        scope = f"x {p.repeat}" if p.repeat else p.scope
+        rows.append((p.name, scope, prior_words(p.prior.to_spec()), p.unit, p.description))
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    lines = []
+    for row in rows:
+        cells = [f"{text:<{width}}" for text, width in zip(row[:4], widths, strict=True)]
+        lines.append("    " + "  ".join([*cells, row[4]]).rstrip())
+    return lines
 
 
 def _presets(registry: Registry, name: str) -> list[str]:
