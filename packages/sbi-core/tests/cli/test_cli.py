@@ -350,7 +350,7 @@ def test_show_names_parameters_observables_options_and_presets(cli):
     code, out, _ = cli("show", "toy", "--preset", "quick")
     assert code == 0
     for word in (
-        "slope", "global", "Prior(normal, loc=1.0, scale=0.5)", "[dex]", "also: mag_a",
+        "slope", "global", "N(1, 0.5)", "dex", "also: mag_a",
         "standard deviation of the noise", "presets: quick, standard", "n = 1200",
     ):  # fmt: skip
         assert word in out, word

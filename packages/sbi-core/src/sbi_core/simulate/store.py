@@ -174,7 +174,8 @@ def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]
     _check(simulator, batch, shard)
     failed = int((~batch.ok).sum()) if batch.ok is not None else 0
     report = ShardReport(shard.number, shard.rows, failed, perf_counter() - start)
-    with h5py.File("shard", "w", driver="core", backing_store=False) as f:
+    name = f"{shard.path.name}-{secrets.token_hex(8)}"  # threads share files of one name
+    with h5py.File(name, "w", driver="core", backing_store=False) as f:
         for name, value in batch.numpy().items():
             f.create_dataset(name, data=value, chunks=True, fletcher32=True)
         f.attrs.update(_attributes(shard, report))
