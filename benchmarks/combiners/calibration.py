@@ -6,10 +6,14 @@
 Per number of objects N and combiner: z-rms (joint) and 68 % coverage over simulated groups that
 no combiner has seen, z-rms of groups whose truth lies beyond 1.5 prior sigma, and the width
 relative to ``gaussian``. Twice: errors of 0.05 dex, all elements; errors log-uniform in 0.01-0.3
-dex per element, 30 % missing. With ``--likelihood K`` the first K groups are also combined by
-their likelihood (slow), up to ``--likelihood-objects``: width and mean relative to it. Several
-numbers are for N = 1, 10, 100 and 1000 in turn. ``--rules`` adds others, e.g. ``deepset``, which
-is trained here (some minutes).
+dex per element, 30 % missing. ``--rules`` adds others, e.g. ``deepset``, which is trained here
+(some minutes).
+
+``--slow product score likelihood likelihood-emulator`` are combined once per group at N = 1, 10,
+100 and 1000 only, for as many groups as ``--slow-groups`` has (a number per N): width and mean
+are also given relative to each of them, for every rule, on the same groups. ``likelihood`` runs
+the simulator, ``likelihood-emulator`` the emulator of the run (its own rms error is added to the
+noise). ``score`` needs a run with ``--set estimator.name=sbi-npse`` (``--score-run``).
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ import sbi_core
 from sbi_core import Batch, Observations
 from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
 from sbi_core.diagnostics import calibrate_gaussian
+from sbi_core.emulator import Emulator, EmulatorSimulator
 from sbi_core.pipeline.groups import GroupSimulator
 from sbi_core.rng import stream
 
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+SLOW_SIZES = (1, 10, 100, 1000)
 SUBSETS = 5  # disjoint subsets of a group at small N
 
 
@@ -81,9 +87,11 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--train-size", type=int, default=1000)
     parser.add_argument("--kinds", nargs="+", default=["plain", "heteroscedastic"])
-    parser.add_argument("--likelihood", type=int, nargs="+", default=[0])
-    parser.add_argument("--likelihood-objects", type=int, default=100)
-    parser.add_argument("--draws", type=int, default=512)
+    parser.add_argument("--slow", nargs="+", default=[])
+    parser.add_argument("--slow-groups", type=int, nargs="+", default=[200, 200, 200, 20])
+    parser.add_argument("--score-run")
+    parser.add_argument("--draws", type=int, default=512, help="of likelihood")
+    parser.add_argument("--total", type=int, default=8192, help="of likelihood")
     parser.add_argument("--rules", nargs="+", default=["gaussian", "recalibrated", "published"])
     parser.add_argument("--simulations", type=int, default=1_000_000, help="of deepset")
     parser.add_argument("--steps", type=int, default=4000, help="of deepset")
@@ -147,62 +155,90 @@ def main() -> None:
                     f"{row['z_rms_tails']:>7.3f} {row['width']:>6.3f}",
                     flush=True,
                 )
-        record += compare(options, kind, rules, run, test, truths)
+        for name in options.slow:
+            record += slow(options, kind, name, rules, run, test, truths)
         if options.json:
             Path(options.json).write_text(json.dumps(record, indent=1))
 
 
-def compare(options, kind, rules, run, test, truths) -> list[dict]:  # noqa: ANN001
-    """Widths and means relative to the likelihood, for a few groups."""
+def slow_rule(options, name: str, n: int, run) -> tuple:  # noqa: ANN001
+    """Return the combiner and the posterior that it takes."""
+    if name == "score":
+        return sbi_core.get_combiner("score"), sbi_core.load_run(options.score_run).posterior
+    if name == "product":
+        return sbi_core.get_combiner("product"), run.posterior
+    few = n >= 100
+    config = LikelihoodConfig(
+        draws=options.draws,
+        total=options.total,
+        points=3 if few else 5,
+        reach=1.5 if few else 3.0,
+    )
+    rule = LikelihoodCombiner(config)
+    model = run.simulator
+    if name == "likelihood-emulator":
+        emulator = Emulator.load(Path(options.run) / "emulator")
+        model = EmulatorSimulator(model, emulator, carry_error=True)
+    rule.attach(model)
+    return rule, run.posterior
+
+
+def slow(options, kind, name, rules, run, test, truths) -> list[dict]:  # noqa: ANN001
+    """Calibration of one slow rule, and widths and means of the others relative to it."""
     rows = []
-    sizes = [n for n in (1, 10, 100, 1000) if n <= options.likelihood_objects]
-    counts = [*options.likelihood, *[options.likelihood[-1]] * len(sizes)]
-    for n, count in zip(sizes, counts, strict=False):
+    for n, count in zip(SLOW_SIZES, options.slow_groups, strict=True):
         if not count:
             continue
-        few = n >= 100
-        reference = LikelihoodCombiner(
-            LikelihoodConfig(draws=options.draws, points=3 if few else 5, reach=1.5 if few else 3.0)
-        )
-        reference.attach(run.simulator)
-        results: dict = {name: [] for name in rules if name != "published"}
-        z, seconds, noise = [], 0.0, []
+        rule, posterior = slow_rule(options, name, n, run)
+        others: dict = {other: [] for other in rules if other != "published"}
+        means, covs, seconds, noise, flags = [], [], 0.0, [], 0
         data = tuple(v[:count] for v in test)
         for k, group in enumerate(observed(data, kind, 14, run.simulator)):
-            start = time.monotonic()
-            exact = reference.combine(run.posterior, group[:n], rng=k)
-            seconds += time.monotonic() - start
-            sd = np.sqrt(np.diag(exact.z_cov))
-            noise.append(exact.diagnostics["monte_carlo_sigma"])
-            z.append((exact.z_mean - truths[k]) / sd)
-            for name, values in results.items():
-                c = rules[name].combine(run.posterior, group[:n])
-                values.append(
-                    np.concatenate([np.sqrt(np.diag(c.z_cov)) / sd, (c.z_mean - exact.z_mean) / sd])
-                )
-        for name, values in results.items():
-            v = np.array(values)
-            row = {
-                "kind": kind,
-                "combiner": name,
-                "n": n,
-                "groups": len(v),
-                "width_to_likelihood": v[:, :2].mean(0).tolist(),
-                "width_scatter": v[:, :2].std(0).tolist(),
-                "width_median": np.median(v[:, :2], 0).tolist(),
-                "offset_rms": np.sqrt((v[:, 2:] ** 2).mean(0)).tolist(),
-                "likelihood_z_rms": float(np.sqrt(np.mean(np.square(z)))),
-                "likelihood_noise": float(np.mean(noise)),
-                "seconds": seconds / len(z),
-            }
-            rows.append(row)
-            print(
-                {
-                    k: np.round(x, 3) if k != "kind" and k != "combiner" else x
-                    for k, x in row.items()
-                },
-                flush=True,
-            )
+            start = time.process_time()
+            found = rule.combine(posterior, group[:n], rng=k)
+            seconds += time.process_time() - start
+            sd = np.sqrt(np.diag(found.z_cov))
+            noise.append(found.diagnostics.get("monte_carlo_sigma", 0.0))
+            flags += bool(found.flags)
+            means.append(found.z_mean)
+            covs.append(found.z_cov)
+            for other, values in others.items():
+                c = rules[other].combine(run.posterior, group[:n])
+                width = np.sqrt(np.diag(c.z_cov)) / sd
+                values.append(np.concatenate([width, (c.z_mean - found.z_mean) / sd]))
+        of_all = calibrate_gaussian(np.array(means), np.array(covs), truths[: len(means)])
+        row = {
+            "kind": kind,
+            "combiner": name,
+            "n": n,
+            "groups": len(means),
+            "z_rms": of_all.z_rms_joint,
+            "coverage_68": float(of_all.coverage_68.mean()),
+            "monte_carlo_sigma": float(np.mean(noise)),
+            "flagged": flags,
+            "cpu_seconds": seconds / len(means),
+            "others": {
+                other: {
+                    "width": np.median(np.array(v)[:, :2], 0).tolist(),
+                    "offset_rms": np.sqrt((np.array(v)[:, 2:] ** 2).mean(0)).tolist(),
+                }
+                for other, v in others.items()
+            },
+        }
+        rows.append(row)
+        relative = "; ".join(
+            f"{other} width {v['width'][0]:.3f}/{v['width'][1]:.3f} "
+            f"off {v['offset_rms'][0]:.2f}/{v['offset_rms'][1]:.2f}"
+            for other, v in row["others"].items()
+        )
+        print(
+            f"{name:<14}{n:>6} {row['z_rms']:>7.3f} {row['coverage_68']:>6.3f}  {count} groups, "
+            f"{row['cpu_seconds']:.2f} CPU s each, noise {row['monte_carlo_sigma']:.2f} sd, "
+            f"{flags} flagged. Relative to it: {relative}",
+            flush=True,
+        )
+        if options.json:
+            Path(options.json).with_suffix(f".{name}.json").write_text(json.dumps(rows, indent=1))
     return rows
 
 

@@ -173,3 +173,18 @@ def test_what_it_cannot_learn_is_said_in_one_sentence(simulations):
             Emulator().fit(Waves(), batch)
     with pytest.raises(ConfigError, match="not trained"):
         Emulator().predict(np.zeros((1, 2)))
+
+
+def test_the_likelihood_is_that_of_the_original(emulator):
+    class Late(Waves):
+        def log_likelihood(self, simulated, observed):
+            return super().log_likelihood(simulated, observed) + 7.0
+
+    batch = Late().draw(30, 3).succeeded
+    data = Late().observe(batch, 4)
+    plain = EmulatorSimulator(Late(), emulator).log_likelihood(batch, data)
+    assert_array_equal(plain, Late().log_likelihood(batch, data))
+    carried = EmulatorSimulator(Late(), emulator, carry_error=True).log_likelihood(batch, data)
+    err = (data.x_err**2 + torch.tensor([emulator.rms[k] for k in emulator.names]) ** 2).sqrt()
+    assert_allclose(carried, Late().log_likelihood(batch, data.with_(x_err=err)), rtol=1e-6)
+    assert (carried > plain).any()

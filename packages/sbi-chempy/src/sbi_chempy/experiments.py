@@ -12,7 +12,12 @@ yield tables are not part of the package: ``sbi-run data fetch chempy-yields``, 
 ``alternative``           the same truth, but other yields in the stars
 ``galaxy``                1000 star particles of an IllustrisTNG galaxy (file ``--stars``)
 ``shifted``               truth -2.1, -3.0: away from the prior mean
+``single``                test stars of the prior, one by one, in all six parameters
 ========================  =====================================================================
+
+``single`` trains a second time (``OUT/run-single``; a flow on all parameters), and draws boxes of
+the absolute percentage errors, SBC, coverage and TARP panels, and correlations
+(:mod:`sbi_chempy.single_stars`).
 
 Birth times are U(2, 12.8) Gyr, local parameters draws of the prior, errors 0.05 dex.
 
@@ -34,6 +39,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sbi_chempy import single_stars
 from sbi_core import (
     Batch,
     ConfigError,
@@ -82,6 +88,15 @@ PUBLISHED: dict[str, dict[str, tuple[int, float, float, float, float]]] = {
 }
 _RULES = ("recalibrated", "gaussian", "published")
 _MOCK = "Mock_Data_TNG.npz"
+_SINGLE = "single"
+_SINGLE_OPTIONS = (  # nothing is combined, and a flow follows the shapes of six parameters
+    "estimator.name=maf",
+    "estimator.parameters=all",
+    "train.epochs=30",
+    "train.learning_rate=5e-3",
+    "emulate.enabled=false",
+)
+_SINGLE_STAGES = ("simulate", "train", "diagnose")
 
 
 def stars(
@@ -246,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run experiments from the command line."""
     parser = argparse.ArgumentParser(prog="python -m sbi_chempy.experiments", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("experiments", nargs="+", choices=[*TRUTHS, "all"], metavar="NAME")
+    parser.add_argument("experiments", nargs="+", choices=[*TRUTHS, _SINGLE, "all"], metavar="NAME")
     parser.add_argument("--out", default="runs/experiments", metavar="DIR")
     parser.add_argument("--preset", default="standard", help="quick, standard, large or paper")
     parser.add_argument("--run", metavar="DIR", help="a finished run to use instead of training")
@@ -256,31 +271,67 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="options of the run"
     )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args(arguments)
     out = Path(options.out)
-    run = Run(options.run) if options.run else _trained(out / "run", options)
+    every = [*TRUTHS, _SINGLE]
+    names = every if "all" in options.experiments else options.experiments
+    galaxies = [name for name in names if name != _SINGLE]
+    if galaxies:
+        run = Run(options.run) if options.run else _trained(out / "run", options)
+        for name in galaxies:
+            _galaxy(name, run, out / name, options)
+    if _SINGLE in names:
+        _single(out, options)
+
+
+def _galaxy(name: str, run: Run, folder: Path, options: argparse.Namespace) -> None:
     rules = list(dict.fromkeys([run.config.combiner.name, *_RULES]))
     rules = [r for r in rules if r != "recalibrated" or _learned(run, r)]
-    names = list(TRUTHS) if "all" in options.experiments else options.experiments
-    for name in names:
-        file = Path(options.stars) if options.stars else None
-        data = stars(name, run.simulator, n=options.n, seed=options.seed, file=file)
-        rows = measure(run, rules, name, data)
-        folder = out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        text = table(name, rows)
-        (folder / "table.txt").write_text(text, encoding="utf-8")
-        (folder / "numbers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        figures(name, rows, folder)
-        print(text)  # noqa: T201
-        print(f"table, numbers and figures: {folder}\n")  # noqa: T201
+    file = Path(options.stars) if options.stars else None
+    data = stars(name, run.simulator, n=options.n, seed=options.seed, file=file)
+    rows = measure(run, rules, name, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "numbers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    figures(name, rows, folder)
+    _say(table(name, rows), folder)
 
 
-def _trained(directory: Path, options: argparse.Namespace) -> Run:
+def _single(out: Path, options: argparse.Namespace) -> None:
+    run = _trained(out / "run-single", options, _SINGLE_OPTIONS, stages=_SINGLE_STAGES)
+    found = single_stars.measure(run, n=options.n, seed=options.seed)
+    folder = out / _SINGLE
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(single_stars.numbers(found), indent=1)
+    (folder / "numbers.json").write_text(content, encoding="utf-8")
+    single_stars.figures(found, folder)
+    _say(single_stars.table(found), folder)
+
+
+def _say(text: str, folder: Path) -> None:
+    (folder / "table.txt").write_text(text, encoding="utf-8")
+    print(text)  # noqa: T201
+    print(f"table, numbers and figures: {folder}\n")  # noqa: T201
+
+
+def _trained(
+    directory: Path,
+    options: argparse.Namespace,
+    own: Sequence[str] = (),
+    stages: Sequence[str] | None = None,
+) -> Run:
     from sbi_core import run
 
-    given = ["simulator.yields=tng", *options.set]
-    return run("chempy", preset=options.preset, out=directory, overrides=given, seed=options.seed)
+    given = ["simulator.yields=tng", *own, *options.set]
+    return run(
+        "chempy",
+        preset=options.preset,
+        out=directory,
+        overrides=given,
+        seed=options.seed,
+        stages=stages,
+        quiet=options.quiet,
+    )
 
 
 def _learned(run: Run, rule: str) -> bool:

@@ -517,9 +517,20 @@ class EmulatorSimulator(Simulator):
         """Add the emulator's own error to noise-free data."""
         if not self.carry_error:
             return batch
-        rms = torch.tensor([self.emulator.rms[name] for name in self.emulator.names])
         noise = torch.randn(batch.x.shape, generator=torch_generator(rng)).to(batch.x)
-        return batch.with_(x=batch.x + rms.reshape(self.emulator.shape).to(batch.x) * noise)
+        return batch.with_(x=batch.x + self._rms(batch.x) * noise)
+
+    def _rms(self, like: Tensor) -> Tensor:
+        """Return the emulator's rms error, shaped like one object's data."""
+        rms = torch.tensor([self.emulator.rms[name] for name in self.emulator.names])
+        return rms.reshape(self.emulator.shape).to(like)
+
+    def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
+        """Return the original simulator's log likelihood, with the emulator's error if carried."""
+        if self.carry_error and observed.x_err is not None:
+            rms = self._rms(observed.x_err)
+            observed = observed.with_(x_err=(observed.x_err**2 + rms**2).sqrt())
+        return self.original.log_likelihood(simulated, observed)
 
     def read_observations(self, path: str | Path) -> Observations:
         """Read objects as the original simulator does."""
