@@ -108,7 +108,13 @@ def main() -> None:
     record = []
     for kind in options.kinds:
         names = dict.fromkeys(["gaussian", *options.rules])  # the widths are relative to it
-        given = {"deepset": {"simulations": options.simulations, "steps": options.steps}}
+        given = {
+            "deepset": {
+                "simulations": options.simulations,
+                "steps": options.steps,
+                "beyond": "aggregate",
+            }
+        }
         rules = {name: sbi_core.get_combiner(name, **given.get(name, {})) for name in names}
         for name, rule in rules.items():
             rule.attach(simulator)

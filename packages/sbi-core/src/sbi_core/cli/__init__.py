@@ -112,4 +112,16 @@ def main(args: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command again goes on from here", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        sentence = _of_the_system(error)
+        if sentence is None or "--debug" in argv:
+            raise
+        click.echo(f"sbi-run: {sentence}", err=True)
+        sys.exit(SbiError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_the_system(error: Exception) -> str | None:
+    from sbi_core.cli.system_errors import explain
+
+    return explain(error)

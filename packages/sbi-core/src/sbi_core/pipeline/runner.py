@@ -299,9 +299,16 @@ def _verify(directory: RunDirectory, spec: StageSpec, record: Mapping[str, Any])
     verify_files(directory, record.get("artefacts", {}), advice)
 
 
+class _LogFile(logging.FileHandler):
+    """Leaves out what cannot be written: on a full disk the stage itself says what is wrong."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing, where the base class prints a traceback."""
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = _log.level
     _log.addHandler(handler)
