@@ -42,6 +42,16 @@ def test_a_mock_galaxy_shares_its_truth_and_nothing_else():
     assert (found.batch.x == again.batch.x).all()
 
 
+def test_birth_times_of_mocks_are_those_of_the_paper_or_of_the_prior():
+    simulator = get_simulator("chempy")
+    published = stars("same", simulator, n=400).batch.theta[:, 5]
+    prior = stars("same", simulator, n=400, births="prior").batch.theta[:, 5]
+    assert published.min() > 2.0
+    assert published.max() < 12.8
+    assert prior.min() < 2.0
+    assert prior.max() > 12.8
+
+
 def test_an_unknown_experiment_is_refused():
     with pytest.raises(ConfigError, match="no experiment 'other'; there are same"):
         stars("other", get_simulator("chempy"))
