@@ -104,3 +104,20 @@ def test_epochs_of_an_interrupted_run_are_skipped_and_added_cycles_lengthen_the_
         ("skip", 4),
         ("advance", 1),
     ]
+
+
+def test_a_part_that_is_trained_first_is_a_stage_of_its_own():
+    calls = []
+
+    class Recorder(SilentProgress):
+        def start(self, stage, total, unit):
+            calls.append((stage, total))
+
+        def finish(self, message=""):
+            calls.append("finished")
+
+    show = epoch_callback(Recorder(), "train", 3)
+    show({"stage": "encoder", "epoch": 1, "epochs": 2, "val_loss": 1.0})
+    show({"stage": "encoder", "epoch": 2, "epochs": 2, "val_loss": 0.9})
+    show({"epoch": 1, "epochs": 3, "val_loss": 0.5})
+    assert calls == [("train", 3), ("encoder", 2), "finished", ("train", 3)]

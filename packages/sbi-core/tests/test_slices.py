@@ -127,3 +127,14 @@ def test_a_served_table_is_read_under_its_name(table):
         assert served.taken
     with pytest.raises(DataFileError, match="does not exist"):
         read_table("dir/big.fits[rows 0:23]")
+
+
+def test_units_that_fits_does_not_know_are_read_without_a_word(tmp_path, recwarn):
+    path = tmp_path / "stars.fits"
+    table = Table({"id": ["a", "b", "c"], "Fe_H": np.zeros(3)})
+    table["Fe_H"].unit = units.dex
+    table.write(path)
+    recwarn.clear()
+    assert str(read_table(path)["Fe_H"].unit) == "dex"
+    assert str(open_slices(path, 2).read(1)["Fe_H"].unit) == "dex"
+    assert not recwarn.list

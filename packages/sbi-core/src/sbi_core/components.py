@@ -363,7 +363,7 @@ class TrainingRecord:
     split: Mapping[str, Any] = field(default_factory=dict)
 
 
-Callback = Callable[[Mapping[str, float]], None]
+Callback = Callable[[Mapping[str, Any]], None]
 
 
 class Estimator(Protocol):

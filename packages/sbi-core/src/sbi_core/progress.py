@@ -128,6 +128,8 @@ class TqdmProgress:
         """Begin a bar."""
         from tqdm import tqdm
 
+        if self._bar is not None:
+            self._bar.close()
         self._stage, self._begin = stage, perf_counter()
         self._bar = tqdm(
             total=total, desc=f"{stage:>9}", unit=f" {unit}", file=self._stream, leave=False,
@@ -189,11 +191,12 @@ def _seconds(value: float) -> str:
 
 def epoch_callback(
     progress: Progress, stage: str, epochs: int
-) -> Callable[[Mapping[str, float]], None]:
+) -> Callable[[Mapping[str, Any]], None]:
     """Begin a stage and return a callback of the training loop that shows it.
 
     Epochs of an interrupted run are skipped; when over-fitting makes the loop add a cycle, the
-    stage gets longer.
+    stage gets longer. Lines of a part that is trained before the rest carry its name as ``stage``
+    and are shown as a stage of their own.
 
     Parameters
     ----------
@@ -205,14 +208,20 @@ def epoch_callback(
         Epochs planned.
     """
     progress.start(stage, epochs, "epochs")
-    done, planned = 0, epochs
+    done, planned, current = 0, epochs, stage
 
-    def show(line: Mapping[str, float]) -> None:
-        nonlocal done, planned
+    def show(line: Mapping[str, Any]) -> None:
+        nonlocal done, planned, current
+        name = str(line.get("stage", stage))
+        if name != current:
+            if done:
+                progress.finish()
+            done, planned, current = 0, int(line.get("epochs", epochs)), name
+            progress.start(name, planned, "epochs")
         if line.get("epochs", planned) > planned:
             planned = int(line["epochs"])
-            progress.say(f"{stage}: over-fitted; once more with weight decay")
-            progress.start(stage, planned, "epochs")
+            progress.say(f"{current}: over-fitted; once more with weight decay")
+            progress.start(current, planned, "epochs")
             progress.skip(done)
         progress.skip(int(line["epoch"]) - done - 1)
         progress.advance(1, f"validation loss {line['val_loss']:.4g}")

@@ -19,7 +19,7 @@ from sbi_core.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.limits import check_fits, check_hdf5, check_names
 from sbi_core.observations import Observable, Observations, holds_arrays
-from sbi_core.tables import FORMATS, GROUP_NAMES, ID_NAMES, normalise, read_table
+from sbi_core.tables import FITS_OPTIONS, FORMATS, GROUP_NAMES, ID_NAMES, normalise, read_table
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -138,7 +138,8 @@ class FitsSlices(Slices):
         header = fits.Header.fromstring(self.header)
         header["NAXIS2"] = stop - start
         padded = content + bytes(-len(content) % 2880)
-        return Table.read(fits.BinTableHDU.fromstring(header.tostring().encode("ascii") + padded))
+        hdu = fits.BinTableHDU.fromstring(header.tostring().encode("ascii") + padded)
+        return Table.read(hdu, **FITS_OPTIONS)
 
 
 @dataclass

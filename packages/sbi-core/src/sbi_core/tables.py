@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 F64 = NDArray[np.float64]
+# units that FITS does not know (dex) are read as they are written; we check units by ourselves
+FITS_OPTIONS = {"unit_parse_strict": "silent"}
 FORMATS = {
     ".ecsv": "ascii.ecsv",
     ".csv": "ascii.csv",
@@ -96,7 +98,8 @@ def read_table(path: str | Path) -> Table:
         raise DataFileError(msg)
     try:
         _check_bounds(path, suffix)
-        table = Table.read(path, format=FORMATS[suffix])
+        options = FITS_OPTIONS if FORMATS[suffix] == "fits" else {}
+        table = Table.read(path, format=FORMATS[suffix], **options)
     except DataFileError:
         raise
     except Exception as error:  # readers raise many kinds of errors on broken files
