@@ -84,6 +84,16 @@ def test_corner_lays_a_second_posterior_over_the_first(rng):
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one", "two"]
 
 
+def test_a_narrow_second_posterior_is_not_cut_off(rng):
+    wide = rng.normal(size=(4000, 2))
+    figure = plots.corner(wide, ["a", "b"])
+    plots.corner(0.1 * wide, ["a", "b"], figure=figure, colour="C1")
+    ax = figure.axes[0]
+    highest = max(patch.get_data().values.max() for patch in ax.patches)
+    assert highest > 3
+    assert ax.get_ylim() == pytest.approx((0, 1.05 * highest))
+
+
 def test_corner_survives_one_parameter_and_constant_draws(rng):
     assert len(plots.corner(rng.standard_normal((200, 1)), ["a"]).axes) == 1
     constant = np.column_stack([np.ones(200), rng.standard_normal(200)])

@@ -129,7 +129,8 @@ def _histogram(ax: Axes, x: F64, colour: str, *, filled: bool) -> None:
     if filled:
         ax.stairs(density, edges, color=colour, fill=True, alpha=0.25)
     ax.stairs(density, edges, color=colour, linewidth=1.3)
-    ax.set_ylim(bottom=0)
+    top = 1.05 * float(density.max())
+    ax.set_ylim(0, top if filled else max(ax.get_ylim()[1], top))
 
 
 def _prior_histogram(ax: Axes, prior: F64) -> None:
