@@ -69,7 +69,7 @@ def test_combined_calibration_takes_two_axes_and_numbers_per_parameter():
 def test_corner_contours_enclose_the_mass_they_promise(rng):
     samples = rng.standard_normal((20_000, 2))
     counts, _, _ = np.histogram2d(*samples.T, bins=48)
-    outer, inner = plots._mass_levels(counts)
+    outer, inner = plots.posterior._mass_levels(counts)
     assert counts[counts >= inner].sum() / counts.sum() == pytest.approx(0.68, abs=0.02)
     assert counts[counts >= outer].sum() / counts.sum() == pytest.approx(0.95, abs=0.02)
 
