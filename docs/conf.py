@@ -10,6 +10,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 # autodoc reads the sources of this checkout, installed or not.
+sys.path[:0] = [str(ROOT / "docs" / "_ext")]
 sys.path[:0] = [str(src) for src in sorted(ROOT.glob("packages/*/src"))]
 
 import sbi_core  # noqa: E402
@@ -27,9 +28,10 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "mathml",
     "sphinx.ext.viewcode",
 ]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build"]
 nitpicky = False
 suppress_warnings = ["myst.strikethrough"]
@@ -55,6 +57,8 @@ if os.environ.get("SBI_DOCS_INTERSPHINX"):
         "sbi": ("https://sbi.readthedocs.io/en/latest", None),
     }
 
+html_static_path = ["_static"]
+html_css_files = ["formulae.css"]
 html_theme = "pydata_sphinx_theme"
 html_title = "sbi-astro"
 html_theme_options = {
@@ -79,7 +83,7 @@ def _changelogs() -> str:
 def _fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == "changelog":
         source[0] = source[0].replace("<!-- changelogs of packages/* -->", _changelogs())
-    if docname == "index" and not (ROOT / "docs" / "chempy-model.md").is_file():
+    if docname == "understand" and not (ROOT / "docs" / "chempy-model.md").is_file():
         source[0] = source[0].replace("chempy-model\n", "")
 
 
