@@ -20,6 +20,8 @@ def test_the_exact_posterior_has_unit_scores_and_68_per_cent(problem):
     assert_allclose(got.z_rms_joint, 1.0, atol=4 / np.sqrt(2 * n * 3))
     assert_allclose(got.coverage_68, 0.68, atol=4 * np.sqrt(0.68 * 0.32 / n))
     assert_allclose(got.coverage_68_joint, 0.68, atol=4 * np.sqrt(0.68 * 0.32 / n))
+    assert_allclose(got.coverage_95, 0.95, atol=4 * np.sqrt(0.95 * 0.05 / n))
+    assert (got.sbc_p > 1e-3).all()
     assert got.repeats == n
 
 
@@ -30,7 +32,9 @@ def test_wrong_widths_scale_the_scores(problem, width):
     assert_allclose(got.z_rms, exact.z_rms / width, rtol=1e-12)
     assert_allclose(got.z_rms_joint, exact.z_rms_joint / width, rtol=1e-12)
     assert np.all(np.sign(got.coverage_68 - 0.68) == np.sign(width - 1))
+    assert np.all(np.sign(got.coverage_95 - 0.95) == np.sign(width - 1))
     assert abs(got.coverage_68_joint - 0.68) > 0.1
+    assert (got.sbc_p < 1e-3).all()
 
 
 def test_a_shift_moves_the_mean_score_by_itself(problem):

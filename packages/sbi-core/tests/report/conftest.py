@@ -64,6 +64,8 @@ def combined_calibration():
             "repeats": 200,
             "z_rms": float(np.sqrt(1 + f**2 * n)),
             "coverage_68": float(0.68 / np.sqrt(1 + f**2 * n)),
+            "coverage_95": float(0.95 / np.sqrt(1 + f**2 * n)),
+            "parameters": {"alpha_imf": {"sbc_p": float(0.6 / (1 + f**2 * n))}},
         }
         for combiner, f in laws.items()
         for n in (1, 10, 100, 1000)

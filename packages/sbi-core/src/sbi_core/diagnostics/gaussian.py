@@ -7,7 +7,9 @@ If the posteriors are right,
    \chi^2_k = (m_k - t_k)^T C_k^{-1} (m_k - t_k) \sim \chi^2_d .
 
 The root mean square of z sees what a comparison of widths cannot: a bias that does not shrink with
-N while the error bar does. Its own error is :math:`1/\sqrt{2Rd}` relative.
+N while the error bar does. Its own error is :math:`1/\sqrt{2Rd}` relative. The integral transform
+:math:`u = \Phi(-z)` is the rank of the truth among infinitely many draws, which SBC asks to be
+uniform.
 
 References:
     | docs/calibration.md
@@ -36,20 +38,25 @@ class GaussianCalibration:
         Mean z: a bias, in units of the claimed sigma. Its error is :math:`1/\sqrt{R}`.
     z_rms : (d,)
         Root mean square of z; 1 when calibrated, above when overconfident or biased.
-    coverage_68 : (d,)
-        Fraction of truths inside the central 68 % interval of each parameter.
+    coverage_68, coverage_95 : (d,)
+        Fraction of truths inside the central 68 and 95 % interval of each parameter.
     z_rms_joint : float
         :math:`\sqrt{\overline{\chi^2}/d}`, which also sees wrong correlations.
     coverage_68_joint : float
         Fraction of truths inside the 68 % ellipsoid.
+    sbc_p : (d,)
+        Kolmogorov-Smirnov p-value of uniform ranks. Repeats must be independent for it: parts of
+        one group share their truth.
     """
 
     repeats: int
     z_mean: NDArray[np.float64]
     z_rms: NDArray[np.float64]
     coverage_68: NDArray[np.float64]
+    coverage_95: NDArray[np.float64]
     z_rms_joint: float
     coverage_68_joint: float
+    sbc_p: NDArray[np.float64]
 
 
 def calibrate_gaussian(mean: FloatArray, cov: FloatArray, truth: FloatArray) -> GaussianCalibration:
@@ -81,8 +88,10 @@ def calibrate_gaussian(mean: FloatArray, cov: FloatArray, truth: FloatArray) -> 
         z_mean=z.mean(axis=0),
         z_rms=z_rms(z),
         coverage_68=(np.abs(z) < stats.norm.ppf(0.84)).mean(axis=0),
+        coverage_95=(np.abs(z) < stats.norm.ppf(0.975)).mean(axis=0),
         z_rms_joint=float(np.sqrt(chi2.mean() / d)),
         coverage_68_joint=float((chi2 < stats.chi2.ppf(0.68, d)).mean()),
+        sbc_p=np.array([stats.kstest(column, stats.norm.cdf).pvalue for column in z.T]),
     )
 
 

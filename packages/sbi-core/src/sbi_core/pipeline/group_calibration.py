@@ -3,7 +3,8 @@ r"""Calibration of combined posteriors on simulated groups with known truths.
 A systematic error of f sigma in single-object posteriors grows to :math:`f\sqrt{N}` combined
 sigma, so that single-object calibration never certifies a combination: groups of N simulated
 objects, observed with the errors and missing values of the data at hand, are combined and compared
-with the truths they were made from, drawn from the prior.
+with the truths they were made from, drawn from the prior. At small N several disjoint subsets of a
+group are used; ranks are tested on the first of each, since its subsets share their truth.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.components import Combiner
-from sbi_core.diagnostics import Verdict, calibrate_gaussian, judge_z_rms
+from sbi_core.diagnostics import (
+    GaussianCalibration,
+    Verdict,
+    calibrate_gaussian,
+    judge_sbc_all,
+    judge_z_rms,
+)
 from sbi_core.errors import NotPositiveDefiniteError
 from sbi_core.observations import Observations
 from sbi_core.pipeline.context import Context
@@ -26,7 +33,7 @@ from sbi_core.simulate.store import single_thread
 __all__ = ["calibrate_groups"]
 
 F64 = NDArray[np.float64]
-Triple = tuple[F64, F64, F64]
+Triple = tuple[F64, F64, F64]  # mean, covariance, truth
 _SUBSETS = 5  # disjoint subsets per group for small N
 _SPARE = 1.05  # objects simulated per object combined, for failed simulations
 
@@ -47,15 +54,15 @@ def calibrate_groups(
     groups.simulate()
     context.progress.start("calibrate", len(groups), "groups")
     space = context.space.select("global")
-    triples: dict[int, list[Triple]] = {n: [] for n in sizes}
+    triples: dict[int, list[tuple[int, Triple]]] = {n: [] for n in sizes}
     refused = 0
     with single_thread():
-        for group in groups:
+        for number, group in enumerate(groups):
             for n, found in _combine_subsets(context, combiner, group, space, sizes):
                 if found is None:
                     refused += 1
                 else:
-                    triples[n].append(found)
+                    triples[n].append((number, found))
             context.progress.advance()
     if refused:
         verdicts.append(Verdict("warn", f"{refused} simulated groups could not be combined."))
@@ -63,6 +70,7 @@ def calibrate_groups(
         _entry(combiner.name, space, n, t, len(groups), verdicts) for n, t in triples.items() if t
     ]
     if entries:
+        verdicts.extend(_judge_ranks(entries))
         last = entries[-1]
         context.progress.finish(f"{combiner.name}: z-rms {last['z_rms']:.2f} at N = {last['n']}")
     return entries
@@ -103,12 +111,12 @@ def _entry(
     combiner: str,
     space: ParameterSpace,
     n: int,
-    triples: list[Triple],
+    triples: list[tuple[int, Triple]],
     groups: int,
     verdicts: list[Verdict],
 ) -> dict[str, Any]:
-    mean, cov, truth = (np.stack(v) for v in zip(*triples, strict=True))
-    result = calibrate_gaussian(mean, cov, truth)
+    result = _calibration([found for _, found in triples])
+    ranks = _calibration(list({number: t for number, t in reversed(triples)}.values()))
     name = f"'{combiner}' at N = {n}"
     verdicts.append(judge_z_rms(name, result.z_rms_joint, repeats=groups, pooled=space.z_dim))
     return {
@@ -117,8 +125,29 @@ def _entry(
         "repeats": result.repeats,
         "z_rms": result.z_rms_joint,
         "coverage_68": float(result.coverage_68.mean()),
+        "coverage_95": float(result.coverage_95.mean()),
         "parameters": {
-            p: {"z_rms": float(result.z_rms[k]), "coverage_68": float(result.coverage_68[k])}
+            p: {
+                "z_rms": float(result.z_rms[k]),
+                "coverage_68": float(result.coverage_68[k]),
+                "coverage_95": float(result.coverage_95[k]),
+                "sbc_p": float(ranks.sbc_p[k]),
+            }
             for k, p in enumerate(space.names)
         },
     }
+
+
+def _calibration(triples: list[Triple]) -> GaussianCalibration:
+    mean, cov, truth = (np.stack(v) for v in zip(*triples, strict=True))
+    return calibrate_gaussian(mean, cov, truth)
+
+
+def _judge_ranks(entries: list[dict[str, Any]]) -> list[Verdict]:
+    """Judge the ranks of all parameters and sizes together: 1 % false alarms for all of them."""
+    p = {
+        f"{name} combined at N = {entry['n']}": found["sbc_p"]
+        for entry in entries
+        for name, found in entry["parameters"].items()
+    }
+    return judge_sbc_all(list(p), list(p.values()))

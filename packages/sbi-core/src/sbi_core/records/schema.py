@@ -105,6 +105,7 @@ class CombinedCalibration(_Part):
     n: int
     z_rms: float
     coverage_68: float
+    coverage_95: float | None = None
     repeats: int | None = None
     parameters: dict[str, dict[str, float]] = {}
 

@@ -455,9 +455,16 @@ def _combined_calibration(report: Mapping[str, Any]) -> list[dict[str, str]]:
             "repeats": count(entry["repeats"]) if "repeats" in entry else "",
             "z_rms": _each(entry.get("z_rms"), lambda z: f"{z:.2f}"),
             "coverage": _each(entry.get("coverage_68"), lambda c: f"{100 * c:.0f} %"),
+            "coverage_95": _each(entry.get("coverage_95"), lambda c: f"{100 * c:.0f} %"),
+            "sbc_p": _smallest_p(entry.get("parameters", {})),
         }
         for entry in report.get("combined_calibration", ())
     ]
+
+
+def _smallest_p(parameters: Mapping[str, Mapping[str, float]]) -> str:
+    p = [found["sbc_p"] for found in parameters.values() if "sbc_p" in found]
+    return f"{min(p):.2g}" if p else "–"
 
 
 def _each(value: Any, words: Any) -> str:
