@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,23 @@ def test_equal_simulators_are_equally_probable_and_average_to_themselves(two_run
     one = next(iter(found["models"].values()))["parameters"]["slope"]
     assert found["average"]["slope"]["mean"] == pytest.approx(one["mean"])
     assert found["average"]["slope"]["sd"] == pytest.approx(one["sd"])
+
+
+def test_flags_of_a_combination_are_shown(two_runs, monkeypatch):
+    runs, folder = two_runs
+    whole = runner.Run.combine
+    monkeypatch.setattr(
+        runner.Run,
+        "combine",
+        lambda *a, **k: replace(whole(*a, **k), flags=("unlike_trained_groups",)),
+    )
+    said = invoke(
+        *runs, "--observations", str(folder / "objects.npz"), "--simulations", "2000",
+        "--steps", "5", "--out", str(folder / "numbers.json"),
+    )  # fmt: skip
+    assert said.count("[unlike_trained_groups]") == 2
+    found = json.loads((folder / "numbers.json").read_text())
+    assert all(m["flags"] == ["unlike_trained_groups"] for m in found["models"].values())
 
 
 def test_what_it_cannot_compare_is_said(two_runs):

@@ -82,7 +82,7 @@ def command(
             "n": len(data),
             "facts": dict(facts),
             "models": {
-                name: {"probability": float(p), **combined.summary()}
+                name: {"probability": float(p), "flags": [*combined.flags], **combined.summary()}
                 for name, p, combined in zip(loaded, found.probability, posteriors, strict=True)
             },
             "average": {
@@ -96,7 +96,8 @@ def command(
 
 def _values(combined: CombinedPosterior) -> str:
     parts = zip(combined.names, combined.mean, combined.sd, strict=True)
-    return ", ".join(f"{name} = {m:.4f} +- {s:.4f}" for name, m, s in parts)
+    values = ", ".join(f"{name} = {m:.4f} +- {s:.4f}" for name, m, s in parts)
+    return f"{values}  [{', '.join(combined.flags)}]" if combined.flags else values
 
 
 def _band(draws: NDArray[np.float64]) -> NDArray[np.float64]:
