@@ -519,3 +519,11 @@ def test_parameters_that_repeat_need_an_integer_to_count_them():
         )
     with pytest.raises(ConfigError, match="members"):
         ParameterSpace((*space.parameters, *space.members))
+
+
+def test_the_logarithm_of_a_lognormal_is_normal_however_far_out():
+    space = ParameterSpace((Parameter("a", Prior("lognormal", {"loc": -0.5, "scale": 0.8})),))
+    z = np.array([[-30.0], [-9.0], [0.0], [9.0], [30.0]])
+    theta = space.from_unconstrained(z)
+    assert_allclose(np.log(theta), -0.5 + 0.8 * z)
+    assert_allclose(space.to_unconstrained(theta), z, rtol=1e-12)

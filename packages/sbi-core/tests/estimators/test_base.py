@@ -355,3 +355,52 @@ def test_images_share_scales_per_channel_and_sets_per_feature(bounded):
         estimator.fit(training, embedding)
         assert estimator.network.standardizer.x_mean.shape == size
         assert isinstance(estimator.network.embedding, nn.Module)
+
+
+# -- draws that no number can hold ---------------------------------------------------------
+
+
+@pytest.fixture
+def wild(fit_small, problem_of, monkeypatch):
+    """A network of one lognormal parameter whose draws are exp(5000) at times; and its data."""
+    problem = problem_of((Prior("lognormal", {"loc": 0.0, "scale": 0.5}),))
+    estimator = fit_small("mixture", problem, n=500, epochs=1)
+    head = estimator.network.head
+    calm = head.draw
+
+    def spoil(limit):
+        def draw(noise, h):
+            far = (noise[..., -1:] > limit).expand(*noise.shape[:-1], 1)
+            return torch.where(far, torch.tensor(5000.0, dtype=h.dtype), calm(noise, h))
+
+        monkeypatch.setattr(head, "draw", draw)
+
+    return estimator, observed(problem, 4), spoil
+
+
+def test_infinite_draws_are_drawn_again_and_counted(wild, caplog):
+    estimator, batch, spoil = wild
+    before = estimator.sample(batch, 200, stream(1))
+    spoil(1.0)
+    found = estimator.sample(batch, 200, stream(1))
+    assert np.isfinite(found).all()
+    again = found != before
+    assert 0.1 < again.mean() < 0.25  # P(N(0, 1) > 1) = 0.16
+    assert len(np.unique(found)) == found.size
+    assert "draws were too large for any number and were drawn again" in caplog.text
+
+
+def test_what_is_drawn_again_for_an_object_does_not_depend_on_others(wild):
+    estimator, batch, spoil = wild
+    spoil(1.0)
+    streams = lambda: [stream(1, k) for k in range(len(batch))]  # noqa: E731
+    together = estimator.sample(batch, 50, streams())
+    alone = estimator.sample(batch[2:3], 50, streams()[2:3])
+    assert_allclose(together[:, 2:3], alone, rtol=1e-5)
+
+
+def test_an_object_without_other_draws_is_named(wild):
+    estimator, batch, spoil = wild
+    spoil(-np.inf)
+    with pytest.raises(ObservationError, match="posterior of row 0 lies where no number"):
+        estimator.sample(batch, 20, stream(1))

@@ -9,6 +9,7 @@ float32, the map between z and theta in float64.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -38,6 +39,7 @@ from sbi_core.errors import (
     ConfigError,
     DataFileError,
     DensityUnavailableError,
+    ObservationError,
     TrainingError,
     near_matches,
 )
@@ -55,6 +57,8 @@ __all__ = ["FlowEstimator", "snap_to_support", "versions"]
 
 F64 = NDArray[np.float64]
 MakeEmbedding = Callable[[Mapping[str, Any]], Embedding]
+_LOG = logging.getLogger(__name__)
+_TRIES = 100  # to replace draws that no number can hold
 _ROWS_PER_CALL = 16_384  # objects whose features are computed in one call
 _MEASURED_NLL = 256  # test rows of estimators whose loss is not -log q
 _STANDARDIZE_ROWS = 100_000  # rows of the training split that set means and scales
@@ -288,9 +292,18 @@ class FlowEstimator(Estimator):
 
         With one generator per row, base noise comes from each row's own: what is drawn for an
         object does not depend on the objects beside it, up to floating-point rounding.
+
+        Draws so far out that no number holds them (a network's own doing: the prior has next to
+        nothing there) are drawn again, and counted in the log.
+
+        Raises
+        ------
+        ObservationError
+            If an object has hardly any other draws.
         """
+        gen = rng if isinstance(rng, Sequence) else as_generator(rng)
         head, h = self.network.head, self._features(batch)
-        noise = _noise(rng, draws, len(batch), head.noise_size)
+        noise = _noise(gen, draws, len(batch), head.noise_size)
         out = np.empty((draws, len(batch), self.space.dim))
         step = max(1, head.rows_per_call // max(draws, 1))
         many = max(1, head.rows_per_call // step)  # many draws of one object: in parts, too
@@ -300,7 +313,33 @@ class FlowEstimator(Estimator):
                 values = torch.as_tensor(noise[part], dtype=h.dtype, device=h.device)
                 z = head.draw(values, h[part[1]]).double().cpu().numpy()
                 out[part] = self.decode(z, self.space)
+        self._draw_again(out, h, gen)
         return out
+
+    def _draw_again(
+        self, out: F64, h: Tensor, rng: np.random.Generator | Sequence[np.random.Generator]
+    ) -> None:
+        """Replace infinite draws (S, n, d), object by object."""
+        total = 0
+        for k in np.flatnonzero(np.isinf(out).any((0, 2))):
+            gen = rng[k] if isinstance(rng, Sequence) else rng
+            for _ in range(_TRIES):
+                bad = np.flatnonzero(np.isinf(out[:, k]).any(1))
+                if not len(bad):
+                    break
+                total += len(bad)
+                noise = gen.standard_normal((len(bad), 1, self.network.head.noise_size))
+                values = torch.as_tensor(noise, dtype=h.dtype, device=h.device)
+                z = self.network.head.draw(values, h[k : k + 1]).double().cpu().numpy()
+                out[bad, k] = self.decode(z, self.space)[:, 0]
+            else:
+                msg = (
+                    f"the posterior of row {k} lies where no number can hold its parameters: the "
+                    "object is unlike all simulations, or the training went wrong"
+                )
+                raise ObservationError(msg)
+        if total:
+            _LOG.warning("%d draws were too large for any number and were drawn again", total)
 
     # -- files ---------------------------------------------------------------------
 

@@ -150,3 +150,12 @@ class LogNormal(Family):
         y = np.log(np.where(ok, x[:, 0], 1.0))
         z = (y - v["loc"]) / v["scale"]
         return np.where(ok, -0.5 * z**2 - np.log(v["scale"]) - _LOG_SQRT_2PI - y, -np.inf)
+
+    @classmethod
+    def to_z(cls, v: Values, x: F64) -> F64:
+        return np.asarray((np.log(x) - v["loc"]) / v["scale"])
+
+    @classmethod
+    def from_z(cls, v: Values, z: F64) -> F64:
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(v["loc"] + v["scale"] * z))
