@@ -3,8 +3,9 @@
     python benchmarks/reliability/kill_and_resume.py --plugin chempy --kills 50 --json out.json
 
 An undisturbed run is compared with runs killed in ``simulate``, in ``train``, and at random
-moments, each time followed by the same command. When a disturbed run has ended, the next one
-begins in another directory, until there were ``--kills`` kills (or ``--minutes`` are over).
+moments, each time followed by the same command. After ``--per-run`` kills a run may end, and the next
+one begins in another directory, until there were ``--kills`` kills (or ``--minutes`` are over): late
+stages take most of a run that is resumed, so few kills per run spread them over all stages.
 Compared are the arrays of all shards, the weights, the draws, the summary and the combination. A
 shard is lost when a file that had its final name at a kill is another one after the next command.
 """
@@ -100,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plugin", default="chempy")
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--per-run", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[])
@@ -122,7 +124,8 @@ def main() -> None:
             args = command(options.plugin, rough, extra)
             chosen = ["simulate", "train"] if runs == 0 else []
             before: dict[str, int] = {}
-            while len(killed) < options.kills and time.monotonic() < end:
+            most = min(options.kills, len(killed) + options.per_run)
+            while len(killed) < most and time.monotonic() < end:
                 if chosen:
                     stage = chosen.pop(0)
                     hit = kill_when(args, lambda stage=stage, out=rough: started(out, stage))

@@ -6,11 +6,13 @@ import sbi_toy
 from numpy.testing import assert_allclose
 
 from sbi_core.batch import Batch
+from sbi_core.combiners import likelihood
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
+from sbi_core.rng import stream
 
 
 @pytest.fixture
@@ -128,3 +130,13 @@ def test_it_needs_the_simulator_and_errors(exact, toy, rng):
     broad.space = exact.space
     with pytest.raises(ObservationError, match="without errors"):
         rule.combine(Posterior(broad), without)
+
+
+def test_an_object_that_no_draw_explains_has_likelihood_zero(recwarn):
+    values = stream(1).standard_normal(size=(3, 64))
+    values[1] = -np.inf
+    values[2, :20] = -np.inf
+    found = likelihood._jackknife(values)
+    assert found[1] == -np.inf
+    assert np.isfinite(found[[0, 2]]).all()
+    assert not recwarn.list

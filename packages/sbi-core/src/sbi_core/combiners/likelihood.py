@@ -340,9 +340,10 @@ def _jackknife(values: F64) -> F64:
     m = values.shape[1] // _BLOCKS * _BLOCKS
     blocks = special.logsumexp(values[:, :m].reshape(len(values), _BLOCKS, -1), 2)
     whole = special.logsumexp(blocks, 1)
-    weight = np.minimum(np.exp(blocks - whole[:, None]), 1 - 1e-9)
-    left = whole[:, None] + np.log1p(-weight) + np.log(_BLOCKS / (_BLOCKS - 1))
-    return np.asarray(_BLOCKS * whole - (_BLOCKS - 1) * left.mean(1) - np.log(m))
+    some = np.isfinite(whole)  # where no draw explains the object, the mean is zero
+    share = np.exp(blocks - np.where(some, whole, 0.0)[:, None])
+    left = np.log1p(-np.minimum(share, 1 - 1e-9)).mean(1) + np.log(_BLOCKS / (_BLOCKS - 1))
+    return np.asarray(whole - (_BLOCKS - 1) * left - np.log(m))
 
 
 def _nodes(d: int, points: int, reach: float) -> F64:

@@ -10,6 +10,7 @@ group are used; ranks are tested on the first of each, since its subsets share t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,10 +145,14 @@ def _calibration(triples: list[Triple]) -> GaussianCalibration:
 
 
 def _judge_ranks(entries: list[dict[str, Any]]) -> list[Verdict]:
-    """Judge the ranks of all parameters and sizes together: 1 % false alarms for all of them."""
+    """Judge the ranks of all parameters and sizes together: 1 % false alarms for all of them.
+
+    A warning at most: ranks see shifts that leave error bars right within the tolerance of z-rms.
+    """
     p = {
         f"{name} combined at N = {entry['n']}": found["sbc_p"]
         for entry in entries
         for name, found in entry["parameters"].items()
     }
-    return judge_sbc_all(list(p), list(p.values()))
+    judged = judge_sbc_all(list(p), list(p.values()))
+    return [v if v.level == "pass" else replace(v, level="warn") for v in judged]
