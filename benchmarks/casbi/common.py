@@ -1,20 +1,38 @@
 """What the benchmarks of sbi-casbi share: training a posterior, blind rules, output."""
 
 import json
+import os
+import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from sbi_casbi.baselines import neighbour_pmf, neighbour_sets
 from sbi_casbi.config import CasbiConfig
-from sbi_casbi.embedding import MlpConfig, PlaneEmbedding
+from sbi_casbi.embedding import CnnConfig, CnnEmbedding, MlpConfig, PlaneEmbedding
 from sbi_casbi.estimator import SetEstimator
+from sbi_casbi.findings import prior_pmf, score_counts
 from sbi_casbi.sets import SetConfig
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_core import Training
 
-__all__ = ["blind_errors", "config_of", "train_posterior", "write"]
+__all__ = [
+    "MAKERS",
+    "baseline_scores",
+    "blind_errors",
+    "config_of",
+    "fit",
+    "member_errors",
+    "train_posterior",
+    "write",
+]
+
+MAKERS = {
+    "casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o)),
+    "casbi-cnn": lambda o: CnnEmbedding(CnnConfig(**o)),
+}
 
 
 def config_of(population, counts, **more):
@@ -31,33 +49,52 @@ def config_of(population, counts, **more):
     return CasbiConfig(**(base | more))
 
 
-def train_posterior(config, halos, epochs, seed=1, library=None, quiet=False, **options):
+def fit(simulator, batch, epochs, *, seed=1, quiet=False, sets=None, embedding=None, **options):
+    """Return an estimator trained on halos, and its record."""
+    training = Training(
+        batch=batch,
+        space=simulator.parameters,
+        columns=tuple(range(len(simulator.columns))),
+        observe=simulator.observe,
+        config={"epochs": epochs, "learning_rate": 2e-3, "weight_decay": 1e-2, "batch_size": 256}
+        | options,
+        seed=seed,
+    )
+    estimator = SetEstimator(sets or SetConfig())
+
+    def show(line):
+        if not quiet:
+            losses = f"{line['train_loss']:.3f} {line['val_loss']:.3f}"
+            print(f"  epoch {line['epoch']}: {losses}", flush=True)
+
+    return estimator, estimator.fit(training, embedding or PlaneEmbedding(), [show])
+
+
+def train_posterior(config, halos, epochs, seed=1, library=None, **options):
     """Return simulator, trained estimator, training halos and CPU seconds."""
     torch.set_num_threads(1)
     start = time.process_time()
     simulator = CasbiSimulator(config, library)
     batch = simulator.draw(halos, seed)
     drawn = time.process_time() - start
-    training = Training(
-        batch=batch,
-        space=simulator.parameters,
-        columns=tuple(range(len(simulator.columns))),
-        observe=simulator.observe,
-        config={"epochs": epochs, "learning_rate": 2e-3, "weight_decay": 1e-2} | options,
-        seed=seed,
-    )
-    estimator = SetEstimator(SetConfig())
-
-    def show(line):
-        if not quiet:
-            print(
-                f"  epoch {line['epoch']}: {line['train_loss']:.3f} {line['val_loss']:.3f}",
-                flush=True,
-            )
-
-    record = estimator.fit(training, PlaneEmbedding(MlpConfig()), [show])
+    estimator, record = fit(simulator, batch, epochs, seed=seed, **options)
     seconds = {"draw_cpu_s": drawn, "train_cpu_s": time.process_time() - start - drawn}
     return simulator, estimator, batch, {**seconds, "test_nll": record.test_nll}
+
+
+def member_errors(members, truth, count, ks=(1, 2, 5)):
+    """Return the MAE of medians of the k-th member, among halos that have one."""
+    found = {}
+    for k in ks:
+        there = count >= k
+        value, exists = members.place(k)
+        value = np.where(exists[..., None], value, np.nan)[:, there].astype(float)
+        with np.errstate(all="ignore"):
+            error = np.abs(np.nanmedian(value, axis=0) - truth[there, k - 1])
+        found[f"k={k}"] = dict(
+            zip(members.names, map(float, np.nanmean(error, axis=0)), strict=True)
+        )
+    return found
 
 
 def blind_errors(truth, train, names, ks=(1, 2, 5)):
@@ -82,8 +119,28 @@ def blind_errors(truth, train, names, ks=(1, 2, 5)):
     return found
 
 
+def baseline_scores(simulator, train, test, rng, halos=20_000, k=50):
+    """Return scores of N and of members of the nearest planes and of the number of stars."""
+    known = simulator.observe(train[np.arange(min(halos, len(train)))], rng)
+    names = simulator.member_names
+    c = simulator.config
+    counts = np.arange(c.n_min, c.n_max + 1)
+    prior = prior_pmf(simulator, counts)
+    count = test.theta_mask.sum(1).numpy()
+    truth = test.theta_set.double().numpy()
+    found = {}
+    for rule in ("nearest", "count"):
+        sets = neighbour_sets(known, test, names, rule=rule, k=k)
+        scores = score_counts(neighbour_pmf(sets, counts, prior), count, counts, prior, rng)
+        found[rule] = {"n_sub": scores, "members": member_errors(sets, truth, count)}
+    return found
+
+
 def write(path, found):
-    """Write a JSON file and say so."""
+    """Write a JSON file, with the machine it was measured on, and say so."""
     if path:
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        machine = {"cpu": os.cpu_count(), "python": platform.python_version()}
+        machine["torch"] = torch.__version__
+        content = {"machine": machine, **found}
+        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {path}")

@@ -12,9 +12,8 @@ import argparse
 
 import numpy as np
 import torch
-from common import config_of, write
+from common import MAKERS, config_of, write
 
-from sbi_casbi.embedding import MlpConfig, PlaneEmbedding
 from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.features import summary_features
 from sbi_casbi.findings import prior_pmf, score_counts
@@ -50,8 +49,7 @@ def main():
     a = parser.parse_args()
     torch.set_num_threads(1)
     home = CasbiSimulator(config_of("uniform", "absolute"))
-    makers = {"casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o))}
-    estimator = SetEstimator.load(a.estimator, embeddings=makers)
+    estimator = SetEstimator.load(a.estimator, embeddings=MAKERS)
     found = {}
     for name, options in CASES.items():
         rng = np.random.default_rng(3)

@@ -10,7 +10,7 @@ every error. Times are CPU seconds of one thread.
 import argparse
 
 import numpy as np
-from common import blind_errors, config_of, train_posterior, write
+from common import baseline_scores, blind_errors, config_of, train_posterior, write
 from scipy import stats
 
 from sbi_casbi.findings import prior_pmf, score_counts, score_members
@@ -25,9 +25,9 @@ def main():
     parser.add_argument("--population", default="uniform")
     parser.add_argument("--counts", default="absolute")
     parser.add_argument("--halos", type=int, default=30_000)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--test", type=int, default=1000)
-    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--save")
     parser.add_argument("--out")
     a = parser.parse_args()
@@ -59,6 +59,7 @@ def main():
         }
         for j, name in enumerate(simulator.columns)
     }
+    baselines = baseline_scores(simulator, batch, test, rng)
     cells = {}
     for low, high in CELLS:
         inside = (members.log_mstar >= low) & (members.log_mstar < high) & members.mask
@@ -77,6 +78,7 @@ def main():
         "n_sub": scores,
         "strata": strata,
         "members": sets,
+        "baselines": baselines,
         "columns": column,
         "mass_bins_coverage_90": cells,
         "tarp_top2": joint.max_deviation,
@@ -98,6 +100,12 @@ def show(found):
         print(
             f"  N {key}: gain {s['nll_gain']:.2f}, MAE {s['mae']:.1f}, "
             f"90 % set {s['coverage_90']:.3f}"
+        )
+    for rule, b in found["baselines"].items():
+        mae = {k: round(v["log_mstar"], 3) for k, v in b["members"].items()}
+        print(
+            f"  {rule}: N gain {b['n_sub']['nll_gain']:.2f}, MAE {b['n_sub']['mae']:.1f}, "
+            f"log M_star {mae}"
         )
     for key, b in found["members"]["blind"].items():
         mine = found["members"][key]

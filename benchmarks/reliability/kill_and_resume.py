@@ -3,9 +3,9 @@
     python benchmarks/reliability/kill_and_resume.py --plugin chempy --kills 50 --json out.json
 
 An undisturbed run is compared with runs killed in ``simulate``, in ``train``, and at random
-moments, each time followed by the same command. After ``--per-run`` kills a run may end, and the next
-one begins in another directory, until there were ``--kills`` kills (or ``--minutes`` are over): late
-stages take most of a run that is resumed, so few kills per run spread them over all stages.
+moments, each time followed by the same command. After ``--per-run`` kills a run may end, and the
+next one begins in another directory, until there were ``--kills`` kills (or ``--minutes`` are
+over): late stages take most of a run that is resumed, so few kills per run spread them.
 Compared are the arrays of all shards, the weights, the draws, the summary and the combination. A
 shard is lost when a file that had its final name at a kill is another one after the next command.
 """

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from sbi_core.batch import Batch
 from sbi_core.combiners import likelihood
-from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.combiners.gaussian import Gaussian, GaussianCombiner
 from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.observations import Observations
@@ -140,3 +140,26 @@ def test_an_object_that_no_draw_explains_has_likelihood_zero(recwarn):
     assert found[1] == -np.inf
     assert np.isfinite(found[[0, 2]]).all()
     assert not recwarn.list
+
+
+def test_moments_stay_where_nodes_are():
+    """A grid of which one half is impossible: no probability may leak into that half."""
+    nodes = likelihood._nodes(2, 5, 3.0)
+    wide = Gaussian(np.zeros(2), 0.3 * np.eye(2))
+    values = 4.0 * nodes[:, 0] - 0.5 * nodes[:, 1] ** 2  # rises towards the impossible half
+    values[nodes[:, 0] > 0] = -np.inf
+    found = likelihood._moments(values, wide, 5, 3.0)
+    assert found.mean[0] < 0.75 * np.sqrt(0.3)  # half way to the first impossible node
+    assert abs(found.mean[1]) < 0.05
+    with pytest.raises(ObservationError, match="no simulation explains all objects"):
+        likelihood._moments(np.full(25, -np.inf), wide, 5, 3.0)
+
+
+def test_moments_of_a_gaussian_are_exact():
+    target = Gaussian(np.array([0.2, -0.1]), np.array([[0.05, 0.01], [0.01, 0.04]]))
+    start = Gaussian(np.array([0.25, -0.15]), np.diag([0.06, 0.05]))
+    z = start.mean + likelihood._nodes(2, 5, 3.0) @ np.linalg.cholesky(start.cov).T
+    off = np.linalg.solve(np.linalg.cholesky(target.cov), (z - target.mean).T)
+    found = likelihood._moments(-0.5 * (off**2).sum(0) + 0.5 * (z**2).sum(1), start, 5, 3.0)
+    assert_allclose(found.mean, target.mean, atol=2e-3)
+    assert_allclose(found.cov, target.cov, atol=2e-3)

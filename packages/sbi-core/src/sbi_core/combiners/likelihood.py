@@ -37,7 +37,7 @@ from scipy.stats import qmc
 from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import Gaussian, combine_moments, object_moments
 from sbi_core.components import Combiner, Rng, Simulator
-from sbi_core.errors import ConfigError, PriorMismatchError
+from sbi_core.errors import ConfigError, ObservationError, PriorMismatchError
 from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
@@ -109,6 +109,8 @@ class LikelihoodCombiner(Combiner):
             If no simulator was attached, or its noise has no density.
         PriorMismatchError
             If the estimator was trained under another prior than the simulator has.
+        ObservationError
+            If no simulation explains the objects.
         """
         gen = as_generator(rng)
         model = _Model.of(self._simulator, posterior)
@@ -188,8 +190,8 @@ class LikelihoodCombiner(Combiner):
                 theta = model.theta(z[rows].reshape(-1, k))
                 like = model.log_likelihood(model.simulate(z_shared, theta), objects[rows])
                 like = like + log_weight[rows]
-                w = np.exp(like - special.logsumexp(like, 1, keepdims=True))
-                ess[rows] = 1 / (w**2).sum(1)
+                w = _tempered(like, 1.0)
+                ess[rows] = np.where(np.isfinite(like).any(1), 1 / (w**2).sum(1), 0.0)
                 if not final:
                     _fitted(mean[rows], root[rows], _tempered(like, enough), z[rows])
             if not final:
@@ -373,6 +375,12 @@ def _moments(values: F64, centre: Gaussian, points: int, reach: float) -> Gaussi
     degree = points - 1 if d <= 2 else 2
     design = _powers(nodes, degree)
     good = np.isfinite(values)
+    if not good.any():
+        msg = (
+            "no simulation explains all objects at any of the shared parameters that were tried: "
+            "leave out objects that are flagged, or raise combiner.draws"
+        )
+        raise ObservationError(msg)
     coefficients = np.linalg.lstsq(
         design[good] * weight[good, None],
         (values - values[good].max())[good] * weight[good],
@@ -382,11 +390,28 @@ def _moments(values: F64, centre: Gaussian, points: int, reach: float) -> Gaussi
         u_mean, u_cov = _quadratic(coefficients, d)
     else:
         fine = _nodes(d, 61 if d == 2 else 401, 1.15 * reach)
-        density = np.exp(_capped(_powers(fine, degree) @ coefficients))
+        density = np.exp(_capped(_interpolated(fine, coefficients, good, points, reach)))
         density /= density.sum()
         u_mean = density @ fine
         u_cov = np.einsum("n,ni,nj->ij", density, fine - u_mean, fine - u_mean)
     return Gaussian(centre.mean + root @ u_mean, root @ u_cov @ root.T)
+
+
+def _interpolated(
+    fine: F64, coefficients: F64, good: NDArray[np.bool_], points: int, reach: float
+) -> F64:
+    """Return the polynomial at fine (n, d), where it is backed by nodes.
+
+    Beyond the grid it does not rise above its value at the edge; around a node without a value it
+    is -inf.
+    """
+    inside = np.clip(fine, -reach, reach)
+    values = np.minimum(
+        _powers(fine, points - 1) @ coefficients, _powers(inside, points - 1) @ coefficients
+    )
+    nearest = np.rint((inside + reach) * (points - 1) / (2 * reach)).astype(int)
+    known = good.reshape((points,) * fine.shape[1])[tuple(nearest.T)]
+    return np.where(known, values, -np.inf)
 
 
 def _capped(values: F64) -> F64:

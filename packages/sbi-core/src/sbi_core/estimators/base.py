@@ -321,7 +321,7 @@ class FlowEstimator(Estimator):
     ) -> None:
         """Replace infinite draws (S, n, d), object by object."""
         total = 0
-        for k in np.flatnonzero(np.isinf(out).any((0, 2))):
+        for k in np.flatnonzero(np.isinf(out).any((0, 2))).tolist():
             gen = rng[k] if isinstance(rng, Sequence) else rng
             for _ in range(_TRIES):
                 bad = np.flatnonzero(np.isinf(out[:, k]).any(1))
