@@ -20,7 +20,7 @@ SHOWN = ("t10", "t50", "t90", "mh")
 
 def accuracy(run, path: Path) -> None:
     """Posterior means and widths against truth, and coverage, of held-out spectra."""
-    stored = np.load(run.directory / "diagnostics.npz")
+    stored = np.load(run.directory.diagnostics)
     theta, mean, sd = stored["theta"], stored["mean"], stored["sd"]
     names = list(run.simulator.parameters.names)
     figure = Figure(figsize=(9.6, 2.5), layout="constrained", dpi=110)

@@ -16,7 +16,7 @@ TINY = {
     "embedding.components": 12,
     "embedding.hidden": [32],
     "estimator.encoder_epochs": 1,
-    "estimator.transforms": 2,
+    "estimator.components": 3,
     "estimator.hidden": [16],
     "train.epochs": 1,
     "train.retries": 0,

@@ -29,7 +29,7 @@ def training(simulator, n=600, **options):
     )
 
 
-SMALL = {"encoder_epochs": 2, "transforms": 2, "hidden": (16,)}
+SMALL = {"encoder_epochs": 2, "components": 3, "hidden": (16,)}
 
 
 @pytest.fixture(scope="module", params=["two_stage", "end_to_end"])

@@ -19,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Inversion", "McmcResult", "emcee_posterior", "invert", "log_posterior"]
 
 F64 = NDArray[np.float64]
+_POWERS = tuple(np.geomspace(1e-5, 0.5, 12))  # of the likelihood, before the posterior itself
+_STEPS_PER_POWER = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +184,17 @@ def _beta_sticks(u: F64, alpha: float) -> F64:
     return np.asarray(betaincinv(alpha, rest, u))
 
 
-def log_posterior(simulator: SfhSimulator, flux: F64, snr: float) -> Any:
-    """Return a function of z (n, 6) -> log posterior (n,), up to a constant."""
+def log_posterior(
+    simulator: SfhSimulator, flux: F64, snr: float, *, power: float = 1.0
+) -> Callable[[F64], F64]:
+    """Return a function z (n, 6) -> log of likelihood**power times prior, up to a constant."""
 
     def value(z: F64) -> F64:
         _, f = theta_of(simulator, z)
         positive = np.asarray((f > 0).all(axis=1))
         f = np.where(positive[:, None], f, 1.0)
         chi2 = ((snr * (flux / f - 1.0)) ** 2).sum(1)
-        log_p = -0.5 * chi2 - np.log(f).sum(1) - 0.5 * (z**2).sum(1)
+        log_p = power * (-0.5 * chi2 - np.log(f).sum(1)) - 0.5 * (z**2).sum(1)
         return np.where(positive & np.isfinite(log_p), log_p, -np.inf)
 
     return value
@@ -200,13 +205,15 @@ def emcee_posterior(
     flux: F64,
     rng: np.random.Generator,
     *,
-    walkers: int = 24,
+    walkers: int = 64,
     steps: int = 4000,
-    burn: int = 1000,
+    burn: int = 500,
 ) -> McmcResult:
     """Sample the posterior of one spectrum (L,) with emcee.
 
-    Walkers start around the best three of 3000 draws of the prior.
+    Walkers start from the prior and follow the posterior through growing powers of the likelihood,
+    so that they settle in the modes by their mass. Half of the moves are stretches, half are
+    differences of two other walkers, some of them long enough to go from mode to mode.
 
     Raises
     ------
@@ -219,19 +226,24 @@ def emcee_posterior(
     except ImportError:
         msg = "MCMC needs emcee: pip install 'sbi-sfh[baselines]'"
         raise ConfigError(msg) from None
-    target = log_posterior(simulator, flux, simulator.config.snr)
-    pool = rng.standard_normal((3000, 6))
-    # the likelihood is narrow: all walkers start around the best few draws
-    best = pool[np.argsort(-target(pool))[:3]]
-    start = best[rng.integers(3, size=walkers)] + 0.03 * rng.standard_normal((walkers, 6))
     moves = [
         (emcee.moves.StretchMove(), 0.4),
-        (emcee.moves.DEMove(), 0.5),
+        (emcee.moves.DEMove(), 0.4),
+        (emcee.moves.DEMove(gamma0=1.0), 0.1),
         (emcee.moves.DESnookerMove(), 0.1),
     ]
-    sampler = emcee.EnsembleSampler(walkers, 6, target, vectorize=True, moves=moves)
-    sampler.random_state = np.random.RandomState(int(rng.integers(2**31))).get_state()
-    sampler.run_mcmc(start, burn + steps, progress=False)
+
+    def sampler_of(power: float) -> Any:
+        target = log_posterior(simulator, flux, simulator.config.snr, power=power)
+        made = emcee.EnsembleSampler(walkers, 6, target, vectorize=True, moves=moves)
+        made.random_state = np.random.RandomState(int(rng.integers(2**31))).get_state()
+        return made
+
+    state: Any = rng.standard_normal((walkers, 6))
+    for power in _POWERS:
+        state = sampler_of(power).run_mcmc(state, _STEPS_PER_POWER).coords
+    sampler = sampler_of(1.0)
+    sampler.run_mcmc(state, burn + steps)
     length = float(np.max(sampler.get_autocorr_time(discard=burn, quiet=True, tol=0)))
     length = length if np.isfinite(length) else float(steps)  # a walker that never moved
     thin = max(1, int(min(length, steps / 20) / 4))

@@ -5,7 +5,8 @@ scores a; :math:`\sum_l h_l\,\mathrm{softmax}_l(a)` goes through 128-64-32-16 nu
 
 ``sfh-pca``: relative flux :math:`y = x/\mu - 1` is projected on components of the training spectra,
 :math:`f_k = v_k \cdot y / \max(s_k, n)`, with the noise n of a projection, and goes through an MLP.
-The components come from noisy spectra: the known noise is taken out of their covariance,
+Where noise-free spectra can be had, the components are theirs. Otherwise they come from noisy ones
+and the known noise is taken out of their covariance,
 
 .. math:: C = \frac{\sum_i w_i\,[y_i y_i^T - \mathrm{diag}(n_i^2)]}{\sum_i w_i}, \qquad
           w_i = \frac{1}{\overline{n_i^2} + 10^{-4}} .
@@ -31,6 +32,7 @@ _CHANNELS = {"cpu": (16, 32, 64), "cpu-wide": (32, 64, 128), "paper": (128, 256,
 _POOL = {"cpu": 2, "cpu-wide": 2, "paper": 1}
 _FLOOR = 1e-4  # square of the relative noise below which spectra weigh alike
 _ITERATIONS = 6
+_IDLE = 0.02  # of the noise: components that hold less are switched off
 _SEED = 20240658
 
 
@@ -130,7 +132,7 @@ class PcaConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     components: int = Field(default=60, ge=2, description="Principal components.")
-    hidden: tuple[int, ...] = Field(default=(256, 256), description="Widths of the MLP.")
+    hidden: tuple[int, ...] = Field(default=(256, 256, 256), description="Widths of the MLP.")
     latents: int = Field(default=16, ge=1, description="Numbers a spectrum is reduced to.")
 
 
@@ -155,8 +157,16 @@ class PcaModule(nn.Module):
         self.out_features = config.latents
 
     @torch.no_grad()
-    def start(self, observed: Batch) -> None:
+    def start(self, observed: Batch, clean: Tensor | None = None) -> None:
         """Learn mean, components and scales from observed spectra (n, L) with their errors.
+
+        Parameters
+        ----------
+        observed
+            Spectra, errors, masks.
+        clean
+            The same without noise (n, L), where it can be had: components are then those of the
+            signal, and those far below the noise are switched off.
 
         Raises
         ------
@@ -169,7 +179,7 @@ class PcaModule(nn.Module):
             raise ConfigError(msg)
         seen = observed.observed
         weight = seen.to(torch.float32)
-        flux = torch.where(seen, observed.x, 0.0)
+        flux = torch.where(seen, observed.x if clean is None else clean, 0.0)
         used = weight.sum(0)
         mean = torch.where(used > 0, flux.sum(0) / used.clamp(min=1), 1.0)
         y = torch.where(seen, flux / mean - 1.0, 0.0)
@@ -180,14 +190,21 @@ class PcaModule(nn.Module):
         w = 1.0 / (typical + _FLOOR)
         w /= w.sum()
         diagonal = (w[:, None] * noise).sum(0)
+        if clean is not None:
+            diagonal = torch.zeros_like(diagonal)
         values, rows = _leading(y * w.sqrt()[:, None], diagonal, count)
-        floor = float((w * typical).sum().sqrt())
+        floor = max(float((w * typical).sum().sqrt()), 1e-4)
+        size = values.clamp(min=0).sqrt()
+        if clean is not None:
+            rows = torch.where((size > _IDLE * floor)[:, None], rows, 0.0)
         self.mean.copy_(mean)
         self.components.copy_(rows)
-        self.scale.copy_(values.clamp(min=0).sqrt().clamp(min=max(floor, 1e-4)))
+        self.scale.copy_(size.clamp(min=floor))
 
     def project(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return scaled features (..., K) of spectra (..., L)."""
+        """Return scaled features (..., K) of spectra (..., L); of features, themselves."""
+        if x.shape[-1] == len(self.components) != len(self.mean):
+            return x  # training projects before it adds noise: sbi_sfh.projection
         y = x / self.mean - 1.0
         if mask is not None:
             # spectra that were read hold NaN where nothing was observed

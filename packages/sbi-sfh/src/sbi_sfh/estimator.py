@@ -1,30 +1,39 @@
 r"""Posterior of percentiles that are in order by construction.
 
 The numbers :math:`\eta` of :mod:`sbi_sfh.transform` are standardised by their training mean m and
-deviation s, then by a prediction :math:`\mu(h)` and a triangular matrix L(h) given the latents h,
-which take the bulk of scale and correlation; a neural spline flow describes what is left,
+deviation s, then by a prediction :math:`\mu(h)` and a width :math:`\sigma(h)` given the latents h;
+a density of its own describes what is left,
 
-.. math:: \log q(\theta\,|\,x) = \log q(z\,|\,h) + \sum_k \log \frac{L_{kk}(h)}{s_k}
+.. math:: \log q(\theta\,|\,x) = \log q(z\,|\,h) - \sum_k \log (s_k\,\sigma_k(h))
           + \log\left|\frac{\partial\eta}{\partial\theta}\right|, \qquad
-          z = L(h)\,\Big[\frac{\eta - m}{s} - \mu(h)\Big] .
+          z_k = \frac{(\eta_k - m_k)/s_k - \mu_k(h)}{\sigma_k(h)} .
 
-``two_stage``: encoder, prediction and matrix are learned first,
+Histories have few degrees of freedom: percentiles lie on a thin sheet, on which a density is
+unbounded. A network that is asked for it spends itself on the thickness of the sheet, and the
+posterior of single percentiles comes out too wide. It therefore learns the density of
 
-.. math:: \mathrm{loss} = \langle \log\cosh d \rangle
-          + \frac1K \Big[\tfrac12 |L d|^2 - \sum_k \log L_{kk}\Big], \qquad
-          d = \frac{\eta - m}{s} - \mu
+.. math:: z_k + \kappa\,\epsilon_k, \qquad \epsilon_k \sim N(0, 1)
 
-(the second term changes L only, with d as a constant), then the flow on the latents, with fresh
-noise and the encoder frozen (or not: ``freeze``). ``end_to_end``: one loss for all.
+with fresh noise at every step. Mixtures of Gaussians take its variance away again outside of
+training (:mod:`sbi_sfh.autoregressive`); a spline flow keeps it.
+
+``two_stage``: encoder, prediction and width are learned first,
+
+.. math:: \mathrm{loss} = \Big\langle \tfrac12 \Big(\frac{d}{\sigma}\Big)^2
+          + \log\sigma \Big\rangle, \qquad d = \frac{\eta - m}{s} - \mu ,
+
+then the density, with fresh noise; encoder and prediction learn on with it, or are frozen
+(``freeze``). ``end_to_end``: both losses from the start. The width follows the first loss only: it
+is the scale of the jitter, and a density gains without bound where its jitter shrinks.
 
 References:
     | Iglesias-Navarro et al. 2024, A&A 689, A58 (two stages)
-    | Durkan et al. 2019, https://arxiv.org/abs/1906.04032 (flow)
+    | Kim et al. 2020, SoftFlow, https://arxiv.org/abs/2006.04604 (densities on thin sheets)
+    | Durkan et al. 2019, https://arxiv.org/abs/1906.04032 (spline flow)
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -50,17 +59,20 @@ from sbi_core import (
     stream,
     train_network,
 )
+from sbi_sfh.autoregressive import AutoregressiveMixture
 from sbi_sfh.constants import AUXILIARY, DECILES
+from sbi_sfh.encoder import PcaModule
 from sbi_sfh.percentiles import names_of
+from sbi_sfh.projection import PixelNoise, project_training
 from sbi_sfh.transform import SticksAndRanges
 
 __all__ = ["PercentileConfig", "PercentileEstimator", "sticks_of"]
 
 F64 = NDArray[np.float64]
-_Callback = Callable[[Mapping[str, float]], None]
+Callback = Callable[[Mapping[str, Any]], None]
 _START_ROWS = 8192  # observed spectra that principal components are learned from
-_LOG_2 = math.log(2.0)
-_LOG_LIMIT = 5.0  # of the log diagonal, softly: standardised eta are of order one
+_LOG_LIMIT = 4.0  # of log sigma, softly: standardised eta are of order one
+_OUTLIER = 50.0  # largest loss of a parameter
 _FRACTION = dict(zip(names_of(DECILES + AUXILIARY), DECILES + AUXILIARY, strict=True))
 
 
@@ -101,67 +113,86 @@ class PercentileConfig(BaseModel):
     encoder_rate: float = Field(default=4e-3, gt=0, description="Its peak learning rate.")
     encoder_batch: int = Field(default=256, ge=1, description="Its rows per step.")
     freeze: bool = Field(
-        default=True, description="Keep the encoder as it is while the flow is trained."
+        default=False, description="Keep the encoder as it is while the density is trained."
     )
     disjoint: bool = Field(
-        default=False, description="Train encoder and flow on different halves of the simulations."
+        default=False, description="Train encoder and density on different halves of simulations."
     )
-    transforms: int = Field(default=5, ge=1, description="Spline transformations of the flow.")
+    jitter: float = Field(
+        default=0.05,
+        ge=0,
+        le=0.5,
+        description="Noise on percentiles in training, of their posterior width: thin sheets of "
+        "histories are learned only to this thickness.",
+    )
+    density: Literal["mixture", "nsf"] = Field(
+        default="mixture",
+        description="Mixtures of Gaussians one after another, or a coupling spline flow.",
+    )
+    components: int = Field(default=8, ge=1, description="Gaussians of every number (mixture).")
     hidden: tuple[int, ...] = Field(default=(64, 64), description="Widths of their networks.")
-    bins: int = Field(default=8, ge=2, description="Bins of the splines.")
+    transforms: int = Field(default=5, ge=1, description="Spline transformations (nsf).")
+    bins: int = Field(default=8, ge=2, description="Bins of the splines (nsf).")
 
 
 class _StandardHead(Head):
-    """A flow of what a conditional affine map leaves; all of it is stored with the weights."""
+    """A density of what mean and width leave; all of it is stored with the weights."""
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, flow: Head, features: int, dim: int) -> None:
+    def __init__(self, density: Head, features: int, dim: int, jitter: float) -> None:
         super().__init__()
-        self.flow = flow
-        self.noise_size = flow.noise_size
-        self.rows_per_call = flow.rows_per_call
+        self.density, self.jitter = density, jitter
+        self.noise_size = density.noise_size
+        self.rows_per_call = density.rows_per_call
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("lower", torch.tril_indices(dim, dim, -1), persistent=False)
-        last = nn.Linear(64, 2 * dim + self.lower.shape[1])
+        last = nn.Linear(64, 2 * dim)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.center = nn.Sequential(
             nn.Linear(features, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), last
         )
 
-    lower: Tensor
-
-    def predict(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mu (..., n, d), log diagonal (..., n, d) and L (..., n, d, d) given latents."""
-        d = len(self.mean)
-        mu, log_diagonal, rest = self.center(h).split([d, d, self.lower.shape[1]], dim=-1)
-        log_diagonal = _LOG_LIMIT * torch.tanh(log_diagonal / _LOG_LIMIT)
-        matrix = torch.diag_embed(log_diagonal.exp())
-        matrix[..., self.lower[0], self.lower[1]] = rest
-        return mu, log_diagonal, matrix
+    def predict(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma (..., n, d) given latents."""
+        mu, log_sigma = self.center(h).chunk(2, dim=-1)
+        return mu, _LOG_LIMIT * torch.tanh(log_sigma / _LOG_LIMIT)
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
         """Return log q(eta | h), shape (..., n)."""
-        mu, log_diagonal, matrix = self.predict(h)
-        off = (z - self.mean) / self.scale - mu
-        left = (matrix @ off[..., None])[..., 0]
-        return self.flow.log_prob(left, h) + log_diagonal.sum(-1) - self.scale.log().sum()
+        mu, log_sigma = self.predict(h)
+        left = ((z - self.mean) / self.scale - mu) * torch.exp(-log_sigma)
+        return self.density.log_prob(left, h) - log_sigma.sum(-1) - self.scale.log().sum()
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
         """Return eta (..., n, d)."""
-        mu, _, matrix = self.predict(h)
-        left = self.flow.draw(noise, h)
-        off = torch.linalg.solve_triangular(
-            matrix.expand(*left.shape, -1), left[..., None], upper=False
-        )
-        return (off[..., 0] + mu) * self.scale + self.mean
+        mu, log_sigma = self.predict(h)
+        left = self.density.draw(noise, h)
+        return (left * log_sigma.exp() + mu) * self.scale + self.mean
+
+    def loss(self, z: Tensor, h: Tensor) -> Tensor:
+        """Return what training minimises, (n,); outside of training -log q(eta | h)."""
+        if not self.training:
+            return -self.log_prob(z, h)
+        mu, log_sigma = self.predict(h)
+        y = (z - self.mean) / self.scale
+        left = (y - mu) * torch.exp(-log_sigma.detach())
+        if self.jitter:
+            left = left + self.jitter * torch.randn_like(left)
+        volume = log_sigma.detach().sum(-1) + self.scale.log().sum()
+        width = gaussian_loss((y - mu.detach()) * torch.exp(-log_sigma), log_sigma)
+        return width - self.density.log_prob(left, h) + volume
+
+
+def gaussian_loss(off: Tensor, log_sigma: Tensor) -> Tensor:
+    """Return the mean over parameters of -log N(off; 0, 1) + log sigma, limited, (n,)."""
+    return (0.5 * off**2).clamp(max=_OUTLIER).add(log_sigma).mean(-1)
 
 
 class _Regression(Trainable):
-    """First stage: encoder, prediction and matrix of standardised eta."""
+    """First stage: encoder, mean and width of standardised eta."""
 
     def __init__(self, standardizer: nn.Module, encoder: nn.Module, head: _StandardHead) -> None:
         super().__init__()
@@ -170,16 +201,12 @@ class _Regression(Trainable):
 
     def loss(self, targets: Tensor, batch: Batch) -> Tensor:
         """Return the loss of every row, (n,)."""
-        mu, log_diagonal, matrix = self._predict(self.encoder(*self.standardizer(batch)))
-        off = targets - mu
-        size = off.abs()
-        robust = size + nn.functional.softplus(-2.0 * size) - _LOG_2
-        left = (matrix @ off.detach()[..., None])[..., 0]
-        return (robust + 0.5 * left**2 - log_diagonal).mean(-1)
+        mu, log_sigma = self._predict(self.encoder(*self.standardizer(batch)))
+        return gaussian_loss((targets - mu) * torch.exp(-log_sigma), log_sigma)
 
 
 class PercentileEstimator(FlowEstimator):
-    """Spline flow over ordered percentiles and bounded parameters.
+    """Density of ordered percentiles and bounded parameters.
 
     Parameters
     ----------
@@ -200,8 +227,15 @@ class PercentileEstimator(FlowEstimator):
         """Return a fresh density of eta given ``features`` numbers."""
         sticks_of(space)
         c = self.config
-        flow: Any = get_estimator("nsf", transforms=c.transforms, hidden=c.hidden, bins=c.bins)
-        return _StandardHead(flow.build_head(features, space.dim), features, space.dim)
+        density: Head
+        if c.density == "mixture":
+            density = AutoregressiveMixture(
+                features, space.dim, c.components, c.hidden, blur=c.jitter
+            )
+        else:
+            flow: Any = get_estimator("nsf", transforms=c.transforms, hidden=c.hidden, bins=c.bins)
+            density = flow.build_head(features, space.dim)
+        return _StandardHead(density, features, space.dim, c.jitter)
 
     def encode(self, theta: F64, space: ParameterSpace) -> F64:
         """Return eta (n, d) of theta (n, d)."""
@@ -220,7 +254,7 @@ class PercentileEstimator(FlowEstimator):
         return sticks_of(space).inside(theta)
 
     def fit(
-        self, training: Training, embedding: Embedding, callbacks: Sequence[_Callback] = ()
+        self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:
         """Train on simulations with fresh noise; see :meth:`sbi_core.FlowEstimator.fit`.
 
@@ -228,33 +262,45 @@ class PercentileEstimator(FlowEstimator):
         does not get them.
         """
         bare = replace(training, observe=_without_errors(training.observe))
-        self._with_errors = training.observe
+        self._observe, self._callbacks = training.observe, tuple(callbacks)
         return super().fit(bare, embedding, callbacks)
 
     def prepare(self, network: Any, training: Training) -> Training:
         """Learn scales and components, and pre-train the encoder; see the core's hook."""
         batch = training.batch if isinstance(training.batch, Batch) else training.batch.load()
+        training = replace(training, batch=batch)  # coefficients: a hundredth of the spectra
         eta = self.targets(batch, training).double()
         network.head.mean.copy_(eta.mean(0))
         network.head.scale.copy_(eta.std(0).clamp(min=1e-3))
-        self._start(network.embedding, batch, training.seed)
+        training = self._start(network.embedding, training)
         if self.config.training == "end_to_end":
             return training
-        first, second = batch, batch
+        assert isinstance(training.batch, Batch)
+        first = second = training.batch
         if self.config.disjoint:
-            first, second = _halves(batch)
+            first, second = _halves(training.batch)
         self._pretrain(network, replace(training, batch=first))
         if self.config.freeze:
             network.embedding.requires_grad_(False)
+            network.head.center.requires_grad_(False)
         return replace(training, batch=second)
 
-    def _start(self, module: nn.Module, batch: Batch, seed: int) -> None:
-        start = getattr(module, "start", None)
-        if start is None:
-            return
-        rng = stream(seed, "sfh", "components")
+    def _start(self, module: nn.Module, training: Training) -> Training:
+        """Learn components; return the training with features for pixels where that is exact."""
+        if not isinstance(module, PcaModule):
+            return training
+        batch = training.batch
+        assert isinstance(batch, Batch)
+        rng = stream(training.seed, "sfh", "components")
         rows = np.sort(rng.permutation(len(batch))[:_START_ROWS])
-        start(self._with_errors(batch[rows].to("cpu", torch.float32), rng))
+        some = batch[rows].to("cpu", torch.float32)
+        owner = getattr(self._observe, "__self__", None)  # the simulator, if this is its method
+        noise: PixelNoise | None = getattr(owner, "pixel_noise", None)
+        found = None if noise is None else noise(some)
+        module.start(self._observe(some, rng), None if found is None else found[0])
+        if noise is None or found is None:
+            return training
+        return project_training(module, training, noise) or training
 
     def _pretrain(self, network: Any, training: Training) -> None:
         c = self.config
@@ -276,7 +322,15 @@ class PercentileEstimator(FlowEstimator):
 
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        train_network(model, replace(training, config=options, directory=folder), targets)
+        shown = [_of_stage(callback, "encoder") for callback in self._callbacks]
+        train_network(model, replace(training, config=options, directory=folder), targets, shown)
+
+
+def _of_stage(callback: Callback, stage: str) -> Callback:
+    def show(line: Mapping[str, Any]) -> None:
+        callback({**line, "stage": stage})
+
+    return show
 
 
 def _halves(batch: Batch) -> tuple[Batch, Batch]:

@@ -170,12 +170,16 @@ class Telescope:
         if self.observed_mode:
             found = self.draw(len(batch), generator)
             return self.observe_as(batch, found, generator, tell_sigma=None)
-        flux = self.noise_free(batch.x)
-        if self.config.noise == "none":
+        flux, err = self.pixel_noise(batch)
+        if err is None:
             return batch.with_(x=flux)
-        err = self.errors(flux, self.config.snr)
         noise = torch.randn(flux.shape, generator=generator, device=flux.device)
         return batch.with_(x=torch.addcmul(flux, err, noise), x_err=err)
+
+    def pixel_noise(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return noise-free spectra (n, L) and their errors (n, L), or None without (mode mock)."""
+        flux = self.noise_free(batch.x)
+        return flux, None if self.config.noise == "none" else self.errors(flux, self.config.snr)
 
     def observe_as(
         self, batch: Batch, with_: Nuisances, rng: Rng, *, tell_sigma: bool | None = True

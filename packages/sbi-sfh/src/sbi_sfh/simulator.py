@@ -219,6 +219,13 @@ class SfhSimulator(Simulator):
         """Return median-normalised spectra (n, L) with fresh noise; see :mod:`sbi_sfh.noise`."""
         return self.telescope.observe(batch, rng)
 
+    def pixel_noise(self, batch: Batch) -> tuple[Tensor, Tensor | None] | None:
+        """Return noise-free spectra and their errors, (n, L) each, if that is all of observing.
+
+        Errors are None without noise. Mode ``observed`` varies more than noise: None.
+        """
+        return None if self.telescope.observed_mode else self.telescope.pixel_noise(batch)
+
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
         """Return spectra with the errors, masks and context of random rows of ``like``."""
         gen = as_generator(rng)
