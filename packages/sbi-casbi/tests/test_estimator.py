@@ -103,7 +103,7 @@ def test_the_density_of_one_member_integrates_to_one(trained):
         place, v, theta, relative = head.unpack(z)
         prefix = head._prefixes(theta[:, :1], relative[:, :1], torch.ones(20000, 1))
         one = torch.ones(20000, 1)
-        given = head._true_sums(theta, relative)[:1].expand(20000, -1)[:, None]
+        given = torch.cat(head._estimates(h), -1)[:, None]
         context = head._context(
             head.from_summary(h)[:, None],
             given,
@@ -167,9 +167,9 @@ def test_summaries_of_sets_count_what_they_say(trained):
 
 
 def test_networks_take_planes_only():
-    assert PlaneEmbedding().build(InputShape((4100,))).out_features == 128
+    assert PlaneEmbedding().build(InputShape((4100,))).out_features == 132
     net = CnnEmbedding(CnnConfig(channels=(4, 8), out=16)).build(InputShape((4100,)))
-    assert net(torch.rand(3, 4100), None, None, None).shape == (3, 16)
+    assert net(torch.rand(3, 4100), None, None, None).shape == (3, 20)
     with pytest.raises(ConfigError, match="4100"):
         PlaneEmbedding().build(InputShape((64,)))
     with pytest.raises(ConfigError, match="divide"):

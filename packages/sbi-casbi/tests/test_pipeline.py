@@ -14,6 +14,7 @@ TINY = {
     "simulate.executor": "serial",
     "train.epochs": 2,
     "simulator.stems": 300,
+    "simulator.split_fractions": [0.7, 0.1, 0.2],
     "diagnose.objects": 40,
     "diagnose.draws": 50,
     "infer.draws": 50,

@@ -10,25 +10,30 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sbi_casbi.embedding import PairEmbedding
 from sbi_casbi.members import MemberSamples
-from sbi_casbi.sets import SetConfig, SetHead
+from sbi_casbi.sets import SCALARS, SetConfig, SetHead
 from sbi_core import (
     Batch,
     ConfigError,
     DensityUnavailableError,
     Embedding,
     FlowEstimator,
+    InputShape,
     ParameterSpace,
     Rng,
     Training,
     TrainingRecord,
     as_generator,
+    stream,
 )
 
 __all__ = ["SetEstimator"]
 
 F64 = NDArray[np.float64]
 _ROWS = 16_384  # sets drawn at a time
+_LINES = 4000  # training halos whose sums set the lines
+_SPREAD = (200, 16)  # halos, and draws of each, that set the scatter of their mass
 _FITTED = 20_000  # training halos whose members set the whitening
 
 
@@ -67,14 +72,35 @@ class SetEstimator(FlowEstimator):
         if not space.members:
             msg = "estimator 'casbi-set' needs set-valued parameters: estimator.parameters = 'all'"
             raise ConfigError(msg)
-        batch = training.batch[np.arange(min(len(training.batch), _FITTED))]
-        members, mask, _ = _sets(batch)
+        members, mask, _ = _sets(_training_halos(training, _FITTED))
         spans = {p.name: tuple(float(e[0]) for e in p.prior.support) for p in space.members}
         whitening = Whitening(len(space.members))
         whitening.fit(members, mask, spans["log_mstar"], spans["tau"])  # type: ignore[arg-type]
         self._whitening = {k: v.clone() for k, v in whitening.state_dict().items()}
         self._packer = self._new_head(8, space)
-        return super().fit(training, embedding, callbacks)
+        record = super().fit(training, embedding, callbacks)
+        self._fit_spread(training)
+        return record
+
+    @torch.no_grad()
+    def _fit_spread(self, training: Training) -> None:
+        """Centre the estimate of the mass and measure the scatter of draws, on validation halos."""
+        rows = training.batch[np.arange(min(len(training.batch), _FITTED))]
+        if rows.split_key is not None and bool((rows.split_key == -2).any()):
+            rows = rows[(rows.split_key == -2).cpu()]
+        rng = stream(training.seed, "train", "spread")
+        seen = training.observe(rows, rng)
+        truth, _, count = _sets(rows)
+        known = torch.as_tensor(truth), torch.as_tensor(count)
+        self.head.fit_correction(*known, self._features(seen).cpu())
+        rows = rows[np.arange(min(len(rows), _SPREAD[0]))]
+        observed = training.observe(rows, rng)
+        h = self._features(observed)
+        n = self._numbers(h, _SPREAD[1], [rng] * len(rows), None)
+        many = h.repeat_interleave(_SPREAD[1], 0)
+        noise = _member_noise([rng] * len(rows), _SPREAD[1], h)
+        drawn = torch.stack(list(self.head.draw_members(noise, many, n)), 1)
+        self.head.fit_spread(drawn, n, many)
 
     def _new_head(self, features: int, space: ParameterSpace) -> SetHead:
         prior = space.parameters[0].prior
@@ -93,6 +119,31 @@ class SetEstimator(FlowEstimator):
     def make_head(self, features: int, space: ParameterSpace) -> SetHead:
         """Return a fresh density of sets given ``features`` numbers."""
         return self._new_head(features, space)
+
+    def _build(
+        self, shape: InputShape, embedding: Embedding, space: ParameterSpace, rng: Rng
+    ) -> Any:
+        if self.config.design == "two_step":
+            embedding = PairEmbedding(embedding)
+        return super()._build(shape, embedding, space, rng)
+
+    def prepare(self, network: Any, training: Training) -> Training:
+        """Fit the lines by which the sums of a set follow from the scalars of its plane.
+
+        Raises
+        ------
+        ConfigError
+            If the embedding does not end its summary with the scalars.
+        """
+        if getattr(network.embedding, "scalars", 0) != SCALARS:
+            msg = "estimator 'casbi-set' needs embedding 'casbi-mlp' or 'casbi-cnn'"
+            raise ConfigError(msg)
+        batch = _training_halos(training, _LINES)
+        observed = training.observe(batch, stream(training.seed, "train", "lines"))
+        with torch.no_grad():
+            h = network.features(observed.with_(theta=None).to("cpu", torch.float32))
+        network.head.fit_lines(self.targets(batch, training), h[:, -SCALARS:])
+        return training
 
     def targets(self, batch: Batch, training: Training) -> Tensor:
         """Return packed sets, (n, k)."""
@@ -135,14 +186,13 @@ class SetEstimator(FlowEstimator):
     def log_prob_members(self, batch: Batch) -> F64:
         """Return log q(N, members | x) of the sets in ``batch.theta_set``, (n,).
 
-        Density of the ordered set in (log10 Msun, log10 Msun, Gyr) per member.
+        Density of the ordered set in (log10 Msun, log10 Msun, Gyr) per member, normalised.
         """
         head = self.head
-        members, _, count = _sets(batch)
-        n, sets = torch.as_tensor(count), torch.as_tensor(members)
-        h = self._features(batch)
-        log_q = head.log_prob(head.pack(sets, n).to(h), h).double()
-        return np.asarray((log_q + head.whitening.log_volume(sets, n).sum(1)).cpu().numpy())
+        members, mask, count = _sets(batch)
+        n, h = torch.as_tensor(count), self._features(batch)
+        sets = torch.where(torch.as_tensor(mask)[..., None], torch.as_tensor(members), 0.0)
+        return np.asarray(head.log_prob_sets(sets, n, h).cpu().numpy())
 
     @torch.no_grad()
     def sample_members(
@@ -167,7 +217,7 @@ class SetEstimator(FlowEstimator):
         count
             Condition on N, (n,) or one number; default: N is drawn, too.
         most
-            Draw only the ``most`` largest members; default: all.
+            Return only the ``most`` largest members; default: all.
         """
         head, h = self.head, self._features(batch)
         gens = list(rng) if isinstance(rng, Sequence) else [as_generator(rng)] * len(batch)
@@ -182,12 +232,13 @@ class SetEstimator(FlowEstimator):
             summaries = h[rows].repeat_interleave(draws, 0)  # (halo, draw)
             n = self._numbers(h[rows], draws, own, None if fixed is None else fixed[rows])
             noise = _member_noise(own, draws, h)
-            top = min(size, int(n.max()))
-            places = head.draw_members(noise, summaries, n, top)
-            for k, theta in enumerate(places):
-                there = np.asarray((n > k).cpu())[:, None]
-                part = np.where(there, theta.float().cpu().numpy(), 0.0)
-                values[:, rows, k] = part.reshape(-1, draws, head.dim).transpose(1, 0, 2)
+            of_mass = noise(1)[:, 0]  # before the members: their number depends on the company
+            sets = torch.stack(list(head.draw_members(noise, summaries, n)), 1)
+            sets = head.settle(sets, n, summaries, of_mass)
+            used = torch.arange(sets.shape[1], device=n.device) < n[:, None]
+            part = torch.where(used[..., None], sets, 0.0)[:, :size].float().cpu().numpy()
+            part = part.reshape(-1, draws, *part.shape[1:]).transpose(1, 0, 2, 3)
+            values[:, rows, : part.shape[2]] = part
             numbers[:, rows] = n.cpu().numpy().reshape(-1, draws).T
         names = tuple(p.name for p in self.space.members)
         return MemberSamples(values, numbers, names, np.arange(len(batch)).astype(str))
@@ -205,7 +256,7 @@ class SetEstimator(FlowEstimator):
             return torch.as_tensor(np.repeat(fixed, draws), device=h.device)
         noise = np.stack([g.standard_normal((draws, head.number.noise_size)) for g in rngs])
         z = torch.as_tensor(noise, dtype=h.dtype, device=h.device).transpose(0, 1)
-        place = head.number.draw(z.contiguous(), h)[..., 0]
+        place = head.number.draw(z.contiguous(), head.of_number(h))[..., 0]
         return place.T.reshape(-1).long() + head.lowest
 
     @torch.no_grad()
@@ -232,6 +283,14 @@ class SetEstimator(FlowEstimator):
         """
         msg = "summaries of a set have no density in closed form; use log_prob_members"
         raise DensityUnavailableError(msg)
+
+
+def _training_halos(training: Training, most: int) -> Batch:
+    """Return at most so many halos that are neither validated nor tested on."""
+    batch = training.batch[np.arange(min(len(training.batch), 2 * most))]
+    if batch.split_key is not None:
+        batch = batch[batch.split_key.cpu() >= -1]
+    return batch[np.arange(min(len(batch), most))]
 
 
 def _sets(batch: Batch) -> tuple[F64, NDArray[np.bool_], NDArray[np.int64]]:

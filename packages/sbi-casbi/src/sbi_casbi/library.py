@@ -181,6 +181,18 @@ class Library:
         return total.hexdigest()
 
     @cached_property
+    def box(self) -> tuple[slice, slice, sparse.csr_matrix]:
+        """Rows and columns of the fine grid that hold stars, and the templates there (float32)."""
+        flat = np.zeros(FINE * FINE, bool)
+        flat[self.templates.indices] = True
+        seen = flat.reshape(FINE, FINE)
+        spans = [np.flatnonzero(seen.any(axis)) for axis in (1, 0)]
+        fe, o = (slice(int(k[0]), int(k[-1]) + 1) if len(k) else slice(0, 1) for k in spans)
+        inside = np.zeros((FINE, FINE), bool)
+        inside[fe, o] = True
+        return fe, o, self.templates[:, np.flatnonzero(inside.ravel())].astype(np.float32)
+
+    @cached_property
     def moments(self) -> F64:
         """Means and standard deviations in [Fe/H], [O/Fe] and their correlation, (n, 5)."""
         low, width = self.plane.fine_low, self.plane.pixel

@@ -111,7 +111,8 @@ class Whitening(nn.Module):
         overall = float(np.std(dark - np.polyval(line, mass))) or 1.0
         for k, centre in enumerate(grid):
             near = np.abs(mass - centre) < width
-            if near.sum() >= 20 and np.std(mass[near]) > 0.05 * width:
+            # galaxies, not members: one galaxy sits in many halos
+            if len(np.unique(mass[near])) >= 20 and np.std(mass[near]) > 0.05 * width:
                 # a local line: the mean at the knot, not that of the lopsided ends
                 fit = np.polyfit(mass[near] - centre, dark[near], 1)
                 mean[k] = fit[1]
@@ -153,6 +154,15 @@ class Whitening(nn.Module):
         """Return members (..., dim) with zero mean and unit variance."""
         return (members - self.centre) / self.scale
 
+    def mass_scaled(self, standard: Tensor) -> Tensor:
+        """Return log10 M_star, float64, of standardised masses (...)."""
+        return standard.double() * self.scale[0] + self.centre[0]
+
+    def mass_v(self, mass: Tensor, log_f_before: Tensor, left: Tensor) -> Tensor:
+        """Return v of a log10 M_star (...): the inverse of :meth:`next_mass`, clipped at 5."""
+        log_u = ((self.log_f(mass) - log_f_before) * left).clamp(_LOG_SMALLEST, -1e-9)
+        return _ndtri_exp(log_u).clamp(-_LARGEST_V, _LARGEST_V)
+
     # -- the map ---------------------------------------------------------------------
 
     def whiten(self, members: Tensor, count: Tensor) -> Tensor:
@@ -166,9 +176,7 @@ class Whitening(nn.Module):
         mass = torch.where(used, members[..., 0], self.mass_grid[-1])
         log_f = self.log_f(mass)
         before = torch.cat([torch.zeros_like(log_f[:, :1]), log_f[:, :-1]], 1)
-        left = (count[:, None] - k).clamp(min=1)
-        log_u = ((log_f - before) * left).clamp(_LOG_SMALLEST, -1e-9)
-        parts = [_ndtri_exp(log_u).clamp(-_LARGEST_V, _LARGEST_V)]
+        parts = [self.mass_v(mass, before, (count[:, None] - k).clamp(min=1))]
         if self.dim == 3:
             mean, scale = self.dark_of(mass)
             parts.append((members[..., 1] - mean) / scale)

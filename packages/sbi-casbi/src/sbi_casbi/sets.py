@@ -1,17 +1,22 @@
 r"""A density of ordered sets of members: N, then one member after the other.
 
 .. math::
-    q(N, T, \theta_{1..N}\,|\,x) = q(N\,|\,h)\, q(T\,|\,N, h)
-    \prod_{k=1}^{N} q(\theta_k\,|\,\theta_{<k}, T, k, N, h)
+    q(N, \theta_{1..N}\,|\,x) = q(N\,|\,h) \prod_{k=1}^{N} q(\theta_k\,|\,\theta_{<k}, k, N, h)
 
-N is a mixture of discretised logistics in log N. T are the sums of the set, the accreted mass and
-the mass-weighted mean member, which the data know better than any single member: they are drawn
-first, by a flow of their own, and every member is told what is left of them. (T is a function of
-the set; the last factors learn to fill it up.) All members share one flow in whitened coordinates
-(:mod:`sbi_casbi.ordered`): three conditional rational-quadratic splines, for the mass, the dark
-mass given it, and the infall time given both. What came before a member enters as its predecessor,
-as means of learned features over :math:`\theta_{<k}` (plain and weighted by mass), and as what is
-left: sums that training computes for all k at once.
+N is a mixture of discretised logistics in log N. All members share one flow in whitened
+coordinates (:mod:`sbi_casbi.ordered`): three conditional rational-quadratic splines, for the mass,
+the dark mass given it, and the infall time given both. What came before a member enters as its
+predecessor, as means of learned features over :math:`\theta_{<k}` (plain and weighted by mass),
+and as what is left: an auxiliary regression estimates from the data the accreted mass and the
+mass-weighted mean member (lines in the number of stars and the errors, fitted before training, and
+a network for the rest), from which the members so far are taken away. The whitened place of a
+member that would take all, half or a quarter of what is left tells the splines where to bend. All
+of these are sums that training computes for all k at once.
+
+Every factor is a normalised density of what it describes, hence so is the product: the estimates
+of the regression are functions of the data, not variables. In the end all members are scaled
+together, so that their sum scatters about its estimate as much as the estimate does
+(:mod:`sbi_casbi.total`); the density of a set is then one integral over its scale.
 
 References:
     | Durkan et al. 2019, Neural Spline Flows, https://arxiv.org/abs/1906.04032
@@ -24,26 +29,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import zuko
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from zuko.transforms import MonotonicRQSTransform
 
+from sbi_casbi import total as total_of
+from sbi_casbi.number_heads import NumberKind, number_head
 from sbi_casbi.ordered import Whitening
-from sbi_core import Head, get_estimator
+from sbi_core import Head
 
-__all__ = ["SetConfig", "SetHead"]
+__all__ = ["SCALARS", "SetConfig", "SetHead"]
 
 F64 = NDArray[np.float64]
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _BOUND = 5.0
+SCALARS = 4  # numbers that end every summary: overflow, log10 of the stars, both errors
+_TURNS = 4
+_MEAN_LOG_NORMAL = 0.6352  # -E log |z|, z standard normal
+_RIDGE = 1e-6
+_AUXILIARY = 0.2  # weight of the auxiliary regression
 _VALIDATED = (1, 2, 3, 5, 10, 20, 40, 80)  # members that the validation loss looks at
 _FEATURES = 16
+_SHARES = (1.0, 0.5, 0.25)  # of what is left: where a member would lie that takes it
 
 
 class SetConfig(BaseModel):
@@ -51,6 +63,17 @@ class SetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    design: Literal["joint", "two_step"] = Field(
+        "joint",
+        description="joint: one summary of the plane for N and members; two_step: N first, then "
+        "members given N, each from a network of its own",
+    )
+    number: NumberKind = Field(
+        "ordinal",
+        description="p(N | x): ordinal (logistics), classes (softmax), flow (dequantised N)",
+    )
+    number_transforms: int = Field(3, ge=1, le=20, description="splines of number = 'flow'")
+    number_hidden: int = Field(64, ge=8, le=512, description="width of number = 'flow'")
     hidden: int = Field(128, ge=16, le=512, description="width of the shared flow")
     bins: int = Field(16, ge=4, le=64, description="bins of a spline")
     components: int = Field(5, ge=1, description="logistics of N")
@@ -69,13 +92,34 @@ class _Prefix:
     theta: Tensor  # standardised members times mass, (..., dim)
 
 
+@dataclass
+class _State:
+    """What draws know when they come to the next member, one row per set in use."""
+
+    rows: Tensor
+    count: Tensor
+    summary: Tensor
+    estimate: Tensor
+    prefix: _Prefix
+    last: Tensor  # standardised member before, (m, dim)
+    first: Tensor  # standardised log10 mass of the first member
+    top: Tensor  # the same in log10 Msun, float64
+    log_f: Tensor
+
+    def take(self, keep: Tensor) -> _State:
+        """Return the state of some rows."""
+        values = {k: v[keep] for k, v in vars(self).items() if k != "prefix"}
+        prefix = _Prefix(**{k: v[keep] for k, v in vars(self.prefix).items()})
+        return _State(prefix=prefix, **values)
+
+
 class SetHead(Head):
     """Density of N and of N ordered members.
 
     Parameters
     ----------
     features
-        Numbers of the summary.
+        Numbers of the summary; for ``two_step`` the first half is for N, the second for members.
     counts
         Values of N, increasing.
     size
@@ -87,12 +131,23 @@ class SetHead(Head):
     """
 
     rows_per_call = 16_384
+    correction: Tensor
+    spread: Tensor
+    lines: Tensor
 
     def __init__(self, features: int, counts: F64, size: int, dim: int, config: SetConfig) -> None:
         super().__init__()
         self.size, self.dim, self.config = size, dim, config
-        ordinal: Any = get_estimator("ordinal", components=config.components, scale="log")
-        self.number = ordinal.discrete_head(features, [counts])
+        self.halves = config.design == "two_step"
+        features = features // 2 if self.halves else features
+        self.number: Any = number_head(
+            config.number,
+            features,
+            counts,
+            components=config.components,
+            transforms=config.number_transforms,
+            hidden=config.number_hidden,
+        )
         self.lowest = int(counts[0])
         self.noise_size = self.number.noise_size + size * dim
         self.whitening = Whitening(dim)
@@ -101,10 +156,19 @@ class SetHead(Head):
             nn.Linear(dim, w // 4), nn.SiLU(), nn.Linear(w // 4, 2 * _FEATURES)
         )
         self.from_summary = nn.Linear(features, w)
-        self.from_rest = nn.Linear(2 * _FEATURES + dim + 6 + 3 + 2 * dim, w)
-        self.sums = zuko.flows.NSF(
-            1 + dim, features + 1, transforms=2, bins=8, hidden_features=[w // 2, w // 2]
+        self.from_rest = nn.Linear(2 * _FEATURES + dim + 6 + 4 + 2 * dim + len(_SHARES), w)
+        self.budget = nn.Sequential(
+            nn.Linear(features, w // 2), nn.SiLU(), nn.Linear(w // 2, 2 * (1 + dim))
         )
+        last_layer: Any = self.budget[-1]
+        nn.init.zeros_(last_layer.weight)
+        nn.init.zeros_(last_layer.bias)
+        # offset, in standard deviations, and factor of the width of the estimated mass
+        self.register_buffer("correction", torch.tensor([0.0, 1.0]))
+        # log scatter of the mass of draws: a line in log N and the log scatter of the estimate
+        self.register_buffer("spread", torch.tensor([0.0, 0.0, 1.0]))
+        # mean and log sd of the sums as lines in the scalars; set by fit_lines, not trained
+        self.register_buffer("lines", torch.zeros(2, 1 + dim, SCALARS + 1))
         self.trunk = nn.Sequential(nn.SiLU(), nn.Linear(w, w), nn.SiLU())
         out = 3 * config.bins - 1
         self.splines = nn.ModuleList(
@@ -116,54 +180,77 @@ class SetHead(Head):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
+    def of_number(self, h: Tensor) -> Tensor:
+        """Return the part of summaries (..., features) that N is inferred from."""
+        return h[..., : h.shape[-1] // 2] if self.halves else h
+
+    def of_members(self, h: Tensor) -> Tensor:
+        """Return the part of summaries (..., features) that members are inferred from."""
+        return h[..., h.shape[-1] // 2 :] if self.halves else h
+
     # -- context of a member -----------------------------------------------------------
 
-    def _sums(self, h: Tensor, n: Tensor) -> Any:
-        """Return the distribution of the standardised sums (n, 1 + dim) given N (n,)."""
-        return self.sums(torch.cat([h, (n.to(h).log() / 2 - 1)[..., None]], -1))
+    def _estimates(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log sd (n, 1 + dim) of the standardised log10 mass and mean member."""
+        scalars = h[..., -SCALARS:]
+        lines = self.lines.to(h.dtype)
+        mean, log_sd = scalars @ lines[..., 1:].transpose(-1, -2) + lines[..., 0][:, None]
+        log_sd = log_sd.clamp(-8.0, 2.0)
+        shift, stretch = self.budget(h).chunk(2, -1)
+        return mean + log_sd.exp() * shift, log_sd + stretch.clamp(-3.0, 2.0)
 
-    def _true_sums(self, theta: Tensor, relative: Tensor) -> Tensor:
-        """Return the sums (n, 1 + dim) of sets: log10 mass and mass-weighted mean member."""
-        total = relative.sum(1)
-        mass = theta[:, 0, 0] + total.log10() / float(self.whitening.scale[0])
-        member = (relative[..., None] * theta).sum(1) / total[:, None]
-        return torch.cat([mass[:, None], member], 1)
-
-    def _left(self, sums: Tensor, prefix: _Prefix, first: Tensor, left: Tensor) -> Tensor:
-        """Return what is left for the members to come, (..., 3 + 2 dim).
+    def _left(
+        self, estimate: Tensor, prefix: _Prefix, first: Tensor, last: Tensor, left: Tensor
+    ) -> Tensor:
+        """Return what is left for the members to come, (..., 4 + 2 dim + shares).
 
         Parameters
         ----------
-        sums
-            Of the whole set, (..., 1 + dim).
+        estimate
+            Of the data, (..., 2 (1 + dim)), without gradient.
         prefix
             Sums over the members so far.
         first
             Standardised log10 mass of the first member (0 where there is none yet), (...).
+        last
+            The same of the member before (0 where there is none).
         left
             Members to come, (...).
         """
+        mean, log_sd = estimate.chunk(2, -1)
         scale = float(self.whitening.scale[0])
-        # accreted mass in units of the first member (of itself, before there is one)
+        # accreted mass in units of the first member (of the estimate, before there is one)
         there = prefix.mass > 0
-        unit = torch.where(there, first, sums[..., 0])
-        total = 10 ** ((sums[..., 0] - unit) * scale).clamp(-3, 4)
+        unit = torch.where(there, first, mean[..., 0])
+        total = 10 ** ((mean[..., 0] - unit) * scale).clamp(-3, 4)
         rest = total - prefix.mass
         log_rest = unit + rest.clamp(min=1e-4).log10() / scale
-        mean_rest = (sums[..., 1:] * total[..., None] - prefix.theta) / torch.maximum(
+        mean_rest = (mean[..., 1:] * total[..., None] - prefix.theta) / torch.maximum(
             rest, 0.02 * total
         )[..., None]
         parts = [
-            torch.stack([log_rest, log_rest - left.log10() / scale, sums[..., 0]], -1),
+            torch.stack(
+                [log_rest, log_rest - left.log10() / scale, log_rest - last, log_sd[..., 0]], -1
+            ),
             mean_rest.clamp(-4, 4),
-            sums[..., 1:],
+            mean[..., 1:],
+            self._places(log_rest, last, there, left),
         ]
         return torch.cat(parts, -1)
+
+    def _places(self, log_rest: Tensor, last: Tensor, there: Tensor, left: Tensor) -> Tensor:
+        """Return whitened masses of members that take shares of what is left, (..., shares)."""
+        w = self.whitening
+        log_f = torch.where(there, w.log_f(w.mass_scaled(last)), 0.0)
+        shares = torch.tensor(_SHARES, dtype=torch.float64, device=last.device).log10()
+        mass = w.mass_scaled(log_rest)[..., None] + shares
+        v = w.mass_v(mass, log_f[..., None], left.double()[..., None])
+        return v.to(last.dtype) / 2
 
     def _context(
         self,
         summary: Tensor,
-        sums: Tensor,
+        estimate: Tensor,
         prefix: _Prefix,
         last: Tensor,
         first: Tensor,
@@ -187,7 +274,7 @@ class SetHead(Head):
                 ],
                 -1,
             ),
-            self._left(sums, prefix, first, n - k + 1),
+            self._left(estimate, prefix, first, last[..., 0], n - k + 1),
         ]
         h: Tensor = self.trunk(summary + self.from_rest(torch.cat(parts, -1)))
         return h
@@ -224,15 +311,14 @@ class SetHead(Head):
 
     def unpack(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return place of N (n, 1), v and standardised members (n, K, d), relative mass (n, K)."""
-        place, v, theta, relative = z.split(
-            [1, self.size * self.dim, self.size * self.dim, self.size], -1
-        )
-        shape = (len(z), self.size, self.dim)
+        size = (z.shape[1] - 1) // (2 * self.dim + 1)
+        place, v, theta, relative = z.split([1, size * self.dim, size * self.dim, size], -1)
+        shape = (len(z), size, self.dim)
         return place, v.reshape(shape), theta.reshape(shape), relative
 
     def pack(self, members: Tensor, count: Tensor) -> Tensor:
         """Return targets of sets (n, K, d) of ``count`` (n,) members: what :meth:`loss` takes."""
-        used = torch.arange(self.size) < count[:, None]
+        used = torch.arange(members.shape[1]) < count[:, None]
         clean = torch.where(used[..., None], members.double(), 0.0)
         v = self.whitening.whiten(clean, count)
         theta = torch.where(used[..., None], self.whitening.standardised(clean), 0.0)
@@ -244,8 +330,9 @@ class SetHead(Head):
         """Return members (B, T), from 1, that the loss looks at, and their weights."""
         if self.training:
             more = self.config.members_per_row - 1
+            # about as 1/k: the data say most about the first members
             u = torch.rand((len(n), more), device=n.device)
-            some = (u * n[:, None]).floor().clamp(max=self.size - 1) + 1
+            some = ((n + 1).log()[:, None] * u).exp().floor()
             k = torch.cat([torch.ones_like(n[:, None]), torch.minimum(some, n[:, None])], 1)
             return k, torch.ones_like(k)
         fixed = torch.tensor(_VALIDATED, dtype=n.dtype, device=n.device).expand(len(n), -1)
@@ -254,11 +341,12 @@ class SetHead(Head):
         return torch.where(there, k, 1.0), there.to(n)
 
     def loss(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return -log q(N) - log q(T) - mean over some members of log q(theta_k), (n,).
+        """Return -log q(N) - mean over some members of log q(theta_k), (n,), whitened units.
 
         Every (N, k) is a conditional density of its own: weighting them changes no optimum.
         """
         place, v, theta, relative = self.unpack(z)
+        about_n, h = self.of_number(h), self.of_members(h)
         n = place[:, 0] + self.lowest
         most = int(n.max())
         v, theta, relative = v[:, :most], theta[:, :most], relative[:, :most]
@@ -274,42 +362,195 @@ class SetHead(Head):
         )
         last = _take(theta, (at - 1).clamp(min=0)) * (at > 0)[..., None]
         first = theta[:, :1, 0] * (at > 0)
-        sums = self._true_sums(theta, relative)
-        given = sums[:, None].expand(-1, at.shape[1], -1)
+        estimate = self._estimates(h)
+        given = torch.cat(estimate, -1).detach()[:, None].expand(-1, at.shape[1], -1)
         context = self._context(
             self.from_summary(h)[:, None], given, mine, last, first, k, n[:, None].expand_as(k)
         )
         log_q = self._member_log_prob(context, _take(v, at), _take(theta, at))
         mean = (weight * log_q).sum(1) / weight.sum(1)
-        loss: Tensor = self.number.loss(place, h) - self._sums(h, n).log_prob(sums) - mean
+        loss: Tensor = self.number.loss(place, about_n) - mean
+        if self.training:  # what the estimates learn from; no part of the density
+            loss = loss + _AUXILIARY * self._auxiliary(estimate, theta, relative)
         return loss
+
+    def _auxiliary(
+        self, estimate: tuple[Tensor, Tensor], theta: Tensor, relative: Tensor
+    ) -> Tensor:
+        """Return the Gaussian -log density of accreted mass and mean member, (n,)."""
+        mean, log_sd = estimate
+        truth = self.sums(theta, relative)
+        return (0.5 * ((truth - mean) / log_sd.exp()).square() + log_sd).sum(1)
+
+    def sums(self, theta: Tensor, relative: Tensor) -> Tensor:
+        """Return standardised log10 mass and mass-weighted mean member of sets, (n, 1 + dim)."""
+        total = relative.sum(1)
+        mass = theta[:, 0, 0] + total.log10() / float(self.whitening.scale[0])
+        member = (relative[..., None] * theta).sum(1) / total[:, None]
+        return torch.cat([mass[:, None], member], 1)
+
+    def fit_lines(self, z: Tensor, scalars: Tensor) -> None:
+        """Set the lines by which the sums of packed sets follow from the scalars of a plane.
+
+        Weighted least squares for the mean, a log-linear fit to its residuals for the scatter, in
+        turns (Davidian & Carroll 1987, J. Am. Stat. Assoc. 82, 1079). The regression describes
+        what is left: the number of stars of a complete sample gives the accreted mass to the
+        Poisson error, which no network would learn to that many digits.
+
+        Parameters
+        ----------
+        z
+            Packed sets, (n, k).
+        scalars
+            Of their planes, (n, 4).
+        """
+        _, _, theta, relative = self.unpack(z)
+        design = torch.cat([torch.ones_like(scalars[:, :1]), scalars], 1).double()
+        for j, truth in enumerate(self.sums(theta, relative).double().T):
+            log_sd = torch.zeros_like(truth)
+            for _ in range(_TURNS):
+                mean = _least_squares(design, truth, (-2 * log_sd).exp())
+                rest = (truth - design @ mean).abs().clamp(min=1e-6).log() + _MEAN_LOG_NORMAL
+                spread = _least_squares(design, rest, torch.ones_like(rest))
+                log_sd = (design @ spread).clamp(-8.0, 2.0)
+            self.lines[0, j], self.lines[1, j] = mean.float(), spread.float()
 
     # -- density -------------------------------------------------------------------------
 
     def log_pmf(self, h: Tensor) -> Tensor:
         """Return log q(N | h) of all values, (n, R)."""
-        rows = self.number.sizes[0]
+        rows, h = self.number.sizes[0], self.of_number(h)
         places = torch.arange(rows, device=h.device, dtype=h.dtype)
         shaped = places[:, None, None].expand(rows, len(h), 1)
         log_p: Tensor = self.number.log_prob(shaped, h)
         return log_p.T.log_softmax(-1)
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return log q of N, T and all members, (n,), in whitened coordinates of packed sets."""
+        """Return log q* of N and all members, (n,), whitened, before :meth:`settle`."""
         place, v, theta, relative = self.unpack(z)
+        about_n, h = self.of_number(h), self.of_members(h)
         n = place[:, 0] + self.lowest
-        used = torch.arange(self.size, device=z.device) < n[:, None]
+        used = torch.arange(v.shape[1], device=z.device) < n[:, None]
         prefix = self._prefixes(theta, relative, used)
-        k = torch.arange(1, self.size + 1, device=z.device).to(h).expand(len(z), -1)
+        k = torch.arange(1, v.shape[1] + 1, device=z.device).to(h).expand(len(z), -1)
         last = torch.cat([torch.zeros_like(theta[:, :1]), theta[:, :-1]], 1)
         first = theta[:, :1, 0] * (k > 1)
         n_all = torch.maximum(n[:, None].expand_as(k), k)
-        sums = self._true_sums(theta, relative)
-        given = sums[:, None].expand(-1, self.size, -1)
+        given = torch.cat(self._estimates(h), -1)[:, None].expand(-1, v.shape[1], -1)
         context = self._context(self.from_summary(h)[:, None], given, prefix, last, first, k, n_all)
         log_q = self._member_log_prob(context, v, theta)
-        total: Tensor = self.number.log_prob(place, h) + self._sums(h, n).log_prob(sums)
-        return total + torch.where(used, log_q, 0.0).sum(1)
+        total: Tensor = self.number.log_prob(place, about_n) + torch.where(used, log_q, 0.0).sum(1)
+        return total
+
+    # -- the accreted mass ---------------------------------------------------------------
+
+    def _mass_estimate(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log10 of the accreted mass (n,) and its standard deviation, float64."""
+        mean, log_sd = self._estimates(self.of_members(h))
+        w = self.whitening
+        sd = log_sd[:, 0].double().exp() * w.scale[0]
+        offset, factor = self.correction.double()
+        return w.mass_scaled(mean[:, 0]) + offset * sd, factor * sd
+
+    def fit_correction(self, members: Tensor, count: Tensor, h: Tensor) -> None:
+        """Centre and widen the estimate of the accreted mass, from validation halos.
+
+        Parameters
+        ----------
+        members
+            True sets, (m, K, d), of ``count`` (m,) members.
+        count
+            N, (m,).
+        h
+            Summaries, (m, features).
+        """
+        centre, sd = self._mass_estimate(h)
+        off = (_log_total(members[..., 0], count) - centre) / sd
+        low, middle, high = off.quantile(torch.tensor([0.16, 0.5, 0.84], dtype=off.dtype))
+        offset, factor = self.correction.double()
+        self.correction.copy_(torch.stack([offset + factor * middle, factor * (high - low) / 2]))
+
+    def fit_spread(self, members: Tensor, count: Tensor, h: Tensor) -> None:
+        """Measure how much the mass of draws scatters about its estimate; see :meth:`settle`.
+
+        Parameters
+        ----------
+        members
+            Drawn sets as :meth:`draw_members` gives them, (m, K, d).
+        count
+            N, (m,).
+        h
+            Summaries, (m, features).
+        """
+        centre, sd = self._mass_estimate(h)
+        total = _log_total(members[..., 0], count)
+        rest = (total - centre).abs().clamp(min=1e-6).log() + _MEAN_LOG_NORMAL
+        design = torch.stack([torch.ones_like(rest), count.double().log(), sd.log()], 1)
+        self.spread.copy_(_least_squares(design, rest, torch.ones_like(rest)).float())
+
+    def _scales(self, count: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return estimate, its standard deviation, and the scatter of draws, (m,) each, dex."""
+        centre, sd = self._mass_estimate(h)
+        a, b, c = self.spread.double()
+        return centre, sd, (a + b * count.double().log() + c * sd.log()).exp()
+
+    def _range(self, mass: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log10 mass of sets (m, K), and its ends at which a member leaves the library."""
+        total = _log_total(mass, count)
+        last = mass.gather(1, (count.long() - 1)[:, None])[:, 0]
+        grid = self.whitening.mass_grid
+        return total, grid[0] + total - last, grid[-1] + total - mass[:, 0]
+
+    def _moved(self, members: Tensor, count: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sets (m, K, d) with all log10 masses shifted by (m,), and the log Jacobian (m,).
+
+        Dark masses follow: a member keeps its place in the scatter of dark masses.
+        """
+        used = torch.arange(members.shape[1], device=members.device) < count[:, None]
+        out, volume = members.double().clone(), torch.zeros_like(shift)
+        out[..., 0] += torch.where(used, shift[:, None], 0.0)
+        if self.dim == 3:
+            (mean, scale), (to, wide) = (self.whitening.dark_of(m[..., 0]) for m in (members, out))
+            dark = to + wide * (out[..., 1] - mean) / scale
+            out[..., 1] = torch.where(used, dark, out[..., 1])
+            volume = torch.where(used, (wide / scale).log(), 0.0).sum(1)
+        return out, volume
+
+    def settle(self, members: Tensor, count: Tensor, h: Tensor, noise: Tensor) -> Tensor:
+        """Return sets whose accreted mass scatters as the data say (:mod:`sbi_casbi.total`).
+
+        Parameters
+        ----------
+        members
+            Drawn sets (m, K, d), float64, of ``count`` (m,) members.
+        count
+            N, (m,).
+        h
+            Summaries, (m, features).
+        noise
+            Standard normal numbers, (m,).
+        """
+        estimate, sd, wide = self._scales(count, h)
+        total, low, high = self._range(members[..., 0], count)
+        u = torch.special.ndtr(noise.double()).clamp(1e-12, 1 - 1e-12)
+        mean, scatter = total_of.conditional(total, estimate, sd, wide)
+        new = total_of.draw_total(mean, scatter, low, high, u)
+        return self._moved(members, count, new - total)[0]
+
+    def log_prob_sets(self, members: Tensor, count: Tensor, h: Tensor) -> Tensor:
+        """Return log q of N and of sets (m, K, d), per log10 Msun and Gyr, (m,), float64."""
+        members = members[:, : int(count.max())]
+        estimate, sd, wide = self._scales(count, h)
+        total, low, high = self._range(members[..., 0], count)
+        places, log_w = total_of.nodes(estimate, wide, low, high)
+        parts = []
+        for place, weight in zip(places, log_w, strict=True):
+            before, volume = self._moved(members, count, place - total)
+            log_q = self.log_prob(self.pack(before, count).to(h), h).double()
+            log_q = log_q + self.whitening.log_volume(before, count).sum(1) + volume
+            mean, scatter = total_of.conditional(place, estimate, sd, wide)
+            parts.append(log_q + weight + total_of.log_density(total, mean, scatter, low, high))
+        return torch.stack(parts).logsumexp(0)
 
     # -- draws ---------------------------------------------------------------------------
 
@@ -321,43 +562,63 @@ class SetHead(Head):
         Parameters
         ----------
         noise
-            Gives standard normal numbers (m, k) for k: first for the sums, then for every place.
+            Gives standard normal numbers (m, d) for d, place after place.
         h
             Summaries, (m, features).
         n
-            N of every set, (m,); rows beyond their N hold numbers without meaning.
+            N of every set, (m,); what is yielded beyond it has no meaning.
         most
             Stop after so many places; default: the largest N.
         """
-        w = self.whitening
-        m, dtype = len(h), h.dtype
-        count = n.to(dtype)
-        summary = self.from_summary(h)
-        zeros = torch.zeros(m, _FEATURES, dtype=dtype, device=h.device)
-        none = torch.zeros(m, dtype=dtype, device=h.device)
-        last = torch.zeros(m, self.dim, dtype=dtype, device=h.device)
-        prefix = _Prefix(zeros, zeros, none, last)
-        sums = self._sums(h, count).transform.inv(noise(1 + self.dim))
-        standard_first = none
-        log_f = torch.zeros(m, dtype=torch.float64, device=h.device)
-        first: Tensor | None = None
+        s = self._start(self.of_members(h), n)
+        m = len(n)
         for place in range(1, int(most or n.max()) + 1):
-            k = torch.full_like(count, float(place))
-            total = torch.maximum(count, k)
-            context = self._context(summary, sums, prefix, last, standard_first, k, total)
-            theta, log_f = self._next(context, noise(self.dim), log_f, total - k + 1)
-            yield theta
-            first = theta[:, 0] if first is None else first
-            last = w.standardised(theta).to(dtype)
-            standard_first = last[:, 0] if place == 1 else standard_first
-            relative = (10 ** (theta[:, 0] - first)).to(dtype)
-            plain, weighted = self.before(last).split(_FEATURES, -1)
-            prefix = _Prefix(
-                prefix.plain + plain,
-                prefix.weighted + weighted * relative[:, None],
-                prefix.mass + relative,
-                prefix.theta + last * relative[:, None],
-            )
+            eps = noise(self.dim)  # of all rows, so that the rows in use do not matter
+            active = s.count >= place
+            if int(active.sum()) < 0.8 * len(active):
+                s = s.take(active)
+            k = torch.full_like(s.count, float(place))
+            total = torch.maximum(s.count, k)
+            context = self._context(s.summary, s.estimate, s.prefix, s.last, s.first, k, total)
+            theta, log_f = self._next(context, eps[s.rows], s.log_f, total - k + 1)
+            out = torch.zeros(m, self.dim, dtype=theta.dtype, device=theta.device)
+            out[s.rows] = theta
+            yield out
+            self._add(s, theta, log_f, place)
+
+    def _start(self, h: Tensor, n: Tensor) -> _State:
+        """Return the state before the first member."""
+        m, dtype, device = len(h), h.dtype, h.device
+        zeros = torch.zeros(m, _FEATURES, dtype=dtype, device=device)
+        none = torch.zeros(m, dtype=dtype, device=device)
+        last = torch.zeros(m, self.dim, dtype=dtype, device=device)
+        return _State(
+            rows=torch.arange(m, device=device),
+            count=n.to(dtype),
+            summary=self.from_summary(h),
+            estimate=torch.cat(self._estimates(h), -1),
+            prefix=_Prefix(zeros, zeros, none, last),
+            last=last,
+            first=none,
+            top=none.double(),
+            log_f=none.double(),
+        )
+
+    def _add(self, s: _State, theta: Tensor, log_f: Tensor, place: int) -> None:
+        """Add a member (m, d) to the state."""
+        last = self.whitening.standardised(theta).to(s.last.dtype)
+        if place == 1:
+            s.first, s.top = last[:, 0], theta[:, 0]
+        relative = (10 ** (theta[:, 0] - s.top)).to(last.dtype)
+        plain, weighted = self.before(last).split(_FEATURES, -1)
+        before = s.prefix
+        s.prefix = _Prefix(
+            before.plain + plain,
+            before.weighted + weighted * relative[:, None],
+            before.mass + relative,
+            before.theta + last * relative[:, None],
+        )
+        s.last, s.log_f = last, log_f
 
     def _next(
         self, context: Tensor, noise: Tensor, log_f: Tensor, left: Tensor
@@ -378,6 +639,23 @@ class SetHead(Head):
             standard = ((value - w.centre[j]) / w.scale[j]).to(context.dtype)
             given += [v.clamp(-_BOUND, _BOUND), standard]
         return torch.stack(values, -1), log_f
+
+
+def _log_total(mass: Tensor, count: Tensor) -> Tensor:
+    """Return log10 of the sum of the first ``count`` (m,) members of log10 masses (m, K)."""
+    used = torch.arange(mass.shape[1], device=mass.device) < count[:, None]
+    mass = mass.double()
+    relative = torch.where(used, 10 ** (mass - mass[:, :1]), 0.0)
+    return mass[:, 0] + relative.sum(1).log10()
+
+
+def _least_squares(design: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    """Return coefficients (p,) of weighted least squares; constant columns get none."""
+    scaled = design * weight[:, None]
+    normal = scaled.T @ design
+    ridge = _RIDGE * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
+    ridge[0, 0] = 0.0
+    return torch.linalg.solve(normal + ridge, scaled.T @ values)
 
 
 def _exclusive(x: Tensor, dim: int) -> Tensor:

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.features import summary_features
-from sbi_casbi.library import FINE, SPLITS, Library, Split
+from sbi_casbi.library import SPLITS, Library, Split
 from sbi_casbi.parameters import column_names, parameter_space, summarise
 from sbi_casbi.plane import PIXELS
 from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
@@ -387,16 +387,18 @@ class CasbiSimulator(Simulator):
         mask = draw.mask
         halo = np.broadcast_to(np.arange(n)[:, None], mask.shape)[mask]
         mix = sparse.csr_matrix(
-            (weight[mask], (halo, draw.rows[mask])), shape=(n, len(lib)), dtype=np.float64
+            (weight[mask], (halo, draw.rows[mask])), shape=(n, len(lib)), dtype=np.float32
         )
-        fine = (mix @ lib.templates).astype(np.float32).toarray().reshape(n, FINE, FINE)
+        rows, columns, templates = lib.box
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        fine = (mix @ templates).toarray().reshape(n, *size)
         spread = [np.hypot(s, m) for s, m in zip((sigma_fe, sigma_o), lib.mixing, strict=True)]
         if self.config.counts == "particles":
             spread = [np.zeros(n), np.zeros(n)]
         a_fe, a_o = (
             kernel(s, d, w) for s, d, w in zip(spread, shift, lib.plane.pixel, strict=True)
         )
-        inside = np.maximum(smooth(fine, a_fe, a_o).reshape(n, -1), 0.0)
+        inside = smooth(fine, a_fe[:, :, rows], a_o[:, :, columns]).reshape(n, -1).clip(min=0.0)
         total = weight.sum(1, where=mask)
         return inside.astype(np.float32), np.maximum(total - inside.sum(1), 0.0).astype(np.float32)
 

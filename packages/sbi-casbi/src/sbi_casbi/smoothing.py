@@ -13,6 +13,7 @@ the fine bins of a pixel. Smoothing commutes with superposition: halos are summe
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
@@ -54,12 +55,24 @@ def kernel(sigma: ArrayLike, shift: ArrayLike, width: float) -> NDArray[np.float
     ramp = _ramp(moved, s)
     # S at distance k h from the lower end of the bin, minus S one bin further
     step = (ramp[:, 1:] - ramp[:, :-1]) / h
-    k = _OFFSET - _FIRST
-    return np.asarray(step[:, k + FINE_PER_PIXEL] - step[:, k], np.float32)
+    share = (step[:, FINE_PER_PIXEL:] - step[:, :-FINE_PER_PIXEL]).astype(np.float32)
+    # A[i, j] = share[2 (i + 8) - j - first]: a view that steps up with i and down with j
+    start = share[:, int(_OFFSET[0, 0]) - _FIRST :]
+    n, last = share.strides
+    shape = (len(share), PIXELS, FINE)
+    return np.ascontiguousarray(as_strided(start, shape, (n, FINE_PER_PIXEL * last, -last)))
 
 
 def smooth(fine: NDArray[np.float32], a_fe: NDArray[np.float32], a_o: NDArray[np.float32]) -> F64:
-    """Return shares per pixel (n, 64, 64) of fine grids (n, 160, 160): A_Fe H A_O^T."""
+    """Return shares per pixel (n, 64, 64) of fine grids: A_Fe H A_O^T.
+
+    Parameters
+    ----------
+    fine
+        Stars per fine bin, (n, 160, 160), or the part (n, r, c) outside which there are none.
+    a_fe, a_o
+        Kernels (n, 64, r) and (n, 64, c).
+    """
     import torch
 
     h = torch.from_numpy(np.ascontiguousarray(fine))

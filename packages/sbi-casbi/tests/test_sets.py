@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+
+from sbi_casbi.sets import SetConfig, SetHead
+
+PLACES = 3
+
+
+@pytest.fixture(scope="module")
+def head(simulator):
+    """A density with random weights, so that nothing is close to the prior."""
+    batch = simulator.draw(500, 1)
+    torch.manual_seed(4)
+    made = SetHead(12, np.arange(2, 101.0), 100, 3, SetConfig(hidden=16, bins=4))
+    mask = batch.theta_mask.numpy()
+    made.whitening.fit(batch.theta_set.double().numpy(), mask, (4.6, 9.8), (0.9, 13.8))
+    with torch.no_grad():
+        for spline in made.splines:
+            spline[-1].weight.normal_(std=0.1)
+            spline[-1].bias.normal_(std=0.1)
+        # the mass of a set is estimated as 8.5 +- 0.4, that of draws scatters by 0.8
+        made.lines[0, 0, 0] = (8.5 - made.whitening.centre[0]) / made.whitening.scale[0]
+        made.lines[1, 0, 0] = float(np.log(0.4)) - made.whitening.scale[0].log()
+        made.spread.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
+    return made.eval()
+
+
+def prior_sets(head, m, seed=2):
+    """Sets of two or three members of the prior, and their density under it."""
+    gen = torch.Generator().manual_seed(seed)
+    n = torch.randint(2, PLACES + 1, (m,), generator=gen)
+    v = torch.randn((m, PLACES, 3), generator=gen).clamp(-4.9, 4.9).double()
+    w, log_f, theta = head.whitening, torch.zeros(m).double(), []
+    for k in range(PLACES):
+        mass, log_f = w.next_mass(v[:, k, 0], log_f, (n - k).clamp(min=1).double())
+        mean, scale = w.dark_of(mass)
+        theta.append(torch.stack([mass, mean + scale * v[:, k, 1], w.tau_of(v[:, k, 2])], -1))
+    used = torch.arange(PLACES) < n[:, None]
+    sets = torch.stack(theta, 1) * used[..., None]
+    log_prior = torch.where(used, (-0.5 * v**2 - 0.9189385).sum(-1), 0.0).sum(1)
+    return sets, n, log_prior + w.log_volume(sets, n).sum(1)
+
+
+@torch.no_grad()
+def test_the_density_of_a_set_integrates_to_one(head):
+    """The mean of q / prior over prior draws is the probability that q gives to all sets."""
+    sets, n, log_prior = prior_sets(head, 4000)
+    h = torch.zeros(len(n), 12)
+    log_n = head.log_pmf(h[:1])[0].double().exp()
+    assert abs(float(log_n.sum()) - 1.0) < 1e-5
+    volume = head.whitening.log_volume(sets, n).sum(1)
+    members = head.log_prob(head.pack(sets, n), h).double() + volume
+    for log_q in (members, head.log_prob_sets(sets, n, h)):
+        ratio = (log_q - log_prior).exp()
+        for k in (2, 3):
+            mine = ratio[n == k] / log_n[k - 2]
+            spread = float(mine.std() / len(mine) ** 0.5)
+            assert spread < 0.15
+            assert abs(float(mine.mean()) - 1.0) < 5 * spread, (k, mine.mean(), spread)
+
+
+@torch.no_grad()
+def test_draws_follow_the_density(head):
+    """Means of log q over draws and over weighted prior sets are the same number."""
+    m = 2000
+    gen = torch.Generator().manual_seed(5)
+    n, h = torch.full((m,), 3), torch.zeros(m, 12)
+
+    def noise(size):
+        return torch.randn((m, size), generator=gen)
+
+    drawn = torch.stack(list(head.draw_members(noise, h, n)), 1)
+    drawn = head.settle(drawn, n, h, noise(1)[:, 0])
+    sets, count, log_prior = prior_sets(head, 5000)
+    three = count == 3
+    sets, log_prior = sets[three], log_prior[three]
+    weight = (head.log_prob_sets(sets, count[three], torch.zeros(len(sets), 12)) - log_prior).exp()
+    weight /= weight.sum()
+    for value in (lambda s: s[:, 0, 0], lambda s: s[:, 1, 0], lambda s: s[:, 2, 0]):
+        mine, theirs = value(drawn), value(sets)
+        want = float((weight * theirs).sum())
+        spread = float((weight**2 * (theirs - want) ** 2).sum().sqrt() + mine.std() / m**0.5)
+        assert abs(float(mine.mean()) - want) < 4 * spread
+
+
+@torch.no_grad()
+def test_settled_sets_keep_ratios_order_and_bounds(head):
+    sets, n, _ = prior_sets(head, 500)
+    h = torch.zeros(500, 12)
+    moved = head.settle(sets, n, h, torch.randn(500, generator=torch.Generator().manual_seed(1)))
+    used = torch.arange(PLACES) < n[:, None]
+    shift = (moved - sets)[..., 0]
+    np.testing.assert_allclose(shift[used], shift[:, :1].expand(-1, PLACES)[used], atol=1e-9)
+    assert (moved[~used] == 0).all()
+    assert moved[..., 0][used].min() >= 4.6 - 1e-9
+    assert moved[..., 0][used].max() <= 9.8 + 1e-9
+    assert (moved[..., 2] == sets[..., 2]).all()
+    place = [head.whitening.whiten(s, n)[..., 1] for s in (sets, moved)]
+    np.testing.assert_allclose(*place, atol=1e-9)
