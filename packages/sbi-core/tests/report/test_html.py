@@ -97,6 +97,17 @@ def test_a_complete_page_is_well_formed_and_has_every_section(page):
     assert set(links) <= set(parsed.ids)
 
 
+def test_the_times_leave_out_what_was_not_done(inputs, words_only):
+    timing = {"train_s": 20.0, "emulate_s": 0.009, "combine_s": 0.04, "total_s": 21.0}
+    parts = {k: v for k, v in inputs.report.items() if k not in ("emulator", "combined")}
+    for emulator in ({}, {"emulator": inputs.report["emulator"]}):
+        report = {**parts, "timing": timing, **emulator}
+        page = render(dataclasses.replace(inputs, report=report, verdicts=(), failures=()))
+        assert ("train the emulator" in page) == bool(emulator)
+        assert "train the estimator" in page
+        assert "combine objects" not in page
+
+
 def test_the_answer_comes_first_with_error_unit_and_number_of_objects(page):
     head = text_of(page.split('<h2 id="run"')[0])
     assert "αIMF and log10 NIa from 1000 objects" in head

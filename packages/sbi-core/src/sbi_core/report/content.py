@@ -38,6 +38,7 @@ _STAGES = {
     "report_s": "write this report",
     "total_s": "total",
 }
+_ANYTHING_OF = {"emulate_s": "emulator", "combine_s": "combined"}  # else nothing was done
 _BADGES: dict[Level, str] = {
     "pass": "Calibration checks passed",
     "warn": "Calibration passed with warnings",
@@ -216,7 +217,11 @@ def _run(inputs: ReportInputs) -> dict[str, Any]:
         "command": inputs.command,
         "facts": facts,
         "versions": [(str(k), str(v)) for k, v in report.get("versions", {}).items()],
-        "timing": [(word, duration(timing[key])) for key, word in _STAGES.items() if key in timing],
+        "timing": [
+            (word, duration(timing[key]))
+            for key, word in _STAGES.items()
+            if key in timing and _ANYTHING_OF.get(key, "timing") in report
+        ],
     }
 
 
