@@ -110,64 +110,69 @@ def main() -> None:
     truths = space.to_unconstrained(test[1][:, 0][:, columns])
     record = []
     for kind in options.kinds:
-        names = dict.fromkeys(["gaussian", *options.rules])  # the widths are relative to it
-        given = {
-            "deepset": {
-                "simulations": options.simulations,
-                "steps": options.steps,
-                "beyond": "aggregate",
-            }
-        }
-        rules = {name: sbi_core.get_combiner(name, **given.get(name, {})) for name in names}
-        for name, rule in rules.items():
-            rule.attach(simulator)
-            if rule.groups_needed:
-                start = time.process_time()
-                facts = rule.prepare(posterior, observed(train, kind, 13, simulator))
-                seconds = time.process_time() - start
-                print(f"\n{kind}: {name} learned in {seconds:.0f} s: {dict(facts)}", flush=True)
-        sizes = [n for n in SIZES if n <= options.size]
-        found: dict = {(r, n): [] for r in rules for n in sizes}
-        for k, group in enumerate(observed(test, kind, 14, simulator)):
-            subsets = [
-                (n, slice(j * n, (j + 1) * n))
-                for n in sizes
-                for j in range(min(SUBSETS, len(group) // n))
-            ]
-            for name, rule in rules.items():
-                rule_samples = rule.combine_subsets(posterior, group, [s for _, s in subsets])
-                for (n, _), c in zip(subsets, rule_samples, strict=True):
-                    found[name, n].append((k, c.z_mean, c.z_cov))
-        print(f"{'combiner':<14}{'N':>6} {'z-rms':>7} {'68 %':>6} {'tails':>7} {'width':>6}")
-        for name in rules:
-            for n in sizes:
-                group_of, mean, cov = (np.array(v) for v in zip(*found[name, n], strict=True))
-                truth = truths[group_of]
-                tail = (np.abs(truth) > 1.5).any(1)
-                all_, far = (
-                    calibrate_gaussian(mean[w], cov[w], truth[w]) for w in (tail >= 0, tail)
-                )
-                plain = np.array([c for _, _, c in found["gaussian", n]])
-                width = np.sqrt(np.einsum("nii->ni", cov) / np.einsum("nii->ni", plain)).mean()
-                row = {
-                    "kind": kind,
-                    "combiner": name,
-                    "n": n,
-                    "z_rms": all_.z_rms_joint,
-                    "coverage_68": float(all_.coverage_68.mean()),
-                    "z_rms_tails": far.z_rms_joint,
-                    "width": float(width),
-                }
-                record.append(row)
-                print(
-                    f"{name:<14}{n:>6} {row['z_rms']:>7.3f} {row['coverage_68']:>6.3f} "
-                    f"{row['z_rms_tails']:>7.3f} {row['width']:>6.3f}",
-                    flush=True,
-                )
+        rules = learned(options, kind, posterior, train, simulator)
+        record += measured(kind, rules, posterior, test, truths, simulator)
         for name in options.slow:
             record += slow(options, kind, name, rules, run, test, truths)
         if options.json:
             Path(options.json).write_text(json.dumps(record, indent=1))
+
+
+def learned(options, kind, posterior, train, simulator) -> dict:  # noqa: ANN001
+    """The rules, those that learn after having learned; gaussian first: widths relate to it."""
+    sets = {"simulations": options.simulations, "steps": options.steps, "beyond": "aggregate"}
+    rules = {}
+    for name in dict.fromkeys(["gaussian", *options.rules]):
+        rule = sbi_core.get_combiner(name, **(sets if name == "deepset" else {}))
+        rule.attach(simulator)
+        if rule.groups_needed:
+            start = time.process_time()
+            facts = rule.prepare(posterior, observed(train, kind, 13, simulator))
+            seconds = time.process_time() - start
+            print(f"\n{kind}: {name} learned in {seconds:.0f} s: {dict(facts)}", flush=True)
+        rules[name] = rule
+    return rules
+
+
+def measured(kind, rules, posterior, test, truths, simulator) -> list[dict]:  # noqa: ANN001
+    """Combine the test groups by every rule: a row, also printed, per rule and N."""
+    sizes = [n for n in SIZES if n <= test[0].shape[1]]
+    found: dict = {(r, n): [] for r in rules for n in sizes}
+    for k, group in enumerate(observed(test, kind, 14, simulator)):
+        subsets = [
+            (n, slice(j * n, (j + 1) * n))
+            for n in sizes
+            for j in range(min(SUBSETS, len(group) // n))
+        ]
+        for name, rule in rules.items():
+            combined = rule.combine_subsets(posterior, group, [s for _, s in subsets])
+            for (n, _), c in zip(subsets, combined, strict=True):
+                found[name, n].append((k, c.z_mean, c.z_cov))
+    print(f"{'combiner':<14}{'N':>6} {'z-rms':>7} {'68 %':>6} {'tails':>7} {'width':>6}")
+    rows = []
+    for name, n in found:
+        group_of, mean, cov = (np.array(v) for v in zip(*found[name, n], strict=True))
+        truth = truths[group_of]
+        tail = (np.abs(truth) > 1.5).any(1)
+        all_, far = (calibrate_gaussian(mean[w], cov[w], truth[w]) for w in (tail >= 0, tail))
+        plain = np.array([c for _, _, c in found["gaussian", n]])
+        width = np.sqrt(np.einsum("nii->ni", cov) / np.einsum("nii->ni", plain)).mean()
+        row = {
+            "kind": kind,
+            "combiner": name,
+            "n": n,
+            "z_rms": all_.z_rms_joint,
+            "coverage_68": float(all_.coverage_68.mean()),
+            "z_rms_tails": far.z_rms_joint,
+            "width": float(width),
+        }
+        rows.append(row)
+        print(
+            f"{name:<14}{n:>6} {row['z_rms']:>7.3f} {row['coverage_68']:>6.3f} "
+            f"{row['z_rms_tails']:>7.3f} {row['width']:>6.3f}",
+            flush=True,
+        )
+    return rows
 
 
 def slow_rule(options, name: str, n: int, run) -> tuple:  # noqa: ANN001

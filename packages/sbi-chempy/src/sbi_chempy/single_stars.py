@@ -134,19 +134,16 @@ def _within(samples: F64) -> F64:
 
 def table(found: SingleStars) -> str:
     """Return accuracy and calibration per parameter as text."""
-    p = diagnostics.sbc_uniformity(found.ranks, found.draws)
-    r2 = diagnostics.r2(found.mean, found.truth)
-    rmse = diagnostics.rmse(found.mean, found.truth)
-    level = list(diagnostics.LEVELS).index(0.68)
+    parameters = numbers(found)["parameters"]
     lines = [
         f"single stars: {len(found.truth)} test stars, {found.draws} draws each "
         f"({found.failed} further simulations failed)",
         f"{'':<18}{'APE [%]':>22} {'rms error':>10} {'R2':>7} {'68 %':>6} {'SBC p':>7}",
     ]
-    for k, name in enumerate(found.names):
+    for k, (name, one) in enumerate(parameters.items()):
         lines.append(
-            f"{name:<18}{_spread(found.ape[:, k]):>22} {rmse[k]:>10.4f} {r2[k]:>7.3f} "
-            f"{found.coverage[level, k]:>6.3f} {p[k]:>7.3f}"
+            f"{name:<18}{_spread(found.ape[:, k]):>22} {one['rmse']:>10.4f} {one['r2']:>7.3f} "
+            f"{one['coverage']['0.68']:>6.3f} {one['sbc_p']:>7.3f}"
         )
     lines.append(f"{'all':<18}{_spread(found.ape.ravel()):>22}")
     for label, (median, up, down) in PUBLISHED_APE.items():
