@@ -15,6 +15,7 @@ from scipy import stats
 
 from sbi_casbi.findings import prior_pmf, score_counts, score_members
 from sbi_casbi.set_diagnostics import randomised_ranks
+from sbi_casbi.sets import SetConfig
 from sbi_core import diagnostics
 
 CELLS = ((4.7, 6.0), (6.0, 7.0), (7.0, 8.0), (8.0, 9.78))
@@ -24,15 +25,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--population", default="uniform")
     parser.add_argument("--counts", default="absolute")
-    parser.add_argument("--halos", type=int, default=30_000)
-    parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--halos", type=int, default=100_000)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--test", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--stems", type=int, default=40_000, help="galaxies of the library")
+    parser.add_argument("--cuts", type=int, default=6, help="infall times per galaxy")
+    parser.add_argument("--design", default="joint", choices=("joint", "two_step"))
     parser.add_argument("--save")
     parser.add_argument("--out")
     a = parser.parse_args()
-    config = config_of(a.population, a.counts)
-    simulator, estimator, batch, facts = train_posterior(config, a.halos, a.epochs)
+    config = config_of(a.population, a.counts, stems=a.stems, cuts=a.cuts)
+    simulator, estimator, batch, facts = train_posterior(
+        config, a.halos, a.epochs, sets=SetConfig(design=a.design)
+    )
     if a.save:
         estimator.save(a.save)
     rng = np.random.default_rng(5)
@@ -72,6 +78,9 @@ def main():
     found = {
         "population": a.population,
         "counts": a.counts,
+        "stems": a.stems,
+        "cuts": a.cuts,
+        "design": a.design,
         "halos": a.halos,
         "epochs": a.epochs,
         **facts,

@@ -103,7 +103,7 @@ def test_the_density_of_one_member_integrates_to_one(trained):
         place, v, theta, relative = head.unpack(z)
         prefix = head._prefixes(theta[:, :1], relative[:, :1], torch.ones(20000, 1))
         one = torch.ones(20000, 1)
-        given = torch.cat(head._estimates(h), -1)[:, None]
+        given = torch.cat(head.budget(h), -1)[:, None]
         context = head._context(
             head.from_summary(h)[:, None],
             given,

@@ -20,9 +20,9 @@ def head(simulator):
             spline[-1].weight.normal_(std=0.1)
             spline[-1].bias.normal_(std=0.1)
         # the mass of a set is estimated as 8.5 +- 0.4, that of draws scatters by 0.8
-        made.lines[0, 0, 0] = (8.5 - made.whitening.centre[0]) / made.whitening.scale[0]
-        made.lines[1, 0, 0] = float(np.log(0.4)) - made.whitening.scale[0].log()
-        made.spread.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
+        made.budget.lines[0, 0, 0] = (8.5 - made.whitening.centre[0]) / made.whitening.scale[0]
+        made.budget.lines[1, 0, 0] = float(np.log(0.4)) - made.whitening.scale[0].log()
+        made.settling.spread.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
     return made.eval()
 
 

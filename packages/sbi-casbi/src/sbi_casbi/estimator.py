@@ -10,9 +10,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sbi_casbi.budget import SCALARS
 from sbi_casbi.embedding import PairEmbedding
 from sbi_casbi.members import MemberSamples
-from sbi_casbi.sets import SCALARS, SetConfig, SetHead
+from sbi_casbi.sets import SetConfig, SetHead
 from sbi_core import (
     Batch,
     ConfigError,
@@ -91,16 +92,17 @@ class SetEstimator(FlowEstimator):
         rng = stream(training.seed, "train", "spread")
         seen = training.observe(rows, rng)
         truth, _, count = _sets(rows)
-        known = torch.as_tensor(truth), torch.as_tensor(count)
-        self.head.fit_correction(*known, self._features(seen).cpu())
+        head, h = self.head, self._features(seen).cpu()
+        mass, known = torch.as_tensor(truth[..., 0]), torch.as_tensor(count)
+        head.settling.fit_correction(mass, known, head.mass_estimate(h))
         rows = rows[np.arange(min(len(rows), _SPREAD[0]))]
         observed = training.observe(rows, rng)
         h = self._features(observed)
         n = self._numbers(h, _SPREAD[1], [rng] * len(rows), None)
         many = h.repeat_interleave(_SPREAD[1], 0)
         noise = _member_noise([rng] * len(rows), _SPREAD[1], h)
-        drawn = torch.stack(list(self.head.draw_members(noise, many, n)), 1)
-        self.head.fit_spread(drawn, n, many)
+        drawn = torch.stack(list(head.draw_members(noise, many, n)), 1)
+        head.settling.fit_spread(drawn[..., 0], n, head.mass_estimate(many))
 
     def _new_head(self, features: int, space: ParameterSpace) -> SetHead:
         prior = space.parameters[0].prior

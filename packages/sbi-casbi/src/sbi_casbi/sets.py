@@ -7,16 +7,15 @@ N is a mixture of discretised logistics in log N. All members share one flow in 
 coordinates (:mod:`sbi_casbi.ordered`): three conditional rational-quadratic splines, for the mass,
 the dark mass given it, and the infall time given both. What came before a member enters as its
 predecessor, as means of learned features over :math:`\theta_{<k}` (plain and weighted by mass),
-and as what is left: an auxiliary regression estimates from the data the accreted mass and the
-mass-weighted mean member (lines in the number of stars and the errors, fitted before training, and
-a network for the rest), from which the members so far are taken away. The whitened place of a
-member that would take all, half or a quarter of what is left tells the splines where to bend. All
-of these are sums that training computes for all k at once.
+and as what is left: an auxiliary regression (:mod:`sbi_casbi.budget`) estimates the accreted mass
+and the mass-weighted mean member, from which the members so far are taken away. The whitened place
+of a member that would take all, half or a quarter of what is left tells the splines where to bend.
+All of these are sums that training computes for all k at once.
 
 Every factor is a normalised density of what it describes, hence so is the product: the estimates
 of the regression are functions of the data, not variables. In the end all members are scaled
 together, so that their sum scatters about its estimate as much as the estimate does
-(:mod:`sbi_casbi.total`); the density of a set is then one integral over its scale.
+(:mod:`sbi_casbi.settling`); the density of a set is then one integral over its scale.
 
 References:
     | Durkan et al. 2019, Neural Spline Flows, https://arxiv.org/abs/1906.04032
@@ -38,20 +37,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from zuko.transforms import MonotonicRQSTransform
 
-from sbi_casbi import total as total_of
+from sbi_casbi.budget import Budget, member_sums
 from sbi_casbi.number_heads import NumberKind, number_head
 from sbi_casbi.ordered import Whitening
+from sbi_casbi.settling import Estimate, Settling
 from sbi_core import Head
 
-__all__ = ["SCALARS", "SetConfig", "SetHead"]
+__all__ = ["SetConfig", "SetHead"]
 
 F64 = NDArray[np.float64]
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _BOUND = 5.0
-SCALARS = 4  # numbers that end every summary: overflow, log10 of the stars, both errors
-_TURNS = 4
-_MEAN_LOG_NORMAL = 0.6352  # -E log |z|, z standard normal
-_RIDGE = 1e-6
 _AUXILIARY = 0.2  # weight of the auxiliary regression
 _VALIDATED = (1, 2, 3, 5, 10, 20, 40, 80)  # members that the validation loss looks at
 _FEATURES = 16
@@ -131,9 +127,6 @@ class SetHead(Head):
     """
 
     rows_per_call = 16_384
-    correction: Tensor
-    spread: Tensor
-    lines: Tensor
 
     def __init__(self, features: int, counts: F64, size: int, dim: int, config: SetConfig) -> None:
         super().__init__()
@@ -157,18 +150,8 @@ class SetHead(Head):
         )
         self.from_summary = nn.Linear(features, w)
         self.from_rest = nn.Linear(2 * _FEATURES + dim + 6 + 4 + 2 * dim + len(_SHARES), w)
-        self.budget = nn.Sequential(
-            nn.Linear(features, w // 2), nn.SiLU(), nn.Linear(w // 2, 2 * (1 + dim))
-        )
-        last_layer: Any = self.budget[-1]
-        nn.init.zeros_(last_layer.weight)
-        nn.init.zeros_(last_layer.bias)
-        # offset, in standard deviations, and factor of the width of the estimated mass
-        self.register_buffer("correction", torch.tensor([0.0, 1.0]))
-        # log scatter of the mass of draws: a line in log N and the log scatter of the estimate
-        self.register_buffer("spread", torch.tensor([0.0, 0.0, 1.0]))
-        # mean and log sd of the sums as lines in the scalars; set by fit_lines, not trained
-        self.register_buffer("lines", torch.zeros(2, 1 + dim, SCALARS + 1))
+        self.budget = Budget(features, dim, w // 2)
+        self.settling = Settling()
         self.trunk = nn.Sequential(nn.SiLU(), nn.Linear(w, w), nn.SiLU())
         out = 3 * config.bins - 1
         self.splines = nn.ModuleList(
@@ -189,15 +172,6 @@ class SetHead(Head):
         return h[..., h.shape[-1] // 2 :] if self.halves else h
 
     # -- context of a member -----------------------------------------------------------
-
-    def _estimates(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log sd (n, 1 + dim) of the standardised log10 mass and mean member."""
-        scalars = h[..., -SCALARS:]
-        lines = self.lines.to(h.dtype)
-        mean, log_sd = scalars @ lines[..., 1:].transpose(-1, -2) + lines[..., 0][:, None]
-        log_sd = log_sd.clamp(-8.0, 2.0)
-        shift, stretch = self.budget(h).chunk(2, -1)
-        return mean + log_sd.exp() * shift, log_sd + stretch.clamp(-3.0, 2.0)
 
     def _left(
         self, estimate: Tensor, prefix: _Prefix, first: Tensor, last: Tensor, left: Tensor
@@ -362,7 +336,7 @@ class SetHead(Head):
         )
         last = _take(theta, (at - 1).clamp(min=0)) * (at > 0)[..., None]
         first = theta[:, :1, 0] * (at > 0)
-        estimate = self._estimates(h)
+        estimate = self.budget(h)
         given = torch.cat(estimate, -1).detach()[:, None].expand(-1, at.shape[1], -1)
         context = self._context(
             self.from_summary(h)[:, None], given, mine, last, first, k, n[:, None].expand_as(k)
@@ -371,49 +345,16 @@ class SetHead(Head):
         mean = (weight * log_q).sum(1) / weight.sum(1)
         loss: Tensor = self.number.loss(place, about_n) - mean
         if self.training:  # what the estimates learn from; no part of the density
-            loss = loss + _AUXILIARY * self._auxiliary(estimate, theta, relative)
+            loss = loss + _AUXILIARY * self.budget.loss(estimate, self._sums(theta, relative))
         return loss
 
-    def _auxiliary(
-        self, estimate: tuple[Tensor, Tensor], theta: Tensor, relative: Tensor
-    ) -> Tensor:
-        """Return the Gaussian -log density of accreted mass and mean member, (n,)."""
-        mean, log_sd = estimate
-        truth = self.sums(theta, relative)
-        return (0.5 * ((truth - mean) / log_sd.exp()).square() + log_sd).sum(1)
-
-    def sums(self, theta: Tensor, relative: Tensor) -> Tensor:
-        """Return standardised log10 mass and mass-weighted mean member of sets, (n, 1 + dim)."""
-        total = relative.sum(1)
-        mass = theta[:, 0, 0] + total.log10() / float(self.whitening.scale[0])
-        member = (relative[..., None] * theta).sum(1) / total[:, None]
-        return torch.cat([mass[:, None], member], 1)
+    def _sums(self, theta: Tensor, relative: Tensor) -> Tensor:
+        return member_sums(theta, relative, float(self.whitening.scale[0]))
 
     def fit_lines(self, z: Tensor, scalars: Tensor) -> None:
-        """Set the lines by which the sums of packed sets follow from the scalars of a plane.
-
-        Weighted least squares for the mean, a log-linear fit to its residuals for the scatter, in
-        turns (Davidian & Carroll 1987, J. Am. Stat. Assoc. 82, 1079). The regression describes
-        what is left: the number of stars of a complete sample gives the accreted mass to the
-        Poisson error, which no network would learn to that many digits.
-
-        Parameters
-        ----------
-        z
-            Packed sets, (n, k).
-        scalars
-            Of their planes, (n, 4).
-        """
+        """Set the lines of the budget from packed sets z (n, k) and scalars (n, 4) of planes."""
         _, _, theta, relative = self.unpack(z)
-        design = torch.cat([torch.ones_like(scalars[:, :1]), scalars], 1).double()
-        for j, truth in enumerate(self.sums(theta, relative).double().T):
-            log_sd = torch.zeros_like(truth)
-            for _ in range(_TURNS):
-                mean = _least_squares(design, truth, (-2 * log_sd).exp())
-                rest = (truth - design @ mean).abs().clamp(min=1e-6).log() + _MEAN_LOG_NORMAL
-                spread = _least_squares(design, rest, torch.ones_like(rest))
-                log_sd = (design @ spread).clamp(-8.0, 2.0)
-            self.lines[0, j], self.lines[1, j] = mean.float(), spread.float()
+        self.budget.fit_lines(self._sums(theta, relative), scalars)
 
     # -- density -------------------------------------------------------------------------
 
@@ -436,7 +377,7 @@ class SetHead(Head):
         last = torch.cat([torch.zeros_like(theta[:, :1]), theta[:, :-1]], 1)
         first = theta[:, :1, 0] * (k > 1)
         n_all = torch.maximum(n[:, None].expand_as(k), k)
-        given = torch.cat(self._estimates(h), -1)[:, None].expand(-1, v.shape[1], -1)
+        given = torch.cat(self.budget(h), -1)[:, None].expand(-1, v.shape[1], -1)
         context = self._context(self.from_summary(h)[:, None], given, prefix, last, first, k, n_all)
         log_q = self._member_log_prob(context, v, theta)
         total: Tensor = self.number.log_prob(place, about_n) + torch.where(used, log_q, 0.0).sum(1)
@@ -444,112 +385,25 @@ class SetHead(Head):
 
     # -- the accreted mass ---------------------------------------------------------------
 
-    def _mass_estimate(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log10 of the accreted mass (n,) and its standard deviation, float64."""
-        mean, log_sd = self._estimates(self.of_members(h))
-        w = self.whitening
-        sd = log_sd[:, 0].double().exp() * w.scale[0]
-        offset, factor = self.correction.double()
-        return w.mass_scaled(mean[:, 0]) + offset * sd, factor * sd
-
-    def fit_correction(self, members: Tensor, count: Tensor, h: Tensor) -> None:
-        """Centre and widen the estimate of the accreted mass, from validation halos.
-
-        Parameters
-        ----------
-        members
-            True sets, (m, K, d), of ``count`` (m,) members.
-        count
-            N, (m,).
-        h
-            Summaries, (m, features).
-        """
-        centre, sd = self._mass_estimate(h)
-        off = (_log_total(members[..., 0], count) - centre) / sd
-        low, middle, high = off.quantile(torch.tensor([0.16, 0.5, 0.84], dtype=off.dtype))
-        offset, factor = self.correction.double()
-        self.correction.copy_(torch.stack([offset + factor * middle, factor * (high - low) / 2]))
-
-    def fit_spread(self, members: Tensor, count: Tensor, h: Tensor) -> None:
-        """Measure how much the mass of draws scatters about its estimate; see :meth:`settle`.
-
-        Parameters
-        ----------
-        members
-            Drawn sets as :meth:`draw_members` gives them, (m, K, d).
-        count
-            N, (m,).
-        h
-            Summaries, (m, features).
-        """
-        centre, sd = self._mass_estimate(h)
-        total = _log_total(members[..., 0], count)
-        rest = (total - centre).abs().clamp(min=1e-6).log() + _MEAN_LOG_NORMAL
-        design = torch.stack([torch.ones_like(rest), count.double().log(), sd.log()], 1)
-        self.spread.copy_(_least_squares(design, rest, torch.ones_like(rest)).float())
-
-    def _scales(self, count: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return estimate, its standard deviation, and the scatter of draws, (m,) each, dex."""
-        centre, sd = self._mass_estimate(h)
-        a, b, c = self.spread.double()
-        return centre, sd, (a + b * count.double().log() + c * sd.log()).exp()
-
-    def _range(self, mass: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log10 mass of sets (m, K), and its ends at which a member leaves the library."""
-        total = _log_total(mass, count)
-        last = mass.gather(1, (count.long() - 1)[:, None])[:, 0]
-        grid = self.whitening.mass_grid
-        return total, grid[0] + total - last, grid[-1] + total - mass[:, 0]
-
-    def _moved(self, members: Tensor, count: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sets (m, K, d) with all log10 masses shifted by (m,), and the log Jacobian (m,).
-
-        Dark masses follow: a member keeps its place in the scatter of dark masses.
-        """
-        used = torch.arange(members.shape[1], device=members.device) < count[:, None]
-        out, volume = members.double().clone(), torch.zeros_like(shift)
-        out[..., 0] += torch.where(used, shift[:, None], 0.0)
-        if self.dim == 3:
-            (mean, scale), (to, wide) = (self.whitening.dark_of(m[..., 0]) for m in (members, out))
-            dark = to + wide * (out[..., 1] - mean) / scale
-            out[..., 1] = torch.where(used, dark, out[..., 1])
-            volume = torch.where(used, (wide / scale).log(), 0.0).sum(1)
-        return out, volume
+    def mass_estimate(self, h: Tensor) -> Estimate:
+        """Return log10 of the accreted mass (m,) [Msun] and its scatter, of summaries (m, f)."""
+        mean, log_sd = self.budget(self.of_members(h))
+        return self.settling.estimate(mean[:, 0], log_sd[:, 0], self.whitening)
 
     def settle(self, members: Tensor, count: Tensor, h: Tensor, noise: Tensor) -> Tensor:
-        """Return sets whose accreted mass scatters as the data say (:mod:`sbi_casbi.total`).
-
-        Parameters
-        ----------
-        members
-            Drawn sets (m, K, d), float64, of ``count`` (m,) members.
-        count
-            N, (m,).
-        h
-            Summaries, (m, features).
-        noise
-            Standard normal numbers, (m,).
-        """
-        estimate, sd, wide = self._scales(count, h)
-        total, low, high = self._range(members[..., 0], count)
-        u = torch.special.ndtr(noise.double()).clamp(1e-12, 1 - 1e-12)
-        mean, scatter = total_of.conditional(total, estimate, sd, wide)
-        new = total_of.draw_total(mean, scatter, low, high, u)
-        return self._moved(members, count, new - total)[0]
+        """Return drawn sets (m, K, d) with masses as the data say; see :class:`Settling`."""
+        estimate = self.mass_estimate(h)
+        return self.settling.settle(members, count, estimate, noise, self.whitening)
 
     def log_prob_sets(self, members: Tensor, count: Tensor, h: Tensor) -> Tensor:
         """Return log q of N and of sets (m, K, d), per log10 Msun and Gyr, (m,), float64."""
         members = members[:, : int(count.max())]
-        estimate, sd, wide = self._scales(count, h)
-        total, low, high = self._range(members[..., 0], count)
-        places, log_w = total_of.nodes(estimate, wide, low, high)
         parts = []
-        for place, weight in zip(places, log_w, strict=True):
-            before, volume = self._moved(members, count, place - total)
+        for before, log_w in self.settling.origins(
+            members, count, self.mass_estimate(h), self.whitening
+        ):
             log_q = self.log_prob(self.pack(before, count).to(h), h).double()
-            log_q = log_q + self.whitening.log_volume(before, count).sum(1) + volume
-            mean, scatter = total_of.conditional(place, estimate, sd, wide)
-            parts.append(log_q + weight + total_of.log_density(total, mean, scatter, low, high))
+            parts.append(log_q + self.whitening.log_volume(before, count).sum(1) + log_w)
         return torch.stack(parts).logsumexp(0)
 
     # -- draws ---------------------------------------------------------------------------
@@ -596,7 +450,7 @@ class SetHead(Head):
             rows=torch.arange(m, device=device),
             count=n.to(dtype),
             summary=self.from_summary(h),
-            estimate=torch.cat(self._estimates(h), -1),
+            estimate=torch.cat(self.budget(h), -1),
             prefix=_Prefix(zeros, zeros, none, last),
             last=last,
             first=none,
@@ -639,23 +493,6 @@ class SetHead(Head):
             standard = ((value - w.centre[j]) / w.scale[j]).to(context.dtype)
             given += [v.clamp(-_BOUND, _BOUND), standard]
         return torch.stack(values, -1), log_f
-
-
-def _log_total(mass: Tensor, count: Tensor) -> Tensor:
-    """Return log10 of the sum of the first ``count`` (m,) members of log10 masses (m, K)."""
-    used = torch.arange(mass.shape[1], device=mass.device) < count[:, None]
-    mass = mass.double()
-    relative = torch.where(used, 10 ** (mass - mass[:, :1]), 0.0)
-    return mass[:, 0] + relative.sum(1).log10()
-
-
-def _least_squares(design: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-    """Return coefficients (p,) of weighted least squares; constant columns get none."""
-    scaled = design * weight[:, None]
-    normal = scaled.T @ design
-    ridge = _RIDGE * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
-    ridge[0, 0] = 0.0
-    return torch.linalg.solve(normal + ridge, scaled.T @ values)
 
 
 def _exclusive(x: Tensor, dim: int) -> Tensor:

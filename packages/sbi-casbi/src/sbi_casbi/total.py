@@ -1,20 +1,13 @@
-r"""The last step of a draw: all members scaled together, so that their sum is what the data say.
+r"""A normal distribution of a sum, given a draw of it, cut at both ends.
 
-Members drawn one after the other add up to a mass that scatters more than the data allow. With
-:math:`t^*` = log10 of that mass, :math:`\hat t \pm s` what the plane says about it and w the
-scatter of draws about :math:`\hat t`, the set keeps its ratios and gets the mass
+With :math:`t^*` the drawn log10 mass, :math:`\hat t \pm s` its estimate and w the scatter of draws
+about :math:`\hat t`, the new one is
 
 .. math:: t \sim \mathcal N\left(\hat t + \beta\,(t^* - \hat t),\; s^2 - \beta^2 w^2\right),
           \qquad \beta = \min(s / w,\, 0.95)^2,
 
-cut at the masses at which the largest or the smallest member would leave the library. For a
-complete sample (s much smaller than w) it is drawn afresh; where the draws are no worse than the
-estimate they stay what they are. Dark masses follow along their mean relation. In coordinates
-(t, ratios) the density of a set is
-
-.. math:: q(t, r) = \int q^*(t^*, r)\, p(t\,|\,t^*, r)\, \mathrm dt^*,
-
-one integral over the density q* of the members, normalised because both factors are.
+cut at low and high. Where s is much smaller than w it is drawn afresh; where draws are no worse
+than the estimate they stay what they are. If :math:`t^*` has standard deviation w, t has s.
 """
 
 from __future__ import annotations
