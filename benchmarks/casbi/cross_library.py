@@ -53,7 +53,7 @@ def main():
     found = {}
     for name, options in CASES.items():
         rng = np.random.default_rng(3)
-        away = CasbiSimulator(config_of("uniform", "absolute", stems=1500, **options))
+        away = CasbiSimulator(config_of("uniform", "absolute", stems=4000, **options))
         batch = away.observe(away.draw_from(a.test, rng, "test"), rng)
         if name.startswith("[O/Fe]"):
             pixels = round(0.18 / away.library.plane.pixel[1])

@@ -1,22 +1,27 @@
-"""The surrogate on held-out stems, against the scatter between snapshots.
+"""The surrogate on held-out stems, against the scatter between snapshots; and in use.
 
     python benchmarks/casbi/surrogate.py --out surrogate.json
 
 Jensen-Shannon divergence [nat] of smoothed templates: surrogate given (theta, s); surrogate given
 theta only; the nearest snapshot in theta; and the scatter ratio of the mean [Fe/H] at fixed theta.
+In use: the estimator is trained twice, on halos of snapshots and on halos of as many galaxies of
+the surrogate; both infer the same halos of held-out snapshots.
 """
 
 import argparse
+import tempfile
 import time
 
 import numpy as np
-from common import write
+import torch
+from common import config_of, fit, member_errors, write
 from scipy.spatial import cKDTree
 
-from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
+from sbi_casbi.findings import prior_pmf, score_counts
 from sbi_casbi.library import FINE, make_templates
+from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.smoothing import kernel, smooth
-from sbi_casbi.surrogate import SurrogateConfig, shape_of, train_surrogate
+from sbi_casbi.surrogate import SurrogateConfig, shape_of, surrogate_library, train_surrogate
 
 
 def planes(library, templates):
@@ -37,14 +42,39 @@ def jensen_shannon(p, q):
     return 0.5 * (p * np.log(p / m) + q * np.log(q / m)).sum(1)
 
 
+def in_use(simulator, made, halos, epochs):
+    """Return scores of estimators trained on snapshots and on the surrogate, by name."""
+    config = simulator.config
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(folder)
+        options = config.model_copy(update={"surrogate_file": folder})
+        smooth_one = CasbiSimulator(config, surrogate_library(simulator.library, options))
+    rng = np.random.default_rng(5)
+    test = simulator.observe(simulator.draw_from(1000, rng, "test"), rng)
+    count, truth = test.theta_mask.sum(1).numpy(), test.theta_set.double().numpy()
+    found = {}
+    for name, source in (("snapshots", simulator), ("surrogate", smooth_one)):
+        estimator, _ = fit(source, source.draw(halos, 1), epochs, quiet=True)
+        prior = prior_pmf(simulator, estimator.counts)
+        scores = score_counts(estimator.pmf(test), count, estimator.counts, prior, rng)
+        members = member_errors(estimator.sample_members(test, 60, rng), truth, count)
+        found[name] = {"n_sub": scores, "members": members}
+        print(name, {k: round(v, 3) for k, v in scores.items()}, members, flush=True)
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stems", type=int, default=2000)
+    parser.add_argument("--stems", type=int, default=6000)
     parser.add_argument("--stars", type=int, default=20_000)
     parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--halos", type=int, default=20_000, help="training halos, in use")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out")
     a = parser.parse_args()
-    library = build_dwarfs(DwarfConfig(stems=a.stems))
+    torch.set_num_threads(1)
+    simulator = CasbiSimulator(config_of("uniform", "absolute", stems=a.stems))
+    library = simulator.library
     start = time.process_time()
     made = train_surrogate(library, SurrogateConfig())
     trained = time.process_time() - start
@@ -76,7 +106,8 @@ def main():
         ),
         "scatter_ratio_mean_fe_h": float(several.std(0).mean() / residual.std()),
     }
-    print({k: round(v, 4) for k, v in found.items()})
+    print({k: round(v, 4) for k, v in found.items()}, flush=True)
+    found["in_use"] = in_use(simulator, made, a.halos, a.epochs)
     write(a.out, found)
 
 
