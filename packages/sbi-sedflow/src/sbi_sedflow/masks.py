@@ -1,8 +1,8 @@
 """Which bands a training galaxy has: all 127 non-empty patterns occur, common ones often.
 
-55 % complete; 15 % without both ultraviolet bands; 5 % each without F or without N; 15 % every
-band dropped with probability 0.35; 4 % uniform over the 127 non-empty patterns; and 1 % with no
-band at all, for which the posterior is the prior.
+50 % complete; 15 % without both ultraviolet bands; 5 % each without F, without N, without u, and
+with g, r and i only; 10 % every band dropped with probability 0.35; 4 % uniform over the 127
+non-empty patterns; and 1 % with no band at all, for which the posterior is the prior.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from sbi_sedflow.constants import N_BANDS
 __all__ = ["PATTERNS", "SHARES", "draw_masks"]
 
 SHARES = {
-    "complete": 0.55, "no_uv": 0.15, "no_f": 0.05, "no_n": 0.05, "random": 0.15,
-    "any": 0.04, "empty": 0.01,
+    "complete": 0.50, "no_uv": 0.15, "no_f": 0.05, "no_n": 0.05, "no_u": 0.05, "gri": 0.05,
+    "random": 0.10, "any": 0.04, "empty": 0.01,
 }  # fmt: skip
 PATTERNS = {
     "complete": (1, 1, 1, 1, 1, 1, 1),
     "no_f": (0, 1, 1, 1, 1, 1, 1),
+    "no_n": (1, 0, 1, 1, 1, 1, 1),
     "no_uv": (0, 0, 1, 1, 1, 1, 1),
     "no_u": (1, 1, 0, 1, 1, 1, 1),
     "ugriz": (0, 0, 1, 1, 1, 1, 1),
@@ -39,8 +40,11 @@ def draw_masks(n: int, generator: torch.Generator) -> Tensor:
     number = torch.randint(1, 2**N_BANDS, (n, 1), generator=generator)
     uniform = (number & bits) != 0
     table = torch.ones(len(SHARES), N_BANDS, dtype=torch.bool)
-    for row, gone in ((1, (0, 1)), (2, (0,)), (3, (1,)), (6, range(N_BANDS))):
-        table[row, list(gone)] = False
+    names = list(SHARES)
+    for row, name in enumerate(names):
+        if name in PATTERNS:
+            table[row] = torch.tensor(PATTERNS[name], dtype=torch.bool)
+    table[names.index("empty")] = False
     mask = table[kind]
-    mask = torch.where((kind == 4)[:, None], dropped, mask)
-    return torch.where((kind == 5)[:, None], uniform, mask)
+    mask = torch.where((kind == names.index("random"))[:, None], dropped, mask)
+    return torch.where((kind == names.index("any"))[:, None], uniform, mask)
