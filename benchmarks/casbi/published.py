@@ -54,7 +54,12 @@ def main():
     parser.add_argument("--out")
     a = parser.parse_args()
     config = config_of(
-        "budget", "shape", n_min=1, sigma_fe=(a.sigma, a.sigma), sigma_o=(a.sigma, a.sigma)
+        "budget",
+        "shape",
+        n_min=1,
+        stems=20_000,
+        sigma_fe=(a.sigma, a.sigma),
+        sigma_o=(a.sigma, a.sigma),
     )
     simulator, estimator, batch, facts = train_posterior(config, a.halos, a.epochs)
     rng = np.random.default_rng(5)

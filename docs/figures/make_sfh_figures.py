@@ -1,9 +1,9 @@
 """Make the figures of the sfh tutorial from finished runs.
 
-python docs/figures/make_sfh_figures.py RUN [--observed RUN FILE] [--out docs/_static]
+python docs/figures/make_sfh_figures.py RUN [--observed RUN FILE --object 1] [--out docs/_static]
 
 RUN is a directory of ``sbi-run --plugin sfh``; the second one, in mode ``observed``, and a file of
-spectra give the figure of a real galaxy.
+spectra give the figure of a real galaxy, counted from 0 in the file.
 """
 
 import argparse
@@ -41,12 +41,12 @@ def accuracy(run, path: Path) -> None:
     figure.savefig(path)
 
 
-def galaxy(run, file: str, path: Path) -> None:
-    """Growth of the mass and spectrum of the first galaxy of a file."""
+def galaxy(run, file: str, k: int, path: Path) -> None:
+    """Growth of the mass and spectrum of galaxy k of a file."""
     observations = run.observations(file)
     samples = run.infer(observations, 500)
     simulator = run.simulator
-    found = recover_object(simulator, observations, 0, samples.values[:, 0])
+    found = recover_object(simulator, observations, k, samples.values[:, k])
     figure = Figure(figsize=(9.6, 3.0), layout="constrained", dpi=110)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 2.4], height_ratios=[2, 1])
     growth = figure.add_subplot(grid[:, 0])
@@ -57,10 +57,10 @@ def galaxy(run, file: str, path: Path) -> None:
     growth.plot(time, found.mean_growth, "k", lw=1)
     growth.set(xlabel="cosmic time [Gyr]", ylabel="mass formed", ylim=(0, 1), xlim=(0, time[-1]))
     top, bottom = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
-    x = observations.batch.x[0].double().numpy()
-    used = observations.batch.observed[0].numpy()
+    x = observations.batch.x[k].double().numpy()
+    used = observations.batch.observed[k].numpy()
     seen = np.where(used, x, np.nan)
-    top.plot(simulator.wave, seen, lw=0.5, label=str(observations.id[0]))
+    top.plot(simulator.wave, seen, lw=0.5, label=str(observations.id[k]))
     top.plot(simulator.wave, found.mean.model, "k", lw=0.4, label="recovered")
     top.set(ylabel="flux / median", xticklabels=[])
     top.legend(loc="upper left", fontsize="small")
@@ -74,12 +74,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
     parser.add_argument("--observed", nargs=2, metavar=("RUN", "FILE"))
+    parser.add_argument("--object", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "_static")
     args = parser.parse_args()
     accuracy(sbi_core.load_run(args.run), args.out / "sfh-accuracy.png")
     if args.observed:
         run, file = args.observed
-        galaxy(sbi_core.load_run(run), file, args.out / "sfh-galaxy.png")
+        galaxy(sbi_core.load_run(run), file, args.object, args.out / "sfh-galaxy.png")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sbi_casbi.budget import SCALARS
+from sbi_casbi.budget import SCALARS, log_total
 from sbi_casbi.embedding import PairEmbedding
 from sbi_casbi.members import MemberSamples
 from sbi_casbi.sets import SetConfig, SetHead
@@ -34,7 +34,7 @@ __all__ = ["SetEstimator"]
 F64 = NDArray[np.float64]
 _ROWS = 16_384  # sets drawn at a time
 _LINES = 4000  # training halos whose sums set the lines
-_SPREAD = (200, 16)  # halos, and draws of each, that set the scatter of their mass
+_SPREAD = (300, 32)  # halos, and draws of each, that set the scatter of their mass
 _FITTED = 20_000  # training halos whose members set the whitening
 
 
@@ -102,7 +102,11 @@ class SetEstimator(FlowEstimator):
         many = h.repeat_interleave(_SPREAD[1], 0)
         noise = _member_noise([rng] * len(rows), _SPREAD[1], h)
         drawn = torch.stack(list(head.draw_members(noise, many, n)), 1)
-        head.settling.fit_spread(drawn[..., 0], n, head.mass_estimate(many))
+        estimate = head.mass_estimate(many)
+        head.settling.fit_spread(drawn[..., 0], n, estimate)
+        true, _, size = _sets(rows)
+        total = log_total(torch.as_tensor(true[..., 0]), torch.as_tensor(size))
+        head.settling.decide(drawn, n, estimate, noise(1)[:, 0], total, head.whitening)
 
     def _new_head(self, features: int, space: ParameterSpace) -> SetHead:
         prior = space.parameters[0].prior
