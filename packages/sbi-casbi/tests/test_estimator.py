@@ -6,7 +6,16 @@ from sbi_casbi.embedding import CnnConfig, CnnEmbedding, MlpConfig, PlaneEmbeddi
 from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.members import sample_members
 from sbi_casbi.sets import SetConfig
-from sbi_core import ConfigError, DensityUnavailableError, InputShape, Posterior, Training, stream
+from sbi_casbi.support import summary_percentile
+from sbi_core import (
+    Batch,
+    ConfigError,
+    DensityUnavailableError,
+    InputShape,
+    Posterior,
+    Training,
+    stream,
+)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +183,14 @@ def test_networks_take_planes_only():
         PlaneEmbedding().build(InputShape((64,)))
     with pytest.raises(ConfigError, match="divide"):
         PlaneEmbedding(MlpConfig(pool=3)).build(InputShape((4100,)))
+
+
+def test_summaries_say_which_halos_were_trained_on(simulator, trained):
+    estimator, batch = trained
+    odd = batch[:2].x.clone()
+    odd[:, :4096] = 0.0
+    odd[:, 0] = 1e4  # all stars in one corner of the plane
+    mixed = Batch.cat([batch.with_(theta=None), batch[:2].with_(theta=None, x=odd)])
+    found = summary_percentile(simulator, estimator, mixed, 3, references=400)
+    assert 20 < found[:60].mean() < 85
+    assert (found[60:] > 99).all()

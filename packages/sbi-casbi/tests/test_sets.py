@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from sbi_casbi.budget import log_total
 from sbi_casbi.sets import SetConfig, SetHead
+from sbi_casbi.settling import Settling
 
 PLACES = 3
 
@@ -98,3 +100,25 @@ def test_settled_sets_keep_ratios_order_and_bounds(head):
     assert (moved[..., 2] == sets[..., 2]).all()
     place = [head.whitening.whiten(s, n)[..., 1] for s in (sets, moved)]
     np.testing.assert_allclose(*place, atol=1e-9)
+
+
+@torch.no_grad()
+def test_sets_are_settled_only_where_that_sharpens_the_mass(head):
+    """Truths as the estimate says, or as the draws say: the better of both is used."""
+    halos, draws = 300, 20
+    gen = torch.Generator().manual_seed(7)
+    sets, n, _ = prior_sets(head, halos * draws)
+    estimate = torch.full((len(n),), 8.5).double(), torch.full((len(n),), 0.05).double()
+    noise = torch.randn(len(n), generator=gen)
+    made = Settling()
+    made.spread.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
+    exact = 8.5 + 0.05 * torch.randn(halos, generator=gen).double()
+    made.decide(sets, n, estimate, noise, exact, head.whitening)
+    assert made.used
+    drawn = log_total(sets[..., 0], n).reshape(halos, draws)[:, 0]
+    made.decide(sets, n, estimate, noise, drawn, head.whitening)
+    assert not made.used
+    assert made.settle(sets, n, estimate, noise, head.whitening) is sets
+    places = list(made.origins(sets, n, estimate, head.whitening))
+    assert len(places) == 1
+    assert (places[0][1] == 0).all()

@@ -212,6 +212,25 @@ def test_columns_are_asked_for(tmp_path):
         read(tmp_path / "y.ecsv")
 
 
+def test_of_an_sdss_file_only_the_sum_is_read(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    sums = {"flux": columns["FLUX"], "loglam": np.log10(columns["WAVE"]), "ivar": columns["IVAR"]}
+    single = {k: v[::-1] for k, v in sums.items()}  # exposures are stored red to blue
+    hdus = [fits.PrimaryHDU()]
+    for name, table in (
+        ("COADD", sums | {"and_mask": np.zeros(len(columns["FLUX"]), int)}),
+        ("SPECOBJ", {"Z": [facts["REDSHIFT"]], "VDISP": [97.0]}),
+        ("B1-00042998", single),
+    ):
+        hdu = fits.table_to_hdu(Table(table))
+        hdu.name = name
+        hdus.append(hdu)
+    fits.HDUList(hdus).writeto(tmp_path / "spec.fits")
+    found = read(tmp_path / "spec.fits", SfhConfig(mode="observed", vacuum=True))
+    assert len(found) == 1
+    assert np.isfinite(found.batch.x[0].numpy()[found.batch.mask[0].numpy()]).all()
+
+
 def test_real_galaxies_are_read(manga_file, observed_simulator):
     found = observed_simulator.read_observations(manga_file)
     assert found.id.tolist() == ["8131-6102", "8131-3702"]

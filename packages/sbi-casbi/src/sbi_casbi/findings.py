@@ -17,6 +17,7 @@ from sbi_casbi.set_diagnostics import (
     pp_deviation,
     randomised_ranks,
 )
+from sbi_casbi.support import summary_percentile
 from sbi_core import Drawing, Findings, Grid, Observations, Section, as_generator, diagnostics
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def examine_halos(
     samples: PosteriorSamples,
     rng: Rng,
 ) -> Findings | None:
-    """Return figures and tables of every halo, its sets, and halos unlike their posterior."""
+    """Return figures and tables of every halo, its sets, and halos unlike what was trained on."""
     from sbi_casbi.members import sample_members
 
     estimator: Any = posterior.estimator
@@ -291,16 +292,18 @@ def examine_halos(
     x = observations.batch.x.numpy()
     planes = predictive_planes(simulator, members, x, _PREDICTIVE)
     percentile = deviance_percentile(simulator, estimator, x, planes, gen)
+    support = summary_percentile(simulator, estimator, observations.batch, gen)
     pmf = estimator.pmf(observations.batch)
     prior = prior_pmf(simulator, estimator.counts)
+    verdicts = (("unlike_its_posterior", percentile), ("unlike_training_halos", support))
     flags = {
-        str(i): "unlike_its_posterior"
-        for i, p in zip(observations.id, percentile, strict=True)
-        if p > _UNLIKE
+        str(i): ",".join(word for word, p in verdicts if p[k] > _UNLIKE)
+        for k, i in enumerate(observations.id)
     }
     numbers = {
         "halos": {
-            str(i): _halo_numbers(members[k], pmf[k], estimator.counts, percentile[k])
+            str(i): _halo_numbers(members[k], pmf[k], estimator.counts)
+            | {"deviance_percentile": float(percentile[k]), "support_percentile": float(support[k])}
             for k, i in enumerate(observations.id)
         }
     }
@@ -322,13 +325,11 @@ def examine_halos(
         numbers=numbers,
         sections=sections,
         datasets={"members": members.to_dataset()},
-        flags=flags,
+        flags={i: words for i, words in flags.items() if words},
     )
 
 
-def _halo_numbers(
-    members: MemberSamples, pmf: F64, counts: I64, percentile: float
-) -> dict[str, Any]:
+def _halo_numbers(members: MemberSamples, pmf: F64, counts: I64) -> dict[str, Any]:
     cdf = np.cumsum(pmf)
     quantiles = {f"p{q}": int(counts[(cdf >= q / 100).argmax()]) for q in (16, 50, 84)}
     cells = members.intensity(_MASS_CELLS, _TAU_CELLS)[:, 0]
@@ -340,7 +341,6 @@ def _halo_numbers(
             for m, a in zip((6.0, 7.0, 8.0, 9.0), above, strict=True)
         },
         "intensity": np.round(cells.mean(0), 3).tolist(),
-        "deviance_percentile": float(percentile),
     }
 
 

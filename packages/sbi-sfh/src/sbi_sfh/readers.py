@@ -533,6 +533,8 @@ def _read_fits(path: Path) -> Iterator[RawSpectrum]:
         for k, hdu in enumerate(hdus):
             if not isinstance(hdu, fits.BinTableHDU) or hdu.data is None:
                 continue
+            if "COADD" in names and k != names["COADD"]:  # SDSS: single exposures follow the sum
+                continue
             columns = {c.name: c for c in hdu.columns}
             lower = {n.lower(): n for n in columns}
             has_wave = _found(lower, "wave") or _found(lower, "loglam")

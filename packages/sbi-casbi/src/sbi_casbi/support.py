@@ -1,0 +1,65 @@
+r"""Is a halo like the simulated ones, as the trained network sees them?
+
+.. math:: D^2 = (h - \bar h)^\top C^{-1} (h - \bar h)
+
+with h the summary of the plane, and mean and covariance over simulated halos of the training
+galaxies; other simulated halos say which percentile D is. Sums and moments of the plane hardly
+notice galaxies of other physics, which the summaries were trained to tell apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import Batch, Rng, as_generator
+
+if TYPE_CHECKING:
+    from sbi_casbi.estimator import SetEstimator
+    from sbi_casbi.simulator import CasbiSimulator
+
+__all__ = ["summary_percentile"]
+
+F64 = NDArray[np.float64]
+
+
+def summary_percentile(
+    simulator: CasbiSimulator,
+    estimator: SetEstimator,
+    batch: Batch,
+    rng: Rng,
+    *,
+    references: int = 3000,
+) -> F64:
+    """Return the percentile (n,) of D of halos among simulated ones.
+
+    Parameters
+    ----------
+    simulator
+        Gives the simulated halos, of the training galaxies.
+    estimator
+        Whose summaries are compared.
+    batch
+        Observed halos.
+    rng
+        Where randomness comes from.
+    references
+        Simulated halos that set mean and covariance; as many again set the percentiles.
+    """
+    gen = as_generator(rng)
+    known = simulator.observe(simulator.draw_from(2 * references, gen, "train"), gen)
+    cloud, others, mine = (
+        estimator.summaries(b) for b in (known[:references], known[references:], batch)
+    )
+    varies = cloud.std(0) > 1e-6 * max(float(cloud.std(0).max()), 1e-30)
+    mean = cloud[:, varies].mean(0)
+    inverse = np.linalg.pinv(np.atleast_2d(np.cov(cloud[:, varies].T)))
+
+    def distance(h: F64) -> F64:
+        off = h[:, varies] - mean
+        return np.asarray(np.einsum("ni,ij,nj->n", off, inverse, off))
+
+    ranked = np.sort(distance(others))
+    return np.asarray(100.0 * np.searchsorted(ranked, distance(mine)) / references)
