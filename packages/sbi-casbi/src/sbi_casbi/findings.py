@@ -17,7 +17,7 @@ from sbi_casbi.set_diagnostics import (
     pp_deviation,
     randomised_ranks,
 )
-from sbi_casbi.support import summary_percentile
+from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
 from sbi_core import Drawing, Findings, Grid, Observations, Section, as_generator, diagnostics
 
 if TYPE_CHECKING:
@@ -295,9 +295,12 @@ def examine_halos(
     support = summary_percentile(simulator, estimator, observations.batch, gen)
     pmf = estimator.pmf(observations.batch)
     prior = prior_pmf(simulator, estimator.counts)
-    verdicts = (("unlike_its_posterior", percentile), ("unlike_training_halos", support))
+    verdicts = (
+        ("unlike_its_posterior", percentile > _UNLIKE),
+        ("unlike_training_halos", support > UNLIKE_TRAINING),
+    )
     flags = {
-        str(i): ",".join(word for word, p in verdicts if p[k] > _UNLIKE)
+        str(i): ",".join(word for word, odd in verdicts if odd[k])
         for k, i in enumerate(observations.id)
     }
     numbers = {
