@@ -62,7 +62,7 @@ class SurrogateConfig:
     """
 
     stars: int = 64
-    steps_shape: int = 1000
+    steps_shape: int = 3000
     steps_stars: int = 2000
     batch: int = 1024
     hidden: int = 96
