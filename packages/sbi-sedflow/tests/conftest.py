@@ -76,7 +76,7 @@ def trained(toy):
             space=toy.parameters,
             columns=tuple(range(12)),
             observe=toy.observe,
-            config={"epochs": 3, "batch_size": 128},
+            config={"epochs": 6, "batch_size": 128},
             seed=1,
         ),
         SedEmbedding(SedConfig(hidden=(32,))),

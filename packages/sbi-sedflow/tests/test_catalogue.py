@@ -53,7 +53,9 @@ def test_a_galaxy_does_not_depend_on_its_company(toy, trained, galaxies, chunk, 
     alone = next(
         infer_chunks(toy, posterior, galaxies[3], draws=250, refine="none", support=support)
     )
-    assert_allclose(alone.values[:, 0], chunk.values[:, 3], rtol=1e-3)
+    want = chunk.values[:, 3]
+    # to the rounding of float32 networks, in units of the posterior's width where values are small
+    assert_allclose(alone.values[:, 0] / want.std(0), want / want.std(0), rtol=1e-3, atol=2e-3)
 
 
 def test_nothing_observed_gives_the_prior(toy, trained, support):
