@@ -6,7 +6,7 @@
 Libraries: the same model with other galaxies (nothing should break), regulator outflows (grumpy),
 30 % more iron from SNe Ia, and [O/Fe] moved by 0.18 dex (another solar scale). Flagged: distance of
 summaries from simulated ones above the 97th percentile, or posterior-predictive deviance above the
-99th.
+99th. The threshold of 97 was chosen on libraries of seed 2; any other seed is a test of it.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
 
 CASES = {
-    "other galaxies": {"library_seed": 2},
-    "grumpy": {"library": "grumpy", "library_seed": 2},
-    "y_Ia x 1.3": {"y_ia_factor": 1.3, "library_seed": 2},
-    "[O/Fe] + 0.18": {"library_seed": 2},
+    "other galaxies": {},
+    "grumpy": {"library": "grumpy"},
+    "y_Ia x 1.3": {"y_ia_factor": 1.3},
+    "[O/Fe] + 0.18": {},
 }
 
 
@@ -34,6 +34,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--estimator", required=True)
     parser.add_argument("--test", type=int, default=300)
+    parser.add_argument("--library-seed", type=int, default=7, help="of the libraries inferred")
+    parser.add_argument("--seed", type=int, default=3, help="of halos and draws")
     parser.add_argument("--out")
     a = parser.parse_args()
     torch.set_num_threads(1)
@@ -41,8 +43,11 @@ def main():
     estimator = SetEstimator.load(a.estimator, embeddings=MAKERS)
     found = {}
     for name, options in CASES.items():
-        rng = np.random.default_rng(3)
-        away = CasbiSimulator(config_of("uniform", "absolute", stems=20_000, **options))
+        rng = np.random.default_rng(a.seed)
+        config = config_of(
+            "uniform", "absolute", stems=20_000, library_seed=a.library_seed, **options
+        )
+        away = CasbiSimulator(config)
         batch = away.observe(away.draw_from(a.test, rng, "test"), rng)
         if name.startswith("[O/Fe]"):
             pixels = round(0.18 / away.library.plane.pixel[1])

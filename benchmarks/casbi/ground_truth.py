@@ -38,6 +38,8 @@ def main():
     parser.add_argument("--stars", type=int, default=50)
     parser.add_argument("--halos", type=int, default=60_000)
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--pool", type=int, default=4, help="pixels of the plane summed")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--test", type=int, default=60)
     parser.add_argument("--out")
     a = parser.parse_args()
@@ -62,11 +64,11 @@ def main():
         space=simulator.parameters,
         columns=tuple(range(len(simulator.columns))),
         observe=simulator.observe,
-        config={"epochs": a.epochs, "learning_rate": 2e-3},
+        config={"epochs": a.epochs, "learning_rate": a.learning_rate},
         seed=1,
     )
     estimator = SetEstimator(SetConfig(hidden=64, bins=12))
-    estimator.fit(training, PlaneEmbedding(MlpConfig(hidden=(256, 128))))
+    estimator.fit(training, PlaneEmbedding(MlpConfig(hidden=(256, 128), pool=a.pool)))
     rng = np.random.default_rng(2)
     test = simulator.observe(simulator.draw_from(a.test, rng, "train"), rng)
     sets = enumerate_sets(rows, simulator.library.log_mstar, 1, 3)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import Batch, Rng, as_generator
+from sbi_core import Batch, Rng, as_generator, diagnostics
 
 if TYPE_CHECKING:
     from sbi_casbi.estimator import SetEstimator
@@ -56,13 +56,4 @@ def summary_percentile(
     cloud, others, mine = (
         estimator.summaries(b) for b in (known[:references], known[references:], batch)
     )
-    varies = cloud.std(0) > 1e-6 * max(float(cloud.std(0).max()), 1e-30)
-    mean = cloud[:, varies].mean(0)
-    inverse = np.linalg.pinv(np.atleast_2d(np.cov(cloud[:, varies].T)))
-
-    def distance(h: F64) -> F64:
-        off = h[:, varies] - mean
-        return np.asarray(np.einsum("ni,ij,nj->n", off, inverse, off))
-
-    ranked = np.sort(distance(others))
-    return np.asarray(100.0 * np.searchsorted(ranked, distance(mine)) / references)
+    return diagnostics.mahalanobis_percentile(mine, cloud, others)

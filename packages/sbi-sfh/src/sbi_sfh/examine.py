@@ -17,7 +17,8 @@ from sbi_core import (
     PosteriorSamples,
     Section,
 )
-from sbi_sfh.latents import latents_of, mahalanobis_percentile
+from sbi_core.diagnostics import mahalanobis_percentile
+from sbi_sfh.latents import latents_of
 from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.residuals import Fit, fit_spectrum
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sbi_core import Batch, ConfigError, FlowEstimator
 
-__all__ = ["latents_of", "mahalanobis_percentile"]
+__all__ = ["latents_of"]
 
 F64 = NDArray[np.float64]
 _ROWS = 2048
@@ -34,16 +34,3 @@ def latents_of(estimator: Any, batch: Batch) -> F64:
         for s in range(0, len(bare), _ROWS)
     ]
     return np.concatenate(parts)
-
-
-def mahalanobis_percentile(latents: F64, cloud: F64) -> F64:
-    """Return the percentile (n,) of the Mahalanobis distance of latents among a cloud (m, k)."""
-    mean = cloud.mean(0)
-    inverse = np.linalg.pinv(np.cov(cloud.T))
-
-    def distance(z: F64) -> F64:
-        off = z - mean
-        return np.asarray(np.einsum("ni,ij,nj->n", off, inverse, off))
-
-    known = np.sort(distance(cloud))
-    return np.asarray(100.0 * np.searchsorted(known, distance(latents)) / len(known))

@@ -27,6 +27,7 @@ from sbi_core.diagnostics.is_efficiency import (
     importance_weights,
     is_efficiency,
 )
+from sbi_core.diagnostics.mahalanobis import mahalanobis_percentile
 from sbi_core.diagnostics.pit_integer import pit_integer, pit_integer_draws, pit_uniformity
 from sbi_core.diagnostics.ppc import Ppc, ppc_chi2
 from sbi_core.diagnostics.prior_conflict import PriorConflict, prior_conflict
@@ -87,6 +88,7 @@ __all__ = [
     "judge_tarp",
     "judge_z_rms",
     "mae",
+    "mahalanobis_percentile",
     "median_ape",
     "pit_integer",
     "pit_integer_draws",
