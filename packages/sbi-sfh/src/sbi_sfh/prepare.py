@@ -1,0 +1,270 @@
+r"""From a spectrum of a file to the pixels of the model.
+
+Steps: masks of the file; Galactic reddening; vacuum to air; rest frame; resolution of the library;
+rebinning that conserves flux; emission lines and the 5577 sky line; division by the median.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import ObservationError
+from sbi_sfh.config import SfhConfig
+from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA, WAVE_PRESETS
+from sbi_sfh.masks import emission_mask, sky_mask
+from sbi_sfh.raw_spectra import RawSpectrum
+from sbi_sfh.resample import cardelli, edges_of, rebin, vacuum_to_air
+
+__all__ = ["Prepared", "prepare"]
+
+F64 = NDArray[np.float64]
+_COARSEST = 350.0  # km/s
+_MOST_MASKED = 0.4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One spectrum on the pixels of the model, divided by its median.
+
+    Parameters
+    ----------
+    flux, err
+        (L,); NaN where not used.
+    mask
+        True where used, (L,).
+    snr
+        Median signal to noise per pixel.
+    sigma
+        Velocity dispersion beyond the library's resolution, km/s; NaN when not known.
+    notes
+        What was done and counted.
+    """
+
+    flux: F64
+    err: F64
+    mask: NDArray[np.bool_]
+    snr: float
+    sigma: float
+    notes: tuple[str, ...] = field(default=())
+
+
+def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> Prepared:
+    """Return one spectrum on the pixels of the model (see :func:`~sbi_sfh.readers.read_spectra`).
+
+    Raises
+    ------
+    ObservationError
+        If it cannot be used.
+    """
+    angstrom, z = _rest_facts(raw, config)
+    vacuum = raw.vacuum if raw.vacuum is not None else config.vacuum
+    if vacuum is None:
+        msg = (
+            f"{raw.where}: air or vacuum wavelengths? Say so in the file (VACUUM = T or F) or with "
+            "--set simulator.vacuum=true"
+        )
+        raise ObservationError(msg)
+    good = _good_pixels(raw)
+    # the index of refraction belongs to the wavelength at which light was measured
+    observed = vacuum_to_air(angstrom) if vacuum else angstrom
+    rest = observed / (1.0 + z)
+    _covered(raw, rest, wave)
+    flux = raw.flux.copy()
+    ivar = raw.ivar.copy()
+    notes = []
+    if config.ebv > 0:
+        factor = cardelli(angstrom, config.ebv)
+        flux, ivar = flux * factor, ivar / factor**2
+        notes.append(f"Galactic E(B-V) = {config.ebv:g} removed (Cardelli et al. 1989)")
+    good &= ~sky_mask(observed) if not raw.rest else True
+    variance = np.where(ivar > 0, 1.0 / np.where(ivar > 0, ivar, 1.0), 0.0)
+    flux = np.where(good, flux, 0.0)
+    flux, variance, excess = _matched(raw, rest, flux, variance, good, wave, fwhm, config)
+    if excess > 1.0:
+        notes.append(
+            f"resolution up to {excess:.0f} km/s (sigma) below the library's: part of the "
+            "velocity dispersion"
+        )
+    new, var, mask = rebin(rest, flux, wave, variance=variance, good=good)
+    lost = int((~mask).sum())
+    if lost:
+        notes.append(f"{lost} of {len(wave)} pixels without data (mask of the file, or sky)")
+    if config.mode == "observed":
+        mask &= ~emission_mask(wave)
+    mask &= var > 0
+    _enough(raw, mask, notes)
+    median = float(np.median(new[mask]))
+    if not median > 0:
+        msg = f"{raw.where}: the median flux is {median:g}, expected positive"
+        raise ObservationError(msg)
+    err = np.sqrt(var) / median
+    snr = float(np.median(new[mask] / np.sqrt(var[mask])))
+    if not snr > 0:
+        msg = f"{raw.where}: the median signal to noise is {snr:g}, expected positive"
+        raise ObservationError(msg)
+    sigma = np.nan if raw.sigma is None else float(np.hypot(raw.sigma, excess))
+    return Prepared(
+        flux=np.where(mask, new / median, np.nan),
+        err=np.where(mask, err, np.nan),
+        mask=mask,
+        snr=snr,
+        sigma=sigma,
+        notes=tuple(notes),
+    )
+
+
+def _rest_facts(raw: RawSpectrum, config: SfhConfig) -> tuple[F64, float]:
+    """Return wavelengths in Angstrom and the redshift to divide out."""
+    from astropy import units
+
+    unit = raw.unit or config.wave_unit
+    typical = float(np.median(raw.wave))
+    if unit is None:
+        guess = "nm" if 300 < typical < 1100 else "micron" if typical < 3 else "Angstrom"
+        msg = (
+            f"{raw.where}: the unit of wavelengths is not known (median {typical:g}, looks like "
+            f"{guess}); give it in the file or with --set simulator.wave_unit={guess}"
+        )
+        raise ObservationError(msg)
+    try:
+        angstrom = (raw.wave * units.Unit(unit)).to_value("Angstrom")
+    except (ValueError, units.UnitConversionError):
+        msg = f"{raw.where}: '{unit}' is not a unit of wavelength; use Angstrom, nm or micron"
+        raise ObservationError(msg) from None
+    middle = float(np.median(angstrom))
+    if not 2000 < middle < 30000:
+        msg = (
+            f"{raw.where}: wavelengths around {middle:g} Angstrom are not optical; is their unit "
+            f"really '{unit}' (nm and micron look like this)?"
+        )
+        raise ObservationError(msg)
+    if (np.diff(angstrom) <= 0).any() or not np.isfinite(angstrom).all():
+        row = int(np.flatnonzero(~(np.diff(angstrom) > 0))[0])
+        msg = (
+            f"{raw.where}: wavelengths must increase; row {row + 1} has {angstrom[row + 1]:g} "
+            f"after {angstrom[row]:g}"
+        )
+        raise ObservationError(msg)
+    if raw.rest:
+        return angstrom, 0.0
+    z = raw.redshift if raw.redshift is not None else config.redshift
+    if z is None or not np.isfinite(z):
+        msg = (
+            f"{raw.where}: no redshift; give REDSHIFT in the file (0 for spectra at rest) or "
+            "--set simulator.redshift=..."
+        )
+        raise ObservationError(msg)
+    if not -0.01 < z < 2:
+        msg = f"{raw.where}: redshift {z:g} is outside of -0.01 to 2"
+        raise ObservationError(msg)
+    return angstrom, float(z)
+
+
+def _good_pixels(raw: RawSpectrum) -> NDArray[np.bool_]:
+    good = raw.good & (raw.ivar != 0)
+    negative = good & ((raw.ivar < 0) | ~np.isfinite(raw.ivar))
+    if negative.any():
+        row = int(np.flatnonzero(negative)[0])
+        msg = (
+            f"{raw.where}: the inverse variance (or error) in row {row} is {raw.ivar[row]:g}, "
+            f"expected positive ({int(negative.sum())} such rows): mask them"
+        )
+        raise ObservationError(msg)
+    bad = good & ~np.isfinite(raw.flux)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        msg = f"{raw.where}: flux in row {row} is not finite and not masked ({int(bad.sum())} rows)"
+        raise ObservationError(msg)
+    if not good.any():
+        msg = f"{raw.where}: all {len(good)} pixels are masked or without inverse variance"
+        raise ObservationError(msg)
+    return good
+
+
+def _covered(raw: RawSpectrum, rest: F64, wave: F64) -> None:
+    edges, ours = edges_of(rest), edges_of(wave)
+    step = wave[1] - wave[0]
+    if edges[0] <= ours[0] + step and edges[-1] >= ours[-1] - step:
+        return
+    fits = [n for n, (a, b) in WAVE_PRESETS.items() if edges[0] <= a and edges[-1] >= b]
+    advice = (
+        f"train with --set simulator.wave_range={fits[0]}" if fits else
+        f"train with --set simulator.wave_range=[{np.ceil(edges[0]):.0f},{np.floor(edges[-1]):.0f}]"
+    )  # fmt: skip
+    msg = (
+        f"{raw.where}: covers {edges[0]:.0f}-{edges[-1]:.0f} Angstrom at rest, the model needs "
+        f"{ours[0]:.0f}-{ours[-1]:.0f}; {advice}"
+    )
+    raise ObservationError(msg)
+
+
+def _matched(
+    raw: RawSpectrum,
+    rest: F64,
+    flux: F64,
+    variance: F64,
+    good: NDArray[np.bool_],
+    wave: F64,
+    fwhm: float,
+    config: SfhConfig,
+) -> tuple[F64, F64, float]:
+    """Bring sharper data to the library's resolution; return the excess [km/s] of coarser data."""
+    if raw.resolution is None:
+        return flux, variance, 0.0
+    inside = (rest >= wave[0]) & (rest <= wave[-1]) & (raw.resolution > 0)
+    if not inside.any():
+        return flux, variance, 0.0
+    own = np.where(raw.resolution > 0, rest / np.where(raw.resolution > 0, raw.resolution, 1), fwhm)
+    excess = np.sqrt(np.maximum(own**2 - fwhm**2, 0.0)) / rest * C_KMS / FWHM_PER_SIGMA
+    worst = float(excess[inside].max())
+    where = float(rest[inside][excess[inside].argmax()])
+    if config.mode == "mock" and float((own[inside] / fwhm).max()) > 1.1:
+        msg = (
+            f"{raw.where}: its resolution (FWHM {own[inside].max():.2f} Angstrom at {where:.0f}) "
+            f"is worse than the library's {fwhm:.2f}, which mode 'mock' assumes: use "
+            "--set simulator.mode=observed"
+        )
+        raise ObservationError(msg)
+    if worst > min(_COARSEST, config.sigma_range[1]):
+        msg = (
+            f"{raw.where}: resolution of {worst:.0f} km/s (sigma) at {where:.0f} Angstrom is "
+            f"beyond the velocity dispersions of the model, {config.sigma_range[1]:g} km/s"
+        )
+        raise ObservationError(msg)
+    kernel = np.sqrt(np.maximum(fwhm**2 - own**2, 0.0)) / FWHM_PER_SIGMA
+    pixel = np.gradient(rest)
+    if (kernel[inside] > 0.1 * pixel[inside]).any():
+        flux, variance = _smooth(flux, variance, good, kernel / pixel)
+    return flux, variance, worst
+
+
+def _smooth(flux: F64, variance: F64, good: NDArray[np.bool_], width: F64) -> tuple[F64, F64]:
+    """Convolve with a Gaussian whose width [pixels] varies; masked pixels do not count."""
+    reach = max(1, int(np.ceil(4 * width.max())))
+    total, error, norm = (np.zeros_like(flux) for _ in range(3))
+    safe = np.maximum(width, 1e-3)
+    n = len(flux)
+    for k in range(-reach, reach + 1):
+        weight = np.exp(-0.5 * (k / safe) ** 2)
+        j = np.arange(n) + k
+        there = (j >= 0) & (j < n)
+        j = np.clip(j, 0, n - 1)
+        weight = np.where(there & good[j], weight, 0.0)
+        total += weight * flux[j]
+        error += weight**2 * variance[j]
+        norm += weight
+    ok = norm > 0
+    norm = np.where(ok, norm, 1.0)
+    return np.where(ok, total / norm, flux), np.where(ok, error / norm**2, variance)
+
+
+def _enough(raw: RawSpectrum, mask: NDArray[np.bool_], notes: list[str]) -> None:
+    share = 1.0 - mask.mean()
+    if not mask.any():
+        msg = f"{raw.where}: no pixel is left after masks of the file, sky and emission lines"
+        raise ObservationError(msg)
+    if share > _MOST_MASKED:
+        notes.append(f"{100 * share:.0f} % of the pixels are masked: take the result with care")
