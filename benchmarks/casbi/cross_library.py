@@ -5,8 +5,8 @@
 
 Libraries: the same model with other galaxies (nothing should break), regulator outflows (grumpy),
 30 % more iron from SNe Ia, and [O/Fe] moved by 0.18 dex (another solar scale). Flagged: distance of
-summaries from simulated ones above the 97th percentile, or posterior-predictive deviance above the
-99th. The threshold of 97 was chosen on libraries of seed 2; any other seed is a test of it.
+summaries from simulated ones above the 96th percentile, or posterior-predictive deviance above the
+99th. Distance and threshold were chosen on libraries of seed 2; any other seed is a test of them.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--estimator", required=True)
     parser.add_argument("--test", type=int, default=300)
-    parser.add_argument("--library-seed", type=int, default=7, help="of the libraries inferred")
+    parser.add_argument("--library-seed", type=int, default=11, help="of the libraries inferred")
     parser.add_argument("--seed", type=int, default=3, help="of halos and draws")
     parser.add_argument("--out")
     a = parser.parse_args()

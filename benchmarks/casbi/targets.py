@@ -20,6 +20,7 @@ from sbi_casbi.set_diagnostics import randomised_ranks
 from sbi_casbi.sets import SetConfig
 from sbi_core import diagnostics
 
+STRATA = ((2, 10), (11, 40), (41, 100))  # of the true N
 CELLS = ((4.7, 6.0), (6.0, 7.0), (7.0, 8.0), (8.0, 9.78))
 
 
@@ -43,41 +44,6 @@ def main():
     )
     if a.save:
         estimator.save(a.save)
-    rng = np.random.default_rng(5)
-    test = simulator.observe(simulator.draw_from(a.test, rng, "test"), rng)
-    count = test.theta_mask.sum(1).numpy()
-    pmf = estimator.pmf(test)
-    prior = prior_pmf(simulator, estimator.counts)
-    scores = score_counts(pmf, count, estimator.counts, prior, rng)
-    print({k: round(v, 4) for k, v in scores.items()}, flush=True)
-    strata = {}
-    for low, high in ((2, 10), (11, 40), (41, 100)):
-        some = (count >= low) & (count <= high)
-        strata[f"{low}-{high}"] = score_counts(pmf[some], count[some], estimator.counts, prior, rng)
-    members = estimator.sample_members(test, a.draws, rng)
-    truth = test.theta_set.double().numpy()
-    sets = score_members(members, truth, count, rng)
-    sets["blind"] = blind_errors(test, batch, members.names)
-    columns = members.columns(config.n_min)
-    ranks = randomised_ranks(columns, test.theta.double().numpy(), rng)
-    column = {
-        name: {
-            "ks_p": float(stats.kstest(ranks[:, j], "uniform").pvalue),
-            "coverage_90": float((np.abs(ranks[:, j] - 0.5) < 0.45).mean()),
-        }
-        for j, name in enumerate(simulator.columns)
-    }
-    familiar = same_galaxies(simulator, estimator, prior, a.test, a.draws, rng)
-    baselines = baseline_scores(simulator, batch, test, rng)
-    cells = {}
-    for low, high in CELLS:
-        inside = (members.log_mstar >= low) & (members.log_mstar < high) & members.mask
-        true = ((truth[..., 0] >= low) & (truth[..., 0] < high) & (truth[..., 0] > 0)).sum(1)
-        r = randomised_ranks(inside.sum(-1), true, rng)
-        cells[f"{low}-{high}"] = float((np.abs(r - 0.5) < 0.45).mean())
-    top = np.concatenate([members.place(k)[0][..., :] for k in (1, 2)], axis=-1).astype(float)
-    true_top = np.concatenate([truth[:, 0], truth[:, 1]], axis=-1)
-    joint = diagnostics.tarp(top, true_top, rng)
     found = {
         "population": a.population,
         "counts": a.counts,
@@ -87,17 +53,66 @@ def main():
         "halos": a.halos,
         "epochs": a.epochs,
         **facts,
+        **examine(simulator, estimator, batch, a.test, a.draws),
+    }
+    show(found)
+    write(a.out, found)
+
+
+def examine(simulator, estimator, batch, n, draws):
+    """Return scores and calibration on n halos of held-out galaxies."""
+    rng = np.random.default_rng(5)
+    test = simulator.observe(simulator.draw_from(n, rng, "test"), rng)
+    count = test.theta_mask.sum(1).numpy()
+    pmf = estimator.pmf(test)
+    prior = prior_pmf(simulator, estimator.counts)
+    scores = score_counts(pmf, count, estimator.counts, prior, rng)
+    print({k: round(v, 4) for k, v in scores.items()}, flush=True)
+    strata = {}
+    for low, high in STRATA:
+        some = (count >= low) & (count <= high)
+        strata[f"{low}-{high}"] = score_counts(pmf[some], count[some], estimator.counts, prior, rng)
+    members = estimator.sample_members(test, draws, rng)
+    truth = test.theta_set.double().numpy()
+    sets = score_members(members, truth, count, rng)
+    sets["blind"] = blind_errors(test, batch, members.names)
+    columns = column_calibration(simulator, members, test, rng)
+    familiar = same_galaxies(simulator, estimator, prior, n, draws, rng)
+    baselines = baseline_scores(simulator, batch, test, rng)
+    cells = {f"{a}-{b}": cell_coverage(members, truth, a, b, rng) for a, b in CELLS}
+    top = np.concatenate([members.place(k)[0] for k in (1, 2)], axis=-1).astype(float)
+    joint = diagnostics.tarp(top, np.concatenate([truth[:, 0], truth[:, 1]], axis=-1), rng)
+    return {
         "n_sub": scores,
         "strata": strata,
         "members": sets,
         "training_galaxies": familiar,
         "baselines": baselines,
-        "columns": column,
+        "columns": columns,
         "mass_bins_coverage_90": cells,
         "tarp_top2": joint.max_deviation,
     }
-    show(found)
-    write(a.out, found)
+
+
+def column_calibration(simulator, members, test, rng):
+    """Return uniformity of ranks and 90 % coverage of every summary column."""
+    columns = members.columns(simulator.config.n_min)
+    ranks = randomised_ranks(columns, test.theta.double().numpy(), rng)
+    return {
+        name: {
+            "ks_p": float(stats.kstest(ranks[:, j], "uniform").pvalue),
+            "coverage_90": float((np.abs(ranks[:, j] - 0.5) < 0.45).mean()),
+        }
+        for j, name in enumerate(simulator.columns)
+    }
+
+
+def cell_coverage(members, truth, low, high, rng):
+    """Return the 90 % coverage of the number of members in a bin of log10 M_star."""
+    inside = (members.log_mstar >= low) & (members.log_mstar < high) & members.mask
+    true = ((truth[..., 0] >= low) & (truth[..., 0] < high) & (truth[..., 0] > 0)).sum(1)
+    ranks = randomised_ranks(inside.sum(-1), true, rng)
+    return float((np.abs(ranks - 0.5) < 0.45).mean())
 
 
 def same_galaxies(simulator, estimator, prior, n, draws, rng):

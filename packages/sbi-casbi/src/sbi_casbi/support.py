@@ -1,12 +1,10 @@
 r"""Is a halo like the simulated ones, as the trained network sees them?
 
-.. math:: D^2 = (h - \bar h)^\top C^{-1} (h - \bar h)
-
-with h the summary of the plane, and mean and covariance over simulated halos of the training
-galaxies; other simulated halos say which percentile D is. Sums and moments of the plane hardly
-notice galaxies of other physics, which the summaries were trained to tell apart. The threshold lets
-4 % of the halos of the same physics be flagged, and finds four out of five of others
-(benchmarks/casbi/cross_library.py).
+The distance of its summary to the tenth nearest of simulated halos of the training galaxies, in
+units of their scatter (:func:`sbi_core.diagnostics.cloud_percentile`); other simulated halos say
+which percentile that is. Sums and moments of the plane hardly notice galaxies of other physics,
+which the summaries were trained to tell apart. The threshold lets 4 % of the halos of the same
+physics be flagged, and finds four out of five of others (benchmarks/casbi/cross_library.py).
 """
 
 from __future__ import annotations
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["UNLIKE_TRAINING", "summary_percentile"]
 
 F64 = NDArray[np.float64]
-UNLIKE_TRAINING = 97.0  # percentile above which a halo is flagged
+_NEIGHBOURS = 10
+UNLIKE_TRAINING = 96.0  # percentile above which a halo is flagged
 
 
 def summary_percentile(
@@ -34,9 +33,10 @@ def summary_percentile(
     batch: Batch,
     rng: Rng,
     *,
+    cloud: int = 12_000,
     references: int = 3000,
 ) -> F64:
-    """Return the percentile (n,) of D of halos among simulated ones.
+    """Return the percentile (n,) of the distance of halos from simulated ones.
 
     Parameters
     ----------
@@ -48,12 +48,15 @@ def summary_percentile(
         Observed halos.
     rng
         Where randomness comes from.
+    cloud
+        Simulated halos among which neighbours are sought.
     references
-        Simulated halos that set mean and covariance; as many again set the percentiles.
+        More of them, which set the percentiles.
     """
     gen = as_generator(rng)
-    known = simulator.observe(simulator.draw_from(2 * references, gen, "train"), gen)
-    cloud, others, mine = (
-        estimator.summaries(b) for b in (known[:references], known[references:], batch)
+    known = estimator.summaries(
+        simulator.observe(simulator.draw_from(cloud + references, gen, "train"), gen)
     )
-    return diagnostics.mahalanobis_percentile(mine, cloud, others)
+    return diagnostics.cloud_percentile(
+        estimator.summaries(batch), known[:cloud], known[cloud:], neighbours=_NEIGHBOURS
+    )

@@ -6,6 +6,7 @@ knows a posterior object, a run or a file.
 
 from sbi_core.diagnostics.accuracy import accuracy, mae, median_ape, r2, rmse
 from sbi_core.diagnostics.c2st import C2st, c2st
+from sbi_core.diagnostics.cloud import cloud_percentile
 from sbi_core.diagnostics.coverage import (
     LEVELS,
     coverage_band,
@@ -27,7 +28,6 @@ from sbi_core.diagnostics.is_efficiency import (
     importance_weights,
     is_efficiency,
 )
-from sbi_core.diagnostics.mahalanobis import mahalanobis_percentile
 from sbi_core.diagnostics.pit_integer import pit_integer, pit_integer_draws, pit_uniformity
 from sbi_core.diagnostics.ppc import Ppc, ppc_chi2
 from sbi_core.diagnostics.prior_conflict import PriorConflict, prior_conflict
@@ -67,6 +67,7 @@ __all__ = [
     "c2st",
     "calibrate_gaussian",
     "chi_squared",
+    "cloud_percentile",
     "combine_verdicts",
     "coverage_band",
     "coverage_central",
@@ -88,7 +89,6 @@ __all__ = [
     "judge_tarp",
     "judge_z_rms",
     "mae",
-    "mahalanobis_percentile",
     "median_ape",
     "pit_integer",
     "pit_integer_draws",
