@@ -63,6 +63,15 @@ def test_objects_are_columns_and_hopeless_ones_get_zero(rng):
     assert got.log_evidence[1] == -np.inf
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_draw_that_outweighs_all_others_has_no_tail_to_fit(rng):
+    steep = rng.uniform(-715, -705, S)  # weights around the smallest numbers there are
+    steep[17] = 0.0
+    got = importance_weights(steep, np.zeros(S), np.zeros(S))
+    assert got.pareto_k[0] == np.inf
+    assert_allclose(got.efficiency, 1 / S)
+
+
 def test_bad_input_is_named(rng):
     likelihood, prior, q = conjugate(rng)
     with pytest.raises(ValueError, match="one shape"):

@@ -114,7 +114,7 @@ def _pareto_k(weights: NDArray[np.float64]) -> float:
     if not excess[-1] > 1e-12 * ordered[-1]:
         return 0.0 if ordered[-1] > 0 else float("nan")  # no tail: all weights are alike
     quarter = excess[max(int(size / 4 + 0.5) - 1, 0)]
-    if quarter <= 0:
+    if quarter <= 1e-200 * excess[-1]:
         return float("inf")  # a few weights are all there is
     count = 30 + int(np.sqrt(size))
     grid = 1 - np.sqrt(count / (np.arange(1, count + 1) - 0.5))
