@@ -66,13 +66,18 @@ def measure(simulator, posterior, batch, draws, seed):
 
 
 def main():
-    args = arguments(__doc__, run=True, objects={"type": int, "default": 1000},
-                     draws={"type": int, "default": 1000})  # fmt: skip
+    args = arguments(
+        __doc__,
+        run=True,
+        objects={"type": int, "default": 1000},
+        draws={"type": int, "default": 1000},
+        masks={"nargs": "+", "default": list(PATTERNS), "choices": list(PATTERNS)},
+    )
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
     n = 200 if args.quick else args.objects
     numbers = {}
-    for pattern in PATTERNS:
+    for pattern in args.masks:
         batch = mocks(simulator, n, pattern, args.seed)
         m = numbers[pattern] = measure(simulator, posterior, batch, args.draws, args.seed)
         worst = min(m["sbc_p"], key=m["sbc_p"].get)
@@ -87,8 +92,9 @@ def main():
             f"{m['draws_per_core_second']:.0f} draws/s",
             flush=True,
         )
-    for name, p in numbers["complete"]["sbc_p"].items():
-        c = numbers["complete"]["coverage_68"][name]
+    first = numbers[args.masks[0]]
+    for name, p in first["sbc_p"].items():
+        c = first["coverage_68"][name]
         print(f"    {name:<15} SBC p {p:.3g}   68 % coverage {c:.3f}")
     write(args, numbers)
 
