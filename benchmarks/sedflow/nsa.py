@@ -21,7 +21,8 @@ PAPER = 33_884  # galaxies of Hahn & Melchior 2022
 
 def main():
     args = arguments(__doc__, run=True, draws={"type": int, "default": 1000},
-                     refine={"default": "flagged"})  # fmt: skip
+                     refine={"default": "flagged"},
+                     limit={"type": int, "default": 40_000})  # fmt: skip
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
     table = read_nsa(reference() / "nsa_v0_1_2_excerpt.fits")
@@ -34,7 +35,7 @@ def main():
     with Clock() as clock:
         for chunk in infer_chunks(
             simulator, posterior, observations, draws=args.draws, refine=args.refine,
-            seed=args.seed, flags=table.flags[table.rows][: len(observations)],
+            seed=args.seed, limit=args.limit, flags=table.flags[table.rows][: len(observations)],
         ):  # fmt: skip
             theta = chunk.values[..., :12].reshape(-1, 12)
             outside += int((~posterior.space.inside(theta)).sum())
