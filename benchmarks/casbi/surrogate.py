@@ -86,7 +86,7 @@ def main():
     weight = np.full((len(test), a.stars), 1 / a.stars)
 
     def of(s, seed):
-        fe, o = made.draw_stars(theta, s, a.stars, seed)
+        fe, o = made.stars_of(theta, s, a.stars, seed)
         return planes(library, make_templates(library.plane, fe, o, weight))
 
     drawn = made.draw_shapes(theta, 3)

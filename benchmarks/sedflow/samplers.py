@@ -29,7 +29,7 @@ def compare(simulator, posterior, one, args):
     with Clock() as refined:
         better = refine_galaxy(posterior, one, target, rng, draws=4000)
     chain = run_emcee(Target(simulator, galaxy), rng, steps=args.steps)
-    nested = run_nautilus(Target(simulator, galaxy), args.seed, n_live=args.live)
+    nested = run_nautilus(Target(simulator, galaxy), args.seed, n_live=args.live, networks=args.networks)
     space, keep = posterior.space, [k for k in range(12) if k != 4]
     sd, mean = nested.theta.std(0)[keep], nested.theta.mean(0)[keep]
     rows = {}
@@ -54,7 +54,8 @@ def compare(simulator, posterior, one, args):
 def main():
     args = arguments(__doc__, run=True, mocks={"type": int, "default": 10},
                      real={"type": int, "default": 3}, steps={"type": int, "default": 3000},
-                     live={"type": int, "default": 1000})  # fmt: skip
+                     live={"type": int, "default": 1000},
+                     networks={"type": int, "default": 4})  # fmt: skip
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
     mocks = simulator.example_observations(stream(args.seed, "samplers"), args.mocks)

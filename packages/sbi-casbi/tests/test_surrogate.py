@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.surrogate import (
@@ -28,12 +29,39 @@ def test_shapes_follow_mass_and_time(trained, library):
     assert drawn[:, 0].std() > 0.75 * true[:, 0].std()
 
 
-def test_stars_have_the_mean_and_width_that_were_asked(trained, library):
+def test_points_have_the_moments_that_were_asked(trained, library):
     rows = library.rows("train")[:40]
     shape = shape_of(library)[rows]
-    fe_h, o_fe = trained.draw_stars(library.theta[rows], shape, 400, 2)
-    assert np.abs(fe_h.mean(1) - shape[:, 0]).mean() < 0.15
-    assert np.abs(o_fe.mean(1) - shape[:, 1]).mean() < 0.06
+    fe_h, o_fe = trained.stars_of(library.theta[rows], shape, 256, 2)
+    assert_allclose(fe_h.mean(1), shape[:, 0], atol=1e-9)
+    assert_allclose(o_fe.mean(1), shape[:, 1], atol=1e-9)
+    assert_allclose(np.log(fe_h.std(1)), shape[:, 2], atol=1e-9)
+    assert_allclose(np.log(o_fe.std(1)), shape[:, 3], atol=1e-9)
+    rho = ((fe_h - fe_h.mean(1)[:, None]) * (o_fe - o_fe.mean(1)[:, None])).mean(1)
+    assert_allclose(rho / fe_h.std(1) / o_fe.std(1), np.tanh(shape[:, 4]), atol=1e-9)
+
+
+def test_points_fill_the_distribution_more_evenly_than_random_ones(trained, library):
+    row = library.rows("train")[:1]
+    theta, shape = library.theta[row], shape_of(library)[row]
+    many, _ = trained.stars_of(theta, shape, 65_536, 1)
+    levels = np.quantile(many[0], np.arange(1, 20) / 20)
+
+    def miss(seed):
+        few, _ = trained.stars_of(theta, shape, 1024, seed)
+        return np.abs((few[0][:, None] < levels).mean(0) - np.arange(1, 20) / 20).max()
+
+    # 1024 random ones: about 0.8 / sqrt(1024) = 0.025
+    assert np.mean([miss(seed) for seed in range(2, 8)]) < 0.012
+
+
+def test_points_follow_their_seed(trained, library):
+    row = library.rows("train")[:3]
+    theta, shape = library.theta[row], shape_of(library)[row]
+    a, b, c = (trained.stars_of(theta, shape, 64, seed)[0] for seed in (1, 1, 2))
+    assert (a == b).all()
+    assert (a != c).any()
+    assert not np.allclose(a[0] - a[0].mean(), a[1] - a[1].mean())
 
 
 def test_outside_the_library_it_refuses(trained):

@@ -82,6 +82,17 @@ def shape_of(library: Library) -> F64:
     return np.concatenate([m[:, :2], width, np.arctanh(np.clip(m[:, 4:], -0.995, 0.995))], axis=1)
 
 
+def with_moments(points: F64, shape: F64) -> F64:
+    """Return points (n, stars, 2), each row of them mapped linearly to moments s (n, 5)."""
+    off = points - points.mean(1, keepdims=True)
+    own = np.linalg.cholesky(off.transpose(0, 2, 1) @ off / points.shape[1])
+    rho, width = np.tanh(shape[:, 4]), np.exp(shape[:, 2:4])
+    want = np.zeros_like(own)
+    want[:, 0, 0], want[:, 1, 0], want[:, 1, 1] = 1.0, rho, np.sqrt(1.0 - rho**2)
+    turn = width[:, :, None] * want @ np.linalg.inv(own)
+    return np.asarray(shape[:, None, :2] + off @ turn.transpose(0, 2, 1))
+
+
 class Surrogate(nn.Module):
     """Both flows and the numbers that standardise their input.
 
@@ -132,19 +143,26 @@ class Surrogate(nn.Module):
         return np.asarray((z * self.shape_sd + self.shape_mean).double().numpy())  # type: ignore[operator]
 
     @torch.no_grad()
-    def draw_stars(self, theta: F64, shape: F64, stars: int, seed: int) -> tuple[F64, F64]:
-        """Return [Fe/H] and [O/Fe] (n, stars) of galaxies with theta and s."""
+    def stars_of(self, theta: F64, shape: F64, stars: int, seed: int) -> tuple[F64, F64]:
+        """Return [Fe/H] and [O/Fe] (n, stars) that stand for galaxies with theta and s.
+
+        For templates, not for samples of stars: base points are a Sobol sequence, shifted at
+        random per galaxy, so that they fill the plane evenly; and the points of a galaxy are scaled
+        and sheared to have exactly the means, widths and correlation s.
+        """
+        rng = np.random.default_rng(seed)
+        engine = torch.quasirandom.SobolEngine(2, scramble=True, seed=int(rng.integers(0, 2**31)))
+        even = engine.draw(stars)
         out = np.empty((len(theta), stars, 2))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            step = max(1, 200_000 // stars)
-            for k in range(0, len(theta), step):
-                part = slice(k, k + step)
-                context = self.standard(theta[part], shape[part])
-                z = self.star_flow(context).sample((stars,)).transpose(0, 1)
-                out[part] = z.double().numpy()
-        mean, width = shape[:, None, :2], np.exp(shape[:, None, 2:4])
-        values = mean + width * out
+        step = max(1, 200_000 // stars)
+        for k in range(0, len(theta), step):
+            part = slice(k, k + step)
+            context = self.standard(theta[part], shape[part])
+            shift = torch.as_tensor(rng.random((len(context), 2)), dtype=torch.float32)
+            base = torch.special.ndtri(((even[:, None] + shift) % 1.0).clamp(1e-6, 1 - 1e-6))
+            z = self.star_flow(context).transform.inv(base)
+            out[part] = z.transpose(0, 1).double().numpy()
+        values = with_moments(out, shape)
         return values[..., 0], values[..., 1]
 
     def save(self, folder: str | Path) -> None:
@@ -273,7 +291,7 @@ def surrogate_library(library: Library, config: CasbiConfig, stars: int = 1000) 
     config
         ``surrogate_file`` names a trained surrogate; default: one is trained.
     stars
-        Stars behind a template; mixing smooths them.
+        Points behind a template; mixing smooths them.
     """
     made = (
         Surrogate.load(config.surrogate_file)
@@ -295,7 +313,7 @@ def surrogate_library(library: Library, config: CasbiConfig, stars: int = 1000) 
         todo = todo[~inside]
     made.check(drawn)
     shape = made.draw_shapes(drawn, int(rng.integers(0, 2**31)))
-    fe_h, o_fe = made.draw_stars(drawn, shape, stars, int(rng.integers(0, 2**31)))
+    fe_h, o_fe = made.stars_of(drawn, shape, stars, int(rng.integers(0, 2**31)))
     weight = np.full(fe_h.shape, 1.0 / stars)
     names = np.char.add("sg", np.char.zfill(np.arange(n).astype(str), 6))
     dark = drawn[:, 1] if library.has_dark_mass else np.full(n, np.nan)

@@ -96,8 +96,10 @@ def _start(target: Target, rng: np.random.Generator, walkers: int) -> F64:
     return np.asarray(start + 0.1 * rng.standard_normal(start.shape))
 
 
-def run_nautilus(target: Target, seed: int, *, n_live: int = 1000, n_eff: int = 2000) -> Sampled:
-    """Sample with nautilus.
+def run_nautilus(
+    target: Target, seed: int, *, n_live: int = 1000, n_eff: int = 2000, networks: int = 4
+) -> Sampled:
+    """Sample with nautilus; its networks, not the likelihood, take most of the time.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def run_nautilus(target: Target, seed: int, *, n_live: int = 1000, n_eff: int = 
         prior.add_parameter(f"u{k}", dist=(0.0, 1.0))
     sampler = Sampler(
         prior, target.log_likelihood_cube, n_live=n_live, vectorized=True, pass_dict=False,
-        seed=seed, n_batch=500,
+        seed=seed, n_batch=500, n_networks=networks,
     )  # fmt: skip
     sampler.run(n_eff=n_eff, verbose=False)
     points, log_w, _ = sampler.posterior()
