@@ -29,7 +29,8 @@ def compare(simulator, posterior, one, args):
     with Clock() as refined:
         better = refine_galaxy(posterior, one, target, rng, draws=4000)
     chain = run_emcee(Target(simulator, galaxy), rng, steps=args.steps)
-    nested = run_nautilus(Target(simulator, galaxy), args.seed, n_live=args.live, networks=args.networks)
+    options = {"n_live": args.live, "networks": args.networks}
+    nested = run_nautilus(Target(simulator, galaxy), args.seed, **options)
     space, keep = posterior.space, [k for k in range(12) if k != 4]
     sd, mean = nested.theta.std(0)[keep], nested.theta.mean(0)[keep]
     rows = {}
