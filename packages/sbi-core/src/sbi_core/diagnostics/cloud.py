@@ -18,6 +18,7 @@ __all__ = ["cloud_percentile"]
 
 F64 = NDArray[np.float64]
 _DEAD = 1e-6  # columns that vary less than this, relative to the widest, carry nothing
+_ROWS = 500  # points at a time
 _FLAT = 1e-10  # nor do directions with less than this share of the largest correlation eigenvalue
 
 
@@ -49,12 +50,10 @@ def cloud_percentile(
     mean, axes = _whitening(cloud)
     mine, theirs = (points - mean) @ axes, (others - mean) @ axes
     if neighbours:
-        from scipy.spatial import cKDTree
-
-        tree = cKDTree((cloud - mean) @ axes)
+        near = (cloud - mean) @ axes
         own = reference is None  # every point of the cloud is nearest to itself
-        ours = tree.query(mine, k=[neighbours])[0][:, 0]
-        known = tree.query(theirs, k=[neighbours + own])[0][:, 0]
+        ours = _to_neighbour(mine, near, neighbours)
+        known = _to_neighbour(theirs, near, neighbours + own)
     else:
         ours, known = np.linalg.norm(mine, axis=1), np.linalg.norm(theirs, axis=1)
     return np.asarray(100.0 * np.searchsorted(np.sort(known), ours) / len(known))
@@ -68,6 +67,20 @@ def _whitening(cloud: F64) -> tuple[F64, F64]:
     values, vectors = np.linalg.eigh(np.cov((cloud * unit).T).reshape(len(unit), len(unit)))
     wide = values > _FLAT * values.max(initial=0.0)
     return cloud.mean(0), unit[:, None] * vectors[:, wide] / np.sqrt(values[wide])
+
+
+def _to_neighbour(points: F64, cloud: F64, k: int) -> F64:
+    """Return the distance of every point to the k-th nearest of the cloud.
+
+    All pairs: in tens of dimensions a tree visits nearly all of them, too, and slower.
+    """
+    square = (cloud**2).sum(1)
+    found = np.empty(len(points))
+    for start in range(0, len(points), _ROWS):
+        rows = slice(start, start + _ROWS)
+        off = square - 2.0 * points[rows] @ cloud.T
+        found[rows] = np.partition(off, k - 1, axis=1)[:, k - 1] + (points[rows] ** 2).sum(1)
+    return np.sqrt(np.maximum(found, 0.0))
 
 
 def _check(neighbours: int, **arrays: F64) -> None:
