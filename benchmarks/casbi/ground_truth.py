@@ -39,7 +39,6 @@ def main():
     parser.add_argument("--halos", type=int, default=60_000)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--pool", type=int, default=2, help="pixels of the plane summed")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--test", type=int, default=120)
     parser.add_argument("--out")
     a = parser.parse_args()
@@ -64,7 +63,7 @@ def main():
         space=simulator.parameters,
         columns=tuple(range(len(simulator.columns))),
         observe=simulator.observe,
-        config={"epochs": a.epochs, "learning_rate": a.learning_rate},
+        config={"epochs": a.epochs, "learning_rate": 2e-3},
         seed=1,
     )
     estimator = SetEstimator(SetConfig(hidden=64, bins=12))

@@ -79,7 +79,7 @@ def examine(simulator, estimator, batch, n, draws):
     columns = column_calibration(simulator, members, test, rng)
     familiar = same_galaxies(simulator, estimator, prior, n, draws, rng)
     baselines = baseline_scores(simulator, batch, test, rng)
-    cells = {f"{a}-{b}": cell_coverage(members, truth, a, b, rng) for a, b in CELLS}
+    cells = {f"{lo}-{hi}": cell_coverage(members, truth, lo, hi, rng) for lo, hi in CELLS}
     top = np.concatenate([members.place(k)[0] for k in (1, 2)], axis=-1).astype(float)
     joint = diagnostics.tarp(top, np.concatenate([truth[:, 0], truth[:, 1]], axis=-1), rng)
     return {

@@ -82,7 +82,7 @@ def shape_of(library: Library) -> F64:
     return np.concatenate([m[:, :2], width, np.arctanh(np.clip(m[:, 4:], -0.995, 0.995))], axis=1)
 
 
-def with_moments(points: F64, shape: F64) -> F64:
+def _with_moments(points: F64, shape: F64) -> F64:
     """Return points (n, stars, 2), each row of them mapped linearly to moments s (n, 5)."""
     off = points - points.mean(1, keepdims=True)
     own = np.linalg.cholesky(off.transpose(0, 2, 1) @ off / points.shape[1])
@@ -162,7 +162,7 @@ class Surrogate(nn.Module):
             base = torch.special.ndtri(((even[:, None] + shift) % 1.0).clamp(1e-6, 1 - 1e-6))
             z = self.star_flow(context).transform.inv(base)
             out[part] = z.transpose(0, 1).double().numpy()
-        values = with_moments(out, shape)
+        values = _with_moments(out, shape)
         return values[..., 0], values[..., 1]
 
     def save(self, folder: str | Path) -> None:

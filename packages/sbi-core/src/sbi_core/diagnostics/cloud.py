@@ -18,8 +18,8 @@ __all__ = ["cloud_percentile"]
 
 F64 = NDArray[np.float64]
 _DEAD = 1e-6  # columns that vary less than this, relative to the widest, carry nothing
-_ROWS = 500  # points at a time
 _FLAT = 1e-10  # nor do directions with less than this share of the largest correlation eigenvalue
+_ROWS = 500  # points at a time
 
 
 def cloud_percentile(

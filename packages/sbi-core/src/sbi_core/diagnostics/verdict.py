@@ -4,7 +4,7 @@ r"""Verdicts in words: which calibration gate passed, which did not, and what th
 quantity           pass                                   warn                      fail
 =================  =====================================  ========================  ==============
 SBC, PIT, TARP     p > 0.01 after Holm's correction                                 otherwise
-coverage           within 3 binomial sigma of nominal     p > 0.01/K for K levels   otherwise
+coverage           within 3 binomial sigma of nominal                               otherwise
 combined z-rms     0.8 to 1.3                             1/1.6 to 1.6              otherwise
 C2ST               < 0.6                                  < 0.7                     otherwise
 skill (RPS)        > 0                                    -0.05 to 0                otherwise
@@ -15,8 +15,7 @@ prior conflict     p > 0.01/B for B objects               otherwise
 
 The limits of z-rms are widened by its sampling error :math:`1/\sqrt{2Rd}` (relative, R repeats
 of d pooled parameters). False alarms of a calibrated posterior: 1 % for all SBC tests of a run
-together, 1 % for all coverage levels and parameters of a run together (0.3 % each for a warning:
-11 % of runs with twelve parameters), 1 % at most for predictive chi-squared and prior
+together, 0.3 % per coverage level and parameter, 1 % at most for predictive chi-squared and prior
 conflict of all objects together. The last two speak of data, not of calibration: they never fail.
 
 References:
@@ -46,7 +45,6 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from sbi_core.diagnostics.holm import holm
 
@@ -133,9 +131,7 @@ def judge_tarp(p: float, *, tests: int = 1) -> Verdict:
     return _judge_p("joint TARP coverage", p, tests)
 
 
-def judge_coverage(
-    name: str, coverage: float, nominal: float, *, objects: int, tests: int = 1
-) -> Verdict:
+def judge_coverage(name: str, coverage: float, nominal: float, *, objects: int) -> Verdict:
     """Judge the coverage of one quantity at one level.
 
     Parameters
@@ -147,9 +143,6 @@ def judge_coverage(
         The level, in (0, 1).
     objects : int
         How many objects it was measured on.
-    tests : int
-        K, how many levels and quantities are judged together (Bonferroni's correction: beyond
-        3 sigma, but not beyond what the largest of K reaches in 1 % of cases, is a warning).
     """
     sigma = float(np.sqrt(nominal * (1.0 - nominal) / objects))
     deviation = (coverage - nominal) / sigma
@@ -157,12 +150,6 @@ def judge_coverage(
     if abs(deviation) < COVERAGE_SIGMAS:
         return Verdict("pass", f"{found}, as they should.")
     error = "too narrow or biased" if deviation < 0 else "too wide"
-    if abs(deviation) < -special.ndtri(FALSE_ALARM / tests / 2):
-        return Verdict(
-            "warn",
-            f"{found} ({deviation:+.1f} sigma, the largest of {tests} such deviations may): "
-            f"chance, or the posterior is {error}.",
-        )
     return Verdict("fail", f"{found} ({deviation:+.1f} sigma): the posterior is {error}.")
 
 

@@ -95,7 +95,7 @@ def _single(
         covered = {f"{c:.2f}": float(v) for c, v in zip(LEVELS, coverage[:, k], strict=True)}
         parameters[name] = {"sbc_p": float(p_values[k]), "coverage": covered}
         verdicts += [
-            judge_coverage(name, float(v), float(c), objects=len(theta), tests=coverage.size)
+            judge_coverage(name, float(v), float(c), objects=len(theta))
             for c, v in zip(LEVELS, coverage[:, k], strict=True)
         ]
     verdicts += judge_sbc_all(names, p_values)
