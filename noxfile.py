@@ -16,9 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -35,6 +38,9 @@ CONSTRAINTS = ROOT / "constraints.txt"
 DEV = ROOT / ".nox" / "dev"
 # pip compiles every file of torch otherwise, which costs more than unpacking it.
 PIP_INSTALL = ("--no-compile", "-c", str(CONSTRAINTS))
+
+TRIES = 3  # of an installation: a broken download is no verdict on the code
+PAUSE_S = 20
 
 PACKAGES = packages()
 CORE = next((package for package in PACKAGES if package.is_core), None)
@@ -84,7 +90,7 @@ def wheel(session: nox.Session, package: Package) -> None:
     assert CORE is not None, "a plugin without packages/sbi-core"
     with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
         outside = Path(folder)
-        session.install(*PIP_INSTALL, *build_wheels(session, [CORE, package], outside / "wheels"))
+        install(session, *build_wheels(session, [CORE, package], outside / "wheels"))
         check_absent(session, [o.import_name for o in DOMAINS if o is not package] + ["pynbody"])
         listed = session.run("sbi-run", "plugins", silent=True, env=bare_environment())
         plugin = package.plugins[0]
@@ -92,6 +98,7 @@ def wheel(session: nox.Session, package: Package) -> None:
             session.error(f"`sbi-run plugins` does not list {plugin}:\n{listed}")
         run_quick(session, plugin, outside / "out")
         check_names_missing_plugin(session, package)
+    discard_environment(session)
     session.log(f"{package.name}: installed alone, ran, and knows what is not there")
 
 
@@ -104,9 +111,9 @@ def plugin(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
         outside = Path(folder)
         wheels = build_wheels(session, [CORE, *EXAMPLES], outside / "wheels")
-        session.install(*PIP_INSTALL, *wheels, "pytest")
+        install(session, *wheels, "pytest")
         new = new_plugin(session, "toymodel")
-        session.install(*PIP_INSTALL, f"./{new}")
+        install(session, f"./{new}")
         # Not from the folder of the sources: what is tested is what was installed.
         for name, tests in [*((e.name, e.tests) for e in EXAMPLES), (new, outside / new / "tests")]:
             copy = shutil.copytree(tests, outside / f"tests-{name}")
@@ -114,6 +121,7 @@ def plugin(session: nox.Session) -> None:
         check_broken_plugin(session, new_plugin(session, "broken"))
         # One stranger's simulator, another stranger's combiner, a third one's mistake beside them.
         run_quick(session, "toymodel", outside / "out", "--set", "combiner.name=floored")
+    discard_environment(session)
 
 
 @nox.session(venv_backend="none")
@@ -146,11 +154,34 @@ def dev_environment(session: nox.Session) -> str:
     pip = (str(python), "-m", "pip", "install", "--quiet", *PIP_INSTALL)
     session.run(sys.executable, "-m", "virtualenv", "--clear", "--quiet", str(DEV))
     groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "dev")
-    session.run(*pip, *groups)
+    again(session, lambda: session.run(*pip, *groups))
     if editable:
-        session.run(*pip, "--no-build-isolation", *editable)
+        again(session, lambda: session.run(*pip, "--no-build-isolation", *editable))
     stamp.write_text(wanted)
     return str(python)
+
+
+def install(session: nox.Session, *wanted: str) -> None:
+    """Install into the session's own environment, pinned."""
+    again(session, lambda: session.install(*PIP_INSTALL, *wanted))
+
+
+def again(session: nox.Session, step: Callable[[], object]) -> None:
+    """Take a step that downloads; where it fails, wait and try again, ``TRIES`` times in all."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            step()
+            return
+        except CommandFailed:
+            if attempt == TRIES:
+                raise
+            session.warn(f"installation failed, try {attempt} of {TRIES}; again in {PAUSE_S} s")
+            time.sleep(PAUSE_S)
+
+
+def discard_environment(session: nox.Session) -> None:
+    """Remove the session's own environment (over 1 GB) after success; a failed one is kept."""
+    shutil.rmtree(session.virtualenv.location, ignore_errors=True)
 
 
 def fingerprint() -> str:
