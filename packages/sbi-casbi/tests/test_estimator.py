@@ -7,6 +7,7 @@ from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.members import sample_members
 from sbi_casbi.sets import SetConfig
 from sbi_casbi.support import summary_percentile
+from sbi_casbi.turn import Turn
 from sbi_core import (
     Batch,
     ConfigError,
@@ -110,18 +111,15 @@ def test_the_density_of_one_member_integrates_to_one(trained):
     z = head.pack(sets, n)
     with torch.no_grad():
         place, v, theta, relative = head.unpack(z)
-        prefix = head._prefixes(theta[:, :1], relative[:, :1], torch.ones(20000, 1))
         one = torch.ones(20000, 1)
-        given = torch.cat(head.budget(h), -1)[:, None]
-        context = head._context(
-            head.from_summary(h)[:, None],
-            given,
-            prefix,
-            torch.zeros(20000, 1, 3),
-            torch.zeros(20000, 1),
-            one,
-            2 * one,
+        turn = Turn(
+            k=one,
+            n=2 * one,
+            prefix=head.context.prefixes(theta[:, :1], relative[:, :1], one),
+            last=torch.zeros(20000, 1, 3),
+            first=torch.zeros(20000, 1),
         )
+        context = head._context(head.context.know(h).for_places(), turn)
         log_q = head._member_log_prob(context, v[:, :1], theta[:, :1])[:, 0].double()
     log_q = log_q + head.whitening.log_volume(sets, n)[:, 0]
     volume = float((high - low).prod())

@@ -21,6 +21,7 @@ def head(simulator):
         for spline in made.splines:
             spline[-1].weight.normal_(std=0.1)
             spline[-1].bias.normal_(std=0.1)
+        made.context.ranks.rest[-1].weight.normal_(std=0.3)
         # the mass of a set is estimated as 8.5 +- 0.4, that of draws scatters by 0.8
         made.budget.lines[0, 0, 0] = (8.5 - made.whitening.centre[0]) / made.whitening.scale[0]
         made.budget.lines[1, 0, 0] = float(np.log(0.4)) - made.whitening.scale[0].log()

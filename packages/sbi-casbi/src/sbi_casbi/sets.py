@@ -5,21 +5,16 @@ r"""A density of ordered sets of members: N, then one member after the other.
 
 N is a mixture of discretised logistics in log N. All members share one flow in whitened
 coordinates (:mod:`sbi_casbi.ordered`): three conditional rational-quadratic splines, for the mass,
-the dark mass given it, and the infall time given both. What came before a member enters as its
-predecessor, as means of learned features over :math:`\theta_{<k}` (plain and weighted by mass),
-and as what is left: an auxiliary regression (:mod:`sbi_casbi.budget`) estimates the accreted mass
-and the mass-weighted mean member, from which the members so far are taken away. The whitened place
-of a member that would take all, half or a quarter of what is left tells the splines where to bend.
-All of these are sums that training computes for all k at once.
+the dark mass given it, and the infall time given both. What they are given is the business of
+:mod:`sbi_casbi.turn`. Every factor is a normalised density of what it describes, hence so is the
+product: estimates that enter the context are functions of the data, not variables.
 
-Every factor is a normalised density of what it describes, hence so is the product: the estimates
-of the regression are functions of the data, not variables. In the end all members are scaled
-together, so that their sum scatters about its estimate as much as the estimate does
-(:mod:`sbi_casbi.settling`); the density of a set is then one integral over its scale.
+In the end all members are scaled together, so that their sum scatters about its estimate as much
+as the estimate does (:mod:`sbi_casbi.settling`); the density of a set is then one integral over
+its scale.
 
 References:
     | Durkan et al. 2019, Neural Spline Flows, https://arxiv.org/abs/1906.04032
-    | Zaheer et al. 2017, Deep Sets, https://arxiv.org/abs/1703.06114
     | Salimans et al. 2017, PixelCNN++, https://arxiv.org/abs/1701.05517
 """
 
@@ -41,6 +36,7 @@ from sbi_casbi.budget import Budget, member_sums
 from sbi_casbi.number_heads import NumberKind, number_head
 from sbi_casbi.ordered import Whitening
 from sbi_casbi.settling import Estimate, Settling
+from sbi_casbi.turn import Known, Prefix, Turn, TurnContext, gather
 from sbi_core import Head
 
 __all__ = ["SetConfig", "SetHead"]
@@ -48,10 +44,8 @@ __all__ = ["SetConfig", "SetHead"]
 F64 = NDArray[np.float64]
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _BOUND = 5.0
-_AUXILIARY = 0.2  # weight of the auxiliary regression
+_AUXILIARY = 0.2  # weight of each auxiliary regression
 _VALIDATED = (1, 2, 3, 5, 10, 20, 40, 80)  # members that the validation loss looks at
-_FEATURES = 16
-_SHARES = (1.0, 0.5, 0.25)  # of what is left: where a member would lie that takes it
 
 
 class SetConfig(BaseModel):
@@ -79,24 +73,13 @@ class SetConfig(BaseModel):
 
 
 @dataclass
-class _Prefix:
-    """Sums over the members before one, (..., f): they grow member by member."""
-
-    plain: Tensor
-    weighted: Tensor
-    mass: Tensor  # linear, in units of the first member
-    theta: Tensor  # standardised members times mass, (..., dim)
-
-
-@dataclass
 class _State:
     """What draws know when they come to the next member, one row per set in use."""
 
     rows: Tensor
     count: Tensor
-    summary: Tensor
-    estimate: Tensor
-    prefix: _Prefix
+    known: Known
+    prefix: Prefix
     last: Tensor  # standardised member before, (m, dim)
     first: Tensor  # standardised log10 mass of the first member
     top: Tensor  # the same in log10 Msun, float64
@@ -104,9 +87,8 @@ class _State:
 
     def take(self, keep: Tensor) -> _State:
         """Return the state of some rows."""
-        values = {k: v[keep] for k, v in vars(self).items() if k != "prefix"}
-        prefix = _Prefix(**{k: v[keep] for k, v in vars(self.prefix).items()})
-        return _State(prefix=prefix, **values)
+        own = {k: v[keep] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return _State(known=self.known.take(keep), prefix=self.prefix.take(keep), **own)
 
 
 class SetHead(Head):
@@ -145,14 +127,8 @@ class SetHead(Head):
         self.noise_size = self.number.noise_size + size * dim
         self.whitening = Whitening(dim)
         w = config.hidden
-        self.before = nn.Sequential(
-            nn.Linear(dim, w // 4), nn.SiLU(), nn.Linear(w // 4, 2 * _FEATURES)
-        )
-        self.from_summary = nn.Linear(features, w)
-        self.from_rest = nn.Linear(2 * _FEATURES + dim + 6 + 4 + 2 * dim + len(_SHARES), w)
-        self.budget = Budget(features, dim, w // 2)
+        self.context = TurnContext(features, dim, w)
         self.settling = Settling()
-        self.trunk = nn.Sequential(nn.SiLU(), nn.Linear(w, w), nn.SiLU())
         out = 3 * config.bins - 1
         self.splines = nn.ModuleList(
             nn.Sequential(nn.Linear(w + 2 * j, w // 2), nn.SiLU(), nn.Linear(w // 2, out))
@@ -171,87 +147,18 @@ class SetHead(Head):
         """Return the part of summaries (..., features) that members are inferred from."""
         return h[..., h.shape[-1] // 2 :] if self.halves else h
 
-    # -- context of a member -----------------------------------------------------------
+    @property
+    def budget(self) -> Budget:
+        """The estimate of sums over members."""
+        return self.context.budget
 
-    def _left(
-        self, estimate: Tensor, prefix: _Prefix, first: Tensor, last: Tensor, left: Tensor
-    ) -> Tensor:
-        """Return what is left for the members to come, (..., 4 + 2 dim + shares).
+    # -- one member ----------------------------------------------------------------------
 
-        Parameters
-        ----------
-        estimate
-            Of the data, (..., 2 (1 + dim)), without gradient.
-        prefix
-            Sums over the members so far.
-        first
-            Standardised log10 mass of the first member (0 where there is none yet), (...).
-        last
-            The same of the member before (0 where there is none).
-        left
-            Members to come, (...).
-        """
-        mean, log_sd = estimate.chunk(2, -1)
-        scale = float(self.whitening.scale[0])
-        # accreted mass in units of the first member (of the estimate, before there is one)
-        there = prefix.mass > 0
-        unit = torch.where(there, first, mean[..., 0])
-        total = 10 ** ((mean[..., 0] - unit) * scale).clamp(-3, 4)
-        rest = total - prefix.mass
-        log_rest = unit + rest.clamp(min=1e-4).log10() / scale
-        mean_rest = (mean[..., 1:] * total[..., None] - prefix.theta) / torch.maximum(
-            rest, 0.02 * total
-        )[..., None]
-        parts = [
-            torch.stack(
-                [log_rest, log_rest - left.log10() / scale, log_rest - last, log_sd[..., 0]], -1
-            ),
-            mean_rest.clamp(-4, 4),
-            mean[..., 1:],
-            self._places(log_rest, last, there, left),
-        ]
-        return torch.cat(parts, -1)
-
-    def _places(self, log_rest: Tensor, last: Tensor, there: Tensor, left: Tensor) -> Tensor:
-        """Return whitened masses of members that take shares of what is left, (..., shares)."""
-        w = self.whitening
-        log_f = torch.where(there, w.log_f(w.mass_scaled(last)), 0.0)
-        shares = torch.tensor(_SHARES, dtype=torch.float64, device=last.device).log10()
-        mass = w.mass_scaled(log_rest)[..., None] + shares
-        v = w.mass_v(mass, log_f[..., None], left.double()[..., None])
-        return v.to(last.dtype) / 2
-
-    def _context(
-        self,
-        summary: Tensor,
-        estimate: Tensor,
-        prefix: _Prefix,
-        last: Tensor,
-        first: Tensor,
-        k: Tensor,
-        n: Tensor,
-    ) -> Tensor:
-        """Return what the splines of member k (from 1) are given, (..., w)."""
-        done = (k - 1).clamp(min=1.0)
-        parts = [
-            (prefix.plain / done[..., None]),
-            prefix.weighted / prefix.mass.clamp(min=1e-30)[..., None],
-            last,
-            torch.stack(
-                [
-                    (k == 1).to(last),
-                    k.log() / 2,
-                    k / n,
-                    n.log() / 2 - 1,
-                    (n - k + 1).log() / 2 - 1,
-                    prefix.mass.clamp(min=1.0).log10(),
-                ],
-                -1,
-            ),
-            self._left(estimate, prefix, first, last[..., 0], n - k + 1),
-        ]
-        h: Tensor = self.trunk(summary + self.from_rest(torch.cat(parts, -1)))
-        return h
+    def _context(self, known: Known, turn: Turn) -> Tensor:
+        """Return what the splines of a member are given, (..., w)."""
+        expected = self.context.expect(known, turn.k, turn.n, self.whitening)
+        context: Tensor = self.context(known, expected, turn, self.whitening)
+        return context
 
     def _spline(self, j: int, h: Tensor, given: list[Tensor]) -> MonotonicRQSTransform:
         raw = self.splines[j](torch.cat([h, *(g[..., None] for g in given)], -1))
@@ -269,17 +176,6 @@ class SetHead(Head):
             total = total - 0.5 * y * y - _LOG_SQRT_2PI + log_det
             given += [v[..., j].clamp(-_BOUND, _BOUND), theta[..., j]]
         return total
-
-    def _prefixes(self, theta: Tensor, relative: Tensor, used: Tensor) -> _Prefix:
-        """Return sums over the members before each of K places."""
-        phi = self.before(theta) * used[..., None]
-        plain, weighted = phi.split(_FEATURES, -1)
-        return _Prefix(
-            _exclusive(plain, 1),
-            _exclusive(weighted * relative[..., None], 1),
-            _exclusive(relative, 1),
-            _exclusive(theta * relative[..., None], 1),
-        )
 
     # -- training ------------------------------------------------------------------------
 
@@ -325,27 +221,26 @@ class SetHead(Head):
         most = int(n.max())
         v, theta, relative = v[:, :most], theta[:, :most], relative[:, :most]
         used = torch.arange(most, device=z.device) < n[:, None]
-        prefix = self._prefixes(theta, relative, used)
         k, weight = self._chosen(n)
         at = k.long() - 1
-        mine = _Prefix(
-            _take(prefix.plain, at),
-            _take(prefix.weighted, at),
-            prefix.mass.gather(1, at),
-            _take(prefix.theta, at),
+        turn = Turn(
+            k=k,
+            n=n[:, None].expand_as(k),
+            prefix=self.context.prefixes(theta, relative, used).gather(at),
+            last=gather(theta, (at - 1).clamp(min=0)) * (at > 0)[..., None],
+            first=theta[:, :1, 0] * (at > 0),
         )
-        last = _take(theta, (at - 1).clamp(min=0)) * (at > 0)[..., None]
-        first = theta[:, :1, 0] * (at > 0)
-        estimate = self.budget(h)
-        given = torch.cat(estimate, -1).detach()[:, None].expand(-1, at.shape[1], -1)
-        context = self._context(
-            self.from_summary(h)[:, None], given, mine, last, first, k, n[:, None].expand_as(k)
-        )
-        log_q = self._member_log_prob(context, _take(v, at), _take(theta, at))
+        sums = self.budget(h)
+        known = self.context.know(h, sums).for_places()
+        expected = self.context.expect(known, turn.k, turn.n, self.whitening)
+        context = self.context(known, expected, turn, self.whitening)
+        log_q = self._member_log_prob(context, gather(v, at), gather(theta, at))
         mean = (weight * log_q).sum(1) / weight.sum(1)
         loss: Tensor = self.number.loss(place, about_n) - mean
         if self.training:  # what the estimates learn from; no part of the density
-            loss = loss + _AUXILIARY * self.budget.loss(estimate, self._sums(theta, relative))
+            of_sums = self.budget.loss(sums, self._sums(theta, relative))
+            of_rank = self.context.ranks.loss(expected[0], gather(theta[..., 0], at))
+            loss = loss + _AUXILIARY * (of_sums + (weight * of_rank).sum(1) / weight.sum(1))
         return loss
 
     def _sums(self, theta: Tensor, relative: Tensor) -> Tensor:
@@ -372,13 +267,15 @@ class SetHead(Head):
         about_n, h = self.of_number(h), self.of_members(h)
         n = place[:, 0] + self.lowest
         used = torch.arange(v.shape[1], device=z.device) < n[:, None]
-        prefix = self._prefixes(theta, relative, used)
         k = torch.arange(1, v.shape[1] + 1, device=z.device).to(h).expand(len(z), -1)
-        last = torch.cat([torch.zeros_like(theta[:, :1]), theta[:, :-1]], 1)
-        first = theta[:, :1, 0] * (k > 1)
-        n_all = torch.maximum(n[:, None].expand_as(k), k)
-        given = torch.cat(self.budget(h), -1)[:, None].expand(-1, v.shape[1], -1)
-        context = self._context(self.from_summary(h)[:, None], given, prefix, last, first, k, n_all)
+        turn = Turn(
+            k=k,
+            n=torch.maximum(n[:, None].expand_as(k), k),
+            prefix=self.context.prefixes(theta, relative, used),
+            last=torch.cat([torch.zeros_like(theta[:, :1]), theta[:, :-1]], 1),
+            first=theta[:, :1, 0] * (k > 1),
+        )
+        context = self._context(self.context.know(h).for_places(), turn)
         log_q = self._member_log_prob(context, v, theta)
         total: Tensor = self.number.log_prob(place, about_n) + torch.where(used, log_q, 0.0).sum(1)
         return total
@@ -433,7 +330,8 @@ class SetHead(Head):
                 s = s.take(active)
             k = torch.full_like(s.count, float(place))
             total = torch.maximum(s.count, k)
-            context = self._context(s.summary, s.estimate, s.prefix, s.last, s.first, k, total)
+            turn = Turn(k, total, s.prefix, s.last, s.first)
+            context = self._context(s.known, turn)
             theta, log_f = self._next(context, eps[s.rows], s.log_f, total - k + 1)
             out = torch.zeros(m, self.dim, dtype=theta.dtype, device=theta.device)
             out[s.rows] = theta
@@ -443,16 +341,13 @@ class SetHead(Head):
     def _start(self, h: Tensor, n: Tensor) -> _State:
         """Return the state before the first member."""
         m, dtype, device = len(h), h.dtype, h.device
-        zeros = torch.zeros(m, _FEATURES, dtype=dtype, device=device)
         none = torch.zeros(m, dtype=dtype, device=device)
-        last = torch.zeros(m, self.dim, dtype=dtype, device=device)
         return _State(
             rows=torch.arange(m, device=device),
             count=n.to(dtype),
-            summary=self.from_summary(h),
-            estimate=torch.cat(self.budget(h), -1),
-            prefix=_Prefix(zeros, zeros, none, last),
-            last=last,
+            known=self.context.know(h),
+            prefix=self.context.nothing(m, self.dim, h),
+            last=torch.zeros(m, self.dim, dtype=dtype, device=device),
             first=none,
             top=none.double(),
             log_f=none.double(),
@@ -464,14 +359,7 @@ class SetHead(Head):
         if place == 1:
             s.first, s.top = last[:, 0], theta[:, 0]
         relative = (10 ** (theta[:, 0] - s.top)).to(last.dtype)
-        plain, weighted = self.before(last).split(_FEATURES, -1)
-        before = s.prefix
-        s.prefix = _Prefix(
-            before.plain + plain,
-            before.weighted + weighted * relative[:, None],
-            before.mass + relative,
-            before.theta + last * relative[:, None],
-        )
+        s.prefix = self.context.add(s.prefix, last, relative)
         s.last, s.log_f = last, log_f
 
     def _next(
@@ -493,13 +381,3 @@ class SetHead(Head):
             standard = ((value - w.centre[j]) / w.scale[j]).to(context.dtype)
             given += [v.clamp(-_BOUND, _BOUND), standard]
         return torch.stack(values, -1), log_f
-
-
-def _exclusive(x: Tensor, dim: int) -> Tensor:
-    """Return sums over earlier places."""
-    return x.cumsum(dim) - x
-
-
-def _take(x: Tensor, at: Tensor) -> Tensor:
-    """Return places (B, T) of x (B, K, f)."""
-    return x.gather(1, at[..., None].expand(*at.shape, x.shape[-1]))
