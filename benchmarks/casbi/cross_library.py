@@ -6,7 +6,8 @@
 Libraries: the same model with other galaxies (nothing should break), regulator outflows (grumpy),
 30 % more iron from SNe Ia, and [O/Fe] moved by 0.18 dex (another solar scale). Flagged: distance of
 summaries from simulated ones above the 96th percentile, or posterior-predictive deviance above the
-99th. Distance and threshold were chosen on libraries of seeds 2 and 7; others are a test of them.
+99th. Distance and threshold were chosen on libraries of seeds 2 and 7, and the galaxies that set the
+percentiles after seed 11 had been seen; others are a test of them.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--estimator", required=True)
     parser.add_argument("--test", type=int, default=300)
-    parser.add_argument("--library-seed", type=int, default=11, help="of the libraries inferred")
+    parser.add_argument("--library-seed", type=int, default=23, help="of the libraries inferred")
     parser.add_argument("--seed", type=int, default=3, help="of halos and draws")
     parser.add_argument("--out")
     a = parser.parse_args()

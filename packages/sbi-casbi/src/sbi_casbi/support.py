@@ -1,10 +1,11 @@
 r"""Is a halo like the simulated ones, as the trained network sees them?
 
 The distance of its summary to the tenth nearest of simulated halos of the training galaxies, in
-units of their scatter (:func:`sbi_core.diagnostics.cloud_percentile`); other simulated halos say
-which percentile that is. Sums and moments of the plane hardly notice galaxies of other physics,
-which the summaries were trained to tell apart. The threshold lets 4 % of the halos of the same
-physics be flagged, and finds four out of five of others (benchmarks/casbi/cross_library.py).
+units of their scatter (:func:`sbi_core.diagnostics.cloud_percentile`); halos of held-out galaxies
+say which percentile that is, because an observed halo is made of galaxies never seen. Sums and
+moments of the plane hardly notice galaxies of other physics, which the summaries were trained to
+tell apart. The threshold lets 4 % of the halos of the same physics be flagged, and finds four out
+of five of others (benchmarks/casbi/cross_library.py).
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ def summary_percentile(
     cloud
         Simulated halos among which neighbours are sought.
     references
-        More of them, which set the percentiles.
+        Simulated halos of held-out galaxies, which set the percentiles.
     """
     gen = as_generator(rng)
-    known = estimator.summaries(
-        simulator.observe(simulator.draw_from(cloud + references, gen, "train"), gen)
+    known, other = (
+        estimator.summaries(simulator.observe(simulator.draw_from(n, gen, split), gen))
+        for n, split in ((cloud, "train"), (references, "test"))
     )
     return diagnostics.cloud_percentile(
-        estimator.summaries(batch), known[:cloud], known[cloud:], neighbours=_NEIGHBOURS
+        estimator.summaries(batch), known, other, neighbours=_NEIGHBOURS
     )
