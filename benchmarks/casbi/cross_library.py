@@ -6,7 +6,7 @@
 Libraries: the same model with other galaxies (nothing should break), regulator outflows (grumpy),
 30 % more iron from SNe Ia, and [O/Fe] moved by 0.18 dex (another solar scale). Flagged: distance of
 summaries from simulated ones above the 96th percentile, or posterior-predictive deviance above the
-99th. Distance and threshold were chosen on libraries of seeds 2 and 7, and the galaxies that set the
+99th. Distance and threshold were chosen on libraries of seeds 2 and 7, the galaxies that set the
 percentiles after seed 11 had been seen; others are a test of them.
 """
 
