@@ -84,6 +84,7 @@ class _State:
     first: Tensor  # standardised log10 mass of the first member
     top: Tensor  # the same in log10 Msun, float64
     log_f: Tensor
+    expected: Tensor  # mean and log sd of the mass of the member before, (m, 2)
 
     def take(self, keep: Tensor) -> _State:
         """Return the state of some rows."""
@@ -330,8 +331,11 @@ class SetHead(Head):
                 s = s.take(active)
             k = torch.full_like(s.count, float(place))
             total = torch.maximum(s.count, k)
-            turn = Turn(k, total, s.prefix, s.last, s.first)
-            context = self._context(s.known, turn)
+            turn = Turn(k, total, s.prefix, s.last, s.first, s.log_f)
+            now = self.context.ranks(s.known.seen, k, total, self.whitening)
+            before = now if place == 1 else s.expected.unbind(-1)
+            context = self.context(s.known, (now, before), turn, self.whitening)
+            s.expected = torch.stack(now, -1)
             theta, log_f = self._next(context, eps[s.rows], s.log_f, total - k + 1)
             out = torch.zeros(m, self.dim, dtype=theta.dtype, device=theta.device)
             out[s.rows] = theta
@@ -351,6 +355,7 @@ class SetHead(Head):
             first=none,
             top=none.double(),
             log_f=none.double(),
+            expected=h.new_zeros(m, 2),
         )
 
     def _add(self, s: _State, theta: Tensor, log_f: Tensor, place: int) -> None:

@@ -79,6 +79,7 @@ class Turn:
     prefix: Prefix
     last: Tensor  # standardised member before, zeros where there is none, (..., dim)
     first: Tensor  # standardised log10 mass of the first member, 0 where there is none yet
+    log_f: Tensor | None = None  # log F of the mass of the last, where it is known; 0 if none
 
 
 class TurnContext(nn.Module):
@@ -128,7 +129,9 @@ class TurnContext(nn.Module):
         """
         k, n, before = turn.k, turn.n, turn.prefix
         left, mass = n - k + 1, turn.last[..., 0]
-        log_f = torch.where(k > 1, w.log_f(w.mass_scaled(mass)), 0.0)
+        log_f = turn.log_f
+        if log_f is None:
+            log_f = torch.where(k > 1, w.log_f(w.mass_scaled(mass)), 0.0)
         place = [k == 1, k.log() / 2, k / n, n.log() / 2 - 1, left.log() / 2 - 1]
         place.append(before.mass.clamp(min=1.0).log10())
         now, previous = ((mean.detach(), log_sd.detach()) for mean, log_sd in expected)
