@@ -34,8 +34,8 @@ def summary_percentile(
     batch: Batch,
     rng: Rng,
     *,
-    cloud: int = 6000,
-    references: int = 2000,
+    cloud: int = 12_000,
+    references: int = 3000,
 ) -> F64:
     """Return the percentile (n,) of the distance of halos from simulated ones.
 
