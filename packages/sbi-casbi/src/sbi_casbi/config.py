@@ -54,6 +54,9 @@ class CasbiConfig(BaseModel):
     zero_point: float = Field(
         0.0, ge=0, description="standard deviation of both zero points [dex], unknown per halo"
     )
+    support_halos: int = Field(
+        12_000, ge=1000, description="simulated halos to which observed ones are compared"
+    )
     budget_mass: float = Field(1.41e9, gt=0, description="accreted mass [Msun] of budget halos")
     solar: str | None = Field(None, description="solar scale of star lists; default: library's")
     columns: dict[str, str] = Field(

@@ -33,31 +33,25 @@ def summary_percentile(
     estimator: SetEstimator,
     batch: Batch,
     rng: Rng,
-    *,
-    cloud: int = 12_000,
-    references: int = 3000,
 ) -> F64:
     """Return the percentile (n,) of the distance of halos from simulated ones.
 
     Parameters
     ----------
     simulator
-        Gives the simulated halos, of the training galaxies.
+        Gives the simulated halos: ``support_halos`` of the training galaxies, among which
+        neighbours are sought, and a quarter as many of held-out galaxies.
     estimator
         Whose summaries are compared.
     batch
         Observed halos.
     rng
         Where randomness comes from.
-    cloud
-        Simulated halos among which neighbours are sought.
-    references
-        Simulated halos of held-out galaxies, which set the percentiles.
     """
-    gen = as_generator(rng)
+    gen, cloud = as_generator(rng), simulator.config.support_halos
     known, other = (
         estimator.summaries(simulator.observe(simulator.draw_from(n, gen, split), gen))
-        for n, split in ((cloud, "train"), (references, "test"))
+        for n, split in ((cloud, "train"), (cloud // 4, "test"))
     )
     return diagnostics.cloud_percentile(
         estimator.summaries(batch), known, other, neighbours=_NEIGHBOURS
