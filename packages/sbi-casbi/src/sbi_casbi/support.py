@@ -19,6 +19,7 @@ from sbi_core import Batch, Rng, as_generator, diagnostics
 
 if TYPE_CHECKING:
     from sbi_casbi.estimator import SetEstimator
+    from sbi_casbi.library import Split
     from sbi_casbi.simulator import CasbiSimulator
 
 __all__ = ["UNLIKE_TRAINING", "summary_percentile"]
@@ -48,11 +49,15 @@ def summary_percentile(
     rng
         Where randomness comes from.
     """
-    gen, cloud = as_generator(rng), simulator.config.support_halos
-    known, other = (
-        estimator.summaries(simulator.observe(simulator.draw_from(n, gen, split), gen))
-        for n, split in ((cloud, "train"), (cloud // 4, "test"))
-    )
+    gen, size = as_generator(rng), simulator.config.support_halos
+
+    def summaries(halos: int, split: Split) -> F64:
+        drawn = simulator.observe(simulator.draw_from(halos, gen, split), gen)
+        return estimator.summaries(drawn)
+
     return diagnostics.cloud_percentile(
-        estimator.summaries(batch), known, other, neighbours=_NEIGHBOURS
+        estimator.summaries(batch),
+        summaries(size, "train"),
+        summaries(size // 4, "test"),
+        neighbours=_NEIGHBOURS,
     )
