@@ -21,7 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SCALARS", "Budget", "least_squares", "log_total", "member_sums"]
+__all__ = [
+    "SCALARS",
+    "Budget",
+    "gaussian_loss",
+    "least_squares",
+    "log_total",
+    "member_sums",
+    "start_at_zero",
+]
 
 SCALARS = 4  # numbers that end every summary: overflow, log10 of the stars, both errors
 MEAN_LOG_NORMAL = 0.6352  # -E log |z|, z standard normal
@@ -49,9 +57,7 @@ class Budget(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, 2 * (1 + dim))
         )
-        last: Any = self.network[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        start_at_zero(self.network)
         # mean and log sd as lines in the scalars; not trained
         self.register_buffer("lines", torch.zeros(2, 1 + dim, SCALARS + 1))
 
@@ -66,8 +72,7 @@ class Budget(nn.Module):
 
     def loss(self, estimate: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
         """Return the Gaussian -log density of true sums (n, 1 + dim), (n,)."""
-        mean, log_sd = estimate
-        return (0.5 * ((truth - mean) / log_sd.exp()).square() + log_sd).sum(1)
+        return gaussian_loss(estimate, truth).sum(1)
 
     def fit_lines(self, truth: Tensor, scalars: Tensor) -> None:
         """Set the lines: weighted least squares for the mean, a log-linear fit to its residuals
@@ -89,6 +94,19 @@ class Budget(nn.Module):
                 spread = least_squares(design, rest, torch.ones_like(rest))
                 log_sd = (design @ spread).clamp(-8.0, 2.0)
             self.lines[0, j], self.lines[1, j] = mean.float(), spread.float()
+
+
+def gaussian_loss(estimate: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
+    """Return the Gaussian -log density (...), less a constant, given mean and log sd."""
+    mean, log_sd = estimate
+    return 0.5 * ((truth - mean) / log_sd.exp()).square() + log_sd
+
+
+def start_at_zero(layers: nn.Sequential) -> None:
+    """Let a network return zeros before it is trained."""
+    last: Any = layers[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
 
 
 def member_sums(theta: Tensor, relative: Tensor, scale: float) -> Tensor:

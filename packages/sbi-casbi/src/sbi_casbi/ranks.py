@@ -20,11 +20,10 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from sbi_casbi.budget import gaussian_loss, start_at_zero
 from sbi_casbi.ordered import Whitening
 
 __all__ = ["FEATURES", "Ranks"]
@@ -54,9 +53,7 @@ class Ranks(nn.Module):
         self.rest = nn.Sequential(
             nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 2)
         )
-        last: Any = self.rest[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        start_at_zero(self.rest)
 
     def see(self, h: Tensor, sums: Tensor) -> Tensor:
         """Return what the network makes of summaries (..., f) and their sums, (..., w)."""
@@ -74,8 +71,7 @@ class Ranks(nn.Module):
 
     def loss(self, estimate: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
         """Return the Gaussian -log density of true standardised masses (...)."""
-        mean, log_sd = estimate
-        return 0.5 * ((truth - mean) / log_sd.exp()).square() + log_sd
+        return gaussian_loss(estimate, truth)
 
     def ahead(
         self,

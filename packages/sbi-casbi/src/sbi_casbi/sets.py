@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from zuko.transforms import MonotonicRQSTransform
 
-from sbi_casbi.budget import Budget, member_sums
+from sbi_casbi.budget import Budget, member_sums, start_at_zero
 from sbi_casbi.number_heads import NumberKind, number_head
 from sbi_casbi.ordered import Whitening
 from sbi_casbi.settling import Estimate, Settling
@@ -136,9 +136,8 @@ class SetHead(Head):
             for j in range(dim)
         )
         for spline in self.splines:
-            last: Any = spline[-1]  # type: ignore[index]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            assert isinstance(spline, nn.Sequential)
+            start_at_zero(spline)
 
     def of_number(self, h: Tensor) -> Tensor:
         """Return the part of summaries (..., features) that N is inferred from."""

@@ -26,7 +26,7 @@ from sbi_casbi.budget import Budget
 from sbi_casbi.ordered import Whitening
 from sbi_casbi.ranks import Ranks
 
-__all__ = ["Known", "Prefix", "Turn", "TurnContext"]
+__all__ = ["Known", "Prefix", "Turn", "TurnContext", "gather"]
 
 _FEATURES = 16
 _SHARES = (1.0, 0.5, 0.25)  # of what is left: where a member would lie that takes it
