@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from workspace import ROOT
 
-from sbi_core.emulator import EmulatorConfig
 from sbi_core.pipeline import config
-from sbi_core.plugins import Registry
-from sbi_core.train import TrainConfig
+from sbi_core.registry import Registry
+from sbi_core.simulate.emulator import EmulatorConfig
+from sbi_core.training.loop import TrainConfig
 
 PAGE = ROOT / "docs" / "configuration.md"
 STAGES: dict[str, type[BaseModel]] = {

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from sbi_core import Batch, get_simulator
-from sbi_core.emulator import Emulator, EmulatorConfig, draw_box
+from sbi_core.simulate.emulator import Emulator, EmulatorConfig, draw_box
 
 SILU = {"activation": "silu", "optimizer": "adam-onecycle", "loss": "huber"}
 CASES = {

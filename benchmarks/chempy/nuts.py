@@ -27,8 +27,8 @@ import torch
 
 import sbi_core
 from sbi_core import Batch, Observations
-from sbi_core.emulator import Emulator
 from sbi_core.rng import stream
+from sbi_core.simulate.emulator import Emulator
 
 
 def stars(simulator: Any, n: int, seed: int) -> tuple[Observations, np.ndarray]:

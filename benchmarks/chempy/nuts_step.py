@@ -19,7 +19,7 @@ from emulator import CASES, simulate
 from sbi_chempy.joint import JointPosterior, differentiable
 from sbi_chempy.nuts import energy, leapfrog, nuts, start
 from sbi_core import get_simulator
-from sbi_core.emulator import Emulator, EmulatorConfig
+from sbi_core.simulate.emulator import Emulator, EmulatorConfig
 
 
 def seconds_per_gradient(posterior: JointPosterior, z: np.ndarray, n: int) -> float:

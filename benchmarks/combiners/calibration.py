@@ -33,9 +33,9 @@ import sbi_core
 from sbi_core import Batch, Observations
 from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
 from sbi_core.diagnostics import calibrate_gaussian
-from sbi_core.emulator import Emulator, EmulatorSimulator
 from sbi_core.pipeline.groups import GroupSimulator
 from sbi_core.rng import stream
+from sbi_core.simulate.emulator import Emulator, EmulatorSimulator
 
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 SLOW_SIZES = (1, 10, 100, 1000)

@@ -20,7 +20,7 @@ import torch
 
 import sbi_core
 from sbi_core import Batch, ModelComparison, Observations
-from sbi_core.comparison import CompareConfig
+from sbi_core.combiners.comparison import CompareConfig
 from sbi_core.pipeline.groups import GroupSimulator
 from sbi_core.rng import stream
 

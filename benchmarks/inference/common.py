@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sbi_core.batch import Batch
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.data.batch import Batch
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 
 

@@ -23,8 +23,8 @@ import torch
 from common import one_thread, report
 from scipy import stats
 
-from sbi_core.batch import Batch
 from sbi_core.components import Training
+from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import (
     LEVELS,
     combine_verdicts,
@@ -38,9 +38,9 @@ from sbi_core.diagnostics import (
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
 from sbi_core.estimators import BUILTIN
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 
 def space_of(**priors):

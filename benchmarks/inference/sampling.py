@@ -25,12 +25,12 @@ import torch
 from common import Toy, one_thread, report
 
 from sbi_core.components import Training
+from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators import BUILTIN
-from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
 from sbi_core.rng import stream
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 
 def trained(name, made, batch, epochs, **options):

@@ -30,13 +30,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sbi_core.batch import Batch
 from sbi_core.components import Simulator, Training
+from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import c2st
 from sbi_core.embeddings import BUILTIN as EMBEDDINGS
 from sbi_core.estimators import BUILTIN as ESTIMATORS
-from sbi_core.priors import Parameter, ParameterSpace, Prior
-from sbi_core.train import TrainConfig
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.training.loop import TrainConfig
 
 # ------------------------------------------------------------------------------------ the tasks
 

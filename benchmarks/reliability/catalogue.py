@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from sbi_core import load_run, stream
-from sbi_core.records.table_file import write_parts
+from sbi_core.files.table_file import write_parts
 
 _PART = 100_000
 

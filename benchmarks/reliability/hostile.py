@@ -28,11 +28,11 @@ import torch
 from astropy.table import Table
 
 from sbi_core import Observable, Observations, SbiError, load_run, read_observations
-from sbi_core.records.directory import read_arrays, read_json
+from sbi_core.files.directory import read_arrays, read_json
+from sbi_core.files.tensors import read_tensors
 from sbi_core.report.html import render
 from sbi_core.report.inputs import ReportInputs
 from sbi_core.simulate.rows import ShardedBatch
-from sbi_core.tensorfile import read_tensors
 
 OBSERVABLES = (Observable("a"), Observable("b"))
 

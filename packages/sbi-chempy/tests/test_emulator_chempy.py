@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core import Batch, get_simulator
-from sbi_core.emulator import (
+from sbi_core.simulate.emulator import (
     INVALID,
     OUTSIDE,
     Emulator,

@@ -150,7 +150,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 
 def test_yields_that_are_not_there_come_with_the_fetch_command(monkeypatch, tmp_path):
     monkeypatch.setenv("SBI_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("sbi_core.data.cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("sbi_core.data.fetch.cache_dir", lambda: tmp_path / "cache")
     with pytest.raises(DataFileError, match="sbi-run data fetch chempy-yields"):
         get_simulator("chempy", yields="tng")
 

@@ -18,7 +18,7 @@ import sbi_toy  # noqa: E402
 
 from sbi_core.pipeline.config import resolve  # noqa: E402
 from sbi_core.pipeline.runner import Run, execute  # noqa: E402
-from sbi_core.plugins import Registry  # noqa: E402
+from sbi_core.registry import Registry  # noqa: E402
 
 
 @pytest.fixture

@@ -130,14 +130,6 @@ def test_simulators_are_built_by_name(toy_installed):
     assert [p.name for p in sbi_core.plugins()].count("toy") == 1
 
 
-def test_plugins_is_a_function_also_after_its_module_was_imported():
-    import sbi_core.plugins as module
-
-    assert callable(sbi_core.plugins)
-    assert module.Registry is sbi_core.Registry
-    assert "sbi-core" in [p.name for p in sbi_core.plugins()]
-
-
 def test_a_run_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RunDirectoryError, match="does not exist"):
         sbi_core.load_run(tmp_path / "nothing")

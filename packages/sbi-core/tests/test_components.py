@@ -6,11 +6,11 @@ import sbi_toy
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.batch import Batch
 from sbi_core.components import Embedding, InputShape, Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observable
 from sbi_core.errors import ObservationError
-from sbi_core.observations import Observable
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 
 
 class Minimal(Simulator):

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from sbi_core import __version__, hookspecs, plugins, run
+from sbi_core import __version__, hookspecs, registry, run
 from sbi_core.errors import PluginError
 from sbi_core.hookspecs import HOOK_API
-from sbi_core.plugins import Registry
+from sbi_core.registry import Registry
 
 OLDER = """
     from sbi_core import hookimpl
@@ -40,7 +40,7 @@ def future(monkeypatch):
     """This core as it may be one day: hooks were renamed, the contract has another number."""
 
     def be(api, oldest, renamed):
-        monkeypatch.setattr(plugins, "HOOK_API", api)
+        monkeypatch.setattr(registry, "HOOK_API", api)
         monkeypatch.setattr(hookspecs, "OLDEST_HOOK_API", oldest)
         monkeypatch.setattr(hookspecs, "RENAMED", renamed)
 

@@ -15,9 +15,9 @@ import sbi_core
 from sbi_core import hookspecs
 from sbi_core.cli import EXIT_CALIBRATION, EXIT_INTERRUPTED, app
 from sbi_core.errors import SbiError
+from sbi_core.files import schema
 from sbi_core.pipeline import config, stages
-from sbi_core.plugins import Registry
-from sbi_core.records import schema
+from sbi_core.registry import Registry
 from sbi_core.report import content
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -241,7 +241,7 @@ def test_the_signature_of_register_is_documented():
 
 
 def test_every_prior_family_is_documented():
-    from sbi_core.families import FAMILIES
+    from sbi_core.priors.families import FAMILIES
 
     text = page("write-a-plugin")
     assert [f for f in FAMILIES if f"`{f}`" not in text] == []

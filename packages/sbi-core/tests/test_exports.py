@@ -11,7 +11,7 @@ import sbi_core
 from sbi_core.errors import ConfigError
 from sbi_core.exports import safe_name, write_csv, write_getdist
 from sbi_core.posterior import PosteriorSamples, combined_from_gaussian
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 
 SPACE = ParameterSpace(
     (

@@ -4,16 +4,16 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sbi_core.posterior as module
-from sbi_core.batch import Batch
 from sbi_core.components import Training
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 SPACE = ParameterSpace(
     tuple(Parameter(k, Prior("normal", {"loc": 0.0, "scale": 1.0})) for k in ("a", "b"))

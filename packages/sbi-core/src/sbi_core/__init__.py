@@ -12,6 +12,7 @@ from sbi_core.hookspecs import HOOK_API, Register, hookimpl
 
 if TYPE_CHECKING:
     from sbi_core import diagnostics, plot
+    from sbi_core.analyses.findings import Drawing, Findings, Grid, Section
     from sbi_core.api import (
         get_combiner,
         get_embedding,
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
         plugins,
         run,
     )
-    from sbi_core.batch import Batch
-    from sbi_core.comparison import ModelComparison
+    from sbi_core.combiners.comparison import ModelComparison
     from sbi_core.components import (
         Combiner,
         Embedding,
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
         Training,
         TrainingRecord,
     )
-    from sbi_core.data import DataFile, Dataset, data_dirs, find_data, require_data
+    from sbi_core.data.batch import Batch
+    from sbi_core.data.fetch import DataFile, Dataset, data_dirs, find_data, require_data
+    from sbi_core.data.observations import Observable, Observations
+    from sbi_core.data.tables import (
+        ColumnReader,
+        observations_from_columns,
+        read_observations,
+        read_table,
+    )
     from sbi_core.errors import (
         ConfigError,
         DataFileError,
@@ -42,22 +50,14 @@ if TYPE_CHECKING:
         SbiError,
     )
     from sbi_core.estimators.base import FlowEstimator
-    from sbi_core.findings import Drawing, Findings, Grid, Section
-    from sbi_core.mixture_simulator import MixtureSimulator
-    from sbi_core.networks import Head
-    from sbi_core.observations import Observable, Observations
     from sbi_core.pipeline.runner import Run
-    from sbi_core.plugins import Registry
     from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
-    from sbi_core.priors import Parameter, ParameterSpace, Prior
+    from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+    from sbi_core.registry import Registry
     from sbi_core.rng import as_generator, stream, torch_generator
-    from sbi_core.tables import (
-        ColumnReader,
-        observations_from_columns,
-        read_observations,
-        read_table,
-    )
-    from sbi_core.train import Trainable, TrainConfig, train_network
+    from sbi_core.simulate.mixture import MixtureSimulator
+    from sbi_core.training.loop import Trainable, TrainConfig, train_network
+    from sbi_core.training.networks import Head
 
 __version__ = "0.1.0"
 
@@ -71,8 +71,8 @@ _HOME = {
         "plugins",
         "run",
     ),
-    "sbi_core.batch": ("Batch",),
-    "sbi_core.comparison": ("ModelComparison",),
+    "sbi_core.data.batch": ("Batch",),
+    "sbi_core.combiners.comparison": ("ModelComparison",),
     "sbi_core.components": (
         "Combiner",
         "Embedding",
@@ -83,7 +83,7 @@ _HOME = {
         "Training",
         "TrainingRecord",
     ),
-    "sbi_core.data": ("DataFile", "Dataset", "data_dirs", "find_data", "require_data"),
+    "sbi_core.data.fetch": ("DataFile", "Dataset", "data_dirs", "find_data", "require_data"),
     "sbi_core.errors": (
         "ConfigError",
         "DataFileError",
@@ -93,17 +93,17 @@ _HOME = {
         "SbiError",
     ),
     "sbi_core.estimators.base": ("FlowEstimator",),
-    "sbi_core.findings": ("Drawing", "Findings", "Grid", "Section"),
-    "sbi_core.mixture_simulator": ("MixtureSimulator",),
-    "sbi_core.networks": ("Head",),
-    "sbi_core.observations": ("Observable", "Observations"),
+    "sbi_core.analyses.findings": ("Drawing", "Findings", "Grid", "Section"),
+    "sbi_core.simulate.mixture": ("MixtureSimulator",),
+    "sbi_core.training.networks": ("Head",),
+    "sbi_core.data.observations": ("Observable", "Observations"),
     "sbi_core.posterior": ("CombinedPosterior", "Posterior", "PosteriorSamples"),
-    "sbi_core.priors": ("Parameter", "ParameterSpace", "Prior"),
+    "sbi_core.priors.space": ("Parameter", "ParameterSpace", "Prior"),
     "sbi_core.rng": ("as_generator", "stream", "torch_generator"),
     "sbi_core.pipeline.runner": ("Run",),
-    "sbi_core.plugins": ("Registry",),
-    "sbi_core.train": ("TrainConfig", "Trainable", "train_network"),
-    "sbi_core.tables": (
+    "sbi_core.registry": ("Registry",),
+    "sbi_core.training.loop": ("TrainConfig", "Trainable", "train_network"),
+    "sbi_core.data.tables": (
         "ColumnReader",
         "observations_from_columns",
         "read_observations",

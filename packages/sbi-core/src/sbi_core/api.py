@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator
-from sbi_core.observations import Observations
+from sbi_core.data.observations import Observations
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import Run, execute
-from sbi_core.plugins import Plugin, Registry
 from sbi_core.progress import Progress, make_progress
+from sbi_core.registry import Plugin, Registry
 
 __all__ = [
     "get_combiner",

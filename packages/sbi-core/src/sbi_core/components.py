@@ -21,14 +21,14 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observable, Observations
 from sbi_core.errors import DensityUnavailableError, ObservationError
-from sbi_core.observations import Observable, Observations
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, torch_generator
 
 if TYPE_CHECKING:
-    from sbi_core.findings import Findings
+    from sbi_core.analyses.findings import Findings
     from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 
 __all__ = [
@@ -138,7 +138,7 @@ class Simulator(Protocol):
 
     def read_observations(self, path: str | Path) -> Observations:
         """Read objects from a file; the default reads a table with a column per observable."""
-        from sbi_core.tables import read_observations
+        from sbi_core.data.tables import read_observations
 
         return read_observations(path, self.observables, default_error=self.default_error)
 

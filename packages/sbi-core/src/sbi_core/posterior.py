@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from sbi_core.batch import Batch
 from sbi_core.components import Estimator, Rng
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
 from sbi_core.exports import write_getdist
-from sbi_core.observations import Observations
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
 from sbi_core.validation import checked_device
 

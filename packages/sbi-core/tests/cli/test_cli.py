@@ -250,7 +250,7 @@ def test_infer_writes_a_summary_of_a_catalogue(done, toy_file):
 
 
 def test_infer_writes_draws_where_asked(done, toy_file):
-    from sbi_core.records.posterior_file import read_posterior
+    from sbi_core.files.posterior_file import read_posterior
 
     code, _, err = done(
         "infer", "r", "--observations", toy_file, "--out", "s.csv", "--draws", "30",

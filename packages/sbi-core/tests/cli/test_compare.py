@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from sbi_core.cli.compare import command
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
-from sbi_core.observations import Observations
 from sbi_core.pipeline import runner
 
 

@@ -10,8 +10,8 @@ from sbi_core.cli import app
 from sbi_core.cli.export import command as export
 from sbi_core.cli.refine import command as refine
 from sbi_core.errors import ConfigError, ObservationError
+from sbi_core.files.posterior_file import read_posterior
 from sbi_core.pipeline import runner
-from sbi_core.records.posterior_file import read_posterior
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ import sbi_toy
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.deepset import DeepsetCombiner, DeepsetConfig
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.set_training import log_uniform, simulate_sets
 from sbi_core.components import Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, PriorMismatchError
-from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
 SPACE = sbi_toy.SPACE.select("global")

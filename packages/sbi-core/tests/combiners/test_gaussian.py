@@ -5,17 +5,17 @@ import pytest
 import sbi_toy
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import (
     Gaussian,
     GaussianCombiner,
     GaussianConfig,
     combine_gaussian,
 )
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError
-from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import sbi_toy
 from numpy.testing import assert_allclose
 from scipy import special, stats
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.product import ProductCombiner, ProductConfig
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
-from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 
 
 class Exact(sbi_toy.ExactEstimator):

@@ -9,10 +9,10 @@ import pytest
 import sbi_toy
 from numpy.testing import assert_allclose
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import Gaussian, GaussianCombiner, combine_gaussian
 from sbi_core.combiners.published import PublishedCombiner, PublishedConfig, combine_published
-from sbi_core.observations import Observations
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.posterior import Posterior
 
 PRIOR = Gaussian(np.array([0.5]), np.array([[4.0]]))  # P_0 = 0.25

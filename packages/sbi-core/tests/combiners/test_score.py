@@ -6,12 +6,12 @@ import sbi_toy
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.score import ScoreCombiner, ScoreConfig
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError
 from sbi_core.estimators.sbi_npse import SbiNpseEstimator
-from sbi_core.observations import Observations
 from sbi_core.posterior import Posterior
 
 pytest.importorskip("sbi")
@@ -126,7 +126,7 @@ def test_a_trained_network_combines(toy):
     from sbi_core.embeddings.identity import IdentityEmbedding
     from sbi_core.estimators.sbi_npse import SbiNpseConfig
     from sbi_core.rng import stream
-    from sbi_core.train import TrainConfig
+    from sbi_core.training.loop import TrainConfig
 
     gen = stream(1, "npse")
     estimator = SbiNpseEstimator(SbiNpseConfig(hidden=32, layers=2, steps=20))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.diagnostics.support import support_percentile
 
 N = 4000

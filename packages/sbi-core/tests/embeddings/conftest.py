@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sbi_core.batch import Batch
 from sbi_core.components import Training
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.data.batch import Batch
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 
 @pytest.fixture(scope="session")

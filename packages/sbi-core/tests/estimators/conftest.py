@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sbi_core.batch import Batch
 from sbi_core.components import Training
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
 from sbi_core.estimators.maf import MafConfig, MafEstimator
@@ -13,9 +13,9 @@ from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.estimators.sbi_maf import SbiMafEstimator
 from sbi_core.estimators.sbi_nsf import SbiNsfConfig, SbiNsfEstimator
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 SMALL = {
     "mixture": lambda: MixtureEstimator(MixtureConfig(components=3, hidden=(48, 48))),

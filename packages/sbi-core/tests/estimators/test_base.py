@@ -24,7 +24,7 @@ from sbi_core.estimators import load_estimator
 from sbi_core.estimators.base import snap_to_support
 from sbi_core.estimators.maf import MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
 NAMES = ["ensemble", "maf", "mixture", "nsf", "sbi-maf", "sbi-nsf"]  # continuous, quick densities

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.base import snap_to_support
 from sbi_core.estimators.discrete import Columns, discrete_table, swap_prior
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
 MIXED = ParameterSpace(

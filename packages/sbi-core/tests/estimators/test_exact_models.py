@@ -10,8 +10,8 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from sbi_core.batch import Batch
 from sbi_core.components import Training
+from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import (
     combine_verdicts,
     coverage_central,
@@ -24,9 +24,9 @@ from sbi_core.diagnostics.coverage import LEVELS
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 GRID = np.linspace(1e-3, 20, 2001)
 PRIOR = Prior("table", {"grid": GRID.tolist(), "density": stats.gamma(3).pdf(GRID).tolist()})

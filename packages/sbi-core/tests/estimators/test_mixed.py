@@ -3,15 +3,15 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.batch import Batch
 from sbi_core.components import Training
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ComponentNotFoundError, ConfigError
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.mixed import MixedConfig, MixedEstimator
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 SPACE = ParameterSpace(
     (

@@ -2,13 +2,13 @@ import numpy as np
 import torch
 from numpy.testing import assert_allclose
 
-from sbi_core.batch import Batch
 from sbi_core.components import Training
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 
 def test_two_modes_are_found():

@@ -10,7 +10,7 @@ from sbi_core.errors import ConfigError
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.maf import MafEstimator
 from sbi_core.estimators.ordinal import OrdinalConfig, OrdinalEstimator, OrdinalHead, _log1mexp
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
 

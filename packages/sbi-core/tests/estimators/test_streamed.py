@@ -7,11 +7,11 @@ import torch
 
 from sbi_core.components import Training
 from sbi_core.embeddings.identity import IdentityEmbedding
-from sbi_core.plugins import Registry
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_generator
 from sbi_core.simulate.rows import ShardedBatch
-from sbi_core.train import TrainConfig, resident
+from sbi_core.training.loop import TrainConfig, resident
 
 REGISTRY = Registry([])
 SMALL = {

@@ -8,12 +8,12 @@ from astropy.table import Table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sbi_core.data.chunks import open_slices
+from sbi_core.data.observations import Observable, Observations
+from sbi_core.data.tables import read_observations
 from sbi_core.errors import SbiError
-from sbi_core.observations import Observable, Observations
-from sbi_core.records.directory import read_arrays, read_json, read_lines
-from sbi_core.slices import open_slices
-from sbi_core.tables import read_observations
-from sbi_core.tensorfile import read_tensors
+from sbi_core.files.directory import read_arrays, read_json, read_lines
+from sbi_core.files.tensors import read_tensors
 
 QUICK = settings(
     max_examples=25,
@@ -119,7 +119,7 @@ def test_records_of_any_bytes(read, content, tmp_path):
 )
 def test_what_is_written_comes_back(name, value, tmp_path):
     """Identifiers keep every character through npz and HDF5."""
-    from sbi_core.batch import Batch
+    from sbi_core.data.batch import Batch
 
     for suffix in ("npz", "h5"):
         path = tmp_path / f"x.{suffix}"

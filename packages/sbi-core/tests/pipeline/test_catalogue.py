@@ -5,12 +5,12 @@ import pytest
 from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sbi_core.data.tables import FORMATS, read_table
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, RunDirectoryError
+from sbi_core.files.lock import locked
+from sbi_core.files.posterior_file import read_posterior
 from sbi_core.pipeline import catalogue
 from sbi_core.pipeline.catalogue import infer_catalogue
-from sbi_core.records.lock import locked
-from sbi_core.records.posterior_file import read_posterior
-from sbi_core.tables import FORMATS, read_table
 
 N = 23
 
@@ -184,7 +184,7 @@ def test_two_processes_on_one_target_are_refused(infer, objects, tmp_path):
 
 
 def test_what_cannot_fit_is_refused_with_numbers(infer, objects, monkeypatch):
-    monkeypatch.setattr("sbi_core.limits.available_memory", lambda: 1000)
+    monkeypatch.setattr("sbi_core.data.limits.available_memory", lambda: 1000)
     with pytest.raises(ConfigError, match=r"7 objects with 50 draws would take .* 0.0 MiB are fr"):
         infer(objects)
 

@@ -12,7 +12,7 @@ from sbi_core.pipeline.config import (
     resolve,
     to_toml,
 )
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 
 @pytest.fixture

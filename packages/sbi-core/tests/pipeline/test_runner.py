@@ -14,12 +14,12 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
 from sbi_core.errors import ConfigError, RunDirectoryError, SbiError
+from sbi_core.files.directory import RunDirectory
+from sbi_core.files.posterior_file import read_posterior
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import Run, execute
 from sbi_core.pipeline.stages import stage_names
 from sbi_core.progress import SilentProgress
-from sbi_core.records.directory import RunDirectory
-from sbi_core.records.posterior_file import read_posterior
 from sbi_core.simulate.rows import ShardedBatch
 
 NETWORK = (
@@ -35,7 +35,7 @@ JOB = """
 import sys, sbi_toy
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import execute
-from sbi_core.plugins import Registry
+from sbi_core.registry import Registry
 registry = Registry(["toy"], extra={"toy": sbi_toy})
 config = resolve(registry, "toy", preset="quick", overrides=sys.argv[2:])
 execute(config, sys.argv[1], registry)

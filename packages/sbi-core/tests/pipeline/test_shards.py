@@ -7,9 +7,9 @@ import pytest
 
 from sbi_core.cli.simulate import slurm_script
 from sbi_core.errors import ConfigError, RunDirectoryError
+from sbi_core.files.lock import locked
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import Run, execute, simulate_shards
-from sbi_core.records.lock import locked
 from sbi_core.simulate.pack import PACK, open_shard
 from sbi_core.simulate.rows import ShardedBatch
 

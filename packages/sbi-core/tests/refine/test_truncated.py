@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from sbi_core.batch import Batch
 from sbi_core.components import Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.embeddings import BUILTIN
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.observations import Observations
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.refine import RefineConfig, refine
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 ERROR = 0.02
 PRIOR = Prior("uniform", {"low": -2.0, "high": 2.0})

@@ -3,8 +3,8 @@
 import pytest
 from matplotlib import pyplot
 
+from sbi_core.analyses.findings import Drawing, Section
 from sbi_core.errors import RunDirectoryError
-from sbi_core.findings import Drawing, Section
 from sbi_core.report.domain import section_records
 from sbi_core.report.html import _with_markup
 

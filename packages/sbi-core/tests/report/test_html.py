@@ -404,7 +404,7 @@ def test_references_become_links_only_where_they_name_a_place():
 def test_sections_of_a_domain_are_printed_escaped_with_their_figures():
     from matplotlib.figure import Figure
 
-    from sbi_core.findings import Drawing, Grid, Section
+    from sbi_core.analyses.findings import Drawing, Grid, Section
     from sbi_core.report.domain import drawing_style, section_records
 
     with drawing_style():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.rng import stream
 from sbi_core.simulate.rows import ShardedBatch

@@ -10,7 +10,7 @@ import sbi_toy
 import torch
 from numpy.testing import assert_array_equal
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.simulate.executors import ProcessExecutor, SerialExecutor
 from sbi_core.simulate.store import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sbi_core.plugins import Registry
+from sbi_core.registry import Registry
 from sbi_core.testing import conformance_checks
 from sbi_core.testing.combiners import COMBINER_CHECKS, CombinerCase
 from sbi_core.testing.estimators import ESTIMATOR_CHECKS, EstimatorCase

@@ -8,14 +8,14 @@ from torch import nn
 
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.components import InputShape
+from sbi_core.data.observations import Observable
 from sbi_core.embeddings.deepset import DeepsetEmbedding
 from sbi_core.embeddings.mlp import MlpEmbedding
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.hookspecs import hookimpl
-from sbi_core.observations import Observable
-from sbi_core.plugins import Registry
 from sbi_core.posterior import combined_from_gaussian
-from sbi_core.priors import Prior
+from sbi_core.priors.space import Prior
+from sbi_core.registry import Registry
 from sbi_core.testing import (
     ConformanceError,
     LinearGaussian,
@@ -126,7 +126,7 @@ class Leaking(LinearGaussian):
 
 class Unshared(LinearGaussian):
     def example_observations(self, rng, n=5):
-        from sbi_core.observations import Observations
+        from sbi_core.data.observations import Observations
 
         batch = self.observe(self.draw(n, rng), rng)
         return Observations.from_batch(

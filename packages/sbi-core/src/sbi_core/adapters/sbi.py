@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from sbi_core.errors import ConfigError, DensityUnavailableError
-from sbi_core.networks import Head
 from sbi_core.rng import stream
-from sbi_core.train import seeded
+from sbi_core.training.loop import seeded
+from sbi_core.training.networks import Head
 
 __all__ = [
     "SbiHead",

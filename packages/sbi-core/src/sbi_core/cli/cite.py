@@ -11,8 +11,8 @@ __all__ = ["command"]
 @click.argument("run")
 def command(run: str) -> None:
     """List what to cite for the results of RUN, and the versions that made them."""
+    from sbi_core.files.directory import read_json
     from sbi_core.pipeline.runner import Run
-    from sbi_core.records.directory import read_json
 
     loaded = Run(run)
     for reference in loaded.simulator.citations:

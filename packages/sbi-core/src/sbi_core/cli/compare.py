@@ -40,10 +40,10 @@ def command(
     the probability of every model, its posterior of the shared parameters, and the average over
     the models.
     """
-    from sbi_core.comparison import CompareConfig, ModelComparison, average
+    from sbi_core.combiners.comparison import CompareConfig, ModelComparison, average
     from sbi_core.errors import ConfigError
+    from sbi_core.files.directory import write_json
     from sbi_core.pipeline.runner import Run
-    from sbi_core.records.directory import write_json
     from sbi_core.rng import stream
     from sbi_core.simulate.store import single_thread
 

@@ -15,8 +15,8 @@ def command() -> None:
 @command.command("list")
 def list_data() -> None:
     """List data sets: name, size, whether it is there, licence, citation."""
-    from sbi_core.data import datasets
-    from sbi_core.plugins import Registry
+    from sbi_core.data.fetch import datasets
+    from sbi_core.registry import Registry
 
     found = datasets(Registry())
     if not found:
@@ -31,7 +31,7 @@ def list_data() -> None:
 @click.argument("name")
 def fetch_data(name: str) -> None:
     """Fetch data set NAME; every file is checked against its SHA-256."""
-    from sbi_core.data import fetch
-    from sbi_core.plugins import Registry
+    from sbi_core.data.fetch import fetch
+    from sbi_core.registry import Registry
 
     click.echo(f"'{name}' lies in {fetch(name, Registry(), progress=True)}")

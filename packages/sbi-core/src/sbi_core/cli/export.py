@@ -27,10 +27,10 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
 
     from sbi_core.errors import ConfigError
     from sbi_core.exports import safe_name, write_csv, write_getdist
+    from sbi_core.files.directory import read_arrays
+    from sbi_core.files.posterior_file import read_samples
     from sbi_core.pipeline.runner import Run
     from sbi_core.posterior import PosteriorSamples
-    from sbi_core.records.directory import read_arrays
-    from sbi_core.records.posterior_file import read_samples
 
     loaded = Run(run)
     space = loaded.simulator.parameters.select(loaded.config.estimator.parameters)

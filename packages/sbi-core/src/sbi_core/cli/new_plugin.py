@@ -63,7 +63,7 @@ def _checked(name: str) -> str:
     ConfigError
         If it cannot be a name, or is taken by a plugin or a simulator.
     """
-    from sbi_core.plugins import BUILTIN, Registry, domain_package
+    from sbi_core.registry import BUILTIN, Registry, domain_package
 
     plugin = name.removeprefix("sbi-")
     if not _NAME.fullmatch(plugin) or len(plugin) > 40:

@@ -10,7 +10,7 @@ __all__ = ["command"]
 @click.command("plugins")
 def command() -> None:
     """List installed plugins, what they offer, and what is wrong with them."""
-    from sbi_core.plugins import KINDS, Registry
+    from sbi_core.registry import KINDS, Registry
 
     for plugin in Registry().plugins:
         status = "" if plugin.status == "loaded" else f"  [{plugin.status}]"

@@ -39,10 +39,10 @@ def command(
 
     from sbi_core.errors import ObservationError, near_matches
     from sbi_core.exports import safe_name
+    from sbi_core.files.directory import write_json
     from sbi_core.pipeline.runner import Run
-    from sbi_core.records.directory import write_json
     from sbi_core.refine import RefineConfig, Round, refine
-    from sbi_core.train import TrainConfig
+    from sbi_core.training.loop import TrainConfig
 
     loaded = Run(run)
     context = loaded._context

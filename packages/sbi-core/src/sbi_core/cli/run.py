@@ -28,7 +28,7 @@ def run(
     quiet: bool,
 ) -> int:
     """Run the pipeline; return the exit code."""
-    from sbi_core.plugins import Registry
+    from sbi_core.registry import Registry
 
     registry = Registry([plugin])
     registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported

@@ -9,8 +9,8 @@ import click
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from sbi_core.plugins import Registry
-    from sbi_core.priors import ParameterSpace
+    from sbi_core.priors.space import ParameterSpace
+    from sbi_core.registry import Registry
 
 __all__ = ["command"]
 
@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.option("--preset", default="standard", show_default=True, help="Whose options to show.")
 def command(name: str, preset: str) -> None:
     """Show parameters, priors, observables, options and presets of plugin NAME."""
-    from sbi_core.plugins import Registry
+    from sbi_core.registry import Registry
 
     registry = Registry([name])
     plugin = registry.plugin(name)

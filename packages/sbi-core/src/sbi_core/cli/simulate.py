@@ -54,8 +54,8 @@ def command(
     """
     from sbi_core.pipeline.config import resolve
     from sbi_core.pipeline.runner import simulate_shards
-    from sbi_core.plugins import Registry
     from sbi_core.progress import make_progress
+    from sbi_core.registry import Registry
 
     registry = Registry([plugin])
     resolved = resolve(

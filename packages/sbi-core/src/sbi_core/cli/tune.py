@@ -49,7 +49,7 @@ def command(
     Writes DIR/tune/best.toml; `sbi-run --plugin NAME --config DIR/tune/best.toml` uses it. The
     same command goes on where it was interrupted.
     """
-    from sbi_core.plugins import Registry
+    from sbi_core.registry import Registry
 
     registry = Registry([plugin])
     registry.plugin(plugin)

@@ -31,21 +31,27 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.consistency import group_consistency
 from sbi_core.combiners.gaussian import Gaussian, combine_gaussian
 from sbi_core.combiners.recalibrated import group_features
 from sbi_core.combiners.set_network import SetNetwork, exists
 from sbi_core.combiners.set_training import fit_sets, simulate_sets
 from sbi_core.components import Combiner, InputShape, Rng, Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, PriorMismatchError
-from sbi_core.networks import Standardizer
-from sbi_core.observations import Observations
+from sbi_core.files.tensors import (
+    load_weights,
+    read_json,
+    read_tensors,
+    write_atomic,
+    write_tensors,
+)
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
-from sbi_core.tensorfile import load_weights, read_json, read_tensors, write_atomic, write_tensors
-from sbi_core.train import seeded
+from sbi_core.training.loop import seeded
+from sbi_core.training.networks import Standardizer
 
 __all__ = ["DeepsetCombiner", "DeepsetConfig"]
 

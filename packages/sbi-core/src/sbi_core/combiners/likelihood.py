@@ -34,11 +34,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import special
 from scipy.stats import qmc
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import Gaussian, combine_moments, object_moments
 from sbi_core.components import Combiner, Rng, Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, ObservationError, PriorMismatchError
-from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 

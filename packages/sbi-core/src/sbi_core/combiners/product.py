@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sbi_core.combiners.ensemble import stretch_sample
 from sbi_core.combiners.gaussian import Gaussian, combine_moments, object_moments
 from sbi_core.components import Combiner, Rng
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError
-from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 

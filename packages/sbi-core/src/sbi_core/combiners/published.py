@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.combiners.gaussian import F64, Gaussian, object_moments
 from sbi_core.components import Combiner, Rng
-from sbi_core.observations import Observations
+from sbi_core.data.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 

@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.correction import Correction, Examples, fit_correction, normalised_score
 from sbi_core.combiners.gaussian import (
     GaussianCombiner,
@@ -37,12 +36,13 @@ from sbi_core.combiners.gaussian import (
     ObjectMoments,
     object_moments,
 )
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
-from sbi_core.observations import Observations
+from sbi_core.files.tensors import read_json, read_tensors, write_atomic, write_tensors
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
-from sbi_core.tensorfile import read_json, read_tensors, write_atomic, write_tensors
 
 __all__ = ["RecalibratedCombiner", "RecalibratedConfig", "group_features"]
 

@@ -36,10 +36,10 @@ from sbi_core.combiners.gaussian import (
     object_moments,
 )
 from sbi_core.components import Combiner, Rng
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
-from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator
 
 __all__ = ["ScoreCombiner", "ScoreConfig"]

@@ -27,11 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import Joined
-from sbi_core.embeddings.mlp import mlp
-from sbi_core.mixture_head import MixtureHead
-from sbi_core.networks import Standardizer
+from sbi_core.training.mixture_head import MixtureHead
+from sbi_core.training.networks import Standardizer, mlp
 
 __all__ = ["SetNetwork", "exists"]
 

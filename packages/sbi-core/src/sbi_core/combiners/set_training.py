@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.set_network import SetNetwork, exists
 from sbi_core.components import Simulator
+from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, TrainingError
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import stream
-from sbi_core.train import one_cycle, seeded
+from sbi_core.training.loop import one_cycle, seeded
 
 __all__ = [
     "SetLoader",

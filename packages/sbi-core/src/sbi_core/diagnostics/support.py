@@ -21,7 +21,7 @@ from scipy import special
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
-    from sbi_core.batch import Batch
+    from sbi_core.data.batch import Batch
 
 __all__ = ["SupportScale", "support_percentile"]
 

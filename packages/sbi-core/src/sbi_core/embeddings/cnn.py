@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sbi_core.components import InputShape
-from sbi_core.embeddings.mlp import mlp
 from sbi_core.errors import ConfigError
+from sbi_core.training.networks import mlp
 
 __all__ = ["CnnConfig", "CnnEmbedding", "groups_of", "stack_channels"]
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from sbi_core.components import InputShape
 from sbi_core.embeddings.cnn import groups_of, stack_channels
-from sbi_core.embeddings.mlp import mlp
 from sbi_core.errors import ConfigError
+from sbi_core.training.networks import mlp
 
 __all__ = ["Conv1dAttentionConfig", "Conv1dAttentionEmbedding"]
 

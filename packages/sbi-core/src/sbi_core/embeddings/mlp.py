@@ -9,25 +9,9 @@ from torch import Tensor, nn
 
 from sbi_core.components import InputShape
 from sbi_core.embeddings.identity import Joined
+from sbi_core.training.networks import mlp
 
-__all__ = ["MlpConfig", "MlpEmbedding", "mlp"]
-
-
-def mlp(
-    size: int, hidden: tuple[int, ...], out: int | None = None, *, layer_norm: bool = False
-) -> nn.Sequential:
-    """Return linear layers with SiLU between them; ``out`` adds a last one without."""
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layers += [
-            nn.Linear(size, width),
-            *([nn.LayerNorm(width)] if layer_norm else []),
-            nn.SiLU(),
-        ]
-        size = width
-    if out is not None:
-        layers.append(nn.Linear(size, out))
-    return nn.Sequential(*layers)
+__all__ = ["MlpConfig", "MlpEmbedding"]
 
 
 class MlpConfig(BaseModel):

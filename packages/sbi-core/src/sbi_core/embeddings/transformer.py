@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from sbi_core.components import InputShape
 from sbi_core.embeddings.deepset import members
-from sbi_core.embeddings.mlp import mlp
 from sbi_core.errors import ConfigError
+from sbi_core.training.networks import mlp
 
 __all__ = ["TransformerConfig", "TransformerEmbedding"]
 

@@ -19,7 +19,7 @@ from sbi_core.estimators.sbi_fmpe import SbiFmpeEstimator
 from sbi_core.estimators.sbi_maf import SbiMafEstimator
 from sbi_core.estimators.sbi_npse import SbiNpseEstimator
 from sbi_core.estimators.sbi_nsf import SbiNsfEstimator
-from sbi_core.tensorfile import read_json
+from sbi_core.files.tensors import read_json
 
 __all__ = ["BUILTIN", "load_estimator"]
 

@@ -35,7 +35,7 @@ def build_estimator(name: str, options: Mapping[str, Any], where: str) -> Estima
     if name in BUILTIN:
         made: Estimator = BUILTIN[name](validate(BUILTIN[name].config_type, options, where))
         return made
-    from sbi_core.plugins import Registry
+    from sbi_core.registry import Registry
 
     found: Estimator = Registry().build("estimator", name, options)
     return found

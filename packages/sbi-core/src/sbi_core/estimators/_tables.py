@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.errors import ConfigError
-from sbi_core.families import FAMILIES, Discrete
-from sbi_core.priors import Prior
+from sbi_core.priors.families import FAMILIES, Discrete
+from sbi_core.priors.space import Prior
 
 __all__ = ["discrete_table"]
 

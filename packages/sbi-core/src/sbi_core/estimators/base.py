@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from sbi_core.batch import Batch
 from sbi_core.components import (
     Callback,
     Embedding,
@@ -33,6 +32,7 @@ from sbi_core.components import (
     Training,
     TrainingRecord,
 )
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings import BUILTIN, embedding_spec
 from sbi_core.errors import (
     ComponentNotFoundError,
@@ -44,13 +44,19 @@ from sbi_core.errors import (
     near_matches,
 )
 from sbi_core.estimators._tables import discrete_table
+from sbi_core.files.tensors import (
+    load_weights,
+    read_json,
+    read_tensors,
+    write_atomic,
+    write_tensors,
+)
 from sbi_core.hookspecs import HOOK_API
-from sbi_core.networks import ConditionalNetwork, Head, Pooling, Standardizer
-from sbi_core.priors import ParameterSpace, as_float64
+from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, stream
-from sbi_core.splits import Splits
-from sbi_core.tensorfile import load_weights, read_json, read_tensors, write_atomic, write_tensors
-from sbi_core.train import observed_rows, resident, seeded, splits_of, train
+from sbi_core.training.loop import observed_rows, resident, seeded, splits_of, train
+from sbi_core.training.networks import ConditionalNetwork, Head, Pooling, Standardizer
+from sbi_core.training.splits import Splits
 from sbi_core.validation import checked_device
 
 __all__ = ["FlowEstimator", "snap_to_support", "versions"]
@@ -145,7 +151,7 @@ class FlowEstimator(Estimator):
     def fit(
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:
-        """Train on simulations with fresh noise; see :func:`sbi_core.train.train`.
+        """Train on simulations with fresh noise; see :func:`sbi_core.training.loop.train`.
 
         Raises
         ------

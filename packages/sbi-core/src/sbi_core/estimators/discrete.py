@@ -19,13 +19,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from sbi_core.batch import Batch
-from sbi_core.embeddings.mlp import mlp
+from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.estimators._tables import discrete_table
 from sbi_core.estimators.base import FlowEstimator
-from sbi_core.networks import Head
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.training.networks import Head, mlp
 
 __all__ = ["Columns", "DiscreteEstimator", "DiscreteHead", "discrete_table", "swap_prior"]
 

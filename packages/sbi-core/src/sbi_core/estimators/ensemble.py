@@ -26,16 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import special
 from torch import Tensor
 
-from sbi_core.batch import Batch
 from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
+from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators._lookup import build_estimator
 from sbi_core.estimators.base import versions
+from sbi_core.files.tensors import read_json, write_atomic
 from sbi_core.hookspecs import HOOK_API
-from sbi_core.priors import ParameterSpace, as_float64
+from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, stream
-from sbi_core.tensorfile import read_json, write_atomic
-from sbi_core.train import observed_rows, resident, split_seed, splits_of
+from sbi_core.training.loop import observed_rows, resident, split_seed, splits_of
 
 __all__ = ["EnsembleConfig", "EnsembleEstimator"]
 

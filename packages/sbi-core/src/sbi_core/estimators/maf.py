@@ -22,7 +22,7 @@ from torch import Tensor
 from sbi_core.errors import ConfigError
 from sbi_core.estimators._inverse import inverse, plan
 from sbi_core.estimators.base import FlowEstimator
-from sbi_core.networks import Head
+from sbi_core.training.networks import Head
 
 __all__ = ["MafConfig", "MafEstimator", "Passes", "ZukoHead"]
 

@@ -19,8 +19,8 @@ from sbi_core.errors import ConfigError
 from sbi_core.estimators._lookup import build_estimator
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.estimators.discrete import Columns, DiscreteEstimator, DiscreteHead
-from sbi_core.networks import Head
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
+from sbi_core.training.networks import Head
 
 __all__ = ["MixedConfig", "MixedEstimator", "MixedHead"]
 

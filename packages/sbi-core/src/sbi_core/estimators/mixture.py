@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.estimators.base import FlowEstimator
-from sbi_core.mixture_head import MixtureHead
-from sbi_core.networks import Head
+from sbi_core.training.mixture_head import MixtureHead
+from sbi_core.training.networks import Head
 
 __all__ = ["MixtureConfig", "MixtureEstimator", "MixtureHead"]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.estimators.maf import Passes, ZukoHead
-from sbi_core.networks import Head
+from sbi_core.training.networks import Head
 
 __all__ = ["NsfConfig", "NsfEstimator"]
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.base import FlowEstimator
-from sbi_core.networks import Head
+from sbi_core.training.networks import Head
 
 __all__ = ["SbiMafConfig", "SbiMafEstimator"]
 

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.estimators.base import FlowEstimator
-from sbi_core.networks import Head
+from sbi_core.training.networks import Head
 
 __all__ = ["SbiNpseConfig", "SbiNpseEstimator"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.estimators.base import FlowEstimator
-from sbi_core.networks import Head
+from sbi_core.training.networks import Head
 
 __all__ = ["SbiNsfConfig", "SbiNsfEstimator"]
 

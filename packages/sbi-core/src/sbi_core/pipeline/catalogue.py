@@ -29,7 +29,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
+from sbi_core.data.chunks import Slices, WholeObservations, open_slices
+from sbi_core.data.limits import check_disk, check_memory
+from sbi_core.data.observations import Observations, holds_arrays
+from sbi_core.data.tables import serving
 from sbi_core.diagnostics.support import SupportScale
 from sbi_core.errors import (
     DataFileError,
@@ -37,20 +41,16 @@ from sbi_core.errors import (
     ObservationError,
     RunDirectoryError,
 )
-from sbi_core.limits import check_disk, check_memory
-from sbi_core.observations import Observations, holds_arrays
+from sbi_core.files.directory import sha256_of
+from sbi_core.files.lock import locked
+from sbi_core.files.posterior_file import stream_posterior
+from sbi_core.files.table_file import write_parts
 from sbi_core.pipeline.context import Context, read_objects
 from sbi_core.pipeline.stages.infer import UNSUPPORTED, prior_draws, support_scale
 from sbi_core.posterior import PosteriorSamples
-from sbi_core.priors import canonical_hash
-from sbi_core.records.directory import sha256_of
-from sbi_core.records.lock import locked
-from sbi_core.records.posterior_file import stream_posterior
-from sbi_core.records.table_file import write_parts
+from sbi_core.priors.space import canonical_hash
 from sbi_core.simulate.executors import Executor, SerialExecutor
 from sbi_core.simulate.store import landmark, put_image, single_thread
-from sbi_core.slices import Slices, WholeObservations, open_slices
-from sbi_core.tables import serving
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -178,7 +178,7 @@ def infer_catalogue(
     path
         The objects.
     target
-        Summary table (see :func:`sbi_core.records.table_file.write_parts`).
+        Summary table (see :func:`sbi_core.files.table_file.write_parts`).
     draws
         Posterior draws per object.
     samples

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sbi_core.data.limits import read_text
 from sbi_core.errors import ConfigError, DataFileError, near_matches
-from sbi_core.limits import read_text
-from sbi_core.plugins import Kind, Registry
+from sbi_core.registry import Kind, Registry
 from sbi_core.validation import validate
 
 __all__ = [
@@ -177,8 +177,8 @@ def resolve(
     ConfigError
         If a key is unknown (with near matches) or a value has the wrong type.
     """
-    from sbi_core.emulator import EmulatorConfig
-    from sbi_core.train import TrainConfig
+    from sbi_core.simulate.emulator import EmulatorConfig
+    from sbi_core.training.loop import TrainConfig
 
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)

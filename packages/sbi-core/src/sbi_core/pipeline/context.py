@@ -7,20 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from sbi_core.batch import Batch
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations, holds_arrays
 from sbi_core.errors import PriorMismatchError
-from sbi_core.observations import Observations, holds_arrays
+from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import RunConfig
-from sbi_core.plugins import Registry
 from sbi_core.posterior import Posterior
-from sbi_core.priors import ParameterSpace, canonical_hash
+from sbi_core.priors.space import ParameterSpace, canonical_hash
 from sbi_core.progress import Progress
-from sbi_core.records.directory import RunDirectory
+from sbi_core.registry import Registry
 from sbi_core.rng import stream
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 __all__ = ["Context", "read_objects"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from time import perf_counter
 
+from sbi_core.data.limits import check_disk, check_memory
 from sbi_core.errors import ConfigError
-from sbi_core.limits import check_disk, check_memory
 from sbi_core.pipeline.context import Context
 from sbi_core.rng import stream
 from sbi_core.simulate.executors import default_workers
 from sbi_core.simulate.store import single_thread
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 __all__ = ["announce", "check_resources"]
 

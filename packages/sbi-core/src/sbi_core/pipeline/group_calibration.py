@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.components import Combiner
+from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import (
     GaussianCalibration,
     Verdict,
@@ -25,10 +26,9 @@ from sbi_core.diagnostics import (
     judge_z_rms,
 )
 from sbi_core.errors import NotPositiveDefiniteError
-from sbi_core.observations import Observations
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.groups import SimulatedGroups
-from sbi_core.priors import ParameterSpace
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.simulate.store import single_thread
 
 __all__ = ["calibrate_groups"]

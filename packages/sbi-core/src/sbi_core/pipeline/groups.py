@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sbi_core.batch import Batch
 from sbi_core.components import Rng, Simulator
-from sbi_core.observations import Observations
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages.simulate import fill
 from sbi_core.rng import as_generator, stream

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbi_core.batch import Batch
 from sbi_core.combiners.gaussian import object_moments
 from sbi_core.combiners.recalibrated import group_features
 from sbi_core.components import Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict
 from sbi_core.diagnostics.misspecification import Comparison, compare, residuals
-from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior
 from sbi_core.rng import stream
 

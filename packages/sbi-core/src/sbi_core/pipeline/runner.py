@@ -15,21 +15,21 @@ from time import perf_counter
 from typing import Any
 
 from sbi_core.components import Simulator
+from sbi_core.data.limits import read_text
+from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, RunDirectoryError, SbiError, near_matches
-from sbi_core.limits import read_text
-from sbi_core.observations import Observations
+from sbi_core.files.directory import RunDirectory, atomic_write, read_json, sha256_of
+from sbi_core.files.integrity import read_records, verify_files, write_records
+from sbi_core.files.lock import locked
+from sbi_core.files.provenance import describe
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
 from sbi_core.pipeline.context import Context, read_objects
 from sbi_core.pipeline.estimate import announce, check_resources
 from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
-from sbi_core.plugins import Registry
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
-from sbi_core.priors import canonical_hash
+from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress, SilentProgress
-from sbi_core.records.directory import RunDirectory, atomic_write, read_json, sha256_of
-from sbi_core.records.integrity import read_records, verify_files, write_records
-from sbi_core.records.lock import locked
-from sbi_core.records.provenance import describe
+from sbi_core.registry import Registry
 from sbi_core.simulate.executors import get_executor
 
 __all__ = ["Run", "execute", "simulate_shards"]
@@ -456,7 +456,7 @@ class Run:
         ConfigError
             If the disk has no room for the pack.
         """
-        from sbi_core.limits import check_disk, gib
+        from sbi_core.data.limits import check_disk, gib
         from sbi_core.simulate.pack import write_pack
         from sbi_core.simulate.store import read_reports
 

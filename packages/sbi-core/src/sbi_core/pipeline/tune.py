@@ -27,17 +27,17 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import sbc_ranks
 from sbi_core.errors import ConfigError, SbiError
+from sbi_core.files.directory import RunDirectory, atomic_write
 from sbi_core.pipeline.config import RunConfig, resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import execute
-from sbi_core.plugins import Registry
 from sbi_core.progress import Progress, SilentProgress
-from sbi_core.records.directory import RunDirectory, atomic_write
+from sbi_core.registry import Registry
 from sbi_core.rng import stream
-from sbi_core.train import splits_of
+from sbi_core.training.loop import splits_of
 
 __all__ = ["Search", "Tuned", "default_search", "tune"]
 

@@ -35,7 +35,6 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import special, stats
 
-from sbi_core.batch import Batch
 from sbi_core.components import (
     Callback,
     Embedding,
@@ -45,13 +44,14 @@ from sbi_core.components import (
     Simulator,
     Training,
 )
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict, combine_verdicts, judge_sbc_all
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
-from sbi_core.observations import Observations
 from sbi_core.posterior import PosteriorSamples
-from sbi_core.priors import Parameter, ParameterSpace, Prior, as_float64
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior, as_float64
 from sbi_core.rng import as_generator, stream
-from sbi_core.train import TrainConfig, splits_of
+from sbi_core.training.loop import TrainConfig, splits_of
 
 __all__ = ["RefineConfig", "RefinedPosterior", "Round", "refine"]
 

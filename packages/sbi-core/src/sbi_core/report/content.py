@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from sbi_core.errors import ConfigError
-from sbi_core.priors import Prior
+from sbi_core.priors.space import Prior
 from sbi_core.report.inputs import Level, ReportInputs, is_comparison
 from sbi_core.report.text import (
     count,

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib import style
 
-from sbi_core.findings import Section
+from sbi_core.analyses.findings import Section
 from sbi_core.report.figures import STYLE, Picture, distinct, svg
 
 __all__ = ["drawing_style", "section_records"]

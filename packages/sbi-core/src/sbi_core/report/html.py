@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from sbi_core.errors import RunDirectoryError
-from sbi_core.records.directory import atomic_write
+from sbi_core.files.directory import atomic_write
 from sbi_core.report import text
 from sbi_core.report.content import content, linked
 from sbi_core.report.figures import figures

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.simulate.pack import open_shard
 

@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 import torch
 
-from sbi_core.batch import Batch
 from sbi_core.components import Simulator
+from sbi_core.data.batch import Batch
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.rng import stream
 from sbi_core.simulate.pack import PACK, is_packed, open_shard

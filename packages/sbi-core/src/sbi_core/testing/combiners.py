@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.components import Combiner
+from sbi_core.data.observations import Observations
 from sbi_core.errors import SbiError
-from sbi_core.observations import Observations
 from sbi_core.posterior import CombinedPosterior, Posterior
 from sbi_core.rng import stream
 from sbi_core.testing.models import ExactEstimator, LinearGaussian

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbi_core.batch import Batch
 from sbi_core.components import Estimator, Training, TrainingRecord
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError, DensityUnavailableError
-from sbi_core.priors import Prior
+from sbi_core.priors.space import Prior
 from sbi_core.rng import stream
 from sbi_core.testing.models import ProbeSimulator
 from sbi_core.testing.outcome import NotApplicable, bind, require, run_all
-from sbi_core.train import TrainConfig
+from sbi_core.training.loop import TrainConfig
 
 __all__ = ["ESTIMATOR_CHECKS", "EstimatorCase", "check_estimator"]
 

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sbi_core.batch import Batch
 from sbi_core.components import (
     Callback,
     Embedding,
@@ -30,10 +29,11 @@ from sbi_core.components import (
     Training,
     TrainingRecord,
 )
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observable, Observations
 from sbi_core.errors import DensityUnavailableError
-from sbi_core.observations import Observable, Observations
 from sbi_core.posterior import Posterior
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import as_generator, stream, torch_generator
 
 __all__ = ["ExactEstimator", "LinearGaussian", "ProbeSimulator"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sbi_core.errors import ConfigError
+from sbi_core.files.schema import check_report
 from sbi_core.pipeline.config import PRESETS, RunConfig, resolve
 from sbi_core.pipeline.runner import execute
-from sbi_core.plugins import Registry
-from sbi_core.records.schema import check_report
+from sbi_core.registry import Registry
 from sbi_core.testing.outcome import bind, require, run_all
 
 __all__ = ["PIPELINE_CHECKS", "PipelineCase", "check_pipeline"]

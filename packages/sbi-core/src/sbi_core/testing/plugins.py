@@ -12,7 +12,7 @@ from typing import Any
 
 from sbi_core.components import InputShape
 from sbi_core.errors import ConfigError, near_matches
-from sbi_core.plugins import BUILTIN, Component, Registry
+from sbi_core.registry import BUILTIN, Component, Registry
 from sbi_core.rng import stream
 from sbi_core.testing.combiners import COMBINER_CHECKS, CombinerCase
 from sbi_core.testing.embeddings import EMBEDDING_CHECKS, EmbeddingCase

@@ -11,7 +11,7 @@ import json
 import numpy as np
 from scipy import stats
 
-from sbi_core.priors import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 from sbi_core.testing.outcome import NotApplicable, bind, require, run_all
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from sbi_core.batch import Batch
 from sbi_core.components import Simulator
-from sbi_core.priors import ParameterSpace
+from sbi_core.data.batch import Batch
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import stream
 from sbi_core.testing.outcome import NotApplicable, bind, require, run_all
 from sbi_core.testing.priors import PRIOR_CHECKS

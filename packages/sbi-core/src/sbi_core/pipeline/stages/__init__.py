@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
-from sbi_core.records.directory import RunDirectory
 
 __all__ = ["STAGES", "StageSpec", "stage_names"]
 

@@ -10,8 +10,8 @@ from astropy.table import Table
 
 from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
+from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict, fit_error_law
-from sbi_core.observations import Observations
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.group_calibration import calibrate_groups
 from sbi_core.pipeline.groups import SimulatedGroups

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sbi_core.batch import Batch
+from sbi_core.analyses.findings import Findings
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import (
     LEVELS,
     Tarp,
@@ -22,13 +24,11 @@ from sbi_core.diagnostics import (
     sbc_uniformity,
     tarp,
 )
-from sbi_core.findings import Findings
-from sbi_core.observations import Observations
+from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
-from sbi_core.records.directory import write_json
 from sbi_core.report.domain import drawing_style, section_records
 from sbi_core.rng import stream
-from sbi_core.train import splits_of
+from sbi_core.training.loop import splits_of
 
 __all__ = ["execute"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sbi_core.batch import Batch
+from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.pipeline.context import Context
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
 
 if TYPE_CHECKING:
-    from sbi_core.emulator import EmulatorConfig
+    from sbi_core.simulate.emulator import EmulatorConfig
 
 __all__ = ["execute"]
 
@@ -21,7 +21,7 @@ def execute(context: Context) -> dict[str, Any]:
     section = context.config.emulate
     if not section.enabled:
         return {}
-    from sbi_core.emulator import Emulator, EmulatorConfig
+    from sbi_core.simulate.emulator import Emulator, EmulatorConfig
 
     config = EmulatorConfig(**section.options)
     _check_size(context, config)
@@ -63,7 +63,7 @@ def _wide(context: Context, config: EmulatorConfig) -> Batch | None:
     """Return simulations that are uniform in a box around the prior, or None."""
     if not config.box_rows:
         return None
-    from sbi_core.emulator import draw_box
+    from sbi_core.simulate.emulator import draw_box
 
     size = context.config.simulate.shard_size
     context.progress.start("box", config.box_rows, "runs")

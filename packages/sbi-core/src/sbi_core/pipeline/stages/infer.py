@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core.batch import Batch
+from sbi_core.analyses.findings import Findings
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
 from sbi_core.diagnostics.support import SupportScale
-from sbi_core.findings import Findings
-from sbi_core.observations import Observations
+from sbi_core.files.directory import write_json
+from sbi_core.files.posterior_file import write_posterior
 from sbi_core.pipeline.context import Context
 from sbi_core.posterior import PosteriorSamples
-from sbi_core.records.directory import write_json
-from sbi_core.records.posterior_file import write_posterior
 from sbi_core.report.domain import drawing_style, section_records
 from sbi_core.rng import stream
-from sbi_core.train import known_rows
+from sbi_core.training.loop import known_rows
 
 __all__ = ["UNSUPPORTED", "execute", "infer", "prior_draws", "support_scale"]
 

@@ -6,17 +6,17 @@ from time import perf_counter
 from typing import Any
 
 from sbi_core.diagnostics import Verdict, combine_verdicts
-from sbi_core.pipeline.config import to_toml
-from sbi_core.pipeline.context import Context
-from sbi_core.records.directory import (
+from sbi_core.files.directory import (
     atomic_write,
     read_arrays,
     read_json,
     read_lines,
     write_json,
 )
-from sbi_core.records.provenance import versions
-from sbi_core.records.schema import REPORT_SCHEMA, check_report
+from sbi_core.files.provenance import versions
+from sbi_core.files.schema import REPORT_SCHEMA, check_report
+from sbi_core.pipeline.config import to_toml
+from sbi_core.pipeline.context import Context
 from sbi_core.report import CardInputs, ReportInputs, model_card, write_html
 
 __all__ = ["build_report", "execute"]

@@ -1,0 +1,1 @@
+"""What a domain adds to the results of a run."""

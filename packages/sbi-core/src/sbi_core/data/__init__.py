@@ -1,0 +1,1 @@
+"""Objects and simulations as arrays, and the files they come from."""

@@ -1,0 +1,323 @@
+"""Observed (or mock) objects: data with identifiers, groups, units and, for mocks, the truth.
+
+Table form: one row per object; a column per observable, ``e_<observable>`` for its standard
+deviation, ``<context>`` columns, ``id``, ``group``, and ``true_<parameter>`` for mocks. A value
+that was not observed is NaN or masked.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sbi_core.data.batch import Batch
+from sbi_core.data.limits import check_hdf5, load_npz
+from sbi_core.errors import DataFileError, ObservationError
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = ["Observable", "Observations", "holds_arrays"]
+
+_ARRAY_FILES = (".npz", ".h5", ".hdf5")
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+_WORDS = ("observables", "units", "context_names", "truth_names")
+_LAYOUT = {"x", "id", "group", *_WORDS}
+
+
+@dataclass(frozen=True, slots=True)
+class Observable:
+    """One observed quantity.
+
+    Parameters
+    ----------
+    name
+        Column name.
+    label
+        TeX label without dollars.
+    unit
+        astropy unit string.
+    aliases
+        Other column names under which it may be found (compared without case).
+    """
+
+    name: str
+    label: str = ""
+    unit: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Objects to infer.
+
+    Parameters
+    ----------
+    batch
+        Data of n objects; ``theta`` holds the truth when this is a mock.
+    id
+        Identifier per object, (n,) strings, unique.
+    group
+        Objects of one group share the global parameters, (n,) strings.
+    observables
+        What the (flattened) columns of ``batch.x`` are; may be empty for images and spectra.
+    context_names
+        What the columns of ``batch.context`` are.
+    truth_names
+        What the columns of ``batch.theta`` are.
+    source
+        Where they come from: a file name or a sentence.
+    notes
+        Counts of what was excluded or converted on reading, one sentence each.
+
+    Raises
+    ------
+    ObservationError
+        If identifiers repeat or lengths disagree.
+    """
+
+    batch: Batch
+    id: NDArray[np.str_]
+    group: NDArray[np.str_]
+    observables: tuple[Observable, ...] = ()
+    context_names: tuple[str, ...] = ()
+    truth_names: tuple[str, ...] = ()
+    source: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name in ("id", "group"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.str_))
+            if getattr(self, name).shape != (len(self.batch),):
+                msg = f"'{name}' has shape {getattr(self, name).shape}, expected ({len(self)},)"
+                raise ObservationError(msg)
+        names, counts = np.unique(self.id, return_counts=True)
+        if (counts > 1).any():
+            twice = names[counts > 1]
+            rows = np.flatnonzero(np.isin(self.id, twice[:1]))[:5].tolist()
+            msg = (
+                f"{self.source or 'observations'}: {len(twice)} id(s) appear more than once, "
+                f"e.g. '{twice[0]}' in rows {rows}; every object needs its own id"
+            )
+            raise ObservationError(msg)
+        _check_values(self)
+
+    @classmethod
+    def from_batch(
+        cls,
+        batch: Batch,
+        *,
+        id: Sequence[str] | None = None,  # noqa: A002
+        group: Sequence[str] | str = "all",
+        **rest: Any,
+    ) -> Observations:
+        """Build from a batch; identifiers default to row numbers, the group to ``all``."""
+        ids = [f"{k}" for k in range(len(batch))] if id is None else list(id)
+        groups = [group] * len(batch) if isinstance(group, str) else list(group)
+        return cls(batch, np.asarray(ids, np.str_), np.asarray(groups, np.str_), **rest)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, rows: Any) -> Observations:
+        index = np.arange(len(self))[rows]
+        index = np.atleast_1d(index)
+        return Observations(
+            self.batch[index],
+            self.id[index],
+            self.group[index],
+            self.observables,
+            self.context_names,
+            self.truth_names,
+            self.source,
+            self.notes,
+        )
+
+    @property
+    def truth(self) -> Mapping[str, NDArray[np.float64]] | None:
+        """True parameter values per object, or None when they are not known."""
+        if self.batch.theta is None:
+            return None
+        theta = self.batch.theta.double().cpu().numpy()
+        return {name: theta[:, k] for k, name in enumerate(self.truth_names)}
+
+    @property
+    def groups(self) -> dict[str, NDArray[np.int64]]:
+        """Row numbers of each group, in order of first appearance."""
+        first = dict.fromkeys(self.group.tolist())
+        return {g: np.flatnonzero(self.group == g) for g in first}
+
+    def to_table(self) -> Table:
+        """Return an :class:`astropy.table.Table` in the form described above.
+
+        Raises
+        ------
+        ObservationError
+            For data that are not one number per observable (images, spectra).
+        """
+        from astropy.table import Table
+
+        x = self.batch.x
+        if x.ndim != 2 or len(self.observables) != x.shape[1]:
+            msg = f"data of shape {tuple(x.shape[1:])} have no table form; write npz or HDF5"
+            raise ObservationError(msg)
+        table = Table({"id": self.id, "group": self.group})
+        observed = self.batch.observed
+        values = torch.where(observed, x, torch.nan).double().cpu().numpy()
+        for k, o in enumerate(self.observables):
+            table[o.name] = values[:, k]
+            table[o.name].unit = o.unit or None
+            if self.batch.x_err is not None:
+                err = torch.where(observed, self.batch.x_err, torch.nan).double().cpu().numpy()
+                table[f"e_{o.name}"] = err[:, k]
+                table[f"e_{o.name}"].unit = o.unit or None
+        if self.batch.context is not None:
+            for k, name in enumerate(self.context_names):
+                table[name] = self.batch.context[:, k].double().cpu().numpy()
+        for name, value in (self.truth or {}).items():
+            table[f"true_{name}"] = value
+        table.meta["source"] = self.source
+        return table
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write as npz or HDF5 (everything, data of any shape), or as a table.
+
+        Raises
+        ------
+        ObservationError
+            If the file exists, the suffix is unknown, or the data have no table form.
+        """
+        from sbi_core.data.tables import FORMATS
+
+        path = Path(path)
+        if path.exists() and not overwrite:
+            msg = f"{path} exists; pass overwrite=True to replace it"
+            raise ObservationError(msg)
+        if path.suffix in _ARRAY_FILES:
+            _write_arrays(self, path)
+        elif path.suffix in FORMATS:
+            self.to_table().write(path, format=FORMATS[path.suffix], overwrite=overwrite)
+        else:
+            known = ", ".join([*FORMATS, ".npz"])
+            msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"
+            raise ObservationError(msg)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Observations:
+        """Read what :meth:`write` wrote as npz or HDF5, with context and truth.
+
+        Raises
+        ------
+        DataFileError
+            If the file is missing, damaged or has another layout.
+        """
+        arrays = _read_arrays(Path(path))
+        words = {k: tuple(str(v) for v in arrays.pop(k)) for k in _WORDS}
+        units = words.pop("units")
+        observables = tuple(
+            Observable(n, unit=u) for n, u in zip(words.pop("observables"), units, strict=True)
+        )
+        ids, group = arrays.pop("id"), arrays.pop("group")
+        return cls(Batch(**arrays), ids, group, observables, source=str(path), **words)
+
+    def __repr__(self) -> str:
+        groups = len(np.unique(self.group))
+        return f"Observations(n={len(self)}, groups={groups}, source={self.source!r})"
+
+
+def _check_values(obs: Observations) -> None:
+    """Raise when an observed value is not finite or an error is not positive."""
+    observed = obs.batch.observed
+    problems = [("value", ~torch.isfinite(obs.batch.x) & observed)]
+    if obs.batch.x_err is not None:
+        bad = ~torch.isfinite(obs.batch.x_err) | (obs.batch.x_err <= 0)
+        problems.append(("error", bad & observed))
+    for what, bad in problems:
+        if bool(bad.any()):
+            rows = torch.nonzero(bad.reshape(len(obs), -1).any(1))[:, 0]
+            flat = bad.reshape(len(obs), -1)[rows[0]]
+            column = int(torch.nonzero(flat)[0, 0])
+            name = obs.observables[column].name if obs.observables else f"column {column}"
+            data = obs.batch.x if what == "value" else obs.batch.x_err
+            assert data is not None
+            value = float(data.reshape(len(obs), -1)[rows[0], column])
+            listed = ", ".join(str(int(r)) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
+            need = "finite" if what == "value" else "finite and positive"
+            msg = (
+                f"{obs.source or 'observations'}: {what} of '{name}' is {value:g} in row "
+                f"{int(rows[0])}, expected {need} ({len(rows)} row(s): {listed}); "
+                "leave a value empty or NaN if it was not observed"
+            )
+            raise ObservationError(msg)
+
+
+def holds_arrays(path: str | Path) -> bool:
+    """Return whether a file has the layout that :meth:`Observations.write` gives npz and HDF5."""
+    path = Path(path)
+    if path.suffix not in _ARRAY_FILES:
+        return False
+    try:
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as members:
+                return not _LAYOUT - {n.removesuffix(".npy") for n in members.namelist()}
+        import h5py
+
+        with h5py.File(path, "r") as f:
+            return not _LAYOUT - set(f)
+    except _UNREADABLE:
+        return False
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".npz":
+            arrays: dict[str, Any] = load_npz(path)
+        else:
+            import h5py
+
+            check_hdf5(path)
+            with h5py.File(path, "r") as f:
+                arrays = {name: _words(f[name][()]) for name in f if hasattr(f[name], "dtype")}
+    except (*_UNREADABLE, zlib.error) as error:
+        first = str(error).strip().split("\n")[0]
+        msg = f"'{path}' cannot be read: {first}"
+        raise DataFileError(msg) from None
+    missing = sorted(_LAYOUT - set(arrays))
+    unknown = sorted(set(arrays) - _LAYOUT - {f.name for f in fields(Batch)})
+    if missing or unknown:
+        what = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
+        msg = f"'{path}' is not a file of observations: it {what}"
+        raise DataFileError(msg)
+    return arrays
+
+
+def _words(value: Any) -> Any:
+    """Return words of HDF5, which come as bytes in UTF-8, as str."""
+    if getattr(value, "dtype", None) != np.dtype(object):
+        return value
+    return np.asarray([v.decode() if isinstance(v, bytes) else str(v) for v in value], np.str_)
+
+
+def _write_arrays(obs: Observations, path: Path) -> None:
+    arrays = obs.batch.numpy() | {"id": obs.id, "group": obs.group}
+    arrays["observables"] = np.asarray([o.name for o in obs.observables], np.str_)
+    arrays["units"] = np.asarray([o.unit for o in obs.observables], np.str_)
+    arrays["context_names"] = np.asarray(obs.context_names, np.str_)
+    arrays["truth_names"] = np.asarray(obs.truth_names, np.str_)
+    if path.suffix == ".npz":
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        return
+    import h5py
+
+    with h5py.File(path, "w") as f:
+        for name, value in arrays.items():
+            text = value.dtype.kind == "U"
+            f[name] = value.astype(h5py.string_dtype()) if text else value

@@ -1,1 +1,0 @@
-"""The run directory: what lies where, written atomically, with its provenance."""
