@@ -1,5 +1,6 @@
 """Time per spectrum of a trained run, of NNLS, of emcee and of pPXF, on the same mocks.
 
+    pip install -c constraints.txt emcee ppxf
     python benchmarks/sfh/timing.py RUN [--mocks 10] [--emcee 1 --steps 4000] [--json FILE]
 
 RUN is a directory of ``sbi-run --plugin sfh`` in mode ``mock``. Times are CPU seconds of this
@@ -14,11 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from baselines import emcee_posterior, invert
 from common import save, show
 
 import sbi_core
 from sbi_core import stream
-from sbi_sfh.baselines import emcee_posterior, invert
 
 
 def clock(function, repeat: int = 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sbi_sedflow.constants import BANDS, PIVOTS
 from sbi_sedflow.likelihood import Galaxies, model_fluxes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sbi_sedflow.simulator import SedflowSimulator
 
-__all__ = ["mass_comparison", "sed"]
+__all__ = ["sed"]
 
 F64 = NDArray[np.float64]
 _DRAWS = 100
@@ -83,32 +83,3 @@ def _at(wave: F64, values: F64, x: float) -> F64:
     """Return rows of ``values`` at one wavelength, (n,), averaged over 10 %."""
     near = (wave > 0.95 * x) & (wave < 1.05 * x)
     return np.asarray(values[:, near].mean(1))
-
-
-def mass_comparison(
-    ours: ArrayLike, theirs: ArrayLike, *, label: str = "", figure: Figure | None = None
-) -> Figure:
-    """Draw the difference of surviving masses [dex] over those of a catalogue.
-
-    Parameters
-    ----------
-    ours, theirs : (n,)
-        log10 of surviving mass [Msun].
-    label
-        Name of the catalogue.
-    figure
-        Where to draw.
-    """
-    import matplotlib.pyplot as plt
-
-    x, y = np.asarray(theirs, float), np.asarray(ours, float)
-    good = np.isfinite(x) & np.isfinite(y)
-    figure = figure or plt.figure(figsize=(5.0, 3.2))
-    axes = figure.add_subplot()
-    axes.scatter(x[good], (y - x)[good], s=4, alpha=0.4, lw=0)
-    axes.axhline(0, color="0.6", lw=0.8)
-    if good.any():
-        axes.axhline(float(np.median((y - x)[good])), color="C1", lw=1)
-    axes.set_xlabel(rf"{label} $\log_{{10}} M$ [$M_\odot$]")
-    axes.set_ylabel(r"ours $-$ theirs [dex]")
-    return figure

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sbi_core import ConfigError
 
-__all__ = ["SspLibrary", "age_weights", "compress", "linear_weights", "reconstruction_error"]
+__all__ = ["SspLibrary", "age_weights", "compress", "linear_weights"]
 
 F64 = NDArray[np.float64]
 
@@ -185,9 +185,3 @@ def compress(cube: F64, components: int) -> tuple[F64, F64]:
     basis = np.concatenate([mean[None], rows.T])
     coeff = np.concatenate([np.ones((len(flux), 1)), centred @ rows], axis=1) * median[:, None]
     return basis, coeff.reshape(*shape, -1)
-
-
-def reconstruction_error(library: SspLibrary, cube: F64) -> tuple[float, float]:
-    """Return rms and largest error of the library's spectra relative to a cube (P, Z, A, L)."""
-    off = (library.coeff @ library.basis) / cube - 1.0
-    return float(np.sqrt((off**2).mean())), float(np.abs(off).max())

@@ -86,10 +86,6 @@ class SSPGrid:
             )
             raise DataFileError(msg)
 
-    def bolometric(self) -> F64:
-        """Return the luminosity over all wavelengths, (A, Z) Lsun per Msun formed."""
-        return np.asarray(np.trapezoid(self.lum, self.wave, axis=-1), np.float64)
-
     def __repr__(self) -> str:
         a, z, w = self.lum.shape
         library = self.meta.get("library", "unknown")

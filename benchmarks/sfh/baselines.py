@@ -21,20 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import emcee
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.special import ndtr
+from scipy.special import betaincinv, ndtr
 
 from sbi_core import ConfigError
 from sbi_sfh.gaussian_process import growth_curves
 from sbi_sfh.histories import POINTS
 from sbi_sfh.percentiles import crossing_times
-
-if TYPE_CHECKING:
-    from sbi_sfh.simulator import SfhSimulator
+from sbi_sfh.simulator import SfhSimulator
 
 __all__ = ["Inversion", "McmcResult", "emcee_posterior", "invert", "log_posterior"]
 
@@ -176,8 +175,6 @@ def theta_of(simulator: SfhSimulator, z: F64) -> tuple[F64, F64]:
 
 def _beta_sticks(u: F64, alpha: float) -> F64:
     """Fractions of what is left, of a symmetric Dirichlet with four parts: Beta(a, a (3 - k))."""
-    from scipy.special import betaincinv
-
     rest = alpha * np.array([3.0, 2.0, 1.0])
     if alpha == 1.0:
         return np.asarray(1.0 - (1.0 - u) ** (1.0 / rest))
@@ -218,14 +215,9 @@ def emcee_posterior(
     Raises
     ------
     ConfigError
-        If emcee is not installed or the configuration is not the one this is written for.
+        If the configuration is not the one this is written for.
     """
     _require(simulator)
-    try:
-        import emcee
-    except ImportError:
-        msg = "MCMC needs emcee: pip install 'sbi-sfh[baselines]'"
-        raise ConfigError(msg) from None
     moves = [
         (emcee.moves.StretchMove(), 0.4),
         (emcee.moves.DEMove(), 0.4),

@@ -1,11 +1,9 @@
-"""Samplers of the exact posterior of one galaxy: baselines, and the reference for refinement.
+"""Samplers of the exact posterior of one galaxy, on the batched likelihood that refinement uses.
 
-All use the same batched likelihood, prior and noise. emcee comes with the package; nautilus and
-dynesty with the extra ``nested``.
+    pip install -c constraints.txt nautilus-sampler
 
 References:
-    | Foreman-Mackey et al. 2013, PASP 125, 306 (emcee)
-    | Lange 2023, MNRAS 525, 3181 (nautilus); Speagle 2020, MNRAS 493, 3132 (dynesty)
+    | Foreman-Mackey et al. 2013, PASP 125, 306 (emcee); Lange 2023, MNRAS 525, 3181 (nautilus)
 """
 
 from __future__ import annotations
@@ -13,14 +11,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import emcee
 import numpy as np
+from nautilus import Prior, Sampler
 from numpy.typing import NDArray
 from scipy import special
 
-from sbi_core import ConfigError
 from sbi_sedflow.target import Target
-
-__all__ = ["Sampled", "run_dynesty", "run_emcee", "run_nautilus"]
 
 F64 = NDArray[np.float64]
 
@@ -68,8 +65,6 @@ def run_emcee(
     walkers, steps
         Size of the run; the first third is dropped.
     """
-    import emcee
-
     start, cpu, before = time.perf_counter(), time.process_time(), target.calls
     moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)]
     sampler = emcee.EnsembleSampler(
@@ -99,18 +94,7 @@ def _start(target: Target, rng: np.random.Generator, walkers: int) -> F64:
 def run_nautilus(
     target: Target, seed: int, *, n_live: int = 1000, n_eff: int = 2000, networks: int = 4
 ) -> Sampled:
-    """Sample with nautilus; its networks, not the likelihood, take most of the time.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        from nautilus import Prior, Sampler
-    except ImportError as error:
-        msg = f"needs nautilus: pip install 'sbi-sedflow[nested]' ({error})"
-        raise ConfigError(msg) from None
+    """Sample with nautilus; its networks, not the likelihood, take most of the time."""
     start, cpu, before = time.perf_counter(), time.process_time(), target.calls
     prior = Prior()
     for k in range(target.dim):
@@ -122,35 +106,6 @@ def run_nautilus(
     sampler.run(n_eff=n_eff, verbose=False)
     points, log_w, _ = sampler.posterior()
     return _weighted("nautilus", target, points, log_w, start, cpu, before, sampler.log_z, seed)
-
-
-def run_dynesty(target: Target, seed: int, *, n_live: int = 500) -> Sampled:
-    """Sample with static dynesty (random-walk proposals).
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    try:
-        import dynesty
-    except ImportError as error:
-        msg = f"needs dynesty: pip install 'sbi-sedflow[nested]' ({error})"
-        raise ConfigError(msg) from None
-    start, cpu, before = time.perf_counter(), time.process_time(), target.calls
-
-    def log_l(u: F64) -> float:
-        return float(target.log_likelihood_cube(u)[0])
-
-    sampler = dynesty.NestedSampler(
-        log_l, lambda u: u, target.dim, nlive=n_live, sample="rwalk",
-        rstate=np.random.default_rng(seed),
-    )  # fmt: skip
-    sampler.run_nested(print_progress=False)
-    found = sampler.results
-    log_z = float(found.logz[-1])
-    log_w = np.asarray(found.logwt) - log_z
-    return _weighted("dynesty", target, found.samples, log_w, start, cpu, before, log_z, seed)
 
 
 def _weighted(
