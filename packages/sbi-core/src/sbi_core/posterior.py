@@ -441,13 +441,10 @@ class Posterior:
                     f"{near_matches(name, known)} (trained on: {', '.join(known)})"
                 )
                 raise ConfigError(msg)
-        chosen: list[int] = []
-        start = 0
-        for p in self.space.parameters:
-            if p.name in names:
-                chosen.extend(range(start, start + p.prior.z_size))
-            start += p.prior.z_size
-        return chosen
+        coordinates = np.arange(self.space.z_dim)
+        return [
+            int(k) for p, s in self.space.blocks(z=True) if p.name in names for k in coordinates[s]
+        ]
 
     def save(self, directory: str | Path) -> None:
         """Write the estimator (safetensors and JSON)."""

@@ -273,6 +273,19 @@ def test_a_fixed_parameter_takes_no_coordinate():
     assert_allclose(space.log_abs_det([[3.0, 1.0]]), -np.log(2.0))
 
 
+def test_blocks_are_the_columns_and_coordinates_of_every_parameter():
+    space = ParameterSpace(
+        (
+            Parameter("share", Prior("dirichlet", {"alpha": [1.0, 1.0, 1.0]})),
+            Parameter("fixed", Prior("fixed", {"value": 2.0})),
+            Parameter("mu", Prior("normal", {"loc": 0.0, "scale": 1.0})),
+        )
+    )
+    names = np.array(space.names)
+    assert [names[s].tolist() for _, s in space.blocks()] == [list(p.columns) for p in space]
+    assert [(s.start, s.stop) for _, s in space.blocks(z=True)] == [(0, 2), (2, 2), (2, 3)]
+
+
 @pytest.mark.parametrize(
     "ask",
     [

@@ -218,14 +218,11 @@ def _check(
 def _near_edges(simulator: SedflowSimulator, theta: F64) -> NDArray[np.bool_]:
     """Return which galaxies have most draws of a parameter next to a bound of its prior."""
     near = np.zeros(theta.shape[1], bool)
-    start = 0
-    for p in simulator.parameters.parameters:
-        block = theta[..., start : start + p.prior.size]
-        start += p.prior.size
+    for p, columns in simulator.parameters.blocks():
         if p.prior.size > 1 or p.name == "fburst":
             continue  # shares pile up at their ends by nature
         low, high = (float(v[0]) for v in p.prior.support)
-        values = block[..., 0]
+        values = theta[..., columns.start]
         if p.prior.family == "loguniform":
             low, high, values = np.log(low), np.log(high), np.log(values)
         margin = _EDGE * (high - low)

@@ -258,13 +258,10 @@ class _Model:
                 f"parameters, simulator '{simulator.name}' has {ours.hash[:12]}"
             )
             raise PriorMismatchError(msg)
-        start, local = 0, list[int]()
-        for p in space.parameters:
-            if p.scope != "global":
-                local.extend(range(start, start + p.prior.z_size))
-            start += p.prior.z_size
+        coordinates = np.arange(space.z_dim)
+        local = [coordinates[s] for p, s in space.blocks(z=True) if p.scope != "global"]
         shared = tuple(k for k, scope in enumerate(space.scopes) if scope == "global")
-        return cls(simulator, shared, tuple(local))
+        return cls(simulator, shared, tuple(np.concatenate([*local, coordinates[:0]]).tolist()))
 
     @property
     def k(self) -> int:

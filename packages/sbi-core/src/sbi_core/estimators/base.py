@@ -446,15 +446,13 @@ def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
         below = (theta < low) & (theta >= low - 1.2e-7 * np.abs(low))
         above = (theta > high) & (theta <= high + 1.2e-7 * np.abs(high))
     theta = np.where(below, low, np.where(above, high, theta))
-    start = 0
-    for p in space.parameters:
+    for p, s in space.blocks():
         if not p.prior.continuous:
             values, _ = discrete_table(p.prior)
             middles = (values[1:] + values[:-1]) / 2
-            near = values[np.searchsorted(middles, theta[:, start]).clip(max=len(values) - 1)]
-            close = np.abs(theta[:, start] - near) <= 1.2e-7 * np.abs(near)
-            theta[:, start] = np.where(close, near, theta[:, start])
-        start += p.prior.size
+            near = values[np.searchsorted(middles, theta[:, s]).clip(max=len(values) - 1)]
+            close = np.abs(theta[:, s] - near) <= 1.2e-7 * np.abs(near)
+            theta[:, s] = np.where(close, near, theta[:, s])
     return theta
 
 
@@ -536,10 +534,8 @@ def _check_theta(training: Training, inside: Callable[[F64], NDArray[np.bool_]])
 
 def _offender(theta: F64, space: ParameterSpace) -> str:
     """Say which parameter of one row lies outside its prior."""
-    start = 0
-    for p in space.parameters:
-        value = theta[start : start + p.prior.size]
-        start += p.prior.size
+    for p, s in space.blocks():
+        value = theta[s]
         if not p.prior.inside(value[None])[0]:
             shown = value[0] if len(value) == 1 else value
             return f"{p.name} = {shown} lies outside the prior to train with, {p.prior}"

@@ -55,15 +55,13 @@ class Columns:
         self.places: list[int] = []
         others: list[Parameter] = []
         self.rest_places: list[int] = []
-        start = 0
-        for p in space.parameters:
+        for p, columns in space.blocks():
             if p.prior.continuous:
                 others.append(p)
-                self.rest_places += range(start, start + p.prior.size)
+                self.rest_places += range(columns.start, columns.stop)
             else:
                 self.discrete.append(p)
-                self.places.append(start)
-            start += p.prior.size
+                self.places.append(columns.start)
         self.tables = [discrete_table(p.prior)[0] for p in self.discrete]
         self.rest = ParameterSpace(tuple(others), space.version) if others else None
 

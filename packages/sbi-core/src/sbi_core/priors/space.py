@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -359,7 +359,7 @@ class ParameterSpace:
     def __len__(self) -> int:
         return self.dim
 
-    def __iter__(self) -> Iterable[Parameter]:
+    def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
 
     def __getitem__(self, name: str) -> Parameter:
@@ -398,14 +398,15 @@ class ParameterSpace:
             raise ConfigError(msg)
         return ParameterSpace(chosen, self.version)
 
-    # -- probability ---------------------------------------------------------------
-
-    def _blocks(self, *, z: bool = False) -> Iterable[tuple[Parameter, slice]]:
+    def blocks(self, *, z: bool = False) -> Iterator[tuple[Parameter, slice]]:
+        """Yield every parameter with its columns of theta, or its unconstrained coordinates."""
         start = 0
         for p in self.parameters:
             size = p.prior.z_size if z else p.prior.size
             yield p, slice(start, start + size)
             start += size
+
+    # -- probability ---------------------------------------------------------------
 
     def _rows(self, theta: ArrayLike | torch.Tensor) -> F64:
         rows = as_float64(theta)
@@ -425,12 +426,12 @@ class ParameterSpace:
     def log_prob(self, theta: ArrayLike | torch.Tensor) -> F64:
         """Return the log prior density of theta (n, dim), shape (n,)."""
         rows = self._rows(theta)
-        return np.asarray(np.sum([p.prior.log_prob(rows[:, s]) for p, s in self._blocks()], axis=0))
+        return np.asarray(np.sum([p.prior.log_prob(rows[:, s]) for p, s in self.blocks()], axis=0))
 
     def inside(self, theta: ArrayLike | torch.Tensor) -> NDArray[np.bool_]:
         """Return which rows of theta (n, dim) lie in the support, shape (n,)."""
         rows = self._rows(theta)
-        return np.asarray(np.all([p.prior.inside(rows[:, s]) for p, s in self._blocks()], axis=0))
+        return np.asarray(np.all([p.prior.inside(rows[:, s]) for p, s in self.blocks()], axis=0))
 
     @property
     def support(self) -> tuple[F64, F64]:
@@ -454,7 +455,7 @@ class ParameterSpace:
         """
         rows = self._rows(theta)
         parts = []
-        for p, s in self._blocks():
+        for p, s in self.blocks():
             outside = ~p.prior.inside(rows[:, s])
             if outside.any():
                 k = int(np.flatnonzero(outside)[0])
@@ -470,7 +471,7 @@ class ParameterSpace:
         """Return theta (..., dim) of z (..., z_dim); never outside the support."""
         values = as_float64(z)
         rows = values.reshape(-1, values.shape[-1])
-        parts = [p.prior.from_unconstrained(rows[:, s]) for p, s in self._blocks(z=True)]
+        parts = [p.prior.from_unconstrained(rows[:, s]) for p, s in self.blocks(z=True)]
         return np.concatenate(parts, axis=1).reshape(*values.shape[:-1], self.dim)
 
     def log_abs_det(self, theta: ArrayLike | torch.Tensor) -> F64:
@@ -483,7 +484,7 @@ class ParameterSpace:
         """Return how many rows touch the clamp of F(theta) at 1e-7 from its ends."""
         z = self.to_unconstrained(theta)
         bounded = [
-            s for p, s in self._blocks(z=True) if p.prior.family not in ("normal", "mvnormal")
+            s for p, s in self.blocks(z=True) if p.prior.family not in ("normal", "mvnormal")
         ]
         limit = 5.1993  # |Phi^-1(1e-7)| = 5.19934
         rows = np.zeros(len(z), bool)
