@@ -19,7 +19,7 @@ from common import MAKERS, config_of, write
 from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.findings import prior_pmf, score_counts
 from sbi_casbi.predictive import deviance_percentile, predictive_planes
-from sbi_casbi.set_diagnostics import randomised_ranks
+from sbi_casbi.sets.diagnostics import randomised_ranks
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
 

@@ -16,8 +16,8 @@ from common import baseline_scores, blind_errors, config_of, train_posterior, wr
 from scipy import stats
 
 from sbi_casbi.findings import prior_pmf, score_counts, score_members
-from sbi_casbi.set_diagnostics import randomised_ranks
 from sbi_casbi.sets import SetConfig
+from sbi_casbi.sets.diagnostics import randomised_ranks
 from sbi_core import diagnostics
 
 STRATA = ((2, 10), (11, 40), (41, 100))  # of the true N

@@ -6,9 +6,9 @@ from sbi_casbi.embedding import CnnConfig, CnnEmbedding, MlpConfig, PlaneEmbeddi
 from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.members import sample_members
 from sbi_casbi.sets import SetConfig
+from sbi_casbi.sets.context import Step
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.support import summary_percentile
-from sbi_casbi.turn import Turn
 from sbi_core import (
     Batch,
     ConfigError,
@@ -18,6 +18,9 @@ from sbi_core import (
     Training,
     stream,
 )
+from sbi_core.files.tensors import read_tensors, write_tensors
+
+MAKERS = {"casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o))}
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +82,29 @@ def test_columns_are_summaries_of_the_sets(trained):
 def test_a_loaded_estimator_gives_the_same_bits(trained, tmp_path):
     estimator, batch = trained
     estimator.save(tmp_path)
-    makers = {"casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o))}
-    again = SetEstimator.load(tmp_path, embeddings=makers)
+    again = SetEstimator.load(tmp_path, embeddings=MAKERS)
     a, b = (e.sample_members(batch[:3], 5, 1) for e in (estimator, again))
     assert (a.values == b.values).all()
     assert (a.count == b.count).all()
+
+
+def test_weights_of_version_0_1_0_are_read(trained, tmp_path):
+    estimator, batch = trained
+    estimator.save(tmp_path)
+    now = SetEstimator.load(tmp_path, embeddings=MAKERS)
+    tensors, meta = read_tensors(tmp_path / "weights.safetensors")
+    old = {}
+    for name, value in tensors.items():
+        for before, after in SetEstimator.renamed.items():
+            if name.startswith(after):
+                name = before + name.removeprefix(after)
+        old[name] = value
+    assert {"head.context.budget.lines", "head.splines.0.0.weight", "head.settling.used"} <= set(
+        old
+    )
+    write_tensors(tmp_path / "weights.safetensors", old, meta)
+    again = SetEstimator.load(tmp_path, embeddings=MAKERS)
+    np.testing.assert_array_equal(now.pmf(batch), again.pmf(batch))
 
 
 def test_padding_of_the_truth_changes_no_density(trained):
@@ -111,18 +132,17 @@ def test_the_density_of_one_member_integrates_to_one(trained):
     sets[:, 1] = torch.tensor([4.9, 8.0, 5.0])
     z = head.pack(sets, n)
     with torch.no_grad():
-        place, v, theta, relative = head.unpack(z)
+        _, v, theta, relative = head.unpack(z)
         one = torch.ones(20000, 1)
-        turn = Turn(
+        step = Step(
             k=one,
             n=2 * one,
-            prefix=head.context.prefixes(theta[:, :1], relative[:, :1], one),
+            prefix=head.context.all_prefixes(theta[:, :1], relative[:, :1], one),
             last=torch.zeros(20000, 1, 3),
             first=torch.zeros(20000, 1),
         )
-        context = head._context(head.context.know(h).for_places(), turn)
-        log_q = head._member_log_prob(context, v[:, :1], theta[:, :1])[:, 0].double()
-    log_q = log_q + head.whitening.log_volume(sets, n)[:, 0]
+        log_q = head.member_log_prob(step, v[:, :1], theta[:, :1], h)[:, 0].double()
+    log_q = log_q + head.whitening.log_det_jacobian(sets, n)[:, 0]
     volume = float((high - low).prod())
     # M_1 below the second member and corners outside the box are missing: a few per cent
     assert abs(float(log_q.exp().mean()) * volume - 1.0) < 0.15

@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 
 from sbi_casbi.members import MemberSamples
 from sbi_casbi.plane import PIXELS
-from sbi_casbi.set_diagnostics import pmf_of_draws
+from sbi_casbi.sets.diagnostics import pmf_of_draws
 from sbi_core import Batch, ConfigError
 
 __all__ = ["Rule", "neighbour_pmf", "neighbour_sets"]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sbi_casbi.budget import SCALARS, log_total
 from sbi_casbi.embedding import PairEmbedding
 from sbi_casbi.members import MemberSamples
-from sbi_casbi.sets import SetConfig, SetHead
+from sbi_casbi.sets import SetConfig, SetDensity
+from sbi_casbi.sets.sums import SCALARS, log_total_mass
+from sbi_casbi.sets.whitening import Whitening
 from sbi_core import (
     Batch,
     ConfigError,
@@ -33,16 +34,16 @@ __all__ = ["SetEstimator"]
 
 F64 = NDArray[np.float64]
 _ROWS = 16_384  # sets drawn at a time
-_LINES = 4000  # training halos whose sums set the lines
-_SPREAD = (300, 32)  # halos, and draws of each, that set the scatter of their mass
-_FITTED = 20_000  # training halos whose members set the whitening
+_SUM_HALOS = 4000  # training halos to which the linear part of the sums is fitted
+_SCATTER_HALOS, _SCATTER_DRAWS = 300, 32  # validation halos that give the scatter of drawn masses
+_WHITENING_HALOS = 20_000  # training halos to which the whitening is fitted
 
 
 class SetEstimator(FlowEstimator):
-    """q(N, members | x): an ordinal head for N and a shared flow over members by mass.
+    """q(N, members | x): an ordinal density of N, and members in order of mass from a shared flow.
 
-    ``sample`` returns the columns of theta (N and summaries of the set), ``sample_members`` the
-    sets themselves.
+    ``sample`` returns the columns of theta (N and quantities derived from the set),
+    ``sample_members`` the sets themselves. The model is described in :mod:`sbi_casbi.sets`.
 
     Parameters
     ----------
@@ -52,6 +53,19 @@ class SetEstimator(FlowEstimator):
 
     name = "casbi-set"
     config_type = SetConfig
+    renamed: ClassVar[dict[str, str]] = {
+        "head.context.before.": "head.context.member_features.",
+        "head.context.from_rest.": "head.context.from_members.",
+        "head.context.budget.lines": "head.context.sums.linear",
+        "head.context.budget.": "head.context.sums.",
+        "head.context.ranks.of_data.": "head.context.mass_function.from_data.",
+        "head.context.ranks.of_place.": "head.context.mass_function.from_rank.",
+        "head.context.ranks.rest.": "head.context.mass_function.network.",
+        "head.settling.correction": "head.total_mass.calibration",
+        "head.settling.spread": "head.total_mass.draw_scatter",
+        "head.settling.used": "head.total_mass.enabled",
+        "head.splines.": "head.member_flow.splines.",
+    }
     config: SetConfig
     _whitening: dict[str, Tensor] | None = None
 
@@ -67,51 +81,48 @@ class SetEstimator(FlowEstimator):
         ConfigError
             If the simulations have no sets, or not all columns of theta are to be inferred.
         """
-        from sbi_casbi.ordered import Whitening
-
         space = training.space
         if not space.members:
             msg = "estimator 'casbi-set' needs set-valued parameters: estimator.parameters = 'all'"
             raise ConfigError(msg)
-        members, mask, _ = _sets(_training_halos(training, _FITTED))
+        members, mask, _ = _sets(_training_halos(training, _WHITENING_HALOS))
         spans = {p.name: tuple(float(e[0]) for e in p.prior.support) for p in space.members}
         whitening = Whitening(len(space.members))
         whitening.fit(members, mask, spans["log_mstar"], spans["tau"])  # type: ignore[arg-type]
         self._whitening = {k: v.clone() for k, v in whitening.state_dict().items()}
         self._packer = self._new_head(8, space)
         record = super().fit(training, embedding, callbacks)
-        self._fit_spread(training)
+        self._fit_total_mass(training)
         return record
 
     @torch.no_grad()
-    def _fit_spread(self, training: Training) -> None:
-        """Centre the estimate of the mass and measure the scatter of draws, on validation halos."""
-        rows = training.batch[np.arange(min(len(training.batch), _FITTED))]
+    def _fit_total_mass(self, training: Training) -> None:
+        """Calibrate the rescaling to the total mass, on validation halos."""
+        rows = training.batch[np.arange(min(len(training.batch), _WHITENING_HALOS))]
         if rows.split_key is not None and bool((rows.split_key == -2).any()):
             rows = rows[(rows.split_key == -2).cpu()]
         rng = stream(training.seed, "train", "spread")
-        seen = training.observe(rows, rng)
+        observed = training.observe(rows, rng)
         truth, _, count = _sets(rows)
-        head, h = self.head, self._features(seen).cpu()
-        mass, known = torch.as_tensor(truth[..., 0]), torch.as_tensor(count)
-        head.settling.fit_correction(mass, known, head.mass_estimate(h))
-        rows = rows[np.arange(min(len(rows), _SPREAD[0]))]
+        head, h = self.head, self._features(observed).cpu()
+        mass, size = torch.as_tensor(truth[..., 0]), torch.as_tensor(count)
+        head.total_mass.fit_calibration(mass, size, head.mass_estimate(h))
+        rows = rows[np.arange(min(len(rows), _SCATTER_HALOS))]
         observed = training.observe(rows, rng)
         h = self._features(observed)
-        n = self._numbers(h, _SPREAD[1], [rng] * len(rows), None)
-        many = h.repeat_interleave(_SPREAD[1], 0)
-        noise = _member_noise([rng] * len(rows), _SPREAD[1], h)
+        n = self._numbers(h, _SCATTER_DRAWS, [rng] * len(rows), None)
+        many = h.repeat_interleave(_SCATTER_DRAWS, 0)
+        noise = _member_noise([rng] * len(rows), _SCATTER_DRAWS, h)
         drawn = torch.stack(list(head.draw_members(noise, many, n)), 1)
         estimate = head.mass_estimate(many)
-        head.settling.fit_spread(drawn[..., 0], n, estimate)
-        true, _, size = _sets(rows)
-        total = log_total(torch.as_tensor(true[..., 0]), torch.as_tensor(size))
-        head.settling.decide(drawn, n, estimate, noise(1)[:, 0], total, head.whitening)
+        head.total_mass.fit_draw_scatter(drawn[..., 0], n, estimate)
+        total = log_total_mass(mass[: len(rows)], size[: len(rows)])
+        head.total_mass.enable_if_better(drawn, n, estimate, noise(1)[:, 0], total, head.whitening)
 
-    def _new_head(self, features: int, space: ParameterSpace) -> SetHead:
+    def _new_head(self, features: int, space: ParameterSpace) -> SetDensity:
         prior = space.parameters[0].prior
         low, high = int(prior.support[0][0]), int(prior.support[1][0])
-        head = SetHead(
+        head = SetDensity(
             features,
             np.arange(low, high + 1, dtype=float),
             high,
@@ -122,8 +133,8 @@ class SetEstimator(FlowEstimator):
             head.whitening.load_state_dict(self._whitening)
         return head
 
-    def make_head(self, features: int, space: ParameterSpace) -> SetHead:
-        """Return a fresh density of sets given ``features`` numbers."""
+    def make_head(self, features: int, space: ParameterSpace) -> SetDensity:
+        """Return an untrained density of sets given ``features`` numbers."""
         return self._new_head(features, space)
 
     def _build(
@@ -134,21 +145,21 @@ class SetEstimator(FlowEstimator):
         return super()._build(shape, embedding, space, rng)
 
     def prepare(self, network: Any, training: Training) -> Training:
-        """Fit the lines by which the sums of a set follow from the scalars of its plane.
+        """Fit the linear part of the regression of sums over members.
 
         Raises
         ------
         ConfigError
-            If the embedding does not end its summary with the scalars.
+            If the summary of the embedding does not end with the four scalars.
         """
         if getattr(network.embedding, "scalars", 0) != SCALARS:
             msg = "estimator 'casbi-set' needs embedding 'casbi-mlp' or 'casbi-cnn'"
             raise ConfigError(msg)
-        batch = _training_halos(training, _LINES)
+        batch = _training_halos(training, _SUM_HALOS)
         observed = training.observe(batch, stream(training.seed, "train", "lines"))
         with torch.no_grad():
             h = network.features(observed.with_(theta=None).to("cpu", torch.float32))
-        network.head.fit_lines(self.targets(batch, training), h[:, -SCALARS:])
+        network.head.fit_sums(self.targets(batch, training), h[:, -SCALARS:])
         return training
 
     def targets(self, batch: Batch, training: Training) -> Tensor:
@@ -163,16 +174,16 @@ class SetEstimator(FlowEstimator):
         return torch.cat(parts)
 
     def log_det(self, batch: Batch, training: Training) -> Tensor:
-        """Return zeros: the loss is quoted in whitened coordinates."""
+        """Return zeros: the loss is given in whitened coordinates."""
         return torch.zeros(len(batch), dtype=torch.float64)
 
     # -- N -----------------------------------------------------------------------------
 
     @property
-    def head(self) -> SetHead:
+    def head(self) -> SetDensity:
         """The trained density."""
         head = self.network.head
-        assert isinstance(head, SetHead)
+        assert isinstance(head, SetDensity)
         return head
 
     @property
@@ -183,7 +194,7 @@ class SetEstimator(FlowEstimator):
 
     @torch.no_grad()
     def summaries(self, batch: Batch) -> F64:
-        """Return what the network makes of planes, (n, features)."""
+        """Return summaries of planes, (n, features)."""
         return np.asarray(self._features(batch).double().cpu().numpy())
 
     @torch.no_grad()
@@ -224,9 +235,9 @@ class SetEstimator(FlowEstimator):
         draws
             Sets per halo.
         rng
-            Where randomness comes from; one generator per halo makes halos independent of company.
+            Seed or generator; with one generator per halo, draws do not depend on the other halos.
         count
-            Condition on N, (n,) or one number; default: N is drawn, too.
+            Condition on N, (n,) or one number; default: N is drawn.
         most
             Return only the ``most`` largest members; default: all.
         """
@@ -243,9 +254,9 @@ class SetEstimator(FlowEstimator):
             summaries = h[rows].repeat_interleave(draws, 0)  # (halo, draw)
             n = self._numbers(h[rows], draws, own, None if fixed is None else fixed[rows])
             noise = _member_noise(own, draws, h)
-            of_mass = noise(1)[:, 0]  # before the members: their number depends on the company
+            mass_noise = noise(1)[:, 0]  # first: the noise of members depends on the largest N
             sets = torch.stack(list(head.draw_members(noise, summaries, n)), 1)
-            sets = head.settle(sets, n, summaries, of_mass)
+            sets = head.rescale(sets, n, summaries, mass_noise)
             used = torch.arange(sets.shape[1], device=n.device) < n[:, None]
             part = torch.where(used[..., None], sets, 0.0)[:, :size].float().cpu().numpy()
             part = part.reshape(-1, draws, *part.shape[1:]).transpose(1, 0, 2, 3)
@@ -267,8 +278,8 @@ class SetEstimator(FlowEstimator):
             return torch.as_tensor(np.repeat(fixed, draws), device=h.device)
         noise = np.stack([g.standard_normal((draws, head.number.noise_size)) for g in rngs])
         z = torch.as_tensor(noise, dtype=h.dtype, device=h.device).transpose(0, 1)
-        place = head.number.draw(z.contiguous(), head.of_number(h))[..., 0]
-        return place.T.reshape(-1).long() + head.lowest
+        index = head.number.draw(z.contiguous(), head.number_summary(h))[..., 0]
+        return index.T.reshape(-1).long() + head.lowest
 
     @torch.no_grad()
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
@@ -285,7 +296,7 @@ class SetEstimator(FlowEstimator):
         return out
 
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
-        """Not available: columns of theta are summaries; see :meth:`log_prob_members`.
+        """Not available: columns of theta are summaries of sets; see :meth:`log_prob_members`.
 
         Raises
         ------
@@ -297,7 +308,7 @@ class SetEstimator(FlowEstimator):
 
 
 def _training_halos(training: Training, most: int) -> Batch:
-    """Return at most so many halos that are neither validated nor tested on."""
+    """Return at most ``most`` halos of the training split."""
     batch = training.batch[np.arange(min(len(training.batch), 2 * most))]
     if batch.split_key is not None:
         batch = batch[batch.split_key.cpu() >= -1]

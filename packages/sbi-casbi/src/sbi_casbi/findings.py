@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sbi_casbi import figures
 from sbi_casbi.members import MemberSamples
 from sbi_casbi.predictive import deviance_percentile, predictive_planes
-from sbi_casbi.set_diagnostics import (
+from sbi_casbi.sets.diagnostics import (
     in_probability_set,
     ospa,
     pmf_of_draws,

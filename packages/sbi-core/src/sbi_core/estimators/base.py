@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -91,10 +91,13 @@ class FlowEstimator(Estimator):
         What came out of training; None before.
     plugin
         Identity of the plugins involved, written to ``config.json`` as it is.
+    renamed
+        First parts of the names of stored tensors that changed: old name, new name.
     """
 
     name: str = ""
     config_type: type[BaseModel] = BaseModel
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: BaseModel | None = None) -> None:
         self.config = config or self.config_type()
@@ -414,6 +417,11 @@ class FlowEstimator(Estimator):
         shape = InputShape(**{**spec["input"], "x": tuple(spec["input"]["x"])})
         embedding = _make_embedding(spec["embedding"], embeddings)
         network = self._build(shape, embedding, self.space, 0)
+        for old, new in self.renamed.items():
+            tensors = {
+                new + name.removeprefix(old) if name.startswith(old) else name: value
+                for name, value in tensors.items()
+            }
         load_weights(network, tensors, weights)
         self._network = network.eval()
         self._embedding, self.plugin = dict(spec["embedding"]), dict(spec["plugin"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sbi_casbi.set_diagnostics import (
+from sbi_casbi.sets.diagnostics import (
     in_probability_set,
     ospa,
     pmf_of_draws,

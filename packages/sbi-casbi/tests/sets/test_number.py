@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sbi_casbi.number_heads import FlowNumber, number_head
+from sbi_casbi.sets.number import NumberFlow, number_head
 
 COUNTS = np.arange(2, 101.0)
 KINDS = ("ordinal", "classes", "flow")
@@ -47,7 +47,7 @@ def test_training_finds_a_number_that_the_summary_holds(kind):
 
 def test_the_dequantised_loss_bounds_the_exact_one():
     head = fresh("flow")
-    assert isinstance(head, FlowNumber)
+    assert isinstance(head, NumberFlow)
     place, h = torch.randint(0, 99, (500, 1)).float(), torch.randn(500, 5)
     with torch.no_grad():
         head.train()

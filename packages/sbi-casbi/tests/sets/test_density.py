@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from sbi_casbi.budget import log_total
-from sbi_casbi.sets import SetConfig, SetHead
-from sbi_casbi.settling import Settling
+from sbi_casbi.sets import SetConfig, SetDensity
+from sbi_casbi.sets.sums import log_total_mass
+from sbi_casbi.sets.total_mass import TotalMass
 
 PLACES = 3
 
@@ -14,18 +14,18 @@ def head(simulator):
     """A density with random weights, so that nothing is close to the prior."""
     batch = simulator.draw(500, 1)
     torch.manual_seed(4)
-    made = SetHead(12, np.arange(2, 101.0), 100, 3, SetConfig(hidden=16, bins=4))
+    made = SetDensity(12, np.arange(2, 101.0), 100, 3, SetConfig(hidden=16, bins=4))
     mask = batch.theta_mask.numpy()
     made.whitening.fit(batch.theta_set.double().numpy(), mask, (4.6, 9.8), (0.9, 13.8))
     with torch.no_grad():
-        for spline in made.splines:
+        for spline in made.member_flow.splines:
             spline[-1].weight.normal_(std=0.1)
             spline[-1].bias.normal_(std=0.1)
-        made.context.ranks.rest[-1].weight.normal_(std=0.3)
+        made.context.mass_function.network[-1].weight.normal_(std=0.3)
         # the mass of a set is estimated as 8.5 +- 0.4, that of draws scatters by 0.8
-        made.budget.lines[0, 0, 0] = (8.5 - made.whitening.centre[0]) / made.whitening.scale[0]
-        made.budget.lines[1, 0, 0] = float(np.log(0.4)) - made.whitening.scale[0].log()
-        made.settling.spread.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
+        made.sums.linear[0, 0, 0] = (8.5 - made.whitening.centre[0]) / made.whitening.scale[0]
+        made.sums.linear[1, 0, 0] = float(np.log(0.4)) - made.whitening.scale[0].log()
+        made.total_mass.draw_scatter.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
     return made.eval()
 
 
@@ -34,15 +34,15 @@ def prior_sets(head, m, seed=2):
     gen = torch.Generator().manual_seed(seed)
     n = torch.randint(2, PLACES + 1, (m,), generator=gen)
     v = torch.randn((m, PLACES, 3), generator=gen).clamp(-4.9, 4.9).double()
-    w, log_f, theta = head.whitening, torch.zeros(m).double(), []
+    w, log_cdf, theta = head.whitening, torch.zeros(m).double(), []
     for k in range(PLACES):
-        mass, log_f = w.next_mass(v[:, k, 0], log_f, (n - k).clamp(min=1).double())
-        mean, scale = w.dark_of(mass)
-        theta.append(torch.stack([mass, mean + scale * v[:, k, 1], w.tau_of(v[:, k, 2])], -1))
+        mass, log_cdf = w.unwhiten_mass(v[:, k, 0], log_cdf, (n - k).clamp(min=1).double())
+        mean, scale = w.dark_mass_relation(mass)
+        theta.append(torch.stack([mass, mean + scale * v[:, k, 1], w.unwhiten_tau(v[:, k, 2])], -1))
     used = torch.arange(PLACES) < n[:, None]
     sets = torch.stack(theta, 1) * used[..., None]
     log_prior = torch.where(used, (-0.5 * v**2 - 0.9189385).sum(-1), 0.0).sum(1)
-    return sets, n, log_prior + w.log_volume(sets, n).sum(1)
+    return sets, n, log_prior + w.log_det_jacobian(sets, n).sum(1)
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def test_the_density_of_a_set_integrates_to_one(head):
     h = torch.zeros(len(n), 12)
     log_n = head.log_pmf(h[:1])[0].double().exp()
     assert abs(float(log_n.sum()) - 1.0) < 1e-5
-    volume = head.whitening.log_volume(sets, n).sum(1)
+    volume = head.whitening.log_det_jacobian(sets, n).sum(1)
     members = head.log_prob(head.pack(sets, n), h).double() + volume
     for log_q in (members, head.log_prob_sets(sets, n, h)):
         ratio = (log_q - log_prior).exp()
@@ -74,7 +74,7 @@ def test_draws_follow_the_density(head):
         return torch.randn((m, size), generator=gen)
 
     drawn = torch.stack(list(head.draw_members(noise, h, n)), 1)
-    drawn = head.settle(drawn, n, h, noise(1)[:, 0])
+    drawn = head.rescale(drawn, n, h, noise(1)[:, 0])
     sets, count, log_prior = prior_sets(head, 5000)
     three = count == 3
     sets, log_prior = sets[three], log_prior[three]
@@ -88,10 +88,10 @@ def test_draws_follow_the_density(head):
 
 
 @torch.no_grad()
-def test_settled_sets_keep_ratios_order_and_bounds(head):
+def test_rescaled_sets_keep_ratios_order_and_bounds(head):
     sets, n, _ = prior_sets(head, 500)
     h = torch.zeros(500, 12)
-    moved = head.settle(sets, n, h, torch.randn(500, generator=torch.Generator().manual_seed(1)))
+    moved = head.rescale(sets, n, h, torch.randn(500, generator=torch.Generator().manual_seed(1)))
     used = torch.arange(PLACES) < n[:, None]
     shift = (moved - sets)[..., 0]
     np.testing.assert_allclose(shift[used], shift[:, :1].expand(-1, PLACES)[used], atol=1e-9)
@@ -104,22 +104,22 @@ def test_settled_sets_keep_ratios_order_and_bounds(head):
 
 
 @torch.no_grad()
-def test_sets_are_settled_only_where_that_sharpens_the_mass(head):
+def test_sets_are_rescaled_only_where_that_sharpens_the_mass(head):
     """Truths as the estimate says, or as the draws say: the better of both is used."""
     halos, draws = 300, 20
     gen = torch.Generator().manual_seed(7)
     sets, n, _ = prior_sets(head, halos * draws)
     estimate = torch.full((len(n),), 8.5).double(), torch.full((len(n),), 0.05).double()
     noise = torch.randn(len(n), generator=gen)
-    made = Settling()
-    made.spread.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
+    made = TotalMass()
+    made.draw_scatter.copy_(torch.tensor([np.log(0.8), 0.0, 0.0]))
     exact = 8.5 + 0.05 * torch.randn(halos, generator=gen).double()
-    made.decide(sets, n, estimate, noise, exact, head.whitening)
-    assert made.used
-    drawn = log_total(sets[..., 0], n).reshape(halos, draws)[:, 0]
-    made.decide(sets, n, estimate, noise, drawn, head.whitening)
-    assert not made.used
-    assert made.settle(sets, n, estimate, noise, head.whitening) is sets
-    places = list(made.origins(sets, n, estimate, head.whitening))
+    made.enable_if_better(sets, n, estimate, noise, exact, head.whitening)
+    assert made.enabled
+    drawn = log_total_mass(sets[..., 0], n).reshape(halos, draws)[:, 0]
+    made.enable_if_better(sets, n, estimate, noise, drawn, head.whitening)
+    assert not made.enabled
+    assert made.rescale(sets, n, estimate, noise, head.whitening) is sets
+    places = list(made.preimages(sets, n, estimate, head.whitening))
     assert len(places) == 1
     assert (places[0][1] == 0).all()

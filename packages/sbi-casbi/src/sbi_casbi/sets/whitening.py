@@ -1,14 +1,15 @@
-r"""Whitening of sets that are ordered by mass: exact, invertible, and simple under the prior.
+r"""Whitening of sets ordered by mass: an invertible map to standard normal numbers.
 
-If N members are independent with distribution function F of log M and
-:math:`M_1 \ge \dots \ge M_N`, then with :math:`F(M_0) = 1`
+For N independent members with distribution function F of log M, sorted
+:math:`M_1 \ge \dots \ge M_N`, and with :math:`F(M_0) = 1`,
 
 .. math:: u_k = \left[\frac{F(M_k)}{F(M_{k-1})}\right]^{N - k + 1}
 
-are independent and uniform on (0, 1) (Rényi's representation of order statistics), and
-:math:`v_k = \Phi^{-1}(u_k)` standard normal. Whatever v is, masses come back ordered and inside the
-support of F. The dark mass is whitened by its mean and scatter at given :math:`M_*`, the infall
-time by its distribution function:
+are independent and uniform on (0, 1) (Rényi's representation of order statistics), so that
+:math:`v_k = \Phi^{-1}(u_k)` are independent standard normal numbers under the prior. The inverse
+map returns masses in decreasing order and inside the support of F for every v. The dark mass is
+whitened with its mean and scatter at given :math:`M_*`, the infall time with its distribution
+function:
 
 .. math:: v_\mathrm{dm} = \frac{\log M_\mathrm{dm} - \mu(M)}{s(M)}, \qquad
           v_\tau = \Phi^{-1}(F_\tau(\tau)).
@@ -30,14 +31,14 @@ __all__ = ["Whitening"]
 F64 = NDArray[np.float64]
 _KNOTS = 513
 _DARK_KNOTS = 33
-_FLOOR = 1e-3  # share of the uniform distribution in every F, so that it increases everywhere
+_FLOOR = 1e-3  # share of a uniform distribution in every F, so that F increases strictly
 _LOG_SMALLEST = -30.0
 _LARGEST_V = 5.0
 _LOG_SQRT_2PI = 0.9189385332046727
 
 
 class Whitening(nn.Module):
-    """Maps between members and v; its tables are buffers, float64.
+    """Map between members and standard normal numbers v; tables are float64 buffers.
 
     Parameters
     ----------
@@ -80,12 +81,12 @@ class Whitening(nn.Module):
         mass_span: tuple[float, float],
         tau_span: tuple[float, float],
     ) -> Whitening:
-        """Take distributions from training sets (n, K, dim) and return self.
+        """Fit the distributions to training sets (n, K, dim) and return self.
 
         Parameters
         ----------
         members, mask
-            Sets, and which places are in use.
+            Sets, and their mask (True: member).
         mass_span, tau_span
             Support of log10 M_star [Msun] and tau [Gyr].
         """
@@ -94,16 +95,16 @@ class Whitening(nn.Module):
             ("mass", flat[:, 0], mass_span),
             ("tau", flat[:, -1], tau_span),
         ):
-            grid, cdf = _distribution(values, span)
+            grid, cdf = _tabulated_cdf(values, span)
             getattr(self, f"{name}_grid").copy_(torch.as_tensor(grid))
             getattr(self, f"{name}_cdf").copy_(torch.as_tensor(cdf))
         self.centre.copy_(torch.as_tensor(flat.mean(0)))
         self.scale.copy_(torch.as_tensor(np.maximum(flat.std(0), 1e-6)))
         if self.dim == 3:
-            self._fit_dark(flat[:, 0], flat[:, 1], mass_span)
+            self._fit_dark_mass_relation(flat[:, 0], flat[:, 1], mass_span)
         return self
 
-    def _fit_dark(self, mass: F64, dark: F64, span: tuple[float, float]) -> None:
+    def _fit_dark_mass_relation(self, mass: F64, dark: F64, span: tuple[float, float]) -> None:
         grid = np.linspace(*span, _DARK_KNOTS)
         width = grid[1] - grid[0]
         line = np.polyfit(mass, dark, 1)
@@ -111,9 +112,9 @@ class Whitening(nn.Module):
         overall = float(np.std(dark - np.polyval(line, mass))) or 1.0
         for k, centre in enumerate(grid):
             near = np.abs(mass - centre) < width
-            # galaxies, not members: one galaxy sits in many halos
+            # distinct galaxies, not members: one galaxy occurs in many halos
             if len(np.unique(mass[near])) >= 20 and np.std(mass[near]) > 0.05 * width:
-                # a local line: the mean at the knot, not that of the lopsided ends
+                # a local linear fit is unbiased at the ends of the range, too
                 fit = np.polyfit(mass[near] - centre, dark[near], 1)
                 mean[k] = fit[1]
                 spread = float(np.std(dark[near] - np.polyval(fit, mass[near] - centre)))
@@ -126,103 +127,105 @@ class Whitening(nn.Module):
 
     # -- distribution functions ------------------------------------------------------
 
-    def log_f(self, mass: Tensor) -> Tensor:
-        """Return log F of log10 M_star (...), float64."""
+    def log_cdf(self, mass: Tensor) -> Tensor:
+        """Return log F at log10 M_star (...), float64."""
         cdf = _interpolate(mass, self.mass_grid, self.mass_cdf)
         return cdf.clamp(min=1e-13).log()
 
-    def mass_of(self, log_f: Tensor) -> Tensor:
-        """Return log10 M_star of log F (...)."""
-        return _interpolate(log_f.exp(), self.mass_cdf, self.mass_grid)
+    def mass_quantile(self, log_cdf: Tensor) -> Tensor:
+        """Return log10 M_star at which log F has the given value (...)."""
+        return _interpolate(log_cdf.exp(), self.mass_cdf, self.mass_grid)
 
-    def dark_of(self, mass: Tensor) -> tuple[Tensor, Tensor]:
+    def dark_mass_relation(self, mass: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and scatter of log10 M_dm at log10 M_star (...)."""
         mean = _interpolate(mass, self.dark_grid, self.dark_mean)
         return mean, _interpolate(mass, self.dark_grid, self.dark_scale)
 
-    def tau_of(self, v: Tensor) -> Tensor:
-        """Return tau [Gyr] of v (...)."""
+    def unwhiten_tau(self, v: Tensor) -> Tensor:
+        """Return tau [Gyr] of whitened infall times v (...)."""
         u = torch.special.ndtr(v.clamp(-_LARGEST_V, _LARGEST_V))
         return _interpolate(u, self.tau_cdf, self.tau_grid)
 
-    def tau_v(self, tau: Tensor) -> Tensor:
-        """Return v of tau (...) [Gyr]."""
+    def whiten_tau(self, tau: Tensor) -> Tensor:
+        """Return whitened infall times v of tau (...) [Gyr]."""
         u = _interpolate(tau, self.tau_grid, self.tau_cdf)
         return torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
 
-    def standardised(self, members: Tensor) -> Tensor:
-        """Return members (..., dim) with zero mean and unit variance."""
+    def standardise(self, members: Tensor) -> Tensor:
+        """Return members (..., dim) shifted and scaled to zero mean and unit variance."""
         return (members - self.centre) / self.scale
 
-    def mass_scaled(self, standard: Tensor) -> Tensor:
+    def unstandardise_mass(self, standard: Tensor) -> Tensor:
         """Return log10 M_star, float64, of standardised masses (...)."""
         return standard.double() * self.scale[0] + self.centre[0]
 
-    def mass_v(self, mass: Tensor, log_f_before: Tensor, left: Tensor) -> Tensor:
-        """Return v of a log10 M_star (...): the inverse of :meth:`next_mass`, clipped at 5."""
-        log_u = ((self.log_f(mass) - log_f_before) * left).clamp(_LOG_SMALLEST, -1e-9)
+    def whiten_mass(self, mass: Tensor, log_cdf_before: Tensor, remaining: Tensor) -> Tensor:
+        """Return v (...) of log10 M_star: the inverse of :meth:`unwhiten_mass`, clipped at 5."""
+        log_u = ((self.log_cdf(mass) - log_cdf_before) * remaining).clamp(_LOG_SMALLEST, -1e-9)
         return _ndtri_exp(log_u).clamp(-_LARGEST_V, _LARGEST_V)
 
-    # -- the map ---------------------------------------------------------------------
+    # -- whole sets ---------------------------------------------------------------------
 
     def whiten(self, members: Tensor, count: Tensor) -> Tensor:
         """Return v (n, K, dim), float64, of members (n, K, dim) by decreasing mass.
 
-        Places beyond ``count`` (n,) are zero, whatever they held.
+        Padding beyond ``count`` (n,) is ignored and comes back as zeros.
         """
         members = members.double()
         k = torch.arange(members.shape[1], device=members.device)
         used = k < count[:, None]
         mass = torch.where(used, members[..., 0], self.mass_grid[-1])
-        log_f = self.log_f(mass)
-        before = torch.cat([torch.zeros_like(log_f[:, :1]), log_f[:, :-1]], 1)
-        parts = [self.mass_v(mass, before, (count[:, None] - k).clamp(min=1))]
+        log_cdf = self.log_cdf(mass)
+        before = torch.cat([torch.zeros_like(log_cdf[:, :1]), log_cdf[:, :-1]], 1)
+        parts = [self.whiten_mass(mass, before, (count[:, None] - k).clamp(min=1))]
         if self.dim == 3:
-            mean, scale = self.dark_of(mass)
+            mean, scale = self.dark_mass_relation(mass)
             parts.append((members[..., 1] - mean) / scale)
-        parts.append(self.tau_v(torch.where(used, members[..., -1], self.tau_grid[0])))
+        parts.append(self.whiten_tau(torch.where(used, members[..., -1], self.tau_grid[0])))
         return torch.where(used[..., None], torch.stack(parts, -1), 0.0)
 
-    def next_mass(self, v: Tensor, log_f_before: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next log10 M_star (...) and its log F.
+    def unwhiten_mass(
+        self, v: Tensor, log_cdf_before: Tensor, remaining: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log10 M_star (...) of the next member, and log F there.
 
         Parameters
         ----------
         v
             Whitened mass (...).
-        log_f_before
-            log F of the member before it; 0 for the first.
-        left
-            N - k + 1, members still to come with this one.
+        log_cdf_before
+            log F at the mass of the previous member; 0 for the first member.
+        remaining
+            N - k + 1: members not drawn yet, including this one.
         """
         log_u = torch.special.log_ndtr(v.double().clamp(-_LARGEST_V, _LARGEST_V))
-        log_f = log_f_before + log_u / left
-        return self.mass_of(log_f), log_f
+        log_cdf = log_cdf_before + log_u / remaining
+        return self.mass_quantile(log_cdf), log_cdf
 
-    def log_volume(self, members: Tensor, count: Tensor) -> Tensor:
-        """Return log |dv / d member| of every place, (n, K); zero where there is none."""
+    def log_det_jacobian(self, members: Tensor, count: Tensor) -> Tensor:
+        """Return log |det dv / d member| per member, (n, K); zero for padding."""
         members = members.double()
         k = torch.arange(members.shape[1], device=members.device)
         used = k < count[:, None]
         mass = torch.where(used, members[..., 0], self.mass_grid[-1])
         v = self.whiten(members, count)
-        log_f = self.log_f(mass)
-        before = torch.cat([torch.zeros_like(log_f[:, :1]), log_f[:, :-1]], 1)
-        left = (count[:, None] - k).clamp(min=1)
+        log_cdf = self.log_cdf(mass)
+        before = torch.cat([torch.zeros_like(log_cdf[:, :1]), log_cdf[:, :-1]], 1)
+        remaining = (count[:, None] - k).clamp(min=1)
         # dv/dM = u (N - k + 1) f / F / phi(v)
-        total = (log_f - before) * left + left.log() - log_f
+        total = (log_cdf - before) * remaining + remaining.log() - log_cdf
         total = (
             total + _slope(mass, self.mass_grid, self.mass_cdf).log() + _minus_log_phi(v[..., 0])
         )
         if self.dim == 3:
-            total = total - self.dark_of(mass)[1].log()
+            total = total - self.dark_mass_relation(mass)[1].log()
         tau = torch.where(used, members[..., -1], self.tau_grid[0])
         slope = _slope(tau, self.tau_grid, self.tau_cdf).log()
         total = total + slope + _minus_log_phi(v[..., -1])
         return torch.where(used, total, 0.0)
 
 
-def _distribution(values: F64, span: tuple[float, float]) -> tuple[F64, F64]:
+def _tabulated_cdf(values: F64, span: tuple[float, float]) -> tuple[F64, F64]:
     grid = np.linspace(*span, _KNOTS)
     counts, _ = np.histogram(values, grid)
     share = counts / max(counts.sum(), 1) * (1 - _FLOOR) + _FLOOR / (_KNOTS - 1)
@@ -235,7 +238,7 @@ def _cell(x: Tensor, grid: Tensor) -> Tensor:
 
 
 def _interpolate(x: Tensor, grid: Tensor, values: Tensor) -> Tensor:
-    """Return the piecewise-linear function through the knots at x (...), constant outside."""
+    """Return the linear interpolation of the knots at x (...), constant outside."""
     k = _cell(x, grid)
     t = ((x - grid[k]) / (grid[k + 1] - grid[k])).clamp(0, 1)
     return values[k] + t * (values[k + 1] - values[k])

@@ -1,20 +1,21 @@
-r"""Three ways to describe p(N | h), interchangeable in the estimator of sets.
+r"""Density of the number of members p(N | h): three interchangeable forms.
 
 ``ordinal``
     A mixture of discretised logistics in log N (:mod:`sbi_core.estimators.ordinal`).
 ``classes``
     A softmax over the values of N, the classifier of the two-step design.
 ``flow``
-    A normalizing flow over dequantised N, the neural posterior estimator of the two-step design:
-    with :math:`y = n + U(-\tfrac12, \tfrac12)` mapped to the real line and T increasing,
+    A normalizing flow over dequantised N, the neural posterior estimator of the two-step design.
+    With :math:`y = n + U(-\tfrac12, \tfrac12)` mapped to the real line and T increasing,
 
     .. math:: z = T(\mathrm{logit}\tfrac{y - a}{b - a};\, h) \sim \mathcal N(0, 1), \qquad
               p(n\,|\,h) = \Phi(z_{n + 1/2}) - \Phi(z_{n - 1/2}),
 
-    a and b half a step outside the smallest and the largest value, so that the probabilities sum
-    to one exactly.
+    a and b lie half a step outside the smallest and the largest value, so that the probabilities
+    sum to one exactly.
 
 References:
+    | Salimans et al. 2017, PixelCNN++, https://arxiv.org/abs/1701.05517 (discretised logistics)
     | Viterbo & Buck 2024, arXiv:2411.17269
     | Theis, van den Oord & Bethge 2016, arXiv:1511.01844 (dequantisation)
 """
@@ -32,29 +33,29 @@ from torch import Tensor
 
 from sbi_core import Head, get_estimator
 
-__all__ = ["FlowNumber", "NumberKind", "number_head"]
+__all__ = ["NumberFlow", "NumberKind", "number_head"]
 
 F64 = NDArray[np.float64]
 NumberKind = Literal["ordinal", "classes", "flow"]
-_FLOOR = 1e-3  # share of the uniform distribution, as in the ordinal head
+_FLOOR = 1e-3  # share of a uniform distribution, as in the ordinal head
 
 
 def number_head(kind: NumberKind, features: int, counts: F64, **options: Any) -> Head:
-    """Return a fresh density of the place of N among its values.
+    """Return an untrained density of the index of N among its values.
 
     Parameters
     ----------
     kind
         ``ordinal``, ``classes`` or ``flow``.
     features
-        Numbers of the summary.
+        Size of the summary.
     counts
         Values of N, increasing by one.
     options
         ``components`` of the ordinal head; ``transforms`` and ``hidden`` of the flow.
     """
     if kind == "flow":
-        return FlowNumber(features, counts, options["transforms"], options["hidden"])
+        return NumberFlow(features, counts, options["transforms"], options["hidden"])
     chosen: Any
     if kind == "classes":
         chosen = get_estimator("categorical")
@@ -64,19 +65,19 @@ def number_head(kind: NumberKind, features: int, counts: F64, **options: Any) ->
     return head
 
 
-class FlowNumber(Head):
+class NumberFlow(Head):
     """p(N | h) by a flow over dequantised N.
 
     Parameters
     ----------
     features
-        Numbers of the summary.
+        Size of the summary.
     counts
         Values of N, increasing by one.
     transforms
-        Splines, one after the other.
+        Number of spline transforms.
     hidden
-        Width of their networks.
+        Width of their hidden layers.
     """
 
     noise_size = 1
@@ -89,44 +90,44 @@ class FlowNumber(Head):
             1, features, transforms=transforms, bins=8, hidden_features=[hidden, hidden]
         )
 
-    def _line(self, share: Tensor) -> Tensor:
-        """Return the logit of shares of the range (...), scaled to unit variance."""
+    def _scaled_logit(self, share: Tensor) -> Tensor:
+        """Return the logit of fractions of the range (...), scaled to unit variance."""
         return torch.logit(share, eps=1e-7) * (math.sqrt(3.0) / math.pi)
 
     def loss(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return -log q of dequantised places z (n, 1): a bound on -log p(N | h)."""
-        place = z[:, :1].clamp(0, self.sizes[0] - 1)
+        """Return -log q of dequantised indices z (n, 1), an upper bound on -log p(N | h)."""
+        index = z[:, :1].clamp(0, self.sizes[0] - 1)
         if not self.training:
-            return -self.log_prob(place, h)
-        share = (place + torch.rand_like(place)) / self.sizes[0]
-        y = self._line(share)
+            return -self.log_prob(index, h)
+        share = (index + torch.rand_like(index)) / self.sizes[0]
+        y = self._scaled_logit(share)
         # density in n: dy / dn of the logit
         volume = -torch.log(share * (1 - share) + 1e-9)[:, 0] + math.log(
             math.sqrt(3.0) / math.pi / self.sizes[0]
         )
-        found: Tensor = -(self.flow(h).log_prob(y) + volume)
-        return found
+        loss: Tensor = -(self.flow(h).log_prob(y) + volume)
+        return loss
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return log p(N | h), shape (..., n), of places z (..., n, 1)."""
+        """Return log p(N | h), shape (..., n), of indices z (..., n, 1)."""
         low, high = (self._edge(z[..., 0] + k, h) for k in (0, 1))
-        # the smaller tail is subtracted from, so that nothing cancels
+        # difference taken in the smaller tail, to avoid cancellation
         sign = torch.where(low + high > 0, -1.0, 1.0)
         a, b = torch.minimum(sign * low, sign * high), torch.maximum(sign * low, sign * high)
         p = torch.special.ndtr(b.double()) - torch.special.ndtr(a.double())
         floor = _FLOOR / self.sizes[0]
         return ((1 - _FLOOR) * p.clamp(min=0) + floor).log().to(h.dtype)
 
-    def _edge(self, place: Tensor, h: Tensor) -> Tensor:
-        """Return T at the lower end of places (..., n); infinite at both ends of the range."""
+    def _edge(self, index: Tensor, h: Tensor) -> Tensor:
+        """Return T at the lower edge of indices (..., n); infinite at both ends of the range."""
         rows = self.sizes[0]
-        inner = place.clamp(1, rows - 1) / rows
-        value: Tensor = self.flow(h).transform(self._line(inner)[..., None])[..., 0]
-        value = torch.where(place <= 0, -torch.inf, value)
-        return torch.where(place >= rows, torch.inf, value)
+        inner = index.clamp(1, rows - 1) / rows
+        value: Tensor = self.flow(h).transform(self._scaled_logit(inner)[..., None])[..., 0]
+        value = torch.where(index <= 0, -torch.inf, value)
+        return torch.where(index >= rows, torch.inf, value)
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return places (..., n, 1) of standard normal noise: rounded draws of the flow."""
+        """Return indices (..., n, 1): rounded draws of the flow from standard normal noise."""
         y = self.flow(h).transform.inv(noise[..., :1])
         share = torch.sigmoid(y * (math.pi / math.sqrt(3.0)))
         return (share * self.sizes[0]).floor().clamp(0, self.sizes[0] - 1)

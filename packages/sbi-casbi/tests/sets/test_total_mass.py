@@ -3,7 +3,12 @@ import pytest
 import torch
 from scipy import stats
 
-from sbi_casbi.total import conditional, draw_total, log_density, nodes
+from sbi_casbi.sets.total_mass import (
+    conditional,
+    draw_truncated_normal,
+    quadrature_nodes,
+    truncated_normal_log_prob,
+)
 
 
 def full(value, n=4000):
@@ -15,19 +20,19 @@ def uniform(n=4000, seed=1):
 
 
 @pytest.mark.parametrize(("low", "high"), [(8.0, 10.0), (8.9, 8.95), (9.2, 9.6), (5.0, 8.7)])
-def test_draws_follow_the_cut_normal_distribution(low, high):
-    t = draw_total(full(9.0), full(0.1), full(low), full(high), uniform()).numpy()
+def test_draws_follow_the_truncated_normal_distribution(low, high):
+    t = draw_truncated_normal(full(9.0), full(0.1), full(low), full(high), uniform()).numpy()
     a, b = (low - 9) / 0.1, (high - 9) / 0.1
     assert t.min() >= low
     assert t.max() <= high
     assert stats.kstest(t, stats.truncnorm(a, b, loc=9, scale=0.1).cdf).pvalue > 1e-3
     want = stats.truncnorm.logpdf(t, a, b, loc=9, scale=0.1)
-    got = log_density(torch.as_tensor(t), full(9.0), full(0.1), full(low), full(high))
+    got = truncated_normal_log_prob(torch.as_tensor(t), full(9.0), full(0.1), full(low), full(high))
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
 
 def test_draws_far_from_the_estimate_stay_inside():
-    t = draw_total(full(9.0), full(0.003), full(9.5), full(9.6), uniform())
+    t = draw_truncated_normal(full(9.0), full(0.003), full(9.5), full(9.6), uniform())
     assert (t >= 9.5).all()
     assert (t <= 9.6).all()
     assert t.isfinite().all()
@@ -38,17 +43,19 @@ def test_sums_of_draws_get_the_scatter_of_the_estimate():
     for wide in (0.2, 0.05):  # draws much wider than the estimate, and alike
         t = torch.as_tensor(9 + wide * rng.standard_normal(4000))
         mean, sd = conditional(t, full(9.0), full(0.05), full(wide))
-        new = draw_total(mean, sd, full(0.0), full(20.0), uniform(seed=5))
+        new = draw_truncated_normal(mean, sd, full(0.0), full(20.0), uniform(seed=5))
         assert abs(float(new.std()) / 0.05 - 1) < 0.06
 
 
 def test_the_integral_over_the_drawn_mass_is_normalised():
     low, high, centre, sd, wide = (full(v, 1) for v in (8.0, 9.3, 9.0, 0.05, 0.2))
-    place, log_w = nodes(centre, wide, low, high)
-    before = log_density(place, centre, wide, low, high)
+    place, log_w = quadrature_nodes(centre, wide, low, high)
+    before = truncated_normal_log_prob(place, centre, wide, low, high)
     assert abs(float((before + log_w).exp().sum()) - 1) < 1e-3
     t = torch.linspace(8.0, 9.3, 4001, dtype=torch.float64)
     mean, scatter = conditional(place, centre, sd, wide)
-    q = log_density(t, mean, scatter.expand_as(mean), low.expand_as(mean), high.expand_as(mean))
+    q = truncated_normal_log_prob(
+        t, mean, scatter.expand_as(mean), low.expand_as(mean), high.expand_as(mean)
+    )
     density = (q + before + log_w).logsumexp(0).exp()
     assert abs(float(torch.trapezoid(density, t)) - 1) < 2e-3

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sbi_casbi.ordered import Whitening
+from sbi_casbi.sets.whitening import Whitening
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,25 @@ def test_masses_come_back(sets, whitening):
     members, count, _ = sets
     n = torch.as_tensor(count)
     v = whitening.whiten(torch.as_tensor(members), n)
-    log_f = torch.zeros(len(n), dtype=torch.float64)
+    log_cdf = torch.zeros(len(n), dtype=torch.float64)
     for k in range(5):
-        left = (n - k).clamp(min=1).double()
-        mass, log_f = whitening.next_mass(v[:, k, 0], log_f, left)
+        remaining = (n - k).clamp(min=1).double()
+        mass, log_cdf = whitening.unwhiten_mass(v[:, k, 0], log_cdf, remaining)
         there = (n > k).numpy()
         assert np.abs(mass.numpy()[there] - members[there, k, 0]).max() < 2e-3
-    tau = whitening.tau_of(v[..., 2])
+    tau = whitening.unwhiten_tau(v[..., 2])
     used = np.arange(20) < count[:, None]
     assert np.abs(tau.numpy()[used] - members[..., 2][used]).max() < 2e-2
 
 
 def test_whatever_v_is_masses_are_ordered_and_inside(whitening):
     v = 10 * torch.randn(1000, 20, generator=torch.Generator().manual_seed(1))
-    log_f = torch.zeros(1000, dtype=torch.float64)
+    log_cdf = torch.zeros(1000, dtype=torch.float64)
     last = torch.full((1000,), 9.8, dtype=torch.float64)
     for k in range(20):
-        mass, log_f = whitening.next_mass(v[:, k], log_f, torch.full((1000,), 20.0 - k).double())
+        mass, log_cdf = whitening.unwhiten_mass(
+            v[:, k], log_cdf, torch.full((1000,), 20.0 - k).double()
+        )
         assert (mass <= last + 1e-9).all()
         assert (mass >= 4.6).all()
         last = mass
@@ -71,7 +73,7 @@ def test_padding_changes_no_bit(sets, whitening):
     assert (a == b).all()
 
 
-def test_the_volume_is_the_derivative_of_the_map(sets, whitening):
+def test_the_jacobian_is_the_derivative_of_the_map(sets, whitening):
     members, count, _ = sets
     x = torch.as_tensor(members[:50]).clone().requires_grad_()
     n = torch.as_tensor(count[:50])
@@ -82,7 +84,7 @@ def test_the_volume_is_the_derivative_of_the_map(sets, whitening):
             grad = torch.autograd.grad(v[:, k, j].sum(), x, retain_graph=True)[0]
             there = n > k
             want[there, k] += grad[there, k, j].abs().log()
-    got = whitening.log_volume(x, n).detach()
+    got = whitening.log_det_jacobian(x, n).detach()
     there = np.arange(3) < count[:50, None]
     v = v.detach().numpy()[:, :3]
     inner = there & (np.abs(v) < 4.5).all(-1)

@@ -1,8 +1,9 @@
 r"""Calibration and accuracy of integers and of sets.
 
-The 90 % *set* of an integer holds its most probable values; the value at which the sum passes the
-level is included at random, with the probability that makes the expected coverage exact. Two sets
-are compared by the OSPA distance: with cut-off c and :math:`m \le n` members,
+The 90 % highest-probability set of an integer contains its most probable values. The value at which
+the cumulative probability passes the level is included at random, with the probability that makes
+the expected coverage exact. Sets are compared by the OSPA distance: with cut-off c and
+:math:`m \le n` members,
 
 .. math:: d^2 = \frac1n \left[\min_\pi \sum_{i=1}^{m} \min(c, |a_i - b_{\pi(i)}|)^2
                 + c^2 (n - m)\right].
@@ -25,25 +26,25 @@ I64 = NDArray[np.int64]
 
 
 def in_probability_set(
-    pmf: F64, place: I64, level: float, rng: np.random.Generator
+    pmf: F64, index: I64, level: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Return whether the truth is in the set of most probable values, (n,).
+    """Return True where the truth is in the highest-probability set, (n,).
 
     Parameters
     ----------
     pmf
         Probabilities, (n, R).
-    place
-        Place of the truth, (n,).
+    index
+        Index of the truth, (n,).
     level
-        Content of the set.
+        Probability of the set.
     rng
-        Includes the boundary value at random.
+        Random generator for the boundary value.
     """
     rows = np.arange(len(pmf))
     order = np.argsort(-pmf, axis=1, kind="stable")
     ranked = np.take_along_axis(pmf, order, axis=1)
-    rank = np.argmax(order == place[:, None], axis=1)
+    rank = np.argmax(order == index[:, None], axis=1)
     above = np.cumsum(ranked, axis=1)[rows, rank] - ranked[rows, rank]
     share = (level - above) / np.maximum(ranked[rows, rank], 1e-300)
     return np.asarray(rng.random(len(pmf)) < share)
@@ -59,10 +60,10 @@ def pmf_of_draws(draws: I64, low: int, high: int) -> F64:
 
 
 def randomised_ranks(samples: F64, truth: F64, rng: np.random.Generator) -> F64:
-    """Return where truths (n, ...) lie among samples (S, n, ...), uniform if calibrated, in 0..1.
+    """Return the ranks of truths (n, ...) among samples (S, n, ...), uniform in 0..1 if calibrated.
 
-    Ties are broken at random, so that values with probability (a member that does not exist) are
-    treated exactly.
+    Ties are broken at random, so that discrete values (for example, a member that does not exist)
+    are handled exactly.
     """
     below = (samples < truth).sum(0)
     equal = (samples == truth).sum(0)
@@ -70,7 +71,7 @@ def randomised_ranks(samples: F64, truth: F64, rng: np.random.Generator) -> F64:
 
 
 def pp_deviation(ranks: F64) -> F64:
-    """Return the largest distance of the distribution of ranks (n, ...) to the uniform, (...)."""
+    """Return the largest deviation of the ranks' distribution (n, ...) from uniform, (...)."""
     n = len(ranks)
     ordered = np.sort(ranks, axis=0)
     shape = (n,) + (1,) * (ranks.ndim - 1)
@@ -87,7 +88,7 @@ def ospa(a: F64, b: F64, scale: F64, cutoff: float = 1.0) -> float:
     a, b
         The sets.
     scale
-        Lengths that make coordinates comparable.
+        Units of the coordinates.
     cutoff
         Distance from which a member counts as missed.
     """
