@@ -17,10 +17,10 @@ from common import Clock, arguments, reference, write
 from scipy import stats
 
 from sbi_core import load_run
+from sbi_sedflow import read_nsa
 from sbi_sedflow.catalogue import infer_chunks, summarise, summary_table, units_of
 from sbi_sedflow.flags import FLAGGED, Flag, count_flags
 from sbi_sedflow.likelihood import Galaxies, chi_squared
-from sbi_sedflow.nsa import read_nsa
 
 PAPER = 33_884  # galaxies of Hahn & Melchior 2022
 

@@ -14,8 +14,8 @@ from common import Clock, arguments, reference, write
 from reference_samplers import run_emcee, run_nautilus
 
 from sbi_core import diagnostics, load_run, stream
+from sbi_sedflow import read_nsa
 from sbi_sedflow.likelihood import Galaxies
-from sbi_sedflow.nsa import read_nsa
 from sbi_sedflow.refine import refine_galaxy
 from sbi_sedflow.target import Target
 

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from sbi_sedflow.emulator import ProvabgsEmulator
     from sbi_sedflow.flags import Flag
     from sbi_sedflow.forward import ForwardModel
-    from sbi_sedflow.nsa import read_nsa
     from sbi_sedflow.simulator import SedflowSimulator
     from sbi_sedflow.ssp import SSPGrid, load_library
-    from sbi_sedflow.tables import read_galaxies
+    from sbi_sedflow.tables import read_galaxies, read_nsa
 
 __version__ = "0.1.0"
 
@@ -34,7 +33,7 @@ _HOME = {
     "parametric_bases": "bases",
     "provabgs_bases": "bases",
     "read_galaxies": "tables",
-    "read_nsa": "nsa",
+    "read_nsa": "tables",
     "tng_bases": "bases",
 }
 

@@ -25,14 +25,16 @@ from sbi_core import (
     load_run,
     stream,
 )
+from sbi_sedflow.columns import usable
 from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
 from sbi_sedflow.noise import log_prob_flux
+from sbi_sedflow.photometry import Photometry
 from sbi_sedflow.refine import refine_galaxy
 from sbi_sedflow.support import Support
-from sbi_sedflow.tables import GalaxyTable, Photometry, as_observations
+from sbi_sedflow.tables import GalaxyTable, as_observations
 from sbi_sedflow.target import Target
 
 if TYPE_CHECKING:
@@ -413,8 +415,6 @@ def fit(
     ObservationError
         If shapes are wrong or nothing can be inferred.
     """
-    from sbi_sedflow.tables import usable
-
     simulator, _, loaded = _parts(run)
     f, e = np.atleast_2d(np.asarray(flux, float)), np.atleast_2d(np.asarray(flux_err, float))
     shift = np.atleast_1d(np.asarray(z, float))
@@ -426,7 +426,7 @@ def fit(
         raise ConfigError(msg)
     if mask is not None:
         f = np.where(np.asarray(mask, bool), f, np.nan)
-    f, e, notes = usable(f, e, "flux")
+    f, e, notes = usable(f, e)
     ids = [str(k) for k in range(len(f))]
     photometry = Photometry(ids, f, e, shift, shift, {}, tuple(notes), "arrays")
     c = simulator.config

@@ -57,6 +57,9 @@ class SedflowConfig(BaseModel):
     flags_table: str | None = Field(
         default=None, description="SDSS photometric flags of NSA galaxies, a table."
     )
+    flux_unit: str | None = Field(
+        default=None, description="Unit of flux columns without one, e.g. nmgy or uJy."
+    )
     allow_toy: bool = Field(default=False, description="Let catalogues be fitted with toy stars.")
     allow_prior: bool = Field(
         default=False, description="Give objects without any band draws of the prior."

@@ -25,6 +25,7 @@ class Flag(IntFlag):
     NO_DATA = 512
     QUALITY = 1024
     NOT_CONVERGED = 2048
+    DUPLICATE = 4096
 
 
 MEANING = {
@@ -40,6 +41,7 @@ MEANING = {
     Flag.NO_DATA: "no result: no band was observed",
     Flag.QUALITY: "the catalogue's own quality cuts reject it",
     Flag.NOT_CONVERGED: "refinement ended at its limit of likelihood calls",
+    Flag.DUPLICATE: "no result: the galaxy is in the table more than once, see its other row",
 }
 FLAGGED = Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED
 

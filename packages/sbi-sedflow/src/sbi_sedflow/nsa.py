@@ -26,13 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import ObservationError, read_table
+from sbi_sedflow.columns import usable
 from sbi_sedflow.constants import BANDS, N_BANDS
-from sbi_sedflow.tables import GalaxyTable, Photometry, read_galaxies, usable
+from sbi_sedflow.photometry import Photometry
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["SDSS_BITS", "looks_like_nsa", "photometry_of_nsa", "quality_cuts", "read_nsa"]
+__all__ = ["SDSS_BITS", "looks_like_nsa", "photometry_of_nsa", "quality_cuts"]
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -52,41 +53,6 @@ _REJECT = (
     "PEAKCENTER", "NOPROFILE", "SATURATED", "NOTCHECKED", "BAD_COUNTS_ERROR", "PSF_FLUX_INTERP",
 )  # fmt: skip
 _PREFIXES = ("", "ELPETRO_", "SERSIC_")
-
-
-def read_nsa(
-    path: str | Path,
-    photometry: Literal["elpetro", "sersic"] = "elpetro",
-    *,
-    flags_table: str | Path | None = None,
-    z_range: tuple[float, float] = (0.003, 0.2),
-) -> GalaxyTable:
-    """Read an NSA file.
-
-    Parameters
-    ----------
-    path
-        ``nsa_v0_1_2.fits`` or ``nsa_v1_0_1.fits``, or rows of them.
-    photometry
-        Which of the two sets of fluxes of v1_0_1.
-    flags_table
-        Table with ``NSAID`` and the SDSS ``flags``.
-    z_range
-        Redshifts that can be inferred.
-
-    Raises
-    ------
-    ObservationError
-        If it is no NSA file; the message lists its columns and the two layouts.
-    """
-    table = read_table(path)
-    if not looks_like_nsa(table.colnames):
-        msg = (
-            f"'{path}' is no NSA file: v0_1_2 has NMGY and NMGY_IVAR, v1_0_1 has ELPETRO_NMGY and "
-            f"ELPETRO_NMGY_IVAR; it has {', '.join(table.colnames[:20])}"
-        )
-        raise ObservationError(msg)
-    return read_galaxies(path, photometry=photometry, flags_table=flags_table, z_range=z_range)
 
 
 def looks_like_nsa(columns: Sequence[str]) -> bool:
@@ -134,7 +100,7 @@ def photometry_of_nsa(
     per = ", ".join(f"{b} {c}" for b, c in zip(BANDS, absent.sum(0), strict=True) if c)
     if per:
         notes.append(f"bands without data masked: {per}")
-    flux, sigma, more = usable(np.where(good, flux, np.nan), sigma, source)
+    flux, sigma, more = usable(np.where(good, flux, np.nan), sigma)
     z = _filled(table["Z"])
     z_dist = _filled(table["ZDIST"]) if "ZDIST" in names else z
     quality, cut_notes = quality_cuts(table, source, flux, prefix, flags_table)

@@ -18,6 +18,7 @@ from sbi_core import (
     Rng,
     Simulator,
     as_generator,
+    read_table,
     torch_generator,
 )
 from sbi_sedflow.bases import load_bases
@@ -29,6 +30,7 @@ from sbi_sedflow.masks import draw_masks
 from sbi_sedflow.noise import HotDeck, NoiseModel, floor_error, log_prob_flux
 from sbi_sedflow.parameters import CITATIONS, CONTEXT, FAILURES, OBSERVABLES, parameter_space
 from sbi_sedflow.ssp import load_library
+from sbi_sedflow.tables import photometry_of, read_galaxies
 
 if TYPE_CHECKING:
     from sbi_core import Findings, Posterior, PosteriorSamples
@@ -95,10 +97,11 @@ class SedflowSimulator(Simulator):
         c = self.config
         if c.noise == "embedded":
             return NoiseModel(c.model_floor)
-        from sbi_sedflow.tables import read_photometry
-
         assert c.noise_catalogue is not None
-        found = read_photometry(c.noise_catalogue, photometry=c.photometry)
+        table = read_table(c.noise_catalogue)
+        found = photometry_of(
+            table, c.noise_catalogue, photometry=c.photometry, flux_unit=c.flux_unit
+        )
         return HotDeck(found.flux, found.sigma, c.model_floor)
 
     @property
@@ -248,13 +251,12 @@ class SedflowSimulator(Simulator):
                 "--set simulator.allow_toy=true"
             )
             raise ConfigError(msg)
-        from sbi_sedflow.tables import read_galaxies
-
         c = self.config
         return read_galaxies(
             path,
             photometry=c.photometry,
             flags_table=c.flags_table,
+            flux_unit=c.flux_unit,
             z_range=(c.z_min, c.z_max),
             allow_prior=c.allow_prior,
         ).observations

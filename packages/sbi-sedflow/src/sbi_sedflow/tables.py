@@ -1,10 +1,4 @@
-r"""Reading galaxies: NSA files and any table with fluxes or magnitudes, one row each.
-
-A generic table has ``id`` (or row numbers), ``z``, and per band b of F N u g r i z either
-``flux_b`` with ``flux_err_b`` (nanomaggies, maggies or a spectral flux density: the unit of the
-column decides, and must be there) or ``mag_b`` with ``mag_err_b`` (AB; converted by
-:math:`f = 10^{0.4 (22.5 - m)}`, :math:`\sigma = f \sigma_m / 1.0857`). Optional: ``ra``, ``dec``,
-``z_dist``. Other names are mapped with ``columns``.
+"""Galaxies of a file: the NASA-Sloan Atlas, or any table with fluxes or magnitudes.
 
 Nothing is dropped: a value that cannot be used masks its band, and a row without redshift or
 without any band stays, flagged. Counts of both are in the notes.
@@ -13,9 +7,9 @@ without any band stays, flagged. Counts of both are in the notes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -23,58 +17,28 @@ from numpy.typing import NDArray
 
 from sbi_core import (
     Batch,
-    ColumnReader,
     ObservationError,
     Observations,
     read_table,
 )
-from sbi_sedflow.constants import BANDS, N_BANDS, POGSON
+from sbi_sedflow.columns import photometry_of_table
+from sbi_sedflow.constants import BANDS
 from sbi_sedflow.cosmology import distance_modulus
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.luptitudes import luptitude, luptitude_error
+from sbi_sedflow.nsa import looks_like_nsa, photometry_of_nsa
 from sbi_sedflow.parameters import CONTEXT, OBSERVABLES
+from sbi_sedflow.photometry import Photometry, repeated
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["GalaxyTable", "Photometry", "read_galaxies", "read_photometry"]
+__all__ = ["GalaxyTable", "Photometry", "photometry_of", "read_galaxies", "read_nsa"]
 
+Atlas = Literal["elpetro", "sersic"]
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 _R = BANDS.index("r")
-
-
-@dataclass(frozen=True)
-class Photometry:
-    """Fluxes of a catalogue.
-
-    Parameters
-    ----------
-    id : (n,)
-        Identifiers, unique.
-    flux, sigma : (n, 7)
-        Fluxes and errors [nanomaggies]; NaN where missing or unusable.
-    z, z_dist : (n,)
-        Observed redshift, and that which gives the distance; NaN where unknown.
-    more
-        Further columns to keep, (n,) each: ``ra``, ``dec``, ``mass`` (Msun), ``quality``.
-    notes
-        What was masked, one sentence each.
-    source
-        File.
-    """
-
-    id: list[str]
-    flux: F64
-    sigma: F64
-    z: F64
-    z_dist: F64
-    more: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    source: str = ""
-
-    def __len__(self) -> int:
-        return len(self.id)
 
 
 @dataclass(frozen=True)
@@ -102,8 +66,9 @@ class GalaxyTable:
 def read_galaxies(
     path: str | Path,
     *,
-    photometry: Literal["elpetro", "sersic"] = "elpetro",
+    photometry: Atlas = "elpetro",
     flags_table: str | Path | None = None,
+    flux_unit: str | None = None,
     columns: Mapping[str, str] | None = None,
     z_range: tuple[float, float] = (0.003, 0.2),
     allow_prior: bool = False,
@@ -113,11 +78,13 @@ def read_galaxies(
     Parameters
     ----------
     path
-        NSA file (v0_1_2 or v1_0_1), or any table.
+        NSA file (v0_1_2 or v1_0_1), or any table (see :mod:`sbi_sedflow.columns`).
     photometry
         Which fluxes of NSA v1_0_1.
     flags_table
         SDSS photometric flags for the quality cuts of NSA galaxies.
+    flux_unit
+        Unit of flux columns that have none.
     columns
         Name of the column for each standard name, where they differ.
     z_range
@@ -130,190 +97,59 @@ def read_galaxies(
     DataFileError
         If the file cannot be read.
     ObservationError
-        If columns are missing or in the wrong unit, or identifiers repeat.
+        If columns are missing or in the wrong unit, or no row can be inferred.
     """
-    found = read_photometry(path, photometry=photometry, flags_table=flags_table, columns=columns)
+    table = read_table(path)
+    for standard, own in (columns or {}).items():
+        if own not in table.colnames:
+            msg = f"{path}: no column '{own}' (for '{standard}')"
+            raise ObservationError(msg)
+        table.rename_column(own, standard)
+    found = photometry_of(
+        table, str(path), photometry=photometry, flags_table=flags_table, flux_unit=flux_unit
+    )
     return as_observations(found, z_range, allow_prior=allow_prior)
 
 
-def read_photometry(
+def read_nsa(
     path: str | Path,
+    photometry: Atlas = "elpetro",
     *,
-    photometry: Literal["elpetro", "sersic"] = "elpetro",
     flags_table: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> Photometry:
-    """Read fluxes and redshifts of all rows (see :func:`read_galaxies`)."""
-    from sbi_sedflow.nsa import looks_like_nsa, photometry_of_nsa
+    z_range: tuple[float, float] = (0.003, 0.2),
+) -> GalaxyTable:
+    """Read a file of the NASA-Sloan Atlas, whole or some rows (see :func:`read_galaxies`).
 
-    table = read_table(path)
-    source = str(path)
-    if looks_like_nsa(table.colnames) and not columns:
+    Raises
+    ------
+    ObservationError
+        If it is another file; the message lists its columns and the two layouts.
+    """
+    columns = read_table(path).colnames
+    if not looks_like_nsa(columns):
+        msg = (
+            f"'{path}' is not an NSA file: v0_1_2 has NMGY and NMGY_IVAR, v1_0_1 has ELPETRO_NMGY "
+            f"and ELPETRO_NMGY_IVAR; it has {', '.join(columns[:20])}"
+        )
+        raise ObservationError(msg)
+    return read_galaxies(path, photometry=photometry, flags_table=flags_table, z_range=z_range)
+
+
+def photometry_of(
+    table: Table,
+    source: str,
+    *,
+    photometry: Atlas = "elpetro",
+    flags_table: str | Path | None = None,
+    flux_unit: str | None = None,
+) -> Photometry:
+    """Return fluxes and redshifts of all rows of a table (see :func:`read_galaxies`)."""
+    if looks_like_nsa(table.colnames):
         return photometry_of_nsa(table, source, photometry=photometry, flags_table=flags_table)
     if flags_table is not None:
         msg = f"{source}: a table of SDSS flags goes with an NSA file, which this is not"
         raise ObservationError(msg)
-    return _generic(table, source, dict(columns or {}))
-
-
-# -- generic tables ---------------------------------------------------------------------
-
-
-def _generic(table: Table, source: str, columns: dict[str, str]) -> Photometry:
-    for standard, own in columns.items():
-        if own not in table.colnames:
-            msg = f"{source}: no column '{own}' (for '{standard}'); it has {_listed(table)}"
-            raise ObservationError(msg)
-        table.rename_column(own, standard)
-    reader = ColumnReader(table, source)
-    names = {b: (reader.find([f"flux_{b}"]), reader.find([f"mag_{b}"])) for b in BANDS}
-    present = [b for b, (flux, mag) in names.items() if flux or mag]
-    if not present:
-        msg = (
-            f"{source}: neither an NSA file (columns NMGY and NMGY_IVAR, or ELPETRO_NMGY and "
-            f"ELPETRO_NMGY_IVAR) nor a table with flux_b, flux_err_b or mag_b, mag_err_b for b in "
-            f"{' '.join(BANDS)}; it has {_listed(table)}"
-        )
-        raise ObservationError(msg)
-    z_name = reader.find(["z", "redshift", "zspec", "z_spec"])
-    if z_name is None:
-        msg = f"{source}: no column 'z' with the redshift; it has {_listed(table)}"
-        raise ObservationError(msg)
-    n = len(table)
-    flux, sigma = np.full((n, N_BANDS), np.nan), np.full((n, N_BANDS), np.nan)
-    for k, b in enumerate(BANDS):
-        f_name, m_name = names[b]
-        if f_name and m_name:
-            msg = f"{source}: band {b} has both '{f_name}' and '{m_name}'; keep one"
-            raise ObservationError(msg)
-        if f_name:
-            flux[:, k], sigma[:, k] = _flux_columns(reader, f_name, b)
-        elif m_name:
-            flux[:, k], sigma[:, k] = _magnitude_columns(reader, m_name, b)
-    notes = []
-    absent = [b for b in BANDS if b not in present]
-    if absent:
-        notes.append(f"bands not in the table, treated as missing: {' '.join(absent)}")
-    flux, sigma, more_notes = usable(flux, sigma, source)
-    z = reader.values(z_name)
-    dist = reader.find(["z_dist", "zdist"])
-    kept = {
-        name: reader.values(column)
-        for name in ("ra", "dec")
-        if (column := reader.find([name])) is not None
-    }
-    return Photometry(
-        reader.ids()[0],
-        flux,
-        sigma,
-        z,
-        z if dist is None else reader.values(dist),
-        kept,
-        (*notes, *more_notes),
-        source,
-    )
-
-
-def _listed(table: Table) -> str:
-    names = table.colnames
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-def _flux_columns(reader: ColumnReader, name: str, band: str) -> tuple[F64, F64]:
-    error = reader.find([f"flux_err_{band}", f"{name}_err", f"e_{name}"])
-    if error is None:
-        msg = f"{reader.source}: column '{name}' has no errors; add 'flux_err_{band}'"
-        raise ObservationError(msg)
-    found = []
-    for column in (name, error):
-        given = reader.table[column].unit
-        if given is None or not str(given):
-            msg = (
-                f"{reader.source}: column '{column}' has no unit; give it nmgy (nanomaggies), "
-                "mgy or a flux density such as uJy (FITS, ECSV and VOTable keep units)"
-            )
-            raise ObservationError(msg)
-        found.append(_plain(reader, column) * nanomaggies_per(str(given), reader.source, column))
-    return found[0], found[1]
-
-
-def _plain(reader: ColumnReader, column: str) -> F64:
-    """Return the numbers of a column whatever its unit, NaN where masked."""
-    data = reader.table[column]
-    if data.dtype.kind not in "fiub" or getattr(data, "ndim", 1) != 1:
-        msg = f"{reader.source}: column '{column}' must hold one number per row"
-        raise ObservationError(msg)
-    return np.asarray(np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan), np.float64)
-
-
-def nanomaggies_per(unit: str, source: str, column: str) -> float:
-    """Return how many nanomaggies one of ``unit`` is.
-
-    Raises
-    ------
-    ObservationError
-        If it is no flux unit, magnitudes among them.
-    """
-    from astropy import units
-
-    words = {"nmgy": 1.0, "nanomaggy": 1.0, "nanomaggies": 1.0, "mgy": 1e9, "maggy": 1e9,
-             "maggies": 1e9, "nMgy": 1.0, "Mgy": 1e9}  # fmt: skip
-    if unit in words:
-        return words[unit]
-    try:
-        return float(units.Unit(unit).to(3631e-9 * units.Jy))
-    except (units.UnitsError, ValueError, TypeError):
-        hint = "; magnitudes go into mag_b columns" if "mag" in unit.lower() else ""
-        msg = (
-            f"{source}: column '{column}' has unit '{unit}', expected nmgy, mgy or a flux density "
-            f"such as uJy{hint}"
-        )
-        raise ObservationError(msg) from None
-
-
-def _magnitude_columns(reader: ColumnReader, name: str, band: str) -> tuple[F64, F64]:
-    error = reader.find([f"mag_err_{band}", f"{name}_err", f"e_{name}"])
-    if error is None:
-        msg = f"{reader.source}: column '{name}' has no errors; add 'mag_err_{band}'"
-        raise ObservationError(msg)
-    mag, err = _plain(reader, name), _plain(reader, error)
-    seen = np.isfinite(mag) & (np.abs(mag) < 90)  # 99, -99, -999: not measured
-    typical = float(np.median(mag[seen])) if seen.any() else 20.0
-    if seen.any() and not 3.0 < typical < 35.0:
-        msg = (
-            f"{reader.source}: column '{name}' has a median of {typical:.3g}, which is no AB "
-            f"magnitude of a galaxy; fluxes go into 'flux_{band}'"
-        )
-        raise ObservationError(msg)
-    flux = np.where(seen, 10.0 ** (0.4 * (22.5 - np.where(seen, mag, 22.5))), np.nan)
-    return flux, flux * err / POGSON
-
-
-def usable(flux: F64, sigma: F64, source: str) -> tuple[F64, F64, list[str]]:
-    """Return fluxes and errors with NaN where either cannot be used, and the counts.
-
-    Raises
-    ------
-    ObservationError
-        If fluxes look like magnitudes: no flux is negative and bands lie close to 20.
-    """
-    seen = np.isfinite(flux)
-    r = flux[seen[:, _R], _R]
-    if len(r) >= 5 and 10 < np.median(r) < 25 and np.ptp(np.percentile(r, [2, 98])) < 10:
-        ratio = np.nanmedian(np.abs(flux[:, _R - 1] - flux[:, _R + 1]))
-        if ratio < 3 and np.nanmin(flux) > 5:
-            msg = (
-                f"{source}: fluxes look like magnitudes (median r {np.median(r):.1f}, spread of a "
-                "few units); put magnitudes into mag_b columns"
-            )
-            raise ObservationError(msg)
-    notes = []
-    bad = seen & ~(np.isfinite(sigma) & (sigma > 0))
-    if bad.any():
-        per = ", ".join(f"{b} {c}" for b, c in zip(BANDS, bad.sum(0), strict=True) if c)
-        notes.append(f"{int(bad.sum())} value(s) without a positive error masked ({per})")
-    seen &= ~bad
-    return np.where(seen, flux, np.nan), np.where(seen, sigma, np.nan), notes
+    return photometry_of_table(table, source, flux_unit=flux_unit)
 
 
 # -- observations -----------------------------------------------------------------------
@@ -327,18 +163,9 @@ def as_observations(
     Raises
     ------
     ObservationError
-        If identifiers repeat, or no row can be inferred.
+        If no row can be inferred.
     """
     p = photometry
-    ids, counts = np.unique(np.asarray(p.id), return_counts=True)
-    if (counts > 1).any():
-        twice = ids[counts > 1]
-        rows = [k for k, i in enumerate(p.id) if i == twice[0]][:5]
-        msg = (
-            f"{p.source}: {len(twice)} id(s) appear more than once, e.g. '{twice[0]}' in rows "
-            f"{rows}; every galaxy needs its own id"
-        )
-        raise ObservationError(msg)
     mask = np.isfinite(p.flux)
     flags = np.zeros(len(p), np.int64)
     flags[~mask.all(1)] |= Flag.MISSING_BAND
@@ -347,14 +174,17 @@ def as_observations(
         inside = (p.z >= z_range[0]) & (p.z <= z_range[1])
         inside &= (p.z_dist > 0) & (p.z_dist < 0.25)
     flags[~inside] |= Flag.Z_RANGE
+    twice = repeated(p)
+    flags[twice] |= Flag.DUPLICATE
     quality = p.more.get("quality")
     if quality is not None:
         flags[~quality.astype(bool)] |= Flag.QUALITY
-    rows_ok = np.flatnonzero(inside & (mask.any(1) | allow_prior))
+    rows_ok = np.flatnonzero(inside & ~twice & (mask.any(1) | allow_prior))
     notes = list(p.notes)
     for bit, what in (
         (Flag.Z_RANGE, f"redshift unknown or outside {z_range[0]:g}-{z_range[1]:g}: no result"),
         (Flag.NO_DATA, f"no band observed: {'the prior' if allow_prior else 'no result'}"),
+        (Flag.DUPLICATE, "repeated identifier: the first complete row is kept"),
         (Flag.QUALITY, "rejected by quality cuts: inferred and flagged"),
     ):
         count = int(((flags & bit) != 0).sum())
@@ -391,10 +221,3 @@ def _observations(p: Photometry, rows: NDArray[np.int64], notes: tuple[str, ...]
         source=p.source,
         notes=notes,
     )
-
-
-def without_bands(photometry: Photometry, keep: tuple[int, ...]) -> Photometry:
-    """Return the photometry with only the bands marked 1 in ``keep``."""
-    seen = np.asarray(keep, bool)
-    flux, sigma = (np.where(seen, v, np.nan) for v in (photometry.flux, photometry.sigma))
-    return replace(photometry, flux=flux, sigma=sigma)

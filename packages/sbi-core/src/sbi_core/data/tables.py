@@ -57,7 +57,10 @@ FORMATS = {
     ".hdf5": "hdf5",
     ".parquet": "parquet",
 }
-ID_NAMES = ("id", "object_id", "star_id", "source_id", "name", "apogee_id", "sobject_id")
+ID_NAMES = (
+    "id", "object_id", "star_id", "source_id", "name", "apogee_id", "sobject_id", "objid",
+    "specobjid", "targetid", "nsaid",
+)  # fmt: skip
 GROUP_NAMES = ("group", "galaxy", "cluster")
 
 

@@ -1,0 +1,324 @@
+"""Tables as surveys and users write them: names, units, missing values, repeated rows."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy import units
+from astropy.table import Table
+from numpy.testing import assert_allclose
+
+from sbi_core import ObservationError
+from sbi_sedflow.columns import nanomaggies_per, photometry_of_table
+from sbi_sedflow.constants import BANDS, PIVOTS
+from sbi_sedflow.photometry import repeated
+
+FLUX = np.array([10.0, 13.0, 19.0, 74.0, 102.0, 115.0, 90.0])
+SIGMA = 0.03 * FLUX
+MAG = 22.5 - 2.5 * np.log10(FLUX)
+MAG_ERROR = 1.0857362 * 0.03
+
+
+def table_of(names, values, n=2, **more):
+    """A table of n equal galaxies with columns for the bands of ``names``."""
+    table = Table({"z": np.full(n, 0.05), **more})
+    for form, value in zip(names, values, strict=True):
+        for band, v in value.items():
+            table[form.format(band)] = np.full(n, v)
+    return table
+
+
+def per_band(values, bands=BANDS):
+    return {b: v for b, v in zip(BANDS, np.broadcast_to(values, 7), strict=True) if b in bands}
+
+
+def fluxes(unit="nmgy", names=("flux_{}", "flux_err_{}"), factor=1.0, bands=BANDS, n=2):
+    value = per_band(FLUX / factor, bands), per_band(SIGMA / factor, bands)
+    table = table_of(names, value, n)
+    for c in table.colnames[1:]:
+        table[c].unit = units.Unit(unit, parse_strict="silent") if unit else None
+    return table
+
+
+def magnitudes(names, bands="ugriz", **more):
+    table = table_of(names, (per_band(MAG, bands), per_band(MAG_ERROR, bands)), **more)
+    return table
+
+
+def check(photometry, bands):
+    expected = np.where([b in bands for b in BANDS], FLUX, np.nan)
+    assert_allclose(photometry.flux, np.tile(expected, (len(photometry), 1)), rtol=1e-4)
+    assert_allclose(photometry.sigma, 0.03 * photometry.flux, rtol=1e-4)
+    assert_allclose(photometry.z, 0.05)
+
+
+@pytest.mark.parametrize("kind", ["modelMag", "cModelMag", "petroMag", "psfMag"])
+def test_casjobs_tables_are_read(kind):
+    ids = np.array([1237648720000112367, 1237648720000112771])
+    table = magnitudes((f"{kind}_{{}}", f"{kind}Err_{{}}"), objid=ids)
+    table.rename_column("z", "specz")
+    found = photometry_of_table(table, "t")
+    check(found, "ugriz")
+    assert found.id == [str(i) for i in ids]
+    assert any(f"photometry from {kind}_u" in n for n in found.notes)
+    assert any("extinction not corrected here" in n and "u g r i z" in n for n in found.notes)
+
+
+def test_extinction_of_casjobs_is_undone_and_said():
+    table = magnitudes(("modelMag_{}", "modelMagErr_{}"))
+    for b in "ugriz":
+        table[f"modelMag_{b}"] += 0.2
+        table[f"extinction_{b}"] = 0.2
+    found = photometry_of_table(table, "t")
+    check(found, "ugriz")
+    assert "corrected for Galactic extinction: u g r i z" in found.notes
+
+
+def test_extinction_beside_columns_that_are_corrected_is_not_applied_twice():
+    table = magnitudes(("dered_{}", "err_{}"))
+    for b in "ugriz":
+        table[f"extinction_{b}"] = 0.2
+    found = photometry_of_table(table, "t")
+    check(found, "ugriz")
+    assert any("extinction not applied to dered_u" in n for n in found.notes)
+
+
+def test_columns_of_one_letter_are_magnitudes_beside_their_errors():
+    table = magnitudes(("{}", "err_{}"), bands="ugri")
+    table.rename_column("z", "redshift")
+    table["z"], table["err_z"] = MAG[6], MAG_ERROR
+    check(photometry_of_table(table, "t"), "ugriz")
+
+
+def test_a_column_z_that_may_be_redshift_or_magnitude_is_asked_about():
+    table = magnitudes(("{}", "err_{}"), bands="ugri")
+    table["err_z"] = 0.02
+    with pytest.raises(ObservationError, match="redshift or the magnitude of band z.*--column"):
+        photometry_of_table(table, "t")
+
+
+def test_a_redshift_with_an_error_is_no_magnitude():
+    table = magnitudes(("mag_{}", "mag_err_{}"), bands="gr")
+    table["z_err"] = 0.001
+    check(photometry_of_table(table, "t"), "gr")
+
+
+def test_galex_and_vizier_names_are_read():
+    table = magnitudes(("{}mag", "e_{}mag"))
+    for band, k in (("FUV", 0), ("NUV", 1)):
+        table[f"{band}_mag"], table[f"{band}_magerr"] = MAG[k], MAG_ERROR
+    check(photometry_of_table(table, "t"), BANDS)
+
+
+@pytest.mark.parametrize("unit", [None, "nanomaggies"])
+@pytest.mark.parametrize("transmission", [None, 0.8])
+def test_legacy_surveys_tables_are_read(unit, transmission):
+    through = transmission or 1.0
+    flux, ivar = per_band(FLUX * through, "grz"), per_band(1 / (SIGMA * through) ** 2, "grz")
+    table = Table({"TARGETID": [39627640566453451, 39627640566453452], "Z": [0.05, 0.05]})
+    for b in flux:
+        table[f"FLUX_{b.upper()}"] = np.full(2, flux[b])
+        table[f"FLUX_IVAR_{b.upper()}"] = np.full(2, ivar[b])
+        if unit:
+            table[f"FLUX_{b.upper()}"].unit = units.Unit(unit, parse_strict="silent")
+            power = units.Unit("1/nanomaggies^2", parse_strict="silent")
+            table[f"FLUX_IVAR_{b.upper()}"].unit = power
+        if transmission:
+            table[f"MW_TRANSMISSION_{b.upper()}"] = transmission
+    table["FLUX_W1"] = 3.0
+    found = photometry_of_table(table, "t")
+    check(found, "grz")
+    assert found.id[0] == "39627640566453451"
+    assert any("Legacy Surveys, whose filters differ" in n for n in found.notes)
+    said = "corrected for Galactic extinction: g r z" in found.notes
+    assert said == (transmission is not None)
+
+
+@pytest.mark.parametrize("unit", ["nmgy", "nanomaggies", "mgy", "uJy", "Jy", "erg / (s cm2 Hz)"])
+def test_fluxes_are_converted_by_the_unit_of_their_column(unit):
+    factor = nanomaggies_per(unit, "t", "c")
+    check(photometry_of_table(fluxes(unit, factor=factor), "t"), BANDS)
+
+
+def test_inverse_variances_have_units_too():
+    table = fluxes("uJy", factor=1 / 3.631, names=("flux_{}", "flux_ivar_{}"))
+    for b, s in zip(BANDS, SIGMA, strict=True):
+        table[f"flux_ivar_{b}"] = 1 / (3.631 * s) ** 2
+        table[f"flux_ivar_{b}"].unit = "uJy-2"
+    check(photometry_of_table(table, "t"), BANDS)
+
+
+def test_fluxes_per_wavelength_are_converted_at_the_pivot():
+    table = fluxes("erg / (s cm2 Angstrom)")
+    for k, b in enumerate(BANDS):
+        density = 3.631e-29 * 2.99792458e18 / PIVOTS[k] ** 2  # one nanomaggy
+        table[f"flux_{b}"] *= density
+        table[f"flux_err_{b}"] *= density
+    found = photometry_of_table(table, "t")
+    check(found, BANDS)
+    assert any("pivot wavelengths" in n for n in found.notes)
+
+
+def test_the_unit_of_a_text_file_stands_in_the_name_or_in_an_option():
+    table = fluxes(None)
+    with pytest.raises(ObservationError, match=r"'flux_F' has no unit.*flux_F \[uJy\].*flux_unit"):
+        photometry_of_table(table, "t")
+    check(photometry_of_table(table, "t", flux_unit="nmgy"), BANDS)
+    for c in table.colnames[1:]:
+        table.rename_column(c, f"{c} [nmgy]")
+    check(photometry_of_table(table, "t"), BANDS)
+
+
+def test_nanomaggies_survive_a_fits_file(tmp_path):
+    from astropy.io import fits
+
+    from sbi_core import read_table
+
+    table = fluxes(None)
+    hdu = fits.table_to_hdu(table)
+    for k in range(2, 16):
+        hdu.header[f"TUNIT{k}"] = "nmgy"
+    hdu.writeto(tmp_path / "t.fits")
+    check(photometry_of_table(read_table(tmp_path / "t.fits"), "t"), BANDS)
+
+
+@pytest.mark.parametrize("word", ["Vega", "vegamag", "mag(ST)", "nmgy"])
+def test_magnitudes_of_another_system_are_refused(word):
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    table["mag_u"].unit = units.Unit(word, parse_strict="silent")
+    with pytest.raises(ObservationError, match="AB"):
+        photometry_of_table(table, "t")
+
+
+def test_a_table_that_calls_its_system_vega_is_refused():
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    table.meta["system"] = "Vega"
+    with pytest.raises(ObservationError, match=r"Vega magnitudes; convert them to AB"):
+        photometry_of_table(table, "t")
+
+
+@pytest.mark.parametrize("magnitude", [47.0, 20.0, 12.0, -1.0])
+def test_magnitudes_are_never_refused_for_their_size(magnitude):
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    for b in "ugriz":
+        table[f"mag_{b}"] = magnitude
+    assert_allclose(photometry_of_table(table, "t").flux[0, 2:], 10 ** (0.4 * (22.5 - magnitude)))
+
+
+@pytest.mark.parametrize(("error", "remark"), [(0.3, False), (0.02, True)])
+def test_fluxes_like_magnitudes_are_read_with_a_remark(error, remark):
+    table = fluxes(None)
+    for b in BANDS:
+        table[f"flux_{b}"], table[f"flux_err_{b}"] = 18.0, error
+    found = photometry_of_table(table, "t", flux_unit="nmgy")
+    assert_allclose(found.flux, 18.0)
+    assert any("as magnitudes would" in n for n in found.notes) == remark
+
+
+@pytest.mark.parametrize("mark", [-9999.0, -999.0, -99.0, 99.0, 99.99, 999.0])
+def test_marks_of_missing_magnitudes_are_missing_and_counted(mark):
+    table = magnitudes(("mag_{}", "mag_err_{}"), n=3)
+    table["mag_u"][1] = mark
+    table["mag_err_g"][2] = mark
+    found = photometry_of_table(table, "t")
+    assert np.argwhere(~np.isfinite(found.flux[:, 2:])).tolist() == [[1, 0], [2, 1]]
+    assert any("missing values" in n and "u 1, g 1" in n for n in found.notes)
+
+
+@pytest.mark.parametrize("mark", [-9999.0, -999.0, np.nan])
+def test_marks_of_missing_fluxes_are_missing_and_counted(mark):
+    table = fluxes(n=3)
+    table["flux_F"][1] = mark
+    table["flux_err_N"][2] = mark
+    table["flux_u"][0] = -3.0  # a negative flux is data
+    found = photometry_of_table(table, "t")
+    assert np.argwhere(~np.isfinite(found.flux)).tolist() == [[1, 0], [2, 1]]
+    assert any("missing values" in n and "F 1, N 1" in n for n in found.notes)
+
+
+def test_words_for_missing_values_are_missing_and_other_words_are_errors():
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    table["mag_u"] = ["N/A", str(MAG[2])]
+    found = photometry_of_table(table, "t")
+    assert np.isfinite(found.flux[:, 2]).tolist() == [False, True]
+    table["mag_u"] = ["bright", str(MAG[2])]
+    with pytest.raises(ObservationError, match="'mag_u' is not numeric \\('bright' in row 0\\)"):
+        photometry_of_table(table, "t")
+
+
+def test_of_repeated_rows_the_first_complete_one_stays():
+    table = fluxes(n=5)
+    table["id"] = ["a", "b", "a", "a", "c"]
+    table["flux_u"][0] = np.nan
+    assert repeated(photometry_of_table(table, "t")).tolist() == [True, False, False, True, False]
+
+
+def test_errors_are_needed_and_asked_for_by_name():
+    table = magnitudes(("modelMag_{}", "modelMagErr_{}"))
+    table.remove_column("modelMagErr_r")
+    with pytest.raises(ObservationError, match="'modelMag_r' has no errors; add 'modelmagerr_r'"):
+        photometry_of_table(table, "t")
+
+
+# -- files of the reference data ---------------------------------------------------------
+
+
+@pytest.fixture
+def cases():
+    folder = Path(os.environ.get("SBI_DATA_DIR", "")) / "cases" / "sedflow"
+    if not folder.is_dir():
+        pytest.skip("no cases/sedflow below SBI_DATA_DIR")
+    return folder
+
+
+READ = {
+    "casjobs_model.csv": "ugriz",
+    "casjobs_ugriz.csv": "ugriz",
+    "dup.ecsv": BANDS,
+    "flam.ecsv": BANDS,
+    "ivar.ecsv": BANDS,
+    "legacy.fits": "grz",
+    "legacy_tunit.fits": "grz",
+    "strnum.csv": BANDS[1:],
+    "zodd.ecsv": BANDS,
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_reference_tables_are_read(cases, name):
+    from sbi_core import read_table
+
+    found = photometry_of_table(read_table(cases / name), name)
+    assert len(found) == 8
+    assert found.id[0].endswith("112367")
+    assert found.flux[0, 4] == pytest.approx(102.641, rel=1e-4)
+    assert found.sigma[0, 4] == pytest.approx(2.0368, rel=1e-3)
+    assert np.isfinite(found.flux[0]).tolist() == [b in READ[name] for b in BANDS]
+
+
+@pytest.mark.parametrize("name", ["legit_faint_mag.ecsv", "legit_faint_refused.ecsv"])
+def test_faint_galaxies_are_read_whatever_their_numbers_look_like(cases, name):
+    from sbi_core import read_table
+
+    found = photometry_of_table(read_table(cases / name), name)
+    assert_allclose(found.flux[0, 3:6], [14.25, 15.0, 15.75], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("vega.ecsv", "Vega"), ("fmt_flux.csv", "no unit"), ("fmt_nmgy.fits", "no unit")],
+)
+def test_reference_tables_that_lack_a_fact_are_refused(cases, name, message):
+    from sbi_core import read_table
+
+    with pytest.raises(ObservationError, match=message):
+        photometry_of_table(read_table(cases / name), name)
+
+
+def test_magnitudes_under_the_names_of_fluxes_get_a_remark(cases):
+    from sbi_core import read_table
+
+    found = photometry_of_table(read_table(cases / "mags_as_nmgy_sentinel.ecsv"), "t")
+    assert np.isnan(found.flux[0, 0])
+    assert any("as magnitudes would" in n for n in found.notes)
