@@ -9,7 +9,7 @@ estimator is :math:`q(\theta\,|\,x)`. A combiner turns N single-object posterior
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -431,7 +431,7 @@ class Estimator(Protocol):
         raise NotImplementedError
 
 
-class Combiner(Protocol):
+class Combiner(ABC):
     """From N single-object posteriors to one posterior of the shared parameters.
 
     Attributes
@@ -439,25 +439,31 @@ class Combiner(Protocol):
     name
         Registry name.
     comparison_only
-        True for rules that are wrong on purpose (published for comparison); never a default.
+        True for a rule that is known to be wrong and shown for comparison; never a default.
+    warning
+        Sentence that the report shows beside the results of the rule, if there is one.
     groups_needed, group_size
-        How many simulated groups, of how many objects, :meth:`prepare` learns from; 0 for
-        rules that need none.
+        Number of simulated groups, and of objects in each, that :meth:`prepare` learns from;
+        0 if it learns nothing.
     """
 
     name: str
     comparison_only: bool = False
+    warning: str = ""
     groups_needed: int = 0
     group_size: int = 0
 
-    def attach(self, simulator: Simulator) -> None:
-        """Take the simulator; only rules that evaluate its likelihood need it."""
+    def attach(self, simulator: Simulator) -> None:  # noqa: B027 - most rules need none
+        """Take the simulator; only rules that simulate or evaluate its likelihood need it."""
 
     @abstractmethod
     def combine(
         self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
     ) -> CombinedPosterior:
-        """Combine the objects of one group; divides by the prior the estimator recorded."""
+        """Combine the objects of one group.
+
+        The prior that is divided out is the one that the estimator recorded.
+        """
         raise NotImplementedError
 
     def combine_subsets(
@@ -477,8 +483,8 @@ class Combiner(Protocol):
         """Learn from simulated groups with known truth; return numbers about the fit."""
         return {}
 
-    def save(self, directory: str | Path) -> None:
-        """Write what :meth:`prepare` learned (safetensors and JSON)."""
+    def save(self, directory: str | Path) -> None:  # noqa: B027 - nothing learned, nothing saved
+        """Write the result of :meth:`prepare` (safetensors and JSON)."""
 
-    def restore(self, directory: str | Path) -> None:
-        """Read what :meth:`save` wrote; executes nothing that is stored there."""
+    def restore(self, directory: str | Path) -> None:  # noqa: B027
+        """Read the files that :meth:`save` wrote; nothing stored there is executed."""

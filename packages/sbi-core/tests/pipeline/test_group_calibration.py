@@ -19,19 +19,17 @@ def _triples(rng, groups, subsets, shift=0.0):
 
 
 def test_an_exact_combination_passes(rng):
-    verdicts = []
-    entry = _entry("rule", SPACE, 3, list(_triples(rng, 200, 5)), 200, verdicts)
+    entry, verdict = _entry("rule", SPACE, 3, list(_triples(rng, 200, 5)), 200)
     assert entry["repeats"] == 1000
     assert entry["z_rms"] == pytest.approx(1.0, abs=0.1)
     assert entry["coverage_68"] == pytest.approx(0.68, abs=0.06)
     assert entry["coverage_95"] == pytest.approx(0.95, abs=0.03)
-    assert [v.level for v in [*verdicts, *_judge_ranks([entry])]] == ["pass", "pass"]
+    assert [v.level for v in [verdict, *_judge_ranks([entry])]] == ["pass", "pass"]
 
 
 def test_a_bias_that_the_root_mean_square_forgives_is_seen_by_the_ranks(rng):
-    verdicts = []
-    entry = _entry("rule", SPACE, 3, list(_triples(rng, 200, 1, shift=0.5)), 200, verdicts)
-    assert verdicts[0].level == "pass"  # 1.12
+    entry, verdict = _entry("rule", SPACE, 3, list(_triples(rng, 200, 1, shift=0.5)), 200)
+    assert verdict.level == "pass"  # 1.12
     (ranks,) = _judge_ranks([entry])
     assert ranks.level == "warn"
     assert "a combined at N = 3" in ranks.sentence
@@ -44,7 +42,7 @@ def test_ranks_take_one_subset_of_each_group():
         for part in range(5)
     ]
     alone = [t for t in triples if t[1][0][0] == 0.0][:8]
-    with_parts = _entry("rule", SPACE, 3, triples, 8, [])
-    without = _entry("rule", SPACE, 3, [(k, t) for k, (_, t) in enumerate(alone)], 8, [])
+    with_parts, _ = _entry("rule", SPACE, 3, triples, 8)
+    without, _ = _entry("rule", SPACE, 3, [(k, t) for k, (_, t) in enumerate(alone)], 8)
     assert with_parts["parameters"]["a"]["sbc_p"] == without["parameters"]["a"]["sbc_p"]
     assert with_parts["z_rms"] != without["z_rms"]

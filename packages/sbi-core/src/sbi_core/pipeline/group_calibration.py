@@ -40,9 +40,9 @@ _SPARE = 1.05  # objects simulated per object combined, for failed simulations
 
 
 def calibrate_groups(
-    context: Context, combiner: Combiner, verdicts: list[Verdict]
-) -> list[dict[str, Any]]:
-    """Return entries of ``combined_calibration``, and append a verdict per size.
+    context: Context, combiner: Combiner
+) -> tuple[list[dict[str, Any]], list[Verdict]]:
+    """Return the entries of ``combined_calibration``, one per size, and the verdicts.
 
     Sizes above the number of observed objects are left out.
     """
@@ -59,22 +59,23 @@ def calibrate_groups(
     refused = 0
     with single_thread():
         for number, group in enumerate(groups):
-            for n, found in _combine_subsets(context, combiner, group, space, sizes):
-                if found is None:
+            for n, triple in _combine_subsets(context, combiner, group, space, sizes):
+                if triple is None:
                     refused += 1
                 else:
-                    triples[n].append((number, found))
+                    triples[n].append((number, triple))
             context.progress.advance()
+    verdicts = []
     if refused:
         verdicts.append(Verdict("warn", f"{refused} simulated groups could not be combined."))
-    entries = [
-        _entry(combiner.name, space, n, t, len(groups), verdicts) for n, t in triples.items() if t
-    ]
+    judged = [_entry(combiner.name, space, n, t, len(groups)) for n, t in triples.items() if t]
+    entries = [entry for entry, _ in judged]
+    verdicts += [verdict for _, verdict in judged]
     if entries:
-        verdicts.extend(_judge_ranks(entries))
+        verdicts += _judge_ranks(entries)
         last = entries[-1]
         context.progress.finish(f"{combiner.name}: z-rms {last['z_rms']:.2f} at N = {last['n']}")
-    return entries
+    return entries, verdicts
 
 
 def _combine_subsets(
@@ -95,7 +96,7 @@ def _combine_subsets(
     try:
         rows = [s for _, s in subsets]
         combined = combiner.combine_subsets(context.posterior, group, rows)
-    except NotPositiveDefiniteError:  # find out which ones
+    except NotPositiveDefiniteError:  # some of them: one by one
         for n, s in subsets:
             try:
                 one = combiner.combine(context.posterior, group[s])
@@ -114,13 +115,13 @@ def _entry(
     n: int,
     triples: list[tuple[int, Triple]],
     groups: int,
-    verdicts: list[Verdict],
-) -> dict[str, Any]:
-    result = _calibration([found for _, found in triples])
+) -> tuple[dict[str, Any], Verdict]:
+    """Return the entry of one size, and the verdict on its z-rms."""
+    result = _calibration([triple for _, triple in triples])
     ranks = _calibration(list({number: t for number, t in reversed(triples)}.values()))
     name = f"'{combiner}' at N = {n}"
-    verdicts.append(judge_z_rms(name, result.z_rms_joint, repeats=groups, pooled=space.z_dim))
-    return {
+    verdict = judge_z_rms(name, result.z_rms_joint, repeats=groups, pooled=space.z_dim)
+    entry = {
         "combiner": combiner,
         "n": n,
         "repeats": result.repeats,
@@ -137,6 +138,7 @@ def _entry(
             for k, p in enumerate(space.names)
         },
     }
+    return entry, verdict
 
 
 def _calibration(triples: list[Triple]) -> GaussianCalibration:
@@ -150,9 +152,9 @@ def _judge_ranks(entries: list[dict[str, Any]]) -> list[Verdict]:
     A warning at most: ranks see shifts that leave error bars right within the tolerance of z-rms.
     """
     p = {
-        f"{name} combined at N = {entry['n']}": found["sbc_p"]
+        f"{name} combined at N = {entry['n']}": parameter["sbc_p"]
         for entry in entries
-        for name, found in entry["parameters"].items()
+        for name, parameter in entry["parameters"].items()
     }
     judged = judge_sbc_all(list(p), list(p.values()))
     return [v if v.level == "pass" else replace(v, level="warn") for v in judged]

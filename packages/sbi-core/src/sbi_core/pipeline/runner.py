@@ -14,6 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from sbi_core.components import Simulator
 from sbi_core.data.limits import read_text
 from sbi_core.data.observations import Observations
@@ -24,8 +26,9 @@ from sbi_core.files.lock import locked
 from sbi_core.files.provenance import describe
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
 from sbi_core.pipeline.context import Context, read_objects
-from sbi_core.pipeline.estimate import announce, check_resources
-from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
+from sbi_core.pipeline.estimate import check_resources
+from sbi_core.pipeline.stage import StageSpec
+from sbi_core.pipeline.stages import STAGES, stage_names
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress, SilentProgress
@@ -81,7 +84,7 @@ def execute(
     _check_machine(config)
     if config.infer.observations:
         _ = context.observations
-    if restart == "simulate" or not directory.provenance.exists():
+    if restart == STAGES[0].name or not directory.provenance.exists():
         check_resources(context)
     directory.create()
     with locked(directory.root):
@@ -95,8 +98,8 @@ def _execute(
     stages: Sequence[str] | None,
     restart: str | None,
 ) -> None:
-    """Execute the stages in a directory that is ours."""
-    directory, config = context.directory, context.config
+    """Execute the stages; the caller holds the lock."""
+    directory = context.directory
     records = read_records(directory)
     names: list[str] = list(stage_names())
     again = STAGES[names.index(restart) :] if restart else ()
@@ -106,10 +109,8 @@ def _execute(
     if again:
         directory.remove(*(path for spec in again for path in spec.outputs(directory)))
     with atomic_write(directory.config) as f:
-        f.write(to_toml(config))
+        f.write(to_toml(context.config))
     write_records(directory, records)
-    if config.preset in ("large", "paper") and "train" not in records["stages"]:
-        context.progress.say(announce(context))
     with _logging_to(directory.log):
         for spec in STAGES:
             _one(context, spec, records, prints, wanted=stages is None or spec.name in stages)
@@ -202,8 +203,8 @@ def _one(
         return
     if not wanted:
         return
-    missing = [s for s in spec.after if s != "emulate" and s not in context.facts]
-    if missing and spec.name != "report":
+    missing = [name for name in spec.after if name not in context.facts]
+    if missing and not spec.optional:
         msg = f"stage '{spec.name}' needs '{missing[0]}', which has not run yet"
         raise RunDirectoryError(msg)
     records |= describe(context.registry.plugins, context.config.seed)
@@ -218,7 +219,12 @@ def _one(
     write_records(context.directory, records)
     _log.info("stage %s started", spec.name)
     start = perf_counter()
-    facts = dict(spec.execute(context))
+    result = spec.execute(context)
+    facts = dict(result.facts)
+    if result.verdicts:
+        facts["verdicts"] = [[v.level, v.sentence] for v in result.verdicts]
+    if spec.arrays is not None and result.arrays:
+        np.savez_compressed(spec.arrays(context.directory), **result.arrays)
     facts["stage_seconds"] = round(perf_counter() - start, 3)
     context.facts[spec.name] = facts
     records["stages"][spec.name] = {
@@ -233,19 +239,13 @@ def _one(
 
 def _fingerprints(context: Context) -> dict[str, str]:
     config = context.config.model_dump(mode="json")
-    identity = context.simulator_identity
-    path = context.config.infer.observations
-    found: dict[str, str] = {}
+    prints: dict[str, str] = {}
     for spec in STAGES:
         parts: dict[str, Any] = {key: _at(config, key) for key in spec.uses}
-        parts |= {f"after {name}": found[name] for name in spec.after}
-        if spec.name == "simulate":
-            parts["identity"] = identity
-        if spec.name == "infer" and path:
-            file = Path(path)
-            parts["observations sha256"] = sha256_of(file) if file.is_file() else "missing"
-        found[spec.name] = canonical_hash(parts)
-    return found
+        parts |= {f"after {name}": prints[name] for name in spec.after}
+        parts |= spec.inputs(context)
+        prints[spec.name] = canonical_hash(parts)
+    return prints
 
 
 def _at(tree: Mapping[str, Any], key: str) -> Any:
@@ -266,9 +266,8 @@ def _read_config(directory: RunDirectory) -> RunConfig:
 def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping[str, str]) -> None:
     """Raise when results in the directory belong to another configuration."""
     stages = records["stages"]
-    stale = [n for n in stage_names() if n in stages and stages[n]["fingerprint"] != prints[n]]
-    # the report is cheap and follows from the rest: it is simply written again
-    stale = [n for n in stale if n != "report"]
+    lasting = [spec.name for spec in STAGES if not spec.cheap]
+    stale = [n for n in lasting if n in stages and stages[n]["fingerprint"] != prints[n]]
     if not stale:
         return
     changed = ["the simulator, its data or its prior"]
@@ -342,7 +341,8 @@ class Run:
     def _context(self) -> Context:
         registry = self._registry or Registry([self.config.plugin])
         context = Context(self.config, registry, self.directory, SilentProgress())
-        stages = self.verify(without=("report",))["stages"]  # nothing is made from the report
+        cheap = [spec.name for spec in STAGES if spec.cheap]  # nothing is made from them
+        stages = self.verify(without=cheap)["stages"]
         for name, record in stages.items():
             if record.get("status") == "done":
                 context.facts[name] = record["facts"]

@@ -1,100 +1,73 @@
-"""The stages of a run, one per module: ``execute(context) -> facts`` and what they write."""
+"""The stages of a run in order, one per module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from sbi_core.files.directory import RunDirectory
+from sbi_core.files.directory import sha256_of
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stage import StageSpec
 
-__all__ = ["STAGES", "StageSpec", "stage_names"]
-
-Facts = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class StageSpec:
-    """One stage.
-
-    Parameters
-    ----------
-    name
-        Its name on the command line.
-    module
-        Module with ``execute(context)``, imported when the stage runs.
-    uses
-        Configuration keys (prefixes) that decide about its result.
-    after
-        Stages whose result it uses.
-    outputs
-        What it writes below the run directory.
-    """
-
-    name: Stage
-    module: str
-    uses: tuple[str, ...]
-    after: tuple[Stage, ...]
-    outputs: Callable[[RunDirectory], tuple[Path, ...]]
-
-    def execute(self, context: Context) -> Mapping[str, Any]:
-        """Run the stage."""
-        import importlib
-
-        found: Mapping[str, Any] = importlib.import_module(self.module).execute(context)
-        return found
+__all__ = ["STAGES", "stage_names"]
 
 
-def _module(name: str) -> str:
-    return f"sbi_core.pipeline.stages.{name}"
+def _simulator(context: Context) -> Mapping[str, str]:
+    return {"identity": context.simulator_identity}
+
+
+def _observations(context: Context) -> Mapping[str, str]:
+    path = context.config.infer.observations
+    if not path:
+        return {}
+    file = Path(path)
+    return {"observations sha256": sha256_of(file) if file.is_file() else "missing"}
 
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
         "simulate",
-        _module("simulate"),
-        ("plugin", "seed", "simulator", "simulate.n", "simulate.shard_size"),
-        (),
-        lambda d: (d.sims,),
+        uses=("plugin", "seed", "simulator", "simulate.n", "simulate.shard_size"),
+        after=(),
+        outputs=lambda d: (d.sims,),
+        inputs=_simulator,
     ),
-    StageSpec("emulate", _module("emulate"), ("emulate",), ("simulate",), lambda d: (d.emulator,)),
+    StageSpec("emulate", uses=("emulate",), after=("simulate",), outputs=lambda d: (d.emulator,)),
     StageSpec(
         "train",
-        _module("train"),
-        ("embedding", "estimator", "train"),
-        ("simulate",),
-        lambda d: (d.estimator, d.metrics),  # but for the card, which the report writes
+        uses=("embedding", "estimator", "train"),
+        after=("simulate",),
+        outputs=lambda d: (d.estimator, d.metrics),  # but for the card, which the report writes
     ),
     StageSpec(
         "diagnose",
-        _module("diagnose"),
-        ("diagnose",),
-        ("train",),
-        lambda d: (d.diagnostics, d.diagnose_sections),
+        uses=("diagnose",),
+        after=("train",),
+        outputs=lambda d: (d.diagnostics, d.diagnose_sections),
+        arrays=lambda d: d.diagnostics,
     ),
     StageSpec(
         "infer",
-        _module("infer"),
-        ("infer",),
-        ("train",),
-        lambda d: (d.posterior, d.summary, d.infer_sections),
+        uses=("infer",),
+        after=("train",),
+        outputs=lambda d: (d.posterior, d.summary, d.infer_sections),
+        inputs=_observations,
     ),
     StageSpec(
         "combine",
-        _module("combine"),
-        ("combiner", "combine"),
-        ("infer",),
-        lambda d: (d.combined, d.combined_samples, d.combiners, d.groups),
+        uses=("combiner", "combine"),
+        after=("infer",),
+        outputs=lambda d: (d.combined, d.combined_samples, d.combiners, d.groups),
+        arrays=lambda d: d.combined_samples,
     ),
     StageSpec(
         "report",
-        _module("report"),
-        ("preset",),
-        ("simulate", "emulate", "train", "diagnose", "infer", "combine"),
-        lambda d: (d.report_html, d.report_json, d.card),
+        uses=("preset",),
+        after=("simulate", "emulate", "train", "diagnose", "infer", "combine"),
+        outputs=lambda d: (d.report_html, d.report_json, d.card),
+        optional=True,
+        cheap=True,
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,90 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.group_calibration import calibrate_groups
 from sbi_core.pipeline.groups import SimulatedGroups
 from sbi_core.pipeline.model_check import check_model, reference_objects
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream
 from sbi_core.simulate.store import single_thread
 
-__all__ = ["combine_groups", "execute", "prepared", "shared_truth"]
+__all__ = ["Combination", "combine_groups", "execute", "prepared", "shared_truth"]
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One combined posterior.
+
+    Parameters
+    ----------
+    group
+        Name of the group.
+    truth
+        True values that all objects of a mock share.
+    posterior
+        The result.
+    """
+
+    group: str
+    truth: Mapping[str, float]
+    posterior: CombinedPosterior
+
+    def entry(self, *, named: bool) -> dict[str, Any]:
+        """Return the entry of ``report.json``; ``named``: with the name of the group."""
+        entry = self.posterior.summary(self.truth)
+        if self.posterior.flags:
+            entry["flags"] = list(self.posterior.flags)
+        return {"group": self.group, **entry} if named else entry
+
+
+def execute(context: Context) -> StageResult:
+    """Combine and write combined.ecsv; nothing to do without shared parameters."""
+    if not any(p.scope == "global" for p in context.space.parameters):
+        return StageResult()
+    observations, section = context.observations, context.config.combine
+    names = dict.fromkeys([context.config.combiner.name, *section.compare])
+    combiners = [prepared(context, context.combiner(name)) for name in names]
+    context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
+    results = combine_groups(context, observations, combiners)
+    _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
+    main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
+    context.progress.finish(repr(main[-1].posterior))
+    calibration, verdicts = list[dict[str, Any]](), list[Verdict]()
+    if section.calibration_groups:
+        calibration, verdicts = calibrate_groups(context, combiners[0])
+    named = len(observations.groups) > 1
+    combined = [r.entry(named=named) for r in results]
+    if section.remedies:
+        combined += [r.entry(named=named) for r in _remedied(context, main, calibration)]
+    checks, checked = _check(context, observations, main, named=named)
+    flags = sorted({f for r in results for f in r.posterior.flags if f != "comparison_only"})
+    if len(observations) == 1:
+        flags.append("single_object")
+    if any(v.level != "pass" for v in checked):
+        flags.append("unlike_the_simulator")
+    facts: dict[str, Any] = {"combined": combined, "flags": flags, "misspecification": checks}
+    if section.calibration_groups:
+        facts["combined_calibration"] = calibration
+    largest = {f"{r.group}/{r.posterior.combiner}": r.posterior.samples for r in results}
+    return StageResult(facts, [*verdicts, *checked], largest)
+
+
+def combine_groups(
+    context: Context, observations: Observations, combiners: Sequence[Combiner]
+) -> list[Combination]:
+    """Combine every group with every combiner at every size; the largest size comes last."""
+    section = context.config.combine
+    results: list[Combination] = []
+    for group, rows in observations.groups.items():
+        part = observations[rows]
+        sizes = sorted({n for n in section.sizes if n < len(part)} | {len(part)})
+        for combiner in combiners:
+            rng = stream(context.config.seed, "combine", group, combiner.name)
+            subsets = [slice(0, n) for n in sizes]
+            combined = combiner.combine_subsets(context.posterior, part, subsets, rng=rng)
+            truth = shared_truth(part, combined[0].names)
+            results += [Combination(group, truth, c) for c in combined]
+            context.progress.advance()
+    return results
 
 
 def shared_truth(observations: Observations, names: tuple[str, ...]) -> dict[str, float]:
@@ -34,106 +113,36 @@ def shared_truth(observations: Observations, names: tuple[str, ...]) -> dict[str
     }
 
 
-def combine_groups(
-    context: Context, observations: Observations, combiners: Sequence[Combiner]
-) -> list[tuple[str, Mapping[str, float], CombinedPosterior]]:
-    """Combine every group with every combiner at every size: (group, truth, result)."""
-    section = context.config.combine
-    results: list[tuple[str, Mapping[str, float], CombinedPosterior]] = []
-    for group, rows in observations.groups.items():
-        part = observations[rows]
-        sizes = sorted({n for n in section.sizes if n < len(part)} | {len(part)})
-        for combiner in combiners:
-            rng = stream(context.config.seed, "combine", group, combiner.name)
-            subsets = [slice(0, n) for n in sizes]
-            combined = combiner.combine_subsets(context.posterior, part, subsets, rng=rng)
-            truth = shared_truth(part, combined[0].names)
-            results += [(group, truth, c) for c in combined]
-            context.progress.advance()
-    return results
-
-
-def execute(context: Context) -> dict[str, Any]:
-    """Combine and write combined.ecsv; nothing to do without shared parameters."""
-    if not any(p.scope == "global" for p in context.space.parameters):
-        return {}
-    observations, section = context.observations, context.config.combine
-    names = dict.fromkeys([context.config.combiner.name, *context.config.combine.compare])
-    combiners = [prepared(context, context.combiner(name)) for name in names]
-    context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
-    results = combine_groups(context, observations, combiners)
-    _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
-    samples = {f"{g}/{c.combiner}": c.samples for g, _, c in results}  # the largest N comes last
-    np.savez_compressed(context.directory.combined_samples, **samples)  # type: ignore[arg-type]
-    last = next(c for _, _, c in reversed(results) if c.combiner == context.config.combiner.name)
-    context.progress.finish(repr(last))
-    several = len(observations.groups) > 1
-    combined = []
-    for group, truth, result in results:
-        entry = result.summary(truth)
-        if result.flags:
-            entry["flags"] = list(result.flags)
-        combined.append({"group": group, **entry} if several else entry)
-    facts = _calibration(context, combiners[0])
-    if section.remedies:
-        combined += _remedied(context, results, facts.get("combined_calibration", []), several)
-    verdicts = facts.setdefault("verdicts", [])
-    facts["misspecification"] = _check(context, observations, results, verdicts, several)
-    flags = sorted({f for _, _, c in results for f in c.flags if f != "comparison_only"})
-    if len(observations) == 1:
-        flags.append("single_object")
-    checked = verdicts[len(verdicts) - len(facts["misspecification"]) :]
-    if any(level != "pass" for level, _ in checked):
-        flags.append("unlike_the_simulator")
-    return {"combined": combined, "flags": flags, **facts}
-
-
-def _of_main(
-    context: Context, results: Sequence[tuple[str, Mapping[str, float], CombinedPosterior]]
-) -> Iterator[tuple[str, Mapping[str, float], CombinedPosterior]]:
-    """Yield the results of the run's combiner."""
-    name = context.config.combiner.name
-    return ((g, truth, c) for g, truth, c in results if c.combiner == name)
-
-
 def _remedied(
-    context: Context,
-    results: Sequence[tuple[str, Mapping[str, float], CombinedPosterior]],
-    calibration: Sequence[Mapping[str, Any]],
-    several: bool,  # noqa: FBT001
-) -> list[dict[str, Any]]:
-    """Return entries of the run's combiner with error floor and as power posterior."""
+    context: Context, main: Sequence[Combination], calibration: Sequence[Mapping[str, Any]]
+) -> list[Combination]:
+    """Return the run's combinations with error floor, then as power posteriors."""
+    floored, weakened = list[Combination](), list[Combination]()
     f = None
     if calibration:
         n, z, repeats = (
             np.array([entry[key] for entry in calibration]) for key in ("n", "z_rms", "repeats")
         )
-        f = fit_error_law(n, z, repeats * len(results[0][2].z_mean)).f
-    entries = []
-    for group, truth, c in _of_main(context, results):
-        rng = stream(context.config.seed, "remedies", group, c.n)
-        remedied = [power_posterior(c, rng=rng)]
+        f = fit_error_law(n, z, repeats * len(main[0].posterior.z_mean)).f
+    for one in main:
+        rng = stream(context.config.seed, "remedies", one.group, one.posterior.n)
         if f is not None:
-            remedied.insert(0, error_floor(c, f, rng=rng))
-        for result in remedied:
-            if result is not None:
-                entry = result.summary(truth)
-                entries.append({"group": group, **entry} if several else entry)
-    return sorted(entries, key=lambda e: str(e["combiner"]), reverse=True)  # tau first
+            floor = error_floor(one.posterior, f, rng=rng)
+            floored.append(Combination(one.group, one.truth, floor))
+        power = power_posterior(one.posterior, rng=rng)
+        if power is not None:
+            weakened.append(Combination(one.group, one.truth, power))
+    return floored + weakened
 
 
 def _check(
-    context: Context,
-    observations: Observations,
-    results: Sequence[tuple[str, Mapping[str, float], CombinedPosterior]],
-    verdicts: list[list[str]],
-    several: bool,  # noqa: FBT001
-) -> list[dict[str, Any]]:
+    context: Context, observations: Observations, main: Sequence[Combination], *, named: bool
+) -> tuple[list[dict[str, Any]], list[Verdict]]:
     """Compare every group with simulated objects, when asked for."""
+    entries, verdicts = list[dict[str, Any]](), list[Verdict]()
     if not context.config.combine.reference:
-        return []
-    entries = []
-    largest = {group: c for group, _, c in _of_main(context, results)}  # the largest comes last
+        return entries, verdicts
+    largest = {r.group: r.posterior for r in main}
     for group, combined in largest.items():
         part = observations[observations.groups[group]]
         reference = reference_objects(
@@ -143,14 +152,14 @@ def _check(
             context.config.combine.reference,
             context.config.seed,
         )
-        found = check_model(context.posterior, combined, part, reference)
-        if found is None:
+        checked = check_model(context.posterior, combined, part, reference)
+        if checked is None:
             continue
-        entry, verdict = found
-        name = f"Group '{group}': " if several else ""
-        verdicts.append([verdict.level, name + verdict.sentence])
-        entries.append({"group": group, **entry} if several else entry)
-    return entries
+        entry, verdict = checked
+        name = f"Group '{group}': " if named else ""
+        verdicts.append(Verdict(verdict.level, name + verdict.sentence))
+        entries.append({"group": group, **entry} if named else entry)
+    return entries, verdicts
 
 
 def prepared(context: Context, combiner: Combiner) -> Combiner:
@@ -179,31 +188,20 @@ def _counted(groups: Iterable[Observations], progress: Progress) -> Iterator[Obs
         progress.advance()
 
 
-def _calibration(context: Context, combiner: Combiner) -> dict[str, Any]:
-    """Test the combination on simulated groups, when asked for."""
-    if not context.config.combine.calibration_groups:
-        return {}
-    verdicts: list[Verdict] = []
-    entries = calibrate_groups(context, combiner, verdicts)
-    return {
-        "combined_calibration": entries,
-        "verdicts": [[v.level, v.sentence] for v in verdicts],
-    }
-
-
-def _table(results: list[tuple[str, Mapping[str, float], CombinedPosterior]]) -> Table:
+def _table(results: Sequence[Combination]) -> Table:
     rows = []
-    for group, truth, c in results:
-        row: dict[str, Any] = {"group": group, "combiner": c.combiner, "n": c.n}
+    for r in results:
+        c = r.posterior
+        row: dict[str, Any] = {"group": r.group, "combiner": c.combiner, "n": c.n}
         for k, name in enumerate(c.names):
             row |= {f"{name}_mean": c.mean[k], f"{name}_sd": c.sd[k]}
-            row[f"true_{name}"] = truth.get(name, np.nan)
+            row[f"true_{name}"] = r.truth.get(name, np.nan)
         row["consistency_chi2"] = c.diagnostics.get("consistency_chi2", np.nan)
         row["consistency_p"] = c.diagnostics.get("consistency_p", np.nan)
         row["flags"] = ",".join(c.flags)
         rows.append(row)
     table = Table(rows)
-    space = results[0][2].space
+    space = results[0].posterior.space
     for name, unit in zip(space.names, space.units, strict=True):
         for column in (f"{name}_mean", f"{name}_sd", f"true_{name}"):
             table[column].unit = unit or None

@@ -26,6 +26,7 @@ from sbi_core.diagnostics import (
 )
 from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.report.domain import drawing_style, section_records
 from sbi_core.rng import stream
 from sbi_core.training.loop import splits_of
@@ -33,21 +34,17 @@ from sbi_core.training.loop import splits_of
 __all__ = ["execute"]
 
 
-def execute(context: Context) -> dict[str, Any]:
-    """Run SBC, coverage and TARP; write curves to diagnostics.npz."""
-    arrays: dict[str, Any] = {}
-    verdicts: list[Verdict] = []
+def execute(context: Context) -> StageResult:
+    """Run SBC, coverage and TARP, and the checks of the domain."""
     batch = _test_rows(context)
-    facts = _single(context, batch, arrays, verdicts)
-    facts["verdicts"] = [[v.level, v.sentence] for v in verdicts]
-    found = _of_domain(context, batch)
-    if found is not None:
-        facts["domain"] = dict(found.numbers)
-        facts["verdicts"] += [[level, sentence] for level, sentence in found.verdicts]
-        verdicts += [Verdict(level, sentence) for level, sentence in found.verdicts]
-    np.savez_compressed(context.directory.diagnostics, **arrays)
-    context.progress.finish(combine_verdicts(verdicts).level)
-    return facts
+    result = _single(context, batch)
+    findings = _of_domain(context, batch)
+    if findings is not None:
+        more = [Verdict(level, sentence) for level, sentence in findings.verdicts]
+        facts = {**result.facts, "domain": dict(findings.numbers)}
+        result = StageResult(facts, [*result.verdicts, *more], result.arrays)
+    context.progress.finish(combine_verdicts(result.verdicts).level)
+    return result
 
 
 def _test_rows(context: Context) -> Batch:
@@ -71,9 +68,8 @@ def _of_domain(context: Context, batch: Batch) -> Findings | None:
     return found
 
 
-def _single(
-    context: Context, batch: Batch, arrays: dict[str, Any], verdicts: list[Verdict]
-) -> dict[str, Any]:
+def _single(context: Context, batch: Batch) -> StageResult:
+    """Calibration and accuracy of every parameter."""
     section = context.config.diagnose
     seed = context.config.seed
     assert batch.theta is not None
@@ -90,7 +86,7 @@ def _single(
     curve = np.linspace(0.02, 0.98, 49)
     curves = _tarp_curves(context.simulator.summaries(batch), samples, theta, seed)
     worst = max(curves, key=lambda t: t.max_deviation)
-    parameters = {}
+    parameters, verdicts = {}, list[Verdict]()
     for k, name in enumerate(names):
         covered = {f"{c:.2f}": float(v) for c, v in zip(LEVELS, coverage[:, k], strict=True)}
         parameters[name] = {"sbc_p": float(p_values[k]), "coverage": covered}
@@ -101,7 +97,7 @@ def _single(
     verdicts += judge_sbc_all(names, p_values)
     verdicts += [judge_tarp(t.p, tests=len(curves)) for t in curves]
     mean, sd = samples.mean(0), samples.std(0, ddof=1)
-    arrays |= {
+    arrays = {
         "ranks": ranks,
         "draws": np.array(section.draws),
         "coverage_levels": curve,
@@ -112,14 +108,13 @@ def _single(
         "mean": mean,
         "sd": sd,
     }
-    return {
-        "calibration": {
-            "objects": len(theta),
-            "parameters": parameters,
-            "tarp": {"max_deviation": worst.max_deviation},
-        },
-        "accuracy": accuracy(mean, theta, names),
+    calibration = {
+        "objects": len(theta),
+        "parameters": parameters,
+        "tarp": {"max_deviation": worst.max_deviation},
     }
+    facts = {"calibration": calibration, "accuracy": accuracy(mean, theta, names)}
+    return StageResult(facts, verdicts, arrays)
 
 
 def _tarp_curves(batch: Batch, samples: Any, theta: Any, seed: int) -> list[Tarp]:

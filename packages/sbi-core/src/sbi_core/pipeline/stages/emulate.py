@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["execute"]
 
 
-def execute(context: Context) -> dict[str, Any]:
-    """Train the surrogate; report its error per output on rows it never saw."""
+def execute(context: Context) -> StageResult:
+    """Train the surrogate; report its error per output on held-out rows."""
     section = context.config.emulate
     if not section.enabled:
-        return {}
+        return StageResult()
     from sbi_core.simulate.emulator import Emulator, EmulatorConfig
 
     config = EmulatorConfig(**section.options)
@@ -39,12 +40,12 @@ def execute(context: Context) -> dict[str, Any]:
     errors = emulator.errors
     worst = max(errors["median"].values())
     context.progress.finish(f"median error at most {worst:.4g}")
-    found = {"median_abs_error": errors["median"], "p95_abs_error": errors["p95"]}
-    found["rms_error"] = emulator.rms
+    facts = {"median_abs_error": errors["median"], "p95_abs_error": errors["p95"]}
+    facts["rms_error"] = emulator.rms
     if emulator.wide_errors:
-        found["box_median_abs_error"] = emulator.wide_errors["median"]
-        found["box_p95_abs_error"] = emulator.wide_errors["p95"]
-    return {**found, **({"holes": emulator.holes} if emulator.holes else {})}
+        facts["box_median_abs_error"] = emulator.wide_errors["median"]
+        facts["box_p95_abs_error"] = emulator.wide_errors["p95"]
+    return StageResult({**facts, **({"holes": emulator.holes} if emulator.holes else {})})
 
 
 def _check_size(context: Context, config: EmulatorConfig) -> None:

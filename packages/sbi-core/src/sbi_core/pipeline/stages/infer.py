@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from sbi_core.analyses.findings import Findings
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
+from sbi_core.diagnostics import Verdict
 from sbi_core.diagnostics.support import SupportScale
 from sbi_core.files.directory import write_json
 from sbi_core.files.posterior_file import write_posterior
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.report.domain import drawing_style, section_records
 from sbi_core.rng import stream
@@ -88,7 +90,7 @@ def _examine(
     return PosteriorSamples(samples.values, samples.space, samples.id, flags), found
 
 
-def execute(context: Context) -> dict[str, Any]:
+def execute(context: Context) -> StageResult:
     """Infer every object and write posterior.nc and summary.ecsv."""
     observations = context.observations
     for note in observations.notes:
@@ -118,7 +120,7 @@ def execute(context: Context) -> dict[str, Any]:
     flags = dict(zip(map(str, samples.id), samples.flags, strict=True))
     flagged = [i for i, f in flags.items() if "outside_training" in f]
     context.progress.finish(f"{len(observations)} objects, {len(flagged)} outside the training set")
-    return {
+    facts = {
         "n": len(observations),
         "source": observations.source,
         "unsupported": len(flagged),
@@ -127,5 +129,5 @@ def execute(context: Context) -> dict[str, Any]:
         "groups": len(np.unique(observations.group)),
         "domain": dict(found.numbers),
         "domain_flags": dict(found.flags),
-        "verdicts": [[level, sentence] for level, sentence in found.verdicts],
     }
+    return StageResult(facts, [Verdict(level, sentence) for level, sentence in found.verdicts])

@@ -17,6 +17,7 @@ from sbi_core.files.provenance import versions
 from sbi_core.files.schema import REPORT_SCHEMA, check_report
 from sbi_core.pipeline.config import to_toml
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.report import CardInputs, ReportInputs, model_card, write_html
 
 __all__ = ["build_report", "execute"]
@@ -106,7 +107,7 @@ def _consistency(context: Context) -> list[float]:
     return list(largest.values())
 
 
-def execute(context: Context) -> dict[str, Any]:
+def execute(context: Context) -> StageResult:
     """Write both reports."""
     context.progress.start("report", 1, "pages")
     start = perf_counter()
@@ -119,7 +120,7 @@ def execute(context: Context) -> dict[str, Any]:
         _write_card(context, report)
     context.progress.advance()
     context.progress.finish(str(context.directory.report_html))
-    return {}
+    return StageResult()
 
 
 def _write_card(context: Context, report: dict[str, Any]) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sbi_core.components import Simulator
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.estimate import announce
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.simulate.executors import get_executor
 from sbi_core.simulate.store import (
     Shard,
@@ -103,7 +104,7 @@ def _landmark(folder: Path) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def execute(context: Context) -> dict[str, Any]:
+def execute(context: Context) -> StageResult:
     """Write the shards; report failures by reason.
 
     Raises
@@ -111,6 +112,8 @@ def execute(context: Context) -> dict[str, Any]:
     SimulationError
         If every simulation failed.
     """
+    if context.config.preset in ("large", "paper"):
+        context.progress.say(announce(context))
     fill(context, context.simulator, context.shards, "simulate")
     reasons, reports = read_reports(context.shards)
     n, failed = sum(r.rows for r in reports), sum(r.failed for r in reports)
@@ -121,9 +124,11 @@ def execute(context: Context) -> dict[str, Any]:
     if failed > 0.01 * n:
         context.progress.say(f"{failed} of {n} simulations failed and are left out")
     seconds = sum(r.seconds for r in reports)
-    return {
-        "n": n,
-        "failed": failed,
-        "per_second": round(n / max(seconds, 1e-9), 1),
-        "failures": {names.get(k, f"code {k}"): v for k, v in sorted(reasons.items())},
-    }
+    return StageResult(
+        {
+            "n": n,
+            "failed": failed,
+            "per_second": round(n / max(seconds, 1e-9), 1),
+            "failures": {names.get(k, f"code {k}"): v for k, v in sorted(reasons.items())},
+        }
+    )

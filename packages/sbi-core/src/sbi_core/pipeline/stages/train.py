@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.stage import StageResult
 from sbi_core.progress import epoch_callback
 
 __all__ = ["execute"]
 
 
-def execute(context: Context) -> dict[str, Any]:
+def execute(context: Context) -> StageResult:
     """Train, save, and report length and test loss."""
     training = context.training
     show = epoch_callback(context.progress, "train", training.config.epochs)
@@ -23,10 +23,12 @@ def execute(context: Context) -> dict[str, Any]:
         shutil.copyfile(metrics, context.directory.metrics)
     context.__dict__.pop("posterior", None)  # a cached posterior would be the old one
     context.progress.finish(f"test loss {record.test_nll:.4f} nats after {record.epochs} epochs")
-    return {
-        "epochs": record.epochs,
-        "seconds": round(record.seconds, 3),
-        "test_nll": record.test_nll,
-        "best_epoch": record.best_epoch,
-        "split": dict(record.split),
-    }
+    return StageResult(
+        {
+            "epochs": record.epochs,
+            "seconds": round(record.seconds, 3),
+            "test_nll": record.test_nll,
+            "best_epoch": record.best_epoch,
+            "split": dict(record.split),
+        }
+    )
