@@ -75,9 +75,9 @@ def smooth(fine: NDArray[np.float32], a_fe: NDArray[np.float32], a_o: NDArray[np
     """
     import torch
 
-    h = torch.from_numpy(np.ascontiguousarray(fine))
-    left = torch.bmm(torch.from_numpy(a_fe), h)
-    return np.asarray(torch.bmm(left, torch.from_numpy(a_o).transpose(1, 2)).numpy())
+    # copies: products of arrays that start anywhere in memory may round differently
+    left = torch.bmm(torch.tensor(a_fe), torch.tensor(fine))
+    return np.asarray(torch.bmm(left, torch.tensor(a_o).transpose(1, 2)).numpy())
 
 
 def coarse(fine: NDArray[np.float32]) -> NDArray[np.float32]:

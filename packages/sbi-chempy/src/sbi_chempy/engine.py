@@ -204,7 +204,8 @@ class ChempyEngine:
 
     def _build_constants(self) -> None:
         def const(value: object) -> Tensor:
-            return torch.as_tensor(value, dtype=self.dtype, device=self.device)
+            # a copy: products of arrays that start anywhere in memory may round differently
+            return torch.as_tensor(value, dtype=self.dtype, device=self.device).clone()
 
         grid = self.grid
         self._bounds = torch.as_tensor(grid.bounds, device=self.device)

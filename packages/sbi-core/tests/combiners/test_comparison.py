@@ -69,6 +69,11 @@ def test_probabilities_follow_the_exact_ones(trained, rng):
         assert (np.array(got) > 0.5)[::2].mean() > 0.5
 
 
+def test_its_weights_are_aligned_after_training(trained):
+    tensors = (*trained._network.parameters(), *trained._network.buffers())
+    assert all(t.data_ptr() % 64 == 0 for t in tensors)
+
+
 def test_more_objects_decide(trained, rng):
     p = [trained.probabilities(group(Shifted(), 30, rng)).probability[1] for _ in range(20)]
     one = [trained.probabilities(group(Shifted(), 1, rng)).probability[1] for _ in range(20)]

@@ -59,6 +59,16 @@ def prepared():
     return rule, facts
 
 
+def test_its_weights_are_aligned_after_training_and_loading(prepared, tmp_path):
+    rule, _ = prepared
+    rule.save(tmp_path)
+    again = DeepsetCombiner(DeepsetConfig(**SMALL))
+    again.restore(tmp_path)
+    for made in (rule, again):
+        tensors = (*made._network.parameters(), *made._network.buffers())
+        assert all(t.data_ptr() % 64 == 0 for t in tensors)
+
+
 @pytest.mark.parametrize("n_obs", [1, 10, 40])
 def test_it_comes_close_to_the_exact_posterior(n_obs, prepared, toy, rng):
     rule, _ = prepared

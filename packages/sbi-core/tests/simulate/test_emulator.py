@@ -52,6 +52,15 @@ def emulator(simulations):
     return made
 
 
+def test_its_weights_are_aligned_after_training_and_loading(emulator, tmp_path):
+    assert emulator.validity is not None
+    emulator.save(tmp_path)
+    for made in (emulator, Emulator.load(tmp_path)):
+        for network in (made.network, made.validity):
+            tensors = (*network.parameters(), *network.buffers())
+            assert all(t.data_ptr() % 64 == 0 for t in tensors)
+
+
 def test_the_default_is_the_published_network():
     config = EmulatorConfig()
     assert (config.hidden, config.activation) == ((100, 40), "tanh")

@@ -214,6 +214,22 @@ def test_neither_global_generator_nor_threads_are_touched():
     assert torch.get_num_threads() == threads
 
 
+def test_weights_end_in_aligned_memory_of_their_own(tmp_path):
+    """In training they are slices of one tensor; some processors round such products differently.
+
+    A loaded network has aligned weights, and what it infers must have the same bits.
+    """
+    network, *_ = run()
+    resumed, *_ = run(tmp_path)
+    again, *_ = run(tmp_path)
+    for made in (network, resumed, again):
+        for parameter in made.parameters():
+            assert parameter.data_ptr() % 64 == 0
+            assert parameter.untyped_storage().nbytes() == parameter.nbytes
+            assert parameter.grad is None
+    assert_same(network.state_dict(), again.state_dict())
+
+
 # -- resume --------------------------------------------------------------------------------
 
 

@@ -99,7 +99,7 @@ class ForwardModel:
         self._dust()
         nodes, table = projection(load_filters(filters), self.library.edges)
         self._z_step = float(nodes[1] - nodes[0])
-        self._project = torch.as_tensor(
+        self._project = torch.tensor(
             np.concatenate([table[:-1], table[1:]], axis=1) / table.max(), dtype=torch.float32
         )  # (K - 1, 14, P): both ends of every redshift interval
         self._scale = float(table.max())
@@ -123,10 +123,10 @@ class ForwardModel:
         self.n_young = int((MIDDLES < self.t_bc).sum())
         self._n_z = len(lib.metallicity)
         cut = self.n_young
-        tensor = torch.as_tensor(spectra, dtype=torch.float32)
+        tensor = torch.tensor(spectra, dtype=torch.float32)
         self._young = tensor[:cut].reshape(cut * self._n_z, -1).contiguous()
         self._old = tensor[cut:].reshape((len(nodes) - cut) * self._n_z, -1).contiguous()
-        self._native = torch.as_tensor(lib.lum.reshape(-1, lib.lum.shape[-1]))
+        self._native = torch.tensor(lib.lum.reshape(-1, lib.lum.shape[-1]))
         self._log_age = torch.as_tensor(log_age)
         self._log_z = torch.as_tensor(np.log10(lib.metallicity))
 

@@ -74,9 +74,9 @@ class HistoryModel:
     def __init__(self, bases: Bases) -> None:
         self.bases = bases
         fixed = np.diff(bases.formed(EDGES), axis=1)
-        self._fixed = torch.as_tensor(fixed)  # (J, 41)
+        self._fixed = torch.tensor(fixed)  # (J, 41)
         self._formed_until = torch.as_tensor(bases.formed(EDGES[-1:])[:, 0])
-        self._zh = torch.as_tensor(bases.metallicity(MIDDLES))  # (K, 41)
+        self._zh = torch.tensor(bases.metallicity(MIDDLES))  # (K, 41)
 
     def __call__(self, beta: Tensor, gamma: Tensor, tburst: Tensor, z: Tensor) -> Histories:
         """Return histories.

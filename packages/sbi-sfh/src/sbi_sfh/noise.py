@@ -74,7 +74,7 @@ class Telescope:
     def __init__(self, library: SspLibrary, config: SfhConfig) -> None:
         self.config = config
         self.wave = library.wave
-        self.basis = torch.as_tensor(library.basis, dtype=torch.float32)
+        self.basis = torch.tensor(library.basis, dtype=torch.float32)
         self.observed_mode = config.mode == "observed"
         self.shape = _shape(config.noise_shape, self.wave)
         x = np.linspace(-1.0, 1.0, len(self.wave))
@@ -94,7 +94,7 @@ class Telescope:
         if self._broadened is None:
             grid = nodes(self.config.sigma_range[1])
             made = broaden(self.wave, self._library.basis, grid)
-            self._broadened = torch.as_tensor(made, dtype=torch.float32)
+            self._broadened = torch.tensor(made, dtype=torch.float32)
         return self._broadened
 
     def noise_free(self, coefficients: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def fit_spectrum(telescope: Telescope, coefficients: F64, observed: Batch) -> Fi
     used = observed.observed[0].numpy()
     err = None if observed.x_err is None else observed.x_err[0].double().numpy()
     weight = np.where(used, 1.0 if err is None else 1.0 / np.where(used, err, 1.0), 0.0)
-    c = torch.as_tensor(coefficients, dtype=torch.float32)
+    c = torch.tensor(coefficients, dtype=torch.float32)
     if not telescope.observed_mode:
         flux = telescope.noise_free(c[None])[0].double().numpy()
         return _fit(x, used, weight, flux, 0.0, known_errors=err is not None)

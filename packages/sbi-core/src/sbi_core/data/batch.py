@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sbi_core.data.alignment import aligned
 from sbi_core.errors import SimulationError
 
 __all__ = ["Batch"]
@@ -25,7 +26,7 @@ _FLOAT = ("theta", "x", "x_err", "context", "theta_set")
 def _tensor(name: str, value: Any) -> Tensor | None:
     if value is None:
         return None
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    tensor = value if isinstance(value, Tensor) else aligned(torch.as_tensor(np.asarray(value)))
     if name in ("mask", "ok", "theta_mask"):
         return tensor.to(torch.bool)
     if name in ("failure", "split_key"):

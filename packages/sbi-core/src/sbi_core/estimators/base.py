@@ -32,6 +32,7 @@ from sbi_core.components import (
     Training,
     TrainingRecord,
 )
+from sbi_core.data.alignment import align_weights, aligned
 from sbi_core.data.batch import Batch
 from sbi_core.embeddings import BUILTIN, embedding_spec
 from sbi_core.errors import (
@@ -253,7 +254,7 @@ class FlowEstimator(Estimator):
         ConfigError
             If the device is not there.
         """
-        self.network.to(checked_device(device))
+        align_weights(self.network.to(checked_device(device)))
         return self
 
     @torch.no_grad()
@@ -291,8 +292,9 @@ class FlowEstimator(Estimator):
         out = np.empty(z.shape[:-1])
         for start in range(0, len(h), step):
             part = slice(start, start + step)
-            values = torch.as_tensor(z[..., part, :], dtype=h.dtype, device=h.device)
-            out[..., part] = self.network.head.log_prob(values, h[part]).double().cpu().numpy()
+            values = _tensor_like(h, z[..., part, :])
+            log_q = self.network.head.log_prob(values, aligned(h[part]))
+            out[..., part] = log_q.double().cpu().numpy()
         return out
 
     @torch.no_grad()
@@ -317,10 +319,10 @@ class FlowEstimator(Estimator):
         step = max(1, head.rows_per_call // max(draws, 1))
         many = max(1, head.rows_per_call // step)  # many draws of one object: in parts, too
         for start in range(0, len(batch), step):
+            given = aligned(h[start : start + step])
             for first in range(0, draws, many):
                 part = slice(first, first + many), slice(start, start + step)
-                values = torch.as_tensor(noise[part], dtype=h.dtype, device=h.device)
-                z = head.draw(values, h[part[1]]).double().cpu().numpy()
+                z = head.draw(_tensor_like(h, noise[part]), given).double().cpu().numpy()
                 out[part] = self.decode(z, self.space)
         self._draw_again(out, h, gen)
         return out
@@ -338,9 +340,8 @@ class FlowEstimator(Estimator):
                     break
                 total += len(bad)
                 noise = gen.standard_normal((len(bad), 1, self.network.head.noise_size))
-                values = torch.as_tensor(noise, dtype=h.dtype, device=h.device)
-                z = self.network.head.draw(values, h[k : k + 1]).double().cpu().numpy()
-                out[bad, k] = self.decode(z, self.space)[:, 0]
+                z = self.network.head.draw(_tensor_like(h, noise), aligned(h[k : k + 1]))
+                out[bad, k] = self.decode(z.double().cpu().numpy(), self.space)[:, 0]
             else:
                 msg = (
                     f"the posterior of row {k} lies where no number can hold its parameters: the "
@@ -462,6 +463,11 @@ def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
             close = np.abs(theta[:, s] - near) <= 1.2e-7 * np.abs(near)
             theta[:, s] = np.where(close, near, theta[:, s])
     return theta
+
+
+def _tensor_like(like: Tensor, values: F64) -> Tensor:
+    """Return an aligned tensor of the type and on the device of another one."""
+    return aligned(torch.as_tensor(values, dtype=like.dtype, device=like.device))
 
 
 def _log_normal(z: F64) -> F64:

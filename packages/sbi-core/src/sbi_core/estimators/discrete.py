@@ -19,6 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from sbi_core.data.alignment import aligned
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.estimators._tables import discrete_table
@@ -259,7 +260,7 @@ class DiscreteEstimator(FlowEstimator):
         out = np.empty((len(h), cells))
         step = max(1, 10 * head.rows_per_call // cells)
         for start in range(0, len(h), step):
-            part = h[start : start + step]
+            part = aligned(h[start : start + step])
             shaped = places.expand(cells, len(part), len(sizes))
             out[start : start + step] = head.log_prob(shaped, part).exp().double().cpu().numpy().T
         out /= out.sum(1, keepdims=True)  # float32 rounding

@@ -21,9 +21,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from sbi_core.data.alignment import align_weights, aligned
 from sbi_core.errors import DataFileError
 
-__all__ = ["load_weights", "read_json", "read_tensors", "write_atomic", "write_tensors"]
+__all__ = [
+    "check_weights",
+    "load_weights",
+    "read_json",
+    "read_tensors",
+    "write_atomic",
+    "write_tensors",
+]
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -77,7 +85,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     Returns
     -------
     tuple
-        The tensors by name, on the CPU, and the value stored beside them.
+        The tensors by name, on the CPU and aligned, and the value stored beside them.
 
     Raises
     ------
@@ -91,7 +99,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, "pt") as f:
             header = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+            tensors = {name: aligned(f.get_tensor(name)) for name in f.keys()}  # noqa: SIM118
         content = json.loads(header["json"])
         meta, stored = content["meta"], content["crc32"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -126,8 +134,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Put tensors into a module after checking names and shapes.
+def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Check that names and shapes of tensors are those of a module.
 
     Parameters
     ----------
@@ -154,4 +162,10 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str |
             got, want = tuple(tensors[name].shape), tuple(value.shape)
             msg = f"{source}: '{name}' has shape {got}, this network needs {want}"
             raise DataFileError(msg)
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Put tensors into a module after :func:`check_weights`; its weights end in aligned memory."""
+    check_weights(module, tensors, source)
     module.load_state_dict(dict(tensors))
+    align_weights(module)

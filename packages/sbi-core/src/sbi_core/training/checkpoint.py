@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sbi_core.errors import DataFileError, TrainingError
-from sbi_core.files.tensors import load_weights, read_tensors, write_tensors
+from sbi_core.files.tensors import check_weights, read_tensors, write_tensors
 
 __all__ = ["Checkpoint", "architecture", "digest", "write_checkpoint"]
 
@@ -111,7 +111,9 @@ class Checkpoint:
 
     def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """Put weights and optimizer state back and return the best weights."""
-        load_weights(network, self._below("weights"), self.path)
+        weights = self._below("weights")
+        check_weights(network, weights, self.path)
+        network.load_state_dict(weights)  # into the memory that is being trained
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in self._below("optimizer").items():
             i, key = name.split(".", 1)

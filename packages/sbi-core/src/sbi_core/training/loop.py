@@ -45,6 +45,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sbi_core.components import Callback, Training, TrainingRecord
+from sbi_core.data.alignment import align_weights
 from sbi_core.data.batch import Batch
 from sbi_core.errors import DataFileError, TrainingError
 from sbi_core.files.tensors import write_atomic
@@ -575,7 +576,7 @@ def train(
             for callback in callbacks:
                 callback({**line, "epochs": loop.planned})
         network.load_state_dict(loop.best)
-        network.eval()
+        align_weights(network.eval())
         held_out = loop.observed(loop.splits.test, "test")
         test = mean_loss(network, *held_out)
     if log_det is not None:

@@ -139,7 +139,10 @@ class Standardizer(nn.Module):
             raise ObservationError(msg)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Return standardised ``x, x_err, mask, context``; what was absent in training is None."""
+        """Return standardised ``x, x_err, mask, context``; what was absent in training is None.
+
+        All are new tensors: what follows does not depend on where in memory the batch lies.
+        """
         seen, dtype = batch.observed, self.x_mean.dtype
         x = torch.where(seen, (batch.x - self.x_mean) / self.x_scale, 0.0).to(dtype)
         err = mask = context = None
