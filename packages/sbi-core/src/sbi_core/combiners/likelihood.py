@@ -286,7 +286,6 @@ class _Model:
         m = len(simulated) // len(objects)
         rows = torch.arange(len(objects)).repeat_interleave(m)
         values = self.simulator.log_likelihood(simulated, objects[rows])
-        assert simulated.ok is not None
         ok = simulated.ok.cpu().numpy()
         return np.where(ok, values, -np.inf).reshape(len(objects), m)
 

@@ -53,7 +53,7 @@ class Batch:
     ok
         Rows that succeeded. Left out: all.
     failure
-        Reason code of rows that did not; 0 elsewhere.
+        Reason code of rows that did not succeed; 0 elsewhere. Left out: all 0.
     split_key
         Unit of splitting, (n,) integers: rows with equal keys never sit on both sides of a
         split; -1, -2 and -3 name the side themselves (training, validation, test). Left out:
@@ -74,8 +74,8 @@ class Batch:
     x_err: Tensor | None = None
     mask: Tensor | None = None
     context: Tensor | None = None
-    ok: Tensor | None = None
-    failure: Tensor | None = None
+    ok: Tensor = None  # type: ignore[assignment]  # filled in below when left out
+    failure: Tensor = None  # type: ignore[assignment]
     split_key: Tensor | None = None
     theta_mask: Tensor | None = None
     theta_set: Tensor | None = None
@@ -83,12 +83,13 @@ class Batch:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _tensor(f.name, getattr(self, f.name)))
-        n = len(self.x)
-        device = self.x.device
-        if self.ok is None:
-            object.__setattr__(self, "ok", torch.ones(n, dtype=torch.bool, device=device))
-        if self.failure is None:
-            object.__setattr__(self, "failure", torch.zeros(n, dtype=torch.int64, device=device))
+        n, device = len(self.x), self.x.device
+        for name, fill, dtype in (
+            ("ok", torch.ones, torch.bool),
+            ("failure", torch.zeros, torch.int64),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, fill(n, dtype=dtype, device=device))
         for f in fields(self):
             value = getattr(self, f.name)
             if value is not None and len(value) != n:
@@ -130,7 +131,6 @@ class Batch:
     @property
     def succeeded(self) -> Batch:
         """The rows whose simulation succeeded."""
-        assert self.ok is not None
         return self if bool(self.ok.all()) else self[self.ok]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:

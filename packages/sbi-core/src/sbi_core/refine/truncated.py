@@ -407,7 +407,7 @@ class _Work:
         batch = self.simulator.simulate(theta, rng)
         if batch.theta is None:
             batch = batch.with_(theta=theta)
-        ok = np.flatnonzero(batch.ok.cpu().numpy()) if batch.ok is not None else np.arange(len(z))
+        ok = np.flatnonzero(batch.ok.cpu().numpy())
         if len(ok) == 0:
             msg = f"all {len(z)} simulations of round {number} failed; look at prior and options"
             raise SimulationError(msg)

@@ -261,7 +261,7 @@ class Emulator:
             device=device,
         )
         splits = splits_of(training)
-        n_prior = int(batch.ok.sum()) if batch.ok is not None else len(batch)
+        n_prior = int(batch.ok.sum())
         from_prior = splits.train[splits.train < n_prior]
         with seeded(stream(seed, "emulate", "weights")):
             network = _Surrogate(theta.shape[1], x.shape[1], self.config)
@@ -295,7 +295,6 @@ class Emulator:
         self._validity, self.holes = None, {}
         theta, ok = batch.theta, batch.ok
         assert theta is not None
-        assert ok is not None
         failed = int((~ok).sum())
         if not self.config.validity or failed < _FEWEST_FAILURES:
             return

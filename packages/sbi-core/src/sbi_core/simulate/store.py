@@ -172,7 +172,7 @@ def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]
     with single_thread():
         batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
     _check(simulator, batch, shard)
-    failed = int((~batch.ok).sum()) if batch.ok is not None else 0
+    failed = int((~batch.ok).sum())
     report = ShardReport(shard.number, shard.rows, failed, perf_counter() - start)
     name = f"{shard.path.name}-{secrets.token_hex(8)}"  # threads share files of one name
     with h5py.File(name, "w", driver="core", backing_store=False) as f:
@@ -289,8 +289,7 @@ def read_reports(shards: list[Shard]) -> tuple[Counter[int], list[ShardReport]]:
     reports = []
     for shard in shards:
         batch, report = _whole(shard)
-        if batch.ok is not None and batch.failure is not None:
-            reasons.update(batch.failure[~batch.ok].tolist())
+        reasons.update(batch.failure[~batch.ok].tolist())
         reports.append(report)
     return reasons, reports
 

@@ -272,7 +272,6 @@ def check_the_edges_of_the_prior_are_survived(simulator: Simulator) -> None:
     z = np.concatenate([z, np.full((1, space.z_dim), -5.0), np.full((1, space.z_dim), 5.0)])
     theta = space.from_unconstrained(z)
     batch = simulator.simulate(theta, stream(10, "edges"))
-    assert batch.ok is not None
     bad = ~torch.isfinite(batch.x.where(batch.observed, 0.0)).flatten(1).all(1) & batch.ok
     row = int(torch.argmax(bad.int()))
     values = ", ".join(f"{n} = {v:.4g}" for n, v in zip(space.names, theta[row], strict=True))
@@ -287,8 +286,6 @@ def check_the_edges_of_the_prior_are_survived(simulator: Simulator) -> None:
 def check_failures_are_explained(simulator: Simulator) -> None:
     """Failed rows carry a code that ``failures`` explains; the others carry 0."""
     batch = _drawn(simulator, _MANY, seed=11)
-    assert batch.ok is not None
-    assert batch.failure is not None
     wrong = int((batch.failure[batch.ok] != 0).sum())
     require(wrong == 0, f"{wrong} rows are ok and carry a failure code", "give them code 0")
     codes = {int(c) for c in batch.failure[~batch.ok]}
