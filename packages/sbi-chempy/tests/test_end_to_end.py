@@ -152,12 +152,13 @@ def test_the_published_mock_stars_go_through(tiny, chempy_data):
     assert (combined.sd < 0.3).all()  # narrower than the prior
 
 
-def test_an_experiment_is_one_command(tiny, tmp_path, capsys):
-    from sbi_chempy.experiments import main as experiments
+def test_an_experiment_is_one_command(tiny, tmp_path):
+    from click.testing import CliRunner
+
+    from sbi_chempy.cli import experiments
 
     words = ["shifted", "--run", str(tiny.directory.root), "--n", "12", "--out", str(tmp_path)]
-    experiments(words)
-    said = capsys.readouterr().out
+    said = CliRunner().invoke(experiments, words, catch_exceptions=False).output
     assert "shifted: truth alpha_IMF -2.1, log10 N_Ia -3.0" in said
     assert "B25 plots" in said
     folder = tmp_path / "shifted"

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
 from sbi_chempy import experiments, single_stars
-from sbi_chempy.experiments import PUBLISHED, TRUTHS, main, stars
+from sbi_chempy.cli import experiments as command
+from sbi_chempy.experiments import PUBLISHED, TRUTHS, stars
 from sbi_core import ConfigError, diagnostics, get_simulator
 
 TINY = (
@@ -25,9 +27,11 @@ TINY = (
 )
 
 
-def _arguments(out, name, *extra):
+def perform(out, name, *extra):
+    """What the command prints."""
     given = [s for option in (*TINY, *extra) for s in ("--set", option)]
-    return [name, "--preset", "quick", "--out", str(out), "--quiet", "--n", "30", *given]
+    words = [name, "--preset", "quick", "--out", str(out), "--quiet", "--n", "30", *given]
+    return CliRunner().invoke(command, words, catch_exceptions=False).output
 
 
 def test_a_mock_galaxy_shares_its_truth_and_nothing_else():
@@ -57,8 +61,8 @@ def test_an_unknown_experiment_is_refused():
         stars("other", get_simulator("chempy"))
 
 
-def test_one_command_writes_table_numbers_and_figures(tmp_path, capsys):
-    main(_arguments(tmp_path, "shifted", "estimator.hidden=[32,32]", "estimator.components=3"))
+def test_one_command_writes_table_numbers_and_figures(tmp_path):
+    shown = perform(tmp_path, "shifted", "estimator.hidden=[32,32]", "estimator.components=3")
     folder = tmp_path / "shifted"
     assert {p.name for p in folder.iterdir()} == {
         "table.txt", "numbers.json", "convergence.png", "contours.png",
@@ -68,13 +72,12 @@ def test_one_command_writes_table_numbers_and_figures(tmp_path, capsys):
         (rule, n) for rule in ("gaussian", "published") for n in (1, 3, 10, 30)
     ]
     assert {r["subsets"] for r in rows if r["n"] == 3} == {10}
-    shown = capsys.readouterr().out
     assert "truth alpha_IMF -2.1, log10 N_Ia -3.0" in shown
     assert all(label in shown for label in PUBLISHED["shifted"])
 
 
-def test_single_stars_are_measured_in_all_parameters(tmp_path, capsys):
-    main(_arguments(tmp_path, "single", "estimator.hidden=[16,16]", "estimator.transforms=2"))
+def test_single_stars_are_measured_in_all_parameters(tmp_path):
+    shown = perform(tmp_path, "single", "estimator.hidden=[16,16]", "estimator.transforms=2")
     folder = tmp_path / "single"
     assert {p.name for p in folder.iterdir()} == {
         "table.txt", "numbers.json", "ape.png", "calibration.png", "correlations.png",
@@ -82,7 +85,7 @@ def test_single_stars_are_measured_in_all_parameters(tmp_path, capsys):
     found = json.loads((folder / "numbers.json").read_text())
     assert list(found["parameters"]) == list(get_simulator("chempy").parameters.names)
     assert not (tmp_path / "run-single" / "posterior").exists()
-    assert "B25 six parameters" in capsys.readouterr().out
+    assert "B25 six parameters" in shown
 
 
 def _made(rng, n=4000, draws=200):
@@ -124,5 +127,6 @@ def test_the_table_quotes_medians_and_their_spread():
     assert "9.3 +17.1 -6.3" in text
 
 
-def test_every_experiment_has_published_values():
+def test_every_experiment_has_published_values_and_is_a_choice_of_the_command():
     assert set(experiments.PUBLISHED) == set(TRUTHS)
+    assert set(command.params[0].type.choices) == {*TRUTHS, "single", "all"}

@@ -1,5 +1,6 @@
 """Discovery and registry: a stranger's mistake costs the stranger only, and says so."""
 
+import pickle
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sbi_core import hookimpl
 from sbi_core.errors import ComponentNotFoundError, ConfigError, PluginError
-from sbi_core.registry import KINDS, Registry
+from sbi_core.registry import HOOKS, Registry, defects
 
 GOOD = """
     from sbi_core import hookimpl
@@ -144,10 +145,24 @@ def test_a_broken_plugin_costs_only_itself(source, problem, install):
         registry.plugin("bad")
 
 
-def test_a_plugin_that_exits_on_import_costs_only_itself(install):
-    install("sbi-bad", {"bad": "bad_plugin"}, bad_plugin="import sys; sys.exit(5)")
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import sys; sys.exit(5)", "SystemExit: 5"),
+        ("class Panic(BaseException): pass\nraise Panic('oops')", "Panic: oops"),
+    ],
+)
+def test_a_plugin_that_panics_on_import_costs_only_itself(source, problem, install):
+    install("sbi-bad", {"bad": "bad_plugin"}, bad_plugin=source)
     registry = Registry()
-    assert {p.name: p.status for p in registry.plugins}["bad"] == "failed"
+    bad = {p.name: p for p in registry.plugins}["bad"]
+    assert (bad.status, bad.problem) == ("failed", problem)
+
+
+def test_an_interrupt_while_a_plugin_is_imported_is_an_interrupt(install):
+    install("sbi-bad", {"bad": "bad_plugin"}, bad_plugin="raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Registry()
 
 
 def test_an_unknown_component_mentions_the_plugins_that_failed(install):
@@ -193,9 +208,65 @@ def test_a_hook_this_core_does_not_know_is_a_warning_with_a_near_match(registry)
     found = Registry(["new"], extra={"new": module}).plugin("new")
     assert found.status == "loaded"
     assert len(found.warnings) == 1
-    assert "hook 'register_simulator' is not known" in found.warnings[0]
+    assert "hook 'register_simulator' is unknown" in found.warnings[0]
     assert "did you mean 'register_simulators'" in found.warnings[0]
     assert [c.name for c in found.components] == ["mine"]
+
+
+def test_a_hook_without_its_mark_and_a_plugin_without_hooks_are_named():
+    module = types.SimpleNamespace(register_simulators=registers("x"))
+    bare = Registry(["p"], extra={"p": module}).plugin("p")
+    assert bare.warnings == ("function 'register_simulators' is ignored: put @hookimpl above it",)
+    empty = Registry(["p"], extra={"p": types.SimpleNamespace()}).plugin("p")
+    assert "it registers nothing" in empty.warnings[0]
+
+
+def test_paths_that_lead_nowhere_and_bad_toml_are_named_without_an_import(install):
+    source = """
+        from sbi_core import hookimpl
+
+        @hookimpl
+        def register_simulators(register):
+            register("good", "heavy_module:Simulator", config="heavy_module:Config")
+            register("no-class", "heavy_module:Simulater")
+            register("no-module", "heavy_modul:Simulator")
+            register("no-name", "heavy_module")
+
+        @hookimpl
+        def register_pipelines(register):
+            register("bad", lambda: "[base", summary="not TOML")
+            register("broken", lambda: 1 / 0)
+    """
+    heavy = "raise RuntimeError('imported')\nclass Simulator: pass\nclass Config: pass\n"
+    install("sbi-p", {"p": "p_plugin"}, p_plugin=source, heavy_module=heavy)
+    plugin = Registry(["p"]).plugin("p")
+    assert plugin.warnings == ()
+    found = defects(plugin)
+    assert len(found) == 5
+    text = "; ".join(found)
+    assert "simulator 'no-class': 'heavy_module:Simulater' leads nowhere" in text
+    assert "there is no module 'heavy_modul'" in text
+    assert "write package.module:name" in text
+    assert "pipeline 'bad': its text is not valid TOML" in text
+    assert "pipeline 'broken': its text cannot be read: ZeroDivisionError" in text
+
+
+def test_a_path_that_leads_nowhere_is_an_error_with_names():
+    registry = Registry(
+        extra={"p": plugin_of(register_simulators=registers("x", "sbi_core.rng:No"))}
+    )
+    with pytest.raises(PluginError, match=r"simulator 'x' of plugin 'p' .*sbi_core.rng:No.*cannot"):
+        registry.build("simulator", "x")
+
+
+def test_no_built_in_component_has_defects():
+    assert [d for p in Registry().plugins for d in defects(p)] == []
+
+
+def test_a_registry_can_be_pickled():
+    registry = pickle.loads(pickle.dumps(Registry(["toy"], extra={"toy": sbi_toy})))
+    assert registry.plugin("toy").status == "loaded"
+    assert registry.build("simulator", "toy").parameters == sbi_toy.SPACE
 
 
 def test_one_plugin_may_not_register_a_name_twice():
@@ -228,8 +299,12 @@ def test_blocked_plugins_are_not_imported(install, monkeypatch):
     registry = Registry()
     assert {p.name: p.status for p in registry.plugins}["one"] == "blocked"
     assert "one_plugin" not in sys.modules
-    with pytest.raises(PluginError, match="plugin 'one' is blocked by SBI_LOAD_PLUGINS or"):
+    with pytest.raises(PluginError, match="'one' is blocked: SBI_BLOCK_PLUGINS=one, other names"):
         registry.plugin("one")
+    monkeypatch.delenv("SBI_BLOCK_PLUGINS")
+    monkeypatch.setenv("SBI_LOAD_PLUGINS", "two")
+    with pytest.raises(PluginError, match="'one' is blocked: SBI_LOAD_PLUGINS=two does not name"):
+        Registry().plugin("one")
 
 
 def test_only_allowed_plugins_are_loaded(install, monkeypatch):
@@ -276,8 +351,10 @@ def test_registries_do_not_know_of_each_other():
 def test_every_kind_has_a_hook_and_every_hook_a_sentence():
     from sbi_core import hookspecs
 
-    for kind in KINDS:
-        assert getattr(hookspecs, f"register_{kind}s").__doc__
+    for name in HOOKS.values():
+        assert getattr(hookspecs, name).__doc__
+    specified = {n for n in vars(hookspecs) if n.startswith("register_")}
+    assert specified == set(HOOKS.values())
 
 
 def test_discovery_imports_neither_torch_nor_a_domain_package():

@@ -12,6 +12,7 @@ import sbi_core
 import sbi_sedflow
 from sbi_sedflow.__main__ import app
 from sbi_sedflow.catalogue import fit
+from sbi_sedflow.cli import ssp
 
 SMALL = {
     "simulator.ssp": "toy",
@@ -97,6 +98,6 @@ def test_another_model_does_not_mix_with_a_run(run):
 
 
 def test_the_tools_answer(bc03_library):
-    done = CliRunner().invoke(app, ["ssp", "info"])
+    done = CliRunner().invoke(ssp, ["info"])
     assert "bc03_miles_stellar_grids.fits" in done.output
-    assert CliRunner().invoke(app, ["ssp", "build", "--provider", "nope"]).exit_code == 2
+    assert CliRunner().invoke(ssp, ["build", "--provider", "nope"]).exit_code == 2

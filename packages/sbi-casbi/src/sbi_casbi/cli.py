@@ -1,67 +1,93 @@
-"""The command ``sbi-casbi``: template libraries from snapshots or from an older file."""
+"""``sbi-run casbi build`` and ``sbi-run casbi import``: template libraries."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import click
 
-__all__ = ["app", "main"]
+__all__ = ["build", "import_stars"]
+
+_solar = click.option(
+    "--solar", type=click.Choice(["pynbody", "asplund09"]), default="pynbody", show_default=True,
+    help="Solar abundances that the file assumes.",
+)  # fmt: skip
+_out = click.option("--out", metavar="FILE", required=True, help="Library to write (HDF5).")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def app() -> None:
-    """Template libraries for `sbi-run --plugin casbi --set simulator.library=FILE`."""
-
-
-@app.command("build")
+@click.command(
+    "build",
+    epilog="\b\nExamples:\n"
+    "  sbi-run casbi build /data/nihao --out nihao.h5 --workers 4\n"
+    "  sbi-run run casbi --set simulator.library=nihao.h5",
+)
 @click.argument("root")
-@click.option("--out", metavar="FILE", required=True, help="Library to write (HDF5).")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--halo-source", default="auto", show_default=True, help="auto, ahf, grp or whole.")
-@click.option("--halo-id", type=int, help="Halo to take; default: the main one.")
-@click.option("--solar", default="pynbody", show_default=True, help="pynbody or asplund09.")
-@click.option("--stem-regex", help="Pattern of names: two groups, simulation and step.")
-@click.option("--edges", default="percentile:0.01", show_default=True, help="or fixed.")
-@click.option("--sides", default="both", show_default=True, help="both or lower.")
-@click.option("--exclude", multiple=True, help="Snapshot or simulation to skip (repeatable).")
-@click.option("--max-mstar", type=float, default=6e9, show_default=True, help="Msun.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@_out
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Snapshots that are read at the same time.",
+)  # fmt: skip
+@click.option(
+    "--halo-source", type=click.Choice(["auto", "ahf", "grp", "whole"]), default="auto",
+    show_default=True, help="Catalogue that tells which stars belong to the halo.",
+)  # fmt: skip
+@click.option(
+    "--halo-id", metavar="N", type=int, help="Number of the halo.", show_default="the main halo"
+)
+@_solar
+@click.option(
+    "--stem-regex", metavar="REGEX",
+    help="Pattern of file names with two groups: simulation and step.",
+)  # fmt: skip
+@click.option(
+    "--edges", metavar="RULE", default="percentile:0.01", show_default=True,
+    help="Edges of the plane: fixed, or percentile:P with P percent of the stars beyond each edge.",
+)  # fmt: skip
+@click.option(
+    "--sides", type=click.Choice(["both", "lower"]), default="both", show_default=True,
+    help="Sides whose edge is a percentile; with lower, the upper edge is the maximum.",
+)  # fmt: skip
+@click.option(
+    "--exclude", metavar="NAME", multiple=True,
+    help="Leave out this snapshot or simulation (repeatable).",
+)  # fmt: skip
+@click.option(
+    "--max-mstar", metavar="M", type=float, default=6e9, show_default="6e9",
+    help="Leave out snapshots with more stellar mass [Msun].",
+)  # fmt: skip
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True,
+    help="Seed of the split into training, validation and test simulations.",
+)  # fmt: skip
 def build(
     root: str,
     out: str,
     workers: int,
-    halo_source: str,
+    halo_source: Any,
     halo_id: int | None,
     solar: str,
     stem_regex: str | None,
     edges: str,
-    sides: str,
+    sides: Any,
     exclude: tuple[str, ...],
     max_mstar: float,
     seed: int,
 ) -> None:
-    """Build a library from the Gasoline snapshots below ROOT; the same command goes on."""
+    """Build a library of templates from the Gasoline snapshots below ROOT.
+
+    The same command continues an interrupted build.
+    """
     from sbi_casbi.snapshots.builder import BuildConfig, build_library
     from sbi_casbi.snapshots.names import STEM_PATTERN
-    from sbi_core import ConfigError
 
-    for name, value, known in (
-        ("--halo-source", halo_source, ("auto", "ahf", "grp", "whole")),
-        ("--sides", sides, ("both", "lower")),
-    ):
-        if value not in known:
-            msg = f"{name} must be one of {', '.join(known)}, got '{value}'"
-            raise ConfigError(msg)
     config = BuildConfig(
-        halo_source=cast("Any", halo_source),
+        halo_source=halo_source,
         halo_id=halo_id,
         solar=solar,
         stem_regex=stem_regex or STEM_PATTERN,
         edges=edges,
-        sides=cast("Literal['both', 'lower']", sides),
+        sides=sides,
         exclude=exclude,
         largest_mstar=max_mstar,
         seed=seed,
@@ -72,13 +98,19 @@ def build(
     click.echo(f"{report.library}: {out} ({report.reused} read before)")
 
 
-@app.command("import")
+@click.command("import", epilog="\b\nExamples:\n  sbi-run casbi import stars.npz --out library.h5")
 @click.argument("npz")
-@click.option("--out", metavar="FILE", required=True, help="Library to write (HDF5).")
-@click.option("--solar", default="pynbody", show_default=True, help="Solar scale of the file.")
-@click.option("--stem-regex", help="Pattern of Galaxy_name: two groups, simulation and step.")
-def import_(npz: str, out: str, solar: str, stem_regex: str | None) -> None:
-    """Make a library of a table of stars (feh, ofe, star_mass, infall_time, Galaxy_name)."""
+@_out
+@_solar
+@click.option(
+    "--stem-regex", metavar="REGEX",
+    help="Pattern of Galaxy_name with two groups: simulation and step.",
+)  # fmt: skip
+def import_stars(npz: str, out: str, solar: str, stem_regex: str | None) -> None:
+    """Make a library of templates from a table of stars, the file NPZ.
+
+    Its columns are feh, ofe, star_mass, infall_time and Galaxy_name.
+    """
     from sbi_casbi.library import write_library
     from sbi_casbi.snapshots.names import STEM_PATTERN
     from sbi_casbi.star_tables import library_of_stars
@@ -88,20 +120,3 @@ def import_(npz: str, out: str, solar: str, stem_regex: str | None) -> None:
     for note in notes:
         click.echo(note)
     click.echo(f"{library}: {out}")
-
-
-def main(args: list[str] | None = None) -> None:
-    """Entry point: one sentence and exit code 2 for errors of the user."""
-    from sbi_core import SbiError
-
-    try:
-        app.main(args=args, prog_name="sbi-casbi", standalone_mode=False)
-    except SbiError as error:
-        click.echo(f"sbi-casbi: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; the same command again goes on from here", err=True)
-        sys.exit(130)

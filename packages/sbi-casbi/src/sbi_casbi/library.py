@@ -352,7 +352,7 @@ def read_library(path: str | Path) -> Library:
             columns = {k: f[k][()] for k in _COLUMNS}
             attrs = dict(f.attrs)
     except FileNotFoundError:
-        msg = f"template library '{path}' does not exist; build one with `sbi-casbi build`"
+        msg = f"template library '{path}' does not exist; build one with `sbi-run casbi build`"
         raise DataFileError(msg) from None
     except (OSError, KeyError, ValueError) as error:
         msg = f"template library '{path}' is damaged or no library: {error}"

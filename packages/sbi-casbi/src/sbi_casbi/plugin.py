@@ -9,10 +9,13 @@ from sbi_casbi.config import CasbiConfig
 from sbi_core import hookimpl
 
 if TYPE_CHECKING:
+    from click import Command
+
     from sbi_casbi.simulator import CasbiSimulator
     from sbi_core import Embedding, Estimator, Register
 
 __all__ = [
+    "register_commands",
     "register_embeddings",
     "register_estimators",
     "register_pipelines",
@@ -70,3 +73,11 @@ def register_estimators(register: Register[Estimator]) -> None:
 def register_pipelines(register: Register[str]) -> None:
     """Register the pipeline of ``casbi``."""
     register("casbi", _pipeline, summary="halo plane -> number, masses and infall times")
+
+
+@hookimpl
+def register_commands(register: Register[Command]) -> None:
+    """Register the commands of ``sbi-run casbi``."""
+    module = "sbi_casbi.cli"
+    register("build", f"{module}:build", summary="make a template library from snapshots")
+    register("import", f"{module}:import_stars", summary="make one from a table of stars")

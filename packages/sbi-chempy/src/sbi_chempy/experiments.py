@@ -1,6 +1,6 @@
 r"""The experiments of Buck et al. 2025, one command each.
 
-    python -m sbi_chempy.experiments shifted --out runs/experiments
+    sbi-run chempy experiments shifted --out runs/experiments
 
 trains on the TNG yields once (run directory ``OUT/run``; later commands use it again), makes the
 stars of the experiment, combines 1 to 1000 of them by our rule, by the plain Gaussian one and by
@@ -32,9 +32,9 @@ References:
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ from sbi_core import (
     stream,
 )
 
-__all__ = ["PUBLISHED", "SIZES", "TRUTHS", "main", "measure", "stars"]
+__all__ = ["PUBLISHED", "SIZES", "TRUTHS", "Options", "measure", "perform", "stars"]
 
 F64 = NDArray[np.float64]
 SIZES = (1, 3, 10, 30, 100, 200, 300, 1000)
@@ -270,36 +270,56 @@ def figures(name: str, rows: Sequence[dict[str, Any]], folder: Path) -> list[Pat
     return paths
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run experiments from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m sbi_chempy.experiments", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("experiments", nargs="+", choices=[*TRUTHS, _SINGLE, "all"], metavar="NAME")
-    parser.add_argument("--out", default="runs/experiments", metavar="DIR")
-    parser.add_argument("--preset", default="standard", help="quick, standard, large or paper")
-    parser.add_argument("--run", metavar="DIR", help="a finished run to use instead of training")
-    parser.add_argument("--stars", metavar="FILE", help="star particles of 'galaxy'")
-    parser.add_argument("--n", type=int, default=1000, help="stars of a mock galaxy")
-    parser.add_argument("--births", choices=["published", "prior"], default="published")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="options of the run"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    options = parser.parse_args(arguments)
+@dataclass(frozen=True)
+class Options:
+    """Options of the experiments, as ``sbi-run chempy experiments`` takes them.
+
+    Parameters
+    ----------
+    out
+        Folder of the run and of the results.
+    preset
+        Size of the run.
+    run
+        A finished run to use instead of training one.
+    stars
+        Star particles of ``galaxy``.
+    n
+        Stars of a mock galaxy.
+    births
+        Birth times: as published, or draws of the prior.
+    seed
+        Seed of all random numbers.
+    overrides
+        Options of the run, ``section.key=value``.
+    quiet
+        Print no progress.
+    """
+
+    out: str | Path = "runs/experiments"
+    preset: str = "standard"
+    run: str | Path | None = None
+    stars: str | Path | None = None
+    n: int = 1000
+    births: Literal["published", "prior"] = "published"
+    seed: int = 1
+    overrides: Sequence[str] = ()
+    quiet: bool = False
+
+
+def perform(names: Sequence[str], options: Options) -> Iterator[str]:
+    """Run experiments by name; yield the table of each and the folder of its results."""
     out = Path(options.out)
-    every = [*TRUTHS, _SINGLE]
-    names = every if "all" in options.experiments else options.experiments
-    galaxies = [name for name in names if name != _SINGLE]
-    if galaxies:
-        run = Run(options.run) if options.run else _trained(out / "run", options)
-        for name in galaxies:
-            _galaxy(name, run, out / name, options)
-    if _SINGLE in names:
-        _single(out, options)
+    run: Run | None = None
+    for name in names:
+        if name == _SINGLE:
+            yield _single(out, options)
+            continue
+        run = run or (Run(options.run) if options.run else _trained(out / "run", options))
+        yield _galaxy(name, run, out / name, options)
 
 
-def _galaxy(name: str, run: Run, folder: Path, options: argparse.Namespace) -> None:
+def _galaxy(name: str, run: Run, folder: Path, options: Options) -> str:
     rules = list(dict.fromkeys([run.config.combiner.name, *_RULES]))
     rules = [r for r in rules if r != "recalibrated" or _learned(run, r)]
     file = Path(options.stars) if options.stars else None
@@ -310,40 +330,38 @@ def _galaxy(name: str, run: Run, folder: Path, options: argparse.Namespace) -> N
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "numbers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     figures(name, rows, folder)
-    _say(table(name, rows), folder)
+    return _written(table(name, rows), folder)
 
 
-def _single(out: Path, options: argparse.Namespace) -> None:
+def _single(out: Path, options: Options) -> str:
     run = _trained(out / "run-single", options, _SINGLE_OPTIONS, stages=_SINGLE_STAGES)
-    found = single_stars.measure(run, n=options.n, seed=options.seed)
+    measured = single_stars.measure(run, n=options.n, seed=options.seed)
     folder = out / _SINGLE
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(single_stars.numbers(found), indent=1)
+    content = json.dumps(single_stars.numbers(measured), indent=1)
     (folder / "numbers.json").write_text(content, encoding="utf-8")
-    single_stars.figures(found, folder)
-    _say(single_stars.table(found), folder)
+    single_stars.figures(measured, folder)
+    return _written(single_stars.table(measured), folder)
 
 
-def _say(text: str, folder: Path) -> None:
+def _written(text: str, folder: Path) -> str:
     (folder / "table.txt").write_text(text, encoding="utf-8")
-    print(text)  # noqa: T201
-    print(f"table, numbers and figures: {folder}\n")  # noqa: T201
+    return f"{text}\ntable, numbers and figures: {folder}\n"
 
 
 def _trained(
     directory: Path,
-    options: argparse.Namespace,
-    own: Sequence[str] = (),
+    options: Options,
+    fixed: Sequence[str] = (),
     stages: Sequence[str] | None = None,
 ) -> Run:
     from sbi_core import run
 
-    given = ["simulator.yields=tng", *own, *options.set]
     return run(
         "chempy",
         preset=options.preset,
         out=directory,
-        overrides=given,
+        overrides=["simulator.yields=tng", *fixed, *options.overrides],
         seed=options.seed,
         stages=stages,
         quiet=options.quiet,
@@ -352,7 +370,3 @@ def _trained(
 
 def _learned(run: Run, rule: str) -> bool:
     return (run.directory.combiner(rule) / "config.json").exists()
-
-
-if __name__ == "__main__":
-    main()

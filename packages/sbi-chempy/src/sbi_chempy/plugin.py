@@ -9,10 +9,12 @@ from sbi_chempy.config import ChempyConfig
 from sbi_core import hookimpl
 
 if TYPE_CHECKING:
+    from click import Command
+
     from sbi_chempy.simulator import ChempySimulator
     from sbi_core import Register
 
-__all__ = ["register_pipelines", "register_simulators"]
+__all__ = ["register_commands", "register_pipelines", "register_simulators"]
 
 
 def _simulator(config: ChempyConfig) -> ChempySimulator:
@@ -42,3 +44,10 @@ def register_simulators(register: Register[ChempySimulator]) -> None:
 def register_pipelines(register: Register[str]) -> None:
     """Register the pipeline of ``chempy``."""
     register("chempy", _pipeline, summary="stars of one galaxy -> IMF slope and SN Ia rate")
+
+
+@hookimpl
+def register_commands(register: Register[Command]) -> None:
+    """Register the command of ``sbi-run chempy``."""
+    summary = "repeat the experiments of Buck et al. 2025"
+    register("experiments", "sbi_chempy.cli:experiments", summary=summary)

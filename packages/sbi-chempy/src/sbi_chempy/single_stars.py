@@ -9,7 +9,7 @@ itself stands beside it. Correlations are those within posteriors, averaged over
 :math:`\operatorname{artanh} r`, and those of the errors :math:`(\hat\theta - \theta)` between
 stars: which local parameter drives the error of a shared one.
 
-Used by ``python -m sbi_chempy.experiments single``.
+Used by ``sbi-run chempy experiments single``.
 
 References:
     | Buck, Günes, Viterbo, Oliver & Buder 2025, A&A 702, A184, section 3 (APE of emulator and NPE)

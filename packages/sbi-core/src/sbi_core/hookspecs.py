@@ -7,32 +7,21 @@ discovery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
 if TYPE_CHECKING:
+    import click
     from pydantic import BaseModel
 
     from sbi_core.components import Combiner, Embedding, Estimator, Simulator
 
-__all__ = [
-    "HOOK_API",
-    "OLDEST_HOOK_API",
-    "PROJECT",
-    "RENAMED",
-    "Register",
-    "hookimpl",
-    "hookspec",
-]
+__all__ = ["HOOK_API", "PROJECT", "Register", "hookimpl", "hookspec"]
 
 PROJECT = "sbi_core"
 HOOK_API = 1  # recorded in every run; raised when a hook changes its meaning
-OLDEST_HOOK_API = 1  # plugins written for an older one are refused; raised a minor release later
-# Old names of hooks and what they are called now: implementations work for one minor release, with
-# a warning.
-RENAMED: Mapping[str, str] = {}
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -85,4 +74,13 @@ def register_pipelines(register: Register[str]) -> None:
 
     The factory takes no options and returns the text of a TOML file that names the four
     components and their options for each preset.
+    """
+
+
+@hookspec
+def register_commands(register: Register[click.Command]) -> None:
+    """Register commands: ``register(name, "package.module:command", summary=...)``.
+
+    The click command ``NAME`` of plugin ``PLUGIN`` is ``sbi-run PLUGIN NAME``. Give its path as
+    text: it is imported when the command is used.
     """

@@ -8,13 +8,19 @@ itself; nothing is global: a :class:`Registry` is built when it is needed.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
+import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import pluggy
 
@@ -25,10 +31,18 @@ from sbi_core.hookspecs import HOOK_API, PROJECT
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["KINDS", "Component", "Kind", "Plugin", "Registry", "domain_package"]
+__all__ = ["HOOKS", "KINDS", "Component", "Kind", "Plugin", "Registry", "defects", "domain_package"]
 
-Kind = Literal["simulator", "embedding", "estimator", "combiner", "pipeline"]
-KINDS: tuple[Kind, ...] = ("simulator", "embedding", "estimator", "combiner", "pipeline")
+Kind = Literal["simulator", "embedding", "estimator", "combiner", "pipeline", "command"]
+HOOKS: Mapping[Kind, str] = {
+    "simulator": "register_simulators",
+    "embedding": "register_embeddings",
+    "estimator": "register_estimators",
+    "combiner": "register_combiners",
+    "pipeline": "register_pipelines",
+    "command": "register_commands",
+}
+KINDS: tuple[Kind, ...] = tuple(HOOKS)
 GROUP = "sbi_core"
 BUILTIN = "sbi-core"
 _DOMAIN_PACKAGES = ("chempy", "casbi", "sfh", "sedflow")
@@ -55,22 +69,24 @@ class Component:
     @property
     def options(self) -> type[BaseModel] | None:
         """The model of its options, imported if need be."""
-        if isinstance(self.config, str):
-            return cast("type[BaseModel]", _resolve(self.config))
-        return self.config
+        return cast("type[BaseModel] | None", self._imported(self.config))
 
     def build(self, options: Mapping[str, Any] | None = None) -> Any:
-        """Validate the options and call the factory.
+        """Validate the options and call the factory; a command is returned as it is.
 
         Raises
         ------
         ConfigError
             If an option is unknown or ill-typed.
+        PluginError
+            If the path of the factory leads nowhere.
         """
         from sbi_core.errors import ConfigError
         from sbi_core.validation import validate
 
-        make = _resolve(self.factory) if isinstance(self.factory, str) else self.factory
+        make = self._imported(self.factory)
+        if self.kind == "command":
+            return make
         model = self.options
         if model is None:
             if options:
@@ -79,10 +95,19 @@ class Component:
             return make()
         return make(validate(model, options or {}, self.kind))
 
-
-def _resolve(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    def _imported(self, target: Any) -> Any:
+        """Import what is given as text, ``"package.module:name"``."""
+        if not isinstance(target, str):
+            return target
+        module, _, name = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            msg = (
+                f"{self.kind} '{self.name}' of plugin '{self.plugin}' ({self.distribution}): "
+                f"'{target}' cannot be imported: {error}"
+            )
+            raise PluginError(msg) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +120,7 @@ class Plugin:
     status: Literal["loaded", "blocked", "failed"]
     problem: str = ""
     components: tuple[Component, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +151,8 @@ class Registry:
         self, only: Iterable[str] | None = None, *, extra: Mapping[str, Any] | None = None
     ) -> None:
         self._sources = _discover()
-        for name, module in (extra or {}).items():
+        self._extra = dict(extra or {})
+        for name, module in self._extra.items():
             self._sources[name] = _Source(name, f"{name} (in memory)", "0", partial(_same, module))
         self._plugins: dict[str, Plugin] = {}
         self._components: dict[tuple[Kind, str], list[Component]] = {}
@@ -141,8 +167,9 @@ class Registry:
         if name in self._plugins:
             return
         source = self._sources[name]
-        if not _allowed(name):
-            plugin = Plugin(name, source.distribution, source.version, "blocked")
+        blocked = _blocked(name)
+        if blocked:
+            plugin = Plugin(name, source.distribution, source.version, "blocked", blocked)
         else:
             plugin = _load_plugin(source)
         self._plugins[name] = plugin
@@ -154,6 +181,14 @@ class Registry:
         for name in self._sources:
             self._load(name)
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle names only: the other process loads the plugins that are installed there."""
+        extra = {
+            name: _Imported(module.__name__) if isinstance(module, ModuleType) else module
+            for name, module in self._extra.items()
+        }
+        return _restored, (tuple(self._plugins), extra)
 
     # -- what is there -------------------------------------------------------------
 
@@ -193,7 +228,7 @@ class Registry:
         self._load(name)
         plugin = self._plugins[name]
         if plugin.status == "blocked":
-            msg = f"plugin '{name}' is blocked by SBI_LOAD_PLUGINS or SBI_BLOCK_PLUGINS"
+            msg = f"plugin '{name}' is blocked: {plugin.problem}"
             raise PluginError(msg)
         if plugin.status == "failed":
             msg = f"plugin '{name}' ({plugin.distribution}) could not be loaded: {plugin.problem}"
@@ -244,6 +279,21 @@ class Registry:
         return self.find(kind, name).build(options)
 
 
+@dataclass(frozen=True)
+class _Imported:
+    """A module by its name."""
+
+    name: str
+
+
+def _restored(names: tuple[str, ...], extra: Mapping[str, Any]) -> Registry:
+    modules = {
+        name: importlib.import_module(module.name) if isinstance(module, _Imported) else module
+        for name, module in extra.items()
+    }
+    return Registry(names, extra=modules)
+
+
 def _same(module: Any) -> Any:
     return module
 
@@ -251,14 +301,8 @@ def _same(module: Any) -> Any:
 def _discover() -> dict[str, _Source]:
     from sbi_core import __version__
 
-    sources = {
-        BUILTIN: _Source(
-            BUILTIN,
-            BUILTIN,
-            __version__,
-            lambda: importlib.import_module("sbi_core.builtin_plugin"),
-        )
-    }
+    builtin = partial(importlib.import_module, "sbi_core.builtin_plugin")
+    sources = {BUILTIN: _Source(BUILTIN, BUILTIN, __version__, builtin)}
     for entry in entry_points(group=GROUP):
         source = _source(entry)
         other = sources.setdefault(entry.name, source)
@@ -270,12 +314,12 @@ def _discover() -> dict[str, _Source]:
 def _clash(one: _Source, two: _Source) -> _Source:
     """Return a source that fails with both names: neither of the two is preferred."""
     who = " and ".join(sorted((one.distribution, two.distribution)))
+    msg = f"plugin name '{one.name}' is used by {who}; uninstall one of them"
+    return _Source(one.name, who, "", partial(_fail, msg))
 
-    def load() -> Any:
-        msg = f"plugin name '{one.name}' is used by {who}; uninstall one of them"
-        raise PluginError(msg)
 
-    return _Source(one.name, who, "", load)
+def _fail(message: str) -> NoReturn:
+    raise PluginError(message)
 
 
 def _source(entry: EntryPoint) -> _Source:
@@ -287,7 +331,7 @@ def _source(entry: EntryPoint) -> _Source:
 
 
 def _unmet(requires: Iterable[str]) -> tuple[str, ...]:
-    """Say when a distribution asks for another version of sbi-core than this one."""
+    """Return a warning when a distribution requires another version of sbi-core than this one."""
     from sbi_core import __version__
 
     mine = [r for r in requires if re.match(r"sbi[-_.]core\b", r, re.IGNORECASE)]
@@ -307,107 +351,65 @@ def _unmet(requires: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _allowed(name: str) -> bool:
-    def names(variable: str) -> set[str] | None:
-        value = os.environ.get(variable)
-        return None if value is None else {n.strip() for n in value.split(",") if n.strip()}
-
+def _blocked(name: str) -> str:
+    """Return how the environment blocks a plugin, empty if it does not."""
     if name == BUILTIN:
-        return True
-    load, block = names("SBI_LOAD_PLUGINS"), names("SBI_BLOCK_PLUGINS")
-    return (load is None or name in load) and name not in (block or set())
+        return ""
+    load, block = os.environ.get("SBI_LOAD_PLUGINS"), os.environ.get("SBI_BLOCK_PLUGINS", "")
+    if name in _names(block):
+        return f"SBI_BLOCK_PLUGINS={block} names it"
+    if load is not None and name not in _names(load):
+        return f"SBI_LOAD_PLUGINS={load} does not name it"
+    return ""
+
+
+def _names(text: str) -> set[str]:
+    return {name.strip() for name in text.split(",")} - {""}
 
 
 def _load_plugin(source: _Source) -> Plugin:
-    found: list[Component] = []
-    warnings: tuple[str, ...] = ()
+    components: list[Component] = []
     try:
         module = source.load()
-        api = _contract(source, module)
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(hookspecs)
         manager.register(module, name=source.name)
-        warnings = (
-            *source.warnings,
-            *_newer_contract(api),
-            *_unknown_hooks(manager, module),
-            *_renamed_hooks(manager, module),
-        )
-        for kind in KINDS:
-            name = f"register_{kind}s"
-            register = _collector(kind, source, found, lenient=api > HOOK_API)
-            getattr(manager.hook, name)(register=register)
-            for old in (o for o, new in hookspecs.RENAMED.items() if new == name):
-                getattr(module, old, _nothing)(register)
-    except (Exception, SystemExit) as error:  # a stranger's code may fail in any way
+        for kind, hook in HOOKS.items():
+            getattr(manager.hook, hook)(register=_collector(kind, source, components))
+        warnings = (*source.warnings, *_hook_warnings(manager, module))
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a stranger's code may fail in any way, also with a panic
         problem = f"{type(error).__name__}: {error}"
         return Plugin(source.name, source.distribution, source.version, "failed", problem)
+    if not components and not warnings:
+        warnings = ("it registers nothing: its module has no hook, e.g. register_simulators",)
     return Plugin(
-        source.name, source.distribution, source.version, "loaded", "", tuple(found), warnings
+        source.name,
+        source.distribution,
+        source.version,
+        "loaded",
+        components=tuple(components),
+        warnings=warnings,
     )
 
 
-def _nothing(register: Callable[..., None]) -> None:
-    """Register nothing."""
+def _hook_warnings(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...]:
+    """Return a sentence for every hook without its mark, and every mark without its hook."""
+    hooks = set(HOOKS.values())
+    warnings = []
+    for name in dir(module):
+        marked = manager.parse_hookimpl_opts(module, name) is not None
+        if marked and name not in hooks:
+            near = near_matches(name, hooks)
+            warnings.append(f"hook '{name}' is unknown (HOOK_API {HOOK_API}) and ignored{near}")
+        if not marked and name in hooks and callable(getattr(module, name)):
+            warnings.append(f"function '{name}' is ignored: put @hookimpl above it")
+    return tuple(warnings)
 
 
-def _contract(source: _Source, module: Any) -> int:
-    """Return the HOOK_API that a plugin states it was written for; this one where it is silent.
-
-    Raises
-    ------
-    PluginError
-        If it is older than what is still supported, or no number.
-    """
-    stated = getattr(module, "HOOK_API", HOOK_API)
-    if not isinstance(stated, int):
-        msg = f"HOOK_API of the plugin is {stated!r}: state a whole number, now {HOOK_API}"
-        raise PluginError(msg)
-    if stated < hookspecs.OLDEST_HOOK_API:
-        msg = (
-            f"it was written for HOOK_API {stated}, this sbi-core supports "
-            f"{hookspecs.OLDEST_HOOK_API} to {HOOK_API}; run: pip install -U {source.distribution}"
-        )
-        raise PluginError(msg)
-    return stated
-
-
-def _newer_contract(api: int) -> tuple[str, ...]:
-    if api <= HOOK_API:
-        return ()
-    return (
-        f"it was written for HOOK_API {api}, this sbi-core has {HOOK_API}: what is new in it is "
-        "ignored; run: pip install -U sbi-core",
-    )
-
-
-def _renamed_hooks(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...]:
-    return tuple(
-        f"hook '{old}' is now called '{new}'; the old name goes away in the next minor release"
-        for old, new in hookspecs.RENAMED.items()
-        if manager.parse_hookimpl_opts(module, old) is not None
-    )
-
-
-def _unknown_hooks(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...]:
-    known = {f"register_{kind}s" for kind in KINDS}
-    names = [
-        n
-        for n in dir(module)
-        if n not in hookspecs.RENAMED and manager.parse_hookimpl_opts(module, n) is not None
-    ]
-    return tuple(
-        f"hook '{n}' is not known to this sbi-core (HOOK_API {HOOK_API})"
-        f"{near_matches(n, known)}; it is ignored, a newer sbi-core may know it"
-        for n in names
-        if n not in known
-    )
-
-
-def _collector(
-    kind: Kind, source: _Source, found: list[Component], *, lenient: bool = False
-) -> Callable[..., None]:
-    """Return what hooks are given; ``lenient``: keywords of a newer contract are ignored."""
+def _collector(kind: Kind, source: _Source, components: list[Component]) -> Callable[..., None]:
+    """Return the function ``register`` that the hook of a kind is given."""
 
     def register(
         name: str,
@@ -415,31 +417,71 @@ def _collector(
         *,
         config: type[BaseModel] | str | None = None,
         summary: str = "",
-        **unknown: Any,
     ) -> None:
-        if unknown and not lenient:
-            msg = (
-                f"register() of {kind} '{name}' got {sorted(unknown)}, which HOOK_API {HOOK_API} "
-                "does not know; a plugin for a newer sbi-core states its HOOK_API"
-            )
-            raise PluginError(msg)
         if ":" in name:
             msg = f"{kind} name '{name}' must not contain ':'"
             raise PluginError(msg)
-        if any(c.kind == kind and c.name == name for c in found):
+        if any(c.kind == kind and c.name == name for c in components):
             msg = f"{kind} '{name}' is registered twice by {source.distribution}"
             raise PluginError(msg)
-        found.append(
-            Component(
-                kind,
-                name,
-                factory,
-                config,
-                summary,
-                source.name,
-                source.distribution,
-                source.version,
-            )
-        )
+        origin = (source.name, source.distribution, source.version)
+        components.append(Component(kind, name, factory, config, summary, *origin))
 
     return register
+
+
+# -- what a plugin registers but cannot deliver ----------------------------------------------
+
+
+def defects(plugin: Plugin) -> list[str]:
+    """Return a sentence for every path that leads nowhere and every pipeline that is not TOML.
+
+    Modules are searched as text, so that nothing heavy is imported.
+    """
+    sentences = []
+    for c in plugin.components:
+        for path in (p for p in (c.factory, c.config) if isinstance(p, str)):
+            if reason := _missing(path):
+                sentences.append(f"{c.kind} '{c.name}': '{path}' leads nowhere: {reason}")
+        if c.kind == "pipeline" and (reason := _not_toml(c)):
+            sentences.append(f"pipeline '{c.name}': {reason}")
+    return sentences
+
+
+def _not_toml(pipeline: Component) -> str:
+    try:
+        tomllib.loads(pipeline.build())
+    except tomllib.TOMLDecodeError as error:
+        return f"its text is not valid TOML: {error}"
+    except Exception as error:  # a stranger's code may fail in any way
+        return f"its text cannot be read: {type(error).__name__}: {error}"
+    return ""
+
+
+def _missing(path: str) -> str:
+    """Return why ``"package.module:name"`` leads nowhere, empty if it seems to lead somewhere."""
+    module, _, name = path.partition(":")
+    if not name:
+        return "write package.module:name"
+    if module in sys.modules:
+        return "" if hasattr(sys.modules[module], name) else f"'{module}' has no '{name}'"
+    file = _file_of(module)
+    if file is None:
+        return f"there is no module '{module}'"
+    if file.suffix != ".py":
+        return ""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if re.search(rf"\b{re.escape(name)}\b|import \*|def __getattr__", text):
+        return ""
+    return f"'{module}' has no '{name}'"
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of a module; neither it nor its parents are imported."""
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for name in inner:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{name}", list(spec.submodule_search_locations))
+    return None if spec is None or spec.origin is None else Path(spec.origin)

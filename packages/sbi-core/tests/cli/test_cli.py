@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,12 @@ def sbi_run(*args, **environment):
         (["--plugin", "toy", "--workers", "0"], "--workers"),
         (["--plugin", "toy", "--presett", "quick"], "--preset"),
         (["--plugin"], "requires an argument"),
-        (["plugin"], "No such command"),
+        (["plugin"], "no command 'plugin'; did you mean 'plugins'"),
+        (["toyy"], "no command 'toyy'; did you mean 'toy'?"),
+        (["toy", "--preset", "quick"], "no option --preset; to run the pipeline: sbi-run run toy"),
+        (["--preset", "quick", "run", "toy"], "put --preset after the command's name"),
+        (["--preset", "quick"], "--preset: name the plugin to run, with --plugin NAME"),
+        (["run"], "Missing argument"),
         (["show", "nonsense"], "unknown plugin 'nonsense'"),
         (["show", "toy", "--preset", "huge"], "has no preset 'huge'"),
         (["show"], "Missing argument"),
@@ -217,7 +223,7 @@ def test_an_interrupt_is_exit_code_130_and_can_be_resumed(cli, monkeypatch):
         patch.setattr(train, "execute", stop)
         code, _, err = cli(*words)
     assert code == 130
-    assert "interrupted; the same command again goes on from here" in err
+    assert "interrupted; the same command continues from here" in err
     code, _, err = cli(*words)
     assert code == 0
     assert "simulate: already done" in err
@@ -329,7 +335,7 @@ def test_plugins_lists_what_they_offer(cli):
     code, out, _ = cli("plugins")
     assert code == 0
     assert "toy  (sbi-toy 0.1)" in out
-    assert "simulator  toy            linear and Gaussian" in out
+    assert re.search(r"    simulator  toy +linear and Gaussian", out)
     assert "combiner   gaussian" in out
 
 
@@ -343,7 +349,62 @@ def test_plugins_names_hooks_it_does_not_know(cli, install):
     """
     install("sbi-new", {"new": "new_plugin"}, new_plugin=source)
     _, out, _ = cli("plugins")
-    assert "warning: hook 'register_priors' is not known to this sbi-core (HOOK_API 1)" in out
+    assert "warning: hook 'register_priors' is unknown (HOOK_API 1) and ignored" in out
+
+
+COMMANDS = """
+    from sbi_core import hookimpl
+
+    @hookimpl
+    def register_commands(register):
+        register("greet", "extra_commands:greet", summary="say hello")
+"""
+GREET = """
+    import click
+
+    @click.command("greet", help="Say hello.")
+    @click.option("--name", default="stars")
+    def greet(name):
+        click.echo(f"hello {name}")
+"""
+
+
+def test_commands_of_plugins_are_imported_when_they_are_used(cli, install):
+    install("sbi-extra", {"extra": "extra"}, extra=COMMANDS, extra_commands=GREET)
+    code, out, _ = cli("extra")
+    assert code == 0
+    assert "sbi-run run extra" in out
+    assert "greet  Say hello." in out
+    assert "extra_commands" not in sys.modules
+    assert cli("extra", "greet", "--name", "world")[:2] == (0, "hello world\n")
+    code, _, err = cli("extra", "great")
+    assert code == 2
+    assert "no command 'great'; did you mean 'greet'?" in err
+    assert "extra" in cli("--help")[1]
+
+
+def test_commands_of_a_plugin_that_is_not_installed(cli, monkeypatch):
+    monkeypatch.setattr("sbi_core.registry.entry_points", lambda group: [])
+    code, _, err = cli("casbi", "build")
+    assert (code, err) == (
+        2,
+        "sbi-run: plugin 'casbi' is not installed; run: pip install sbi-casbi\n",
+    )
+
+
+def test_run_name_is_the_same_as_the_option(cli):
+    words = ["--preset", "quick", "--stages", "simulate", "--quiet", "--seed", "4"]
+    assert cli("run", "toy", *words, "--out", "a")[0] == 0
+    assert cli("--plugin", "toy", *words, "--out", "b")[0] == 0
+    assert (cli.work / "a" / "run.toml").read_text() == (cli.work / "b" / "run.toml").read_text()
+
+
+def test_a_tilde_after_an_equals_sign_is_the_home_directory(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    words = ["run", "toy", "--preset", "quick", "--stages", "simulate", "--quiet"]
+    assert cli(*words, "--out=~/mine")[0] == 0
+    assert (tmp_path / "home" / "mine" / "run.toml").exists()
+    assert cli("report", "~/nothing")[2].count(str(tmp_path / "home" / "nothing")) == 1
 
 
 def test_show_names_parameters_observables_options_and_presets(cli):

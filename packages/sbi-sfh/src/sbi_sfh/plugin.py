@@ -9,10 +9,13 @@ from sbi_core import hookimpl
 from sbi_sfh.config import SfhConfig
 
 if TYPE_CHECKING:
+    from click import Command
+
     from sbi_core import Embedding, Estimator, Register, Simulator
     from sbi_sfh.simulator import SfhSimulator
 
 __all__ = [
+    "register_commands",
     "register_embeddings",
     "register_estimators",
     "register_pipelines",
@@ -69,3 +72,12 @@ def register_estimators(register: Register[Estimator]) -> None:
 def register_pipelines(register: Register[str]) -> None:
     """Register the pipeline of ``sfh``."""
     register("sfh", _pipeline, summary="one optical spectrum -> formation times and [M/H]")
+
+
+@hookimpl
+def register_commands(register: Register[Command]) -> None:
+    """Register the commands of ``sbi-run sfh``."""
+    module = "sbi_sfh.cli"
+    register("recover", f"{module}:recover", summary="histories and spectra of observed galaxies")
+    register("interpret", f"{module}:interpret", summary="features that the latents respond to")
+    register("library", f"{module}:library", summary="check and describe a library of SSP spectra")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import click
 
+from sbi_core.cli.groups import examples
+
 __all__ = ["command"]
 
 
-@click.command("plugins")
+@click.command("plugins", epilog=examples("sbi-run plugins"))
 def command() -> None:
-    """List installed plugins, what they offer, and what is wrong with them."""
-    from sbi_core.registry import KINDS, Registry
+    """List the installed plugins, their components, and what prevents one from working."""
+    from sbi_core.registry import Registry, defects
 
     for plugin in Registry().plugins:
         status = "" if plugin.status == "loaded" else f"  [{plugin.status}]"
         click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version}){status}")
         if plugin.problem:
             click.echo(f"    problem: {plugin.problem}")
-        for warning in plugin.warnings:
-            click.echo(f"    warning: {warning}")
-        for kind in KINDS:
-            for c in (c for c in plugin.components if c.kind == kind):
-                click.echo(f"    {kind:<10} {c.name:<14} {c.summary}")
+        for sentence in (*plugin.warnings, *defects(plugin)):
+            click.echo(f"    warning: {sentence}")
+        width = max((len(c.name) for c in plugin.components), default=0)
+        for c in plugin.components:
+            click.echo(f"    {c.kind:<10} {c.name:<{width}}  {c.summary}")

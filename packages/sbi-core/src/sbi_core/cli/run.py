@@ -1,4 +1,4 @@
-"""``sbi-run --plugin NAME``: the whole pipeline."""
+"""``sbi-run run NAME``, which is ``sbi-run --plugin NAME``: the whole pipeline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,34 @@ from pathlib import Path
 
 import click
 
-__all__ = ["run"]
+from sbi_core.cli import options
+from sbi_core.cli.groups import examples
+
+__all__ = ["command", "run"]
+
+
+@click.command(
+    "run",
+    epilog=examples(
+        "sbi-run run chempy --preset quick",
+        "sbi-run run chempy --observations stars.csv --out runs/mine",
+        "sbi-run run chempy --set simulate.n=20000 --set combiner.name=gaussian --seed 2",
+    ),
+)
+@click.argument("name")
+@options.pipeline
+@click.pass_context
+def command(ctx: click.Context, /, name: str, debug: bool, **given: object) -> None:
+    """Run the pipeline of the plugin NAME and write a report.
+
+    The stages are `simulate`, `emulate` (if the preset enables it), `train`, `diagnose`,
+    `infer`, `combine` and `report`. The same command continues an interrupted run.
+    `sbi-run --plugin NAME` is the same command.
+
+    At the end the command prints the combined posterior of the largest number of objects for
+    every combiner, the result of the calibration tests, the flags, and the path of the report.
+    """
+    ctx.exit(run(plugin=name, **given))  # type: ignore[arg-type]
 
 
 def run(

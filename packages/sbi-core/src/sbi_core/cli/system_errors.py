@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
+
+import click
 
 __all__ = ["explain"]
 
@@ -29,6 +32,8 @@ _TEMPORARY = re.compile(r"\.tmp\w*$")
 
 def explain(error: BaseException) -> str | None:
     """Return one sentence about the file and the cause, or None if it is another error."""
+    if isinstance(error, OSError) and _while_printing(error):
+        return f"cannot write to the standard output: {error.strerror}"
     name = ""
     for cause in _chain(error):
         if not isinstance(cause, OSError):
@@ -42,6 +47,11 @@ def explain(error: BaseException) -> str | None:
             where = f"'{_TEMPORARY.sub('', name)}': " if name else ""
             return where + _WORDS[number]
     return None
+
+
+def _while_printing(error: OSError) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is click.echo.__code__ for frame, _ in frames)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

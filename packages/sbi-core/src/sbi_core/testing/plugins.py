@@ -10,9 +10,11 @@ from fnmatch import fnmatchcase
 from functools import cache, partial
 from typing import Any
 
+import click
+
 from sbi_core.components import InputShape
 from sbi_core.errors import ConfigError, near_matches
-from sbi_core.registry import BUILTIN, Component, Registry
+from sbi_core.registry import BUILTIN, Component, Registry, defects
 from sbi_core.rng import stream
 from sbi_core.testing.combiners import COMBINER_CHECKS, CombinerCase
 from sbi_core.testing.embeddings import EMBEDDING_CHECKS, EmbeddingCase
@@ -23,12 +25,24 @@ from sbi_core.testing.simulators import SIMULATOR_CHECKS
 
 __all__ = ["PLUGIN_CHECKS", "PluginCase", "check_plugin", "conformance_checks"]
 
+
+def check_command_has_a_help_text(command: Any) -> None:
+    """`sbi-run PLUGIN COMMAND --help` explains the command."""
+    require(
+        isinstance(command, click.Command),
+        f"the path leads to {type(command).__name__}",
+        "register the path of a click command",
+    )
+    require(bool(command.help), "the command has no help text", "give its function a docstring")
+
+
 _CHECKS: Mapping[str, tuple[Callable[[Any], None], ...]] = {
     "simulator": SIMULATOR_CHECKS,
     "embedding": EMBEDDING_CHECKS,
     "estimator": ESTIMATOR_CHECKS,
     "combiner": COMBINER_CHECKS,
     "pipeline": PIPELINE_CHECKS,
+    "command": (check_command_has_a_help_text,),
 }
 _HEAVY = ("torch", "matplotlib", "scipy")
 
@@ -43,14 +57,10 @@ class PluginCase:
 
 
 def check_loads_without_warnings(case: PluginCase) -> None:
-    """Every hook is known, and the versions fit."""
-    found = case.registry.plugin(case.name)
-    require(not found.warnings, "; ".join(found.warnings), "follow the advice, or update sbi-core")
-    require(
-        bool(found.components),
-        "it registers nothing",
-        "mark functions with @hookimpl and name them like the hooks, e.g. register_simulators",
-    )
+    """Hooks are known and marked, paths lead somewhere, versions fit."""
+    plugin = case.registry.plugin(case.name)
+    sentences = [*plugin.warnings, *defects(plugin)]
+    require(not sentences, "; ".join(sentences), "follow the advice, or update sbi-core")
 
 
 def check_summaries_are_given(case: PluginCase) -> None:
@@ -104,7 +114,7 @@ def conformance_checks(
     exact
         Combiners that claim to be exact for Gaussian posteriors.
     only
-        One kind: simulator, embedding, estimator, combiner, pipeline or plugin.
+        One kind: simulator, embedding, estimator, combiner, pipeline, command or plugin.
     without
         Checks to leave out, by the names pytest shows, with * and ?: say in a comment why.
 
