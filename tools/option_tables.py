@@ -1,7 +1,8 @@
-"""Write the tables of docs/configuration.md that follow from the code.
+"""Write the tables of docs that follow from the code.
 
 ``python tools/option_tables.py`` replaces what stands between ``<!-- begin NAME -->`` and
-``<!-- end -->``: the options of a stage, or of every built-in component. A test compares.
+``<!-- end -->``: the options of a stage or of every built-in component (docs/configuration.md), and
+the prior families (docs/write-a-plugin.md). A test compares.
 """
 
 import json
@@ -14,11 +15,12 @@ from pydantic.fields import FieldInfo
 from workspace import ROOT
 
 from sbi_core.pipeline import config
+from sbi_core.priors.families import FAMILIES
 from sbi_core.registry import Registry
 from sbi_core.simulate.emulator import EmulatorConfig
 from sbi_core.training.loop import TrainConfig
 
-PAGE = ROOT / "docs" / "configuration.md"
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("configuration", "write-a-plugin")]
 STAGES: dict[str, type[BaseModel]] = {
     "simulate": config.SimulateSection,
     "emulate": EmulatorConfig,
@@ -31,7 +33,8 @@ HEAD = ["| key | default | meaning |", "|---|---|---|"]
 
 
 def main() -> int:
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
@@ -40,7 +43,8 @@ def filled(text: str) -> str:
 
     def table(found: re.Match[str]) -> str:
         name = found[1]
-        lines = components() if name == "components" else stage(name)
+        made = {"components": components, "families": families}
+        lines = made[name]() if name in made else stage(name)
         return f"<!-- begin {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
 
     return re.sub(r"<!-- begin ([\w-]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
@@ -61,6 +65,15 @@ def components() -> Iterator[str]:
             yield ""
             if c.options and options:
                 yield from [*HEAD, *rows(kind, c.options), ""]
+
+
+def families() -> Iterator[str]:
+    yield from ["| family | numbers | distribution | support |", "|---|---|---|---|"]
+    for name, made in FAMILIES.items():
+        needed, optional = made.numbers()
+        numbers = ", ".join([*(f"`{n}`" for n in needed), *(f"[`{n}`]" for n in optional)])
+        text = (made.__doc__ or "").partition("\n\n")[0]
+        yield f"| `{name}` | {numbers} | {' '.join(text.split()).rstrip('.')} | {made.domain} |"
 
 
 def rows(prefix: str, model: type[BaseModel]) -> Iterator[str]:

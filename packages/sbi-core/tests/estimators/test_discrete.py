@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.base import snap_to_support
-from sbi_core.estimators.discrete import Columns, discrete_table, swap_prior
+from sbi_core.estimators.discrete import Columns, swap_prior
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
@@ -51,4 +51,4 @@ def test_priors_that_do_not_fit_are_named():
     with pytest.raises(ConfigError, match=r"shape \(1, 2\)"):
         swap_prior(np.ones((1, 2)) / 2, old, old)
     with pytest.raises(ConfigError, match="not discrete"):
-        discrete_table(Prior("normal", {"loc": 0.0, "scale": 1.0}))
+        Prior("normal", {"loc": 0.0, "scale": 1.0}).outcomes()

@@ -318,9 +318,9 @@ def test_implicit_priors_have_an_identity_and_a_support():
     ("family", "values", "message"),
     [
         ("unifrom", {}, "unknown prior family 'unifrom'; did you mean 'uniform'"),
-        ("uniform", {"low": 1.0}, r"needs \['high'\]; it takes \['low', 'high'\]"),
+        ("uniform", {"low": 1.0}, r"lacks \['high'\]; its numbers are \['low', 'high'\]"),
         ("uniform", {"low": 1.0, "high": 0.0}, r"'low' \(1.0\) must be below 'high' \(0.0\)"),
-        ("uniform", {"low": 0.0, "high": 1.0, "loc": 0}, r"does not know \['loc'\]"),
+        ("uniform", {"low": 0.0, "high": 1.0, "loc": 0}, r"has no number \['loc'\]"),
         ("uniform", {"low": "a", "high": 1.0}, "prior 'uniform'"),
         ("uniform", {"low": 0.0, "high": float("nan")}, "'high' must be finite, got nan"),
         ("uniform", {"low": 0.0, "high": float("inf")}, "'high'.*finite"),
@@ -349,6 +349,41 @@ def test_implicit_priors_have_an_identity_and_a_support():
 def test_numbers_that_make_no_distribution_are_refused(family, values, message):
     with pytest.raises(ConfigError, match=message):
         Prior(family, values)
+
+
+@pytest.mark.parametrize("prior", [stats.norm(0, 1), 3])
+def test_what_is_no_family_gets_the_way_to_write_it(prior):
+    with pytest.raises(ConfigError, match=r"name of a family .* use Prior.of\(...\)"):
+        Prior(prior)
+    with pytest.raises(ConfigError, match="name of a family and a table of its numbers"):
+        Prior("normal", prior)
+    with pytest.raises(ConfigError, match="'a': the prior must be a Prior"):
+        Parameter("a", prior)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scope": "Global"}, "parameter 'a': scope must be 'global' or 'local', got 'Global'"),
+        ({"unit": "parsnip"}, "parameter 'a': 'parsnip' is not a unit of astropy"),
+        ({"name": ""}, "a parameter needs a name, got ''"),
+        ({"name": None}, "a parameter needs a name, got None"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_refused(changes, message):
+    options = {"name": "a", "prior": prior_of("normal")} | changes
+    with pytest.raises(ConfigError, match=message):
+        Parameter(**options)
+
+
+def test_a_space_needs_a_parameter():
+    with pytest.raises(ConfigError, match="at least one parameter"):
+        ParameterSpace(())
+
+
+def test_long_tables_are_shown_by_their_length():
+    shown = repr(Prior("table", {"grid": list(range(500)), "density": [1.0] * 500}))
+    assert shown == "Prior(table, grid=[500 numbers], density=[500 numbers])"
 
 
 def test_a_row_outside_the_support_is_named():
@@ -487,6 +522,8 @@ def test_rows_at_the_clamp_are_counted():
     both = space()
     theta = np.array([[0.0, 0.5], [0.0, 1e-9], [-2.3 + 0.3 * 7, 0.5], [0.0, 1.0]])
     assert both.clamped(theta) == 2  # a normal parameter is not clamped, however far out
+    lognormal = ParameterSpace((Parameter("a", prior_of("lognormal")),))
+    assert lognormal.clamped(lognormal.from_unconstrained([[9.0]])) == 0
 
 
 @pytest.mark.parametrize("seed", [5, np.random.default_rng(5)])
@@ -505,7 +542,7 @@ def test_a_space_shows_itself():
     assert "a, b" in repr(space())
     html = space()._repr_html_()
     assert "<td>a</td>" in html
-    hostile = Parameter("<script>", prior_of("normal"), unit="<b>")
+    hostile = Parameter("<script>", prior_of("normal"))
     assert "<script>" not in ParameterSpace((hostile,))._repr_html_()
 
 

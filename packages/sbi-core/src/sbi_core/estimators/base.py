@@ -44,7 +44,6 @@ from sbi_core.errors import (
     TrainingError,
     near_matches,
 )
-from sbi_core.estimators._tables import discrete_table
 from sbi_core.files.tensors import (
     load_weights,
     read_json,
@@ -457,7 +456,7 @@ def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
     theta = np.where(below, low, np.where(above, high, theta))
     for p, s in space.blocks():
         if not p.prior.continuous:
-            values, _ = discrete_table(p.prior)
+            values, _ = p.prior.outcomes()
             middles = (values[1:] + values[:-1]) / 2
             near = values[np.searchsorted(middles, theta[:, s]).clip(max=len(values) - 1)]
             close = np.abs(theta[:, s] - near) <= 1.2e-7 * np.abs(near)

@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from sbi_core.data.alignment import aligned
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
-from sbi_core.estimators._tables import discrete_table
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.training.networks import Head, mlp
 
-__all__ = ["Columns", "DiscreteEstimator", "DiscreteHead", "discrete_table", "swap_prior"]
+__all__ = ["Columns", "DiscreteEstimator", "DiscreteHead", "swap_prior"]
 
 F64 = NDArray[np.float64]
 _ONE_HOT = 16  # parameters of at most so many values are also given to others as 0/1
@@ -63,7 +62,7 @@ class Columns:
             else:
                 self.discrete.append(p)
                 self.places.append(columns.start)
-        self.tables = [discrete_table(p.prior)[0] for p in self.discrete]
+        self.tables = [p.prior.outcomes()[0] for p in self.discrete]
         self.rest = ParameterSpace(tuple(others), space.version) if others else None
 
     @property
@@ -292,7 +291,7 @@ def swap_prior(pmf: ArrayLike, trained: Prior, wanted: Prior) -> F64:
         If the tables do not fit together.
     """
     p = np.asarray(pmf, dtype=np.float64)
-    (values, old), (asked, new) = discrete_table(trained), discrete_table(wanted)
+    (values, old), (asked, new) = trained.outcomes(), wanted.outcomes()
     if p.ndim != 2 or p.shape[1] != len(values):
         msg = f"probabilities of shape {p.shape} for the {len(values)} values of {trained}"
         raise ConfigError(msg)

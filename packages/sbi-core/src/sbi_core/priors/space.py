@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
-from sbi_core.priors.families import FAMILIES, Family, family
+from sbi_core.priors.adapter import Draw, adapt
+from sbi_core.priors.families import FAMILIES, Family
 from sbi_core.rng import as_generator
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = ["Parameter", "ParameterSpace", "Prior", "Scope", "as_float64", "canon
 
 F64 = NDArray[np.float64]
 Scope = Literal["global", "local"]
+_SCOPES = ("global", "local")
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -61,20 +63,23 @@ def canonical_hash(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """One prior: a family name and its numbers.
+    """One prior: a family and its numbers.
 
     Parameters
     ----------
     family
-        One of ``uniform, loguniform, normal, truncnormal, halfnormal, lognormal, beta, table,
-        mvnormal, dirichlet, sticks, integer, discrete, fixed, implicit``.
+        Name of the family; docs/write-a-plugin.md has the table of all.
     values
         The numbers of the family, e.g. ``{"loc": -2.3, "scale": 0.3}``.
 
     Raises
     ------
     ConfigError
-        If the family is unknown, a number is missing, superfluous or makes no distribution.
+        If the family is unknown, or a number is missing, unknown or outside its range.
+
+    See Also
+    --------
+    Prior.of : A prior from a distribution of torch or scipy, or from a log density.
 
     Examples
     --------
@@ -84,93 +89,165 @@ class Prior:
 
     family: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    _law: Family = field(init=False, repr=False, compare=False)
+    _draw: Draw | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        f = self._family
-        missing = [k for k in f.keys if k not in self.values]
-        known = (*f.keys, *f.optional)
-        unknown = [k for k in self.values if k not in known]
+        family: Any = self.family
+        values: Any = self.values
+        if not isinstance(family, str) or not isinstance(values, Mapping):
+            msg = (
+                "a prior is the name of a family and a table of its numbers, e.g. "
+                "Prior('normal', {'loc': 0, 'scale': 1}); for a distribution of torch or scipy, or "
+                f"a log density, use Prior.of(...); got {_short(family)}, {_short(values)}"
+            )
+            raise ConfigError(msg)
+        if self.family not in FAMILIES:
+            msg = (
+                f"unknown prior family '{self.family}'{near_matches(self.family, FAMILIES)}"
+                f" (known: {', '.join(FAMILIES)})"
+            )
+            raise ConfigError(msg)
+        made = FAMILIES[self.family]
+        needed, optional = made.numbers()
+        missing = [k for k in needed if k not in self.values]
+        unknown = [k for k in self.values if k not in (*needed, *optional)]
         if missing or unknown:
-            word = f"needs {missing}" if missing else f"does not know {unknown}"
-            msg = f"prior '{self.family}' {word}; it takes {list(known)}"
+            problem = f"lacks {missing}" if missing else f"has no number {unknown}"
+            msg = f"prior '{self.family}' {problem}; its numbers are {[*needed, *optional]}"
             raise ConfigError(msg)
         try:
             for key in (k for k in self.values if k not in ("sampler", "spec")):
-                _check_numbers(key, self.values[key], infinite=key in f.optional)
-            f.check(self.values)
+                _check_numbers(key, self.values[key], infinite=key in optional)
+            object.__setattr__(self, "_law", made(**self.values))
         except (ValueError, TypeError) as error:
             msg = f"prior '{self.family}': {error}"
             raise ConfigError(msg) from None
 
-    @property
-    def _family(self) -> type[Family]:
-        return family(
-            self.family,
-            lambda name: ConfigError(
-                f"unknown prior family '{name}'{near_matches(name, FAMILIES)}"
-                f" (known: {', '.join(FAMILIES)})"
-            ),
-        )
+    @classmethod
+    def of(
+        cls,
+        distribution: Any,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> Prior:
+        """Return the prior of a distribution of torch or scipy, or of a log density.
+
+        Distributions that are also families of :class:`Prior` become that family. Any other in one
+        dimension becomes a ``table`` of its density, and one in several dimensions becomes
+        ``implicit``: it can be drawn from, but has no density here.
+
+        Parameters
+        ----------
+        distribution
+            A ``torch.distributions`` object, a frozen ``scipy.stats`` distribution, any object with
+            ``sample(n, rng)`` and ``log_prob(x)``, or a function that returns the log density of an
+            array (n,), up to a constant.
+        low, high
+            Ends of the table; needed where the support is unbounded and quantiles are unknown.
+
+        Raises
+        ------
+        ConfigError
+            If it has neither a sampler nor a density, or its density cannot be tabulated.
+
+        Examples
+        --------
+        >>> from scipy import stats
+        >>> Prior.of(stats.uniform(2, 3))
+        Prior(uniform, low=2.0, high=5.0)
+        """
+        family, values, draw = adapt(distribution, low, high)
+        prior = cls(family, values)
+        object.__setattr__(prior, "_draw", draw)
+        return prior
 
     @property
     def size(self) -> int:
         """Number of components of theta."""
-        return self._family.size(self.values)
+        return self._law.size
 
     @property
     def z_size(self) -> int:
         """Number of unconstrained components."""
-        return self._family.z_size(self.values)
+        return self._law.z_size
 
     @property
     def continuous(self) -> bool:
-        """Whether theta is continuous (and so has unconstrained coordinates)."""
-        return self._family.continuous
+        """Whether theta is continuous, and so has unconstrained coordinates."""
+        return self._law.continuous
+
+    @property
+    def clamps(self) -> bool:
+        """Whether z is limited to the normal quantiles of 1e-7 and 1 - 1e-7."""
+        return self._law.clamps
 
     @property
     def has_density(self) -> bool:
         """False for implicit priors, which can only be drawn from."""
-        return self._family.has_density
+        return self._law.has_density
 
     @property
     def support(self) -> tuple[F64, F64]:
         """Lower and upper ends, each (size,)."""
-        return self._family.support(self.values)
+        return self._law.support
 
-    def _need_density(self, what: str) -> None:
+    def _need_density(self, purpose: str) -> None:
         if not self.has_density:
             name = self.values["sampler"]
-            msg = f"{what} needs a prior density, but this prior is implicit (sampler '{name}')"
+            msg = f"{purpose} needs a prior density, but this prior is implicit (sampler '{name}')"
             raise DensityUnavailableError(msg)
+
+    def outcomes(self) -> tuple[F64, F64]:
+        """Return the values of a discrete prior, increasing, and their probabilities, all positive.
+
+        Raises
+        ------
+        ConfigError
+            If the prior is not discrete.
+        """
+        if self.continuous:
+            msg = f"prior {self} is not discrete"
+            raise ConfigError(msg)
+        values, pmf = self._law.table
+        order = np.argsort(values)
+        order = order[pmf[order] > 0]
+        return values[order], pmf[order]
 
     def moments(self) -> tuple[F64, F64]:
         """Return mean and standard deviation, each (size,)."""
+        if self._draw is not None:
+            draws = self._draw(20_000, as_generator(0))
+            return draws.mean(0), draws.std(0)
         self._need_density("moments")
-        return self._family.moments(self.values)
+        return self._law.moments()
 
     def sample(self, n: int, rng: np.random.Generator | int) -> F64:
         """Return n draws, shape (n, size)."""
+        if self._draw is not None:
+            return self._draw(n, as_generator(rng))
         self._need_density("sampling outside the simulator")
-        return self._family.sample(self.values, n, as_generator(rng))
+        return self._law.sample(n, as_generator(rng))
 
     def log_prob(self, theta: ArrayLike | torch.Tensor) -> F64:
         """Return the log density of theta (n, size) or (n,), shape (n,)."""
         self._need_density("log_prob")
-        return self._family.log_prob(self.values, self._rows(theta))
+        return self._law.log_prob(self._rows(theta))
 
     def inside(self, theta: ArrayLike | torch.Tensor) -> NDArray[np.bool_]:
         """Return which rows of theta lie in the closed support, shape (n,)."""
-        return self._family.inside(self.values, self._rows(theta))
+        return self._law.inside(self._rows(theta))
 
     def to_unconstrained(self, theta: ArrayLike | torch.Tensor) -> F64:
         """Return z (n, z_size) of theta (n, size) inside the support."""
         self._need_density("the map to unconstrained space")
-        return self._family.to_z(self.values, self._rows(theta))
+        return self._law.to_z(self._rows(theta))
 
     def from_unconstrained(self, z: ArrayLike | torch.Tensor) -> F64:
         """Return theta (n, size) of z (n, z_size)."""
         self._need_density("the map from unconstrained space")
-        return self._family.from_z(self.values, as_float64(z))
+        return self._law.from_z(as_float64(z))
 
     def _rows(self, theta: ArrayLike | torch.Tensor) -> F64:
         rows = as_float64(theta)
@@ -195,8 +272,16 @@ class Prior:
         return canonical_hash(self.to_spec())
 
     def __repr__(self) -> str:
-        numbers = ", ".join(f"{k}={v}" for k, v in self.to_spec().items() if k != "family")
+        numbers = ", ".join(f"{k}={_short(v)}" for k, v in self.to_spec().items() if k != "family")
         return f"Prior({self.family}, {numbers})"
+
+
+def _short(value: Any) -> str:
+    """Return a value as text: long lists by their length."""
+    if isinstance(value, list) and len(value) > 12:
+        return f"[{len(value)} numbers]"
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _check_numbers(key: str, value: Any, *, infinite: bool) -> None:
@@ -241,6 +326,28 @@ class Parameter:
     description: str = ""
     repeat: str = ""
 
+    def __post_init__(self) -> None:
+        name: Any = self.name
+        prior: Any = self.prior
+        if not isinstance(name, str) or not name.strip():
+            msg = f"a parameter needs a name, got {name!r}"
+            raise ConfigError(msg)
+        if not isinstance(prior, Prior):
+            msg = (
+                f"parameter '{name}': the prior must be a Prior, got {_short(prior)}; "
+                "Prior.of(...) takes a distribution of torch or scipy"
+            )
+            raise ConfigError(msg)
+        if self.scope not in _SCOPES:
+            msg = f"parameter '{self.name}': scope must be 'global' or 'local', got '{self.scope}'"
+            raise ConfigError(msg)
+        if self.unit and not _is_unit(self.unit):
+            msg = (
+                f"parameter '{self.name}': '{self.unit}' is not a unit of astropy; write e.g. "
+                "'Gyr', or leave it empty"
+            )
+            raise ConfigError(msg)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Column names in theta."""
@@ -275,6 +382,16 @@ class Parameter:
         return cls(prior=Prior.from_spec(spec["prior"]), **rest)
 
 
+def _is_unit(text: str) -> bool:
+    from astropy import units  # slow to import
+
+    try:
+        units.Unit(text)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class ParameterSpace:
     """An ordered set of parameters with independent priors.
@@ -303,6 +420,9 @@ class ParameterSpace:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", tuple(self.parameters))
         object.__setattr__(self, "members", tuple(self.members))
+        if not self.parameters:
+            msg = "a parameter space needs at least one parameter"
+            raise ConfigError(msg)
         self._check_members()
         names = (*self.names, *(c for p in self.members for c in p.columns))
         twice = sorted({n for n in names if names.count(n) > 1})
@@ -483,9 +603,7 @@ class ParameterSpace:
     def clamped(self, theta: ArrayLike | torch.Tensor) -> int:
         """Return how many rows touch the clamp of F(theta) at 1e-7 from its ends."""
         z = self.to_unconstrained(theta)
-        bounded = [
-            s for p, s in self.blocks(z=True) if p.prior.family not in ("normal", "mvnormal")
-        ]
+        bounded = [s for p, s in self.blocks(z=True) if p.prior.clamps]
         limit = 5.1993  # |Phi^-1(1e-7)| = 5.19934
         rows = np.zeros(len(z), bool)
         for s in bounded:

@@ -1,25 +1,24 @@
-r"""Prior families: density, sampler, distribution function and its inverse.
-
-Each family maps to unconstrained space by :math:`z = \Phi^{-1}(F(\theta))`, with *F* its
-distribution function, so that the prior is exactly :math:`N(0, I)` in *z*
-(:mod:`sbi_core.priors.families.base`).
-"""
+r"""Prior families: density, sampler, and the map to unconstrained space."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from sbi_core.priors.families.base import CLAMP, Family
-from sbi_core.priors.families.beta import Beta
-from sbi_core.priors.families.discrete import Discrete, Integer
-from sbi_core.priors.families.multivariate import MvNormal
-from sbi_core.priors.families.normal import HalfNormal, LogNormal, Normal, TruncNormal
-from sbi_core.priors.families.other import Fixed, Implicit
-from sbi_core.priors.families.simplex import Dirichlet, Sticks
-from sbi_core.priors.families.table import Table
-from sbi_core.priors.families.uniform import LogUniform, Uniform
+from sbi_core.priors.families.continuous import (
+    Beta,
+    HalfNormal,
+    LogNormal,
+    LogUniform,
+    Normal,
+    Table,
+    TruncNormal,
+    Uniform,
+)
+from sbi_core.priors.families.discrete import Discrete, Fixed, Implicit, Integer
+from sbi_core.priors.families.joint import Dirichlet, MvNormal, Sticks
 
-__all__ = ["CLAMP", "FAMILIES", "Discrete", "Family", "family"]
+__all__ = ["CLAMP", "FAMILIES", "Family"]
 
 FAMILIES: Mapping[str, type[Family]] = {
     "uniform": Uniform,
@@ -38,11 +37,3 @@ FAMILIES: Mapping[str, type[Family]] = {
     "fixed": Fixed,
     "implicit": Implicit,
 }
-
-
-def family(name: str, on_unknown: Callable[[str], Exception]) -> type[Family]:
-    """Return the family of that name, or raise what ``on_unknown`` makes of it."""
-    try:
-        return FAMILIES[name]
-    except KeyError:
-        raise on_unknown(name) from None
