@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from baselines import neighbour_pmf, neighbour_sets
 
-from sbi_casbi.baselines import neighbour_pmf, neighbour_sets
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.embedding import CnnConfig, CnnEmbedding, MlpConfig, PlaneEmbedding
 from sbi_casbi.estimator import SetEstimator

@@ -14,12 +14,12 @@ import argparse
 import numpy as np
 import torch
 from common import write
+from exact import enumerate_sets, exact_posterior, unit_planes
 
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.embedding import MlpConfig, PlaneEmbedding
 from sbi_casbi.estimator import SetEstimator
-from sbi_casbi.exact import enumerate_sets, exact_posterior, unit_planes
 from sbi_casbi.sets import SetConfig
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_core import Training, diagnostics

@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 from common import write
+from snapshot_writer import MockGalaxy, write_snapshot
 
 from sbi_casbi.cosmology import age_gyr
 from sbi_casbi.snapshots.reader import read_snapshot
-from sbi_casbi.snapshots.writer import MockGalaxy, write_snapshot
 
 
 def main():

@@ -1,4 +1,7 @@
 import json
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,10 @@ pytest.importorskip("pynbody", reason="reading snapshots needs the extra 'snapsh
 
 from sbi_casbi.snapshots.builder import BuildConfig, build_library, edges_of
 from sbi_casbi.snapshots.reader import read_snapshot
-from sbi_casbi.snapshots.writer import MockGalaxy, write_snapshot
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks" / "casbi"
+snapshot_writer = SimpleNamespace(**run_path(str(BENCHMARKS / "snapshot_writer.py")))
+MockGalaxy, write_snapshot = snapshot_writer.MockGalaxy, snapshot_writer.write_snapshot
 
 NAME = "g8.26e11.01024"
 

@@ -3,6 +3,9 @@ r"""Age and redshift in a flat universe of matter and a cosmological constant.
 .. math:: t(z) = \frac{2}{3 H_0 \sqrt{\Omega_\Lambda}}\,
           \mathrm{asinh}\!\left[\sqrt{\Omega_\Lambda / \Omega_m}\,(1 + z)^{-3/2}\right]
 
+Used instead of :class:`astropy.cosmology.FlatLambdaCDM` for the inverse: ``z_at_value`` takes 3.5 ms
+per value, a library has 10^5. Ages differ from those of astropy by 3e-10 relative (a test compares).
+
 References:
     | Peebles 1993, Principles of Physical Cosmology, eq. 13.20
     | Planck Collaboration 2014, A&A 571, A16 (the parameters of the NIHAO simulations)
@@ -26,7 +29,7 @@ def _scale(h0: float, omega_m: float) -> float:
 
 
 def age_gyr(z: ArrayLike, h0: float = H0, omega_m: float = OMEGA_M) -> F64:
-    """Return the age of the universe [Gyr] at redshift z, like ``z``."""
+    """Return the age of the universe [Gyr] at redshift z; same shape as ``z``."""
     ratio = np.sqrt(1.0 / omega_m - 1.0)
     return np.asarray(
         _scale(h0, omega_m) * np.arcsinh(ratio * (1.0 + np.asarray(z, float)) ** -1.5)
@@ -34,6 +37,6 @@ def age_gyr(z: ArrayLike, h0: float = H0, omega_m: float = OMEGA_M) -> F64:
 
 
 def redshift(t: ArrayLike, h0: float = H0, omega_m: float = OMEGA_M) -> F64:
-    """Return the redshift at age t [Gyr since the Big Bang], like ``t``."""
+    """Return the redshift at age t [Gyr since the Big Bang]; same shape as ``t``."""
     grown = np.sinh(np.asarray(t, float) / _scale(h0, omega_m)) / np.sqrt(1.0 / omega_m - 1.0)
     return np.asarray(grown ** (-2.0 / 3.0) - 1.0)
