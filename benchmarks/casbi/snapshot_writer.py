@@ -52,6 +52,8 @@ class MockGalaxy:
         Particles of every family outside the main halo.
     no_iron
         Further stars without iron in the main halo.
+    distant
+        Dark particles of hundredfold mass in a second halo, outside the high-resolution region.
     """
 
     fe_h: F64
@@ -64,6 +66,7 @@ class MockGalaxy:
     a: float = 1.0
     field: int = 20
     no_iron: int = 0
+    distant: int = 0
 
 
 def write_snapshot(
@@ -96,7 +99,7 @@ def write_snapshot(
     stars = len(galaxy.fe_h) + galaxy.no_iron
     sizes = {
         "gas": galaxy.gas_particles + galaxy.field,
-        "dm": galaxy.dark_particles + galaxy.field,
+        "dm": galaxy.dark_particles + galaxy.field + galaxy.distant,
         "star": stars + galaxy.field,
     }
     snap = pynbody.new(order="gas,dm,star", **sizes)
@@ -119,7 +122,7 @@ def write_snapshot(
     if halos == "grp":
         _write_grp(path, sizes, members)
     elif halos == "ahf":
-        _write_ahf(path, sizes, members, 1.0 / galaxy.a - 1.0)
+        _write_ahf(path, sizes, members, galaxy.distant, 1.0 / galaxy.a - 1.0)
     return path
 
 
@@ -152,6 +155,7 @@ def _fill(snap: Any, g: MockGalaxy, sizes: dict[str, int], rng: np.random.Genera
     snap["mass"] = np.zeros(total)
     for family, mass in (("gas", g.gas_mass), ("dm", g.dark_mass), ("star", g.star_mass)):
         getattr(snap, family)["mass"] = np.full(sizes[family], mass / _MASS)
+    snap.dm["mass"][sizes["dm"] - g.distant :] *= 100.0
     snap["mass"].units = units.Unit(mass_unit)
     snap.gas["rho"], snap.gas["temp"] = np.ones(sizes["gas"]), np.full(sizes["gas"], 1e4)
     snap.gas["rho"].units = units.Unit(f"{_DENSITY} Msol kpc**-3 a**-3")
@@ -159,7 +163,7 @@ def _fill(snap: Any, g: MockGalaxy, sizes: dict[str, int], rng: np.random.Genera
     fe, o = _fractions(g, sizes["star"])
     for name, values in (("FeMassFrac", fe), ("OxMassFrac", o)):
         full = np.zeros(total, np.float32)
-        full[-sizes["star"] :] = values
+        full[total - sizes["star"] :] = values
         snap[name] = full
         snap[name].units = units.Unit("1")
     snap["massform"] = np.zeros(total, np.float32)
@@ -195,14 +199,19 @@ def _write_grp(path: Path, sizes: dict[str, int], members: dict[str, int]) -> No
         f.write(np.array([len(group)], ">i4").tobytes() + group.astype(">i4").tobytes())
 
 
-def _write_ahf(path: Path, sizes: dict[str, int], members: dict[str, int], z: float) -> None:
-    """Write AHF files whose ids are hashed and whose main halo comes second."""
+def _write_ahf(
+    path: Path, sizes: dict[str, int], members: dict[str, int], distant: int, z: float
+) -> None:
+    """Write AHF files with hashed halo numbers of 64 bits; the main halo comes second."""
     # AHF counts dark matter, stars, gas
     dark = np.arange(members["dm"])
     star = sizes["dm"] + np.arange(members["star"])
     gas = sizes["dm"] + sizes["star"] + np.arange(members["gas"])
-    small = sizes["dm"] - 1 - np.arange(5)  # five particles of the field
-    halos = [(7_000_001, small), (9_000_002, np.concatenate([dark, star, gas]))]
+    heavy = sizes["dm"] - 1 - np.arange(distant)
+    small = sizes["dm"] - distant - 1 - np.arange(5)  # five particles of the field
+    halos = [(7_000_001, small), (2**63 + 2, np.concatenate([dark, star, gas]))]
+    if distant:
+        halos.append((2**64 - 3, heavy))
     base = path.with_name(f"{path.name}.z{z:.3f}.AHF_")
     head = "#ID(1) hostHalo(2) numSubStruct(3) Mvir(4) npart(5) Xc(6) Yc(7) Zc(8) Rvir(9)\n"
     lines = [f"{n} 0 0 {1e8:.6e} {len(ids)} 0.0 0.0 0.0 10.0\n" for n, ids in halos]

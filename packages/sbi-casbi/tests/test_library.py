@@ -49,6 +49,17 @@ def test_stems_never_cross_splits(library):
         replace(library, split=shared)
 
 
+def test_two_spellings_of_a_stem_are_one_galaxy(library):
+    stem = np.array([f"g{k}.00e10" for k in range(1, 10)] + ["g1.10e11", "g1.20e11", "1.00e10"])
+    split = split_stems(stem, np.arange(12.0), 1)
+    assert split[-1] == split[0]
+    few = library.take(np.arange(12))
+    replace(few, stem=stem, split=split)
+    split[-1] = (split[-1] + 1) % 3
+    with pytest.raises(DataFileError, match="1.00e10', 'g1.00e10"):
+        replace(few, stem=stem, split=split)
+
+
 def test_splits_have_their_shares_in_every_mass_stratum(rng):
     stem = np.array([f"g{k}" for k in range(500)]).repeat(3)
     mass = np.arange(500).repeat(3) / 100.0

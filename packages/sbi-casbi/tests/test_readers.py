@@ -163,3 +163,23 @@ def test_a_table_of_stars_of_many_galaxies_becomes_a_library(tmp_path):
     np.savez(tmp_path / "b.npz", **arrays)
     with pytest.raises(DataFileError, match="ofe"):
         library_of_stars(tmp_path / "b.npz")
+
+
+def test_a_folder_of_one_galaxy_files_becomes_a_library(tmp_path, rng):
+    for k in range(12):
+        np.savez(
+            tmp_path / f"g{k % 9 + 1}.{k // 9}0e10.01024_parameters.npz",
+            feh=rng.normal(-1.5, 0.3, 100 + k),
+            ofe=rng.normal(0.3, 0.1, 100 + k),
+            star_mass=1e8 + k,
+            infall_time=5.0,
+            Galaxy_name=f"g{k % 9 + 1}.{k // 9}0e10.01024",
+        )
+    lib, _ = library_of_stars(tmp_path)
+    assert len(lib) == 12
+    assert sorted(lib.n_star) == list(range(100, 112))
+    with pytest.raises(ConfigError, match="1 stem"):
+        library_of_stars(next(tmp_path.glob("*.npz")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataFileError, match="no npz"):
+        library_of_stars(tmp_path / "empty")

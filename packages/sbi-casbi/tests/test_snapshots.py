@@ -1,4 +1,6 @@
+import gzip
 import json
+import shutil
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -9,12 +11,12 @@ from numpy.testing import assert_allclose
 
 from sbi_casbi.cosmology import age_gyr
 from sbi_casbi.library import read_library
-from sbi_casbi.snapshots.names import stem_and_step
+from sbi_casbi.stems import canonical, stem_and_step
 from sbi_core import ConfigError, DataFileError
 
 pytest.importorskip("pynbody", reason="reading snapshots needs the extra 'snapshots'")
 
-from sbi_casbi.snapshots.builder import BuildConfig, build_library, edges_of
+from sbi_casbi.snapshots.builder import BuildConfig, build_library, cached_library, edges_of
 from sbi_casbi.snapshots.reader import read_snapshot
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks" / "casbi"
@@ -53,8 +55,65 @@ def test_the_main_halo_is_the_largest_whatever_its_number(tmp_path):
     """The mock catalogue has hashed ids and lists a small halo first."""
     s = read_snapshot(write_snapshot(tmp_path, NAME, galaxy()))
     assert len(s.fe_h) == 120
-    with pytest.raises(DataFileError, match="0 usable stars|no enriched|fewer than"):
+    with pytest.raises(DataFileError, match="halo 2 has no stars"):
         read_snapshot(tmp_path / NAME, halo_id=2)
+    with pytest.raises(DataFileError, match="no halo 0"):
+        read_snapshot(tmp_path / NAME, halo_id=0)
+
+
+def test_catalogues_of_several_processes_and_older_versions_are_read(tmp_path):
+    path = write_snapshot(tmp_path, NAME, galaxy())
+    want = read_snapshot(path)
+    (file,) = tmp_path.glob("*AHF_particles")
+    lines = file.read_text().splitlines()
+    at = 2 + int(lines[1].split()[0])  # where the second halo starts
+    several = ["1", *lines[1:at], "1", *lines[at:]]
+    old = [line.split()[0] for line in lines]
+    with gzip.open(f"{file}.gz", "wt") as f:
+        f.write("\n".join(several))
+    file.unlink()
+    for text in (None, "\n".join(several), "\n".join(old)):
+        if text is not None:
+            file.write_text(text)
+        found = read_snapshot(path)
+        assert_allclose(found.fe_h, want.fe_h)
+        assert (found.mdm, found.halo_id) == (want.mdm, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: lines[:-40], "ends before the last particle"),
+        (lambda lines: ["x y", *lines], "damaged"),
+        (lambda lines: [*lines[:-1], "99999999 1"], "another snapshot"),
+        (lambda lines: ["0"], "is empty"),
+    ],
+)
+def test_damaged_catalogues_are_named(tmp_path, change, words):
+    path = write_snapshot(tmp_path, NAME, galaxy())
+    (file,) = tmp_path.glob("*AHF_particles")
+    file.write_text("\n".join(change(file.read_text().splitlines())))
+    with pytest.raises(DataFileError, match=words):
+        read_snapshot(path)
+
+
+def test_halos_outside_the_high_resolution_region_are_ignored(tmp_path):
+    """An ordinary zoom: a distant halo of heavy particles has more mass, or more particles."""
+    for k, distant in enumerate((300, 900)):
+        path = write_snapshot(tmp_path / str(k), NAME, galaxy(distant=distant))
+        assert_allclose(read_snapshot(path).mdm, 400e8, rtol=1e-6)
+
+
+def test_an_ambiguous_main_halo_is_refused(tmp_path):
+    path = write_snapshot(tmp_path, NAME, galaxy(), halos="grp")
+    file = tmp_path / f"{NAME}.grp"
+    group = np.frombuffer(file.read_bytes(), ">i4").copy()
+    stars = np.flatnonzero(group[1:] == 1)[-120:] + 1
+    group[stars[40:]] = 2  # most stars, but fewer particles
+    file.write_bytes(group.tobytes())
+    with pytest.raises(DataFileError, match="not the most stars.*--halo-id"):
+        read_snapshot(path)
+    assert len(read_snapshot(path, halo_id=2).fe_h) == 80
 
 
 @pytest.mark.parametrize(
@@ -65,6 +124,8 @@ def test_the_main_halo_is_the_largest_whatever_its_number(tmp_path):
         (lambda d: (d / f"{NAME}.FeMassFrac").write_bytes(b"\0\0\0\5" + b"\0" * 20), "for 5"),
         (lambda d: [p.unlink() for p in d.glob("*AHF*")], "no halos"),
         (lambda d: (d / "run.param").open("a").write("bDoublePos = 0\n"), "bDoublePos"),
+        (lambda d: (d / "run.param").open("a").write("bDoubleVel = 0\n"), "bDoubleVel"),
+        (lambda d: (d / NAME).write_bytes((d / NAME).read_bytes()[:-3000]), "truncated"),
         (lambda d: (d / NAME).write_bytes(b"x" * 100), "not a tipsy"),
     ],
 )
@@ -101,6 +162,9 @@ def test_names_give_stems():
     with pytest.raises(DataFileError, match="stem-regex"):
         stem_and_step("snapshot_012")
     assert stem_and_step("m12i_600", r"^(m\w+?)_(\d+)$") == ("m12i", 600)
+    assert {canonical(s) for s in ("1.00e10", "g1.0e10", "G1.00E10")} == {canonical("g1.00e10")}
+    assert canonical("g1.00e10") != canonical("g1.01e10")
+    assert canonical("dw00010") == "dw00010"
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +191,60 @@ def test_a_library_of_a_folder(folder, tmp_path):
     assert (report.library.n_star == 120).all()
     total = np.asarray(report.library.templates.sum(1)).ravel()
     assert_allclose(total, 1.0, atol=0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_snapshots_are_skipped_with_their_reason(folder, tmp_path, workers):
+    root = tmp_path / "sims"
+    shutil.copytree(folder, root)
+    for k, spoil in enumerate((without_stars, truncate, misread), start=1):
+        name = f"g1.0{k}e10.01024"
+        spoil(write_snapshot(root / f"bad{k}", name, galaxy()))
+    report = build_library(root, tmp_path / "lib.h5", workers=workers)
+    assert len(report.library) == 10
+    reasons = {Path(path).name: reason for path, reason in report.skipped.items()}
+    assert "no stars" in reasons["g1.01e10.01024"]
+    assert "truncated" in reasons["g1.02e10.01024"]
+    assert "bDoubleVel" in reasons["g1.03e10.01024"]
+
+
+def without_stars(path):
+    rng = np.random.default_rng(1)
+    write_snapshot(path.parent, path.name, MockGalaxy(rng.random(0), rng.random(0), field=0))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def misread(path):
+    (path.parent / "run.param").open("a").write("bDoubleVel = 0\n")
+
+
+@pytest.mark.parametrize("pattern", ["*.FeMassFrac", "*.OxMassFrac", "*.param", "*AHF_particles"])
+def test_a_changed_file_is_read_again(folder, tmp_path, pattern):
+    root = tmp_path / "sims"
+    shutil.copytree(folder, root)
+    build_library(root, tmp_path / "lib.h5")
+    changed = next((root / "g2.00e10").glob(pattern))
+    changed.write_bytes(changed.read_bytes())
+    assert build_library(root, tmp_path / "lib.h5").reused == 9
+
+
+def test_libraries_of_a_folder_are_kept_in_the_cache(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "sims"
+    shutil.copytree(folder, root)
+    before = sorted(root.rglob("*"))
+    library = cached_library(root)
+    assert sorted(root.rglob("*")) == before
+    (file,) = (tmp_path / "cache").rglob("*.h5")
+    age = file.stat().st_mtime_ns
+    assert cached_library(root).hash == library.hash
+    assert file.stat().st_mtime_ns == age
+    shutil.rmtree(root / "g3.00e10")
+    write_snapshot(root / "g1.50e10", "g1.50e10.01024", galaxy(seed=99))
+    assert "g1.50e10" in cached_library(root).stem
 
 
 def test_workers_give_the_same_library(folder, tmp_path):

@@ -79,7 +79,7 @@ def build(
     The same command continues an interrupted build.
     """
     from sbi_casbi.snapshots.builder import BuildConfig, build_library
-    from sbi_casbi.snapshots.names import STEM_PATTERN
+    from sbi_casbi.stems import STEM_PATTERN
 
     config = BuildConfig(
         halo_source=halo_source,
@@ -109,11 +109,12 @@ def build(
 def import_stars(npz: str, out: str, solar: str, stem_regex: str | None) -> None:
     """Make a library of templates from a table of stars, the file NPZ.
 
-    Its columns are feh, ofe, star_mass, infall_time and Galaxy_name.
+    Its columns are feh, ofe, star_mass, infall_time and Galaxy_name. NPZ may also be a folder of
+    such files with one galaxy each.
     """
     from sbi_casbi.library import write_library
-    from sbi_casbi.snapshots.names import STEM_PATTERN
     from sbi_casbi.star_tables import library_of_stars
+    from sbi_casbi.stems import STEM_PATTERN
 
     library, notes = library_of_stars(npz, solar=solar, stem_regex=stem_regex or STEM_PATTERN)
     write_library(library, out)

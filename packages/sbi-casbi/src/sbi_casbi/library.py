@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
+from sbi_casbi.stems import canonical
 from sbi_core import ConfigError, DataFileError, stream
 
 __all__ = [
@@ -114,14 +115,16 @@ class Library:
         self.check_splits()
 
     def check_splits(self) -> None:
-        """Raise DataFileError when a stem is in two splits."""
-        pairs = np.unique(np.stack([_codes(self.stem), self.split]), axis=1)
-        codes, counts = np.unique(pairs[0], return_counts=True)
+        """Raise DataFileError when a stem, in any spelling, is in two splits."""
+        _, group = _galaxies(self.stem)
+        pairs = np.unique(np.stack([group, self.split]), axis=1)
+        groups, counts = np.unique(pairs[0], return_counts=True)
         if (counts > 1).any():
-            names = np.unique(self.stem)[codes[counts > 1]]
+            shared = groups[counts > 1]
+            spellings = "', '".join(np.unique(self.stem[group == shared[0]]))
             msg = (
-                f"{len(names)} stem(s) are in several splits, e.g. '{names[0]}': snapshots of one "
-                "galaxy must stay together; split by stem again"
+                f"{len(shared)} stem(s) are in several splits, e.g. '{spellings}': "
+                "snapshots of one galaxy must stay together; split by stem again"
             )
             raise DataFileError(msg)
 
@@ -211,8 +214,12 @@ class Library:
         return f"Library({len(self)} snapshots of {stems} stems, {self.source})"
 
 
-def _codes(words: NDArray[np.str_]) -> NDArray[np.int64]:
-    return np.asarray(np.unique(words, return_inverse=True)[1], np.int64)
+def _galaxies(stem: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return one stem per galaxy (g,), and the galaxy of every snapshot (n,)."""
+    spellings, place = np.unique(stem, return_inverse=True)
+    same = np.array([canonical(str(s)) for s in spellings])
+    _, first, galaxy = np.unique(same, return_index=True, return_inverse=True)
+    return spellings[first], np.asarray(galaxy[place], np.int64)
 
 
 def make_templates(plane: Plane, fe_h: F64, o_fe: F64, weight: F64) -> sparse.csr_matrix:
@@ -249,11 +256,11 @@ def split_stems(
     if min(fractions) <= 0 or abs(sum(fractions) - 1.0) > 1e-6:
         msg = f"shares of training, validation and test must be positive and sum to 1: {fractions}"
         raise ConfigError(msg)
-    names, inverse = np.unique(stem, return_inverse=True)
+    names, inverse = _galaxies(stem)
     if len(names) < _STRATA:
         msg = (
-            f"{len(names)} stem(s) cannot be divided into training, validation and test: need at "
-            f"least {_STRATA}; check --stem-regex, or use leave-one-stem-out"
+            f"{len(names)} stem(s) cannot be divided into training, validation and test: at least "
+            f"{_STRATA} simulations are needed (check --stem-regex)"
         )
         raise ConfigError(msg)
     most = np.full(len(names), -np.inf)

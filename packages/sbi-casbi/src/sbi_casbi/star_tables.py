@@ -1,7 +1,8 @@
 """Libraries from tables of stars: ``feh, ofe, star_mass, infall_time, Galaxy_name`` (npz).
 
-The form in which the training set of the CASBI paper was kept: one entry per star, in arrays of
-equal length. Without ``dm_mass`` the dark mass is switched off.
+The format of the CASBI paper: one file with one entry per star in all arrays, or a folder of files
+with one galaxy each (``*_parameters.npz``), where the last three may be single values. Without
+``dm_mass`` the dark mass is not inferred.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
@@ -20,7 +21,7 @@ from scipy import sparse
 from sbi_casbi.cosmology import redshift
 from sbi_casbi.library import FINE, Library, split_stems
 from sbi_casbi.plane import Plane
-from sbi_casbi.snapshots.names import STEM_PATTERN, stem_and_step
+from sbi_casbi.stems import STEM_PATTERN, stem_and_step
 from sbi_core import DataFileError
 
 __all__ = ["library_of_stars"]
@@ -43,7 +44,7 @@ def library_of_stars(
     Parameters
     ----------
     path
-        npz file; pickled objects in it are refused.
+        npz file, or folder of npz files; pickled objects are refused.
     solar
         Solar scale of its abundances.
     stem_regex
@@ -56,9 +57,9 @@ def library_of_stars(
     Raises
     ------
     DataFileError
-        If the file cannot be read, lacks an array, or masses are no masses.
+        If a file cannot be read, lacks an array, or masses are not in Msun.
     """
-    arrays = _load(Path(path))
+    arrays = _load_all(Path(path))
     notes: list[str] = []
     feh, ofe = (np.asarray(arrays[k], float) for k in ("feh", "ofe"))
     good = np.isfinite(feh) & np.isfinite(ofe)
@@ -108,6 +109,18 @@ def library_of_stars(
     )
 
 
+def _load_all(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file, or of all files of a folder."""
+    if not path.is_dir():
+        return _load(path)
+    parts = [_load(file) for file in sorted(path.glob("*.npz"))]
+    if not parts:
+        msg = f"folder '{path}' has no npz file"
+        raise DataFileError(msg)
+    names = set(_NEEDED) | ({"dm_mass"} if all("dm_mass" in p for p in parts) else set())
+    return {name: np.concatenate([p[name] for p in parts]) for name in names}
+
+
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as f:
@@ -122,6 +135,10 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if missing:
         msg = f"'{path}' lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays))}"
         raise DataFileError(msg)
+    stars = np.size(arrays["feh"])
+    for name, value in arrays.items():
+        if value.ndim == 0:
+            arrays[name] = np.full(stars, value)
     lengths = {k: len(arrays[k]) for k in _NEEDED}
     if len(set(lengths.values())) != 1:
         msg = f"'{path}': arrays differ in length: {lengths}"

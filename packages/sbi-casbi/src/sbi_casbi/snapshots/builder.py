@@ -1,8 +1,8 @@
 """A template library from a folder of snapshots: streaming, parallel, resumable.
 
-Every snapshot becomes a small file of its stars in a cache beside the library (done once, whatever
-happens later); a snapshot that cannot be used is listed with its reason, never dropped silently.
-Edges of the plane are quantiles over the stars of the training stems only.
+The stars of every snapshot are stored in a small file in a cache beside the library, so that an
+interrupted build continues where it stopped. A snapshot that cannot be used is skipped and listed
+with the reason. Edges of the plane are quantiles over the stars of the training stems only.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,11 +26,19 @@ from scipy import sparse
 
 from sbi_casbi.library import FINE, Library, read_library, split_stems, write_library
 from sbi_casbi.plane import Plane
-from sbi_casbi.snapshots.names import STEM_PATTERN, find_snapshots, stem_and_step
-from sbi_casbi.snapshots.reader import HaloSource, read_snapshot
-from sbi_core import ConfigError, DataFileError
+from sbi_casbi.snapshots.halos import HaloSource
+from sbi_casbi.snapshots.reader import files_of, read_snapshot
+from sbi_casbi.stems import STEM_PATTERN, stem_and_step
+from sbi_core import ConfigError, DataFileError, data_dirs
 
-__all__ = ["BuildConfig", "BuildReport", "build_library", "cached_library", "edges_of"]
+__all__ = [
+    "BuildConfig",
+    "BuildReport",
+    "build_library",
+    "cached_library",
+    "edges_of",
+    "find_snapshots",
+]
 
 F64 = NDArray[np.float64]
 _HISTOGRAM = 4000  # bins of the streaming quantiles
@@ -103,6 +112,7 @@ def build_library(
     config: BuildConfig | None = None,
     *,
     workers: int = 1,
+    cache: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildReport:
     """Build a library from all snapshots below a folder and write it.
@@ -112,14 +122,15 @@ def build_library(
     root
         Folder of snapshots.
     out
-        HDF5 file to write; ``<out>.cache`` keeps what was read, a rerun goes on there.
-        ``<out>.skipped.json`` lists snapshots that were skipped, with reasons.
+        HDF5 file to write. ``<out>.skipped.json`` lists skipped snapshots with reasons.
     config
         Options.
     workers
-        Processes that read.
+        Number of processes that read.
+    cache
+        Folder of the stars read so far, from which a rerun continues; default: ``<out>.cache``.
     progress
-        Called with snapshots done and in all.
+        Called with the number of snapshots done and their total.
 
     Raises
     ------
@@ -131,7 +142,7 @@ def build_library(
     c, out = config or BuildConfig(), Path(out)
     edge_share(c.edges)
     paths = find_snapshots(root, c.stem_regex)
-    cache = out.with_name(out.name + ".cache")
+    cache = out.with_name(out.name + ".cache") if cache is None else Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
     jobs = [_Job(p, cache / f"{_key(p, c)}.npz", c) for p in paths]
     skipped: dict[str, str] = {}
@@ -175,10 +186,11 @@ class _Job:
 
 
 def _key(path: Path, c: BuildConfig) -> str:
-    """Return the name of a cache file: of the snapshot, its size and age, and the options."""
-    stat = path.stat()
-    words = [path.resolve(), stat.st_size, stat.st_mtime_ns]
-    words += [c.halo_source, c.halo_id, c.solar, c.stem_regex]
+    """Return the name of a cache file: a hash of all files read, with size and age, and options."""
+    words: list[Any] = [c.halo_source, c.halo_id, c.solar, c.stem_regex]
+    for file in files_of(path, c.halo_source):
+        stat = file.stat()
+        words += [file.resolve(), stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256("|".join(map(str, words)).encode()).hexdigest()[:24]
 
 
@@ -340,9 +352,36 @@ def _template(plane: Plane, fe_h: F64, o_fe: F64) -> sparse.csr_matrix:
 def cached_library(root: str | Path) -> Library:
     """Return the library of a folder of snapshots, built with default options at first use.
 
-    It is kept in the folder as ``sbi-casbi-library.h5``; remove the file to build it again.
+    It is kept in the user's cache directory, never in the folder of snapshots, and built again when
+    a file in the folder was added, removed or changed.
     """
-    path = Path(root) / "sbi-casbi-library.h5"
+    config = BuildConfig()
+    keys = "|".join(_key(path, config) for path in find_snapshots(root, config.stem_regex))
+    name = hashlib.sha256(str(Path(root).resolve()).encode()).hexdigest()[:16]
+    version = hashlib.sha256(keys.encode()).hexdigest()[:16]
+    folder = data_dirs()[-1] / "casbi-libraries" / name
+    path = folder / f"{version}.h5"
     if path.is_file():
         return read_library(path)
-    return build_library(root, path, workers=os.cpu_count() or 1).library
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = folder / "stars"
+    return build_library(root, path, workers=os.cpu_count() or 1, cache=cache).library
+
+
+def find_snapshots(root: str | Path, pattern: str = STEM_PATTERN) -> list[Path]:
+    """Return all snapshots below a folder, sorted by name.
+
+    Raises
+    ------
+    DataFileError
+        If the folder does not exist or holds none.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        msg = f"folder of snapshots '{root}' does not exist"
+        raise DataFileError(msg)
+    matching = [p for p in root.rglob("*") if p.is_file() and re.match(pattern, p.name)]
+    if not matching:
+        msg = f"'{root}' has no file whose name matches {pattern}; give --stem-regex"
+        raise DataFileError(msg)
+    return sorted(matching, key=lambda p: (p.name, str(p)))

@@ -3,8 +3,8 @@
 Layout: ``<root>/g8.26e11/g8.26e11.01024`` (big-endian tipsy) with auxiliary arrays
 ``.FeMassFrac``, ``.OxMassFrac`` (int32 N, then N values over gas, dark matter and stars), the
 ``.param`` file beside it or one level up, and optionally ``.z0.000.AHF_halos/_particles`` or
-``.grp``. pynbody reads positions, masses, cosmology and halos; abundances follow from our own
-formula, because pynbody's derived arrays replace zeros in place by the smallest positive value.
+``.grp``. pynbody reads masses, units and cosmology. Abundances are calculated here, because
+pynbody's derived arrays replace zeros by the smallest positive value.
 
 References:
     | Pontzen et al. 2013, pynbody, ascl:1305.002
@@ -13,29 +13,29 @@ References:
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_casbi.abundances import SMALLEST, abundances, metals_of, solar_scale
 from sbi_casbi.cosmology import age_gyr
-from sbi_casbi.snapshots.names import STEM_PATTERN, stem_and_step
-from sbi_core import ConfigError, DataFileError
+from sbi_casbi.snapshots.halos import HaloSource, catalogue_files, main_halo
+from sbi_casbi.stems import STEM_PATTERN, stem_and_step
+from sbi_core import ConfigError, DataFileError, SbiError
 
-__all__ = ["HaloSource", "Snapshot", "need_pynbody", "read_snapshot"]
+__all__ = ["HaloSource", "Snapshot", "files_of", "need_pynbody", "read_snapshot"]
 
 F64 = NDArray[np.float64]
-HaloSource = Literal["auto", "ahf", "grp", "whole"]
 _FEWEST = 50  # usable stars
-_CANDIDATES = 10
-_HEAVY, _HEAVY_SHARE = 1.5, 0.01  # dark particles from outside the high-resolution region
 _AUXILIARY = ("FeMassFrac", "OxMassFrac")
+_PARTICLE_BYTES = (48, 36, 44)  # gas, dark matter, star, in single precision
 _MASS_RANGE = (1.0, 16.0)  # log10 of any plausible halo mass [Msun]
 
 
@@ -110,9 +110,11 @@ def read_snapshot(
     path
         The tipsy file.
     halo_source
-        Catalogue: AHF, ``.grp``, the whole snapshot, or the first of the two that is there.
+        Halo catalogue: ``ahf``, ``grp``, ``auto`` (AHF if present, otherwise grp), or ``whole``:
+        all particles.
     halo_id
-        Halo to take; default: the one with most particles, if it is the main one beyond doubt.
+        Number of the halo: 1 is the one with most particles (AHF), or the number in the group file.
+        Default: the main halo, if there is no doubt about it.
     solar
         Solar scale.
     stem_regex
@@ -122,16 +124,20 @@ def read_snapshot(
     ------
     DataFileError
         If a file is missing or unreadable, no halo is found or the main one is ambiguous, or
-        fewer than 50 stars are usable. One sentence: what, where, what to do.
+        fewer than 50 stars are usable.
     """
     pynbody = need_pynbody()
     path = Path(path)
     stem, step = stem_and_step(path, stem_regex)
-    _check_auxiliaries(path)
+    _check_files(path)
     scale = solar_scale(solar)
-    with _quiet():
+    with _quiet(), _reading(path):
         f = _load(pynbody, path)
-        halo, number, source = _main_halo(pynbody, f, path, halo_source, halo_id)
+        halo, number, source = main_halo(f, path, halo_source, halo_id)
+        if not len(halo.star):
+            where = "the snapshot" if source == "whole" else f"halo {number}"
+            msg = f"{path.name}: {where} has no stars"
+            raise DataFileError(msg)
         fe, o = (np.asarray(halo.star[a], float) for a in _AUXILIARY)
         tform = np.asarray(halo.star["tform"], float)
         mass = np.asarray(halo.star["mass"].in_units("Msol"), float)
@@ -169,16 +175,44 @@ def read_snapshot(
     )
 
 
+def files_of(path: str | Path, halo_source: HaloSource = "auto") -> list[Path]:
+    """Return the existing files that :func:`read_snapshot` reads for a snapshot."""
+    path = Path(path)
+    arrays = [path.with_name(f"{path.name}.{name}") for name in _AUXILIARY]
+    parameters = [*path.parent.glob("*.param"), *path.parent.glob("../*.param")]
+    files = [path, *arrays, *sorted(parameters), *catalogue_files(path, halo_source)]
+    return [file for file in files if file.is_file()]
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings that are turned into errors or checked here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Silence warnings and log messages about what is checked here."""
+    log = logging.getLogger("pynbody")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn any error of pynbody into a DataFileError: damaged files fail in many ways."""
+    try:
         yield
+    except SbiError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        msg = f"'{path.name}' cannot be read by pynbody ({what})"
+        raise DataFileError(msg) from error
 
 
-def _check_auxiliaries(path: Path) -> None:
-    """Raise unless both abundance arrays are there, whole, and of the same byte order."""
+def _check_files(path: Path) -> None:
+    """Raise unless the snapshot and both abundance arrays are complete, in one byte order."""
     if not path.is_file():
         msg = f"snapshot '{path}' does not exist"
         raise DataFileError(msg)
@@ -190,7 +224,14 @@ def _check_auxiliaries(path: Path) -> None:
     if swapped is None:
         msg = f"'{path}' is not a tipsy snapshot: its header makes no sense in either byte order"
         raise DataFileError(msg)
-    total = int(np.frombuffer(head[8:12], swapped + "i4")[0])
+    total, _, *sizes = np.frombuffer(head[8:28], swapped + "i4").tolist()
+    expected = 32 + sum(n * size for n, size in zip(sizes, _PARTICLE_BYTES, strict=True))
+    if path.stat().st_size < expected:
+        msg = (
+            f"'{path.name}' has {path.stat().st_size} bytes, its {total} particles take at least "
+            f"{expected}: the file is truncated"
+        )
+        raise DataFileError(msg)
     for name in _AUXILIARY:
         file = path.with_name(f"{path.name}.{name}")
         if not file.is_file():
@@ -236,21 +277,15 @@ def _other(order: str) -> str:
 
 def _load(pynbody: Any, path: Path) -> Any:
     """Return the snapshot with its parameter file, or raise."""
-    try:
-        f = pynbody.load(str(path))
-    except (OSError, ValueError, RuntimeError) as error:
-        hint = ""
-        if "multiple of element size" in str(error):
-            hint = ": remove the line bDoublePos from the .param file"
-        msg = f"'{path}' cannot be read by pynbody ({error}){hint}"
-        raise DataFileError(msg) from None
+    f = pynbody.load(str(path))
     parameters = getattr(f, "_paramfile", {})
-    if "bDoublePos" in parameters and str(parameters["bDoublePos"]).strip() in ("0", "0.0"):
-        msg = (
-            f"{path.name}: the .param file says bDoublePos = 0, which pynbody takes for true: "
-            "remove the line"
-        )
-        raise DataFileError(msg)
+    for word in ("bDoublePos", "bDoubleVel"):
+        if str(parameters.get(word, "")).strip() in ("0", "0.0"):
+            msg = (
+                f"{path.name}: pynbody misreads the line '{word} = 0' of the .param file (it takes "
+                "any value for true): remove the line"
+            )
+            raise DataFileError(msg)
     if abs(f.properties.get("omegaM0", 1.0) + f.properties.get("omegaL0", 0.0) - 1.0) > 1e-3:
         msg = f"{path.name}: the cosmology of the .param file (dOmega0, dLambda) is not flat"
         raise DataFileError(msg)
@@ -267,7 +302,7 @@ def _load(pynbody: Any, path: Path) -> Any:
 def _age(properties: Any, z: float) -> float:
     """Return the age [Gyr] at z in the cosmology of the file.
 
-    Not ``properties["time"]``: it is in units of the code, which are rounded to five digits.
+    ``properties["time"]`` is not used: its code units are rounded to five digits.
     """
     return float(age_gyr(z, 100.0 * float(properties["h"]), float(properties["omegaM0"])))
 
@@ -287,96 +322,3 @@ def _check_masses(path: Path, mstar: float, mdm: float) -> None:
             "masses disagree, or the halo is wrong"
         )
         raise DataFileError(msg)
-
-
-# -- halos -----------------------------------------------------------------------------------
-
-
-def _main_halo(
-    pynbody: Any, f: Any, path: Path, source: HaloSource, halo_id: int | None
-) -> tuple[Any, int, str]:
-    """Return the main halo, its number, and the catalogue it comes from."""
-    if source == "whole":
-        return f, -1, "whole"
-    ahf = list(path.parent.glob(f"{path.name}*AHF_particles*"))
-    grp = path.with_name(f"{path.name}.grp")
-    if source == "ahf" or (source != "grp" and ahf):
-        if not ahf:
-            msg = f"{path.name}: no AHF catalogue ({path.name}.z*.AHF_particles) beside it"
-            raise DataFileError(msg)
-        return _of_ahf(pynbody, f, path, halo_id)
-    if source == "grp" or grp.is_file():
-        if not grp.is_file():
-            msg = f"{path.name}: no group file '{grp.name}' beside it"
-            raise DataFileError(msg)
-        return _of_grp(f, path, halo_id)
-    msg = f"{path.name}: no halos: neither AHF files nor .grp; halo_source = 'whole' takes all"
-    raise DataFileError(msg)
-
-
-def _of_ahf(pynbody: Any, f: Any, path: Path, halo_id: int | None) -> tuple[Any, int, str]:
-    from pynbody.halo.ahf import AHFCatalogue
-
-    try:
-        # numbers by length: those in the file are 0-based, 1-based or hashed
-        catalogue = AHFCatalogue(f, halo_numbers="length-order-v1", write_fpos=False)
-        count = len(catalogue)
-        halos = [(k, catalogue[k]) for k in range(1, min(count, _CANDIDATES) + 1)]
-    except (OSError, KeyError, ValueError, AssertionError, IndexError, RuntimeError) as error:
-        msg = f"{path.name}: the AHF catalogue cannot be read ({type(error).__name__}: {error})"
-        raise DataFileError(msg) from None
-    number = _choose(path, halos, halo_id, count)
-    return catalogue[number], number, "ahf"
-
-
-def _of_grp(f: Any, path: Path, halo_id: int | None) -> tuple[Any, int, str]:
-    try:
-        group = np.asarray(f["grp"])
-    except (OSError, KeyError, ValueError) as error:
-        msg = f"{path.name}: the group file cannot be read ({error})"
-        raise DataFileError(msg) from None
-    numbers, counts = np.unique(group[group >= 1], return_counts=True)  # 0: no group
-    if len(numbers) == 0:
-        msg = f"{path.name}: no particle is in a group"
-        raise DataFileError(msg)
-    order = np.argsort(-counts, kind="stable")[:_CANDIDATES]
-    halos = [(int(numbers[k]), f[np.flatnonzero(group == numbers[k])]) for k in order]
-    number = _choose(path, halos, halo_id, len(numbers))
-    return f[np.flatnonzero(group == number)], number, "grp"
-
-
-def _choose(path: Path, halos: list[tuple[int, Any]], asked: int | None, count: int) -> int:
-    """Return the number of the main halo; raise when it is none beyond doubt."""
-    if not halos:
-        msg = f"{path.name}: the halo catalogue is empty"
-        raise DataFileError(msg)
-    if asked is not None:
-        known = [n for n, _ in halos]
-        if asked not in known and asked > count:
-            msg = f"{path.name}: no halo {asked}; the largest are {known}"
-            raise DataFileError(msg)
-        return asked
-    number, first = halos[0]
-    stars = [len(h.star) for _, h in halos]
-    mass = [float(h["mass"].sum()) for _, h in halos]
-    reasons = []
-    if stars[0] < max(stars):
-        reasons.append("it has not the most stars")
-    if mass[0] < max(mass) * (1 - 1e-6):
-        reasons.append("it is not the most massive")
-    if len(first.dm):
-        dark = np.asarray(first.dm["mass"], float)
-        heavy = dark[dark > _HEAVY * dark.min()].sum() / dark.sum()
-        if heavy > _HEAVY_SHARE:
-            reasons.append(f"{100 * heavy:.2g} % of its dark mass is in heavy particles")
-    if reasons:
-        listed = "; ".join(
-            f"{n}: {s} stars, {m:.3g} code mass"
-            for (n, _), s, m in list(zip(halos, stars, mass, strict=True))[:4]
-        )
-        msg = (
-            f"{path.name}: ambiguous main halo: {number} has most particles, but "
-            f"{' and '.join(reasons)} (candidates: {listed}); choose with --halo-id"
-        )
-        raise DataFileError(msg)
-    return number
