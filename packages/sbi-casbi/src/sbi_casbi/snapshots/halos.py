@@ -116,7 +116,7 @@ def _read_ahf(snapshot: Any, file: Path) -> dict[int, I64]:
         values = np.fromstring(text, np.uint64, sep=" ").astype(np.int64)
         halos = _ahf_blocks(values, columns)
     except (OSError, EOFError, ValueError, OverflowError, IndexError) as error:
-        msg = f"the AHF catalogue '{file.name}' is damaged ({error or type(error).__name__})"
+        msg = f"the AHF catalogue '{file.name}' is damaged ({type(error).__name__}: {error})"
         raise DataFileError(msg) from None
     dark, star, gas = len(snapshot.dm), len(snapshot.star), len(snapshot.gas)
     members = []
