@@ -219,10 +219,17 @@ class Breaks(sbi_toy.ToySimulator):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda b: b[:-1], "'toy' returned 99 rows, 100 were asked"),
-        (lambda b: b.with_(theta=None), "'toy' returned no theta"),
-        (lambda b: b.with_(x=b.x.fill_(torch.nan)), "non-finite x marked ok in shard 0"),
-        (lambda b: b.with_(theta=b.theta * torch.inf), "drew non-finite theta in shard 0"),
+        (lambda b: b[:-1], "'toy': draw returned 99 rows for 100"),
+        (lambda b: b.with_(theta=None), "'toy': draw returned no theta"),
+        (lambda b: b.with_(x=b.x.fill_(torch.nan)), "x that is not finite in rows marked ok"),
+        (lambda b: b.with_(theta=b.theta * torch.inf), "returned theta that is not finite"),
+        (lambda b: b.x, "draw returned Tensor; return sbi_core.Batch"),
+        (lambda b: b.with_(x=b.x[:, 0]), r"x of shape \(100,\); return \(rows, columns\)"),
+        (lambda b: b.with_(theta=b.theta[:, :1]), r"theta of shape \(100, 1\), not \(100, 3\)"),
+        (
+            lambda b: b.with_(x=torch.cat([b.x, b.x], 1)),
+            r"x with \d+ columns, but `observables` names \d+; name every column",
+        ),
     ],
 )
 def test_a_broken_simulator_is_named_before_anything_is_written(how, message, shards):

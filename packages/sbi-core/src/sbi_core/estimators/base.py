@@ -55,7 +55,7 @@ from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, stream
 from sbi_core.training.loop import observed_rows, resident, seeded, splits_of, train
-from sbi_core.training.networks import ConditionalNetwork, Head, Pooling, Standardizer
+from sbi_core.training.networks import ConditionalNetwork, Head, Standardizer, pooling_of
 from sbi_core.training.splits import Splits
 from sbi_core.validation import checked_device
 
@@ -227,7 +227,7 @@ class FlowEstimator(Estimator):
             module = embedding.build(shape)
             features: Any = module.out_features
             head = self.make_head(int(features), space)
-        return ConditionalNetwork(Standardizer(shape, _pooling(shape, embedding)), module, head)
+        return ConditionalNetwork(Standardizer(shape, pooling_of(shape, embedding)), module, head)
 
     # -- density and draws ---------------------------------------------------------
 
@@ -484,14 +484,6 @@ def _noise(rng: Rng | Sequence[np.random.Generator], draws: int, n: int, size: i
     for k, g in enumerate(rng):
         out[:, k] = g.standard_normal((draws, size))
     return out
-
-
-def _pooling(shape: InputShape, embedding: Embedding) -> Pooling:
-    if getattr(embedding, "raw_input", False):
-        return "raw"
-    if len(shape.x) < 2:
-        return "element"
-    return "feature" if embedding.takes_sets else "channel"
 
 
 def _theta_of(batch: Batch, training: Training) -> F64:

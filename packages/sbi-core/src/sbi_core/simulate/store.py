@@ -26,9 +26,10 @@ import torch
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
-from sbi_core.errors import RunDirectoryError, SimulationError
+from sbi_core.errors import RunDirectoryError
 from sbi_core.rng import stream
 from sbi_core.simulate.pack import PACK, is_packed, open_shard
+from sbi_core.simulate.probe import check_batch
 
 __all__ = [
     "SCHEMA",
@@ -103,7 +104,7 @@ def write_shard(simulator: Simulator, shard: Shard) -> ShardReport:
     Raises
     ------
     SimulationError
-        If the simulator returns other shapes than promised or marks non-finite rows as ok.
+        If the simulator returns something else than it should (:func:`check_batch`).
     """
     image, report = shard_image(simulator, shard)
     put_shard(shard, image)
@@ -166,12 +167,12 @@ def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]
     Raises
     ------
     SimulationError
-        If the simulator returns other shapes than promised or marks non-finite rows as ok.
+        If the simulator returns something else than it should (:func:`check_batch`).
     """
     start = perf_counter()
     with single_thread():
         batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
-    _check(simulator, batch, shard)
+    check_batch(simulator, batch, shard.rows)
     failed = int((~batch.ok).sum())
     report = ShardReport(shard.number, shard.rows, failed, perf_counter() - start)
     name = f"{shard.path.name}-{secrets.token_hex(8)}"  # threads share files of one name
@@ -205,26 +206,6 @@ def _attributes(shard: Shard, report: ShardReport) -> Mapping[str, Any]:
         "failed": report.failed,
         "seconds": report.seconds,
     }
-
-
-def _check(simulator: Simulator, batch: Batch, shard: Shard) -> None:
-    if batch.theta is None:
-        msg = f"simulator '{simulator.name}' returned no theta from 'draw'"
-        raise SimulationError(msg)
-    if len(batch) != shard.rows:
-        msg = f"simulator '{simulator.name}' returned {len(batch)} rows, {shard.rows} were asked"
-        raise SimulationError(msg)
-    good = batch.succeeded
-    bad = ~torch.isfinite(good.x) & good.observed
-    if bool(bad.any()):
-        msg = (
-            f"simulator '{simulator.name}' returned non-finite x marked ok in shard "
-            f"{shard.number}; mark such rows ok=False"
-        )
-        raise SimulationError(msg)
-    if not bool(torch.isfinite(batch.theta).all()):
-        msg = f"simulator '{simulator.name}' drew non-finite theta in shard {shard.number}"
-        raise SimulationError(msg)
 
 
 def _read(shard: Shard) -> tuple[Batch, ShardReport]:

@@ -15,12 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ObservationError
 from sbi_core.training.loop import Trainable
 
-__all__ = ["ConditionalNetwork", "Head", "Pooling", "Standardizer", "mlp"]
+__all__ = ["ConditionalNetwork", "Head", "Pooling", "Standardizer", "mlp", "pooling_of"]
 
 Pooling = Literal["element", "channel", "feature", "raw"]
 
@@ -155,6 +155,15 @@ class Standardizer(nn.Module):
             context = (batch.context - self.context_mean) / self.context_scale
             context = torch.where(torch.isfinite(context), context, 0.0).to(dtype)
         return x, err, mask, context
+
+
+def pooling_of(shape: InputShape, embedding: Embedding) -> Pooling:
+    """Return which entries of x share a mean and a scale for this embedding."""
+    if getattr(embedding, "raw_input", False):
+        return "raw"
+    if len(shape.x) < 2:
+        return "element"
+    return "feature" if embedding.takes_sets else "channel"
 
 
 class ConditionalNetwork(Trainable):

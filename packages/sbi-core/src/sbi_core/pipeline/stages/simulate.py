@@ -15,6 +15,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
 from sbi_core.pipeline.stage import StageResult
 from sbi_core.simulate.executors import get_executor
+from sbi_core.simulate.probe import try_components
 from sbi_core.simulate.store import (
     Shard,
     deliver_shard,
@@ -105,15 +106,19 @@ def _landmark(folder: Path) -> Iterator[str]:
 
 
 def execute(context: Context) -> StageResult:
-    """Write the shards; report failures by reason.
+    """Try simulator and embedding on a few rows, write the shards, report failures by reason.
 
     Raises
     ------
     SimulationError
-        If every simulation failed.
+        If the simulator returns something else than it should, or every simulation failed.
+    ConfigError
+        If the embedding does not work with the data.
     """
     if context.config.preset in ("large", "paper"):
         context.progress.say(announce(context))
+    if not any(shard.path.exists() for shard in context.shards):
+        try_components(context.simulator, context.embedding, context.config.seed)
     fill(context, context.simulator, context.shards, "simulate")
     reasons, reports = read_reports(context.shards)
     n, failed = sum(r.rows for r in reports), sum(r.failed for r in reports)
