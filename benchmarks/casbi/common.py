@@ -11,7 +11,7 @@ import torch
 from baselines import neighbour_pmf, neighbour_sets
 
 from sbi_casbi.config import CasbiConfig
-from sbi_casbi.embedding import CnnConfig, CnnEmbedding, MlpConfig, PlaneEmbedding
+from sbi_casbi.embedding import PlaneEmbedding
 from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.findings import prior_pmf, score_counts
 from sbi_casbi.sets import SetConfig
@@ -19,7 +19,6 @@ from sbi_casbi.simulator import CasbiSimulator
 from sbi_core import Training
 
 __all__ = [
-    "MAKERS",
     "baseline_scores",
     "blind_errors",
     "config_of",
@@ -28,11 +27,6 @@ __all__ = [
     "train_posterior",
     "write",
 ]
-
-MAKERS = {
-    "casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o)),
-    "casbi-cnn": lambda o: CnnEmbedding(CnnConfig(**o)),
-}
 
 
 def config_of(population, counts, **more):

@@ -14,7 +14,7 @@ import argparse
 
 import numpy as np
 import torch
-from common import MAKERS, config_of, write
+from common import config_of, write
 
 from sbi_casbi.estimator import SetEstimator
 from sbi_casbi.findings import prior_pmf, score_counts
@@ -41,7 +41,7 @@ def main():
     a = parser.parse_args()
     torch.set_num_threads(1)
     home = CasbiSimulator(config_of("uniform", "absolute", stems=20_000))
-    estimator = SetEstimator.load(a.estimator, embeddings=MAKERS)
+    estimator = SetEstimator.load(a.estimator)
     found = {}
     for name, options in CASES.items():
         rng = np.random.default_rng(a.seed)

@@ -36,7 +36,7 @@ from scipy import special, stats
 
 import sbi_core
 from sbi_core import Batch, Observations, Parameter, ParameterSpace, Prior, Simulator
-from sbi_core.estimators.sbi_npse import SbiNpseEstimator
+from sbi_core.estimators.sbi import SbiNpseEstimator
 from sbi_core.posterior import Posterior
 from sbi_core.rng import as_generator, stream
 

@@ -23,6 +23,7 @@ import torch
 from common import one_thread, report
 from scipy import stats
 
+from sbi_core.api import get_estimator
 from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import (
@@ -37,7 +38,6 @@ from sbi_core.diagnostics import (
 )
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
-from sbi_core.estimators import BUILTIN
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.training.loop import TrainConfig
@@ -228,8 +228,7 @@ def control(model, args):
 
 def run(model, name, options, args):
     """Return the line of one estimator on one model."""
-    kind = BUILTIN[name]
-    estimator = kind(kind.config_type(**options))
+    estimator = get_estimator(name, **options)
     config = TrainConfig(epochs=args.epochs, batch_size=256)
     columns = tuple(range(model.space.dim))
     training = Training(

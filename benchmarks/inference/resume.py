@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 from common import Toy, one_thread, report
 
+from sbi_core.api import get_estimator
 from sbi_core.components import Training
 from sbi_core.embeddings.mlp import MlpEmbedding
-from sbi_core.estimators import BUILTIN, load_estimator
+from sbi_core.estimators import load_estimator
 from sbi_core.rng import stream
 from sbi_core.training.loop import TrainConfig
 
@@ -39,7 +40,7 @@ def job(folder, name, optimizer, n, epochs):
     training = Training(
         made.simulate(n, 1), made.space, tuple(range(6)), made.observe, config, seed=3
     )
-    estimator = BUILTIN[name]()
+    estimator = get_estimator(name)
     estimator.fit(replace(training, directory=folder), MlpEmbedding())
     estimator.save(folder)
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from common import Toy, one_thread, report
 
+from sbi_core.api import get_estimator
 from sbi_core.components import Training
 from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import IdentityEmbedding
-from sbi_core.estimators import BUILTIN
 from sbi_core.posterior import Posterior
 from sbi_core.rng import stream
 from sbi_core.training.loop import TrainConfig
@@ -35,8 +35,7 @@ from sbi_core.training.loop import TrainConfig
 
 def trained(name, made, batch, epochs, **options):
     """Return one of our estimators after a training."""
-    kind = BUILTIN[name]
-    estimator = kind(kind.config_type(**options))
+    estimator = get_estimator(name, **options)
     config = TrainConfig(epochs=epochs)
     columns = tuple(range(made.space.dim))
     estimator.fit(Training(batch, made.space, columns, made.observe, config), IdentityEmbedding())

@@ -30,11 +30,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sbi_core.api import get_embedding, get_estimator
 from sbi_core.components import Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import c2st
-from sbi_core.embeddings import BUILTIN as EMBEDDINGS
-from sbi_core.estimators import BUILTIN as ESTIMATORS
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.training.loop import TrainConfig
 
@@ -195,8 +194,8 @@ class _Simulator(Simulator):
 def ours(task, name, theta, x, options, seed):
     """Train an estimator of ours; return (draw(x_o, n), record)."""
     batch = Batch(x=torch.as_tensor(x), theta=torch.as_tensor(theta))
-    embedding = EMBEDDINGS[options["embedding"]]()
-    estimator = ESTIMATORS[name]()
+    embedding = get_embedding(options["embedding"])
+    estimator = get_estimator(name)
     training = Training(
         batch=batch,
         space=task.space,

@@ -20,8 +20,6 @@ from sbi_core import (
 )
 from sbi_core.files.tensors import read_tensors, write_tensors
 
-MAKERS = {"casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o))}
-
 
 @pytest.fixture(scope="module")
 def trained(simulator):
@@ -82,7 +80,7 @@ def test_columns_are_summaries_of_the_sets(trained):
 def test_a_loaded_estimator_gives_the_same_bits(trained, tmp_path):
     estimator, batch = trained
     estimator.save(tmp_path)
-    again = SetEstimator.load(tmp_path, embeddings=MAKERS)
+    again = SetEstimator.load(tmp_path)
     for network in (estimator.network, again.network):
         tensors = (*network.parameters(), *network.buffers())
         assert all(t.data_ptr() % 64 == 0 for t in tensors)  # else some processors round otherwise
@@ -94,7 +92,7 @@ def test_a_loaded_estimator_gives_the_same_bits(trained, tmp_path):
 def test_weights_of_version_0_1_0_are_read(trained, tmp_path):
     estimator, batch = trained
     estimator.save(tmp_path)
-    now = SetEstimator.load(tmp_path, embeddings=MAKERS)
+    now = SetEstimator.load(tmp_path)
     tensors, meta = read_tensors(tmp_path / "weights.safetensors")
     old = {}
     for name, value in tensors.items():
@@ -106,7 +104,7 @@ def test_weights_of_version_0_1_0_are_read(trained, tmp_path):
         old
     )
     write_tensors(tmp_path / "weights.safetensors", old, meta)
-    again = SetEstimator.load(tmp_path, embeddings=MAKERS)
+    again = SetEstimator.load(tmp_path)
     np.testing.assert_array_equal(now.pmf(batch), again.pmf(batch))
 
 

@@ -59,8 +59,7 @@ def test_the_steps_share_no_weight(case):
 def test_a_loaded_design_gives_the_same_bits(case, tmp_path):
     estimator, test = case
     estimator.save(tmp_path)
-    makers = {"casbi-mlp": lambda o: PlaneEmbedding(MlpConfig(**o))}
-    again = SetEstimator.load(tmp_path, embeddings=makers)
+    again = SetEstimator.load(tmp_path)
     np.testing.assert_array_equal(estimator.pmf(test), again.pmf(test))
 
 

@@ -123,18 +123,6 @@ def test_the_estimator_is_a_normalised_density_inside_the_prior(toy, trained):
     assert abs(ratio.mean() - 1) < 4 * error + 0.02
 
 
-def test_a_saved_estimator_draws_the_same(toy, trained, tmp_path):
-    from sbi_sedflow.embedding import SedConfig, SedEmbedding
-    from sbi_sedflow.estimator import SedFlowEstimator
-
-    trained.save(tmp_path)
-    again = SedFlowEstimator.load(
-        tmp_path, embeddings={"sed-mlp": lambda o: SedEmbedding(SedConfig.model_validate(o))}
-    )
-    seen = toy.observe(toy.draw(5, 5), 6).to("cpu", torch.float32)
-    assert np.array_equal(trained.sample(seen, 20, 3), again.sample(seen, 20, 3))
-
-
 def test_the_fluxes_of_stored_magnitudes_are_exact_enough(toy):
     batch = toy.draw(500, 2)
     exact = toy.fluxes(batch.theta, batch.context)

@@ -70,8 +70,7 @@ def test_disorder_has_no_density(trained, simulator):
 def test_saved_and_loaded_estimators_draw_the_same(trained, simulator, tmp_path):
     seen = simulator.observe(simulator.draw(3, 5), 6)
     trained.save(tmp_path)
-    embeddings = {"sfh-pca": lambda options: PcaEmbedding(PcaConfig(**options))}
-    again = PercentileEstimator.load(tmp_path, embeddings=embeddings)
+    again = PercentileEstimator.load(tmp_path)
     for network in (trained.network, again.network):
         tensors = (*network.parameters(), *network.buffers())
         assert all(t.data_ptr() % 64 == 0 for t in tensors)  # else some processors round otherwise

@@ -46,7 +46,7 @@ def register_estimators(register: Register[Estimator]) -> None:
         ("sbi-npse", "SbiNpse", "score network of the sbi package; slow densities"),
         ("sbi-fmpe", "SbiFmpe", "flow matching of the sbi package; slow densities"),
     ):
-        module = f"sbi_core.estimators.{name.replace('-', '_')}"
+        module = f"sbi_core.estimators.{name.partition('-')[0]}"
         register(
             name, f"{module}:{stem}Estimator", config=f"{module}:{stem}Config", summary=summary
         )

@@ -30,6 +30,7 @@ from sbi_core.rng import as_generator, torch_generator
 if TYPE_CHECKING:
     from sbi_core.analyses.findings import Findings
     from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
+    from sbi_core.registry import Registry
 
 __all__ = [
     "Callback",
@@ -421,12 +422,11 @@ class Estimator(Protocol):
 
     @classmethod
     @abstractmethod
-    def load(
-        cls, directory: str | Path, *, embeddings: Mapping[str, Any] | None = None
-    ) -> Estimator:
+    def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Estimator:
         """Read what :meth:`save` wrote; executes nothing that is stored there.
 
-        ``embeddings``: makers of embeddings by name, each called with the stored options.
+        ``registry``: where embeddings (and other estimators) are found by name; default: the
+        installed plugins.
         """
         raise NotImplementedError
 

@@ -11,10 +11,9 @@ from sbi_core.combiners.score import ScoreCombiner, ScoreConfig
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError
-from sbi_core.estimators.sbi_npse import SbiNpseEstimator
+from sbi_core.estimators.sbi import SbiNpseEstimator
 from sbi_core.posterior import Posterior
 
-pytest.importorskip("sbi")
 SPACE = sbi_toy.SPACE.select("global")
 
 
@@ -124,7 +123,7 @@ def test_what_it_cannot_work_with_is_refused(toy, rng):
 def test_a_trained_network_combines(toy):
     from sbi_core.components import Training
     from sbi_core.embeddings.identity import IdentityEmbedding
-    from sbi_core.estimators.sbi_npse import SbiNpseConfig
+    from sbi_core.estimators.sbi import SbiNpseConfig
     from sbi_core.rng import stream
     from sbi_core.training.loop import TrainConfig
 

@@ -3,7 +3,6 @@ import torch
 from pydantic import ValidationError
 
 from sbi_core.components import Embedding, InputShape
-from sbi_core.embeddings import embedding_spec
 from sbi_core.embeddings.identity import IdentityConfig, IdentityEmbedding
 
 
@@ -21,6 +20,7 @@ def test_images_are_flattened():
 
 def test_it_is_an_embedding_without_options():
     assert isinstance(IdentityEmbedding(), Embedding)
-    assert embedding_spec(IdentityEmbedding()) == {"name": "identity", "options": {}}
+    assert IdentityEmbedding().name == "identity"
+    assert IdentityEmbedding().config.model_dump() == {}
     with pytest.raises(ValidationError):
         IdentityConfig(width=3)

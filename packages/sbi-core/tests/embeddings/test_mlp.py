@@ -4,7 +4,6 @@ from pydantic import ValidationError
 from torch import nn
 
 from sbi_core.components import Embedding, InputShape
-from sbi_core.embeddings import embedding_spec
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
 
 
@@ -19,8 +18,9 @@ def test_it_returns_as_many_features_as_it_says(layer_norm):
 
 def test_its_options_are_recorded():
     assert isinstance(MlpEmbedding(), Embedding)
-    spec = embedding_spec(MlpEmbedding(MlpConfig(hidden=(8,))))
-    assert spec == {"name": "mlp", "options": {"hidden": [8], "layer_norm": False}}
+    made = MlpEmbedding(MlpConfig(hidden=(8,)))
+    assert made.name == "mlp"
+    assert made.config.model_dump(mode="json") == {"hidden": [8], "layer_norm": False}
 
 
 def test_unknown_or_empty_options_are_refused():

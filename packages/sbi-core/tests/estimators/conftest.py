@@ -11,8 +11,7 @@ from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
 from sbi_core.estimators.maf import MafConfig, MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
-from sbi_core.estimators.sbi_maf import SbiMafEstimator
-from sbi_core.estimators.sbi_nsf import SbiNsfConfig, SbiNsfEstimator
+from sbi_core.estimators.sbi import SbiMafEstimator, SbiNsfConfig, SbiNsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.training.loop import TrainConfig
@@ -83,8 +82,6 @@ BOUNDED = (
 
 
 def fitted(name, problem, **options):
-    if name.startswith("sbi-"):
-        pytest.importorskip("sbi")
     estimator = SMALL[name]()
     estimator.fit(problem.training(**options), IdentityEmbedding())
     return estimator

@@ -17,7 +17,7 @@ from sbi_core.embeddings.deepset import DeepsetEmbedding
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.embeddings.mlp import MlpEmbedding
 from sbi_core.embeddings.transformer import TransformerEmbedding
-from sbi_core.estimators import BUILTIN, load_estimator
+from sbi_core.estimators import load_estimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.priors.space import Prior
 from sbi_core.registry import Registry
@@ -26,6 +26,7 @@ from sbi_core.training.networks import Standardizer
 
 INTEGER = Prior("integer", {"low": 1, "high": 6})
 NORMAL = Prior("normal", {"loc": 1.0, "scale": 2.0})
+NAMES = [c.name for c in Registry([]).components("estimator")]
 PRIORS = {"ordinal": (INTEGER,), "categorical": (INTEGER,), "mixed": (INTEGER, NORMAL)}
 EMBEDDINGS = {
     "cnn": ((1, 16, 16), lambda: CnnEmbedding(CnnConfig(channels=(4,), hidden=(8,)))),
@@ -74,7 +75,7 @@ def trained(problem_of):
     return get
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_are_aligned_after_training_and_after_loading(name, trained, tmp_path):
     estimator, batch = trained(name)
     assert all_aligned(estimator)
@@ -84,7 +85,7 @@ def test_weights_are_aligned_after_training_and_after_loading(name, trained, tmp
     assert (estimator.sample(batch, 20, 1) == again.sample(batch, 20, 1)).all()
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+@pytest.mark.parametrize("name", NAMES)
 def test_misaligned_weights_are_aligned_by_saving_and_loading_and_by_to(name, trained, tmp_path):
     estimator, batch = trained(name)
     before = estimator.sample(batch, 20, 1)

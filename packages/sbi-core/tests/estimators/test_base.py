@@ -22,9 +22,12 @@ from sbi_core.errors import (
 )
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.base import snap_to_support
+from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
 from sbi_core.estimators.maf import MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
+from sbi_core.hookspecs import hookimpl
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.registry import Registry
 from sbi_core.rng import stream
 
 NAMES = ["ensemble", "maf", "mixture", "nsf", "sbi-maf", "sbi-nsf"]  # continuous, quick densities
@@ -227,32 +230,46 @@ class Summing:
 
     name, takes_sets = "summing", False
 
-    def __init__(self, options):
-        self.config = MlpConfig(**options)
+    def __init__(self, config):
+        self.config = config
 
     def build(self, shape):
         return Joined(shape)
 
 
-def test_embeddings_of_others_are_loaded_by_name(bounded, tmp_path):
-    estimator = MixtureEstimator(MixtureConfig(components=1, hidden=(8,)))
-    estimator.fit(bounded.training(n=300, epochs=1), Summing({"hidden": (3,)}))
+class Mine(MixtureEstimator):
+    """An estimator that a stranger wrote."""
+
+    name = "mine"
+
+
+class Plugin:
+    """A plugin that registers both."""
+
+    @hookimpl
+    def register_embeddings(self, register):
+        register("summing", Summing, config=MlpConfig)
+
+    @hookimpl
+    def register_estimators(self, register):
+        register("mine", Mine, config=MixtureConfig)
+
+
+@pytest.mark.parametrize("kind", [MixtureEstimator, Mine, EnsembleEstimator])
+def test_components_of_others_are_loaded_from_their_registry(kind, bounded, tmp_path):
+    small = {"components": 1, "hidden": (8,)}
+    if kind is EnsembleEstimator:
+        estimator = kind(EnsembleConfig(members=2, of="mixture", options=small))
+    else:
+        estimator = kind(MixtureConfig(**small))
+    estimator.fit(bounded.training(n=300, epochs=1), Summing(MlpConfig(hidden=(3,))))
     estimator.save(tmp_path)
-    with pytest.raises(ComponentNotFoundError, match="summing"):
+    with pytest.raises(ComponentNotFoundError, match="mine" if kind is Mine else "summing"):
         load_estimator(tmp_path)
-    loaded = load_estimator(tmp_path, embeddings={"summing": Summing})
+    loaded = load_estimator(tmp_path, Registry([], extra={"plugin": Plugin()}))
+    assert type(loaded) is kind
     batch = observed(bounded)
     assert_array_equal(loaded.sample(batch, 3, 1), estimator.sample(batch, 3, 1))
-
-
-def test_estimators_of_others_are_loaded_by_name(bounded, tmp_path):
-    class Mine(MixtureEstimator):
-        name = "mine"
-
-    estimator = Mine(MixtureConfig(components=1, hidden=(8,)))
-    estimator.fit(bounded.training(n=300, epochs=1), MlpEmbedding(MlpConfig(hidden=(4,))))
-    estimator.save(tmp_path)
-    assert type(load_estimator(tmp_path, {"mine": Mine})) is Mine
 
 
 # -- training data that cannot be used -----------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.embeddings import BUILTIN
+from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
@@ -58,7 +58,7 @@ def observed(x, err=ERROR):
 def lines():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield refine(Lines(), estimator, BUILTIN["identity"](), observed([0.5, 0.1]), seed=3, **FAST)
+    yield refine(Lines(), estimator, IdentityEmbedding(), observed([0.5, 0.1]), seed=3, **FAST)
     torch.set_num_threads(threads)
 
 
@@ -92,7 +92,7 @@ def test_the_density_is_normalised_and_belongs_to_the_draws(lines):
 
 def test_results_repeat(one_thread):
     again = {**FAST, "config": RefineConfig(rounds=2, simulations=200, draws=1000)}
-    args = (Lines(), estimator, BUILTIN["identity"](), observed([0.5, 0.1]))
+    args = (Lines(), estimator, IdentityEmbedding(), observed([0.5, 0.1]))
     first, second = (refine(*args, seed=5, **again) for _ in range(2))
     np.testing.assert_array_equal(first.sample(50, 1).values, second.sample(50, 1).values)
 
@@ -100,7 +100,7 @@ def test_results_repeat(one_thread):
 def test_both_modes_survive_the_truncation(one_thread):
     shown = []
     got = refine(
-        Square(), estimator, BUILTIN["identity"](), observed([1.0], 0.05), seed=1,
+        Square(), estimator, IdentityEmbedding(), observed([1.0], 0.05), seed=1,
         report=shown.append, **FAST,
     )  # fmt: skip
     a = got.sample(2000, 1).values[:, 0, 0]
@@ -113,7 +113,7 @@ def test_simulations_at_hand_replace_the_first_round(one_thread):
     sim = Lines()
     first = sim.draw(600, 1)
     got = refine(
-        sim, estimator, BUILTIN["identity"](), observed([0.5, 0.1]), first=first, seed=1,
+        sim, estimator, IdentityEmbedding(), observed([0.5, 0.1]), first=first, seed=1,
         config=RefineConfig(rounds=1), train=TrainConfig(epochs=2),
     )  # fmt: skip
     assert got.rounds[0].simulations == 0
@@ -122,7 +122,7 @@ def test_simulations_at_hand_replace_the_first_round(one_thread):
 
 def test_an_uninformative_observation_stops_the_rounds(one_thread):
     got = refine(
-        Lines(), estimator, BUILTIN["identity"](), observed([0.5, 0.1], 100.0), seed=1,
+        Lines(), estimator, IdentityEmbedding(), observed([0.5, 0.1], 100.0), seed=1,
         config=RefineConfig(rounds=4, simulations=300, draws=1000), train=TrainConfig(epochs=3),
     )  # fmt: skip
     assert len(got.rounds) < 4
@@ -131,13 +131,13 @@ def test_an_uninformative_observation_stops_the_rounds(one_thread):
 def test_bad_input_is_named():
     two = Observations.from_batch(Batch(x=torch.zeros(2, 2)))
     with pytest.raises(ObservationError, match="one object, got 2"):
-        refine(Lines(), estimator, BUILTIN["identity"](), two)
+        refine(Lines(), estimator, IdentityEmbedding(), two)
 
     class Counts(Lines):
         parameters = ParameterSpace((Parameter("n", Prior("integer", {"low": 1, "high": 9})),))
 
     with pytest.raises(ConfigError, match="'n' is discrete"):
-        refine(Counts(), estimator, BUILTIN["identity"](), observed([0.5, 0.1]))
+        refine(Counts(), estimator, IdentityEmbedding(), observed([0.5, 0.1]))
 
     class Broken(Lines):
         def simulate(self, theta, rng):
@@ -145,4 +145,4 @@ def test_bad_input_is_named():
             return batch.with_(ok=torch.zeros(len(batch), dtype=torch.bool))
 
     with pytest.raises(SimulationError, match="all 5000 simulations of round 1 failed"):
-        refine(Broken(), estimator, BUILTIN["identity"](), observed([0.5, 0.1]))
+        refine(Broken(), estimator, IdentityEmbedding(), observed([0.5, 0.1]))

@@ -420,8 +420,8 @@ class Pickled(Tiny):
 
 class Amnesiac(Tiny):
     @classmethod
-    def load(cls, directory, *, embeddings=None):
-        new = super().load(directory, embeddings=embeddings)
+    def load(cls, directory, *, registry=None):
+        new = super().load(directory, registry=registry)
         torch.nn.init.ones_(next(new.network.head.parameters()))
         return new
 

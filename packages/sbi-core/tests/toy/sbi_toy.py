@@ -147,7 +147,7 @@ class ExactEstimator(Estimator):
         (directory / "config.json").write_text(json.dumps(config))
 
     @classmethod
-    def load(cls, directory, *, embeddings=None):
+    def load(cls, directory, *, registry=None):
         new = cls()
         config = json.loads((Path(directory) / "config.json").read_text())
         new.space = ParameterSpace.from_spec(config["space"])

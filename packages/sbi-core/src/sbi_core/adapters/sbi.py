@@ -25,7 +25,8 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,12 +40,10 @@ from sbi_core.training.networks import Head
 __all__ = [
     "SbiHead",
     "VectorFieldHead",
+    "build_head",
     "combined_draws",
-    "flow_matching_head",
     "head_from",
-    "maf_head",
-    "nsf_head",
-    "score_head",
+    "importing_sbi",
 ]
 
 Builder = Callable[[Tensor, Tensor], Any]
@@ -187,8 +186,80 @@ class VectorFieldHead(Head):
         return log_q
 
 
-def _built(build: Builder, features: int, dim: int) -> Any:
-    return build(torch.randn(16, dim), torch.randn(16, features))
+# -- building ----------------------------------------------------------------------------------
+
+_NETWORKS = {  # estimator: function of sbi.neural_nets, and its model
+    "sbi-maf": ("posterior_nn", "maf"),
+    "sbi-nsf": ("posterior_nn", "nsf"),
+    "sbi-npse": ("posterior_score_nn", "mlp"),
+    "sbi-fmpe": ("posterior_flow_nn", "mlp"),
+}
+_KEYWORDS = {  # our options: keywords of sbi
+    "hidden": "hidden_features",
+    "transforms": "num_transforms",
+    "bins": "num_bins",
+    "layers": "num_layers",
+    "sde": "sde_type",
+}
+
+
+@contextmanager
+def importing_sbi(user: str) -> Iterator[None]:
+    """Turn a failed import of sbi into one sentence that names what needs it.
+
+    Raises
+    ------
+    ConfigError
+        If sbi cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        msg = f"{user} needs the package sbi, which cannot be imported ({error}): reinstall sbi"
+        raise ConfigError(msg) from None
+
+
+def build_head(name: str, features: int, dim: int, options: Mapping[str, Any]) -> Head:
+    """Return a network of sbi without its own standardisation.
+
+    In a masked network of nflows nothing reaches the outputs of its first coordinate, the features
+    included, and sbi shuffles coordinates at random between networks: now and then one parameter
+    is first in all of them and never depends on the data. Such shuffles are drawn again.
+
+    Parameters
+    ----------
+    name
+        ``sbi-maf``, ``sbi-nsf``, ``sbi-npse`` or ``sbi-fmpe``.
+    features, dim
+        Numbers the density is given, numbers it describes.
+    options
+        ``hidden`` and, depending on the network, ``transforms``, ``bins``, ``layers``, ``sde`` and
+        ``steps``.
+
+    Raises
+    ------
+    ConfigError
+        For ``sbi-maf`` with one parameter or one transformation, or if sbi cannot be imported.
+    """
+    if name == "sbi-maf" and dim == 1:
+        msg = "a masked autoregressive flow of one parameter is a Gaussian: use 'nsf'"
+        raise ConfigError(msg)
+    if name == "sbi-maf" and options["transforms"] < 2:
+        msg = "estimator 'sbi-maf' needs transforms >= 2: one leaves a parameter without the data"
+        raise ConfigError(msg)
+    function, model = _NETWORKS[name]
+    with importing_sbi(f"estimator '{name}'"):
+        from sbi import neural_nets
+    keywords = {_KEYWORDS[k]: v for k, v in options.items() if k != "steps"}
+    build = getattr(neural_nets, function)(
+        model=model, z_score_theta="none", z_score_x="none", **keywords
+    )
+    if "steps" in options:
+        return VectorFieldHead(_built(build, features, dim), dim, options["steps"])
+    made = _built(build, features, dim)
+    while name == "sbi-maf" and not _all_depend(made.net._transform, dim):
+        made = _built(build, features, dim)
+    return SbiHead(made, dim)
 
 
 def head_from(build: Builder, features: int, dim: int) -> Head:
@@ -199,59 +270,17 @@ def head_from(build: Builder, features: int, dim: int) -> Head:
     build
         Callable ``(theta, x) -> ConditionalDensityEstimator`` over nflows.
     features, dim
-        Sizes.
+        Numbers the density is given, numbers it describes.
     """
     return SbiHead(_built(build, features, dim), dim)
 
 
-def _factory(name: str, estimator: str) -> Any:
-    """Return a function of ``sbi.neural_nets``.
-
-    Raises
-    ------
-    ConfigError
-        If sbi is not installed.
-    """
-    try:
-        from sbi import neural_nets
-    except ImportError as error:
-        msg = (
-            f"estimator '{estimator}' needs the sbi package: pip install 'sbi-core[sbi]' ({error})"
-        )
-        raise ConfigError(msg) from None
-    return getattr(neural_nets, name)
-
-
-def maf_head(features: int, dim: int, *, hidden: int, transforms: int) -> Head:
-    """Return sbi's masked autoregressive flow without its own standardisation.
-
-    In a masked network of nflows nothing reaches the outputs of its first coordinate, the features
-    included, and sbi shuffles coordinates at random between networks: now and then one parameter
-    is first in all of them and never depends on the data. Such shuffles are drawn again.
-
-    Raises
-    ------
-    ConfigError
-        If sbi is not installed, or there is one transformation only.
-    """
-    if transforms < 2:
-        msg = "estimator 'sbi-maf' needs transforms >= 2: one leaves a parameter without the data"
-        raise ConfigError(msg)
-    build = _factory("posterior_nn", "sbi-maf")(
-        model="maf",
-        z_score_theta="none",
-        z_score_x="none",
-        hidden_features=hidden,
-        num_transforms=transforms,
-    )
-    while True:
-        made = _built(build, features, dim)
-        if _all_depend(made.net._transform, dim):
-            return SbiHead(made, dim)
+def _built(build: Builder, features: int, dim: int) -> Any:
+    return build(torch.randn(16, dim), torch.randn(16, features))
 
 
 def _all_depend(transform: Any, dim: int) -> bool:
-    """Whether every coordinate is other than the first one in some masked network."""
+    """Return whether every coordinate comes after another one in some masked network."""
     from nflows.transforms import Permutation
 
     order, depending = torch.arange(dim), torch.zeros(dim, dtype=torch.bool)
@@ -261,66 +290,6 @@ def _all_depend(transform: Any, dim: int) -> bool:
         else:
             depending[order[1:]] = True
     return bool(depending.all())
-
-
-def nsf_head(features: int, dim: int, *, hidden: int, transforms: int, bins: int) -> Head:
-    """Return sbi's neural spline flow without its own standardisation.
-
-    Raises
-    ------
-    ConfigError
-        If sbi is not installed.
-    """
-    build = _factory("posterior_nn", "sbi-nsf")(
-        model="nsf",
-        z_score_theta="none",
-        z_score_x="none",
-        hidden_features=hidden,
-        num_transforms=transforms,
-        num_bins=bins,
-    )
-    return head_from(build, features, dim)
-
-
-def score_head(
-    features: int, dim: int, *, hidden: int, layers: int, sde: str, steps: int
-) -> VectorFieldHead:
-    """Return sbi's score network (NPSE) without its own standardisation.
-
-    Raises
-    ------
-    ConfigError
-        If sbi is not installed.
-    """
-    build = _factory("posterior_score_nn", "sbi-npse")(
-        model="mlp",
-        sde_type=sde,
-        z_score_theta="none",
-        z_score_x="none",
-        hidden_features=hidden,
-        num_layers=layers,
-    )
-    return VectorFieldHead(_built(build, features, dim), dim, steps)
-
-
-def flow_matching_head(
-    features: int, dim: int, *, hidden: int, layers: int, steps: int
-) -> VectorFieldHead:
-    """Return sbi's flow-matching network (FMPE) without its own standardisation.
-
-    Raises
-    ------
-    ConfigError
-        If sbi is not installed.
-    """
-    build = _factory("posterior_flow_nn", "sbi-fmpe")(
-        model="mlp",
-        z_score_theta="none",
-        z_score_x="none",
-        hidden_features=hidden,
-        num_layers=layers,
-    )
-    return VectorFieldHead(_built(build, features, dim), dim, steps)
 
 
 # -- many objects ----------------------------------------------------------------------------
@@ -335,13 +304,10 @@ def _corrected_score(estimator: Any, precision: Tensor) -> Any:
     Raises
     ------
     ConfigError
-        If sbi is not installed.
+        If sbi cannot be imported.
     """
-    try:
+    with importing_sbi("the score combiner"):
         from sbi.inference.potentials.vector_field_adaptor import AutoGaussCorrectedScoreFn
-    except ImportError as error:
-        msg = f"the score combiner needs the sbi package: pip install 'sbi-core[sbi]' ({error})"
-        raise ConfigError(msg) from None
 
     class Given(AutoGaussCorrectedScoreFn):  # type: ignore[misc]
         def posterior_precision_est_fn(self, conditions: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from sbi_core.adapters.sbi import importing_sbi
 from sbi_core.errors import ConfigError
 
 __all__ = ["LocalTest", "TwoSampleTest", "lc2st", "mmd"]
@@ -105,7 +106,7 @@ def lc2st(
     Raises
     ------
     ConfigError
-        If shapes do not fit, a value is not finite, or sbi is not installed.
+        If shapes do not fit, a value is not finite, or sbi cannot be imported.
     """
     arrays = [_rows(v, n) for v, n in ((theta, "theta"), (x, "x"), (samples, "samples"))]
     drawn, at = _rows(samples_o, "samples_o"), _rows(np.atleast_2d(x_o), "x_o")
@@ -117,11 +118,8 @@ def lc2st(
             f"{tuple(drawn.shape)} and x_o {tuple(at.shape)} do not fit together"
         )
         raise ConfigError(msg)
-    try:
+    with importing_sbi("lc2st"):
         from sbi.diagnostics.lc2st import LC2ST
-    except ImportError as error:
-        msg = f"lc2st needs the sbi package: pip install sbi ({error})"
-        raise ConfigError(msg) from None
     kwargs = None if classifier is None else dict(classifier)
     test = LC2ST(*arrays, seed=seed, z_score=True, num_trials_null=trials, classifier_kwargs=kwargs)
     # sbi permutes labels by numpy's and torch's global generators
@@ -158,17 +156,14 @@ def mmd(
     Raises
     ------
     ConfigError
-        If shapes do not fit, a value is not finite, or sbi is not installed.
+        If shapes do not fit, a value is not finite, or sbi cannot be imported.
     """
     a, b = _rows(x, "x"), _rows(y, "y")
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         msg = f"x {tuple(a.shape)} and y {tuple(b.shape)} must have the same columns, and 2 rows"
         raise ConfigError(msg)
-    try:
+    with importing_sbi("mmd"):
         from sbi.utils.metrics import unbiased_mmd_squared
-    except ImportError as error:
-        msg = f"mmd needs the sbi package: pip install sbi ({error})"
-        raise ConfigError(msg) from None
     rng = np.random.default_rng(seed)
     scale = a.std(0)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -2,77 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from sbi_core.components import Estimator
-from sbi_core.errors import ComponentNotFoundError, DataFileError, near_matches
-from sbi_core.estimators.categorical import CategoricalEstimator
-from sbi_core.estimators.ensemble import EnsembleEstimator
-from sbi_core.estimators.maf import MafEstimator
-from sbi_core.estimators.mixed import MixedEstimator
-from sbi_core.estimators.mixture import MixtureEstimator
-from sbi_core.estimators.nsf import NsfEstimator
-from sbi_core.estimators.ordinal import OrdinalEstimator
-from sbi_core.estimators.sbi_fmpe import SbiFmpeEstimator
-from sbi_core.estimators.sbi_maf import SbiMafEstimator
-from sbi_core.estimators.sbi_npse import SbiNpseEstimator
-from sbi_core.estimators.sbi_nsf import SbiNsfEstimator
+from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.files.tensors import read_json
+from sbi_core.registry import Registry
 
-__all__ = ["BUILTIN", "load_estimator"]
-
-BUILTIN: Mapping[str, type[Any]] = {
-    c.name: c
-    for c in (
-        MafEstimator,
-        MixtureEstimator,
-        NsfEstimator,
-        OrdinalEstimator,
-        CategoricalEstimator,
-        MixedEstimator,
-        EnsembleEstimator,
-        SbiMafEstimator,
-        SbiNsfEstimator,
-        SbiNpseEstimator,
-        SbiFmpeEstimator,
-    )
-}
+__all__ = ["load_estimator"]
 
 
-def load_estimator(
-    directory: str | Path,
-    classes: Mapping[str, type[Any]] | None = None,
-    *,
-    embeddings: Mapping[str, Any] | None = None,
-) -> Estimator:
-    """Load the estimator of a folder, whichever it is; executes nothing that is stored there.
+def load_estimator(directory: str | Path, registry: Registry | None = None) -> Estimator:
+    """Load the estimator of a folder; executes nothing that is stored there.
 
     Parameters
     ----------
     directory
         Folder with ``config.json`` and ``weights.safetensors``.
-    classes
-        Estimators that are not built in, by name.
-    embeddings
-        Makers of embeddings that are not built in, by name; each gets the options.
+    registry
+        Where estimators and embeddings are found by name; default: the installed plugins.
+
+    Returns
+    -------
+    Estimator
+        The trained estimator, on the CPU.
 
     Raises
     ------
     ComponentNotFoundError
-        If nobody knows the estimator named there.
+        If no installed plugin has the estimator or the embedding named there.
     DataFileError
         If a file is missing or damaged.
     """
-    name = read_json(Path(directory) / "config.json").get("estimator")
+    path = Path(directory) / "config.json"
+    spec = read_json(path)
+    name = spec.get("estimator")
     if not isinstance(name, str):
-        msg = f"{Path(directory) / 'config.json'} names no estimator"
+        msg = f"{path} names no estimator"
         raise DataFileError(msg)
-    known = {**BUILTIN, **(classes or {})}
-    if name not in known:
-        msg = f"no estimator '{name}'{near_matches(name, known)}: is its plugin installed?"
-        raise ComponentNotFoundError(msg)
-    rest = {} if embeddings is None else {"embeddings": embeddings}
-    estimator: Estimator = known[name].load(directory, **rest)
-    return estimator
+    registry = registry or Registry([])
+    component = registry.find("estimator", name)
+    try:
+        untrained = component.build(spec.get("options"))
+    except (ConfigError, TypeError) as error:
+        msg = f"{path} is incomplete or was altered ({error})"
+        raise DataFileError(msg) from None
+    return cast("Estimator", type(untrained).load(directory, registry=registry))

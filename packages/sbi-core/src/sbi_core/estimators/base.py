@@ -34,15 +34,12 @@ from sbi_core.components import (
 )
 from sbi_core.data.alignment import align_weights, aligned
 from sbi_core.data.batch import Batch
-from sbi_core.embeddings import BUILTIN, embedding_spec
 from sbi_core.errors import (
-    ComponentNotFoundError,
     ConfigError,
     DataFileError,
     DensityUnavailableError,
     ObservationError,
     TrainingError,
-    near_matches,
 )
 from sbi_core.files.tensors import (
     load_weights,
@@ -53,6 +50,7 @@ from sbi_core.files.tensors import (
 )
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors.space import ParameterSpace, as_float64
+from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream
 from sbi_core.training.loop import observed_rows, resident, seeded, splits_of, train
 from sbi_core.training.networks import ConditionalNetwork, Head, Standardizer, pooling_of
@@ -62,7 +60,6 @@ from sbi_core.validation import checked_device
 __all__ = ["FlowEstimator", "snap_to_support", "versions"]
 
 F64 = NDArray[np.float64]
-MakeEmbedding = Callable[[Mapping[str, Any]], Embedding]
 _LOG = logging.getLogger(__name__)
 _TRIES = 100  # to replace draws that no number can hold
 _ROWS_PER_CALL = 16_384  # objects whose features are computed in one call
@@ -182,7 +179,7 @@ class FlowEstimator(Estimator):
             return self.log_det(batch, training)
 
         record, splits = train(network, training, targets, callbacks, log_det=log_det)
-        self._network, self.space, self._embedding = network, space, embedding_spec(embedding)
+        self._network, self.space, self._embedding = network, space, _embedding_spec(embedding)
         if not network.head.loss_is_nll:
             record = replace(record, test_nll=self._measured_nll(training, splits))
         self.record = record
@@ -374,20 +371,20 @@ class FlowEstimator(Estimator):
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
 
     @classmethod
-    def load(
-        cls, directory: str | Path, *, embeddings: Mapping[str, MakeEmbedding] | None = None
-    ) -> Self:
+    def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Self:
         """Read what :meth:`save` wrote; executes nothing that is stored there.
 
         Parameters
         ----------
         directory
             Folder with ``weights.safetensors`` and ``config.json``.
-        embeddings
-            Makers of embeddings that are not built in, by name; each gets the options.
+        registry
+            Where the embedding is found by name; default: the installed plugins.
 
         Raises
         ------
+        ComponentNotFoundError
+            If no installed plugin has the embedding.
         DataFileError
             If a file is missing, damaged, or belongs to something else.
         """
@@ -399,15 +396,13 @@ class FlowEstimator(Estimator):
             raise DataFileError(msg)
         try:
             estimator = cls(cls.config_type.model_validate(spec["options"]))
-            estimator._restore(spec, Path(directory), embeddings or {})
+            estimator._restore(spec, Path(directory), registry or Registry([]))
         except (KeyError, TypeError, ValidationError) as error:
             msg = f"{path} is incomplete or was altered ({type(error).__name__}: {error})"
             raise DataFileError(msg) from None
         return estimator
 
-    def _restore(
-        self, spec: Mapping[str, Any], directory: Path, embeddings: Mapping[str, MakeEmbedding]
-    ) -> None:
+    def _restore(self, spec: Mapping[str, Any], directory: Path, registry: Registry) -> None:
         self.space = ParameterSpace.from_spec(spec["space"])
         weights = directory / "weights.safetensors"
         tensors, meta = read_tensors(weights)
@@ -415,7 +410,8 @@ class FlowEstimator(Estimator):
             msg = f"{directory}: the prior in config.json is not the one the weights belong to"
             raise DataFileError(msg)
         shape = InputShape(**{**spec["input"], "x": tuple(spec["input"]["x"])})
-        embedding = _make_embedding(spec["embedding"], embeddings)
+        stored = spec["embedding"]
+        embedding = registry.build("embedding", stored["name"], stored["options"])
         network = self._build(shape, embedding, self.space, 0)
         for old, new in self.renamed.items():
             tensors = {
@@ -576,16 +572,11 @@ def _observed_sample(training: Training) -> Batch:
     return batch
 
 
-def _make_embedding(spec: Mapping[str, Any], makers: Mapping[str, MakeEmbedding]) -> Embedding:
-    name, options = spec["name"], spec["options"]
-    if name in makers:
-        return makers[name](options)
-    if name not in BUILTIN:
-        known = [*BUILTIN, *makers]
-        msg = f"no embedding '{name}'{near_matches(name, known)}: is its plugin installed?"
-        raise ComponentNotFoundError(msg)
-    made: Embedding = BUILTIN[name](BUILTIN[name].config_type.model_validate(options))
-    return made
+def _embedding_spec(embedding: Embedding) -> dict[str, Any]:
+    """Return name and options of an embedding, JSON-serialisable."""
+    config = embedding.config
+    options = {} if config is None else config.model_dump(mode="json")
+    return {"name": embedding.name, "options": options}
 
 
 def versions() -> dict[str, str]:

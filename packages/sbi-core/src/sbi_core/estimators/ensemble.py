@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
@@ -29,11 +29,12 @@ from torch import Tensor
 from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
-from sbi_core.estimators._lookup import build_estimator
+from sbi_core.estimators import load_estimator
 from sbi_core.estimators.base import versions
 from sbi_core.files.tensors import read_json, write_atomic
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors.space import ParameterSpace, as_float64
+from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream
 from sbi_core.training.loop import observed_rows, resident, split_seed, splits_of
 
@@ -105,9 +106,10 @@ class EnsembleEstimator(Estimator):
         """
         training = resident(replace(training, batch=training.batch.succeeded))
         training = replace(training, split_seed=split_seed(training))
+        component = Registry([]).find("estimator", self.config.of)
         members, records, lines = [], [], list[dict[str, float]]()
         for m in range(self.config.members):
-            member = build_estimator(self.config.of, self.config.options, "estimator.options")
+            member = component.build(self.config.options)
             seed = int(stream(training.seed, "ensemble", m).integers(2**31))
             folder = None if training.directory is None else _folder(training.directory, m)
             record = member.fit(
@@ -225,28 +227,21 @@ class EnsembleEstimator(Estimator):
         write_atomic(Path(directory) / "config.json", json.dumps(content, indent=1).encode())
 
     @classmethod
-    def load(
-        cls,
-        directory: str | Path,
-        *,
-        embeddings: Mapping[str, Callable[[Mapping[str, Any]], Embedding]] | None = None,
-    ) -> Self:
+    def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Self:
         """Read what :meth:`save` wrote; executes nothing that is stored there.
 
         Parameters
         ----------
         directory
             Its folder.
-        embeddings
-            Makers of embeddings that are not built in, by name; each gets the options.
+        registry
+            Where members and their embedding are found by name; default: the installed plugins.
 
         Raises
         ------
         DataFileError
             If a file is missing, damaged, or belongs to something else.
         """
-        from sbi_core.estimators import load_estimator
-
         path = Path(directory) / "config.json"
         spec = read_json(path)
         if spec.get("estimator") != cls.name or spec.get("schema") != _SCHEMA:
@@ -262,10 +257,9 @@ class EnsembleEstimator(Estimator):
         except (KeyError, TypeError, ValidationError) as error:
             msg = f"{path} is incomplete or was altered ({type(error).__name__}: {error})"
             raise DataFileError(msg) from None
-        made = type(build_estimator(ensemble.config.of, ensemble.config.options, "options"))
         for m in range(ensemble.config.members):
             folder = _folder(Path(directory), m)
-            member = load_estimator(folder, {ensemble.config.of: made}, embeddings=embeddings)
+            member = load_estimator(folder, registry)
             if member.space.hash != ensemble.space.hash or member.name != ensemble.config.of:
                 msg = f"{folder} holds another estimator than the ensemble it lies in"
                 raise DataFileError(msg)

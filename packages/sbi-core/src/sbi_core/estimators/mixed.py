@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sbi_core.errors import ConfigError
-from sbi_core.estimators._lookup import build_estimator
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.estimators.discrete import Columns, DiscreteEstimator, DiscreteHead
 from sbi_core.priors.space import ParameterSpace
+from sbi_core.registry import Registry
 from sbi_core.training.networks import Head
 
 __all__ = ["MixedConfig", "MixedEstimator", "MixedHead"]
@@ -121,8 +121,9 @@ class MixedEstimator(DiscreteEstimator):
             hint = "'ordinal'" if columns.discrete else "'maf' or 'nsf'"
             msg = f"estimator 'mixed' needs {kind} parameters, too, beside {list(space.names)}: "
             raise ConfigError(f"{msg}use {hint}")
-        first = build_estimator(c.discrete, c.discrete_options, "estimator.discrete_options")
-        second = build_estimator(c.continuous, c.continuous_options, "estimator.continuous_options")
+        registry = Registry([])
+        first = registry.build("estimator", c.discrete, c.discrete_options)
+        second = registry.build("estimator", c.continuous, c.continuous_options)
         assert isinstance(first, DiscreteEstimator)
         if not isinstance(second, FlowEstimator) or isinstance(second, DiscreteEstimator):
             msg = f"estimator '{c.continuous}' cannot be the continuous part of 'mixed'"

@@ -11,6 +11,7 @@ from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Train
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations, holds_arrays
 from sbi_core.errors import PriorMismatchError
+from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import RunConfig
 from sbi_core.posterior import Posterior
@@ -80,11 +81,6 @@ class Context:
             return read_objects(self.simulator, section.observations)
         rng = stream(self.config.seed, "example")
         return self.simulator.example_observations(rng, section.n_example)
-
-    def _embedding_from(self, options: dict[str, Any]) -> Embedding:
-        """Return the run's embedding with the options an estimator recorded."""
-        name = self.config.embedding.name
-        return cast("Embedding", self.registry.build("embedding", name, options))
 
     @property
     def simulator_identity(self) -> str:
@@ -161,13 +157,7 @@ class Context:
         PriorMismatchError
             If the estimator was trained under another prior than the simulator has now.
         """
-        from sbi_core.estimators import load_estimator
-
-        estimator = load_estimator(
-            self.directory.estimator,
-            {self.config.estimator.name: type(self.new_estimator())},
-            embeddings={self.config.embedding.name: self._embedding_from},
-        )
+        estimator = load_estimator(self.directory.estimator, self.registry)
         if estimator.space.hash != self.space.hash:
             msg = (
                 f"the estimator in '{self.directory.estimator}' was trained with prior version "

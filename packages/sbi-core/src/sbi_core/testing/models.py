@@ -11,9 +11,8 @@ linear model with normal noise, errors and missing values that differ between ob
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from sbi_core.data.observations import Observable, Observations
 from sbi_core.errors import DensityUnavailableError
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream, torch_generator
 
 __all__ = ["ExactEstimator", "LinearGaussian", "ProbeSimulator"]
@@ -167,9 +167,7 @@ class ExactEstimator(Estimator):
         """Do nothing: there is nothing to store."""
 
     @classmethod
-    def load(
-        cls, directory: str | Path, *, embeddings: Mapping[str, Any] | None = None
-    ) -> ExactEstimator:
+    def load(cls, directory: str | Path, *, registry: Registry | None = None) -> ExactEstimator:
         """Return a new one."""
         return cls()
 

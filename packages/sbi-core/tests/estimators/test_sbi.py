@@ -1,4 +1,4 @@
-"""Estimators from vector fields: flow matching and scores."""
+"""Estimators with networks of the sbi package: flows, scores and flow matching."""
 
 from dataclasses import replace
 
@@ -7,19 +7,28 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sbi_core.adapters.sbi import build_head
 from sbi_core.embeddings.identity import IdentityEmbedding
-from sbi_core.errors import DensityUnavailableError
+from sbi_core.errors import ConfigError, DensityUnavailableError
 from sbi_core.estimators import load_estimator
-from sbi_core.estimators.sbi_fmpe import SbiFmpeConfig, SbiFmpeEstimator
-from sbi_core.estimators.sbi_npse import SbiNpseConfig, SbiNpseEstimator
+from sbi_core.estimators.sbi import (
+    SbiFmpeConfig,
+    SbiFmpeEstimator,
+    SbiMafEstimator,
+    SbiNpseConfig,
+    SbiNpseEstimator,
+    SbiNsfConfig,
+    SbiNsfEstimator,
+)
 from sbi_core.rng import stream
-
-pytest.importorskip("sbi")
 
 SMALL = {
     "sbi-fmpe": lambda: SbiFmpeEstimator(SbiFmpeConfig(hidden=24, layers=2, steps=20)),
     "sbi-npse": lambda: SbiNpseEstimator(SbiNpseConfig(hidden=24, layers=2, steps=30)),
 }
+
+
+# -- vector fields --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
@@ -83,3 +92,56 @@ def test_training_is_repeatable(gaussian):
     training = replace(gaussian.training(n=400, epochs=1), seed=3)
     a, b = (SMALL["sbi-fmpe"]().fit(training, IdentityEmbedding()).test_nll for _ in range(2))
     assert a == b
+
+
+# -- flows --------------------------------------------------------------------------------
+
+
+def test_the_default_is_the_published_configuration():
+    head = SbiMafEstimator().build_head(8, 6)
+    # 8 hidden units, 4 transforms, 6 parameters, 8 abundances (inference.md 3: "1 520 weights")
+    assert sum(p.numel() for p in head.parameters()) == 1520
+
+
+def test_the_density_of_sbi_maf_is_that_of_sbi(barely):
+    head = barely("sbi-maf").network.head
+    h, noise = torch.randn(5, 9), torch.randn(3, 5, 2)
+    z = head.draw(noise, h)
+    back = head.estimator.inverse_transform(z, h)
+    assert torch.allclose(back, noise, atol=1e-4)
+    assert torch.allclose(head.log_prob(z, h), head.estimator.log_prob(z, h))
+
+
+def test_every_parameter_depends_on_the_data_whatever_the_seed():
+    """sbi shuffles coordinates at random; unlucky shuffles leave one without the features."""
+    for seed in range(40):
+        torch.manual_seed(seed)
+        head = build_head("sbi-maf", 3, 2, {"hidden": 8, "transforms": 2})
+        noise = torch.randn(1, 2)
+        changed = head.draw(noise, torch.randn(1, 3)) != head.draw(noise, torch.randn(1, 3))
+        assert changed.all(), seed
+
+
+def test_one_transformation_and_one_parameter_are_refused():
+    with pytest.raises(ConfigError, match="use 'nsf'"):
+        SbiMafEstimator().build_head(3, 1)
+    with pytest.raises(ConfigError, match="transforms >= 2"):
+        build_head("sbi-maf", 3, 2, {"hidden": 8, "transforms": 1})
+
+
+def test_the_density_of_sbi_nsf_is_that_of_sbi(barely):
+    head = barely("sbi-nsf").network.head
+    h, noise = torch.randn(5, 9), torch.randn(3, 5, 2)
+    with torch.no_grad():
+        z = head.draw(noise, h)
+        assert torch.allclose(head.estimator.inverse_transform(z, h), noise, atol=1e-3)
+        assert torch.allclose(head.log_prob(z, h), head.estimator.log_prob(z, h))
+
+
+def test_one_parameter_has_a_spline_too():
+    head = SbiNsfEstimator(SbiNsfConfig(hidden=8, transforms=2)).build_head(3, 1)
+    h, noise = torch.randn(5, 3), torch.randn(4, 5, 1)
+    with torch.no_grad():
+        z = head.draw(noise, h)
+        assert z.shape == (4, 5, 1)
+        assert torch.isfinite(head.log_prob(z, h)).all()
