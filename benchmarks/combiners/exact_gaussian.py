@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sbi_core.combiners.gaussian import Gaussian, combine_gaussian
+from sbi_core.combiners.gaussian import combine_gaussian
+from sbi_core.combiners.moments import Gaussian
 from sbi_core.combiners.published import combine_published
 
 

@@ -477,6 +477,13 @@ class Combiner(ABC):
         """Combine several subsets of the objects of one group."""
         return [self.combine(posterior, observations[rows], rng=rng) for rows in subsets]
 
+    def subset_moments(
+        self, posterior: Posterior, observations: Observations, subsets: Sequence[slice]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Return mean and covariance of several subsets, in unconstrained space."""
+        combined = self.combine_subsets(posterior, observations, subsets)
+        return [(c.z_mean, c.z_cov) for c in combined]
+
     def prepare(
         self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
     ) -> Mapping[str, float]:

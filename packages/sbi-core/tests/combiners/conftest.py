@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sbi_core.combiners.gaussian import Gaussian
+from sbi_core.combiners.moments import Gaussian
 
 
 @dataclass(frozen=True)

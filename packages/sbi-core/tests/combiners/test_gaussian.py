@@ -5,12 +5,8 @@ import pytest
 import sbi_toy
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.combiners.gaussian import (
-    Gaussian,
-    GaussianCombiner,
-    GaussianConfig,
-    combine_gaussian,
-)
+from sbi_core.combiners.gaussian import GaussianCombiner, GaussianConfig, combine_gaussian
+from sbi_core.combiners.moments import Gaussian
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError

@@ -6,8 +6,9 @@ import sbi_toy
 from numpy.testing import assert_allclose
 
 from sbi_core.combiners import likelihood
-from sbi_core.combiners.gaussian import Gaussian, GaussianCombiner
+from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
+from sbi_core.combiners.moments import Gaussian
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, ObservationError

@@ -9,7 +9,8 @@ import pytest
 import sbi_toy
 from numpy.testing import assert_allclose
 
-from sbi_core.combiners.gaussian import Gaussian, GaussianCombiner, combine_gaussian
+from sbi_core.combiners.gaussian import GaussianCombiner, combine_gaussian
+from sbi_core.combiners.moments import Gaussian
 from sbi_core.combiners.published import PublishedCombiner, PublishedConfig, combine_published
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations

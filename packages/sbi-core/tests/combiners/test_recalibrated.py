@@ -6,11 +6,8 @@ import sbi_toy
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.combiners.gaussian import GaussianCombiner
-from sbi_core.combiners.recalibrated import (
-    RecalibratedCombiner,
-    RecalibratedConfig,
-    group_features,
-)
+from sbi_core.combiners.moments import data_quality
+from sbi_core.combiners.recalibrated import RecalibratedCombiner, RecalibratedConfig
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
@@ -183,10 +180,10 @@ def test_too_few_groups_are_refused(toy, rng):
         rule.prepare(Posterior(Biased()), groups(toy, rng, 3, 50))
 
 
-def test_features_say_nothing_about_the_data():
+def test_the_quality_of_data_does_not_depend_on_their_values():
     x = np.ones((2, 3))
     err, mask = np.full((2, 3), 0.1), np.array([[1, 1, 1], [1, 0, 0]], bool)
     batch = Batch(x=x, x_err=err, mask=mask, context=np.array([[5.0, 1.0], [0.0, 0.0]]))
     want = [[-1, 1, 1, 1], [-1, 1 / 3, 0, 0]]
-    assert_allclose(group_features(batch), want)
-    assert_allclose(group_features(batch.with_(x=7 * batch.x)), want)
+    assert_allclose(data_quality(batch), want)
+    assert_allclose(data_quality(batch.with_(x=7 * batch.x)), want)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor
 
-from sbi_core.combiners.gaussian import Gaussian
+from sbi_core.combiners.moments import Gaussian
 
 __all__ = ["Correction", "Examples", "SmoothField", "fit_correction", "normalised_score"]
 

@@ -32,8 +32,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sbi_core.combiners.consistency import group_consistency
-from sbi_core.combiners.gaussian import Gaussian, combine_gaussian
-from sbi_core.combiners.recalibrated import group_features
+from sbi_core.combiners.gaussian import combine_gaussian
+from sbi_core.combiners.moments import Gaussian, data_quality, shared_space
 from sbi_core.combiners.set_network import SetNetwork, exists
 from sbi_core.combiners.set_training import fit_sets, simulate_sets
 from sbi_core.components import Combiner, InputShape, Rng, Simulator
@@ -143,7 +143,7 @@ class DeepsetCombiner(Combiner):
         if simulator is None:
             msg = "the deepset combiner needs the simulator; call attach(simulator) first"
             raise ConfigError(msg)
-        space = _shared(posterior)
+        space = shared_space(posterior)
         ours = simulator.parameters.select("global")
         if ours.hash != space.hash:
             msg = (
@@ -178,7 +178,7 @@ class DeepsetCombiner(Combiner):
             learning_rate=o.learning_rate,
             seed=seed,
         )
-        features = np.stack([group_features(e).mean(0) for e in examples])
+        features = np.stack([data_quality(e).mean(0) for e in examples])
         self._network, self._prior = network, space.hash
         self._seen = np.stack([features.min(0), features.max(0)])
         return facts
@@ -224,7 +224,7 @@ class DeepsetCombiner(Combiner):
         if self._network is None:
             msg = "the deepset combiner has not been prepared: it trains on simulated groups first"
             raise ConfigError(msg)
-        space = _shared(posterior)
+        space = shared_space(posterior)
         if space.hash != self._prior:
             msg = "the network of the deepset combiner was trained with another prior"
             raise PriorMismatchError(msg)
@@ -242,7 +242,7 @@ class DeepsetCombiner(Combiner):
             network.terms(batch[s : s + _ROWS_PER_CALL])
             for s in range(0, max(len(batch), 1), _ROWS_PER_CALL)
         ]
-        return _Found(torch.cat(parts), exists(batch), group_features(batch))
+        return _Found(torch.cat(parts), exists(batch), data_quality(batch))
 
     @torch.no_grad()
     def _combine(
@@ -342,20 +342,3 @@ class DeepsetCombiner(Combiner):
         network = self._build(Standardizer(shape), dim).double()
         load_weights(network, tensors, directory / "weights.safetensors")
         self._network, self._prior, self._seen = network.eval(), prior, seen
-
-
-def _shared(posterior: Posterior) -> ParameterSpace:
-    """Return the shared parameters.
-
-    Raises
-    ------
-    ConfigError
-        If there are none.
-    """
-    if not any(p.scope == "global" for p in posterior.space.parameters):
-        msg = (
-            "nothing to combine: the estimator infers no parameter of scope 'global' "
-            f"(it infers {list(posterior.space.names)})"
-        )
-        raise ConfigError(msg)
-    return posterior.space.select("global")

@@ -34,7 +34,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import special
 from scipy.stats import qmc
 
-from sbi_core.combiners.gaussian import Gaussian, combine_moments, object_moments
+from sbi_core.combiners.gaussian import combine_moments
+from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
@@ -114,8 +115,8 @@ class LikelihoodCombiner(Combiner):
         """
         gen = as_generator(rng)
         model = _Model.of(self._simulator, posterior)
-        moments, names = object_moments(posterior, observations, draws=4000, rng=gen)
-        space = posterior.space.select(names)
+        space = shared_space(posterior)
+        moments = object_moments(posterior, observations)
         start, _ = combine_moments(moments, Gaussian.standard(space.z_dim))
         found, diagnostics = start, dict[str, float]()
         if len(observations):

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.combiners.ensemble import stretch_sample
-from sbi_core.combiners.gaussian import Gaussian, combine_moments, object_moments
+from sbi_core.combiners.gaussian import combine_moments
+from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, NotPositiveDefiniteError
@@ -77,12 +78,12 @@ class ProductCombiner(Combiner):
             If the estimator infers other than shared parameters: their density is not known.
         """
         gen = as_generator(rng)
-        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
-        space = posterior.space.select(names)
+        space = shared_space(posterior)
+        moments = object_moments(posterior, observations, draws=self.config.draws)
         if space.z_dim != posterior.space.z_dim:
             msg = (
                 "the product combiner needs an estimator of the shared parameters alone "
-                f"({list(names)}), this one infers {list(posterior.space.names)}"
+                f"({list(space.names)}), this one infers {list(posterior.space.names)}"
             )
             raise ConfigError(msg)
         flags: tuple[str, ...] = ()

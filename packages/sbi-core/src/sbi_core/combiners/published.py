@@ -14,17 +14,12 @@ inverse-variance mean behind the numbers of their abstract.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from sbi_core.combiners.gaussian import F64, Gaussian, object_moments
-from sbi_core.components import Combiner, Rng
-from sbi_core.data.observations import Observations
-from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
-from sbi_core.rng import as_generator
+from sbi_core.combiners.moments import F64, Gaussian, MomentCombiner, MomentConfig, ObjectMoments
 
 __all__ = ["PublishedCombiner", "PublishedConfig", "combine_published"]
 
@@ -57,64 +52,29 @@ def combine_published(
     return Gaussian(information / precision, np.diag(1 / precision))
 
 
-class PublishedConfig(BaseModel):
+class PublishedConfig(MomentConfig):
     """Options of the published combiner."""
-
-    model_config = ConfigDict(extra="forbid")
 
     form: Literal["equations", "plain"] = Field(
         "equations", description="eqs. 8-9 as printed, or the plain inverse-variance mean"
     )
-    draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
-    samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
 
 
-class PublishedCombiner(Combiner):
+class PublishedCombiner(MomentCombiner):
     """Buck et al. 2025, eqs. 8-9; every result carries the flag ``comparison_only``."""
 
     name = "published"
     comparison_only = True
+    config: PublishedConfig
 
     def __init__(self, config: PublishedConfig | None = None) -> None:
         self.config = config or PublishedConfig()
 
-    def combine(
-        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
-    ) -> CombinedPosterior:
+    def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
         """Combine as published (see the module for what is wrong with it)."""
-        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
-
-    def combine_subsets(
-        self,
-        posterior: Posterior,
-        observations: Observations,
-        subsets: Sequence[slice],
-        *,
-        rng: Rng = 0,
-    ) -> list[CombinedPosterior]:
-        """Combine several subsets; moments are computed once."""
-        gen = as_generator(rng)
-        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
-        d = moments.information.shape[1]
-        cov = np.linalg.inv(moments.precision) if len(moments.id) else moments.precision
-        mean = np.einsum("nij,nj->ni", cov, moments.information)
+        d = objects.information.shape[1]
+        cov = np.linalg.inv(objects.precision) if len(objects) else objects.precision
+        mean = np.einsum("nij,nj->ni", cov, objects.information)
         variance = np.einsum("nii->ni", cov)
         plain = self.config.form == "plain"
-        results = []
-        for rows in subsets:
-            combined = combine_published(
-                mean[rows], variance[rows], Gaussian.standard(d), plain=plain
-            )
-            results.append(
-                combined_from_gaussian(
-                    self.name,
-                    posterior.space.select(names),
-                    len(mean[rows]),
-                    combined.mean,
-                    combined.cov,
-                    draws=self.config.samples,
-                    rng=gen,
-                    flags=("comparison_only",),
-                )
-            )
-        return results
+        return combine_published(mean, variance, Gaussian.standard(d), plain=plain), {}, ()

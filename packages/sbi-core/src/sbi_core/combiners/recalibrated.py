@@ -20,31 +20,24 @@ References:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sbi_core.combiners.correction import Correction, Examples, fit_correction, normalised_score
-from sbi_core.combiners.gaussian import (
-    GaussianCombiner,
-    GaussianConfig,
-    ObjectMoments,
-    object_moments,
-)
-from sbi_core.data.batch import Batch
+from sbi_core.combiners.gaussian import GaussianCombiner, GaussianConfig
+from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_space
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
 from sbi_core.files.tensors import read_json, read_tensors, write_atomic, write_tensors
-from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
+from sbi_core.posterior import Posterior
 from sbi_core.priors.space import ParameterSpace
-from sbi_core.rng import as_generator, stream
+from sbi_core.rng import stream
 
-__all__ = ["RecalibratedCombiner", "RecalibratedConfig", "group_features"]
+__all__ = ["RecalibratedCombiner", "RecalibratedConfig"]
 
 F64 = NDArray[np.float64]
 _SMALLEST = 3  # fewer objects are combined without correction
@@ -55,16 +48,11 @@ _TILTED = 4  # one group in so many is divided into two that differ in their fea
 _UNLIKE = 0.1  # how far features may lie beyond those of the simulated groups, dex or fraction
 
 
-class RecalibratedConfig(BaseModel):
+class RecalibratedConfig(GaussianConfig):
     """Options of the recalibrated combiner."""
-
-    model_config = ConfigDict(extra="forbid")
 
     groups: int = Field(1000, ge=20, description="simulated groups the correction learns from")
     max_objects: int = Field(1000, ge=25, description="objects per simulated group")
-    draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
-    samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
-    consistency_groups: int = Field(10, ge=2, description="groups of the consistency test")
 
 
 class RecalibratedCombiner(GaussianCombiner):
@@ -76,17 +64,12 @@ class RecalibratedCombiner(GaussianCombiner):
     """
 
     name = "recalibrated"
+    config: RecalibratedConfig
 
     def __init__(self, config: RecalibratedConfig | None = None) -> None:
-        self.options = config or RecalibratedConfig()
-        o = self.options
-        super().__init__(
-            GaussianConfig(
-                draws=o.draws, samples=o.samples, consistency_groups=o.consistency_groups
-            )
-        )
-        self.groups_needed = o.groups
-        self.group_size = o.max_objects
+        self.config = config or RecalibratedConfig()
+        self.groups_needed = self.config.groups
+        self.group_size = self.config.max_objects
         self._correction: Correction | None = None
         self._prior = ""
 
@@ -100,14 +83,13 @@ class RecalibratedCombiner(GaussianCombiner):
         Truths may have any distribution; where there are none, the correction is uncertain and
         the result wider.
         """
-        space = posterior.space.select("global")
+        space = shared_space(posterior)
         parts: list[_Example] = []
         for k, group in enumerate(groups):
             rng = stream(seed, "correction", "parts", k)
-            moments, _ = object_moments(posterior, group, draws=self.options.draws, rng=rng)
-            features = group_features(group.batch)
+            moments = object_moments(posterior, group, draws=self.config.draws)
             tilted = k % _TILTED == 0
-            parts += _examples(moments, features, _truth(group, space), rng, tilted=tilted)
+            parts += _examples(moments, _truth(group, space), rng, tilted=tilted)
         if len(parts) < _FEWEST:
             msg = (
                 f"the recalibrated combiner can learn from {len(parts)} simulated groups, "
@@ -121,15 +103,8 @@ class RecalibratedCombiner(GaussianCombiner):
 
     # -- combining -----------------------------------------------------------------
 
-    def combine_subsets(
-        self,
-        posterior: Posterior,
-        observations: Observations,
-        subsets: Sequence[slice],
-        *,
-        rng: Any = 0,
-    ) -> list[CombinedPosterior]:
-        """Combine several subsets; moments are computed once.
+    def check(self, space: ParameterSpace) -> None:
+        """Raise if nothing was learned, or for parameters with another prior.
 
         Raises
         ------
@@ -141,53 +116,34 @@ class RecalibratedCombiner(GaussianCombiner):
         if self._correction is None:
             msg = "the recalibrated combiner has not been prepared on simulated groups"
             raise ConfigError(msg)
-        if posterior.space.select("global").hash != self._prior:
+        if space.hash != self._prior:
             msg = "the correction of the recalibrated combiner was trained with another prior"
             raise PriorMismatchError(msg)
-        gen = as_generator(rng)
-        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
-        space = posterior.space.select(names)
-        features = group_features(observations.batch)
-        return [
-            self._corrected(self._combine(space, moments[s], gen), moments[s], features[s], gen)
-            for s in subsets
-        ]
 
-    def _corrected(
-        self, plain: CombinedPosterior, part: ObjectMoments, features: F64, rng: np.random.Generator
-    ) -> CombinedPosterior:
+    def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
         """Return the corrected combination; the plain one of fewer than three objects."""
         assert self._correction is not None
-        n, d = part.information.shape
-        likelihood = (part.precision - np.eye(d)).sum(0)
+        plain, diagnostics, flags = super().solve(objects)
+        n, d = objects.information.shape
         if n < _SMALLEST:
-            return plain
+            return plain, diagnostics, flags
+        likelihood = (objects.precision - np.eye(d)).sum(0)
         if np.linalg.eigvalsh(likelihood)[0] <= 0:
-            return replace(plain, flags=(*plain.flags, "not_corrected"))
+            return plain, diagnostics, (*flags, "not_corrected")
+        quality = objects.quality.mean(0)
         corrected, share = self._correction.posterior(
-            likelihood, part.information.sum(0), n, features.mean(0), plain.z_mean
+            likelihood, objects.information.sum(0), n, quality, plain.mean
         )
-        shift = np.linalg.solve(np.linalg.cholesky(plain.z_cov), corrected.mean - plain.z_mean)
-        facts = {
+        shift = np.linalg.solve(np.linalg.cholesky(plain.cov), corrected.mean - plain.mean)
+        diagnostics |= {
             "correction_sigma": float(np.linalg.norm(shift)),
             "correction_uncertainty": share,
         }
-        flags = plain.flags
-        if share > 1:  # more than the data say
+        if share > 1:  # larger than the statistical error
             flags = (*flags, "more_objects_than_trained")
-        if self._correction.unlike(features.mean(0), _UNLIKE):
+        if self._correction.unlike(quality, _UNLIKE):
             flags = (*flags, "unlike_trained_groups")
-        return combined_from_gaussian(
-            self.name,
-            plain.space,
-            n,
-            corrected.mean,
-            corrected.cov,
-            draws=self.options.samples,
-            rng=rng,
-            diagnostics={**plain.diagnostics, **facts},
-            flags=flags,
-        )
+        return corrected, diagnostics, flags
 
     # -- files ---------------------------------------------------------------------
 
@@ -200,7 +156,7 @@ class RecalibratedCombiner(GaussianCombiner):
         write_tensors(directory / "weights.safetensors", self._correction.tensors())
         content = {
             "combiner": self.name,
-            "options": self.options.model_dump(),
+            "options": self.config.model_dump(),
             "prior": self._prior,
         }
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
@@ -229,7 +185,6 @@ _Example = tuple[F64, F64, F64, float, F64, float]  # the fields of Examples, of
 
 def _examples(
     moments: ObjectMoments,
-    features: F64,
     truth: F64,
     rng: np.random.Generator,
     *,
@@ -240,6 +195,7 @@ def _examples(
     Objects are chosen by errors and missing values, never by their data.
     """
     n, d = moments.information.shape
+    features = moments.quality
     halves: list[NDArray[np.int64]] = [np.arange(n)]
     varies = features.shape[1] > 0 and features.std(0).max() > _CONSTANT
     if tilted and varies and n >= 4 * _PART:
@@ -247,7 +203,7 @@ def _examples(
         tilt = rng.standard_normal(features.shape[1])
         order = np.argsort((features / scale) @ tilt + rng.gumbel(size=n))
         halves = [rng.permutation(h) for h in np.array_split(order, 2)]
-    found = []
+    examples = []
     for rows in halves:
         each = (moments.precision[rows] - np.eye(d)).astype(np.float64)
         information, own = moments.information[rows], features[rows]
@@ -264,29 +220,10 @@ def _examples(
         r = normalised_score(b[good], total[good], np.broadcast_to(truth, (int(good.sum()), d)))
         spread = np.atleast_2d(np.cov(r.T))
         count = float(len(rows))
-        found.append(
+        examples.append(
             (truth, own.mean(0), score / np.sqrt(count), count, spread, float(good.sum() - 1))
         )
-    return found
-
-
-def group_features(batch: Batch) -> F64:
-    """Return what describes the quality of each object's data, never the data, (n, k).
-
-    Mean log10 error and observed fraction of its values, and which context it has.
-    """
-    n = len(batch)
-    columns = []
-    mask = batch.observed.flatten(1).double().cpu().numpy()
-    if batch.x_err is not None:
-        err = batch.x_err.flatten(1).double().cpu().numpy()
-        log_err = np.log10(np.where(mask > 0, err, 1.0))
-        columns.append((log_err * mask).sum(1) / np.maximum(mask.sum(1), 1))
-    if batch.mask is not None:
-        columns.append(mask.mean(1))
-    if batch.context is not None:
-        columns += list((batch.context != 0).double().cpu().numpy().T)
-    return np.stack(columns, 1) if columns else np.empty((n, 0))
+    return examples
 
 
 def _truth(group: Observations, space: ParameterSpace) -> F64:

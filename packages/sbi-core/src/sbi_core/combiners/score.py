@@ -29,12 +29,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.combiners.gaussian import (
-    Gaussian,
-    ObjectMoments,
-    combine_moments,
-    object_moments,
-)
+from sbi_core.combiners.gaussian import combine_moments
+from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_space
 from sbi_core.components import Combiner, Rng
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
@@ -84,12 +80,12 @@ class ScoreCombiner(Combiner):
         """
         gen = as_generator(rng)
         estimator = _score_network(posterior)
-        moments, names = object_moments(posterior, observations, draws=self.config.draws, rng=gen)
-        space = posterior.space.select(names)
+        space = shared_space(posterior)
+        moments = object_moments(posterior, observations, draws=self.config.draws)
         if space.z_dim != posterior.space.z_dim:
             msg = (
                 "the score combiner needs an estimator of the shared parameters alone "
-                f"({list(names)}), this one infers {list(posterior.space.names)}"
+                f"({list(space.names)}), this one infers {list(posterior.space.names)}"
             )
             raise ConfigError(msg)
         start, smallest = combine_moments(moments, Gaussian.standard(space.z_dim))

@@ -94,19 +94,18 @@ def _combine_subsets(
         (n, slice(k * n, (k + 1) * n)) for n in sizes for k in range(min(_SUBSETS, len(group) // n))
     ]
     try:
-        rows = [s for _, s in subsets]
-        combined = combiner.combine_subsets(context.posterior, group, rows)
+        combined = combiner.subset_moments(context.posterior, group, [s for _, s in subsets])
     except NotPositiveDefiniteError:  # some of them: one by one
         for n, s in subsets:
             try:
-                one = combiner.combine(context.posterior, group[s])
+                ((mean, cov),) = combiner.subset_moments(context.posterior, group[s], [slice(None)])
             except NotPositiveDefiniteError:
                 yield n, None
             else:
-                yield n, (one.z_mean, one.z_cov, truth)
+                yield n, (mean, cov, truth)
         return
-    for (n, _), c in zip(subsets, combined, strict=True):
-        yield n, (c.z_mean, c.z_cov, truth)
+    for (n, _), (mean, cov) in zip(subsets, combined, strict=True):
+        yield n, (mean, cov, truth)
 
 
 def _entry(

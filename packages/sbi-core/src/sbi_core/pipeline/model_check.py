@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbi_core.combiners.gaussian import object_moments
-from sbi_core.combiners.recalibrated import group_features
+from sbi_core.combiners.moments import data_quality, object_moments
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
@@ -140,7 +139,7 @@ def _arrays(batch: Batch) -> tuple[F64, F64, NDArray[np.bool_]]:
 
 def _scores(posterior: Posterior, combined: CombinedPosterior, objects: Observations) -> F64:
     """Return the score of every object at the combined value, (n, d)."""
-    moments, _ = object_moments(posterior, objects, draws=2000, rng=0)
+    moments = object_moments(posterior, objects)
     likelihood = moments.precision - np.eye(len(combined.z_mean))
     return np.asarray(
         moments.information - np.einsum("nij,j->ni", likelihood, combined.z_mean), np.float64
@@ -149,7 +148,7 @@ def _scores(posterior: Posterior, combined: CombinedPosterior, objects: Observat
 
 def _covariates(batch: Batch, x: F64) -> F64:
     """Return data, their quality and context, centred nowhere in particular, (n, k)."""
-    columns = [x, group_features(batch)]
+    columns = [x, data_quality(batch)]
     if batch.context is not None:
         context = torch.nan_to_num(batch.context.double()).cpu().numpy()
         columns.append(context.reshape(len(batch), -1))

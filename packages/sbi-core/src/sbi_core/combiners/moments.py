@@ -1,0 +1,265 @@
+r"""Rules that need only the mean and covariance of every object's posterior.
+
+In unconstrained space, where the prior is :math:`N(0, I)`, object i has the precision
+:math:`P_i` and the information :math:`P_i\mu_i`; for independent objects both add up. They are
+computed once for the same objects, whichever rules and sizes use them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from sbi_core.components import Combiner, Rng
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
+from sbi_core.errors import ConfigError
+from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
+from sbi_core.priors.space import ParameterSpace
+from sbi_core.rng import as_generator, stream
+
+__all__ = [
+    "Gaussian",
+    "MomentCombiner",
+    "MomentConfig",
+    "ObjectMoments",
+    "data_quality",
+    "object_moments",
+    "shared_space",
+]
+
+F64 = NDArray[np.float64]
+_KEPT = 8  # sets of objects whose moments are kept, per posterior
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """A normal distribution: mean (d,) and covariance (d, d)."""
+
+    mean: F64
+    cov: F64
+
+    @classmethod
+    def standard(cls, d: int) -> Gaussian:
+        """Return N(0, I), the prior in unconstrained space."""
+        return cls(np.zeros(d), np.eye(d))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMoments:
+    """Single-object posteriors as precisions and information vectors.
+
+    Parameters
+    ----------
+    precision
+        P_i, (n, d, d).
+    information
+        P_i mu_i, (n, d).
+    id
+        Identifiers for messages, (n,).
+    quality
+        :func:`data_quality` of every object, (n, k).
+    """
+
+    precision: F64
+    information: F64
+    id: Sequence[str]
+    quality: F64 = field(default_factory=lambda: np.empty((0, 0)))
+
+    @classmethod
+    def of(
+        cls,
+        mean: F64,
+        cov: F64,
+        *,
+        draws: int | None = None,
+        id: Sequence[str] | None = None,  # noqa: A002
+    ) -> ObjectMoments:
+        """Build from means (n, d) and covariances (n, d, d).
+
+        ``draws``: number of draws that the covariances were estimated from; their inverse is then
+        scaled by (S - d - 2) / (S - 1), which makes it unbiased (inverse-Wishart mean).
+        """
+        n, d = mean.shape
+        precision = np.asarray(np.linalg.inv(cov), np.float64) if n else np.empty((0, d, d))
+        if draws is not None:
+            precision = precision * (draws - d - 2) / (draws - 1)
+        information = np.einsum("nij,nj->ni", precision, mean)
+        return cls(precision, information, [str(k) for k in range(n)] if id is None else list(id))
+
+    def __len__(self) -> int:
+        return len(self.information)
+
+    def __getitem__(self, rows: slice) -> ObjectMoments:
+        """Return the moments of some of the objects."""
+        return ObjectMoments(
+            self.precision[rows], self.information[rows], self.id[rows], self.quality[rows]
+        )
+
+
+def shared_space(posterior: Posterior) -> ParameterSpace:
+    """Return the inferred parameters that all objects of a group share.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
+    if not any(p.scope == "global" for p in posterior.space.parameters):
+        msg = (
+            "nothing to combine: the estimator infers no parameter of scope 'global' "
+            f"(it infers {list(posterior.space.names)})"
+        )
+        raise ConfigError(msg)
+    return posterior.space.select("global")
+
+
+_moments: WeakKeyDictionary[Posterior, OrderedDict[tuple[str, int], tuple[F64, F64]]]
+_moments = WeakKeyDictionary()
+
+
+def object_moments(
+    posterior: Posterior, observations: Observations, *, draws: int = 4000
+) -> ObjectMoments:
+    """Return the moments of each object in the shared parameters.
+
+    Per-object parameters are integrated out by leaving out their rows and columns. Moments of the
+    objects that were asked for last are kept. Where the estimator has no closed form they come
+    from draws, whose random numbers depend on the objects: the same objects, the same moments.
+
+    Raises
+    ------
+    ConfigError
+        If the estimator infers no shared (global) parameter.
+    """
+    keep = posterior.select([p.name for p in shared_space(posterior).parameters])
+    kept = _moments.setdefault(posterior, OrderedDict())
+    key = (_digest(observations.batch), draws)
+    if key not in kept:
+        kept[key] = _computed(posterior, observations.batch, keep, draws, key[0])
+        if len(kept) > _KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    quality = data_quality(observations.batch)
+    return ObjectMoments(*kept[key], observations.id.tolist(), quality)
+
+
+def _computed(
+    posterior: Posterior, batch: Batch, keep: list[int], draws: int, word: str
+) -> tuple[F64, F64]:
+    if len(batch) == 0:
+        return np.empty((0, len(keep), len(keep))), np.empty((0, len(keep)))
+    rng = stream(posterior.seed, "moments", word)
+    mean, cov, used = posterior.gaussian_moments(batch, draws=draws, rng=rng)
+    moments = ObjectMoments.of(mean[:, keep], cov[:, keep][:, :, keep], draws=used)
+    return moments.precision, moments.information
+
+
+def _digest(batch: Batch) -> str:
+    total = hashlib.sha256()
+    for name, value in batch.with_(theta=None).numpy().items():
+        total.update(f"{name} {value.dtype} {value.shape}".encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def data_quality(batch: Batch) -> F64:
+    """Return numbers that describe the quality of each object's data, not the data, (n, k).
+
+    Mean log10 error and observed fraction of the values, and which context is present.
+    """
+    n = len(batch)
+    columns = []
+    mask = batch.observed.flatten(1).double().cpu().numpy()
+    if batch.x_err is not None:
+        err = batch.x_err.flatten(1).double().cpu().numpy()
+        log_err = np.log10(np.where(mask > 0, err, 1.0))
+        columns.append((log_err * mask).sum(1) / np.maximum(mask.sum(1), 1))
+    if batch.mask is not None:
+        columns.append(mask.mean(1))
+    if batch.context is not None:
+        columns += list((batch.context != 0).double().cpu().numpy().T)
+    return np.stack(columns, 1) if columns else np.empty((n, 0))
+
+
+class MomentConfig(BaseModel):
+    """Options of every rule that works on moments."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
+    samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
+
+
+class MomentCombiner(Combiner):
+    """A rule on the moments of the objects: only :meth:`solve` has to be written.
+
+    Attributes
+    ----------
+    config
+        Options of the rule.
+    """
+
+    config: MomentConfig
+
+    @abstractmethod
+    def solve(self, objects: ObjectMoments) -> tuple[Gaussian, Mapping[str, float], Sequence[str]]:
+        """Return the combined posterior in unconstrained space, diagnostics and flags."""
+        raise NotImplementedError
+
+    def check(self, space: ParameterSpace) -> None:  # noqa: B027 - most rules fit any
+        """Raise if the rule cannot be used for these shared parameters."""
+
+    def combine(
+        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
+    ) -> CombinedPosterior:
+        """Combine the objects; see :meth:`solve`."""
+        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
+
+    def combine_subsets(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        subsets: Sequence[slice],
+        *,
+        rng: Rng = 0,
+    ) -> list[CombinedPosterior]:
+        """Combine several subsets; moments are computed once."""
+        space = shared_space(posterior)
+        self.check(space)
+        gen = as_generator(rng)
+        moments = object_moments(posterior, observations, draws=self.config.draws)
+        return [self._drawn(space, moments[rows], gen) for rows in subsets]
+
+    def _drawn(
+        self, space: ParameterSpace, objects: ObjectMoments, rng: np.random.Generator
+    ) -> CombinedPosterior:
+        combined, diagnostics, flags = self.solve(objects)
+        return combined_from_gaussian(
+            self.name,
+            space,
+            len(objects),
+            combined.mean,
+            combined.cov,
+            draws=self.config.samples,
+            rng=rng,
+            diagnostics=diagnostics,
+            flags=(*flags, "comparison_only") if self.comparison_only else tuple(flags),
+        )
+
+    def subset_moments(
+        self, posterior: Posterior, observations: Observations, subsets: Sequence[slice]
+    ) -> list[tuple[F64, F64]]:
+        """Return mean and covariance of several subsets, unconstrained; nothing is drawn."""
+        self.check(shared_space(posterior))
+        moments = object_moments(posterior, observations, draws=self.config.draws)
+        solved = [self.solve(moments[rows])[0] for rows in subsets]
+        return [(g.mean, g.cov) for g in solved]
