@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sbi_chempy.published import combine_published
 from sbi_core.combiners.gaussian import combine_gaussian
 from sbi_core.combiners.moments import Gaussian
-from sbi_core.combiners.published import combine_published
 
 
 def model(rng: np.random.Generator, d: int = 2, k: int = 4, m: int = 8):  # noqa: ANN201

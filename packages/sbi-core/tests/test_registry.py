@@ -54,7 +54,7 @@ def test_the_built_in_components_come_through_the_same_hooks():
     registry = Registry([])
     names = {(c.kind, c.name) for c in registry.components()}
     assert ("combiner", "gaussian") in names
-    assert ("combiner", "published") in names
+    assert ("combiner", "recalibrated") in names
     assert ("estimator", "mixture") in names
     assert ("embedding", "mlp") in names
     assert {c.distribution for c in registry.components()} == {"sbi-core"}
@@ -371,5 +371,5 @@ def test_discovery_imports_neither_torch_nor_a_domain_package():
 
 def test_the_toy_offers_what_a_pipeline_needs(registry):
     kinds = {c.kind for c in registry.plugin("toy").components}
-    assert kinds == {"simulator", "estimator", "pipeline"}
+    assert kinds == {"simulator", "estimator", "combiner", "pipeline"}
     assert registry.build("simulator", "toy").parameters is sbi_toy.SPACE

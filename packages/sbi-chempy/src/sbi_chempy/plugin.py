@@ -11,6 +11,7 @@ from sbi_core import hookimpl
 if TYPE_CHECKING:
     from click import Command
 
+    from sbi_chempy.published import PublishedCombiner
     from sbi_chempy.simulator import ChempySimulator
     from sbi_core import Register
 
@@ -37,6 +38,17 @@ def register_simulators(register: Register[ChempySimulator]) -> None:
         "sbi_chempy.marginal:ChempyMarginalSimulator",
         config="sbi_chempy.marginal:ChempyMarginalConfig",
         summary="chempy with several yield sets in equal shares, one per galaxy",
+    )
+
+
+@hookimpl
+def register_combiners(register: Register[PublishedCombiner]) -> None:
+    """Register ``published``, for comparison."""
+    register(
+        "published",
+        "sbi_chempy.published:PublishedCombiner",
+        config="sbi_chempy.published:PublishedConfig",
+        summary="Buck et al. 2025 eqs. 8-9; comparison only",
     )
 
 

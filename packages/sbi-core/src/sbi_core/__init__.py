@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         run,
     )
     from sbi_core.combiners.comparison import ModelComparison
+    from sbi_core.combiners.moments import Gaussian, MomentCombiner, MomentConfig, ObjectMoments
     from sbi_core.components import (
         Combiner,
         Embedding,
@@ -73,6 +74,12 @@ _HOME = {
     ),
     "sbi_core.data.batch": ("Batch",),
     "sbi_core.combiners.comparison": ("ModelComparison",),
+    "sbi_core.combiners.moments": (
+        "Gaussian",
+        "MomentCombiner",
+        "MomentConfig",
+        "ObjectMoments",
+    ),
     "sbi_core.components": (
         "Combiner",
         "Embedding",
@@ -128,12 +135,16 @@ __all__ = [
     "Estimator",
     "Findings",
     "FlowEstimator",
+    "Gaussian",
     "Grid",
     "HOOK_API",
     "Head",
     "InputShape",
     "MixtureSimulator",
     "ModelComparison",
+    "MomentCombiner",
+    "MomentConfig",
+    "ObjectMoments",
     "Observable",
     "ObservationError",
     "Observations",

@@ -54,7 +54,7 @@ def register_estimators(register: Register[Estimator]) -> None:
 
 @hookimpl
 def register_combiners(register: Register[Combiner]) -> None:
-    """Register the rules that combine many objects; ``published`` for comparison only."""
+    """Register the rules that combine many objects."""
     for name, stem, summary in (
         ("gaussian", "Gaussian", "product of Gaussian posteriors, prior divided out"),
         ("recalibrated", "Recalibrated", "gaussian, then a learned correction of its error"),
@@ -62,7 +62,6 @@ def register_combiners(register: Register[Combiner]) -> None:
         ("product", "Product", "product of densities, on a grid or by an ensemble sampler"),
         ("score", "Score", "diffusion with the scores of all objects; needs estimator sbi-npse"),
         ("likelihood", "Likelihood", "likelihood of every object on a grid; the slow reference"),
-        ("published", "Published", "Buck et al. 2025 eqs. 8-9; comparison only"),
     ):
         module = f"sbi_core.combiners.{name}"
         register(name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary)

@@ -146,7 +146,7 @@ def test_a_run_prints_its_result_and_where_the_report_is(cli):
     code, out, err = cli("--plugin", "toy", "--preset", "quick", "--out", "r", "--seed", "4")
     assert code == 0, err
     assert "gaussian, N = 20: slope = " in out
-    assert "published, N = 20: slope = " in out
+    assert "toy-wrong, N = 20: slope = " in out
     assert "(comparison only)" in out
     assert "calibration: pass" in out
     assert "report: r/report.html" in out.replace(os.sep, "/")
@@ -308,7 +308,7 @@ def test_combine_explains_mistakes(extra, message, done, toy_file):
 
 
 def test_combine_marks_rules_for_comparison(done, toy_file):
-    code, out, _ = done("combine", "r", "--observations", toy_file, "--combiner", "published")
+    code, out, _ = done("combine", "r", "--observations", toy_file, "--combiner", "toy-wrong")
     assert code == 0
     assert "[comparison_only]" in out
 

@@ -13,7 +13,7 @@ def test_remedies_are_shown_beside_the_result_never_instead(toy_run):
     run = toy_run(*OPTIONS, "combine.calibration_groups=20")
     names = [entry["combiner"] for entry in run.report["combined"]]
     assert names[0] == "gaussian"
-    assert {"gaussian+tau", "gaussian+beta", "published"} <= set(names)
+    assert {"gaussian+tau", "gaussian+beta", "toy-wrong"} <= set(names)
     plain, tau, beta = (
         next(e for e in run.report["combined"][::-1] if e["combiner"] == f"gaussian{r}")
         for r in ("", "+tau", "+beta")

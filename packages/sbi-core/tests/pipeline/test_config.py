@@ -145,7 +145,7 @@ def test_set_without_key_or_sign_is_explained(text, configure):
         ("seed=-1", "option 'seed' = -1"),
         ("combine.sizes=5", "option 'combine.sizes' = 5: Input should be a valid list"),
         ("combiner.name=gausian", "unknown combiner 'gausian'; did you mean 'gaussian'"),
-        ('combine.compare=["publishd"]', "unknown combiner 'publishd'; did you mean 'published'"),
+        ('combine.compare=["deepsat"]', "unknown combiner 'deepsat'; did you mean 'deepset'"),
         ("estimator.name=5", "option 'estimator.name' = 5"),
         ("simulate=5", "'simulate' is a section; set one of its keys"),
         ("train.epochs.x=5", "option 'train.epochs'"),

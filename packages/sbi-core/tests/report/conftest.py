@@ -48,6 +48,8 @@ def combined_entries(rng):
                 },
                 "cov": np.diag(sd**2).tolist(),
             }
+            if combiner == "published":
+                entry["flags"] = ["comparison_only"]
             if n >= 100:
                 entry |= {"consistency_chi2": 17.2, "consistency_p": 0.51}
             entries.append(entry)

@@ -184,8 +184,18 @@ def test_every_figure_has_a_caption_of_one_sentence(page):
 def test_combiners_for_comparison_are_marked_and_never_the_answer(inputs, page):
     assert "is shown for comparison only" in page
     assert inputs.main_combiner == "recalibrated"
-    assert is_comparison({"combiner": "published-plain"})
     assert is_comparison({"combiner": "odd", "flags": ["comparison_only"]})
+    assert not is_comparison({"combiner": "odd"})
+
+
+def test_combiners_have_a_warning_of_their_own(inputs):
+    warned = dataclasses.replace(
+        inputs, warnings={"published": "It is wrong.", "gaussian": "Mind the N."}
+    )
+    words = text_of(render(warned))
+    assert "published is shown for comparison only; do not quote it. It is wrong." in words
+    assert "gaussian: Mind the N." in words
+    assert "recalibrated:" not in words
 
 
 def test_writing_replaces_the_file_as_a_whole(tmp_path, words_only, inputs):
@@ -266,7 +276,7 @@ def test_parts_of_parts_may_be_absent_too(words_only):
         "accuracy": {"a": {"mae": 1.0}},
         "emulator": {},
         "observations": {"source": "mock"},
-        "combined": [{"combiner": "published", "n": 3, "parameters": {"a": {"mean": 0, "sd": 1}}}],
+        "combined": [{"combiner": "odd", "n": 3, "parameters": {"a": {"mean": 0, "sd": 1}}}],
         "combined_calibration": [{"combiner": "gaussian", "n": 3}],
     }
     page = render(ReportInputs(report=report))

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core import (
     Batch,
+    Gaussian,
+    MomentCombiner,
+    MomentConfig,
     Observable,
     Parameter,
     ParameterSpace,
@@ -51,7 +54,7 @@ combiner = { name = "gaussian" }
 
 [base.combine]
 sizes = [1, 3, 10]
-compare = ["published"]
+compare = ["toy-wrong"]
 
 [presets.quick]
 simulate = { n = 1200, shard_size = 200, executor = "serial" }
@@ -154,6 +157,22 @@ class ExactEstimator(Estimator):
         return new
 
 
+class WrongSignCombiner(MomentCombiner):
+    """Multiplies the prior in where Bayes' rule divides it out; never refuses any posterior."""
+
+    name = "toy-wrong"
+    comparison_only = True
+    warning = "It has the wrong sign."
+
+    def __init__(self, config=None):
+        self.config = config or MomentConfig()
+
+    def solve(self, objects):
+        n = len(objects)
+        cov = np.linalg.inv(objects.precision.sum(0) + abs(n - 1) * np.eye(2))
+        return Gaussian(cov @ objects.information.sum(0), cov), {}, ()
+
+
 @hookimpl
 def register_simulators(register):
     register("toy", ToySimulator, config=ToyConfig, summary="linear and Gaussian")
@@ -162,6 +181,11 @@ def register_simulators(register):
 @hookimpl
 def register_estimators(register):
     register("toy-exact", ExactEstimator, summary="the exact posterior")
+
+
+@hookimpl
+def register_combiners(register):
+    register("toy-wrong", WrongSignCombiner, config=MomentConfig, summary="the wrong sign")
 
 
 @hookimpl

@@ -68,15 +68,6 @@ _FLAGS = {
     "parameters: see the checks. Their combination is sharp and may be wrong.",
     "single_object": "Only one object was given: its combination is its own posterior.",
 }
-_WRONG_SIGN = (
-    "It multiplies the prior in again for every object where Bayes' rule divides it out, and is "
-    "biased towards the prior mean by more and more of its own sigmas as N grows."
-)
-_INVERSE_VARIANCE = (
-    "It is a plain inverse-variance mean: the prior, which every single posterior contains, is "
-    "counted once for every object and pulls the result towards its mean."
-)
-_COMPARISONS = {"published": _WRONG_SIGN, "published-plain": _INVERSE_VARIANCE}
 _MAX_ROWS = 24  # of a table of outputs or objects
 _MAX_GROUPS = 6  # in the headline
 
@@ -361,13 +352,14 @@ def _posterior(inputs: ReportInputs) -> dict[str, Any] | None:
     names = list(dict.fromkeys(name for e in entries for name in e["parameters"]))
     combiners = list(dict.fromkeys(str(e["combiner"]) for e in entries))
     ordered = sorted(entries, key=lambda e: (combiners.index(str(e["combiner"])), e["n"]))
-    shown = [n for n in combiners if any(is_comparison(e) for e in entries if e["combiner"] == n)]
+    comparison = {str(e["combiner"]) for e in entries if is_comparison(e)}
+    warned = [n for n in combiners if n in comparison or inputs.warnings.get(n)]
     return {
         "columns": [_label(inputs, name) for name in names],
         "groups": any("group" in e for e in entries),
         "truth": any("truth" in p for e in entries for p in e["parameters"].values()),
         "rows": [_posterior_row(e, names) for e in ordered],
-        "warnings": [(name, _COMPARISONS.get(name, "")) for name in shown],
+        "warnings": [(n, n in comparison, inputs.warnings.get(n, "")) for n in warned],
     }
 
 

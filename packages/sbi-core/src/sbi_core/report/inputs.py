@@ -21,8 +21,7 @@ Level = Literal["pass", "warn", "fail"]
 
 def is_comparison(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of ``combined`` is shown for comparison only, never to be quoted."""
-    flagged = "comparison_only" in entry.get("flags", ())
-    return flagged or str(entry.get("combiner", "")).split("-")[0] == "published"
+    return "comparison_only" in entry.get("flags", ())
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ class ReportInputs:
         Published values beside ours: ``{"label", "n", "parameters": {name: {"mean", "sd"}}}``.
     combiner
         The combiner the headline quotes. Empty: the first that is not for comparison only.
+    warnings
+        Sentence that a combiner has about its own results, by the name of the combiner.
     sections
         Records of the sections a domain adds (:func:`sbi_core.report.domain.section_records`).
     """
@@ -99,6 +100,7 @@ class ReportInputs:
     config_toml: str = ""
     literature: Sequence[Mapping[str, Any]] = ()
     combiner: str = ""
+    warnings: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Mapping[str, Any]] = ()
 
     @property

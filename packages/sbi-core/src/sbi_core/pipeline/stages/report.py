@@ -191,6 +191,7 @@ def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
         command=_command(context),
         config_toml=to_toml(context.config),
         literature=[],
+        warnings={name: context.combiner(name).warning for name in _combiners(context)},
         sections=[
             record
             for path in (d.diagnose_sections, d.infer_sections)
@@ -198,6 +199,12 @@ def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
             for record in read_json(path)
         ],
     )
+
+
+def _combiners(context: Context) -> list[str]:
+    """Return the rules whose results the report shows; variants such as ``+tau`` are theirs."""
+    entries = context.facts.get("combine", {}).get("combined", ())
+    return list(dict.fromkeys(entry["combiner"].partition("+")[0] for entry in entries))
 
 
 def _command(context: Context) -> str:

@@ -6,15 +6,11 @@ With P_i = P_0 + J: correct precision P_0 + N J, published (2N - 1) P_0 + N J. T
 
 import numpy as np
 import pytest
-import sbi_toy
 from numpy.testing import assert_allclose
 
-from sbi_core.combiners.gaussian import GaussianCombiner, combine_gaussian
-from sbi_core.combiners.moments import Gaussian
-from sbi_core.combiners.published import PublishedCombiner, PublishedConfig, combine_published
-from sbi_core.data.batch import Batch
-from sbi_core.data.observations import Observations
-from sbi_core.posterior import Posterior
+from sbi_chempy.published import PublishedCombiner, PublishedConfig, combine_published
+from sbi_core import Gaussian, get_combiner
+from sbi_core.testing import ExactEstimator, LinearGaussian, check_combiner
 
 PRIOR = Gaussian(np.array([0.5]), np.array([[4.0]]))  # P_0 = 0.25
 P0 = 0.25
@@ -65,20 +61,21 @@ def test_it_is_too_narrow_for_one_more_reason():
     """The prior counted 2N - 1 times makes the width smaller than the exact one."""
     mean, variance = without_noise(100, 0.5, 0.1)
     wrong = combine_published(mean, variance, PRIOR)
-    right = combine_gaussian(mean, variance[:, :, None], PRIOR)
-    assert_allclose(wrong.cov / right.cov, (P0 + 10) / (199 * P0 + 10), rtol=1e-10)
+    right = 1 / (P0 + (1 / variance - P0).sum())
+    assert_allclose(wrong.cov / right, (P0 + 10) / (199 * P0 + 10), rtol=1e-10)
 
 
-@pytest.mark.parametrize("n", [10, 1000])
-def test_it_fails_the_test_that_the_exact_rule_passes(n, linear_gaussian, rng):
-    model = linear_gaussian(2, 4, 8, truth=2.0)
-    x, err = model.simulate(n, rng)
-    mean, cov = model.single_posteriors(x, err)
-    want = model.posterior(x, err)
-    wrong = combine_published(mean, np.einsum("nii->ni", cov), model.prior)
-    right = combine_gaussian(mean, cov, model.prior)
-    assert np.abs(right.mean - want.mean).max() < 1e-6
-    assert np.abs(wrong.mean - want.mean).max() > 0.05
+@pytest.mark.parametrize("n", [10, 100, 1000])
+def test_it_fails_the_test_that_the_exact_rule_passes(n):
+    model = LinearGaussian()
+    objects = model.objects(n, off=2.0, seed=4)
+    mean, _ = model.posterior(objects.batch)
+    right, wrong = (
+        rule.combine(ExactEstimator.trained(), objects)
+        for rule in (get_combiner("gaussian"), PublishedCombiner())
+    )
+    assert np.abs(right.z_mean - mean).max() < 1e-6
+    assert np.abs(wrong.z_mean - mean).max() > 0.05
 
 
 def test_one_object_gives_its_marginals_and_none_the_prior():
@@ -97,34 +94,40 @@ def test_the_plain_form_is_the_inverse_variance_mean(rng):
     assert_allclose(np.diag(got.cov), 1 / (1 / variance).sum(0))
 
 
-def test_results_are_for_comparison_only(toy, rng):
-    estimator = sbi_toy.ExactEstimator()
-    estimator.space = sbi_toy.SPACE.select("global")
-    theta = sbi_toy.SPACE.sample(200, rng)
-    theta[:, :2] = sbi_toy.LOC + 2 * sbi_toy.SCALE
-    observations = Observations.from_batch(toy.observe(toy.simulate(theta, rng), rng))
-    combiner = PublishedCombiner()
-    results = combiner.combine_subsets(
-        Posterior(estimator), observations, [slice(0), slice(1), slice(None)]
+def test_it_keeps_the_promises_of_a_rule_for_comparison_and_no_other():
+    check_combiner(PublishedCombiner)
+    rule = PublishedCombiner()
+    rule.comparison_only = False
+    with pytest.raises(AssertionError, match="divides-the-prior-out"):
+        check_combiner(lambda: rule)
+
+
+def test_results_are_for_comparison_only():
+    rule = get_combiner("published")
+    objects = LinearGaussian().objects(200, off=2.0, seed=1)
+    results = rule.combine_subsets(
+        ExactEstimator.trained(), objects, [slice(0), slice(1), slice(None)]
     )
-    assert combiner.comparison_only
-    assert not GaussianCombiner.comparison_only
+    assert rule.comparison_only
+    assert not get_combiner("gaussian").comparison_only
     assert all(r.flags == ("comparison_only",) for r in results)
     assert [r.n for r in results] == [0, 1, 200]
-    right = GaussianCombiner().combine(Posterior(estimator), observations)
+    right = get_combiner("gaussian").combine(ExactEstimator.trained(), objects)
     off = [np.abs(r.z_mean - 2) / np.sqrt(np.diag(r.z_cov)) for r in (results[-1], right)]
     assert off[0].max() > 4.5 > off[1].max()  # the exact rule: false alarm 1e-5
 
 
 def test_equations_and_plain_form_differ_in_the_prior_terms_only():
-    estimator = sbi_toy.ExactEstimator()
-    estimator.space = sbi_toy.SPACE.select("global")
-    batch = Batch(x=np.zeros((10, 3)), x_err=np.ones((10, 3)))
+    objects = LinearGaussian().objects(10, off=1.0, seed=2)
     both = [
-        PublishedCombiner(PublishedConfig(form=form)).combine(
-            Posterior(estimator), Observations.from_batch(batch)
-        )
+        PublishedCombiner(PublishedConfig(form=form)).combine(ExactEstimator.trained(), objects)
         for form in ("equations", "plain")
     ]
     extra = np.diag(np.linalg.inv(both[0].z_cov)) - np.diag(np.linalg.inv(both[1].z_cov))
     assert_allclose(extra, 9.0, rtol=1e-9)
+
+
+def test_each_form_has_its_warning():
+    equations, plain = (PublishedCombiner(PublishedConfig(form=f)) for f in ("equations", "plain"))
+    assert "multiplies the prior in" in equations.warning
+    assert "inverse-variance" in plain.warning

@@ -5,8 +5,8 @@ Their eqs. 8-9, per parameter with :math:`1/\sigma'^2 = \sum_i 1/\sigma_i^2`, re
 .. math:: \frac{1}{\sigma^2} = \sum_i \frac{1}{\sigma_i^2} + \frac{N-1}{\sigma_p^2}, \qquad
           \frac{\mu}{\sigma^2} = \sum_i \frac{\mu_i}{\sigma_i^2} + \frac{(N-1)\mu_p}{\sigma_p^2} .
 
-The sign of the prior terms is wrong: :math:`p(\Lambda)^{1-N}` divides the prior out, these
-formulae multiply it in 2N - 1 times. The bias towards the prior mean tends to
+The sign of the prior terms is wrong: :math:`p(\Lambda)^{1-N}` removes N - 1 prior factors, the
+printed equations add N - 1 of them. The bias towards the prior mean tends to
 :math:`2P_0/(2P_0 + J)` of the distance to the truth (J: information per object) and does not
 shrink with N; it is zero when the truth is the prior mean. ``form = "plain"`` is the
 inverse-variance mean behind the numbers of their abstract.
@@ -17,11 +17,22 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from sbi_core.combiners.moments import F64, Gaussian, MomentCombiner, MomentConfig, ObjectMoments
+from sbi_core import Gaussian, MomentCombiner, MomentConfig, ObjectMoments
 
 __all__ = ["PublishedCombiner", "PublishedConfig", "combine_published"]
+
+F64 = NDArray[np.float64]
+_WRONG_SIGN = (
+    "It multiplies the prior in again for every object where Bayes' rule divides it out, and is "
+    "biased towards the prior mean by more and more of its own sigmas as N grows."
+)
+_INVERSE_VARIANCE = (
+    "It is a plain inverse-variance mean: the prior, which every single posterior contains, is "
+    "counted once for every object and pulls the result towards its mean."
+)
 
 
 def combine_published(
@@ -69,9 +80,10 @@ class PublishedCombiner(MomentCombiner):
 
     def __init__(self, config: PublishedConfig | None = None) -> None:
         self.config = config or PublishedConfig()
+        self.warning = _WRONG_SIGN if self.config.form == "equations" else _INVERSE_VARIANCE
 
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
-        """Combine as published (see the module for what is wrong with it)."""
+        """Combine as published (see the module for the error)."""
         d = objects.information.shape[1]
         cov = np.linalg.inv(objects.precision) if len(objects) else objects.precision
         mean = np.einsum("nij,nj->ni", cov, objects.information)
