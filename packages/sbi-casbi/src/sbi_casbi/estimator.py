@@ -193,11 +193,6 @@ class SetEstimator(FlowEstimator):
         return np.arange(head.lowest, head.size + 1)
 
     @torch.no_grad()
-    def summaries(self, batch: Batch) -> F64:
-        """Return summaries of planes, (n, features)."""
-        return np.asarray(self._features(batch).double().cpu().numpy())
-
-    @torch.no_grad()
     def pmf(self, batch: Batch) -> F64:
         """Return q(N | x) of all values of N, (n, R)."""
         return np.asarray(self.head.log_pmf(self._features(batch)).exp().double().cpu().numpy())

@@ -1,11 +1,11 @@
-r"""Is a halo like the simulated ones, as the trained network sees them?
+r"""Comparison of a halo with the simulated halos, in the summaries of the trained network.
 
-The distance of its summary to the tenth nearest of simulated halos of the training galaxies, in
-units of their scatter (:func:`sbi_core.diagnostics.cloud_percentile`); halos of held-out galaxies
-say which percentile that is, because an observed halo is made of galaxies never seen. Sums and
-moments of the plane hardly notice galaxies of other physics, which the summaries were trained to
-tell apart. The threshold lets 4 % of the halos of the same physics be flagged, and finds four out
-of five of others (benchmarks/casbi/cross_library.py).
+The score is the distance of its summary from the tenth nearest summary of simulated halos of
+training galaxies (:func:`sbi_core.diagnostics.distance_percentile`). Its percentile is taken among
+halos of held-out galaxies, because an observed halo also consists of galaxies that the network was
+not trained on. Sums and moments of the plane hardly react to galaxies of other physics; the
+summaries, trained to tell galaxies apart, do. With this threshold, 4 % of halos of the same physics
+are flagged, and four out of five of others (benchmarks/casbi/cross_library.py).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def summary_percentile(
     Parameters
     ----------
     simulator
-        Gives the simulated halos: ``support_halos`` of the training galaxies, among which
-        neighbours are sought, and a quarter as many of held-out galaxies.
+        Draws the simulated halos: ``support_halos`` of training galaxies, among which neighbours
+        are searched, and a quarter as many of held-out galaxies.
     estimator
-        Whose summaries are compared.
+        Its summaries are compared.
     batch
         Observed halos.
     rng
-        Where randomness comes from.
+        Seed or generator.
     """
     gen, size = as_generator(rng), simulator.config.support_halos
 
@@ -55,7 +55,7 @@ def summary_percentile(
         drawn = simulator.observe(simulator.draw_from(halos, gen, split), gen)
         return estimator.summaries(drawn)
 
-    return diagnostics.cloud_percentile(
+    return diagnostics.distance_percentile(
         estimator.summaries(batch),
         summaries(size, "train"),
         summaries(size // 4, "test"),

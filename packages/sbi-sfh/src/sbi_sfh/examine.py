@@ -17,7 +17,7 @@ from sbi_core import (
     PosteriorSamples,
     Section,
 )
-from sbi_core.diagnostics import cloud_percentile
+from sbi_core.diagnostics import distance_percentile
 from sbi_sfh.latents import latents_of
 from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.residuals import Fit, fit_spectrum
@@ -101,7 +101,7 @@ def examine(
 ) -> Findings:
     """Return findings about inferred galaxies; called by ``SfhSimulator.examine``."""
     cloud_batch = simulator.observe(simulator.draw(_CLOUD, rng).succeeded, rng)
-    unlike = cloud_percentile(
+    unlike = distance_percentile(
         latents_of(posterior.estimator, observations.batch),
         latents_of(posterior.estimator, cloud_batch),
     )

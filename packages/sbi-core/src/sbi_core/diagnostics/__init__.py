@@ -6,7 +6,6 @@ knows a posterior object, a run or a file.
 
 from sbi_core.diagnostics.accuracy import accuracy, mae, median_ape, r2, rmse
 from sbi_core.diagnostics.c2st import C2st, c2st
-from sbi_core.diagnostics.cloud import cloud_percentile
 from sbi_core.diagnostics.coverage import (
     LEVELS,
     coverage_band,
@@ -33,6 +32,7 @@ from sbi_core.diagnostics.ppc import Ppc, ppc_chi2
 from sbi_core.diagnostics.prior_conflict import PriorConflict, prior_conflict
 from sbi_core.diagnostics.rps import rps, rps_skill
 from sbi_core.diagnostics.sbc import EcdfBand, sbc_ecdf, sbc_ecdf_band, sbc_ranks, sbc_uniformity
+from sbi_core.diagnostics.support import SupportScale, distance_percentile, support_percentile
 from sbi_core.diagnostics.tarp import Tarp, references_from_data, tarp
 from sbi_core.diagnostics.verdict import (
     Level,
@@ -61,18 +61,19 @@ __all__ = [
     "Level",
     "Ppc",
     "PriorConflict",
+    "SupportScale",
     "Tarp",
     "Verdict",
     "accuracy",
     "c2st",
     "calibrate_gaussian",
     "chi_squared",
-    "cloud_percentile",
     "combine_verdicts",
     "coverage_band",
     "coverage_central",
     "coverage_hpd",
     "coverage_sd",
+    "distance_percentile",
     "fit_error_law",
     "holm",
     "importance_weights",
@@ -104,6 +105,7 @@ __all__ = [
     "sbc_ecdf_band",
     "sbc_ranks",
     "sbc_uniformity",
+    "support_percentile",
     "tarp",
     "z_rms",
     "z_scores",

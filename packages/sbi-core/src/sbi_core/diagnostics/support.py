@@ -23,13 +23,16 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from sbi_core.data.batch import Batch
 
-__all__ = ["SupportScale", "support_percentile"]
+__all__ = ["SupportScale", "distance_percentile", "support_percentile"]
 
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _MISSING = 1e12  # variance of an element that was not observed
 _MAX_FEATURES = 64  # beyond that, distances are taken in principal components
 _MAX_SIMULATIONS = 50_000
+_DEAD = 1e-6  # columns that vary less than this, relative to the widest, are left out
+_FLAT = 1e-10  # and directions with less than this share of the largest correlation eigenvalue
+_ROWS = 500  # points at a time
 
 
 def support_percentile(
@@ -195,3 +198,93 @@ def _percentiles(values: F64, reference: F64) -> F64:
         return np.full(len(values), np.nan)
     below = np.searchsorted(known, values, side="left")
     return np.where(np.isfinite(values), 100.0 * below / known.size, np.nan)
+
+
+# -- points without errors ------------------------------------------------------------------
+
+
+def distance_percentile(
+    points: F64, simulated: F64, reference: F64 | None = None, *, neighbours: int = 0
+) -> F64:
+    r"""Return the percentile (n,), 0 to 100, of the distance of points from simulated ones.
+
+    For points without errors, such as the summaries that a trained network makes of data. With
+    mean and covariance C of the simulated points,
+
+    .. math:: w = W\,(x - \bar x), \qquad W^\top W = C^{+}, \qquad
+              D_0 = |w|, \qquad D_k = |w - w_{(k)}| ,
+
+    the distance is :math:`D_0` (Mahalanobis 1936) or that to the k-th nearest simulated point,
+    which is also sensitive to holes and bends of the distribution.
+
+    Parameters
+    ----------
+    points
+        (n, d).
+    simulated
+        (m, d), determine mean and covariance.
+    reference
+        (r, d), determine the percentiles. Needed when there are few simulated points per dimension,
+        whose own distances are then too small. Default: the simulated points.
+    neighbours
+        0: distance from the mean; k: from the k-th nearest simulated point.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of columns differ, a value is not finite, or there are fewer than two
+        simulated points, or fewer than ``neighbours + 1``.
+    """
+    others = simulated if reference is None else reference
+    _check(neighbours, points=points, simulated=simulated, reference=others)
+    mean, axes = _whitening(simulated)
+    mine, theirs = (points - mean) @ axes, (others - mean) @ axes
+    if neighbours:
+        near = (simulated - mean) @ axes
+        own = reference is None  # every simulated point is nearest to itself
+        ours = _to_neighbour(mine, near, neighbours)
+        known = _to_neighbour(theirs, near, neighbours + own)
+    else:
+        ours, known = np.linalg.norm(mine, axis=1), np.linalg.norm(theirs, axis=1)
+    return _percentiles(ours, known)
+
+
+def _whitening(simulated: F64) -> tuple[F64, F64]:
+    """Return the mean (d,) and axes (d, e) to project on; e directions have variance."""
+    spread = simulated.std(0)
+    varies = spread > _DEAD * spread.max(initial=0.0)
+    unit = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+    values, vectors = np.linalg.eigh(np.cov((simulated * unit).T).reshape(len(unit), len(unit)))
+    wide = values > _FLAT * values.max(initial=0.0)
+    return simulated.mean(0), unit[:, None] * vectors[:, wide] / np.sqrt(values[wide])
+
+
+def _to_neighbour(points: F64, simulated: F64, k: int) -> F64:
+    """Return the distance of every point to the k-th nearest simulated one.
+
+    All pairs are computed: in tens of dimensions a tree visits nearly all of them, and is slower.
+    """
+    square = (simulated**2).sum(1)
+    distance = np.empty(len(points))
+    for start in range(0, len(points), _ROWS):
+        rows = slice(start, start + _ROWS)
+        off = square - 2.0 * points[rows] @ simulated.T
+        distance[rows] = np.partition(off, k - 1, axis=1)[:, k - 1] + (points[rows] ** 2).sum(1)
+    return np.sqrt(np.maximum(distance, 0.0))
+
+
+def _check(neighbours: int, **arrays: F64) -> None:
+    shapes = {name: np.shape(a) for name, a in arrays.items()}
+    if any(len(s) != 2 for s in shapes.values()) or len({s[1] for s in shapes.values()}) > 1:
+        words = ", ".join(f"{name} {s}" for name, s in shapes.items())
+        raise ValueError(f"distances need arrays (rows, d) of one d, not {words}")
+    least = max(2, neighbours + 1)
+    if neighbours < 0 or shapes["simulated"][0] < least or not shapes["reference"][0]:
+        raise ValueError(
+            f"distances (neighbours = {neighbours}) need at least {least} simulated points and one "
+            f"of reference, not {shapes['simulated'][0]} and "
+            f"{shapes['reference'][0]}"
+        )
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} holds values that are not finite")

@@ -262,6 +262,10 @@ class FlowEstimator(Estimator):
         starts = range(0, max(len(batch), 1), step)
         return torch.cat([self.network.features(moved[s : s + step]) for s in starts])
 
+    def summaries(self, batch: Batch) -> F64:
+        """Return the summaries (n, k) that the embedding makes of observed data."""
+        return np.asarray(self._features(batch).double().cpu().numpy())
+
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
         """Return log q of theta (n, d) -> (n,), or (S, n, d) -> (S, n); -inf outside."""
         values = as_float64(theta)
