@@ -6,10 +6,10 @@ import sbi_toy
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.components import Embedding, InputShape, Simulator
+from sbi_core.components import Embedding, Estimator, InputShape, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable
-from sbi_core.errors import ObservationError
+from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.priors.space import ParameterSpace
 
 
@@ -91,16 +91,40 @@ def test_the_shape_of_network_input_is_that_of_a_row():
     assert InputShape.of(batch) == InputShape((2, 3), 4, has_err=True, has_mask=False)
 
 
-def test_embeddings_are_recognised_by_what_they_can_do():
-    class Mine:
-        name = "mine"
-        config = None
-        takes_sets = False
+class Duck:
+    """An embedding that does not inherit."""
 
-        def build(self, shape):
-            return torch.nn.Identity()
+    name = "duck"
 
-    assert isinstance(Mine(), Embedding)
+    def build(self, shape):
+        return torch.nn.Identity()
+
+
+def test_an_embedding_that_does_not_inherit_gets_the_defaults():
+    made = Embedding.of(Duck())
+    assert isinstance(made, Embedding)
+    assert (made.name, made.config, made.takes_sets, made.raw_input) == ("duck", None, False, False)
+    assert isinstance(made.build(InputShape((3,))), torch.nn.Identity)
+    assert Embedding.of(made) is made
+
+
+@pytest.mark.parametrize(("lacks", "words"), [("name", "lacks name"), ("build", "lacks build")])
+def test_what_is_no_embedding_is_refused_in_one_sentence(lacks, words):
+    broken = type("Broken", (), {k: getattr(Duck, k) for k in ("name", "build") if k != lacks})
+    with pytest.raises(ConfigError, match=f"Broken is not an embedding, it {words}: subclass"):
+        Embedding.of(broken())
+
+
+def test_a_component_that_misses_a_method_cannot_be_made():
+    class Half(Embedding):
+        name = "half"
+
+    class Blank(Estimator):
+        name = "blank"
+
+    for kind in (Half, Blank):
+        with pytest.raises(TypeError, match="abstract"):
+            kind()
 
 
 def test_the_toy_is_what_its_tests_believe(toy, rng):

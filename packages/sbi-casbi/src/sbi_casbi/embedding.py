@@ -10,7 +10,7 @@ sample is the accreted mass, must not lose its digits on the way.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,7 +89,7 @@ class _Mlp(nn.Module):
         return torch.cat([self.layers(torch.cat([pixels, scalars], -1)), scalars], -1)
 
 
-class PlaneEmbedding:
+class PlaneEmbedding(Embedding):
     """Fully connected network on pooled counts.
 
     Parameters
@@ -98,24 +98,18 @@ class PlaneEmbedding:
         Options.
     """
 
-    name: ClassVar[str] = "casbi-mlp"
-    takes_sets: ClassVar[bool] = False
-    raw_input: ClassVar[bool] = True
-    config_type: ClassVar[type[BaseModel]] = MlpConfig
-
-    def __init__(self, config: MlpConfig | None = None) -> None:
-        self.config = config or MlpConfig()
+    name = "casbi-mlp"
+    raw_input = True
+    config_type = MlpConfig
+    config: MlpConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape."""
+        """Return a new module for rows of that shape."""
         _check(shape)
         if PIXELS % self.config.pool:
             msg = f"embedding.pool = {self.config.pool} does not divide {PIXELS} pixels"
             raise ConfigError(msg)
         return _Mlp(self.config)
-
-    def __repr__(self) -> str:
-        return f"PlaneEmbedding({self.config})"
 
 
 class CnnConfig(BaseModel):
@@ -170,7 +164,7 @@ class _Cnn(nn.Module):
         return torch.cat([summary, scalars], -1)
 
 
-class CnnEmbedding:
+class CnnEmbedding(Embedding):
     """Convolutional network with skip connections, 64 x 64 to 128 numbers.
 
     Parameters
@@ -179,24 +173,18 @@ class CnnEmbedding:
         Options.
     """
 
-    name: ClassVar[str] = "casbi-cnn"
-    takes_sets: ClassVar[bool] = False
-    raw_input: ClassVar[bool] = True
-    config_type: ClassVar[type[BaseModel]] = CnnConfig
-
-    def __init__(self, config: CnnConfig | None = None) -> None:
-        self.config = config or CnnConfig()
+    name = "casbi-cnn"
+    raw_input = True
+    config_type = CnnConfig
+    config: CnnConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape."""
+        """Return a new module for rows of that shape."""
         _check(shape)
         if len(self.config.channels) > 6:
             msg = f"embedding.channels has {len(self.config.channels)} levels, at most 6 fit"
             raise ConfigError(msg)
         return _Cnn(self.config)
-
-    def __repr__(self) -> str:
-        return f"CnnEmbedding({self.config})"
 
 
 class _Pair(nn.Module):
@@ -214,7 +202,7 @@ class _Pair(nn.Module):
         return torch.cat([self.first(*given), self.second(*given)], -1)
 
 
-class PairEmbedding:
+class PairEmbedding(Embedding):
     """Two networks of one kind side by side: summaries that share no weight.
 
     Parameters
@@ -223,12 +211,11 @@ class PairEmbedding:
         What builds each of them.
     """
 
-    name: ClassVar[str] = "casbi-pair"
-    takes_sets: ClassVar[bool] = False
+    name = "casbi-pair"
 
     def __init__(self, embedding: Embedding) -> None:
-        self.embedding, self.config = embedding, embedding.config
-        self.raw_input = bool(getattr(embedding, "raw_input", False))
+        super().__init__(embedding.config)
+        self.embedding, self.raw_input = embedding, embedding.raw_input
 
     def build(self, shape: InputShape) -> nn.Module:
         """Return two fresh modules for rows of that shape, their outputs joined."""

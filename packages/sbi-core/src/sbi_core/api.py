@@ -115,7 +115,7 @@ def get_simulator(name: str, **options: Any) -> Simulator:
 
 def get_embedding(name: str, **options: Any) -> Embedding:
     """Return the embedding of that name."""
-    return cast("Embedding", Registry([]).build("embedding", name, options))
+    return Embedding.of(Registry([]).build("embedding", name, options))
 
 
 def get_estimator(name: str, **options: Any) -> Estimator:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable, Observations
-from sbi_core.errors import DensityUnavailableError, ObservationError
+from sbi_core.errors import ConfigError, DensityUnavailableError, ObservationError
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, torch_generator
 
@@ -219,39 +219,88 @@ class InputShape:
         )
 
 
-@runtime_checkable
-class Embedding(Protocol):
+class Embedding(ABC):
     """A factory of torch modules ``(x, x_err, mask, context) -> (n, k)``.
 
-    ``build`` returns a module with an ``out_features`` attribute. The module receives
-    standardised input: ``x`` with zeros where nothing was observed, ``x_err`` as standardised
-    log10 (or None), ``mask`` as 0/1 floats (or None), ``context`` standardised (or None).
+    The module receives standardised input: ``x`` (n, ...) with zeros where nothing was observed,
+    ``x_err`` as standardised log10 (or None), ``mask`` as 0/1 floats (or None), ``context`` (n, c)
+    standardised (or None).
+
+    Parameters
+    ----------
+    config
+        Options; the defaults of ``config_type`` when left out.
 
     Attributes
     ----------
     name
-        Registry name; stored with the estimator, and what it is loaded by.
+        Registry name; stored with the estimator, which is loaded by it.
+    config_type
+        Pydantic model of the options; None: there are no options.
     config
-        Its options, a pydantic model; stored with the estimator. None: there are none.
+        The options; stored with the estimator.
     takes_sets
         True when a row of ``x`` is a set (members, features) whose order does not matter: its
         members then share means and scales.
-
-    An embedding that sets ``raw_input = True`` receives ``x`` as it is (counts, say), not
-    standardised; errors and context are standardised all the same.
+    raw_input
+        True when ``x`` is passed on as it is (counts, say); errors and context are standardised all
+        the same.
     """
 
-    name: ClassVar[str]
-    takes_sets: ClassVar[bool]
+    name: str
+    config_type: ClassVar[type[BaseModel] | None] = None
+    config: BaseModel | None
+    takes_sets: bool = False
+    raw_input: bool = False
 
-    @property
-    def config(self) -> BaseModel | None:
-        """The options it was built with."""
-        ...
+    def __init__(self, config: BaseModel | None = None) -> None:
+        default = None if self.config_type is None else self.config_type()
+        self.config = default if config is None else config
+
+    @abstractmethod
+    def build(self, shape: InputShape) -> nn.Module:
+        """Return a new module for rows of that shape; its ``out_features`` is k."""
+
+    @staticmethod
+    def of(candidate: Any) -> Embedding:
+        """Return the embedding; one that does not inherit gets defaults for what it lacks.
+
+        Raises
+        ------
+        ConfigError
+            If it lacks ``name`` or ``build``.
+        """
+        if isinstance(candidate, Embedding):
+            return candidate
+        missing = [a for a in ("name", "build") if not hasattr(candidate, a)]
+        if missing:
+            msg = (
+                f"{type(candidate).__name__} is not an embedding, it lacks "
+                f"{' and '.join(missing)}: subclass sbi_core.Embedding, give it a name and write "
+                "build(shape)"
+            )
+            raise ConfigError(msg)
+        return _Adopted(candidate)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'' if self.config is None else self.config})"
+
+
+class _Adopted(Embedding):
+    """An embedding whose class does not inherit from :class:`Embedding`."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(getattr(inner, "config", None))
+        self.inner, self.name = inner, inner.name
+        self.takes_sets = bool(getattr(inner, "takes_sets", False))
+        self.raw_input = bool(getattr(inner, "raw_input", False))
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape."""
-        ...
+        module: nn.Module = self.inner.build(shape)
+        return module
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
 
 
 class RowSource(Protocol):
@@ -367,7 +416,7 @@ class TrainingRecord:
 Callback = Callable[[Mapping[str, Any]], None]
 
 
-class Estimator(Protocol):
+class Estimator(ABC):
     """A conditional density q(theta | x), normalised inside the support of its proposal.
 
     Attributes
@@ -386,19 +435,19 @@ class Estimator(Protocol):
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:
         """Train; ``callbacks`` receive a mapping after every epoch."""
-        raise NotImplementedError
 
     @abstractmethod
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> NDArray[np.float64]:
         """Return log q for theta (n, d) -> (n,), or theta (S, n, d) -> (S, n)."""
-        raise NotImplementedError
 
     @abstractmethod
     def sample(
         self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]
     ) -> NDArray[np.float64]:
-        """Return draws (S, n, d); one generator per row makes rows independent of company."""
-        raise NotImplementedError
+        """Return draws (S, n, d) for n objects.
+
+        With one generator per object, its draws do not depend on the objects beside it.
+        """
 
     def gaussian_moments(self, batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return exact mean (n, k) and covariance (n, k, k) of q in unconstrained space.
@@ -418,7 +467,6 @@ class Estimator(Protocol):
     @abstractmethod
     def save(self, directory: str | Path) -> None:
         """Write ``weights.safetensors`` and ``config.json``."""
-        raise NotImplementedError
 
     @classmethod
     @abstractmethod
@@ -428,7 +476,6 @@ class Estimator(Protocol):
         ``registry``: where embeddings (and other estimators) are found by name; default: the
         installed plugins.
         """
-        raise NotImplementedError
 
 
 class Combiner(ABC):

@@ -13,13 +13,11 @@ mass-to-light ratio and are trained. The network need not learn the mass-light l
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core import ConfigError, InputShape
+from sbi_core import ConfigError, Embedding, InputShape
 from sbi_sedflow.constants import N_BANDS
 
 __all__ = ["SedConfig", "SedEmbedding"]
@@ -96,7 +94,7 @@ class _Network(nn.Module):
         return torch.cat([h, plain], 1)
 
 
-class SedEmbedding:
+class SedEmbedding(Embedding):
     """Colours, level, errors, mask and redshift to features.
 
     Parameters
@@ -105,16 +103,13 @@ class SedEmbedding:
         Options.
     """
 
-    name: ClassVar[str] = "sed-mlp"
-    config_type: ClassVar[type[BaseModel]] = SedConfig
-    takes_sets: ClassVar[bool] = False
-    raw_input: ClassVar[bool] = True  # colours are differences of magnitudes as they are
-
-    def __init__(self, config: SedConfig | None = None) -> None:
-        self.config = config or SedConfig()
+    name = "sed-mlp"
+    config_type = SedConfig
+    config: SedConfig
+    raw_input = True  # colours are differences of magnitudes as they are
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module.
+        """Return a new module.
 
         Raises
         ------
@@ -128,6 +123,3 @@ class SedEmbedding:
             )
             raise ConfigError(msg)
         return _Network(self.config)
-
-    def __repr__(self) -> str:
-        return f"SedEmbedding({self.config})"

@@ -18,13 +18,13 @@ References:
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core import Batch, ConfigError, InputShape
+from sbi_core import Batch, ConfigError, Embedding, InputShape
 
 __all__ = ["ConvConfig", "ConvEmbedding", "PcaConfig", "PcaEmbedding"]
 
@@ -97,7 +97,7 @@ class _Conv(nn.Module):
         return latents
 
 
-class ConvEmbedding:
+class ConvEmbedding(Embedding):
     """Convolutions with attention, after the published encoder.
 
     References
@@ -110,20 +110,14 @@ class ConvEmbedding:
     16
     """
 
-    name: ClassVar[str] = "sfh-conv"
-    config_type: ClassVar[type[BaseModel]] = ConvConfig
-    takes_sets: ClassVar[bool] = False
-
-    def __init__(self, config: ConvConfig | None = None) -> None:
-        self.config = config or ConvConfig()
+    name = "sfh-conv"
+    config_type = ConvConfig
+    config: ConvConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for spectra of that shape."""
+        """Return a new module for spectra of that shape."""
         _check_spectrum(shape, self.name)
         return _Conv(shape, self.config)
-
-    def __repr__(self) -> str:
-        return f"ConvEmbedding({self.config})"
 
 
 class PcaConfig(BaseModel):
@@ -233,7 +227,7 @@ def _leading(y: Tensor, diagonal: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values[order], (guess @ vectors[:, order]).T
 
 
-class PcaEmbedding:
+class PcaEmbedding(Embedding):
     """Principal components of the training spectra and an MLP: fast on a CPU.
 
     Examples
@@ -242,18 +236,12 @@ class PcaEmbedding:
     16
     """
 
-    name: ClassVar[str] = "sfh-pca"
-    config_type: ClassVar[type[BaseModel]] = PcaConfig
-    takes_sets: ClassVar[bool] = False
-    raw_input: ClassVar[bool] = True
-
-    def __init__(self, config: PcaConfig | None = None) -> None:
-        self.config = config or PcaConfig()
+    name = "sfh-pca"
+    config_type = PcaConfig
+    config: PcaConfig
+    raw_input = True
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for spectra of that shape."""
+        """Return a new module for spectra of that shape."""
         _check_spectrum(shape, self.name)
         return PcaModule(shape, self.config)
-
-    def __repr__(self) -> str:
-        return f"PcaEmbedding({self.config})"

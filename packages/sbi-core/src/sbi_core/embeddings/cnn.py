@@ -12,13 +12,12 @@ References:
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
 
@@ -86,7 +85,7 @@ class _Cnn(nn.Module):
         return summary
 
 
-class CnnEmbedding:
+class CnnEmbedding(Embedding):
     """Summarise images (C, H, W) or series (C, L) by strided convolutions.
 
     References
@@ -99,15 +98,12 @@ class CnnEmbedding:
     64
     """
 
-    name: ClassVar[str] = "cnn"
-    config_type: ClassVar[type[BaseModel]] = CnnConfig
-    takes_sets: ClassVar[bool] = False
-
-    def __init__(self, config: CnnConfig | None = None) -> None:
-        self.config = config or CnnConfig()
+    name = "cnn"
+    config_type = CnnConfig
+    config: CnnConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape.
+        """Return a new module for rows of that shape.
 
         Raises
         ------
@@ -121,6 +117,3 @@ class CnnEmbedding:
             msg = f"embedding 'cnn': pool = {self.config.pool} is larger than the data {shape.x}"
             raise ConfigError(msg)
         return _Cnn(shape, self.config)
-
-    def __repr__(self) -> str:
-        return f"CnnEmbedding({self.config})"

@@ -14,13 +14,13 @@ References:
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 from sbi_core.embeddings.cnn import groups_of, stack_channels
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
@@ -128,7 +128,7 @@ class _Conv1dAttention(nn.Module):
         return summary
 
 
-class Conv1dAttentionEmbedding:
+class Conv1dAttentionEmbedding(Embedding):
     """Summarise spectra (L,) or (C, L) by convolutions and attention pooling.
 
     References
@@ -142,15 +142,12 @@ class Conv1dAttentionEmbedding:
     32
     """
 
-    name: ClassVar[str] = "conv1d-attention"
-    config_type: ClassVar[type[BaseModel]] = Conv1dAttentionConfig
-    takes_sets: ClassVar[bool] = False
-
-    def __init__(self, config: Conv1dAttentionConfig | None = None) -> None:
-        self.config = config or Conv1dAttentionConfig()
+    name = "conv1d-attention"
+    config_type = Conv1dAttentionConfig
+    config: Conv1dAttentionConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape.
+        """Return a new module for rows of that shape.
 
         Raises
         ------
@@ -164,6 +161,3 @@ class Conv1dAttentionEmbedding:
             )
             raise ConfigError(msg)
         return _Conv1dAttention(shape, self.config.resolved())
-
-    def __repr__(self) -> str:
-        return f"Conv1dAttentionEmbedding({self.config})"

@@ -14,13 +14,11 @@ References:
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
 
@@ -70,7 +68,7 @@ class _Deepset(nn.Module):
         return summary
 
 
-class DeepsetEmbedding:
+class DeepsetEmbedding(Embedding):
     """Summarise sets (N, d) whatever the order of their members and the padding.
 
     References
@@ -83,15 +81,13 @@ class DeepsetEmbedding:
     64
     """
 
-    name: ClassVar[str] = "deepset"
-    config_type: ClassVar[type[BaseModel]] = DeepsetConfig
-    takes_sets: ClassVar[bool] = True
-
-    def __init__(self, config: DeepsetConfig | None = None) -> None:
-        self.config = config or DeepsetConfig()
+    name = "deepset"
+    config_type = DeepsetConfig
+    config: DeepsetConfig
+    takes_sets = True
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape.
+        """Return a new module for rows of that shape.
 
         Raises
         ------
@@ -102,6 +98,3 @@ class DeepsetEmbedding:
             msg = f"embedding 'deepset' needs x of shape (members, features), got {shape.x}"
             raise ConfigError(msg)
         return _Deepset(shape, self.config)
-
-    def __repr__(self) -> str:
-        return f"DeepsetEmbedding({self.config})"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 
 __all__ = ["IdentityConfig", "IdentityEmbedding", "Joined", "joined_size"]
 
@@ -46,7 +45,7 @@ class IdentityConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class IdentityEmbedding:
+class IdentityEmbedding(Embedding):
     """Hand standardised data, errors, masks and context to the estimator as they are.
 
     Examples
@@ -55,16 +54,10 @@ class IdentityEmbedding:
     16
     """
 
-    name: ClassVar[str] = "identity"
-    config_type: ClassVar[type[BaseModel]] = IdentityConfig
-    takes_sets: ClassVar[bool] = False
-
-    def __init__(self, config: IdentityConfig | None = None) -> None:
-        self.config = config or IdentityConfig()
+    name = "identity"
+    config_type = IdentityConfig
+    config: IdentityConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape."""
+        """Return a new module for rows of that shape."""
         return Joined(shape)
-
-    def __repr__(self) -> str:
-        return "IdentityEmbedding()"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 from sbi_core.embeddings.identity import Joined
 from sbi_core.training.networks import mlp
 
@@ -41,7 +39,7 @@ class _Mlp(nn.Module):
         return h
 
 
-class MlpEmbedding:
+class MlpEmbedding(Embedding):
     """Summarise data, errors, masks and context by a fully connected network.
 
     Examples
@@ -50,16 +48,10 @@ class MlpEmbedding:
     16
     """
 
-    name: ClassVar[str] = "mlp"
-    config_type: ClassVar[type[BaseModel]] = MlpConfig
-    takes_sets: ClassVar[bool] = False
-
-    def __init__(self, config: MlpConfig | None = None) -> None:
-        self.config = config or MlpConfig()
+    name = "mlp"
+    config_type = MlpConfig
+    config: MlpConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape."""
+        """Return a new module for rows of that shape."""
         return _Mlp(shape, self.config)
-
-    def __repr__(self) -> str:
-        return f"MlpEmbedding({self.config})"

@@ -12,14 +12,12 @@ References:
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbi_core.components import InputShape
+from sbi_core.components import Embedding, InputShape
 from sbi_core.embeddings.deepset import members
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
@@ -112,7 +110,7 @@ class _Transformer(nn.Module):
         return summary
 
 
-class TransformerEmbedding:
+class TransformerEmbedding(Embedding):
     """Summarise vectors with missing elements (d,) or sets (N, d) by masked attention.
 
     References
@@ -125,15 +123,13 @@ class TransformerEmbedding:
     64
     """
 
-    name: ClassVar[str] = "transformer"
-    config_type: ClassVar[type[BaseModel]] = TransformerConfig
-    takes_sets: ClassVar[bool] = True
-
-    def __init__(self, config: TransformerConfig | None = None) -> None:
-        self.config = config or TransformerConfig()
+    name = "transformer"
+    config_type = TransformerConfig
+    config: TransformerConfig
+    takes_sets = True
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a fresh module for rows of that shape.
+        """Return a new module for rows of that shape.
 
         Raises
         ------
@@ -144,6 +140,3 @@ class TransformerEmbedding:
             msg = f"embedding 'transformer' needs x of shape (d,) or (N, d), got {shape.x}"
             raise ConfigError(msg)
         return _Transformer(shape, self.config)
-
-    def __repr__(self) -> str:
-        return f"TransformerEmbedding({self.config})"

@@ -167,6 +167,7 @@ class FlowEstimator(Estimator):
         _check_theta(training, lambda theta: self.inside(theta, space))
         observed = _observed_sample(training)
         rng = stream(training.seed, "train", "weights")
+        embedding = Embedding.of(embedding)
         network = self._build(InputShape.of(observed), embedding, space, rng)
         network.standardizer.fit(observed)
         del observed
@@ -415,7 +416,8 @@ class FlowEstimator(Estimator):
             raise DataFileError(msg)
         shape = InputShape(**{**spec["input"], "x": tuple(spec["input"]["x"])})
         stored = spec["embedding"]
-        embedding = registry.build("embedding", stored["name"], stored["options"])
+        made = registry.build("embedding", stored["name"], stored["options"])
+        embedding = Embedding.of(made)
         network = self._build(shape, embedding, self.space, 0)
         for old, new in self.renamed.items():
             tensors = {

@@ -57,7 +57,7 @@ class Context:
     def embedding(self) -> Embedding:
         """The embedding factory."""
         section = self.config.embedding
-        return cast("Embedding", self.registry.build("embedding", section.name, section.options))
+        return Embedding.of(self.registry.build("embedding", section.name, section.options))
 
     @cached_property
     def space(self) -> ParameterSpace:

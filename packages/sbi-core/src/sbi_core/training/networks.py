@@ -159,7 +159,7 @@ class Standardizer(nn.Module):
 
 def pooling_of(shape: InputShape, embedding: Embedding) -> Pooling:
     """Return which entries of x share a mean and a scale for this embedding."""
-    if getattr(embedding, "raw_input", False):
+    if embedding.raw_input:
         return "raw"
     if len(shape.x) < 2:
         return "element"
