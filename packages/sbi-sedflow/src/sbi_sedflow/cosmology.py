@@ -13,6 +13,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from astropy import units
+from astropy.cosmology import Planck13
 from numpy.typing import ArrayLike, NDArray
 
 from sbi_sedflow.constants import MPC_CM
@@ -26,9 +28,6 @@ _TOP = 0.25
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[F64, F64, F64]:
-    from astropy import units
-    from astropy.cosmology import Planck13
-
     z = np.linspace(0.0, _TOP, _NODES)
     z[0] = 1e-9  # d_L / z at 0 is the limit
     distance = Planck13.luminosity_distance(z).to_value(units.Mpc) / z

@@ -23,6 +23,7 @@ import math
 from typing import Any
 
 import torch
+import zuko
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -135,8 +136,6 @@ class SedFlowEstimator(FlowEstimator):
 
     def build_head(self, features: int, dim: int) -> Head:
         """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
-        import zuko
-
         c = self.config
         options = {"hidden": c.hidden, "passes": c.passes}
         head = _head("nsf", features, dim, transforms=c.splines, bins=c.bins, **options)

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import speclite.filters
 from numpy.typing import NDArray
 
 from sbi_core import ConfigError
@@ -75,8 +76,6 @@ def load_filters(which: FilterSet = "speclite") -> tuple[Filter, ...]:
     """
     found = []
     if which == "speclite":
-        import speclite.filters
-
         for name in _SPECLITE:
             curve = speclite.filters.load_filter(name)
             wave = np.asarray(curve.wavelength, np.float64)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import emcee
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
@@ -281,8 +282,6 @@ def _walk(
     target: Target, start: F64, rng: np.random.Generator, limit: int
 ) -> tuple[F64, float, bool]:
     """Return chain (n, d), its longest autocorrelation time in draws, and whether that suffices."""
-    import emcee
-
     jitter = 1e-3 * rng.standard_normal(start.shape)
     moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)]
     sampler = emcee.EnsembleSampler(

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from sbi_core import stream
 from sbi_sedflow.constants import N_BANDS
 from sbi_sedflow.likelihood import Galaxies
-from sbi_sedflow.luptitudes import luptitude
+from sbi_sedflow.luptitudes import flux_of, luptitude
 from sbi_sedflow.masks import draw_masks
 from sbi_sedflow.noise import floor_error
 
@@ -49,8 +49,6 @@ class Support:
         batch = simulator.draw(_SIMULATIONS, rng).succeeded
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         assert batch.context is not None
-        from sbi_sedflow.luptitudes import flux_of
-
         flux = flux_of(batch.x)
         sigma = simulator.noise.sigma(flux, generator)
         total = torch.sqrt(sigma**2 + floor_error(flux, simulator.floor) ** 2)

@@ -1,8 +1,8 @@
 """Star formation histories of galaxies from one optical spectrum.
 
-The physics stands on its own: :mod:`sbi_sfh.ssp`, :mod:`sbi_sfh.miles`, :mod:`sbi_sfh.tau`,
-:mod:`sbi_sfh.gaussian_process` and :mod:`sbi_sfh.spectra`. ``sbi_core.get_simulator("sfh")``
-gives the simulator.
+``sbi_core.get_simulator("sfh")`` returns the simulator. The physics can be used without it: SSP
+libraries (:mod:`sbi_sfh.ssp`, :mod:`sbi_sfh.miles`), histories (:mod:`sbi_sfh.tau`,
+:mod:`sbi_sfh.gaussian_process`) and their spectra (:mod:`sbi_sfh.populations`).
 """
 
 __version__ = "0.1.0"

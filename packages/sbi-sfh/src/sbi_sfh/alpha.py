@@ -1,4 +1,4 @@
-r"""Do two [alpha/Fe] planes of a library behave as alpha enhancement does?
+r"""Check that two [alpha/Fe] planes of a library differ as alpha enhancement predicts.
 
 At fixed [M/H] and ages of 2 Gyr and more, enhancement strengthens Mgb and weakens Fe5270, Fe5335
 and NaD; the ratio
@@ -37,7 +37,7 @@ _WEAK = 0.5  # Angstrom, iron lines below which no ratio is taken
 
 @dataclass(frozen=True, slots=True)
 class AlphaCheck:
-    """What the test found.
+    """Result of the check.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class AlphaCheck:
     ratio
         Smallest, median and largest R; NaN where indices are not covered.
     problems
-        Sentences; empty when all is well.
+        One sentence per problem; empty if there is none.
     """
 
     right_sign: dict[str, float]
@@ -87,7 +87,7 @@ def check_alpha(library: SspLibrary) -> AlphaCheck:
     ratio = (np.nan, np.nan, np.nan)
     if {"Mgb", "Fe5270", "Fe5335"} <= set(right):
         iron = [0.5 * (w["Fe5270"] + w["Fe5335"]) for w in widths]
-        strong = np.minimum(*iron) > _WEAK  # a ratio of nothing says nothing
+        strong = np.minimum(*iron) > _WEAK  # indices near zero have no meaningful ratio
         if strong.any():
             r = [w["Mgb"][strong] / fe[strong] for w, fe in zip(widths, iron, strict=True)]
             change = r[1] / r[0]

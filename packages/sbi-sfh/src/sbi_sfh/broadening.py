@@ -31,7 +31,7 @@ def nodes(highest: float) -> F64:
 def broaden(wave: F64, flux: F64, sigma: F64) -> F64:
     """Return spectra (K, L) at every velocity dispersion [km/s] (S,), as (S, K, L).
 
-    The spectra are mirrored at their ends; pixels within 4 sigma of them mean little.
+    The spectra are mirrored at their ends; pixels within 4 sigma of the ends are unreliable.
     """
     log_wave = np.log(wave)
     count = int(np.ceil((log_wave[-1] - log_wave[0]) / (_PIXEL / C_KMS)))

@@ -1,12 +1,12 @@
 r"""Encoders of spectra: convolutions with attention, and principal components with an MLP.
 
 ``sfh-conv``: three convolutions (5, 11, 21 pixels) with pooling (5, 11), split into values h and
-scores a; :math:`\sum_l h_l\,\mathrm{softmax}_l(a)` goes through 128-64-32-16 numbers.
+scores a; :math:`\sum_l h_l\,\mathrm{softmax}_l(a)` enters an MLP with layers 128-64-32-16.
 
 ``sfh-pca``: relative flux :math:`y = x/\mu - 1` is projected on components of the training spectra,
 :math:`f_k = v_k \cdot y / \max(s_k, n)`, with the noise n of a projection, and goes through an MLP.
-Where noise-free spectra can be had, the components are theirs. Otherwise they come from noisy ones
-and the known noise is taken out of their covariance,
+Components are those of noise-free spectra if these are available, else of noisy ones, with the
+known noise subtracted from their covariance,
 
 .. math:: C = \frac{\sum_i w_i\,[y_i y_i^T - \mathrm{diag}(n_i^2)]}{\sum_i w_i}, \qquad
           w_i = \frac{1}{\overline{n_i^2} + 10^{-4}} .
@@ -30,9 +30,9 @@ __all__ = ["ConvConfig", "ConvEmbedding", "PcaConfig", "PcaEmbedding"]
 
 _CHANNELS = {"cpu": (16, 32, 64), "cpu-wide": (32, 64, 128), "paper": (128, 256, 512)}
 _POOL = {"cpu": 2, "cpu-wide": 2, "paper": 1}
-_FLOOR = 1e-4  # square of the relative noise below which spectra weigh alike
+_FLOOR = 1e-4  # square of the relative noise below which spectra have equal weight
 _ITERATIONS = 6
-_IDLE = 0.02  # of the noise: components that hold less are switched off
+_IDLE = 0.02  # of the noise: weaker components are set to zero
 _SEED = 20240658
 
 
@@ -51,12 +51,15 @@ class ConvConfig(BaseModel):
         default="cpu", description="16-32-64, 32-64-128 or 128-256-512 channels (GPU)."
     )
     pool: int | None = Field(
-        default=None, ge=1, description="Pixels averaged first; default 2, paper 1."
+        default=None,
+        ge=1,
+        description="Pixels averaged before the first layer; default 2, paper 1.",
     )
     instance_norm: bool = Field(
-        default=False, description="Normalise channels per spectrum: hides line strengths."
+        default=False,
+        description="Normalise channels per spectrum; removes information on line strengths.",
     )
-    latents: int = Field(default=16, ge=1, description="Numbers a spectrum is reduced to.")
+    latents: int = Field(default=16, ge=1, description="Number of latents.")
 
 
 class _Conv(nn.Module):
@@ -126,12 +129,14 @@ class PcaConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     components: int = Field(default=60, ge=2, description="Principal components.")
-    hidden: tuple[int, ...] = Field(default=(256, 256, 256), description="Widths of the MLP.")
-    latents: int = Field(default=16, ge=1, description="Numbers a spectrum is reduced to.")
+    hidden: tuple[int, ...] = Field(
+        default=(256, 256, 256), description="Widths of the hidden layers."
+    )
+    latents: int = Field(default=16, ge=1, description="Number of latents.")
 
 
 class PcaModule(nn.Module):
-    """Projection on components that :meth:`start` learns, and an MLP."""
+    """Projection on components (learned by :meth:`start`) and an MLP."""
 
     mean: Tensor
     components: Tensor
@@ -159,8 +164,8 @@ class PcaModule(nn.Module):
         observed
             Spectra, errors, masks.
         clean
-            The same without noise (n, L), where it can be had: components are then those of the
-            signal, and those far below the noise are switched off.
+            The same without noise (n, L), if available: components are then those of the
+            signal, and components far below the noise are set to zero.
 
         Raises
         ------
@@ -196,12 +201,12 @@ class PcaModule(nn.Module):
         self.scale.copy_(size.clamp(min=floor))
 
     def project(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return scaled features (..., K) of spectra (..., L); of features, themselves."""
+        """Return scaled features (..., K) of spectra (..., L); features are returned unchanged."""
         if x.shape[-1] == len(self.components) != len(self.mean):
             return x  # training projects before it adds noise: sbi_sfh.projection
         y = x / self.mean - 1.0
         if mask is not None:
-            # spectra that were read hold NaN where nothing was observed
+            # observed spectra hold NaN where a pixel is masked
             y = torch.where(mask > 0, y, 0.0)
         return (y @ self.components.T) / self.scale
 

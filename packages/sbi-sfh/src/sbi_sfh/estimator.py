@@ -2,33 +2,33 @@ r"""Posterior of percentiles that are in order by construction.
 
 The numbers :math:`\eta` of :mod:`sbi_sfh.transform` are standardised by their training mean m and
 deviation s, then by a prediction :math:`\mu(h)` and a width :math:`\sigma(h)` given the latents h;
-a density of its own describes what is left,
+a density network describes the residuals,
 
 .. math:: \log q(\theta\,|\,x) = \log q(z\,|\,h) - \sum_k \log (s_k\,\sigma_k(h))
           + \log\left|\frac{\partial\eta}{\partial\theta}\right|, \qquad
           z_k = \frac{(\eta_k - m_k)/s_k - \mu_k(h)}{\sigma_k(h)} .
 
-Histories have few degrees of freedom: percentiles lie on a thin sheet, on which a density is
-unbounded. A network that is asked for it spends itself on the thickness of the sheet, and the
-posterior of single percentiles comes out too wide. It therefore learns the density of
+Histories have few degrees of freedom, so that percentiles are strongly correlated and their joint
+density is nearly singular. A network trained on it fits the thin direction and gets the marginal
+posteriors too wide. It is therefore trained on
 
 .. math:: z_k + \kappa\,\epsilon_k, \qquad \epsilon_k \sim N(0, 1)
 
-with fresh noise at every step. Mixtures of Gaussians take its variance away again outside of
-training (:mod:`sbi_sfh.autoregressive`); a spline flow keeps it.
+with fresh noise at every step. Mixtures of Gaussians subtract its variance outside of training
+(:mod:`sbi_sfh.autoregressive`); a spline flow keeps it.
 
 ``two_stage``: encoder, prediction and width are learned first,
 
 .. math:: \mathrm{loss} = \Big\langle \tfrac12 \Big(\frac{d}{\sigma}\Big)^2
           + \log\sigma \Big\rangle, \qquad d = \frac{\eta - m}{s} - \mu ,
 
-then the density, with fresh noise; encoder and prediction learn on with it, or are frozen
-(``freeze``). ``end_to_end``: both losses from the start. The width follows the first loss only: it
-is the scale of the jitter, and a density gains without bound where its jitter shrinks.
+then the density, with fresh noise; encoder and prediction are trained further or frozen
+(``freeze``). ``end_to_end``: both losses from the start. Only the first loss trains the width,
+because it scales the jitter: the second loss could decrease without bound by shrinking it.
 
 References:
     | Iglesias-Navarro et al. 2024, A&A 689, A58 (two stages)
-    | Kim et al. 2020, SoftFlow, https://arxiv.org/abs/2006.04604 (densities on thin sheets)
+    | Kim et al. 2020, SoftFlow, https://arxiv.org/abs/2006.04604 (nearly singular densities)
     | Durkan et al. 2019, https://arxiv.org/abs/1906.04032 (spline flow)
 """
 
@@ -70,7 +70,7 @@ __all__ = ["PercentileConfig", "PercentileEstimator", "sticks_of"]
 
 F64 = NDArray[np.float64]
 Callback = Callable[[Mapping[str, Any]], None]
-_START_ROWS = 8192  # observed spectra that principal components are learned from
+_START_ROWS = 8192  # observed spectra from which principal components are learned
 _LOG_LIMIT = 4.0  # of log sigma, softly: standardised eta are of order one
 _OUTLIER = 50.0  # largest loss of a parameter
 _FRACTION = dict(zip(names_of(DECILES + AUXILIARY), DECILES + AUXILIARY, strict=True))
@@ -107,36 +107,42 @@ class PercentileConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     training: Literal["two_stage", "end_to_end"] = Field(
-        default="two_stage", description="Encoder first and flow on its latents, or both at once."
+        default="two_stage",
+        description="Train the encoder first and the density on its latents, or both together.",
     )
     encoder_epochs: int = Field(default=20, ge=1, description="Epochs of the first stage.")
-    encoder_rate: float = Field(default=4e-3, gt=0, description="Its peak learning rate.")
-    encoder_batch: int = Field(default=256, ge=1, description="Its rows per step.")
+    encoder_rate: float = Field(
+        default=4e-3, gt=0, description="Peak learning rate of the first stage."
+    )
+    encoder_batch: int = Field(default=256, ge=1, description="Batch size of the first stage.")
     freeze: bool = Field(
-        default=False, description="Keep the encoder as it is while the density is trained."
+        default=False, description="Freeze the encoder while the density is trained."
     )
     disjoint: bool = Field(
-        default=False, description="Train encoder and density on different halves of simulations."
+        default=False,
+        description="Train encoder and density on different halves of the simulations.",
     )
     jitter: float = Field(
         default=0.05,
         ge=0,
         le=0.5,
-        description="Noise on percentiles in training, of their posterior width: thin sheets of "
-        "histories are learned only to this thickness.",
+        description="Noise added to percentiles in training, in units of their posterior width: "
+        "regularises their strong correlations.",
     )
     density: Literal["mixture", "nsf"] = Field(
         default="mixture",
-        description="Mixtures of Gaussians one after another, or a coupling spline flow.",
+        description="Autoregressive mixtures of Gaussians, or a coupling spline flow.",
     )
-    components: int = Field(default=8, ge=1, description="Gaussians of every number (mixture).")
-    hidden: tuple[int, ...] = Field(default=(64, 64), description="Widths of their networks.")
+    components: int = Field(default=8, ge=1, description="Gaussians per parameter (mixture).")
+    hidden: tuple[int, ...] = Field(
+        default=(64, 64), description="Widths of the hidden layers of the density network."
+    )
     transforms: int = Field(default=5, ge=1, description="Spline transformations (nsf).")
     bins: int = Field(default=8, ge=2, description="Bins of the splines (nsf).")
 
 
 class _StandardHead(Head):
-    """A density of what mean and width leave; all of it is stored with the weights."""
+    """Density of the standardised residuals; mean and width are stored with the weights."""
 
     mean: Tensor
     scale: Tensor
@@ -258,8 +264,7 @@ class PercentileEstimator(FlowEstimator):
     ) -> TrainingRecord:
         """Train on simulations with fresh noise; see :meth:`sbi_core.FlowEstimator.fit`.
 
-        Errors of pixels enter through the signal-to-noise ratio of the context only: the network
-        does not get them.
+        Errors of pixels enter only through the signal-to-noise ratio of the context.
         """
         bare = replace(training, observe=_without_errors(training.observe))
         self._observe, self._callbacks = training.observe, tuple(callbacks)
@@ -286,7 +291,7 @@ class PercentileEstimator(FlowEstimator):
         return replace(training, batch=second)
 
     def _start(self, module: nn.Module, training: Training) -> Training:
-        """Learn components; return the training with features for pixels where that is exact."""
+        """Learn components; return the training with features in place of pixels if exact."""
         if not isinstance(module, PcaModule):
             return training
         batch = training.batch

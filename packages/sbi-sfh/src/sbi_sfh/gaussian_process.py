@@ -10,10 +10,10 @@ knot before, and :math:`(c, 1 - (1 - c)/r)` otherwise. The curve is the mean of 
           k(a, b) = v\left[(1 + \sqrt3\rho)\,e^{-\sqrt3\rho} + \frac{(ab)^2}{e^m}\right],
           \quad \rho = \frac{|a - b|}{\sqrt m}
 
-with v and m the variance and the median of the nine y. A Gaussian process knows nothing of growth
-curves: between close knots it swings. Star formation below zero is cut off and what remains is
-normalised; how much that was is returned as the overshoot. ``pchip`` draws a monotone curve through
-the same knots instead: another prior, with another name.
+with v and m the variance and the median of the nine y. A Gaussian process is not monotone: between
+close knots it oscillates. Negative star formation is set to zero and the rest normalised; the
+removed fraction is returned as the overshoot. ``pchip`` is a monotone curve through the same knots:
+another prior.
 
 References:
     | Iyer et al. 2019, ApJ 879, 116 (GP-SFH)
@@ -47,7 +47,7 @@ class GrowthCurves:
     cumulative
         Fraction of the mass formed before each of the m times, (n, m), never decreasing.
     overshoot
-        Mass below zero that was cut off, as a fraction of the total, (n,).
+        Negative mass that was removed, as a fraction of the total, (n,).
     knots_crossed
         Whether knots of recent star formation lie before a drawn one, (n,).
     finite
@@ -71,14 +71,14 @@ def draw_inputs(n: int, prior: PriorName, rng: np.random.Generator) -> tuple[F64
         ``iyer19``: Dirichlet(5, 5, 5, 5), log sSFR ~ U(-12, -7.5) per yr. ``quenched``: flat
         Dirichlet, log SFR ~ U(-50, 0) and log M ~ U(9, 12) in solar masses (per yr).
     rng
-        Where randomness comes from.
+        Random numbers.
 
     Returns
     -------
     times : (n, 3)
         x of the drawn knots, increasing, in units of T.
     log_ssfr : (n,)
-        log10 of recent star formation over mass [1/yr]: nothing else of them matters.
+        log10 of recent star formation over mass [1/yr], the only combination that matters.
     """
     if prior == "iyer19":
         parts = rng.dirichlet([5.0] * 4, n)

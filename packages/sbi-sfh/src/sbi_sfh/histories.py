@@ -32,9 +32,9 @@ class Histories:
     percentiles
         Times by which the fractions had formed, (n, k) Gyr since the Big Bang.
     inputs
-        What generated them, by name, each (n,) or (n, 3).
+        Parameters that generated them, by name, each (n,) or (n, 3).
     overshoot
-        Mass below zero that was cut off, as a fraction of the total, (n,); 0 for family tau.
+        Negative mass that was removed, as a fraction of the total, (n,); 0 for family tau.
     knots_crossed
         Whether recent knots lie before drawn ones, (n,); False for family tau.
     ok
@@ -60,7 +60,7 @@ def fractions_of(config: SfhConfig) -> tuple[float, ...]:
 
 
 def history_spec(config: SfhConfig) -> dict[str, Any]:
-    """Return everything that decides about the prior of the percentiles."""
+    """Return all options that define the prior of the percentiles."""
     spec: dict[str, Any] = {"family": config.family, "t_end_gyr": config.t_end, "points": POINTS}
     if config.family == "gp":
         spec |= {"prior": config.sfh_prior, "interp": config.interp}

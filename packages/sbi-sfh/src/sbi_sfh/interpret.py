@@ -1,9 +1,9 @@
-r"""What the latents of the encoder react to: distributions, correlations, saliency, a map.
+r"""Interpretation of the latents of the encoder: distributions, correlations, saliency, a map.
 
 Saliency of latent j at a wavelength is :math:`\langle |\partial z_j / \partial F_\lambda| \rangle\,
-\sigma(F_\lambda)`: by how much z_j changes when the flux there varies as it does between galaxies.
-Latents are defined up to an invertible map only; the same numbers are given for latents rotated to
-their principal components. The order of raw latents means nothing.
+\sigma(F_\lambda)`: the change of z_j when the flux varies by its scatter between galaxies. Latents
+are defined only up to an invertible map; the same numbers are given for latents rotated to their
+principal components. The order of raw latents has no meaning.
 
 References:
     | Iglesias-Navarro et al. 2024, A&A 689, A58 (interpretation of latents)
@@ -40,12 +40,12 @@ _SALIENCY_ROWS = 64
 
 @dataclass(frozen=True)
 class Interpretation:
-    """Numbers about J latents of n simulated galaxies.
+    """Statistics of J latents of n simulated galaxies.
 
     Parameters
     ----------
     latents, rotated
-        As the encoder gives them and in their principal components, (n, J).
+        Raw, and rotated to their principal components, (n, J).
     theta
         True parameters, (n, d), with their ``names``.
     features
@@ -92,7 +92,7 @@ def _correlation(a: F64, b: F64) -> F64:
 def interpret(
     simulator: SfhSimulator, estimator: Any, observed: Batch, clean: F64, rng: np.random.Generator
 ) -> Interpretation:
-    """Return what the latents of observed simulations react to.
+    """Return correlations and saliency of the latents of observed simulations.
 
     Parameters
     ----------
@@ -260,15 +260,15 @@ def _maps(found: Interpretation) -> Figure:
 def figures(found: Interpretation) -> dict[str, tuple[Figure, str]]:
     """Return the figures by name, each with its caption."""
     return {
-        "histograms": (_histograms(found), "Distribution of every latent over simulations."),
+        "histograms": (_histograms(found), "Distribution of each latent over simulations."),
         "correlations": (
             _matrices(found),
             "Correlations between latents, and of latents with line strengths.",
         ),
         "wavelengths": (
             _wavelengths(found),
-            "Where in the spectrum latents look: correlation with the flux of galaxies (which vary "
-            "together everywhere) and saliency (what the encoder itself uses).",
+            "Wavelengths that the latents depend on: correlation with the flux (which varies "
+            "together at all wavelengths) and saliency (sensitivity of the encoder).",
         ),
         "map": (
             _maps(found),
@@ -292,8 +292,8 @@ def section(found: Interpretation) -> Section:
         ]
         tables.append(Grid(["rotated latent", "strongest feature", "correlation"], best[:8]))
     text = [
-        "Latents are defined up to an invertible map: no physics belongs to a single raw number. "
-        "Rotated latents are ordered by variance."
+        "Latents are defined only up to an invertible map, so that a single raw latent has no "
+        "physical meaning. Rotated latents are ordered by variance."
     ]
     return Section("What the encoder looks at", text, drawings, tables)
 

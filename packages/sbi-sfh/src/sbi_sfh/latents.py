@@ -1,4 +1,4 @@
-"""Latents of spectra, as the trained encoder sees them."""
+"""Latents of spectra from the trained encoder."""
 
 from __future__ import annotations
 

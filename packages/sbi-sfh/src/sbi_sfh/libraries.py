@@ -1,11 +1,13 @@
-"""Find the SSP library that a configuration names."""
+"""Load the SSP library named in the configuration."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from sbi_sfh.bc03 import read_bc03
 from sbi_sfh.config import SfhConfig
-from sbi_sfh.miles import LibraryError
+from sbi_sfh.embedded import embedded_library
+from sbi_sfh.miles import LibraryError, read_miles
 from sbi_sfh.ssp import SspLibrary
 
 __all__ = ["load_library"]
@@ -17,21 +19,15 @@ def load_library(config: SfhConfig) -> SspLibrary:
     Raises
     ------
     LibraryError
-        If it is not there or cannot be used, or [alpha/Fe] is asked of a single plane.
+        If it is missing or unusable, or [alpha/Fe] is requested of a library with one plane.
     ConfigError
         If it does not cover the wavelengths.
     """
     if config.library == "embedded":
-        from sbi_sfh.embedded import embedded_library
-
         library = embedded_library()
     elif config.library == "bc03":
-        from sbi_sfh.bc03 import read_bc03
-
         library = read_bc03(components=config.components)
     else:
-        from sbi_sfh.miles import read_miles
-
         library = read_miles(Path(config.library).expanduser(), components=config.components)
     if config.afe and len(library.afe) < 2:
         msg = (

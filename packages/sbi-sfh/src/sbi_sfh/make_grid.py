@@ -19,6 +19,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=default, help="npz file to write")
     parser.add_argument("--cube", type=Path, help="also keep the spectra before compression (npy)")
     args = parser.parse_args(argv)
-    from importlib.metadata import version
-
     try:
         wave, flux = synthesiser()
     except ConfigError as error:

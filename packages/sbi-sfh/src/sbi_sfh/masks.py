@@ -34,5 +34,5 @@ def emission_mask(wave: F64) -> Mask:
 
 
 def sky_mask(observed: F64) -> Mask:
-    """Return which observed air wavelengths [Angstrom] are spoilt by the 5577 sky line, (L,)."""
+    """Return which observed air wavelengths [Angstrom] are affected by the 5577 sky line, (L,)."""
     return np.asarray(np.abs(observed - SKY_LINE[0]) < SKY_LINE[1])

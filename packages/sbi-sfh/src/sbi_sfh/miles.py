@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
 from numpy.typing import NDArray
 
 from sbi_core import DataFileError, data_dirs
@@ -47,12 +48,12 @@ _NAME = re.compile(
 
 
 class LibraryError(DataFileError):
-    """A library of SSPs that cannot be used as it is."""
+    """An SSP library that is missing, incomplete or inconsistent."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class MilesName:
-    """What a file name says.
+    """Contents of a file name.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def _signed(sign: str | None, value: str | None) -> float:
 
 
 def parse_name(name: str) -> MilesName | None:
-    """Return what a file name says, or None when it is not the name of a MILES spectrum."""
+    """Return the contents of a file name, or None if it is not that of a MILES spectrum."""
     found = _NAME.match(name)
     if found is None:
         return None
@@ -228,8 +229,6 @@ def _spectra(
     files: Sequence[Path], blobs: Sequence[bytes]
 ) -> tuple[F64, NDArray[np.float32], bool]:
     """Read and check every file; wavelengths must agree."""
-    from astropy.io import fits
-
     first: tuple[float, float, int] | None = None
     rows, synthetic = [], False
     for path, blob in zip(files, blobs, strict=True):
@@ -282,8 +281,6 @@ def _pixels(header: Any, blob: bytes, n: int) -> NDArray[Any]:
         start = _header_size(blob)
         data = np.frombuffer(blob, ">f4", count=n, offset=start)
         return data.astype(np.float64)
-    from astropy.io import fits
-
     with fits.open(io.BytesIO(blob)) as hdus:
         return np.asarray(hdus[0].data, np.float64).reshape(n)
 
@@ -301,7 +298,7 @@ def _read_cache(key: str) -> tuple[F64, NDArray[np.float32], bool] | None:
                 return None
             return f["wave"], f["flux"], bool(facts["synthetic"])
     except (OSError, ValueError, KeyError):
-        return None  # not there, or damaged: read the files
+        return None  # missing or damaged: read the files
 
 
 def _write_cache(key: str, wave: F64, flux: NDArray[np.float32], synthetic: bool) -> None:  # noqa: FBT001

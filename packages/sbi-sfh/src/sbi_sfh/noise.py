@@ -1,12 +1,12 @@
-r"""From noise-free coefficients to spectra as a telescope would deliver them.
+r"""From noise-free coefficients to observed spectra.
 
 .. math:: F = C\,B(\sigma), \qquad
           x = \frac{P(\lambda)\,F(\lambda\,(1 - v/c)) + \sigma_i\,\epsilon}
                    {\mathrm{median}}, \qquad P = 1 + \sum_{k=1}^{6} p_k\,L_k, \quad
           p_k \sim N(0, 0.05/k)
 
-Mode ``mock`` is the first factor with noise; mode ``observed`` has all of it, and masks. Everything
-is drawn afresh at every call, so that a network never sees the same noise twice.
+Mode ``mock`` has F and the noise; mode ``observed`` all factors and masks. Everything is redrawn at
+every call, so that a network cannot memorise the noise.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = ["CONTEXT", "Nuisances", "Telescope"]
 
 F64 = NDArray[np.float64]
 CONTEXT = ("log10_snr", "sigma_100kms")
-_UNKNOWN_SIGMA = 0.5  # share of training spectra whose velocity dispersion is not told
+_UNKNOWN_SIGMA = 0.5  # share of training spectra without a known velocity dispersion
 _SKY_SHARE = 0.8  # share of training spectra with a gap where the 5577 line was
 _BAD_PIXELS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Nuisances:
-    """What varies between observed spectra and is not inferred, n rows each.
+    """Nuisance parameters of observed spectra, n rows each.
 
     Parameters
     ----------

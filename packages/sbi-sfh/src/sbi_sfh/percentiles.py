@@ -1,4 +1,4 @@
-r"""Times by which a fraction of all stars had formed, and the order they come in.
+r"""Times by which fractions of all stars had formed.
 
 .. math:: t_q = \min\{t : M(<t) \ge q\,M(<T)\}
 

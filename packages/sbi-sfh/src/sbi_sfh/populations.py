@@ -2,9 +2,9 @@ r"""Stellar populations: histories with metallicities, and their spectra as coef
 
 .. math:: w_l = \sum_i \Delta M_i\,A_{il}, \qquad c = \sum_l w_l\,c_l
 
-Stars formed between two times of the grid have the age that is left after the later one; A spreads
-them over the ages of the library. Coefficients are divided by the median of the noise-free
-spectrum, so that the total mass drops out; the median is kept for mass-to-light ratios.
+Stars formed between two times of the grid have the age at the later one; A distributes them over
+the ages of the library. Coefficients are divided by the median of the noise-free spectrum, so that
+the total mass drops out; the median is kept for mass-to-light ratios.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-r"""Noise of pixels as noise of components: the same training, without making the pixels.
+r"""Noise of principal components in place of noise of pixels: the same training, faster.
 
-The encoder ``sfh-pca`` sees a spectrum only through its features :math:`f = (x/\mu - 1)\,A`. When
-noise is all that differs between two observations of a galaxy, x = clean + err * eps, they are
-Gaussian,
+The encoder ``sfh-pca`` uses only the features :math:`f = (x/\mu - 1)\,A` of a spectrum. If
+observations of a galaxy differ only by their noise, x = clean + err * eps, features are Gaussian,
 
 .. math:: f \sim N\big(f_0,\ \Sigma\big), \qquad
           \Sigma_{jk} = \sum_\lambda A_{\lambda j} A_{\lambda k}\,
                         \frac{\mathrm{err}_\lambda^2}{\mu_\lambda^2},
 
-so that a draw needs K numbers instead of L pixels. The Cholesky factor of every galaxy is computed
-once; noise is fresh at every step, with the distribution it has in pixels.
+and a draw needs K numbers instead of L pixels. The Cholesky factor of every galaxy is computed
+once; noise is redrawn at every step, with the distribution it has in pixels.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class FeatureNoise:
     features
         K, the leading columns.
     live
-        How many of them have noise.
+        Number of features with noise.
     """
 
     features: int
@@ -62,12 +61,12 @@ class FeatureNoise:
 
 
 def project_training(module: PcaModule, training: Training, noise: PixelNoise) -> Training | None:
-    """Return the training with features for pixels; None if more than noise makes observations.
+    """Return the training with features in place of pixels; None if observations vary otherwise.
 
     Parameters
     ----------
     module
-        With its components.
+        Encoder with its components.
     training
         Simulations in memory.
     noise

@@ -1,14 +1,14 @@
 r"""From percentiles back to a star formation history and its spectrum.
 
 Star formation is the derivative of the mass growth, :math:`\mathrm{SFR} = dM/dt`, but percentiles
-leave open what happens between them, and nine deciles say nothing about the last tenth, whose young
-stars are bright. Ways to complete the growth curve:
+do not fix the curve between them, and nine deciles do not constrain the last tenth of the mass,
+whose young stars are bright. Ways to complete the growth curve:
 
 ``bank``
     the history, of 20 000 drawn from the prior, whose percentiles are nearest, with its time axis
     stretched piecewise so that the percentiles are met exactly;
 ``derivative``
-    a monotone cubic through (0, 0), (t_q, q), (T, 1): the literal rule;
+    a monotone cubic through (0, 0), (t_q, q), (T, 1), as published;
 ``short-tail``
     the same, with the last tenth formed within t90 - t80 after t90.
 
@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from sbi_core import ConfigError, stream
 from sbi_sfh.gaussian_process import monotone_cubic
@@ -62,9 +63,7 @@ class Recovery:
         self.size = size
 
     @cached_property
-    def _bank(self) -> tuple[Histories, object]:
-        from scipy.spatial import cKDTree
-
+    def _bank(self) -> tuple[Histories, cKDTree]:
         config = self.synthesis.config
         bank = draw_histories(self.size, config, stream(_SEED, "bank"))
         tree = cKDTree(np.where(bank.ok[:, None], bank.percentiles, 1e6))
@@ -88,7 +87,7 @@ class Recovery:
 
     def _from_bank(self, times: F64, *, stretch: bool) -> F64:
         bank, tree = self._bank
-        _, nearest = tree.query(times)  # type: ignore[attr-defined]
+        _, nearest = tree.query(times)
         curves = bank.cumulative[nearest]
         if not stretch:
             return curves
@@ -97,7 +96,7 @@ class Recovery:
         ours = np.concatenate([ends[:, :1], times, ends[:, 1:]], 1)
         theirs = np.concatenate([ends[:, :1], bank.percentiles[nearest], ends[:, 1:]], 1)
         out = np.empty_like(curves)
-        for k in range(len(times)):  # the time on the bank's axis of every time of ours
+        for k in range(len(times)):  # times of the bank's history for each time of the galaxy
             at = np.interp(self.time, ours[k], theirs[k])
             out[k] = np.interp(at, self.time, curves[k])
         return np.asarray(np.maximum.accumulate(out, axis=1))

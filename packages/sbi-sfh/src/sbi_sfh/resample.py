@@ -10,8 +10,8 @@ o, and its variance that of noise which is white over the width d of the old pix
 .. math:: F_j = \frac{\sum_i o_{ji} F_i}{\sum_i o_{ji}}, \qquad
           \sigma_j^2 = \frac{\sum_i o_{ji}\,d_i\,\sigma_i^2}{(\sum_i o_{ji})^2} .
 
-This keeps the signal to noise per Angstrom. New pixels that share an old one are correlated, and
-scatter less than their errors say; that covariance is not propagated.
+This keeps the signal to noise per Angstrom. New pixels that share an old one are correlated and
+scatter less than their errors; the covariance is not propagated.
 
 References:
     | Ciddor 1996, Appl. Opt. 35, 1566
@@ -74,7 +74,7 @@ def rebin(
     variance : (L,), optional
         Of the flux; 0 when left out.
     good : (L,), optional
-        False for pixels that must not count.
+        False for masked pixels.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-r"""What is left of an observed spectrum when a recovered one is taken away.
+r"""Residuals of observed spectra with respect to recovered ones.
 
 In mode ``observed`` the recovered spectrum is first brought to the galaxy's velocity dispersion,
 velocity and flux calibration: for every node of :math:`\sigma`, least squares of
@@ -28,7 +28,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A recovered spectrum beside the observed one.
+    """Fit of a recovered spectrum to an observed one.
 
     Parameters
     ----------

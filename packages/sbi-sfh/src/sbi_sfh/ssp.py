@@ -46,9 +46,9 @@ class SspLibrary:
     fwhm
         Resolution, Angstrom.
     name
-        What the library is called.
+        Name of the library.
     meta
-        Where it comes from.
+        Provenance.
     """
 
     wave: F64
@@ -71,7 +71,7 @@ class SspLibrary:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the library says that it was made up for tests."""
+        """Whether the library is marked as made up for tests."""
         return bool(self.meta.get("synthetic", False))
 
     def spectra(self, afe: int = 0) -> F64:

@@ -1,4 +1,4 @@
-"""A spectrum in few numbers, for checks of support: block means over a running continuum."""
+"""Summaries of spectra for the support score: block means over a running continuum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def block_summaries(batch: Batch, pixels: int) -> Batch:
         Spectra (n, L) with or without mask.
     pixels
         Pixels per block; what is left over at the red end is not used. A block without a used
-        pixel has the value of the continuum, 1.
+        pixel gets 1, the value of the continuum.
     """
     blocks = batch.x.shape[1] // pixels
     kept = slice(0, blocks * pixels)
@@ -32,7 +32,7 @@ def block_summaries(batch: Batch, pixels: int) -> Batch:
     there = count > 0
     weight = there.to(mean.dtype)
     around = _running(mean * weight) / _running(weight).clamp(min=1e-6)
-    # one is the continuum: what distances and principal components need is a complete table
+    # the continuum, 1: distances and principal components need complete rows
     value = torch.where(there, mean / around.clamp(min=1e-6), 1.0)
     return Batch(x=value, theta=batch.theta)
 

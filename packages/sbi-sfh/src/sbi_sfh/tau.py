@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import lambertw
 
 from sbi_core import ConfigError
 
@@ -86,8 +87,6 @@ def percentile_times(t0: ArrayLike, tau: ArrayLike, fractions: Sequence[float], 
     ConfigError
         If a history starts at or after ``end`` [Gyr], or a time scale is not positive.
     """
-    from scipy.special import lambertw
-
     start, scale = _checked(t0, tau, end)
     span = (end - start) / scale
     y = np.asarray(fractions, float) * _formed(span)[:, None]

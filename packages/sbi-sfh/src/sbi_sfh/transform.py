@@ -1,4 +1,4 @@
-r"""Percentiles as unordered numbers: shares of the time before the next one.
+r"""Unconstrained coordinates of ordered percentiles: each as a share of the next one.
 
 .. math:: u_k = \frac{t_k}{t_{k+1}} \in (0, 1), \qquad
           \eta_k = \mathrm{logit}\,u_k - \mathrm{logit}\,\frac{q_k}{q_{k+1}}, \qquad
@@ -79,7 +79,7 @@ class SticksAndRanges:
         return np.concatenate([_logit(u) - self._offset, _logit(v)], axis=1)
 
     def decode(self, eta: ArrayLike) -> F64:
-        """Return theta (..., d) of eta (..., d): ordered and in range, whatever eta is."""
+        """Return theta (..., d) of eta (..., d): ordered and in range for any eta."""
         values = np.asarray(eta, np.float64)
         k = len(self.fractions)
         x = values[..., :k] + self._offset

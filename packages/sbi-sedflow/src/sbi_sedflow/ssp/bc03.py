@@ -17,6 +17,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from numpy.typing import NDArray
 
 from sbi_core import DataFileError
@@ -85,8 +86,6 @@ def read(path: Path, sha256: str) -> SSPGrid:
     DataFileError
         If the layout or known values differ: the message has both hashes.
     """
-    from astropy.io import fits
-
     try:
         with fits.open(path, memmap=True) as f:
             names = [h.name for h in f[1:]]

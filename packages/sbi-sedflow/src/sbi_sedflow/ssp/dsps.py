@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from sbi_core import DataFileError
@@ -32,8 +33,6 @@ def read_dsps(path: str | Path) -> SSPGrid:
     DataFileError
         If it is missing, is no HDF5 file, or lacks a key.
     """
-    import h5py
-
     path = Path(path)
     try:
         with h5py.File(path, "r") as f:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import platformdirs
 
 from sbi_core import ConfigError, DataFileError
 from sbi_sedflow.ssp import bc03
@@ -32,8 +33,6 @@ _LAYOUT = 1  # of the cache; part of its name
 
 def cache_folder() -> Path:
     """Return the folder of the rebinned grids."""
-    import platformdirs
-
     return Path(platformdirs.user_cache_dir("sbi-sedflow"))
 
 
