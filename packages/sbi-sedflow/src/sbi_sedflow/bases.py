@@ -48,7 +48,7 @@ class Bases:
     zh : (K, T)
         Metallicity bases.
     meta
-        ``name`` and where they come from.
+        ``name`` and provenance.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def provabgs_bases(folder: str | Path) -> Bases:
     Parameters
     ----------
     folder
-        Where the three text files lie, named as in the PROVABGS repository.
+        Folder of the three text files, named as in the PROVABGS repository.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def tng_bases(folder: str | Path) -> Bases:
     Parameters
     ----------
     folder
-        Where the five text files of the PROVABGS repository lie.
+        Folder of the five text files of the PROVABGS repository.
 
     Raises
     ------

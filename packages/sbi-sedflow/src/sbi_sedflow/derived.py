@@ -1,4 +1,4 @@
-r"""Quantities that follow from the twelve parameters and the redshift.
+r"""Quantities derived from the twelve parameters and the redshift.
 
 .. math:: \mathrm{SFR}_{1\,\mathrm{Gyr}} &= \frac{M_\star}{10^9\,\mathrm{yr}}
           \Big[(1 - f_b) \sum_{t < 1\,\mathrm{Gyr}} m_i + f_b\,\mathbf 1(t_b < 1\,\mathrm{Gyr})
@@ -7,8 +7,8 @@ r"""Quantities that follow from the twelve parameters and the redshift.
           t_\mathrm{mw} = (1 - f_b) \sum m_i t_i + f_b t_b \\
           \ell &= (1 - f_b) \sum m_i\, \ell(t_i, Z_i) + f_b\,\ell(t_b, Z(t_b))
 
-with :math:`f_b = 0` when the burst would be older than the universe, and the bin that holds 1 Gyr
-taken in part. The code of PROVABGS puts the burst at the middle of its bin in the last two.
+with :math:`f_b = 0` when the burst would be older than the Universe, and the bin that holds 1 Gyr
+split linearly. The code of PROVABGS puts the burst at the middle of its bin in the last two.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ r"""Two-component dust: birth clouds over young stars, a diffuse screen over all
           D = \frac{(350\lambda)^2}{(\lambda^2 - 2175^2)^2 + (350\lambda)^2}
 
 with :math:`k_C` the starburst curve, extended to the ultraviolet and set to 0 where it would be
-negative. For n > 0.447 the bump is negative: that is the published relation.
+negative. The bump is negative for n > 0.447, as in the published relation.
 
 References:
     | Charlot & Fall 2000, ApJ 539, 718 (birth clouds)

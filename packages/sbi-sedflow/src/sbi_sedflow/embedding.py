@@ -1,4 +1,4 @@
-r"""Features of a galaxy's photometry, and a residual network over them.
+r"""Features of the photometry of a galaxy, and a residual network.
 
 For asinh magnitudes :math:`\mu_b` with mean :math:`\bar\mu` over the observed bands, the 26
 features are :math:`\mu_b - \bar\mu` (0 where missing), :math:`\log_{10}\sigma_\mu`, the mask, the
@@ -7,8 +7,8 @@ redshift, the distance modulus DM, :math:`\bar\mu - \mathrm{DM}`, the number of 
 .. math:: a = \Phi^{-1}\big(\mathrm{clip}(\hat u)\big), \qquad
           \hat u = w_0 + w_1\,\bar\mu + w_2\,\mathrm{DM} + \sum_b v_b\,(\mu_b - \bar\mu),
 
-the unconstrained mass that light and colours alone suggest; its weights start at constant
-mass-to-light ratio and are trained. The network need not learn the mass-light line.
+a linear estimate of the unconstrained mass. Its weights start at a constant mass-to-light ratio and
+are trained, so that the network need not learn the relation of mass and light.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["SedConfig", "SedEmbedding"]
 _FEATURES = 3 * N_BANDS + 5
 _LOW, _RANGE = 7.0, 5.5  # prior of logmstar [dex]
 _SOLAR_MAGNITUDE = 4.6  # about that of the Sun in r, AB
-_DM_MEAN, _DM_SD = 37.9, 1.3  # of distance moduli trained on, before they are learned
+_DM_MEAN, _DM_SD = 37.9, 1.3  # of distance moduli, before they are learned from the training set
 _CLIP = 1e-4
 
 
@@ -48,7 +48,7 @@ class _Features(nn.Module):
         slope = 0.4 / _RANGE
         with torch.no_grad():
             self.mass.weight.zero_()
-            self.mass.weight[0, 0] = -10 * slope  # mean magnitude, shifted by 18, in tens
+            self.mass.weight[0, 0] = -10 * slope  # mean magnitude minus 18, over 10
             self.mass.weight[0, 1] = _DM_SD * slope  # standardised distance modulus
             middle = -0.4 * (18.0 - _DM_MEAN - _SOLAR_MAGNITUDE)
             self.mass.bias.fill_((middle - _LOW) / _RANGE)
@@ -106,7 +106,7 @@ class SedEmbedding(Embedding):
     name = "sed-mlp"
     config_type = SedConfig
     config: SedConfig
-    raw_input = True  # colours are differences of magnitudes as they are
+    raw_input = True  # magnitudes are not standardised: colours are their differences
 
     def build(self, shape: InputShape) -> nn.Module:
         """Return a new module.

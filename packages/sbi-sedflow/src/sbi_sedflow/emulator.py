@@ -11,8 +11,8 @@ for eight layers, the last one linear, and
 .. math:: \ln L_\lambda = [(h\,c_p + s_p)\,P]\,c_s + s_s
           \quad\text{[Lsun/Å per Msun formed]}.
 
-The original weights are pickles; ``sbi-run sedflow emulator convert`` reads them through an
-unpickler that allows numpy arrays and nothing else, and writes npz.
+The original weights are pickles; ``sbi-run sedflow emulator convert`` reads them with an unpickler
+that accepts only numpy arrays, and writes npz.
 
 References:
     | Alsing et al. 2020, ApJS 249, 5 (Speculator); Hahn et al. 2023, ApJ 945, 16
@@ -69,7 +69,7 @@ class ProvabgsEmulator:
         path = Path(path)
         if path.suffix in (".pkl", ".pickle"):
             msg = (
-                f"'{path}' is a pickle, which could execute anything: convert it with "
+                f"'{path}' is a pickle, which can execute code: convert it with "
                 "`sbi-run sedflow emulator convert FILE... --out FILE.npz`"
             )
             raise DataFileError(msg)
@@ -137,22 +137,22 @@ def _names() -> list[str]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that knows how to make numpy arrays and nothing else."""
+    """Unpickler that accepts only numpy arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
-        msg = f"the pickle asks for '{module}.{name}': only numpy arrays are read"
+        msg = f"the pickle contains '{module}.{name}'; only numpy arrays are read"
         raise DataFileError(msg)
 
 
 def restricted_load(data: bytes) -> Any:
-    """Return what a pickle of lists, numbers and numpy arrays holds.
+    """Return the content of a pickle of lists, numbers and numpy arrays.
 
     Raises
     ------
     DataFileError
-        If it refers to anything else, or is damaged.
+        If it contains anything else, or is damaged.
     """
     try:
         return _ArraysOnly(io.BytesIO(data)).load()
@@ -179,7 +179,7 @@ def convert_pickles(paths: Sequence[str | Path], out: str | Path) -> Path:
             raise DataFileError(msg)
         items = restricted_load(Path(path).read_bytes())
         if not isinstance(items, (list, tuple)) or len(items) < 14:
-            msg = f"'{path}' is not a list of 18 items: no emulator of PROVABGS"
+            msg = f"'{path}' is not an emulator of PROVABGS: expected a list of 18 items"
             raise DataFileError(msg)
         arrays |= _block_arrays(k, items, path)
     return write_arrays(out, arrays, {"source": [Path(p).name for p in paths]})

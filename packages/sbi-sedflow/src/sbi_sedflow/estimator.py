@@ -3,13 +3,13 @@ r"""Density estimator: a conditional linear map with full covariance, then splin
 .. math:: u = A(h)\,[z - m(h)], \qquad
           \log q(z\,|\,h) = \log q_\mathrm{flow}(u\,|\,h) + \log|\det A(h)|
 
-with z the unconstrained coordinates (standard normal under the prior: no draw leaves it) and A
-lower triangular. Seven bands fix some combinations of eleven parameters to per cents and leave
-others free: the linear map takes out these thin directions. Rational-quadratic splines then
-describe edges and tails, affine autoregressive maps how a thin direction bends with the others.
-With ``passes = 2`` these are coupling maps (half of the numbers given the other half); by default
-every number is given all before it, which trained further at the same cost (measured,
-benchmarks/sedflow/architecture.py). Draws cost about one evaluation of the networks either way.
+with z the unconstrained coordinates (standard normal under the prior, so that every draw is inside
+it) and A lower triangular. Seven bands constrain some combinations of eleven parameters to per
+cents and leave others free: the linear map removes these strong correlations. Rational-quadratic
+splines then describe edges and tails, affine autoregressive maps the remaining curvature. With
+``passes = 2`` these are coupling maps (half of the variables given the other half); by default each
+variable is conditioned on all before it, which reached a lower loss at the same cost
+(benchmarks/sedflow/architecture.py). Draws cost about one evaluation of the networks either way.
 
 References:
     | Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
@@ -43,33 +43,37 @@ class SedFlowConfig(BaseModel):
 
     splines: int = Field(default=1, ge=1, description="Spline transformations.")
     bins: int = Field(default=8, ge=2, description="Bins of the splines.")
-    shifts: int = Field(default=4, ge=0, description="Affine transformations after them.")
-    hidden: tuple[int, ...] = Field(default=(128, 128), description="Widths of their networks.")
+    shifts: int = Field(default=4, ge=0, description="Affine transformations after the splines.")
+    hidden: tuple[int, ...] = Field(
+        default=(128, 128), description="Widths of the hidden layers of the transformations."
+    )
     passes: int = Field(
-        default=0, ge=0, description="0: autoregressive; 2: coupling, half given the other half."
+        default=0,
+        ge=0,
+        description="0: autoregressive; 2: coupling, half of the variables given the others.",
     )
     affine: tuple[int, ...] = Field(
-        default=(256,), description="Widths of the network of the linear map."
+        default=(256,), description="Widths of the hidden layers of the linear map."
     )
 
     @field_validator("passes")
     @classmethod
     def _not_one(cls, value: int) -> int:
         if value == 1:
-            msg = "must be 0 (autoregressive) or at least 2: with one pass nothing would depend"
+            msg = "must be 0 (autoregressive) or at least 2"
             raise ValueError(msg)
         return value
 
 
 class AffineHead(Head):
-    """A density of u behind a conditional linear map u = A(h) (z - m(h)).
+    """Density of u after a conditional linear map u = A(h) (z - m(h)).
 
     Parameters
     ----------
     inner
         Density of u.
     features, dim
-        Numbers it is given, numbers it is the density of.
+        Number of conditioning inputs, and of variables.
     hidden
         Widths of the network of m and A.
     """
@@ -122,7 +126,7 @@ class AffineHead(Head):
 
 
 class SedFlowEstimator(FlowEstimator):
-    """Splines and affine maps behind a linear one; bounded by the prior.
+    """Splines and affine maps after a linear map; draws stay inside the prior.
 
     Parameters
     ----------
@@ -135,7 +139,7 @@ class SedFlowEstimator(FlowEstimator):
     config: SedFlowConfig
 
     def build_head(self, features: int, dim: int) -> Head:
-        """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
+        """Return a fresh density of ``dim`` variables given ``features`` inputs."""
         c = self.config
         options = {"hidden": c.hidden, "passes": c.passes}
         head = _head("nsf", features, dim, transforms=c.splines, bins=c.bins, **options)

@@ -46,7 +46,7 @@ class Filter:
     Parameters
     ----------
     name
-        Its name in the package it comes from.
+        Its name in the package of the curves.
     wave : (W,) Angstrom
         Wavelengths.
     response : (W,)

@@ -10,10 +10,10 @@ clouds; the burst does not). Observed at redshift z,
 .. math:: F_\lambda(\lambda(1+z)) = \frac{M_\star L_\lambda \cdot 3.846\times10^{33}}
           {4\pi d_L^2 (1+z)} \quad\text{[erg s}^{-1}\text{cm}^{-2}\text{Å}^{-1}\text{]}.
 
-Rows are sorted by redshift and worked on in chunks: masses are scattered into weights of fixed age
-nodes and metallicities, one matrix product makes the spectra of young and old stars, the burst is a
-weighted sum of four grid spectra, dust is elementwise, and a second product per redshift interval
-projects onto the filters. Spectra per unit mass are float32, scalings float64: in float32 the
+Rows are sorted by redshift and processed in chunks: masses become weights of fixed age nodes and
+metallicities, one matrix product gives the spectra of young and old stars, the burst is a weighted
+sum of four grid spectra, dust is elementwise, and a second product per redshift interval projects
+onto the filters. Spectra per unit mass are float32, scalings float64: in float32 the
 factor :math:`3.846\times10^{33}` times a mass overflows.
 
 References:
@@ -49,8 +49,10 @@ THETA = (
     "logmstar", "beta1", "beta2", "beta3", "beta4", "fburst", "tburst", "gamma1", "gamma2",
     "tau_bc", "tau_ism", "n_dust",
 )  # fmt: skip
-Z_TO_PROVABGS = 0.0142 / 0.019  # metallicities that PROVABGS hands to FSPS are lower by this
-_CHUNK = 512  # rows whose spectra (2 MB of float32) stay in a processor's cache
+Z_TO_PROVABGS = (
+    0.0142 / 0.019
+)  # PROVABGS passes metallicities to FSPS that are lower by this factor
+_CHUNK = 512  # rows whose spectra (2 MB of float32) fit into the cache of a processor
 _T_BC = 0.01  # Gyr: dust_tesc = 7.0 of FSPS
 
 
@@ -136,11 +138,11 @@ class ForwardModel:
         self._log_wave = torch.as_tensor(np.log(wave / 5500.0), dtype=torch.float32)
         self._cloud = torch.as_tensor(5500.0 / wave, dtype=torch.float32)
 
-    # -- what users call -------------------------------------------------------------
+    # -- public methods --------------------------------------------------------------
 
     @property
     def identity(self) -> dict[str, object]:
-        """What makes two models the same, JSON-serialisable."""
+        """Library, filters, bases and variant, JSON-serialisable."""
         return {
             "ssp": self.library.identity,
             "filters": self.filters,
@@ -256,7 +258,7 @@ class ForwardModel:
             row = int(outside.nonzero()[0])
             msg = (
                 f"redshift {float(shift[row]):g} in row {row} lies outside (0, {Z_MAX}] "
-                f"({int(outside.sum())} such rows): the model is made for low redshift"
+                f"({int(outside.sum())} such rows): the model is only valid at low redshift"
             )
             raise ConfigError(msg)
         return rows, shift
@@ -266,7 +268,7 @@ class ForwardModel:
         return self.history(theta[:, 1 : 1 + j], theta[:, 3 + j : -3], theta[:, 2 + j], z)
 
     def _burst_fraction(self, theta: Tensor, history: Histories) -> Tensor:
-        """Return f_b, 0 where the burst would be older than the universe (n,)."""
+        """Return f_b, 0 where the burst would be older than the Universe (n,)."""
         j = len(self.bases.sfh)
         f_b, t_b = theta[:, 1 + j], theta[:, 2 + j]
         return torch.where(t_b < history.age, f_b, 0.0)
@@ -283,7 +285,7 @@ class ForwardModel:
         mass, n = history.mass[rows], len(rows)
         f_b, t_b = theta[rows, 1 + j], theta[rows, 2 + j]
         visible = t_b < history.age[rows]
-        # provabgs: the light of a burst older than the universe is lost, its mass is not
+        # provabgs: a burst older than the Universe emits no light but keeps its mass
         share = 1 - (f_b if self.variant == "provabgs" else torch.where(visible, f_b, 0.0))
         mass = mass * share[:, None]
         place_z = self._z_place(history.metallicity[rows]).float()

@@ -1,6 +1,6 @@
 r"""From parameters to mass formed and metallicity in every bin of lookback time.
 
-Edges (Gyr): 0; :math:`10^{6.05 + 0.1 k - 9}`, k = 0..40; the age of the universe at z. In bin i,
+Edges (Gyr): 0; :math:`10^{6.05 + 0.1 k - 9}`, k = 0..40; the age of the Universe at z. In bin i,
 
 .. math:: m_i = \frac{\max(\sum_j \beta_j \int_i s_j\,\mathrm dt,\, 0)}
           {\sum_i \max(\sum_j \beta_j \int_i s_j\,\mathrm dt,\, 0)}, \qquad
@@ -8,7 +8,7 @@ Edges (Gyr): 0; :math:`10^{6.05 + 0.1 k - 9}`, k = 0..40; the age of the univers
           4.49\times10^{-2}\Big)
 
 with :math:`t_i` the middle of the bin. 41 bins are the same for all redshifts up to 0.2; the last
-one ends at the age of the universe.
+one ends at the age of the Universe.
 
 References:
     | Hahn et al. 2023, ApJ 945, 16, section 3 (model); its code for edges and limits
@@ -36,7 +36,7 @@ Z_FLOOR, Z_CEIL = 4.49043431e-5, 4.49043431e-2  # absolute metallicity, limits o
 
 @dataclass(frozen=True)
 class Histories:
-    """What n galaxies formed, and when; float64.
+    """Star-formation and metallicity histories of n galaxies; float64.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Histories:
     edges : (n, 43) Gyr
         Their edges.
     age : (n,) Gyr
-        Age of the universe.
+        Age of the Universe.
     burst_metallicity : (n,)
         Absolute Z at the time of the burst.
     """

@@ -3,11 +3,10 @@ r"""The exact likelihood of observed galaxies, batched over draws and galaxies.
 .. math:: \log L = -\tfrac12 \sum_b m_b \left[\frac{(f_{\mathrm{obs},b} - f_b)^2}{v_b}
           + \ln 2\pi v_b\right], \qquad v_b = \sigma_b^2 + (0.921\,\phi f_b)^2
 
-with f the noise-free model flux and :math:`\phi` the model floor [mag]. Errors are a covariate: the
+with f the noise-free model flux and :math:`\phi` the model floor [mag]. Errors are a covariate. The
 term :math:`p(\sigma\,|\,f)` of the training noise (:func:`~sbi_sedflow.noise.log_prob_sigma`) is
-left out by default: it moves posterior means by 0.01 standard deviations (median of 85 galaxies;
-nine of ten parameters by less than 0.07, the scatter of the weighted draws themselves;
-benchmarks/sedflow/sigma_term.py).
+left out by default: it shifts posterior means by 0.01 standard deviations (median over 85 galaxies;
+90 % below 0.07, the noise of the comparison; benchmarks/sedflow/sigma_term.py).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""Asinh magnitudes: logarithmic for bright sources, linear where noise dominat
 .. math:: \mu = 22.5 - 1.0857 \left[\mathrm{asinh}\frac{f}{2b} + \ln b\right], \qquad
           \sigma_\mu = \frac{1.0857\,\sigma}{\sqrt{f^2 + 4 b^2}}
 
-for fluxes f in nanomaggies; negative fluxes are as good as others.
+for fluxes f in nanomaggies, which may be negative.
 
 References:
     | Lupton, Gunn & Szalay 1999, AJ 118, 1406, eqs. 3 and 10

@@ -1,4 +1,4 @@
-"""Which bands a training galaxy has: all 127 non-empty patterns occur, common ones often.
+"""Missing bands of training galaxies: all 127 non-empty patterns, common ones often.
 
 50 % complete; 15 % without both ultraviolet bands; 5 % each without F, without N, without u, and
 with g, r and i only; 10 % every band dropped with probability 0.35; 4 % uniform over the 127

@@ -8,14 +8,14 @@ by multiplicative updates of the Kullback-Leibler divergence; the rows of H, sor
 lookback time and scaled to unit integral, are the bases. Histories (4000 each): delayed tau models,
 log-normals, double power laws, and log-normals modulated by a Gaussian process (standard deviation
 0.6 in the logarithm, scale 1.5 Gyr). A quarter of them, chosen at random, get a recent episode of
-0.3-2 Gyr with 5-50 % of the mass, so that one basis belongs to the last gigayears. Metallicity
+0.3-2 Gyr with 5-50 % of the mass, so that one basis covers the last gigayears. Metallicity
 histories are :math:`Z_f [1 - \exp(-x/\tau_Z)]^a`, x the time since the first stars, plus constants.
 
 ``sbi-run sedflow bases --seed 1 --out FILE`` writes the file.
 
 References:
     | Lee & Seung 2001, NIPS 13 (multiplicative updates)
-    | Hahn et al. 2023, ApJ 945, 16 (the idea, with simulated galaxies in place of these families)
+    | Hahn et al. 2023, ApJ 945, 16 (the method, with simulated galaxies in place of these families)
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def fit_bases(seed: int = 1) -> Bases:
         model.fit(x)
         return np.asarray(model.components_, np.float64)
 
-    weights = np.gradient(t)  # every interval of time counts by its length
+    weights = np.gradient(t)  # weights: the length of each interval of time
     sfh = factorise(histories(rng) * weights, 4) / weights
     sfh /= np.trapezoid(sfh, t, axis=1)[:, None]
     sfh = sfh[np.argsort(np.trapezoid(sfh * t, t, axis=1))]

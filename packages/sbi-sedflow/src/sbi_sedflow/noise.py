@@ -1,4 +1,4 @@
-r"""Photometric errors as a covariate: drawn for a galaxy of given fluxes, then used for its noise.
+r"""Photometric errors as a covariate: drawn given the fluxes, then used for the noise.
 
 For a true flux f [nanomaggies] the median error of band b is
 
@@ -10,9 +10,9 @@ SDSS), and an object's error
 
 .. math:: \log_{10}\sigma_b = \log_{10} w + \log_{10}\tilde\sigma_b(f\,10^{j}) + s_b\,\epsilon_b .
 
-j ~ N(0, 0.3) is common to all bands: without it an error computed at the *true* flux would tell
+j ~ N(0, 0.3) is common to all bands: without it, an error computed at the *true* flux would reveal
 that flux. The depth of the two GALEX bands is common; w = 1 except for 10 % of the objects, where
-it is log-uniform on [1, 5], so that noisy objects lie inside what was trained on. Then
+it is log-uniform on [1, 5], so that the training set covers noisy objects. Then
 
 .. math:: f_\mathrm{obs} \sim N\big(f,\; \sigma^2 + (0.921\,\phi f)^2\big)
 
@@ -88,7 +88,7 @@ def floor_error(flux: Tensor, floor: float) -> Tensor:
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """The embedded model.
+    """The noise model of the package.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def log_prob_sigma(sigma: Tensor, flux: Tensor, mask: Tensor) -> Tensor:
     Parameters
     ----------
     sigma, flux, mask : (n, 7)
-        Errors and *true* fluxes [nanomaggies]; only bands with mask True count.
+        Errors and *true* fluxes [nanomaggies]; only bands with mask True are used.
     """
     x, w = np.polynomial.hermite_e.hermegauss(15)
     steps = np.linspace(0, math.log10(_WIDE_TOP), 9)
@@ -151,7 +151,7 @@ def log_prob_flux(
     Parameters
     ----------
     observed, sigma, mask : (n, 7)
-        Data; masked values say nothing, NaN included.
+        Data; masked values, NaN included, are ignored.
     flux : (n, 7) or (S, n, 7)
         Noise-free model fluxes.
     floor
@@ -165,7 +165,7 @@ def log_prob_flux(
 
 
 class HotDeck:
-    """Errors of real galaxies: the vector of one whose r flux is like that of the simulated one.
+    """Errors of real galaxies with an r flux similar to that of the simulated one.
 
     Donors are drawn among the 80 nearest in the rank of r flux, looked up at a flux with the
     jitter of the embedded model. For sources brighter than the brightest donor, errors grow in

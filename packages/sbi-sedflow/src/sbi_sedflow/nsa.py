@@ -4,7 +4,7 @@ v0_1_2 has ``NMGY, NMGY_IVAR, OK, MASS``; v1_0_1 has them twice, with the prefix
 ``SERSIC_``. Fluxes are nanomaggies, corrected for Galactic extinction and for the zero point of the
 AB system; the raw ``*FLUX`` columns are neither and are not used. An inverse variance of zero means
 a missing band; negative fluxes with a positive one are data. ``MASS`` is in Msun / h^2, surviving
-stars; h = 0.7 is taken when it is shown beside ours.
+stars; converted with h = 0.7.
 
 Quality cuts (Hahn & Melchior 2022 used SDSS flags that the file does not have): with a table of
 ``flags`` (64 bits, by ``NSAID``), objects with PEAKCENTER, NOPROFILE, SATURATED, NOTCHECKED,
@@ -117,7 +117,7 @@ def photometry_of_nsa(
 def quality_cuts(
     table: Table, source: str, flux: F64, prefix: str, flags_table: str | Path | None = None
 ) -> tuple[Bool, list[str]]:
-    """Return which rows pass, and how many each cut rejects, one sentence.
+    """Return which rows pass, and a note with the number of rows that each cut rejects.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 r"""The twelve parameters and their priors; eleven degrees of freedom.
 
 In the variant ``corrected`` beta is flat on the simplex (Dirichlet(1,1,1,1), mean 1/4 each); in
-``provabgs`` its stick-breaking fractions are uniform, which the papers call flat but is not (mean
-1/2, 1/4, 1/8, 1/8). ``logmstar`` is mass *formed*.
+``provabgs`` its stick-breaking fractions are uniform (mean 1/2, 1/4, 1/8, 1/8), although the papers
+call this prior flat. ``logmstar`` is mass *formed*.
 
 References:
     | Hahn & Melchior 2022, ApJ 938, 11, table 1
@@ -49,7 +49,7 @@ def parameter_space(
     Parameters
     ----------
     variant
-        Decides the prior of beta.
+        Selects the prior of beta.
     n_sfh, n_zh
         Number of star-formation and metallicity bases.
     t_burst

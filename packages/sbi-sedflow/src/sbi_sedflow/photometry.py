@@ -1,4 +1,4 @@
-"""Fluxes of a catalogue, and the observations that are made of them."""
+"""Fluxes and redshifts of the rows of a catalogue."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Photometry:
     Parameters
     ----------
     id : (n,)
-        Identifiers, unique.
+        Identifiers.
     flux, sigma : (n, 7)
         Fluxes and errors [nanomaggies]; NaN where missing or unusable.
     z, z_dist : (n,)
-        Observed redshift, and that which gives the distance; NaN where unknown.
+        Observed redshift, and redshift for the distance; NaN where unknown.
     more
         Further columns to keep, (n,) each: ``ra``, ``dec``, ``mass`` (Msun), ``quality``.
     notes
-        What was masked, one sentence each.
+        Conversions and masked values, one sentence each.
     source
         File.
     """
@@ -49,7 +49,7 @@ class Photometry:
 
 
 def repeated(photometry: Photometry) -> Bool:
-    """Return which rows repeat an identifier; its first row with the most values stays, (n,)."""
+    """Return which rows repeat an identifier, (n,): all but its first most complete row."""
     ids = np.asarray(photometry.id)
     values = np.isfinite(photometry.flux).sum(1) + 8 * (photometry.z > 0)
     best = np.lexsort((np.arange(len(ids)), -values, ids))  # rows of one identifier, best first

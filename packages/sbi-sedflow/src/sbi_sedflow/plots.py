@@ -1,4 +1,4 @@
-"""Figures: the spectral energy distribution of one galaxy, and masses against a catalogue's own."""
+"""Figure of the spectral energy distribution of one galaxy."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def sed(
     galaxy
         One row.
     theta : (S, 12)
-        Posterior draws; 100 of them are shown.
+        Posterior draws; 100 are shown.
     title
-        Above the figure.
+        Title of the figure.
     figure
-        Where to draw; a new one when left out.
+        Figure to draw on; default: a new one.
     """
     import matplotlib.pyplot as plt
 

@@ -1,12 +1,12 @@
-r"""Refinement of one galaxy: importance weights, adaptive proposals, a sampler; always an answer.
+r"""Refinement of one posterior: importance sampling, adaptive proposals, then MCMC.
 
 1. 4000 draws of the network and of a wider copy, :math:`0.9\,q + 0.1\,t`, with weights
    :math:`w \propto \pi(y) / (0.9\,q(y) + 0.1\,t(y))`. Enough if 200 of them are effective.
 2. Adaptive importance sampling: a mixture of Student-t distributions fitted to weighted draws
-   (weights tempered so that a twentieth of them count) proposes the next 4000; at most ten rounds.
+   (weights tempered to an effective size of a twentieth) proposes the next 4000, up to ten times.
 3. 64 walkers (differential evolution and snooker moves) started from weighted draws, until every
-   chain is 15 autocorrelation times long or the calls are used up. In the latter case the better
-   of both results is returned, flagged NOT_CONVERGED.
+   chain is 15 autocorrelation times long or the limit of calls is reached. In the latter case the
+   better of both results is returned, flagged NOT_CONVERGED.
 
 References:
     | Cappe et al. 2008, Stat. Comput. 18, 447 (population Monte Carlo with Student-t mixtures)
@@ -41,12 +41,12 @@ _DOF = 5.0
 _LIMIT = 300_000  # likelihood calls
 _WALKERS = 64
 _TAUS = 15  # autocorrelation times of every walker: about 700 effective draws together
-_TAIL = 0.7  # Pareto index above which weights are not to be trusted
+_TAIL = 0.7  # Pareto index above which weights are unreliable
 
 
 @dataclass(frozen=True)
 class Refined:
-    """What refinement made of one galaxy.
+    """Refined posterior of one galaxy.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class StudentMixture:
             cov = np.einsum("nk,nki,nkj->kij", scale, off, off) / total[:, None, None]
             cov = cov + 1e-3 * whole + 1e-8 * np.eye(d)
             mixture = cls(total, mean, cov)
-        # wider than the fit, and with the prior: the tails of a posterior are below those of both
+        # wider than the fit, plus the prior: their tails exceed those of the posterior
         weight = np.append(mixture.weight * (1 - _SHARE_WIDE), _SHARE_WIDE)
         scales = np.concatenate([_INFLATE * cov, 0.8 * np.eye(d)[None]])
         return cls(weight, np.concatenate([mean, np.zeros((1, d))]), scales)
@@ -162,7 +162,7 @@ def refine_galaxy(
     target
         Its exact posterior.
     rng
-        Where randomness comes from.
+        Random numbers.
     draws
         Draws to return.
     limit
@@ -196,10 +196,9 @@ def refine_galaxy(
 
 
 def _pooled(rounds: list[tuple[F64, F64]]) -> tuple[F64, F64]:
-    """Return draws and log weights of all rounds with a fair share of effective draws.
+    """Return draws and log weights of all rounds with enough effective draws.
 
-    Every round's weights are relative to the same unnormalised posterior: together they are
-    weighted draws of it.
+    All weights refer to the same unnormalised posterior, so that rounds can be joined.
     """
     sizes = [_ess(w) for _, w in rounds]
     chosen = [r for r, n in zip(rounds, sizes, strict=True) if n >= 0.25 * max(sizes)]
@@ -281,7 +280,7 @@ def resampled(y: F64, log_w: F64, n: int, rng: np.random.Generator) -> F64:
 def _walk(
     target: Target, start: F64, rng: np.random.Generator, limit: int
 ) -> tuple[F64, float, bool]:
-    """Return chain (n, d), its longest autocorrelation time in draws, and whether that suffices."""
+    """Return chain (n, d), its longest autocorrelation time in draws, and whether it converged."""
     jitter = 1e-3 * rng.standard_normal(start.shape)
     moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)]
     sampler = emcee.EnsembleSampler(

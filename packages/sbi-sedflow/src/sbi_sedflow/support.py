@@ -1,4 +1,4 @@
-"""Flags that need only the data and what the network was trained on: odd errors, odd colours."""
+"""Comparison of galaxies with the training set: photometric errors and colours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TOP = 99.9  # percentile
 
 
 class Support:
-    """What simulated galaxies look like: errors at given brightness, and colours.
+    """Errors at given brightness, and colours, of simulated galaxies.
 
     Built from 20,000 observed simulations. An object's *colour score* is the distance to the 10th
     nearest simulation in colours and absolute level, over its observed bands, in units of the
@@ -39,7 +39,7 @@ class Support:
     Parameters
     ----------
     simulator
-        What the network was trained on.
+        Simulator of the training set.
     seed
         Seed of the simulations.
     """
@@ -74,7 +74,7 @@ class Support:
         return edges, low, high
 
     def wide_noise(self, galaxies: Galaxies) -> Bool:
-        """Return which galaxies have an error outside what was trained on at its brightness."""
+        """Return which galaxies have an error outside the training range at their brightness."""
         mu = luptitude(galaxies.flux).numpy()
         log_sigma = torch.log10(galaxies.sigma).numpy()
         mask = galaxies.mask.numpy()

@@ -2,8 +2,8 @@ r"""The posterior of one galaxy as a function of unconstrained coordinates.
 
 .. math:: \log \pi(y) = \log p(f_\mathrm{obs}\,|\,\theta(y), \sigma) + \log N(y; 0, I)
 
-with :math:`y = \Phi^{-1}(F(\theta))`: every sampler sees the whole real space and no bound, or the
-unit cube :math:`u = \Phi(y)`, and the same batched likelihood.
+with :math:`y = \Phi^{-1}(F(\theta))`: an unbounded space, or the unit cube :math:`u = \Phi(y)`,
+with the same batched likelihood.
 """
 
 from __future__ import annotations

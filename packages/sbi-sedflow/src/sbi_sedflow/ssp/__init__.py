@@ -1,4 +1,4 @@
-"""Simple stellar populations: grids of spectra and where they come from."""
+"""Simple stellar populations: grids of spectra and their sources."""
 
 from sbi_sedflow.ssp.grid import SSPGrid, read_grid, write_grid
 from sbi_sedflow.ssp.providers import PROVIDERS, load_library

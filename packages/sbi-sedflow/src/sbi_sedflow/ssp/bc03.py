@@ -32,7 +32,7 @@ SHA256 = "00e79d843ef00703271d0fb9d7a158998c9232e6f53c2dffab7fa3bdbd52d8b5"
 _SOLAR = (0.005, 0.02, 0.2, 0.4, 1.0, 2.5, 5.0)
 _Z_SUN = 0.02
 _SHAPE = (221, 13216)
-_FIRST_AGE_YR = 1e5 / 1.1  # stands for age 0, whose logarithm does not exist
+_FIRST_AGE_YR = 1e5 / 1.1  # used for age 0, which has no logarithm
 # Solar metallicity at 1, 10, 100 Myr, 1 and 10 Gyr: Lsun and living mass per Msun formed.
 _CHECK_AGES_GYR = (0.001, 0.01, 0.1, 1.0, 10.0)
 _CHECK_LBOL = (985.0, 195.0, 12.5, 1.56, 0.26)
@@ -45,7 +45,7 @@ def find(path: str | Path | None = None) -> Path:
     Raises
     ------
     DataFileError
-        If it is not there; the message says what was tried and what to do.
+        If it is missing; the message names the paths tried and the remedy.
     """
     if path is not None:
         if not Path(path).is_file():
@@ -79,7 +79,7 @@ def read(path: Path, sha256: str) -> SSPGrid:
     path
         The file.
     sha256
-        Its hash, for the record.
+        Its hash, recorded with the grid.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-r"""Reader of SSP templates in the HDF5 form of DSPS.
+r"""Reader of SSP templates in the HDF5 format of DSPS.
 
 Keys: ``ssp_lgmet`` (log10 Z), ``ssp_lg_age_gyr``, ``ssp_wave`` [Angstrom], ``ssp_flux``
 (Z, ages, wavelengths) in Lsun/Hz per Msun formed; :math:`L_\lambda = L_\\nu c / \lambda^2`. The
-form has no surviving mass: the living fraction is NaN, and so are the quantities made of it.
+format has no surviving mass: the living fraction and quantities derived from it are NaN.
 
 References:
     | Hearin et al. 2023, MNRAS 521, 1741 (DSPS)
@@ -31,7 +31,7 @@ def read_dsps(path: str | Path) -> SSPGrid:
     Raises
     ------
     DataFileError
-        If it is missing, is no HDF5 file, or lacks a key.
+        If it is missing, not an HDF5 file, or lacks a key.
     """
     path = Path(path)
     try:
@@ -39,7 +39,9 @@ def read_dsps(path: str | Path) -> SSPGrid:
             missing = [k for k in _KEYS if k not in f]
             if missing:
                 listed = ", ".join(f)
-                msg = f"'{path}' is no DSPS file: it lacks {', '.join(missing)} (it has {listed})"
+                msg = (
+                    f"'{path}' is not a DSPS file: it lacks {', '.join(missing)} (it has {listed})"
+                )
                 raise DataFileError(msg)
             lgmet, lgage, wave, flux = (np.asarray(f[k][()], np.float64) for k in _KEYS)
     except OSError as error:

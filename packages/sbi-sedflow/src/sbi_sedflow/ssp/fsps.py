@@ -1,8 +1,8 @@
 """Export of FSPS populations (python-fsps) to a grid; needs the FSPS data files.
 
 ``StellarPopulation(sfh=0, imf_type=1, zcontinuous=0)`` without dust or nebular emission (Chabrier
-IMF, as in PROVABGS), one metallicity of the isochrones after the other. The libraries compiled into
-FSPS are recorded: today's defaults are not those of 2021.
+IMF, as in PROVABGS), for each metallicity of the isochrones. The libraries compiled into FSPS are
+recorded, because the defaults have changed since 2021.
 
 References:
     | Conroy, Gunn & White 2009, ApJ 699, 486; Conroy & Gunn 2010, ApJ 712, 833
@@ -34,7 +34,7 @@ def export_fsps(module: Any = None) -> SSPGrid:
     Raises
     ------
     DataFileError
-        If SPS_HOME is not set or python-fsps is not installed; says how to get both.
+        If SPS_HOME is not set or python-fsps is not installed.
     """
     if not os.environ.get("SPS_HOME"):
         msg = (

@@ -1,7 +1,6 @@
 """A grid of simple stellar populations: spectra and living mass over age and metallicity.
 
-The npz form holds exactly the arrays of :class:`SSPGrid` and its ``meta`` as JSON text; it is read
-without unpickling anything.
+The npz file holds the arrays of :class:`SSPGrid` and its ``meta`` as JSON text, and no pickles.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class SSPGrid:
     lum : (A, Z, W) Lsun / Angstrom per Msun formed
         Luminosity densities.
     living : (A, Z)
-        Surviving mass per mass formed; whether remnants count is the library's definition.
+        Surviving mass per mass formed, with or without remnants as the library defines it.
     meta
         ``library, version, imf, z_sun, sha256, licence`` as far as known.
 
@@ -130,7 +129,7 @@ def read_grid(path: str | Path) -> SSPGrid:
             missing = [n for n in (*_ARRAYS, "meta") if n not in f.files]
             if missing:
                 have = ", ".join(f.files)
-                msg = f"'{path}' is no SSP grid: it lacks {', '.join(missing)} (it has {have})"
+                msg = f"'{path}' is not an SSP grid: it lacks {', '.join(missing)} (it has {have})"
                 raise DataFileError(msg)
             arrays = {name: f[name] for name in _ARRAYS}
             meta = json.loads(str(f["meta"]))

@@ -1,8 +1,7 @@
-"""From a provider's name to pixels, through a cache that knows its source.
+"""Load the pixels of an SSP grid by name, through a cache.
 
-The cache lies in the user's cache folder; its name contains the hash of the source and the number
-of pixels, so that another grid never takes its place. The source is hashed again only when its
-size or time of change differ from what was recorded.
+Files of the cache are named after the hash of the source and the number of pixels, so that grids
+cannot be confused. The source is hashed again only when its size or time of change differs.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def load_library(
     pixels: int = 1024,
     cache: Path | None = None,
 ) -> Library:
-    """Return the pixels of a provider's grid, from the cache where they are.
+    """Return the pixels of a provider's grid, from the cache if possible.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ def load_library(
     pixels
         Pixels between 912 and 11800 Angstrom.
     cache
-        Folder of the cache; default that of the user.
+        Folder of the cache; default: the user's cache folder.
 
     Raises
     ------

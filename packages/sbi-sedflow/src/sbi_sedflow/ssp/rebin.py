@@ -1,4 +1,4 @@
-r"""Flux-conserving pixels: what the forward model keeps of an SSP grid.
+r"""Flux-conserving rebinning of an SSP grid to the pixels of the forward model.
 
 Pixels are uniform in :math:`\ln\lambda`; the value of a pixel is the mean over it of the spectrum,
 which is piecewise linear between the wavelengths of the grid,
@@ -43,7 +43,7 @@ def cumulative_at(x: F64, y: NDArray[Any], at: F64) -> F64:
     y : (..., W)
         Values.
     at : (E,)
-        Upper ends; beyond the nodes the outermost pieces go on.
+        Upper ends; the outermost pieces are extrapolated.
 
     Returns
     -------
@@ -92,7 +92,7 @@ class Library:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two libraries the same: source hash and pixels."""
+        """Source hash and pixels."""
         keys = ("library", "sha256")
         return {k: self.meta[k] for k in keys if k in self.meta} | {"pixels": len(self.edges) - 1}
 

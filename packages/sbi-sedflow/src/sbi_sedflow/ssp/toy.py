@@ -1,4 +1,4 @@
-r"""An analytic population for tests where the physics does not matter: **not for science**.
+r"""Analytic stellar populations for tests, **not for science**.
 
 A black body whose temperature falls and whose luminosity fades with age,
 
