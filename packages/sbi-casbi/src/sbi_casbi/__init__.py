@@ -1,6 +1,6 @@
-"""Accreted building blocks of a stellar halo: how many, how heavy, and when.
+"""Number, masses and infall times of the galaxies accreted by a stellar halo.
 
-Public names are imported on first use, so that ``import sbi_casbi`` stays light.
+Public names are imported on first use, so that ``import sbi_casbi`` is fast.
 """
 
 from __future__ import annotations

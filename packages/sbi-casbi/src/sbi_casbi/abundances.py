@@ -4,8 +4,7 @@ r"""[Fe/H] and [O/Fe] of mass fractions, and solar scales.
           [\mathrm{Fe/H}] = \log_{10}\frac{X_\mathrm{Fe}}{X_\mathrm{H}}
                             - \log_{10}\frac{X_{\mathrm{Fe}\odot}}{X_{\mathrm{H}\odot}}
 
-and likewise [O/Fe]. Stars without iron or oxygen (mass fraction below 1e-8) have no abundance:
-they are masked and counted, never set to a small value.
+and likewise [O/Fe]. Stars without iron or oxygen (mass fraction below 1e-8) are masked and counted.
 
 References:
     | Pontzen et al. 2013, pynbody, ascl:1305.002 (the hydrogen fraction and the scale ``pynbody``)
@@ -59,14 +58,14 @@ def solar_scale(name: str) -> SolarScale:
 
 
 def offsets(have: str, want: str) -> tuple[float, float]:
-    """Return what to add to [Fe/H] and [O/Fe] [dex] on one scale to have them on another."""
+    """Return the offsets of [Fe/H] and [O/Fe] [dex] from solar scale ``have`` to ``want``."""
     a, b = solar_scale(have), solar_scale(want)
     fe_h = np.log10(a.fe / a.h) - np.log10(b.fe / b.h)
     return float(fe_h), float(np.log10(a.o / a.fe) - np.log10(b.o / b.fe))
 
 
 def abundances(fe: F64, o: F64, metals: F64, scale: SolarScale) -> tuple[F64, F64]:
-    """Return [Fe/H] and [O/Fe] [dex]; NaN where there is no iron or no oxygen.
+    """Return [Fe/H] and [O/Fe] [dex]; NaN for stars without iron or oxygen.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def abundances(fe: F64, o: F64, metals: F64, scale: SolarScale) -> tuple[F64, F6
 
 
 def metals_of(fe: F64, o: F64) -> F64:
-    """Return the mass fraction of all metals that Gasoline derives: 1.06 Fe + 2.09 O.
+    """Return the mass fraction of all metals as defined by Gasoline: 1.06 Fe + 2.09 O.
 
     Shen, Wadsley & Stinson 2010, MNRAS 407, 1581 (Gasoline).
     """

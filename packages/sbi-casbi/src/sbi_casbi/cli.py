@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from sbi_casbi.stems import STEM_PATTERN
+
 __all__ = ["build", "import_stars"]
 
 _solar = click.option(
@@ -30,7 +32,7 @@ _out = click.option("--out", metavar="FILE", required=True, help="Library to wri
 )  # fmt: skip
 @click.option(
     "--halo-source", type=click.Choice(["auto", "ahf", "grp", "whole"]), default="auto",
-    show_default=True, help="Catalogue that tells which stars belong to the halo.",
+    show_default=True, help="Catalogue of the stars that belong to the halo.",
 )  # fmt: skip
 @click.option(
     "--halo-id", metavar="N", type=int, help="Number of the halo.", show_default="the main halo"
@@ -79,7 +81,6 @@ def build(
     The same command continues an interrupted build.
     """
     from sbi_casbi.snapshots.builder import BuildConfig, build_library
-    from sbi_casbi.stems import STEM_PATTERN
 
     config = BuildConfig(
         halo_source=halo_source,
@@ -114,7 +115,6 @@ def import_stars(npz: str, out: str, solar: str, stem_regex: str | None) -> None
     """
     from sbi_casbi.library import write_library
     from sbi_casbi.star_tables import library_of_stars
-    from sbi_casbi.stems import STEM_PATTERN
 
     library, notes = library_of_stars(npz, solar=solar, stem_regex=stem_regex or STEM_PATTERN)
     write_library(library, out)

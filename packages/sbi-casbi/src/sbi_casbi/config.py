@@ -16,53 +16,68 @@ class CasbiConfig(BaseModel):
 
     library: str = Field(
         "embedded",
-        description="embedded, grumpy, surrogate (with surrogate_of), or an HDF5 library file",
+        description="library of dwarf galaxies: embedded, grumpy, surrogate (see surrogate_of), or "
+        "an HDF5 file",
     )
     snapshots: str | None = Field(
-        None, description="folder of Gasoline snapshots; their library is built (once) and used"
+        None, description="folder of Gasoline snapshots to build the library from, at first use"
     )
-    surrogate_of: str = Field("embedded", description="library the surrogate was trained on")
-    surrogate_file: str | None = Field(None, description="folder of a trained surrogate")
-    stems: int = Field(5000, ge=10, description="galaxies of the embedded library")
-    cuts: int = Field(6, ge=1, le=10, description="infall times per galaxy")
-    library_seed: int = Field(1, ge=0, description="seed of the embedded library")
-    dm_coupling: float = Field(0.25, description="[Fe/H] per dex of halo mass at fixed M_star")
-    y_ia_factor: float = Field(1.0, gt=0, description="factor on the iron yield of SNe Ia")
+    surrogate_of: str = Field("embedded", description="library that the surrogate is trained on")
+    surrogate_file: str | None = Field(
+        None, description="folder of a trained surrogate; default: train one now"
+    )
+    stems: int = Field(5000, ge=10, description="number of galaxies in the embedded library")
+    cuts: int = Field(6, ge=1, le=10, description="number of infall times per galaxy")
+    library_seed: int = Field(1, ge=0, description="random seed of the embedded library")
+    dm_coupling: float = Field(
+        0.25, description="change of [Fe/H] per dex of halo mass at fixed stellar mass"
+    )
+    y_ia_factor: float = Field(
+        1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
+    )
     split_fractions: tuple[float, float, float] = Field(
-        (0.8, 0.1, 0.1), description="shares of stems for training, validation, test"
+        (0.8, 0.1, 0.1), description="fractions of galaxies for training, validation and test"
     )
     population: Literal["uniform", "cosmological", "budget"] = Field(
-        "uniform", description="which galaxies make a halo"
+        "uniform",
+        description="prior of the members: uniform in log mass; cosmological (dN/dM ~ M^-1.25, "
+        "earlier infall); budget (masses drawn up to a fixed total)",
     )
-    n_min: int = Field(2, ge=1, description="fewest members")
-    n_max: int = Field(100, ge=1, le=100, description="most members")
+    n_min: int = Field(2, ge=1, description="smallest number of members")
+    n_max: int = Field(100, ge=1, le=100, description="largest number of members")
     counts: Literal["absolute", "shape", "particles"] = Field(
-        "absolute", description="what the number of stars means"
+        "absolute",
+        description="meaning of the star count: absolute (complete sample); shape (survey: no "
+        "information in it); particles (star particles, no Poisson noise)",
     )
     kappa: float | None = Field(
-        6.67e-7, gt=0, description="stars per Msun of a complete sample (counts = absolute)"
+        6.67e-7, gt=0, description="stars per Msun in a complete sample (if counts = absolute)"
     )
     n_star: tuple[float, float] = Field(
-        (500.0, 100_000.0), description="range of sample sizes, log-uniform (counts = shape)"
+        (500.0, 100_000.0), description="range of sample sizes, log-uniform (if counts = shape)"
     )
     sigma_fe: tuple[float, float] = Field(
-        (0.0, 0.15), description="range of errors of [Fe/H] [dex], uniform"
+        (0.0, 0.15), description="range of measurement errors of [Fe/H] [dex], uniform"
     )
     sigma_o: tuple[float, float] = Field(
-        (0.0, 0.15), description="range of errors of [O/Fe] [dex], uniform"
+        (0.0, 0.15), description="range of measurement errors of [O/Fe] [dex], uniform"
     )
     zero_point: float = Field(
-        0.0, ge=0, description="standard deviation of both zero points [dex], unknown per halo"
+        0.0, ge=0, description="standard deviation of unknown zero-point offsets [dex]"
     )
     support_halos: int = Field(
-        12_000, ge=1000, description="simulated halos to which observed ones are compared"
+        12_000, ge=1000, description="number of simulated halos to compare observed halos with"
     )
-    budget_mass: float = Field(1.41e9, gt=0, description="accreted mass [Msun] of budget halos")
-    solar: str | None = Field(None, description="solar scale of star lists; default: library's")
+    budget_mass: float = Field(
+        1.41e9, gt=0, description="total accreted mass [Msun] (if population = budget)"
+    )
+    solar: str | None = Field(
+        None, description="solar scale of star lists (pynbody, asplund09); default: the library's"
+    )
     columns: dict[str, str] = Field(
-        {}, description="columns of star lists: fe_h, o_fe, e_fe_h, e_o_fe, id"
+        {}, description="column names in star lists, for fe_h, o_fe, e_fe_h, e_o_fe, id"
     )
-    alpha_proxy: bool = Field(False, description="accept [alpha/Fe] or [Mg/Fe] for [O/Fe]")
+    alpha_proxy: bool = Field(False, description="accept [alpha/Fe] or [Mg/Fe] instead of [O/Fe]")
 
     @model_validator(mode="after")
     def _consistent(self) -> CasbiConfig:

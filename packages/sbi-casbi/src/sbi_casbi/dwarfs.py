@@ -1,4 +1,4 @@
-r"""The embedded library: dwarf galaxies of the one-zone model, each cut at several infall times.
+r"""The embedded library: dwarf galaxies of a one-zone model, each at several infall times.
 
 A *stem* is one galaxy with its own star-formation history, :math:`\psi \propto s e^{-s/\tau}`,
 :math:`s = t - t_0`, its own outflow
@@ -6,10 +6,10 @@ A *stem* is one galaxy with its own star-formation history, :math:`\psi \propto 
 .. math:: \eta(t) = \min\left[\eta_f \left(\frac{M_*(t)}{M_{*,f}}\right)^{-p}, 30\,\eta_f\right],
           \qquad p \sim U(0.25, 0.45),
 
-and its own halo. Its snapshots, cuts on a clock of 0.2158 Gyr (``Galaxy_name`` =
-``dw00123.00512``), are possible building blocks: star formation stops at infall. The strength of
-the outflow is found by bisection, so that the mean [Fe/H] of the median cut follows the relation
-in :mod:`sbi_casbi.relations` with 0.15 dex of scatter.
+and its own halo. Its snapshots, at multiples of 0.2158 Gyr (``Galaxy_name`` = ``dw00123.00512``),
+are possible building blocks, since star formation stops at infall. The outflow strength is
+determined by bisection, so that the mean [Fe/H] of the median snapshot follows the relation in
+:mod:`sbi_casbi.relations` with 0.15 dex of scatter.
 
 References:
     | Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183; Kirby et al. 2013, ApJ 779, 102
@@ -47,16 +47,19 @@ class DwarfConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stems: int = Field(5000, ge=10, description="galaxies")
-    cuts: int = Field(6, ge=1, le=10, description="infall times per galaxy")
-    seed: int = Field(1, ge=0, description="seed of the library")
+    stems: int = Field(5000, ge=10, description="number of galaxies")
+    cuts: int = Field(6, ge=1, le=10, description="number of infall times per galaxy")
+    seed: int = Field(1, ge=0, description="random seed of the library")
     backend: str = Field(
         "onezone",
         pattern="^(onezone|grumpy)$",
-        description="outflow calibrated on the mass-metallicity relation, or grumpy",
+        description="onezone (outflow calibrated on the mass-metallicity relation) or grumpy "
+        "(regulator model)",
     )
     dm_coupling: float = Field(0.25, description="d[Fe/H] / d(log M_dm at fixed M_star)")
-    y_ia_factor: float = Field(1.0, gt=0, description="factor on the iron yield of SNe Ia")
+    y_ia_factor: float = Field(
+        1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class _Stems:
 def _draw(config: DwarfConfig) -> _Stems:
     rng, n = stream(config.seed, "dwarfs"), config.stems
     log_mstar = rng.uniform(*MASS_RANGE, n)
-    # more times than cuts: several may share a tick of the clock
+    # more times than cuts, because several can fall on the same multiple of the time step
     tau = 0.7 + 13.0 * rng.beta(1.6, 2.0, (n, 4 * config.cuts + 16))
     tick = np.clip(np.ceil(tau / CLOCK_GYR), np.ceil(_FIRST_INFALL / CLOCK_GYR), 63).astype(int)
     infall = np.array([_first_distinct(row, config.cuts) for row in tick]) * CLOCK_GYR
@@ -121,15 +124,15 @@ def _draw(config: DwarfConfig) -> _Stems:
 
 
 def _first_distinct(ticks: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Return the first k distinct values; the clock has 60, so they are soon found."""
-    found = list(dict.fromkeys(ticks.tolist()))
-    while len(found) < k:  # practically never
-        found.append(next(t for t in range(5, 64) if t not in found))
-    return np.asarray(found[:k])
+    """Return the first k distinct values."""
+    distinct = list(dict.fromkeys(ticks.tolist()))
+    while len(distinct) < k:  # practically never: there are 60 values
+        distinct.append(next(t for t in range(5, 64) if t not in distinct))
+    return np.asarray(distinct[:k])
 
 
 def grumpy_eta(mass: F64) -> F64:
-    """Return the mass loading of regulator models at M_star [Msun], like ``mass``.
+    """Return the mass loading of regulator models at M_star [Msun]; same shape as ``mass``.
 
     Kravtsov & Manwadkar 2022, MNRAS 514, 2667: 1.8 (M/1e10)^-0.45 - 4.5, not below zero.
     """
@@ -138,7 +141,7 @@ def grumpy_eta(mass: F64) -> F64:
 
 
 def _grid(stems: _Stems, end: F64, steps: int) -> tuple[F64, F64]:
-    """Return middles and lengths of steps (n, steps) [Gyr], finer where the galaxy is young."""
+    """Return midpoints and lengths of time steps (n, steps) [Gyr], shorter at early times."""
     edges = np.linspace(0.0, 1.0, steps + 1) ** 1.5
     t = stems.start[:, None] + (end - stems.start)[:, None] * edges
     return 0.5 * (t[:, 1:] + t[:, :-1]), np.diff(t, axis=1)
@@ -147,7 +150,7 @@ def _grid(stems: _Stems, end: F64, steps: int) -> tuple[F64, F64]:
 def _tracks(
     stems: _Stems, end: F64, steps: int, eta: Callable[[F64], F64], constants: Constants
 ) -> tuple[F64, F64, F64, F64, F64]:
-    """Return middles, lengths, stars formed per step, [Fe/H] and [O/Fe], each (n, steps)."""
+    """Return midpoints, lengths, stars formed per step, [Fe/H] and [O/Fe], each (n, steps)."""
     middle, dt = _grid(stems, end, steps)
     psi = stems.rate(middle)
     delayed = stems.rate(middle - constants.delay)
@@ -180,7 +183,7 @@ def _median_cut(stems: _Stems) -> F64:
 
 
 def _calibrated(stems: _Stems, coupling: float, constants: Constants) -> F64:
-    """Return eta_f (n,) that gives the median cut its mean [Fe/H]."""
+    """Return eta_f (n,) for which the median cut has the mean [Fe/H] of the relation."""
     end = _median_cut(stems)
     target = stems.scatter + mean_fe_h(
         stems.mass(end[:, None])[:, 0], redshift(end), stems.delta, coupling
@@ -204,7 +207,7 @@ def build_dwarfs(
     *,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
 ) -> Library:
-    """Return the embedded library: the same options give the same bits.
+    """Return the embedded library, which is reproducible bit by bit.
 
     Parameters
     ----------
@@ -213,7 +216,7 @@ def build_dwarfs(
     plane
         Pixels of the templates; default [-4.5, 0.6] x [-0.4, 0.8].
     fractions
-        Shares of stems for training, validation and test.
+        Fractions of stems for training, validation and test.
     """
     config, plane = config or DwarfConfig(), plane or Plane()
     constants = Constants(y_ia=Constants().y_ia * config.y_ia_factor)
@@ -254,7 +257,7 @@ def _rows(stems: _Stems, rows: slice) -> _Stems:
 
 
 def _gas(stems: _Stems, index: NDArray[np.int64], tau: F64) -> F64:
-    """Return gas over stellar mass at infall."""
+    """Return the ratio of gas to stellar mass at infall."""
     one = _rows_of(stems, index)
     formed = np.maximum(one.formed(tau[:, None])[:, 0], 1e-12)
     return np.asarray(one.tau_star * one.rate(tau[:, None])[:, 0] / formed)
@@ -277,7 +280,7 @@ def _snapshots(
     middle, dt, formed, fe_h, o_fe = _tracks(stems, stems.last, _STEPS, eta, constants)
     mass = stems.mass(stems.infall)
     index, cut = np.nonzero((mass > MASS_RANGE[0]) & (mass < MASS_RANGE[1]))
-    # the step that holds the infall counts for its part before it
+    # of the step that contains the infall, only the part before it counts
     before = (stems.infall[index, cut][:, None] - (middle - 0.5 * dt)[index]) / dt[index]
     weight = formed[index] * np.clip(before, 0.0, 1.0)
     return index, cut, fe_h[index], o_fe[index], weight / weight.sum(1, keepdims=True)

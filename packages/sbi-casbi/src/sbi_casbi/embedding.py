@@ -1,11 +1,19 @@
-r"""Summary networks of a plane of counts.
+r"""Embedding networks of a plane of counts.
 
-``casbi-mlp``: counts summed 4 x 4 (errors and mixing smear a galaxy over about that much), as
-:math:`\log(1 + n)` and :math:`\sqrt{n + 3/8}` (of constant noise, Anscombe 1948, Biometrika 35,
-246), and the four scalars, to a fully connected network. ``casbi-cnn``: the 64 x 64
-plane to a convolutional network with skip connections (Viterbo & Buck 2024), slower by ten on a
-processor. Both hand on the scalars beside their summary: the number of stars, which for a complete
-sample is the accreted mass, must not lose its digits on the way.
+``casbi-mlp``
+    Fully connected network. Its input are counts summed over 4 x 4 pixels (about the width of a
+    galaxy after errors and mixing), as :math:`\log(1 + n)` and as :math:`\sqrt{n + 3/8}`, which has
+    constant noise, and the four scalars.
+``casbi-cnn``
+    Convolutional network with skip connections on the 64 x 64 plane, about ten times slower on a
+    CPU.
+
+Both append the four scalars to their summary, because the number of stars, which gives the accreted
+mass of a complete sample, is needed at full precision.
+
+References:
+    | Anscombe 1948, Biometrika 35, 246 (the square root)
+    | Viterbo & Buck 2024, arXiv:2411.17269 (the convolutional network)
 """
 
 from __future__ import annotations
@@ -43,7 +51,7 @@ def split_plane(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check(shape: InputShape) -> None:
     if shape.x != (_N_PIXELS + _SCALARS,):
-        msg = f"this embedding takes x of {_N_PIXELS + _SCALARS} numbers, the data have {shape.x}"
+        msg = f"this embedding needs x with {_N_PIXELS + _SCALARS} numbers, the data have {shape.x}"
         raise ConfigError(msg)
 
 
@@ -55,10 +63,10 @@ class MlpConfig(BaseModel):
     hidden: tuple[int, ...] = Field(
         (512, 256, 128),
         min_length=1,
-        description="widths; the last is that of the summary, to which four scalars are added",
+        description="widths of the layers; the last is the size of the summary without scalars",
     )
-    pool: int = Field(4, ge=1, le=8, description="pixels summed along each axis")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of features dropped in training")
+    pool: int = Field(4, ge=1, le=8, description="number of pixels summed along each axis")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
 
 
 class _Mlp(nn.Module):
@@ -104,7 +112,7 @@ class PlaneEmbedding(Embedding):
     config: MlpConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a new module for rows of that shape."""
+        """Return an untrained module for rows of that shape."""
         _check(shape)
         if PIXELS % self.config.pool:
             msg = f"embedding.pool = {self.config.pool} does not divide {PIXELS} pixels"
@@ -118,14 +126,16 @@ class CnnConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: tuple[int, ...] = Field(
-        (16, 32, 64), min_length=1, description="channels; every level halves the plane"
+        (16, 32, 64),
+        min_length=1,
+        description="channels per level; each halves the resolution",
     )
-    out: int = Field(128, ge=8, description="numbers of the summary")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of features dropped in training")
+    out: int = Field(128, ge=8, description="size of the summary without scalars")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
 
 
 class _Block(nn.Module):
-    """Two convolutions around which the input skips, then 2 x 2 averages."""
+    """Residual block: two convolutions with a skip connection, then 2 x 2 average pooling."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -179,7 +189,7 @@ class CnnEmbedding(Embedding):
     config: CnnConfig
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return a new module for rows of that shape."""
+        """Return an untrained module for rows of that shape."""
         _check(shape)
         if len(self.config.channels) > 6:
             msg = f"embedding.channels has {len(self.config.channels)} levels, at most 6 fit"
@@ -203,12 +213,12 @@ class _Pair(nn.Module):
 
 
 class PairEmbedding(Embedding):
-    """Two networks of one kind side by side: summaries that share no weight.
+    """Two networks of one kind without shared weights, their summaries joined.
 
     Parameters
     ----------
     embedding
-        What builds each of them.
+        Embedding that builds each of them.
     """
 
     name = "casbi-pair"
@@ -218,5 +228,5 @@ class PairEmbedding(Embedding):
         self.embedding, self.raw_input = embedding, embedding.raw_input
 
     def build(self, shape: InputShape) -> nn.Module:
-        """Return two fresh modules for rows of that shape, their outputs joined."""
+        """Return two untrained modules for rows of that shape, their outputs joined."""
         return _Pair(self.embedding.build(shape), self.embedding.build(shape))

@@ -1,4 +1,4 @@
-"""A few numbers that stand for a plane: for the support score, not for inference."""
+"""Features of a plane for the support percentile (not used for inference)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def summary_features(x: Tensor) -> Tensor:
         inside = ((middle >= k / _STRIPS) & (middle < (k + 1) / _STRIPS)).double()
         strip = (plane * inside[:, :, None]).sum(1)
         weight = strip.sum(1)
-        # a strip without stars sits in the middle of the plane with the width of a quarter
+        # defaults of a strip without stars: the centre of the plane, a quarter of its width
         mean = (strip @ y + 1e-3 * PIXELS / 2) / (weight + 1e-3)
         square = (strip @ y.square() + 1e-3 * (PIXELS**2 / 3)) / (weight + 1e-3)
         parts += [mean, (square - mean.square()).clamp(min=1e-6).sqrt()]
@@ -44,7 +44,7 @@ def summary_features(x: Tensor) -> Tensor:
 
 
 def _quantile(cumulative: Tensor, q: float) -> Tensor:
-    """Return where the cumulative share reaches q, in pixels, linear inside a pixel."""
+    """Return the position of quantile q in pixels, interpolated linearly inside a pixel."""
     k = (cumulative < q).sum(1).clamp(max=PIXELS - 1)
     upper = cumulative.gather(1, k[:, None])[:, 0]
     lower = torch.where(k > 0, cumulative.gather(1, (k - 1).clamp(min=0)[:, None])[:, 0], 0.0)

@@ -1,4 +1,4 @@
-"""Figures of halos: plane, posterior of N, mass-time map, recovery of N."""
+"""Figures of halos: planes, posterior of N, members by mass and infall time, recovery of N."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FE, _O = "[Fe/H]", "[O/Fe]"
 
 
 def planes(plane: Plane, x: NDArray[np.float32], predicted: F64) -> Figure:
-    """Return the observed plane, the mean predicted one, and the scaled difference.
+    """Return the observed plane, the mean predicted plane, and the scaled difference.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ def planes(plane: Plane, x: NDArray[np.float32], predicted: F64) -> Figure:
     ):
         shown = ax.imshow(np.log10(image.T + 1.0), vmin=0, vmax=top, cmap="viridis", **options)
         ax.set_title(title)
-    figure.colorbar(shown, ax=axes[:2], label="log10(stars + 1)")
+    figure.colorbar(shown, ax=axes[:2], label=r"$\log_{10}$(stars + 1)")
     pull = (counts - mean) / np.sqrt(mean + 1.0)
     last = axes[2].imshow(pull.T, vmin=-5, vmax=5, cmap="RdBu_r", **options)
-    axes[2].set_title("difference / Poisson error")
+    axes[2].set_title("(observed - predicted) / Poisson error")
     figure.colorbar(last, ax=axes[2])
     for ax in axes:
         ax.set_xlabel(_FE)
@@ -63,7 +63,7 @@ def _pooled(image: F64) -> F64:
 
 
 def number_posterior(counts: I64, pmf: F64, prior: F64, truth: int | None) -> Figure:
-    """Return the probabilities of N; ``truth`` is marked when it is known."""
+    """Return the posterior and prior probabilities of N, with the true value if given."""
     figure = Figure(figsize=(4.2, 3.0), layout="constrained")
     ax = figure.subplots()
     ax.step(counts, pmf, where="mid", color=_BLUE, label="posterior")
@@ -78,7 +78,7 @@ def number_posterior(counts: I64, pmf: F64, prior: F64, truth: int | None) -> Fi
 def mass_time_map(
     members: MemberSamples, mass_edges: F64, tau_edges: F64, truth: F64 | None
 ) -> Figure:
-    """Return expected numbers per cell of (tau, log M) for one halo, and true members."""
+    """Return expected numbers per cell of (tau, log M) for one halo, with true members if given."""
     figure = Figure(figsize=(4.2, 3.0), layout="constrained")
     ax = figure.subplots()
     mean = members.intensity(mass_edges, tau_edges)[:, 0].mean(0)
@@ -86,12 +86,12 @@ def mass_time_map(
     figure.colorbar(shown, label="accreted galaxies per cell")
     if truth is not None:
         ax.plot(truth[:, -1], truth[:, 0], "o", ms=3, mfc="none", mec=_ORANGE)
-    ax.set(xlabel="infall time [Gyr since the Big Bang]", ylabel="log10 M_star / Msun")
+    ax.set(xlabel="infall time [Gyr since the Big Bang]", ylabel=r"$\log_{10}\,M_\star\ [M_\odot]$")
     return figure
 
 
 def recovered_counts(truth: I64, pmf: F64, counts: I64) -> Figure:
-    """Return medians and 16-84 % ranges of N against the truth."""
+    """Return medians and 16-84 % intervals of N against the true values."""
     figure = Figure(figsize=(4.2, 3.4), layout="constrained")
     ax = figure.subplots()
     cdf = np.cumsum(pmf, axis=1)

@@ -1,9 +1,8 @@
-"""A library of unit-mass templates: what snapshots of dwarf galaxies look like in the plane.
+"""A library of templates: the [Fe/H]-[O/Fe] distributions of snapshots of dwarf galaxies.
 
-A template is the share of a galaxy's stars in every bin of the fine grid; what falls outside the
-grid is missing from it, so that its sum is 1 minus the overflow. Snapshots of one *stem* (one
-simulation at several times) are near-copies of each other: stems, never snapshots, are divided
-into training, validation and test.
+A template is the fraction of a galaxy's stars in each bin of the fine grid. Its sum is 1 minus the
+fraction outside the grid. Snapshots of one *stem* (one simulation at several times) are nearly
+equal. Therefore stems, not snapshots, are split into training, validation and test.
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
+from sbi_casbi.smoothing import coarse
 from sbi_casbi.stems import canonical
 from sbi_core import ConfigError, DataFileError, stream
 
@@ -52,34 +53,34 @@ class Library:
     plane
         Pixels.
     templates
-        Share of stars per fine bin, sparse (n, 160 * 160).
+        Fraction of stars per fine bin, sparse (n, 160 * 160).
     galaxy_name, stem
-        Which snapshot, and which galaxy, (n,).
+        Names of the snapshot and of the galaxy, (n,).
     log_mstar, log_mdm, log_mgas
         log10 of stellar, dark and gas mass [Msun], (n,); NaN where unknown.
     tau, z
         Age of the universe [Gyr since the Big Bang] and redshift, (n,).
     n_star
-        Star particles behind the template, (n,); 0 for templates that are smooth.
+        Number of star particles in the template, (n,); 0 for analytic templates.
     split
         0 training, 1 validation, 2 test, (n,).
     mixing
-        Further scatter of stars in [Fe/H] and [O/Fe] [dex] that is not in the templates.
+        Scatter of stars in [Fe/H] and [O/Fe] [dex] in addition to the templates.
     solar
         Name of the solar scale.
     tau_width
-        Distance of neighbouring snapshots in tau [Gyr]: half of it to either side is possible.
+        Time between snapshots [Gyr]; infall times are uncertain by half of it.
     source
-        Where the library comes from.
+        Origin of the library.
     n_masked, n_over
-        Stars left out and stars outside the plane, (n,).
+        Numbers of excluded stars and of stars outside the plane, (n,).
     options
-        What it was made with, JSON-serialisable.
+        Options of its construction, JSON-serialisable.
 
     Raises
     ------
     DataFileError
-        If it is empty, or a stem is in two splits.
+        If it is empty, or a stem is in several splits.
     """
 
     plane: Plane
@@ -115,7 +116,7 @@ class Library:
         self.check_splits()
 
     def check_splits(self) -> None:
-        """Raise DataFileError when a stem, in any spelling, is in two splits."""
+        """Raise DataFileError if a stem, in any spelling, is in several splits."""
         _, group = _galaxies(self.stem)
         pairs = np.unique(np.stack([group, self.split]), axis=1)
         groups, counts = np.unique(pairs[0], return_counts=True)
@@ -133,12 +134,12 @@ class Library:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it was made by the package, not from simulations."""
+        """True for a library made by this package instead of from simulations."""
         return self.solar == "embedded"
 
     @property
     def has_dark_mass(self) -> bool:
-        """Whether every snapshot has a dark mass."""
+        """True if all snapshots have a dark mass."""
         return bool(np.isfinite(self.log_mdm).all())
 
     @property
@@ -185,7 +186,7 @@ class Library:
 
     @cached_property
     def box(self) -> tuple[slice, slice, sparse.csr_matrix]:
-        """Rows and columns of the fine grid that hold stars, and the templates there (float32)."""
+        """Rows and columns of the fine grid with stars, and the templates there (float32)."""
         flat = np.zeros(FINE * FINE, bool)
         flat[self.templates.indices] = True
         seen = flat.reshape(FINE, FINE)
@@ -225,7 +226,7 @@ def _galaxies(stem: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.int6
 def make_templates(plane: Plane, fe_h: F64, o_fe: F64, weight: F64) -> sparse.csr_matrix:
     """Return templates (n, 160 * 160) of n galaxies given by weighted points, each (n, points).
 
-    Weights of a galaxy sum to one; what lies outside the fine grid is left out.
+    Weights of a galaxy sum to one; points outside the fine grid are ignored.
     """
     n = len(fe_h)
     index = plane.fine_index(fe_h, o_fe)
@@ -245,8 +246,8 @@ def split_stems(
 ) -> NDArray[np.int64]:
     """Return the split of every snapshot: 0 training, 1 validation, 2 test.
 
-    Stems are put in ten strata of their largest mass; within a stratum their order is that of a
-    keyed hash of the name, so that adding a stem moves few others.
+    Stems are sorted into ten strata by their largest mass, and within a stratum by a keyed hash of
+    the name, so that an additional stem changes the split of few others.
 
     Raises
     ------
@@ -254,7 +255,9 @@ def split_stems(
         If fractions are not positive or do not sum to one, or there are fewer than ten stems.
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1.0) > 1e-6:
-        msg = f"shares of training, validation and test must be positive and sum to 1: {fractions}"
+        msg = (
+            f"fractions of training, validation and test must be positive and sum to 1: {fractions}"
+        )
         raise ConfigError(msg)
     names, inverse = _galaxies(stem)
     if len(names) < _STRATA:
@@ -271,7 +274,7 @@ def split_stems(
     rank[np.argsort(most, kind="stable")] = np.arange(len(names))
     stratum = rank * _STRATA // len(names)
     order = np.array(sorted(range(len(names)), key=lambda k: (stratum[k], keys[k])))
-    # places along the strata are dealt out evenly: every share takes from every stratum
+    # a low-discrepancy sequence: each split takes evenly from all strata
     place = np.empty(len(names))
     place[order] = (np.arange(len(names)) * 0.6180339887498949) % 1.0
     by_place = np.argsort(place, kind="stable")
@@ -290,11 +293,8 @@ def split_stems(
 def write_library(library: Library, path: str | Path) -> Path:
     """Write an HDF5 file; templates are kept sparse (``fine/data, indices, indptr``).
 
-    ``hist`` holds counts per pixel where the library was made of particles, and shares per pixel
-    otherwise.
+    ``hist`` contains counts per pixel for libraries of star particles, and fractions otherwise.
     """
-    import h5py
-
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     t = library.templates
@@ -326,9 +326,7 @@ def write_library(library: Library, path: str | Path) -> Path:
 
 
 def histograms(library: Library) -> NDArray[np.float32]:
-    """Return stars (or, for smooth templates, shares) per pixel, (n, 64, 64)."""
-    from sbi_casbi.smoothing import coarse
-
+    """Return stars (for analytic templates: fractions) per pixel, (n, 64, 64)."""
     out = np.empty((len(library), PIXELS, PIXELS), np.float32)
     scale = np.where(library.n_star > 0, library.n_star, 1)
     for k in range(0, len(library), 256):
@@ -338,15 +336,13 @@ def histograms(library: Library) -> NDArray[np.float32]:
 
 
 def read_library(path: str | Path) -> Library:
-    """Read what :func:`write_library` wrote.
+    """Read a file of :func:`write_library`.
 
     Raises
     ------
     DataFileError
-        If the file is missing, damaged, altered or empty, or a stem is in two splits.
+        If the file is missing, damaged, altered or empty, or a stem is in several splits.
     """
-    import h5py
-
     path = Path(path)
     try:
         with h5py.File(path, "r") as f:
@@ -362,7 +358,7 @@ def read_library(path: str | Path) -> Library:
         msg = f"template library '{path}' does not exist; build one with `sbi-run casbi build`"
         raise DataFileError(msg) from None
     except (OSError, KeyError, ValueError) as error:
-        msg = f"template library '{path}' is damaged or no library: {error}"
+        msg = f"template library '{path}' is damaged, or not a library: {error}"
         raise DataFileError(msg) from None
     library = Library(
         plane=Plane(tuple(attrs["fe_h"]), tuple(attrs["o_fe"])),

@@ -1,18 +1,16 @@
-"""Draws of sets: what a posterior of members holds, and what an astronomer reads from it."""
+"""Posterior draws of sets of members, and quantities derived from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from sbi_casbi.parameters import summarise
 from sbi_core import ConfigError, Observations, Posterior, stream
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["MemberSamples", "sample_members"]
 
@@ -26,7 +24,7 @@ class MemberSamples:
     Parameters
     ----------
     values
-        (draw, halo, place, parameter): log10 M_star, (log10 M_dm,) tau by decreasing mass,
+        (draw, halo, member, parameter): log10 M_star, (log10 M_dm,) tau by decreasing mass,
         zero-padded.
     count
         N, (draw, halo).
@@ -43,7 +41,7 @@ class MemberSamples:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Which places are in use, (draw, halo, place)."""
+        """True where a draw has a k-th member, (draw, halo, member)."""
         return np.asarray(np.arange(self.values.shape[2]) < self.count[..., None])
 
     def __getitem__(self, halo: int | slice) -> MemberSamples:
@@ -52,12 +50,12 @@ class MemberSamples:
 
     @property
     def log_mstar(self) -> NDArray[np.float32]:
-        """log10 M_star [Msun], (draw, halo, place)."""
+        """log10 M_star [Msun], (draw, halo, member)."""
         return self.values[..., 0]
 
     @property
     def tau(self) -> NDArray[np.float32]:
-        """Infall time [Gyr since the Big Bang], (draw, halo, place)."""
+        """Infall time [Gyr since the Big Bang], (draw, halo, member)."""
         return self.values[..., -1]
 
     def columns(self, n_min: int) -> F64:
@@ -84,34 +82,32 @@ class MemberSamples:
         return np.asarray(self.columns(1)[..., 2])
 
     def place(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return member k by mass (from 1), (draw, halo, d), and in which draws it exists."""
+        """Return the k-th member by mass (from 1), (draw, halo, d), and the draws that have it."""
         if not 1 <= k <= self.values.shape[2]:
-            msg = f"member {k} does not exist: places are 1..{self.values.shape[2]}"
+            msg = f"member {k} does not exist: members are 1..{self.values.shape[2]}"
             raise ConfigError(msg)
         return self.values[:, :, k - 1], self.count >= k
 
     def intensity(self, mass_edges: ArrayLike, tau_edges: ArrayLike) -> NDArray[np.int64]:
         """Return members per cell of (log10 M_star, tau), (draw, halo, masses, times)."""
         edges = np.asarray(mass_edges, float), np.asarray(tau_edges, float)
-        place = [
+        index = [
             np.searchsorted(e, v, side="right") - 1
             for e, v in zip(edges, (self.log_mstar, self.tau), strict=True)
         ]
         size = (len(edges[0]) - 1, len(edges[1]) - 1)
         inside = self.mask & np.all(
-            [(p >= 0) & (p < s) for p, s in zip(place, size, strict=True)], axis=0
+            [(p >= 0) & (p < s) for p, s in zip(index, size, strict=True)], axis=0
         )
         lead = self.count.shape
-        cell = place[0] * size[1] + place[1]
+        cell = index[0] * size[1] + index[1]
         row = np.broadcast_to(np.arange(int(np.prod(lead))).reshape(*lead, 1), cell.shape)
         flat = row[inside] * (size[0] * size[1]) + cell[inside]
         counts = np.bincount(flat, minlength=int(np.prod(lead)) * size[0] * size[1])
         return np.asarray(counts.reshape(*lead, *size), np.int64)
 
     def to_dataset(self) -> xr.Dataset:
-        """Return a dataset with dims (chain, draw, object, member), NaN where there is none."""
-        import xarray as xr
-
+        """Return a dataset with dims (chain, draw, object, member), NaN beyond the last member."""
         most = max(int(self.count.max(initial=1)), 1)
         values = np.where(self.mask[..., None], self.values, np.nan)[:, :, :most]
         dims = ("chain", "draw", "object", "member")
@@ -136,7 +132,7 @@ def sample_members(
     Parameters
     ----------
     posterior
-        A posterior whose estimator describes sets, e.g. ``load_run(...).posterior``.
+        A posterior with an estimator of sets, e.g. ``load_run(...).posterior``.
     observations
         The halos.
     draws
@@ -147,13 +143,13 @@ def sample_members(
     Raises
     ------
     ConfigError
-        If the estimator does not describe sets.
+        If the estimator is not one of sets.
     """
     estimator: Any = posterior.estimator
     if not hasattr(estimator, "sample_members"):
-        msg = f"estimator '{estimator.name}' describes no sets of members; use 'casbi-set'"
+        msg = f"estimator '{estimator.name}' has no sets of members; use 'casbi-set'"
         raise ConfigError(msg)
     root = posterior.seed if seed is None else seed
     rngs = [stream(root, "infer", str(i)) for i in observations.id]
-    found: MemberSamples = estimator.sample_members(observations.batch, draws, rngs)
-    return MemberSamples(found.values, found.count, found.names, observations.id)
+    members: MemberSamples = estimator.sample_members(observations.batch, draws, rngs)
+    return replace(members, id=observations.id)

@@ -11,8 +11,8 @@ With star-formation rate :math:`\psi`, gas mass :math:`M_g = \tau_* \psi`, mass 
     R_\mathrm{Ia}(t) = \sum_k w_k \int_{t' < t - t_D} \psi(t')\,
                        \frac{e^{-(t - t' - t_D)/\tau_k}}{\tau_k}\, dt'.
 
-Every step is exact for constant sources, :math:`M \to M f + S\,(1 - f)\,\tau_\mathrm{dep}` with
-:math:`f = e^{-dt/\tau_\mathrm{dep}}`, hence stable for any step, and vectorised over galaxies.
+Each step is exact for constant sources, :math:`M \to M f + S\,(1 - f)\,\tau_\mathrm{dep}` with
+:math:`f = e^{-dt/\tau_\mathrm{dep}}`, hence stable for any step size, and vectorised over galaxies.
 
 References:
     | Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183 (arXiv:1604.07435), eqs. 8-11, 48-53
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 __all__ = ["DTD", "Constants", "abundances", "evolve"]
 
 F64 = NDArray[np.float64]
-DTD = ((0.5, 0.478), (5.0, 0.522))  # (time scale [Gyr], share): close to t^-1.1
+DTD = ((0.5, 0.478), (5.0, 0.522))  # (time scale [Gyr], fraction): close to t^-1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Constants:
     y_ia
         Mass of iron from type Ia supernovae per mass of stars formed.
     recycling
-        Share of the mass of stars formed that returns at once.
+        Fraction of the mass of stars formed that is returned immediately.
     delay
         Shortest delay of type Ia supernovae [Gyr].
     solar_o, solar_fe
         Solar mass fractions.
     dtd
-        Delay times: (time scale [Gyr], share) per exponential.
+        Delay times: (time scale [Gyr], fraction) per exponential.
     """
 
     y_o: float = 0.015
@@ -65,12 +65,12 @@ class Constants:
 def evolve(
     psi: F64, psi_delayed: F64, dt: F64, tau_star: F64, eta: F64, constants: Constants
 ) -> tuple[F64, F64]:
-    """Return mass fractions of oxygen and iron in the gas at the middle of every step.
+    """Return mass fractions of oxygen and iron in the gas at the midpoint of each step.
 
     Parameters
     ----------
     psi
-        Star-formation rate at the middle of every step, (n, steps), any mass unit per Gyr.
+        Star-formation rate at the midpoint of each step, (n, steps), any mass unit per Gyr.
     psi_delayed
         The same, ``constants.delay`` earlier, (n, steps).
     dt
@@ -112,6 +112,6 @@ def evolve(
 
 
 def abundances(z_o: F64, z_fe: F64, constants: Constants) -> tuple[F64, F64]:
-    """Return [Fe/H] and [O/Fe] [dex] of mass fractions, like them."""
+    """Return [Fe/H] and [O/Fe] [dex] of mass fractions of any shape."""
     fe_h = np.log10(z_fe / constants.solar_fe)
     return fe_h, np.log10(z_o / constants.solar_o) - fe_h

@@ -1,7 +1,7 @@
-"""Parameters of a halo: how many members, each member, and what an astronomer reads from them.
+"""Parameters of a halo: the number of members, the members, and derived quantities.
 
-Set-valued parameters (``log_mstar``, ``log_mdm``, ``tau``) repeat ``n_sub`` times and are kept by
-decreasing stellar mass. The columns of theta are N and summaries of the set.
+Set-valued parameters (``log_mstar``, ``log_mdm``, ``tau``) repeat ``n_sub`` times, in order of
+decreasing stellar mass. The columns of theta are N and quantities derived from the set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COLUMNS = ("n_sub", "log_mtot", "tau_mean", "n_major")
 
 
 def column_names(n_min: int, *, dark_mass: bool = True) -> tuple[str, ...]:
-    """Return the columns of theta; the second member has some if every halo has two."""
+    """Return the columns of theta; those of a second member exist if every halo has two."""
     member = ("log_mstar", "log_mdm", "tau") if dark_mass else ("log_mstar", "tau")
     return (*COLUMNS, *(f"{name}_{k + 1}" for k in range(min(n_min, 2)) for name in member))
 
@@ -36,9 +36,9 @@ def summarise(members: F64, count: NDArray[np.int64], n_min: int, *, dark_mass: 
     count
         N, (...).
     n_min
-        Fewest members of a halo.
+        Smallest number of members.
     dark_mass
-        Whether members have a dark mass.
+        True if members have a dark mass.
 
     Returns
     -------
@@ -85,18 +85,18 @@ def parameter_space(
     n_max: int,
     pmf: F64 | None = None,
 ) -> ParameterSpace:
-    """Return the space: priors of members are the distribution of the weighted snapshots.
+    """Return the parameter space; the prior of members is the distribution of weighted snapshots.
 
     Parameters
     ----------
     library
         Snapshots.
     rows, weight
-        Those that are drawn, and their probabilities; None where members depend on each other.
+        Snapshots in use, and their probabilities (None if members are not independent).
     n_min, n_max
         Range of N.
     pmf
-        Probabilities of N; default: all alike.
+        Probabilities of N; default: uniform.
     """
     dark = library.has_dark_mass
     half = 0.5 * library.tau_width
@@ -149,7 +149,7 @@ def parameter_space(
 
 
 def _table(values: F64, weight: F64, low: float, high: float) -> Prior:
-    """Return the weighted distribution as a table: a histogram with a trace of the uniform."""
+    """Return the weighted distribution as a table: a histogram plus 0.1 % of a uniform density."""
     counts, edges = np.histogram(values, _CELLS, (low, high), weights=weight)
     density = counts / counts.sum() + 1e-3 / _CELLS
     centres = 0.5 * (edges[1:] + edges[:-1])

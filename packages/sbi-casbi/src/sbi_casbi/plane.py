@@ -1,7 +1,7 @@
-r"""The plane [Fe/H]-[O/Fe]: its pixels, and the fine grid that templates live on.
+r"""The [Fe/H]-[O/Fe] plane: its pixels, and the fine grid of the templates.
 
-A pixel is cut into two fine bins per axis, and eight guard pixels surround the plane, so that
-errors can carry stars into it and out of it:
+A pixel consists of two fine bins per axis. Eight guard pixels surround the plane, because errors
+scatter stars into it and out of it:
 
 .. math:: n_\mathrm{fine} = 2\,(n_\mathrm{pix} + 2 \times 8) = 160 \quad (n_\mathrm{pix} = 64).
 """
@@ -82,5 +82,5 @@ class Plane:
         return counts, total - float(counts.sum())
 
     def same(self, other: Plane) -> bool:
-        """Whether both planes have the same edges, to rounding."""
+        """Return True if both planes have the same edges, up to rounding."""
         return bool(np.allclose([*self.fe_h, *self.o_fe], [*other.fe_h, *other.o_fe], atol=1e-9))

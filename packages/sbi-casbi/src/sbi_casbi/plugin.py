@@ -1,4 +1,4 @@
-"""The plugin ``casbi``: light on import, heavy work happens in the factories."""
+"""The plugin ``casbi``. Modules are imported when a component is built."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def _pipeline() -> str:
 @hookimpl
 def register_simulators(register: Register[CasbiSimulator]) -> None:
     """Register ``casbi``."""
-    summary = "stellar halos of N accreted dwarf galaxies in the plane [Fe/H]-[O/Fe]"
+    summary = "stellar halo of N accreted dwarf galaxies in the [Fe/H]-[O/Fe] plane"
     register("casbi", _simulator, config=CasbiConfig, summary=summary)
 
 
 @hookimpl
 def register_embeddings(register: Register[Embedding]) -> None:
-    """Register the summary networks of a plane of counts."""
+    """Register the embedding networks of a plane of counts."""
     module = "sbi_casbi.embedding"
     register(
         "casbi-mlp",
         f"{module}:PlaneEmbedding",
         config=f"{module}:MlpConfig",
-        summary="plane of counts, pooled, to a fully connected network",
+        summary="fully connected network on pooled star counts",
     )
     register(
         "casbi-cnn",
         f"{module}:CnnEmbedding",
         config=f"{module}:CnnConfig",
-        summary="plane of counts to a convolutional network with skip connections",
+        summary="convolutional network with skip connections on star counts",
     )
 
 
@@ -65,14 +65,18 @@ def register_estimators(register: Register[Estimator]) -> None:
         "casbi-set",
         "sbi_casbi.estimator:SetEstimator",
         config="sbi_casbi.sets:SetConfig",
-        summary="N, then members ordered by mass: ordinal head and one shared spline flow",
+        summary="density of sets: N, then members in order of mass from a shared spline flow",
     )
 
 
 @hookimpl
 def register_pipelines(register: Register[str]) -> None:
     """Register the pipeline of ``casbi``."""
-    register("casbi", _pipeline, summary="halo plane -> number, masses and infall times")
+    register(
+        "casbi",
+        _pipeline,
+        summary="[Fe/H]-[O/Fe] plane -> number, masses and infall times of accreted galaxies",
+    )
 
 
 @hookimpl

@@ -1,17 +1,17 @@
-r"""Populations of accreted galaxies: which snapshots make a halo.
+r"""Populations: the prior of the number and the properties of accreted galaxies.
 
 ``uniform``
     N uniform; snapshots uniform (embedded library: log M uniform, tau = 0.7 + 13 Beta(1.6, 2)).
 ``cosmological``
     N uniform; dN/dM ~ M^-1.25, earlier infall, tau = 0.7 + 13 Beta(1.6, 3.2).
 ``budget``
-    Masses from M^-1.25 below what is left of a fixed accreted mass; N is an outcome.
+    Masses drawn from M^-1.25, up to the remainder of a fixed accreted mass; N follows.
 
 The first two are weights on snapshots,
 
 .. math:: w_i \propto p_\mathrm{target}(\log M_i, \tau_i) / p_\mathrm{library}(\log M_i, \tau_i),
 
-drawn without replacement, so that theta of a halo is exactly theta of the snapshots in it.
+drawn without replacement. The parameters of a halo are exactly those of its snapshots.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2 (the budget sampler)
@@ -36,7 +36,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 _TAU = (0.7, 13.0)  # offset and width of the law of infall times [Gyr]
 _MASS_CELLS, _TAU_CELLS, _SMOOTHING = 100, 64, 3.0
-_LARGEST_WEIGHT = 20.0  # in units of the mean: no snapshot may dominate
+_LARGEST_WEIGHT = 20.0  # in units of the mean
 _ALPHA = 1.25
 
 
@@ -47,7 +47,7 @@ class Draw:
     Parameters
     ----------
     rows
-        Snapshot numbers, (n, K), the first N of a row in use, by decreasing mass.
+        Snapshot numbers by decreasing mass, (n, K), of which the first N of a row are used.
     count
         N, (n,).
     """
@@ -57,7 +57,7 @@ class Draw:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Which places are in use, (n, K)."""
+        """True for members, False for padding, (n, K)."""
         return np.asarray(np.arange(self.rows.shape[1])[None, :] < self.count[:, None])
 
 
@@ -82,7 +82,7 @@ def snapshot_weights(library: Library, population: str, split: Split) -> tuple[I
     Raises
     ------
     ConfigError
-        If the population is unknown or not one of weights.
+        If the population is unknown, or has no weights.
     """
     if population not in _TARGETS:
         msg = f"population '{population}' has no weights; known: {', '.join(_TARGETS)}"
@@ -121,23 +121,23 @@ def draw_sets(
     rows, weight
         Snapshots and their probabilities.
     mass
-        Of all snapshots of the library; members are sorted by it.
+        log10 M_star of all snapshots of the library; members are sorted by it.
     count
         N of every halo, (n,).
     size
-        K, places per halo.
+        K, largest number of members.
     rng
-        Where randomness comes from.
+        Random generator.
 
     Raises
     ------
     ConfigError
-        If a halo asks for more snapshots than there are.
+        If a halo needs more snapshots than there are.
     """
     if count.max(initial=0) > len(rows):
         msg = (
-            f"a halo of {count.max()} members needs as many snapshots, this split of the library "
-            f"has {len(rows)}: use a larger library or fewer members"
+            f"a halo of {count.max()} members needs as many snapshots, but this split of the "
+            f"library has {len(rows)}: use a larger library or fewer members"
         )
         raise ConfigError(msg)
     n = len(count)
@@ -145,8 +145,8 @@ def draw_sets(
     cumulative[-1] = 1.0
     used = np.arange(size)[None, :] < count[:, None]
     drawn = np.searchsorted(cumulative, rng.random((n, size)), side="right")
-    drawn = np.where(used, drawn, -1 - np.arange(size))  # padding never collides
-    while True:  # what was drawn before is drawn again: successive sampling
+    drawn = np.where(used, drawn, -1 - np.arange(size))  # padding is unique
+    while True:  # redraw repetitions: successive sampling
         again = _repeated(drawn) & used
         if not again.any():
             break
@@ -157,7 +157,7 @@ def draw_sets(
 
 
 def _repeated(drawn: I64) -> NDArray[np.bool_]:
-    """Return which entries repeat an earlier one of their row."""
+    """Return True where an entry repeats an earlier one of its row."""
     order = np.argsort(drawn, axis=1, kind="stable")
     ranked = np.take_along_axis(drawn, order, axis=1)
     same = np.zeros(drawn.shape, bool)
@@ -178,11 +178,11 @@ class BudgetRule:
     alpha
         Slope of dN/dM ~ M^-alpha.
     tolerance
-        Largest relative distance of a drawn mass to that of the snapshot used.
+        Largest relative difference between a drawn mass and that of the snapshot used.
     retries
-        Masses that may miss in a row.
+        Largest number of consecutive draws without a matching snapshot.
     enough
-        Share of the total at which a halo that is stuck counts as done.
+        Fraction of the total mass from which a halo without further matches is accepted.
     """
 
     total: float = 1.41e9
@@ -215,20 +215,21 @@ def budget_sets(
 
 
 def _one_budget(linear: F64, size: int, rule: BudgetRule, rng: np.random.Generator) -> I64:
-    """Return the places of one halo's members in the list of increasing masses."""
+    """Return the indices of one halo's members in the list of increasing masses."""
     for _ in range(1000):
         used: set[int] = set()
-        left, missed = rule.total, 0
-        while len(used) < size and left > linear[0] and missed <= rule.retries:
-            wanted = _power_law(linear[0], min(left, linear[-1]), rule.alpha, rng.random())
+        remaining, missed = rule.total, 0
+        while len(used) < size and remaining > linear[0] and missed <= rule.retries:
+            highest = min(remaining, linear[-1])
+            wanted = _power_law(linear[0], highest, rule.alpha, rng.random())
             place = _nearest_unused(linear, wanted, used)
-            if abs(linear[place] / wanted - 1.0) > rule.tolerance or linear[place] > left:
+            if abs(linear[place] / wanted - 1.0) > rule.tolerance or linear[place] > remaining:
                 missed += 1
                 continue
             used.add(place)
-            left, missed = left - linear[place], 0
+            remaining, missed = remaining - linear[place], 0
         stuck = missed > rule.retries
-        if used and (not stuck or left <= (1.0 - rule.enough) * rule.total):
+        if used and (not stuck or remaining <= (1.0 - rule.enough) * rule.total):
             return np.array(sorted(used))
     msg = "no halo of the budget could be filled in 1000 trials: use a larger library"
     raise ConfigError(msg)
@@ -241,7 +242,7 @@ def _power_law(low: float, high: float, alpha: float, u: float) -> float:
 
 
 def _nearest_unused(linear: F64, wanted: float, used: set[int]) -> int:
-    """Return the place of the mass nearest to the wanted one that is not in use."""
+    """Return the index of the nearest unused mass."""
     up = int(np.searchsorted(linear, wanted))
     down = up - 1
     while up in used:

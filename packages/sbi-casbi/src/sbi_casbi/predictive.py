@@ -1,13 +1,13 @@
-r"""Posterior-predictive planes, and whether a halo looks like what its posterior predicts.
+r"""Posterior predictive check: planes predicted by the posterior, compared with the observed one.
 
-Sets from the posterior become planes through the nearest snapshots of the library. The deviance
+The planes of posterior draws are those of the nearest snapshots of the library. The deviance
 
 .. math:: D = \min_s 2 \sum_p \left[n_p \ln\frac{n_p}{\lambda_{sp}} - (n_p - \lambda_{sp})\right]
 
-over 16 x 16 pixels, the best of the draws, grows with the number of stars even for perfect
-inference, because no two galaxies of one mass and time are alike. So it is compared with that of
-simulated halos of held-out galaxies: the percentile of what is left of log D after a line in the
-logarithm of the number of stars.
+over 16 x 16 pixels, for the best draw s, increases with the number of stars even for perfect
+inference, because galaxies of equal mass and infall time differ. It is therefore compared with that
+of simulated halos of held-out galaxies: the result is the percentile of the residual of log D from
+a linear fit in the logarithm of the number of stars.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def predictive_planes(
     Parameters
     ----------
     simulator
-        Whose library gives the planes.
+        Its library provides the planes.
     members
         Draws of sets for n halos.
     x
-        Rows of the observed halos, (n, 4100): errors and, for counts ``shape``, numbers of stars.
+        Rows of the observed halos, (n, 4100), for their errors and (counts ``shape``) star counts.
     draws
-        How many of the draws to use.
+        Number of draws to use.
     """
     s, n = min(draws, len(members.count)), x.shape[0]
     values = members.values[:s].reshape(s * n, *members.values.shape[2:]).astype(float)
@@ -90,22 +90,22 @@ def deviance_percentile(
     Parameters
     ----------
     simulator, estimator
-        What simulates and infers the reference halos.
+        Simulator and estimator of the reference halos.
     x, planes
         Observed halos and their predictive planes (draws, n, 64, 64).
     rng
-        Where randomness comes from.
+        Random generator.
     references
-        Simulated halos of held-out galaxies.
+        Number of simulated halos of held-out galaxies.
     """
     draws = len(planes)
     batch: Batch = simulator.observe(simulator.draw_from(references, rng, "test"), rng)
-    found = estimator.sample_members(batch, draws, rng)
+    members = estimator.sample_members(batch, draws, rng)
     ref_x = batch.x.numpy()
-    theirs = deviance(ref_x, predictive_planes(simulator, found, ref_x, draws))
+    theirs = deviance(ref_x, predictive_planes(simulator, members, ref_x, draws))
     ours = deviance(x, planes)
     size = [np.log10(np.maximum(v[:, :_N_PIXELS].sum(1), 1.0)) for v in (ref_x, x)]
     line = np.polyfit(size[0], np.log(theirs + 1.0), 1)
-    rest = np.sort(np.log(theirs + 1.0) - np.polyval(line, size[0]))
-    mine = np.log(ours + 1.0) - np.polyval(line, size[1])
-    return np.asarray(100.0 * np.searchsorted(rest, mine, side="left") / references)
+    reference = np.sort(np.log(theirs + 1.0) - np.polyval(line, size[0]))
+    residual = np.log(ours + 1.0) - np.polyval(line, size[1])
+    return np.asarray(100.0 * np.searchsorted(reference, residual, side="left") / references)

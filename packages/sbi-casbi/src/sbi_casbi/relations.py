@@ -6,9 +6,9 @@ r"""Scaling relations of dwarf galaxies that calibrate the embedded library.
     \log_{10} M_\mathrm{dm} = 11.5 + (\log_{10} M_* - 9.65) / s + \delta,
 
 s = 1.75 below log M = 9.65 and 0.6 above. :math:`\delta` is the scatter of the halo mass at fixed
-stellar mass; with c = 0.25 deeper haloes keep more of their metals. This term is what makes the
-dark mass identifiable beyond the relation itself: it is a modelling choice, ``dm_coupling = 0``
-removes it.
+stellar mass; with c = 0.25 deeper haloes keep more of their metals. Only through this term do the
+abundances constrain the dark mass at given stellar mass. It is a modelling choice, and
+``dm_coupling = 0`` removes it.
 
 References:
     | Kirby et al. 2013, ApJ 779, 102 (slope 0.30 and zero point of the mass-metallicity relation)
@@ -28,13 +28,13 @@ _KNEE = 9.65
 
 
 def dark_mass(log_mstar: F64) -> F64:
-    """Return the mean log10 M_dm [Msun] at log10 M_star [Msun], like it."""
+    """Return the mean log10 M_dm [Msun] at log10 M_star [Msun], of any shape."""
     above = log_mstar - _KNEE
     return np.asarray(11.5 + np.where(above > 0, above / 0.6, above / 1.75))
 
 
 def dark_mass_scatter(log_mstar: F64) -> F64:
-    """Return the standard deviation of log10 M_dm [dex] at log10 M_star, like it."""
+    """Return the standard deviation of log10 M_dm [dex] at log10 M_star, of any shape."""
     return np.asarray(0.2 + 0.2 * np.clip((7.0 - log_mstar) / 2.5, 0.0, 1.0))
 
 

@@ -1,4 +1,4 @@
-r"""Gaussian errors on the fine grid, and the step from fine bins to pixels.
+r"""Convolution with Gaussian errors, from the fine grid to pixels.
 
 Stars spread evenly over a fine bin of width h and scattered by :math:`\sigma` reach the pixel
 [a, b] with probability
@@ -6,13 +6,14 @@ Stars spread evenly over a fine bin of width h and scattered by :math:`\sigma` r
 .. math:: A = \tfrac1h\left[S(b - l) - S(b - l - h) - S(a - l) + S(a - l - h)\right], \qquad
           S(x) = x\,\Phi(x/\sigma) + \sigma\,\phi(x/\sigma),
 
-l the lower end of the bin; S(x) = max(x, 0) for :math:`\sigma = 0`, which gives the plain sum of
-the fine bins of a pixel. Smoothing commutes with superposition: halos are summed first.
+l the lower end of the bin; S(x) = max(x, 0) for :math:`\sigma = 0`, which gives the sum of the fine
+bins of a pixel. Convolution and superposition commute, so that members are summed first.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
@@ -45,7 +46,7 @@ def kernel(sigma: ArrayLike, shift: ArrayLike, width: float) -> NDArray[np.float
     sigma
         Standard deviations [dex], (n,).
     shift
-        Offsets of the zero point [dex], (n,): stars are seen at their value plus the shift.
+        Offsets of the zero point [dex], (n,), added to the abundances.
     width
         Width of a pixel [dex].
     """
@@ -64,24 +65,22 @@ def kernel(sigma: ArrayLike, shift: ArrayLike, width: float) -> NDArray[np.float
 
 
 def smooth(fine: NDArray[np.float32], a_fe: NDArray[np.float32], a_o: NDArray[np.float32]) -> F64:
-    """Return shares per pixel (n, 64, 64) of fine grids: A_Fe H A_O^T.
+    """Return counts per pixel (n, 64, 64) of fine grids H: A_Fe H A_O^T.
 
     Parameters
     ----------
     fine
-        Stars per fine bin, (n, 160, 160), or the part (n, r, c) outside which there are none.
+        Stars per fine bin, (n, 160, 160), or the part (n, r, c) that contains all of them.
     a_fe, a_o
         Kernels (n, 64, r) and (n, 64, c).
     """
-    import torch
-
     # copies: products of arrays that start anywhere in memory may round differently
     left = torch.bmm(torch.tensor(a_fe), torch.tensor(fine))
     return np.asarray(torch.bmm(left, torch.tensor(a_o).transpose(1, 2)).numpy())
 
 
 def coarse(fine: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the plain sum of fine bins per pixel, (n, 64, 64), without the guard pixels."""
+    """Return the sum of fine bins per pixel, (n, 64, 64), without the guard pixels."""
     inner = fine[:, FINE_PER_PIXEL * GUARD : -FINE_PER_PIXEL * GUARD]
     inner = inner[:, :, FINE_PER_PIXEL * GUARD : -FINE_PER_PIXEL * GUARD]
     shaped = inner.reshape(-1, PIXELS, FINE_PER_PIXEL, PIXELS, FINE_PER_PIXEL)

@@ -39,7 +39,7 @@ def library_of_stars(
     seed: int = 1,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
 ) -> tuple[Library, list[str]]:
-    """Return a library and notes on what was left out.
+    """Return a library, and notes about excluded stars.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def library_of_stars(
     plane
         Pixels; default [-4.5, 0.6] x [-0.4, 0.8].
     seed, fractions
-        Of the split by stem.
+        Seed and fractions of the split by stem.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def library_of_stars(
     feh, ofe = (np.asarray(arrays[k], float) for k in ("feh", "ofe"))
     good = np.isfinite(feh) & np.isfinite(ofe)
     if not good.all():
-        notes.append(f"{int((~good).sum())} stars without finite abundances were left out")
+        notes.append(f"{int((~good).sum())} stars without finite abundances excluded")
     names = arrays["Galaxy_name"].astype(str)
     galaxies, first, row = np.unique(names, return_index=True, return_inverse=True)
     mass = np.asarray(arrays["star_mass"], float)[first]

@@ -1,15 +1,14 @@
-r"""A surrogate of the library: a smooth distribution of planes at any mass, dark mass and time.
+r"""A surrogate of the library: planes of galaxies at any stellar mass, dark mass and infall time.
 
-Galaxies of one theta differ, so that a flow p([Fe/H], [O/Fe] | theta) would learn the mean of the
-population, without the scatter from galaxy to galaxy: too broad templates, falsely sharp masses.
-Hence two levels,
+Galaxies of equal theta differ. A flow p([Fe/H], [O/Fe] | theta) would learn the mean of the
+population without the scatter between galaxies; its templates would be too broad, and inferred
+masses too precise. Therefore it has two levels,
 
 .. math:: s \sim p(s\,|\,\theta), \qquad
           ([\mathrm{Fe/H}], [\mathrm{O/Fe}]) \sim p(\cdot\,|\,\theta, s),
 
 with s the means, log widths and correlation of the plane. Both are neural spline flows, trained on
-the stems of the training split only. Outside the convex hull of theta in the library the surrogate
-refuses.
+the training stems only. Theta outside the convex hull of the library is refused.
 
 References:
     | Durkan et al. 2019, Neural Spline Flows, https://arxiv.org/abs/1906.04032
@@ -26,6 +25,8 @@ import numpy as np
 import torch
 import zuko
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from scipy.spatial import Delaunay
 from torch import Tensor, nn
 
@@ -56,9 +57,9 @@ class SurrogateConfig:
     hidden, transforms, bins
         Size of the flows.
     learning_rate
-        Peak of a cosine schedule.
+        Initial value of a cosine schedule.
     seed
-        Of everything random.
+        Random seed.
     """
 
     stars: int = 64
@@ -75,7 +76,7 @@ class SurrogateConfig:
 def shape_of(library: Library) -> F64:
     """Return means, log widths and transformed correlation of every template, (n, 5).
 
-    Of the templates themselves, without the mixing that is added later.
+    For the templates alone, without mixing, which is added later.
     """
     m = replace(library, mixing=(0.0, 0.0)).moments
     width = np.log(np.maximum(m[:, 2:4], 1e-3))
@@ -83,7 +84,7 @@ def shape_of(library: Library) -> F64:
 
 
 def _with_moments(points: F64, shape: F64) -> F64:
-    """Return points (n, stars, 2), each row of them mapped linearly to moments s (n, 5)."""
+    """Return points (n, stars, 2), each row mapped linearly to the moments s (n, 5)."""
     off = points - points.mean(1, keepdims=True)
     own = np.linalg.cholesky(off.transpose(0, 2, 1) @ off / points.shape[1])
     rho, width = np.tanh(shape[:, 4]), np.exp(shape[:, 2:4])
@@ -94,7 +95,7 @@ def _with_moments(points: F64, shape: F64) -> F64:
 
 
 class Surrogate(nn.Module):
-    """Both flows and the numbers that standardise their input.
+    """Both flows and the standardisation of their input.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ class Surrogate(nn.Module):
         return torch.cat(parts, -1)
 
     def check(self, theta: F64) -> None:
-        """Raise ConfigError when a galaxy is outside the library the surrogate was trained on."""
+        """Raise ConfigError if a galaxy is outside the training library."""
         assert self.hull is not None
         outside = self.hull.find_simplex(theta) < 0
         if outside.any():
@@ -144,11 +145,11 @@ class Surrogate(nn.Module):
 
     @torch.no_grad()
     def stars_of(self, theta: F64, shape: F64, stars: int, seed: int) -> tuple[F64, F64]:
-        """Return [Fe/H] and [O/Fe] (n, stars) that stand for galaxies with theta and s.
+        """Return points [Fe/H] and [O/Fe] (n, stars) for templates of galaxies with theta and s.
 
-        For templates, not for samples of stars: base points are a Sobol sequence, shifted at
-        random per galaxy, so that they fill the plane evenly; and the points of a galaxy are scaled
-        and sheared to have exactly the means, widths and correlation s.
+        These are no random samples of stars: base points are a Sobol sequence, shifted at random
+        per galaxy, and the points of a galaxy are scaled and sheared to have exactly the means,
+        widths and correlation s.
         """
         rng = np.random.default_rng(seed)
         engine = torch.quasirandom.SobolEngine(2, scramble=True, seed=int(rng.integers(0, 2**31)))
@@ -167,8 +168,6 @@ class Surrogate(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors) and options (JSON)."""
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
@@ -181,16 +180,13 @@ class Surrogate(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> Surrogate:
-        """Read what :meth:`save` wrote.
+        """Read files of :meth:`save`.
 
         Raises
         ------
         DataFileError
             If a file is missing or damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -198,7 +194,7 @@ class Surrogate(nn.Module):
             made.load_state_dict(load_file(folder / "weights.safetensors"))
             made.hull = Delaunay(np.asarray(facts["hull"]))
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-            msg = f"'{folder}' holds no surrogate, or a damaged one: {error}"
+            msg = f"'{folder}' has no surrogate, or a damaged one: {error}"
             raise DataFileError(msg) from None
         return made.eval()
 
@@ -264,7 +260,7 @@ def _theta(library: Library) -> F64:
 
 
 def _stars_of(library: Library, rows: I64, stars: int, rng: np.random.Generator) -> F64:
-    """Return stars (n, stars, 2) drawn from templates, spread evenly over their fine bins."""
+    """Return stars (n, stars, 2) drawn from templates, uniform within fine bins."""
     low, width = library.plane.fine_low, library.plane.pixel
     out = np.empty((len(rows), stars, 2))
     t = library.templates
@@ -279,19 +275,19 @@ def _stars_of(library: Library, rows: I64, stars: int, rng: np.random.Generator)
 
 
 def surrogate_library(library: Library, config: CasbiConfig, stars: int = 1000) -> Library:
-    """Return a library of as many galaxies, drawn from the surrogate.
+    """Return a library with the same number of galaxies, drawn from the surrogate.
 
-    Theta is that of random training snapshots, moved by a tenth of its scatter and kept inside the
-    hull, so that gaps are filled; no two galaxies share a stem.
+    Theta is that of random training snapshots, shifted by a tenth of its scatter within the hull,
+    so that gaps are filled. All galaxies have different stems.
 
     Parameters
     ----------
     library
-        What the surrogate was (or is now) trained on.
+        Training library of the surrogate.
     config
-        ``surrogate_file`` names a trained surrogate; default: one is trained.
+        ``surrogate_file`` names a trained surrogate; by default, one is trained.
     stars
-        Points behind a template; mixing smooths them.
+        Number of points per template.
     """
     made = (
         Surrogate.load(config.surrogate_file)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,17 +62,17 @@ class BuildConfig:
     largest_mstar
         Snapshots with more stellar mass [Msun] are skipped.
     edges
-        ``fixed``, or ``percentile:P``: P is a share of stars in percent (0.01 is 1e-4).
+        ``fixed``, or ``percentile:P`` with P percent of the stars beyond each edge.
     sides
-        ``both`` edges from quantiles, or only the ``lower`` (upper: the maximum).
+        ``both`` edges are percentiles, or only the ``lower`` one (the upper is the maximum).
     exclude
         Names of snapshots or stems to skip.
     tau_width
-        Cadence of the outputs [Gyr].
+        Time between outputs [Gyr].
     seed
-        Of the split by stem.
+        Seed of the split by stem.
     fractions
-        Shares of stems for training, validation, test.
+        Fractions of stems for training, validation and test.
     """
 
     halo_source: HaloSource = "auto"
@@ -89,16 +90,16 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build found.
+    """Result of a build.
 
     Parameters
     ----------
     library
         The library.
     skipped
-        Snapshot and reason, for all that are not in it.
+        Reasons, by path of the skipped snapshots.
     reused
-        Snapshots that had been read before.
+        Number of snapshots taken from the cache.
     """
 
     library: Library
@@ -135,9 +136,9 @@ def build_library(
     Raises
     ------
     DataFileError
-        If there are no snapshots, more than half of them cannot be used, or none is left.
+        If there are no snapshots, or fewer than half of them can be used.
     ConfigError
-        If an option makes no sense, or there are fewer than ten stems.
+        If an option is invalid, or there are fewer than ten stems.
     """
     c, out = config or BuildConfig(), Path(out)
     edge_share(c.edges)
@@ -171,7 +172,7 @@ def build_library(
         raise DataFileError(msg)
     kept = [j for j in kept if str(j.path) not in skipped]
     if not kept:
-        msg = f"no snapshot of {len(jobs)} in '{root}' is left: the library would be empty"
+        msg = f"no snapshot of {len(jobs)} in '{root}' remains: the library would be empty"
         raise DataFileError(msg)
     library = _assemble(kept, c, str(root))
     write_library(library, out)
@@ -195,17 +196,15 @@ def _key(path: Path, c: BuildConfig) -> str:
 
 
 def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, str, bool]]:
-    """Yield every job in order, with the reason why it failed and whether it was there."""
+    """Yield each job in order, with its reason of failure and True if it was in the cache."""
     if workers <= 1:
         for job in jobs:
             yield (job, *_read_one(job))
         return
-    import multiprocessing
-
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for job, found in zip(jobs, pool.map(_read_one, jobs), strict=True):
-            yield (job, *found)
+        for job, result in zip(jobs, pool.map(_read_one, jobs), strict=True):
+            yield (job, *result)
 
 
 def _read_one(job: _Job) -> tuple[str, bool]:
@@ -260,12 +259,12 @@ def _cut(job: _Job, c: BuildConfig) -> str:
 
 
 def edge_share(edges: str) -> float | None:
-    """Return the share of stars beyond an edge, or None for fixed edges.
+    """Return the fraction of stars beyond an edge, or None for fixed edges.
 
     Raises
     ------
     ConfigError
-        If the word is neither ``fixed`` nor ``percentile:P`` with 0 < P < 50.
+        If it is neither ``fixed`` nor ``percentile:P`` with 0 < P < 50.
     """
     if edges == "fixed":
         return None
@@ -283,7 +282,7 @@ def edge_share(edges: str) -> float | None:
 def edges_of(
     stars: Iterator[tuple[F64, F64]], share: float, sides: Literal["both", "lower"]
 ) -> Plane:
-    """Return the plane whose edges are quantiles of all stars, read one snapshot at a time."""
+    """Return the plane with quantiles of all stars as edges, read one snapshot at a time."""
     names = ("fe_h", "o_fe")
     counts = {k: np.zeros(_HISTOGRAM, np.int64) for k in names}
     most = {k: -np.inf for k in names}
@@ -292,14 +291,14 @@ def edges_of(
             clipped = np.clip(v, *_RANGE[name])
             counts[name] += np.histogram(clipped, _HISTOGRAM, _RANGE[name])[0]
             most[name] = max(most[name], float(v.max(initial=-np.inf)))
-    found: dict[str, tuple[float, float]] = {}
+    spans: dict[str, tuple[float, float]] = {}
     for name in names:
         grid = np.linspace(*_RANGE[name], _HISTOGRAM + 1)
         cdf = np.concatenate([[0.0], np.cumsum(counts[name]) / counts[name].sum()])
         low = float(np.interp(share, cdf, grid))
         high = float(np.interp(1 - share, cdf, grid)) if sides == "both" else most[name]
-        found[name] = (low, high)
-    return Plane(found["fe_h"], found["o_fe"])
+        spans[name] = (low, high)
+    return Plane(spans["fe_h"], spans["o_fe"])
 
 
 def _assemble(jobs: Sequence[_Job], c: BuildConfig, root: str) -> Library:

@@ -56,9 +56,9 @@ class Snapshot:
     tau, z
         Age of the universe [Gyr] and redshift.
     n_masked
-        Stars left out: without iron or oxygen, sinks, or not finite.
+        Number of excluded stars: without iron or oxygen, sink particles, or not finite.
     halo_id
-        Number of the halo in its catalogue; -1 for the whole snapshot.
+        Number of the halo; -1 for the whole snapshot.
     halo_source
         ahf, grp or whole.
     """
@@ -114,7 +114,7 @@ def read_snapshot(
         all particles.
     halo_id
         Number of the halo: 1 is the one with most particles (AHF), or the number in the group file.
-        Default: the main halo, if there is no doubt about it.
+        Default: the main halo.
     solar
         Solar scale.
     stem_regex
@@ -222,7 +222,7 @@ def _check_files(path: Path) -> None:
         raise DataFileError(msg)
     swapped = _byte_order(head)
     if swapped is None:
-        msg = f"'{path}' is not a tipsy snapshot: its header makes no sense in either byte order"
+        msg = f"'{path}' is not a tipsy snapshot: its header is invalid in both byte orders"
         raise DataFileError(msg)
     total, _, *sizes = np.frombuffer(head[8:28], swapped + "i4").tolist()
     expected = 32 + sum(n * size for n, size in zip(sizes, _PARTICLE_BYTES, strict=True))
@@ -257,7 +257,7 @@ def _check_files(path: Path) -> None:
 
 
 def _is_text(file: Path, total: int) -> bool:
-    """Whether an auxiliary array is text with the right number of particles in its first line."""
+    """Return True if an auxiliary array is text with the right number in its first line."""
     with file.open("rb") as raw:
         line = raw.readline(32)
     return line.strip().isdigit() and int(line) == total
