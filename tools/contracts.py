@@ -41,7 +41,6 @@ LAYERS = (
     "training",
     "files",
     "posterior",
-    "exports",
     "analyses",
     "components",
     "priors",

@@ -19,9 +19,8 @@ PLUGINS = {
 }
 HEAD = """# Parameters, options and presets of the plugins
 
-What `sbi-run show NAME` prints, for the preset `standard`. Every line below *options of preset* can
-be changed with `--set section.key=value`; [](configuration.md) explains the sections that all
-plugins share.
+The output of `sbi-run show NAME` for the preset `standard`. Every option can be changed with
+`--set section.key=value`; [](configuration.md) explains the sections that all plugins share.
 """
 
 

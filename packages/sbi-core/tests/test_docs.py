@@ -181,6 +181,15 @@ def commands():
             yield name, command
 
 
+@pytest.mark.parametrize(("words", "command"), [pytest.param(w, c, id=w) for w, c in commands()])
+def test_every_help_is_made_of_sentences_and_has_an_example(words, command):
+    assert f"sbi-run {words}" in command.epilog
+    for text in (command.help, *(o.help for o in command.params if isinstance(o, click.Option))):
+        first = text.strip().partition("\n\n")[0]
+        assert first[0].isupper() or first.startswith(("process,", "cpu", "serial,"))
+        assert first.endswith((".", ":"))
+
+
 def test_no_command_is_documented_that_does_not_exist():
     said = set()
     for file in [ROOT / "README.md", *DOCS.glob("*.md"), *ROOT.glob("packages/*/README.md")]:

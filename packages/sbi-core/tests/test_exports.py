@@ -1,7 +1,5 @@
 """What other programs read."""
 
-import csv
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +7,6 @@ from numpy.testing import assert_allclose
 
 import sbi_core
 from sbi_core.errors import ConfigError
-from sbi_core.exports import safe_name, write_csv, write_getdist
 from sbi_core.posterior import PosteriorSamples, combined_from_gaussian
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 
@@ -97,54 +94,13 @@ def test_arviz_absent_is_said(samples, monkeypatch):
         samples.to_arviz()
 
 
-def test_a_getdist_chain_has_names_ranges_and_equal_weights(samples, tmp_path):
-    files = samples.to_getdist(tmp_path / "m31", "M31")
-    assert [f.name for f in files] == ["m31.txt", "m31.paramnames", "m31.ranges"]
-    chain = np.loadtxt(files[0])
-    assert_allclose(chain[:, 2:], samples.values[:, 1], rtol=1e-8)
-    assert (chain[:, 0] == 1).all()
-    assert files[1].read_text() == "age\tt_\\star\nmet\t[Z/H]\n"
-    assert files[2].read_text() == "age\t0\t14\nmet\tN\tN\n"
-
-
-def test_getdist_reads_it(samples, tmp_path):
-    getdist = pytest.importorskip("getdist", reason="getdist is not installed")
-    samples.to_getdist(tmp_path / "m31", "M31")
-    chain = getdist.loadMCSamples(str(tmp_path / "m31"), settings={"ignore_rows": 0})
-    assert_allclose(chain.getMeans()[:2], samples.values[:, 1].mean(0), rtol=1e-6)
-
-
-def test_combined_posteriors_are_chains_too(tmp_path):
-    combined = combined_from_gaussian(
-        "gaussian", SPACE, 3, np.zeros(2), 0.1 * np.eye(2), draws=40, rng=1
-    )
-    chain = np.loadtxt(combined.to_getdist(tmp_path / "all")[0])
-    assert_allclose(chain[:, 2:], combined.samples, rtol=1e-8)
-
-
-def test_csv_quotes_what_needs_it(samples, tmp_path):
-    path = write_csv(tmp_path / "d.csv", samples.values, samples.names, samples.id.tolist())
-    with path.open() as f:
-        rows = list(csv.DictReader(f))
-    assert len(rows) == 150
-    assert rows[100]["id"] == "x,y"
-    assert_allclose(float(rows[100]["age"]), samples["age"][0, 2], rtol=1e-8)
-    assert len(np.loadtxt(write_csv(tmp_path / "o.csv", samples.of("a"), SPACE.names),
-                          delimiter=",", skiprows=1)) == 50  # fmt: skip
-
-
 def test_bad_input_is_named(samples, tmp_path):
     with pytest.raises(ConfigError, match=r"which object\? There are 3: a, M31"):
-        samples.to_getdist(tmp_path / "x")
+        samples.of()
     with pytest.raises(ConfigError, match="no object 'M32'.*M31"):
         samples.of("M32")
-    with pytest.raises(ConfigError, match="does not exist"):
-        samples.to_getdist(tmp_path / "nowhere" / "x", "a")
     with pytest.raises(ConfigError, match="cannot write"):
         samples.to_netcdf(tmp_path / "nowhere" / "x.nc")
-    with pytest.raises(ConfigError, match="draws must be"):
-        write_getdist(tmp_path / "x", np.zeros(3), ["a"])
-    assert safe_name("../a b") == "_a_b"
 
 
 def test_the_corner_takes_what_users_hold(samples):

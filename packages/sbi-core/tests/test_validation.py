@@ -1,5 +1,7 @@
 """Options against models: one sentence per mistake, with near matches."""
 
+from typing import Literal
+
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -19,6 +21,8 @@ class Options(BaseModel):
     size: int
     inner: Inner = Inner()
     names: list[str] = []
+    kind: Literal["a", "b"] = "a"
+    ends: Literal["full"] | tuple[float, float] = "full"
 
     @field_validator("size")
     @classmethod
@@ -38,12 +42,26 @@ def test_good_options_make_the_model():
     [
         ({}, "option 'part.size' is missing"),
         ({"size": 3}, "option 'part.size' = 3: must be even"),
-        ({"size": "big"}, "option 'part.size' = 'big': Input should be a valid integer"),
+        ({"size": "big"}, "option 'part.size' = 'big': expects a whole number"),
         ({"size": 2, "sise": 1}, "unknown option 'part.sise'; did you mean 'size'?"),
         ({"size": 2, "inner": {"widht": 1}}, "unknown option 'part.inner.widht'; did you mean"),
-        ({"size": 2, "inner": {"width": 0}}, "option 'part.inner.width' = 0: Input should be gre"),
+        (
+            {"size": 2, "inner": {"width": 0}},
+            "option 'part.inner.width' = 0: must be greater than 0",
+        ),
         ({"size": 2, "inner": 5}, "option 'part.inner' = 5"),
-        ({"size": 2, "names": ["a", 5]}, "option 'part.names.1' = 5"),
+        ({"size": 2, "names": ["a", 5]}, "option 'part.names.1' = 5: expects text"),
+        ({"size": 2, "names": "a"}, "option 'part.names' = 'a': expects a list"),
+        ({"size": 2, "kind": "c"}, "option 'part.kind' = 'c': expects 'a' or 'b'"),
+        ({"size": 2, "Size": 2}, "unknown option 'part.Size'; did you mean 'size'?"),
+        (
+            {"size": 2, "ends": "all"},
+            "option 'part.ends' = 'all': expects 'full', or expects a list, for example [1, 2]",
+        ),
+        (
+            {"size": 2, "ends": [1, "x"]},
+            "option 'part.ends' = [1, 'x']: expects 'full'; option 'part.ends.1' = 'x': expects a",
+        ),
     ],
 )
 def test_a_mistake_names_key_value_and_reason(options, message):
@@ -68,6 +86,7 @@ def test_without_a_part_the_key_stands_alone():
     [
         ("gausian", "; did you mean 'gaussian'?"),
         ("maff", "; did you mean 'maf'?"),
+        ("MAF", "; did you mean 'maf'?"),
         ("zzz", ""),
         ("", ""),
     ],
@@ -89,7 +108,7 @@ def test_a_device_that_is_not_there_is_said(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert checked_device("cpu").type == "cpu"
-    with pytest.raises(ConfigError, match="'cuda' was asked for, but torch finds no CUDA device"):
+    with pytest.raises(ConfigError, match="'cuda' cannot be used: torch finds no CUDA device"):
         checked_device("cuda")
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
         checked_device("gpu")

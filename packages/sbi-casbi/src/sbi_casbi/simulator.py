@@ -122,6 +122,13 @@ class CasbiSimulator(Simulator):
 
     name = "casbi"
     version = "1"
+    input_help = """
+        A table of the stars of one halo (FITS, ECSV, CSV), one row per star:
+        fe_h, o_fe      [Fe/H] and [O/Fe], dex
+        e_fe_h, e_o_fe  their standard deviations, dex
+        Other column names: --set simulator.columns.fe_h=NAME.
+        Or a histogram of 64 x 64 pixels with its edges (npz, npy).
+    """
 
     def __init__(self, config: CasbiConfig | None = None, library: Library | None = None) -> None:
         self.config = config or CasbiConfig()

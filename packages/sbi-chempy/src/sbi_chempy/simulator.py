@@ -70,6 +70,14 @@ class ChempySimulator(Simulator):
 
     name = "chempy"
     version = "1"
+    input_help = """
+        A table (ECSV, CSV, FITS, VOTable, HDF5, Parquet) or npz file, one row per star:
+        fe_h, mg_fe, ...      [Fe/H] and [X/Fe], or mg_h, ... for [X/H], dex; one element is enough
+        e_fe_h, e_mg_fe, ...  their standard deviations, dex
+        t_birth or age        time of birth since the Big Bang, or age, Gyr (optional)
+        e_t_birth or e_age    its standard deviation, Gyr
+        id, group             identifier; stars of one group share the global parameters
+    """
 
     def __init__(self, config: ChempyConfig | None = None) -> None:
         self.config = config or ChempyConfig()

@@ -67,6 +67,9 @@ class Simulator(Protocol):
         What to cite, one reference each.
     default_error
         One standard deviation used where data come without errors.
+    input_help
+        Columns and formats of files of observations, for ``sbi-run show``; default: a column per
+        observable.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Simulator(Protocol):
     failures: Mapping[int, str] = {0: "ok"}
     citations: tuple[str, ...] = ()
     default_error: float | None = None
+    input_help: str = ""
 
     @abstractmethod
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:

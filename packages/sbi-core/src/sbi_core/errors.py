@@ -90,7 +90,8 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     known
         The names that exist.
     """
-    close = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5)
+    folded = {k.casefold(): k for k in sorted(set(known))}
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     if not close:
         return ""
-    return "; did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    return "; did you mean " + " or ".join(f"'{folded[c]}'" for c in close) + "?"

@@ -19,7 +19,6 @@ from sbi_core.components import Estimator, Rng
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
-from sbi_core.exports import write_getdist
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
 from sbi_core.validation import checked_device
@@ -185,12 +184,6 @@ class PosteriorSamples:
         ids = group["object"].values if "object" in group.coords else np.asarray(["0"])
         return cls(np.stack(columns, -1), space, np.asarray(ids, np.str_))
 
-    def to_getdist(self, root: str | Path, object: str | None = None) -> list[Path]:  # noqa: A002
-        """Write the draws of one object as a GetDist chain ``root.txt``; return the files."""
-        return write_getdist(
-            root, self.of(object), self.names, self.space.labels, support=self.space.support
-        )
-
     def summary(self) -> Table:
         """Return one row per object: p16, p50, p84, mean, sd per parameter, and flags."""
         from astropy.table import Table
@@ -263,11 +256,6 @@ class CombinedPosterior:
     def sample(self, draws: int, rng: Rng) -> F64:
         """Return draws (S, d): Gaussian in unconstrained space, mapped to physical units."""
         return gaussian_draws(self.z_mean, self.z_cov, self.space, draws, rng)
-
-    def to_getdist(self, root: str | Path) -> list[Path]:
-        """Write the draws as a GetDist chain ``root.txt``; return the files."""
-        space = self.space
-        return write_getdist(root, self.samples, self.names, space.labels, support=space.support)
 
     def summary(self, truth: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Return the entry of ``report.json``: mean, sd and, where known, truth."""

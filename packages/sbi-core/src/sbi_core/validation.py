@@ -12,7 +12,7 @@ from sbi_core.errors import ConfigError, near_matches
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["checked_device", "explain", "validate"]
+__all__ = ["checked_device", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,7 +37,7 @@ def validate(model: type[Model], options: Mapping[str, Any], where: str) -> Mode
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        raise ConfigError(explain(error, model, where)) from None
+        raise ConfigError(_explained(error, model, options, where)) from None
 
 
 def checked_device(device: str | torch.device) -> torch.device:
@@ -46,42 +46,93 @@ def checked_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     ConfigError
-        If torch does not know it, or does not find it on this machine.
+        If the name is not valid, or torch finds no such device on this machine.
     """
     import torch
 
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError:
         msg = f"unknown device '{device}': use 'cpu', 'cuda' or 'cuda:1'"
         raise ConfigError(msg) from None
-    if found.type == "cuda":
+    if chosen.type == "cuda":
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if n == 0:
-            msg = f"device '{device}' was asked for, but torch finds no CUDA device: use 'cpu'"
+            msg = f"device '{device}' cannot be used: torch finds no CUDA device: use 'cpu'"
             raise ConfigError(msg)
-        if (found.index or 0) >= n:
-            msg = f"device '{device}' was asked for, but torch finds only {n} CUDA device(s)"
+        if (chosen.index or 0) >= n:
+            msg = f"device '{device}' cannot be used: torch finds only {n} CUDA device(s)"
             raise ConfigError(msg)
-    return found
+    return chosen
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """Return one sentence per mistake in a pydantic error."""
-    sentences = []
+def _explained(
+    error: ValidationError, model: type[BaseModel], options: Mapping[str, Any], where: str
+) -> str:
+    """Return one sentence per option that is wrong."""
+    sentences: dict[str, str] = {}
     for item in error.errors():
-        key = ".".join([where, *(str(k) for k in item["loc"])]).strip(".")
+        loc = _in_options(item["loc"], options)
+        key = ".".join([where, *map(str, loc)]).strip(".")
         if item["type"] == "extra_forbidden":
-            known = _fields_at(model, item["loc"][:-1])
-            near = near_matches(str(item["loc"][-1]), known)
+            known = _fields_at(model, loc[:-1])
+            near = near_matches(str(loc[-1]), known)
             listed = ", ".join(known) or "no options"
-            sentences.append(f"unknown option '{key}'{near} (known: {listed})")
+            sentences[key] = f"unknown option '{key}'{near} (known: {listed})"
         elif item["type"] == "missing":
-            sentences.append(f"option '{key}' is missing")
+            sentences[key] = f"option '{key}' is missing"
+        elif key in sentences:  # a value may have one of several types, and has none of them
+            sentences[key] += f", or {_expected(item)}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            sentences.append(f"option '{key}' = {item['input']!r}: {message}")
-    return "; ".join(sentences)
+            sentences[key] = f"option '{key}' = {item['input']!r}: {_expected(item)}"
+    return "; ".join(sentences.values())
+
+
+def _in_options(loc: tuple[int | str, ...], options: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Return a place without the words by which pydantic names the alternatives of a type."""
+    steps: list[int | str] = []
+    value: Any = options
+    for step in loc:
+        if isinstance(value, Mapping) and (step in value or not steps):
+            steps.append(step)
+            value = value.get(step)
+        elif isinstance(value, (list, tuple)) and isinstance(step, int):
+            steps.append(step)
+            value = value[step] if step < len(value) else None
+        elif isinstance(value, Mapping) and step == loc[-1]:  # a key that is missing
+            steps.append(step)
+    return tuple(steps)
+
+
+_WORDS = {
+    "int": "expects a whole number",
+    "float": "expects a number",
+    "finite_number": "expects a finite number",
+    "bool": "expects true or false",
+    "string_type": "expects text",
+    "list_type": "expects a list, for example [1, 2]",
+    "tuple_type": "expects a list, for example [1, 2]",
+    "dict_type": "expects a table of options",
+    "model_type": "expects a table of options",
+    "model_attributes_type": "expects a table of options",
+    "literal_error": "expects {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_too_short": "must not be empty",
+}
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    """Return in plain words what an option expects."""
+    kind = str(item["type"])
+    words = _WORDS.get(kind) or _WORDS.get(kind.partition("_")[0])
+    if words is None:
+        return str(item["msg"]).removeprefix("Value error, ")
+    return words.format(**item.get("ctx", {}))
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

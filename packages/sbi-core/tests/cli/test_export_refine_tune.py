@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from click.testing import CliRunner
 
 from sbi_core.cli import app
 from sbi_core.cli.export import command as export
 from sbi_core.cli.refine import command as refine
+from sbi_core.cli.targets import safe_name
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.files.posterior_file import read_posterior
 from sbi_core.pipeline import runner
@@ -28,24 +30,24 @@ def call(finished, registry, monkeypatch):
     return run
 
 
-def test_chains_of_objects_and_combinations(call, finished):
+def test_draws_of_objects_and_combinations(call, finished):
     said = call(export)
     folder = finished.directory.root / "export"
     assert "20 objects" in said
-    chain = np.loadtxt(folder / "0.txt")
-    want = read_posterior(finished.directory.posterior)["slope"].sel(object="0").values[0]
-    np.testing.assert_allclose(chain[:, 2], want, rtol=1e-5)
-    assert (folder / "0.paramnames").read_text() == "slope\ts\noffset\to\n"
-    combined = np.loadtxt(folder / "combined-all_gaussian.txt")
+    table = Table.read(folder / "posterior.csv")
+    assert table.colnames == ["id", "slope", "offset"]
+    want = read_posterior(finished.directory.posterior)["slope"].sel(object="3").values[0]
+    np.testing.assert_allclose(table["slope"][table["id"] == 3], want, rtol=1e-8)
+    combined = Table.read(folder / "combined-all_gaussian.csv")
     np.testing.assert_allclose(
-        combined[:, 2:].mean(0),
+        [combined[n].mean() for n in ("slope", "offset")],
         [finished.report["combined"][-1]["parameters"][n]["mean"] for n in ("slope", "offset")],
         rtol=0.2,
     )
 
 
 def test_one_object_and_other_formats(call, tmp_path):
-    call(export, "--format", "csv", "--object", "3", "--out", str(tmp_path / "a"))
+    call(export, "--object", "3", "--out", str(tmp_path / "a"))
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["posterior.csv"]
     call(export, "--format", "npz", "--out", str(tmp_path / "b"))
     with np.load(tmp_path / "b" / "draws.npz", allow_pickle=False) as f:
@@ -76,6 +78,14 @@ def test_one_object_is_refined(call, finished, toy, monkeypatch):
     assert record["rounds"][0]["trained_on"] == 1200
     draws = read_posterior(finished.directory.root / "refined-3.nc")
     assert draws["offset"].shape == (1, 50, 1)
+    folder = finished.directory.root  # another object whose name makes the same file name
+    (folder / "refined-a_b.json").write_text('{"object": "a/b", "rounds": []}')
+    with pytest.raises(ConfigError, match="holds the draws of object 'a/b'; choose another --out"):
+        call(refine, "--object", "3", "--out", str(folder / "refined-a_b.nc"))
+
+
+def test_names_of_objects_become_file_names():
+    assert safe_name("../a b") == "_a_b"
 
 
 def test_tune_tells_what_is_wrong_before_it_works():

@@ -60,6 +60,12 @@ class SedflowSimulator(Simulator):
 
     name = "sedflow"
     version = "1"
+    input_help = """
+        A NASA-Sloan Atlas, or a table (FITS, ECSV, CSV, ...), one row per galaxy:
+        id, z                identifier, redshift
+        flux_r, flux_err_r   per band F, N, u, g, r, i, z, with a unit (nmgy, mgy, uJy, ...)
+        mag_r, mag_err_r     or AB magnitudes
+    """
 
     def __init__(self, config: SedflowConfig | None = None) -> None:
         self.config = config or SedflowConfig()

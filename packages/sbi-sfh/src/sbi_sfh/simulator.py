@@ -112,6 +112,14 @@ class SfhSimulator(Simulator):
 
     name = "sfh"
     version = "1"
+    input_help = """
+        One file per spectrum, a folder of them, or images with one galaxy per row (FITS, tables,
+        npz):
+        WAVE or LOGLAM       wavelength, with its unit; in air or vacuum (VACUUM)
+        FLUX, IVAR or ERR    flux density and its inverse variance or standard deviation
+        MASK, SRES           bad pixels, resolution (optional)
+        REDSHIFT             of the galaxy, or --set simulator.redshift=Z
+    """
     failures = FAILURES
 
     def __init__(self, config: SfhConfig | None = None) -> None:

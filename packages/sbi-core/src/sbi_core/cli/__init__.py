@@ -16,12 +16,12 @@ from sbi_core.cli import options
 from sbi_core.cli.groups import CoreGroup, examples
 from sbi_core.errors import SbiError
 
-__all__ = ["EXIT_CALIBRATION", "EXIT_INTERRUPTED", "app", "main"]
+__all__ = ["COMMANDS", "EXIT_CALIBRATION", "EXIT_INTERRUPTED", "app", "main"]
 
 _HOME = re.compile(r"^((?:--)?[\w.-]+=|)~(?=/|$)")  # the shell leaves the ~ of --out=~/x
 EXIT_CALIBRATION = 3
 EXIT_INTERRUPTED = 130
-_COMMANDS = (  # in the order in which they are used
+COMMANDS = (  # in the order in which they are used
     "run",
     "show",
     "plugins",
@@ -42,7 +42,7 @@ _COMMANDS = (  # in the order in which they are used
 
 @click.group(
     cls=CoreGroup,
-    modules={name: f"sbi_core.cli.{name.replace('-', '_')}" for name in _COMMANDS},
+    modules={name: f"sbi_core.cli.{name.replace('-', '_')}" for name in COMMANDS},
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples(

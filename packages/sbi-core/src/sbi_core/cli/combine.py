@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import click
 
+from sbi_core.cli import options
+from sbi_core.cli.groups import examples
+
 __all__ = ["command"]
 
 
-@click.command("combine")
+@click.command(
+    "combine",
+    epilog=examples(
+        "sbi-run combine runs/chempy-standard --observations stars.csv",
+        "sbi-run combine runs/chempy-standard --observations stars.csv --sizes 10,100 "
+        "--combiner gaussian",
+    ),
+)
 @click.argument("run")
-@click.option("--observations", metavar="FILE", required=True, help="Objects of one group.")
-@click.option("--combiner", metavar="NAME", help="Rule; default: that of the run.")
-@click.option("--sizes", metavar="N,N", help="Combine the first N objects; default: all.")
+@options.objects
+@click.option(
+    "--combiner", metavar="NAME", show_default="that of the run",
+    help="Rule of the combination. `recalibrated` and `deepset` need a run that trained them, and "
+    "hold for objects with errors and missing values like those of that run.",
+)  # fmt: skip
+@click.option(
+    "--sizes", metavar="N,N", show_default="all objects",
+    help="Combine the first N objects, for each N.",
+)  # fmt: skip
 def command(run: str, observations: str, combiner: str | None, sizes: str | None) -> None:
-    """Combine the objects in FILE into one posterior of the shared parameters."""
+    """Combine the objects of a file into one posterior of the shared parameters.
+
+    The objects must belong to one group, for example the stars of one galaxy.
+    """
+    from sbi_core.cli.results import flag_sentences, values_of
     from sbi_core.errors import ConfigError
     from sbi_core.pipeline.runner import Run
 
@@ -31,12 +52,13 @@ def command(run: str, observations: str, combiner: str | None, sizes: str | None
             msg = f"--sizes {n}: the file has {len(data)} objects"
             raise ConfigError(msg)
         result = loaded.combine(data[:n], combiner)
-        values = ", ".join(
-            f"{name} = {m:.4f} +- {s:.4f}"
-            for name, m, s in zip(result.names, result.mean, result.sd, strict=True)
-        )
-        note = f"  [{', '.join(result.flags)}]" if result.flags else ""
-        click.echo(f"{result.combiner}, N = {n}: {values}{note}")
-        if "consistency_p" in result.diagnostics:
-            chi2, p = (result.diagnostics[f"consistency_{k}"] for k in ("chi2", "p"))
-            click.echo(f"    parts agree with chi2 = {chi2:.1f}, p = {p:.2g}")
+        click.echo(f"{result.combiner}, N = {n}: {values_of(result)}")
+        facts = result.diagnostics
+        if "consistency_p" in facts:
+            click.echo(
+                f"    consistency of the objects: chi2 = {facts['consistency_chi2']:.1f} for "
+                f"{facts['consistency_dof']:.0f} degrees of freedom, p = "
+                f"{facts['consistency_p']:.2g}"
+            )
+        for sentence in flag_sentences(result.flags):
+            click.echo(f"    {sentence}")

@@ -1,4 +1,4 @@
-"""``sbi-run compare RUN RUN --observations FILE``: which simulator made the objects?"""
+"""``sbi-run compare RUN RUN --observations FILE``: probabilities of several simulators."""
 
 from __future__ import annotations
 
@@ -7,39 +7,51 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sbi_core.cli import options
+from sbi_core.cli.groups import examples
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sbi_core.posterior import CombinedPosterior
-
 __all__ = ["command"]
 
 
-@click.command("compare")
-@click.argument("runs", nargs=-1, required=True)
-@click.option("--observations", metavar="FILE", required=True, help="Objects of one group.")
+@click.command(
+    "compare",
+    epilog=examples(
+        "sbi-run compare runs/chempy-standard runs/chempy-tng --observations stars.csv",
+    ),
+)
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@options.objects
 @click.option(
-    "--simulations", type=click.IntRange(min=1000), default=100_000, show_default=True,
-    help="Simulated objects per model.",
+    "--simulations", metavar="N", type=click.IntRange(min=1000), default=100_000,
+    show_default=True, help="Simulated objects per model.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True, help="Steps.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Root seed.")
-@click.option("--out", metavar="FILE", help="Write the numbers there (JSON).")
+@click.option(
+    "--steps", metavar="N", type=click.IntRange(min=1), default=1500, show_default=True,
+    help="Training steps of the classifier.",
+)  # fmt: skip
+@options.seed
+@click.option("--out", metavar="FILE", help="Also write the numbers to this file (JSON).")
 def command(
     runs: tuple[str, ...],
     observations: str,
     simulations: int,
     steps: int,
-    seed: int,
+    seed: int | None,
     out: str | None,
 ) -> None:
-    """Compare the simulators of RUNS as models of the objects in FILE.
+    """Compare the simulators of several runs as models of the objects of a file.
 
-    Trains a classifier on groups that every simulator makes, observed like the objects, and prints
-    the probability of every model, its posterior of the shared parameters, and the average over
-    the models.
+    The objects must belong to one group, and the simulators must have the same observables.
+    Trains a classifier on simulated groups with errors and missing values like those of the
+    objects. Prints the probability of every model, its posterior of the shared parameters, and
+    the average over the models. Probabilities are relative: all models may be wrong.
     """
+    from sbi_core.cli.results import flag_sentences, measured, values_of
+    from sbi_core.cli.targets import checked_target
     from sbi_core.combiners.comparison import CompareConfig, ModelComparison, average
     from sbi_core.errors import ConfigError
     from sbi_core.files.directory import write_json
@@ -47,6 +59,9 @@ def command(
     from sbi_core.rng import stream
     from sbi_core.simulate.store import single_thread
 
+    if out:
+        checked_target(out, inputs=(observations,))
+    seed = 1 if seed is None else seed
     loaded = {Path(run).name or run: Run(run) for run in runs}
     if len(loaded) != len(runs):
         msg = f"runs need different folder names to be told apart, got {', '.join(runs)}"
@@ -61,29 +76,30 @@ def command(
     comparison = ModelComparison({name: run.simulator for name, run in loaded.items()}, config)
     with single_thread():
         facts = comparison.fit(data.batch, seed=seed)
-    found = comparison.probabilities(data)
+    result = comparison.probabilities(data)
     click.echo(
         f"on {facts['groups']:.0f} simulated groups: {facts['accuracy']:.0%} of those held out "
-        f"recognised, calibration error {facts['calibration_error']:.3f}"
+        f"classified correctly, calibration error {facts['calibration_error']:.3f}"
     )
     posteriors = []
-    for (name, run), p in zip(loaded.items(), found.probability, strict=True):
+    for (name, run), p in zip(loaded.items(), result.probability, strict=True):
         combined = run.combine(data)
         posteriors.append(combined)
-        click.echo(f"{name}: probability {p:.3g}; {_values(combined)}")
+        click.echo(f"{name}: probability {p:.3g}; {values_of(combined)}")
+        for sentence in flag_sentences(combined.flags):
+            click.echo(f"    {sentence}")
     rng = stream(seed, "compare", "average")
-    draws, mean, cov = average(posteriors, found.probability, draws=4000, rng=rng)
+    draws, mean, cov = average(posteriors, result.probability, draws=4000, rng=rng)
     sd = [float(v) ** 0.5 for v in cov.diagonal()]
     names = posteriors[0].names
-    listed = ", ".join(f"{n} = {m:.4f} +- {s:.4f}" for n, m, s in zip(names, mean, sd, strict=True))
-    click.echo(f"average over the models, N = {len(data)}: {listed}")
+    click.echo(f"average over the models, N = {len(data)}: {measured(names, mean, sd)}")
     if out:
         content = {
             "n": len(data),
             "facts": dict(facts),
             "models": {
                 name: {"probability": float(p), "flags": [*combined.flags], **combined.summary()}
-                for name, p, combined in zip(loaded, found.probability, posteriors, strict=True)
+                for name, p, combined in zip(loaded, result.probability, posteriors, strict=True)
             },
             "average": {
                 n: {"mean": float(m), "sd": s, "p16": float(lo), "p84": float(hi)}
@@ -92,12 +108,6 @@ def command(
         }
         write_json(Path(out), content)
         click.echo(f"numbers: {out}")
-
-
-def _values(combined: CombinedPosterior) -> str:
-    parts = zip(combined.names, combined.mean, combined.sd, strict=True)
-    values = ", ".join(f"{name} = {m:.4f} +- {s:.4f}" for name, m, s in parts)
-    return f"{values}  [{', '.join(combined.flags)}]" if combined.flags else values
 
 
 def _band(draws: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import click
 
+from sbi_core.cli.groups import Group, examples
+
 __all__ = ["command"]
 
 
-@click.group("data")
+@click.group("data", cls=Group)
 def command() -> None:
-    """List or fetch data sets (looked up in SBI_DATA_DIR first)."""
+    """List or download data sets that are not part of the packages.
+
+    Files are searched in SBI_DATA_DIR first, then in the cache of the user. Nothing is downloaded
+    unless `sbi-run data fetch` is called.
+    """
 
 
-@command.command("list")
+@command.command("list", epilog=examples("sbi-run data list"))
 def list_data() -> None:
-    """List data sets: name, size, whether it is there, licence, citation."""
+    """List the data sets of all plugins: size, presence, licence, citation and source."""
     from sbi_core.data.fetch import datasets
     from sbi_core.registry import Registry
 
-    found = datasets(Registry())
-    if not found:
+    sets = datasets(Registry())
+    if not sets:
         click.echo("no installed plugin declares data sets")
-    for d in found.values():
-        here = "here" if d.present else "not fetched"
+    for d in sets.values():
+        here = "present" if d.present else "not fetched"
         click.echo(f"{d.name}  {d.size / 1e6:.2f} MB, {len(d.files)} files, {here}")
         click.echo(f"    {d.title}\n    licence: {d.licence}; cite: {d.citation}\n    from {d.url}")
 
 
-@command.command("fetch")
+@command.command("fetch", epilog=examples("sbi-run data fetch chempy-yields"))
 @click.argument("name")
 def fetch_data(name: str) -> None:
-    """Fetch data set NAME; every file is checked against its SHA-256."""
+    """Download the data set NAME into the cache and verify the SHA-256 of every file."""
     from sbi_core.data.fetch import fetch
     from sbi_core.registry import Registry
 
-    click.echo(f"'{name}' lies in {fetch(name, Registry(), progress=True)}")
+    click.echo(f"'{name}' is in {fetch(name, Registry(), progress=True)}")

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from sbi_core.cli.groups import examples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command(
+    "export",
+    epilog=examples(
+        "sbi-run export runs/chempy-standard",
+        "sbi-run export runs/chempy-standard --object mock-0007 --format npz --out draws",
+    ),
+)
 @click.argument("run")
 @click.option(
-    "--format", "form", type=click.Choice(["getdist", "csv", "npz"]), default="getdist",
-    show_default=True, help="GetDist chains, comma-separated values, or numpy arrays.",
+    "--format", "form", type=click.Choice(["csv", "npz"]), default="csv", show_default=True,
+    help="Comma-separated values, or one file of numpy arrays.",
 )  # fmt: skip
-@click.option("--object", "objects", metavar="ID", multiple=True, help="Only this (repeatable).")
-@click.option("--out", metavar="DIR", help="Folder; default RUN/export.")
+@click.option(
+    "--object", "objects", metavar="ID", multiple=True,
+    help="Export this object only, without the combinations (repeatable).",
+)  # fmt: skip
+@click.option("--out", metavar="DIR", show_default="RUN/export", help="Folder of the files.")
 def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> None:
-    """Write the draws of RUN: single objects, and the combined posteriors.
+    """Write the posterior draws of RUN: those of the objects and those of the combinations.
 
-    GetDist: one chain per object and per combination. The others: one file with all objects, one
-    with all combinations.
+    posterior.nc of the run is read by ArviZ and xarray as it is.
     """
     import numpy as np
 
+    from sbi_core.cli.targets import safe_name
     from sbi_core.errors import ConfigError
-    from sbi_core.exports import safe_name, write_csv, write_getdist
     from sbi_core.files.directory import read_arrays
     from sbi_core.files.posterior_file import read_samples
     from sbi_core.pipeline.runner import Run
@@ -41,7 +59,7 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
     combined = {}
     if loaded.directory.combined_samples.exists() and not objects:
         combined = read_arrays(loaded.directory.combined_samples)
-    shared = space.names
+    shared: tuple[str, ...] = ()
     if combined:
         shared = loaded.simulator.parameters.select("global").names
         combined = {k: v for k, v in combined.items() if v.ndim == 2 and v.shape[1] == len(shared)}
@@ -55,23 +73,30 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
         arrays = {f"posterior/{n}": samples[n] for n in samples.names}
         arrays |= {f"combined/{k}": v for k, v in combined.items()}
         np.savez_compressed(folder / "draws.npz", id=samples.id, **arrays)  # type: ignore[arg-type]
-        written = 1
-    elif form == "csv":
-        write_csv(folder / "posterior.csv", samples.values, samples.names, samples.id.tolist())
-        for k, v in combined.items():
-            write_csv(folder / f"combined-{safe_name(k)}.csv", v, shared)
-        written = 1 + len(combined)
     else:
-        roots = [safe_name(i) for i in samples.id]
-        if len(set(roots)) < len(roots):
-            roots = [f"{k}-{name}" for k, name in enumerate(roots)]
-        for name, i in zip(roots, samples.id, strict=True):
-            samples.to_getdist(folder / name, str(i))
-        chain = loaded.simulator.parameters.select(list(shared)) if combined else space
+        draws, n, d = samples.values.shape
+        rows = samples.values.swapaxes(0, 1).reshape(n * draws, d)
+        _write_csv(folder / "posterior.csv", samples.names, rows, np.repeat(samples.id, draws))
         for k, v in combined.items():
-            root = folder / f"combined-{safe_name(k)}"
-            write_getdist(root, v, shared, chain.labels, support=chain.support)
-        written = len(samples.id) + len(combined)
-    click.echo(
-        f"{len(samples.id)} objects, {len(combined)} combinations, {written} files: {folder}"
-    )
+            _write_csv(folder / f"combined-{safe_name(k)}.csv", shared, v)
+    click.echo(f"{len(samples.id)} objects, {len(combined)} combinations: {folder}")
+
+
+def _write_csv(
+    path: Path,
+    names: Sequence[str],
+    draws: NDArray[np.float64],
+    ids: NDArray[np.str_] | None = None,
+) -> None:
+    """Write draws (S, d), with a first column ``id`` where it is given."""
+    from astropy.table import Table
+
+    from sbi_core.files.directory import atomic_write
+
+    table = Table(draws, names=list(names))
+    if ids is not None:
+        table.add_column(ids, index=0, name="id")
+    text = io.StringIO()
+    table.write(text, format="ascii.csv", formats=dict.fromkeys(names, "%.9g"))
+    with atomic_write(path) as f:
+        f.write(text.getvalue())

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from sbi_core.cli import options
+from sbi_core.cli.groups import examples
 from sbi_core.errors import ConfigError
 
 __all__ = ["command"]
 
-
 _TABLES = (".ecsv", ".csv", ".tsv", ".fits", ".vot", ".h5", ".parquet")
 
 
-def _check_target(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Raise before the work is done when its result could not be written."""
-    if path.suffix not in suffixes:
-        msg = f"cannot write '{path}': unknown format, use {', '.join(suffixes)}"
-        raise ConfigError(msg)
-    if not path.parent.is_dir():
-        msg = f"cannot write '{path}': folder '{path.parent}' does not exist"
-        raise ConfigError(msg)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        msg = f"cannot write '{path}': permission denied"
-        raise ConfigError(msg)
-
-
-@click.command("infer")
+@click.command(
+    "infer",
+    epilog=examples(
+        "sbi-run infer runs/chempy-standard --observations stars.csv",
+        "sbi-run infer runs/chempy-standard --observations survey.fits --out survey-results.fits "
+        "--workers 4",
+        "sbi-run infer runs/chempy-standard --observations stars.csv --column fe_h=FeH",
+    ),
+)
 @click.argument("run")
-@click.option("--observations", metavar="FILE", required=True, help="Objects to infer.")
-@click.option("--out", metavar="FILE", help="Summary table; default RUN/infer-<name>.ecsv.")
-@click.option("--draws", type=click.IntRange(min=10), help="Posterior draws per object.")
-@click.option("--samples", metavar="FILE", help="Also write the draws (netCDF).")
-@click.option("--summary-only", is_flag=True, help="Write no draws (as without --samples).")
-@click.option("--chunk", type=click.IntRange(min=1), help="Objects read and inferred at a time.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: all cores.")
-@click.option("--executor", help="serial (default), process or dask.")
-@click.option("--dask-scheduler", metavar="ADDR", help="Running dask scheduler; default: local.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@options.objects
+@options.columns
+@click.option(
+    "--out", metavar="FILE", show_default="RUN/infer-NAME.ecsv",
+    help=f"Table of results: {', '.join(_TABLES)}.",
+)  # fmt: skip
+@click.option(
+    "--draws", metavar="N", type=click.IntRange(min=10), show_default="infer.draws of the run",
+    help="Posterior draws per object.",
+)  # fmt: skip
+@click.option("--samples", metavar="FILE", help="Also write the draws to this file (.nc).")
+@click.option("--summary-only", is_flag=True, help="Write no draws, as without --samples.")
+@click.option(
+    "--chunk", metavar="N", type=click.IntRange(min=1),
+    show_default="10000, fewer where their draws exceed 128 MiB",
+    help="Objects that are read and inferred at a time.",
+)  # fmt: skip
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(min=1), show_default="1",
+    help="Worker processes.",
+)  # fmt: skip
+@click.option(
+    "--executor", metavar="NAME", show_default="process with --workers, else serial",
+    help="serial, process or dask.",
+)  # fmt: skip
+@options.dask_scheduler
+@options.quiet
 def command(
     run: str,
     observations: str,
+    columns: Mapping[str, str],
     out: str | None,
     draws: int | None,
     samples: str | None,
@@ -53,11 +67,12 @@ def command(
     dask_scheduler: str | None,
     quiet: bool,
 ) -> None:
-    """Infer the objects in FILE with the trained estimator of RUN.
+    """Infer the objects of a file with the trained estimator of RUN.
 
-    The file is read, inferred and written in chunks: memory does not grow with it. The same
-    command goes on where it was interrupted.
+    Writes a table like summary.ecsv of the run. The file is read, inferred and written in chunks,
+    so that memory does not grow with it. The same command continues an interrupted one.
     """
+    from sbi_core.cli.targets import checked_target, summary_target
     from sbi_core.pipeline.catalogue import infer_catalogue
     from sbi_core.pipeline.runner import Run
     from sbi_core.progress import make_progress
@@ -67,14 +82,14 @@ def command(
         msg = "--summary-only and --samples contradict each other; leave one out"
         raise ConfigError(msg)
     loaded = Run(run)
-    target = Path(out) if out else Path(run) / f"infer-{Path(observations).stem}.ecsv"
-    _check_target(target, _TABLES)
+    target = Path(out) if out else summary_target(loaded.directory.root, observations)
+    checked_target(target, _TABLES, inputs=(observations,))
     if samples:
-        _check_target(Path(samples), (".nc",))
+        checked_target(samples, (".nc",), inputs=(observations,))
     default = "dask" if dask_scheduler else "process" if workers else "serial"
     context = loaded._context
     context.progress = make_progress(quiet=quiet)
-    found = infer_catalogue(
+    done = infer_catalogue(
         context,
         observations,
         target,
@@ -83,8 +98,13 @@ def command(
         rows=chunk,
         executor=get_executor(executor or default, workers, dask_scheduler),
     )
-    for note in found.notes:
+    for note in done.notes:
         click.echo(f"observations: {note}")
-    if found.excluded:
-        click.echo(f"observations: {found.excluded} row(s) without any observed value left out")
-    click.echo(f"{found.n} objects, {found.flagged} outside the training set: {target}")
+    if done.excluded:
+        click.echo(f"observations: {done.excluded} row(s) without any observed value left out")
+    click.echo(f"{done.n} objects, {done.flagged} outside the training set: {target}")
+    if done.flagged:
+        click.echo(
+            "outside_training: these objects are unlike 99 % of the simulations (so is 1 % of "
+            "simulated objects); check their data before you use their posteriors"
+        )

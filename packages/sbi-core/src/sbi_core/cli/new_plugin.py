@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sbi_core.cli.groups import examples
 from sbi_core.errors import ConfigError
 
 __all__ = ["command"]
@@ -24,15 +25,16 @@ _FILES = {  # template -> place in the package
 }
 
 
-@click.command("new-plugin")
+@click.command("new-plugin", epilog=examples("sbi-run new-plugin fading-star"))
 @click.argument("name")
 @click.option(
-    "--dir", "parent", metavar="DIR", default=".", help="Where to put the folder; default: here."
-)
+    "--dir", "parent", metavar="DIR", default=".", show_default="the current folder",
+    help="Folder in which the package is created.",
+)  # fmt: skip
 def command(name: str, parent: str) -> None:
-    """Write a small plugin package, sbi-NAME, to start from.
+    """Write a small plugin package, sbi-NAME, as a starting point.
 
-    It installs, passes the conformance checks and runs as it is.
+    The package can be installed, passes the conformance checks and runs.
     """
     plugin = _checked(name)
     folder = Path(parent) / f"sbi-{plugin}"
@@ -61,8 +63,9 @@ def _checked(name: str) -> str:
     Raises
     ------
     ConfigError
-        If it cannot be a name, or is taken by a plugin or a simulator.
+        If it cannot be a name, or is the name of a plugin or of a command.
     """
+    from sbi_core.cli import COMMANDS
     from sbi_core.registry import BUILTIN, Registry, domain_package
 
     plugin = name.removeprefix("sbi-")
@@ -79,6 +82,9 @@ def _checked(name: str) -> str:
         msg = (
             f"a plugin '{plugin}' is installed already; choose another name (see `sbi-run plugins`)"
         )
+        raise ConfigError(msg)
+    if plugin in COMMANDS:
+        msg = f"'{plugin}' is a command of sbi-run; choose another name"
         raise ConfigError(msg)
     package = domain_package(plugin)
     if package is not None or plugin == BUILTIN.removeprefix("sbi-"):

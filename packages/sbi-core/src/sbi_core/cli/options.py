@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
+    "columns",
     "config",
     "dask_scheduler",
     "device",
     "executor",
+    "objects",
     "out",
     "overrides",
     "pipeline",
@@ -23,6 +25,17 @@ __all__ = [
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _mapping(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Return ``{name: column}`` of words NAME=COLUMN."""
+    pairs = [[part.strip() for part in word.split("=", 1)] for word in value]
+    for word, pair in zip(value, pairs, strict=True):
+        if len(pair) != 2 or not all(pair):
+            msg = f"write NAME=COLUMN, for example fe_h=FeH, not '{word}'"
+            raise click.BadParameter(msg, ctx, param)
+    return {name: column for name, column in pairs}
+
 
 plugin = click.option(
     "--plugin", metavar="NAME", required=True, help="The plugin, for example chempy."
@@ -70,6 +83,11 @@ draws = click.option(
 observations = click.option(
     "--observations", metavar="FILE",
     help="Objects to infer.", show_default="the plugin's example",
+)  # fmt: skip
+objects = click.option("--observations", metavar="FILE", required=True, help="File of the objects.")
+columns = click.option(
+    "--column", "columns", metavar="NAME=COLUMN", multiple=True, callback=_mapping,
+    help="Read COLUMN of the table as NAME, for example fe_h=FeH (repeatable).",
 )  # fmt: skip
 stages = click.option(
     "--stages", metavar="A,B", help="Run only these stages; the stages before must be done."

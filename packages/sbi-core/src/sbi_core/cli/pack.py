@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import click
 
+from sbi_core.cli.groups import examples
+
 __all__ = ["command"]
 
 
-@click.command("pack")
+@click.command("pack", epilog=examples("sbi-run pack runs/chempy-large"))
 @click.argument("run")
-@click.option("--keep-shards", is_flag=True, help="Do not delete the shard files.")
+@click.option("--keep-shards", is_flag=True, help="Keep the shard files.")
 def command(run: str, keep_shards: bool) -> None:
-    """Put the simulations of RUN into one file, sims/pack.h5, and delete the shard files.
+    """Move the simulations of RUN into one file, sims/pack.h5, and delete the shard files.
 
-    Everything that reads the run reads the pack.
+    All other commands read the pack.
     """
     from sbi_core.pipeline.runner import Run
 

@@ -6,20 +6,40 @@ from pathlib import Path
 
 import click
 
+from sbi_core.cli.groups import examples
+
 __all__ = ["command"]
 
 
-@click.command("refine")
+@click.command(
+    "refine",
+    epilog=examples(
+        "sbi-run refine runs/chempy-standard --object mock-0007",
+        "sbi-run refine runs/chempy-standard --object sun --observations stars.csv --rounds 2",
+    ),
+)
 @click.argument("run")
-@click.option("--object", "chosen", metavar="ID", required=True, help="Which object.")
-@click.option("--observations", metavar="FILE", help="Where it is; default: those of the run.")
-@click.option("--rounds", type=click.IntRange(min=1), default=4, show_default=True, help="At most.")
+@click.option("--object", "chosen", metavar="ID", required=True, help="Identifier of the object.")
 @click.option(
-    "--simulations", type=click.IntRange(min=100), default=5000, show_default=True,
+    "--observations", metavar="FILE", show_default="the observations of the run",
+    help="File that contains the object.",
+)  # fmt: skip
+@click.option(
+    "--rounds", metavar="N", type=click.IntRange(min=1), default=4, show_default=True,
+    help="Largest number of rounds, the first one included.",
+)  # fmt: skip
+@click.option(
+    "--simulations", metavar="N", type=click.IntRange(min=100), default=5000, show_default=True,
     help="New simulations per round.",
 )  # fmt: skip
-@click.option("--draws", type=click.IntRange(min=10), default=4000, show_default=True, help="Kept.")
-@click.option("--out", metavar="FILE", help="Draws (netCDF); default RUN/refined-ID.nc.")
+@click.option(
+    "--draws", metavar="N", type=click.IntRange(min=10), default=4000, show_default=True,
+    help="Draws of the refined posterior that are written.",
+)  # fmt: skip
+@click.option(
+    "--out", metavar="FILE", show_default="RUN/refined-ID.nc",
+    help="File of the draws (.nc); the record of the rounds is written beside it (.json).",
+)  # fmt: skip
 def command(
     run: str,
     chosen: str,
@@ -29,17 +49,17 @@ def command(
     draws: int,
     out: str | None,
 ) -> None:
-    """Refine the posterior of one object of RUN by simulations in its neighbourhood.
+    """Refine the posterior of one object of RUN with new simulations.
 
-    Every round simulates from the prior, truncated to where the posterior of the round before has
-    density, and trains the run's estimator anew. The simulations of RUN are the first round.
-    Writes the draws, and what every round did beside them (.json).
+    Every round simulates from the prior, truncated to the region where the posterior of the
+    previous round has density, and trains the estimator of the run again. The simulations of RUN
+    are the first round.
     """
     import numpy as np
 
-    from sbi_core.errors import ObservationError, near_matches
-    from sbi_core.exports import safe_name
-    from sbi_core.files.directory import write_json
+    from sbi_core.cli.targets import checked_target, safe_name
+    from sbi_core.errors import ConfigError, ObservationError, near_matches
+    from sbi_core.files.directory import read_json, write_json
     from sbi_core.pipeline.runner import Run
     from sbi_core.refine import RefineConfig, Round, refine
     from sbi_core.training.loop import TrainConfig
@@ -52,12 +72,17 @@ def command(
         msg = f"no object '{chosen}'{near_matches(chosen, objects.id.tolist())} in {objects.source}"
         raise ObservationError(msg)
     target = Path(out) if out else loaded.directory.root / f"refined-{safe_name(chosen)}.nc"
+    checked_target(target, (".nc",), inputs=(observations,) if observations else ())
+    record = target.with_suffix(".json")
+    if record.exists() and (other := read_json(record).get("object")) != chosen:
+        msg = f"'{target}' holds the draws of object '{other}'; choose another --out"
+        raise ConfigError(msg)
 
-    def show(found: Round) -> None:
+    def show(done: Round) -> None:
         click.echo(
-            f"round {found.number}: {found.simulations} new simulations, trained on "
-            f"{found.trained_on}, {found.prior_mass:.3g} of the prior, "
-            f"calibration: {found.verdict.level}"
+            f"round {done.number}: {done.simulations} new simulations, trained on "
+            f"{done.trained_on}, {done.prior_mass:.3g} of the prior, "
+            f"calibration: {done.verdict.level}"
         )
 
     posterior = refine(
@@ -76,7 +101,7 @@ def command(
     samples = posterior.sample(draws, loaded.config.seed)
     samples.to_netcdf(target)
     rounds_done = [r.to_spec() for r in posterior.rounds]
-    write_json(target.with_suffix(".json"), {"object": chosen, "rounds": rounds_done})
+    write_json(record, {"object": chosen, "rounds": rounds_done})
     values = samples.values[:, 0]
     for k, name in enumerate(samples.names):
         click.echo(f"    {name} = {values[:, k].mean():.4g} +- {values[:, k].std():.2g}")

@@ -1,16 +1,18 @@
-"""``sbi-run report RUN``: write the report again from the records."""
+"""``sbi-run report RUN``: write the report again."""
 
 from __future__ import annotations
 
 import click
 
+from sbi_core.cli.groups import examples
+
 __all__ = ["command"]
 
 
-@click.command("report")
+@click.command("report", epilog=examples("sbi-run report runs/chempy-standard"))
 @click.argument("run")
 def command(run: str) -> None:
-    """Write report.html and report.json of RUN again."""
+    """Write report.html, report.json and estimator/card.md of RUN again from its results."""
     from sbi_core.pipeline.runner import Run
 
     loaded = Run(run)

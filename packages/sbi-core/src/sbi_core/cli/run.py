@@ -97,14 +97,16 @@ def run(
 
 
 def _echo(report: dict[str, object], target: Path) -> None:
+    from sbi_core.cli.results import measured
+
     combined = report.get("combined") or []
     assert isinstance(combined, list)
     rules = dict.fromkeys(c["combiner"] for c in combined)
     for rule in rules:
         last = [c for c in combined if c["combiner"] == rule][-1]
-        values = ", ".join(
-            f"{name} = {p['mean']:.4f} +- {p['sd']:.4f}" for name, p in last["parameters"].items()
-        )
+        parameters = last["parameters"]
+        mean, sd = ([p[key] for p in parameters.values()] for key in ("mean", "sd"))
+        values = measured(parameters, mean, sd)
         note = "  (comparison only)" if "comparison_only" in last.get("flags", []) else ""
         click.echo(f"{rule}, N = {last['n']}: {values}{note}")
     calibration = report.get("calibration")

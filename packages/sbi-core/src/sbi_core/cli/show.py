@@ -1,81 +1,175 @@
-"""``sbi-run show NAME``: parameters, priors, observables, options and presets of a plugin."""
+"""``sbi-run show NAME``: parameters, input, presets and options of a plugin."""
 
 from __future__ import annotations
 
+import json
+import textwrap
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sbi_core.cli.groups import examples
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from sbi_core.components import Simulator
+    from sbi_core.pipeline.config import RunConfig
     from sbi_core.priors.space import ParameterSpace
     from sbi_core.registry import Registry
 
 __all__ = ["command"]
 
+_WIDTH = 104
+_COMMENT = 32  # column of the descriptions
 
-@click.command("show")
+
+@click.command("show", epilog=examples("sbi-run show chempy", "sbi-run show sfh --preset large"))
 @click.argument("name")
-@click.option("--preset", default="standard", show_default=True, help="Whose options to show.")
+@click.option(
+    "--preset", metavar="NAME", default="standard", show_default=True,
+    help="Preset whose options are shown.",
+)  # fmt: skip
 def command(name: str, preset: str) -> None:
-    """Show parameters, priors, observables, options and presets of plugin NAME."""
+    """Show parameters, priors, input columns, presets and options of the plugin NAME."""
     from sbi_core.registry import Registry
 
     registry = Registry([name])
     plugin = registry.plugin(name)
 
-    from sbi_core.pipeline.config import resolve, to_toml
+    from sbi_core.pipeline.config import resolve
 
     config = resolve(registry, name, preset=preset)
     simulator = registry.build("simulator", config.simulator.name, config.simulator.options)
-    click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})\n")
-    click.echo("parameters")
-    for line in _parameters(simulator.parameters):
-        click.echo(line)
-    click.echo("\nobservables")
-    for o in simulator.observables:
-        click.echo(f"    {o.name:<16}{o.unit:<8}also: {', '.join(o.aliases) or '-'}")
-    _options(registry, config)
-    click.echo(f"\npresets: {', '.join(_presets(registry, name))}")
-    click.echo(f"\noptions of preset '{preset}' (change with --set section.key=value)\n")
-    click.echo(to_toml(config))
+    summary = registry.find("pipeline", name).summary
+    click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})  {summary}")
+    for title, lines in (
+        ("parameters", _parameters(simulator.parameters)),
+        ("input", _inputs(simulator)),
+        ("presets (time on two processor cores)", _presets(registry, name)),
+        (
+            f"options of preset '{preset}' (change with --set SECTION.KEY=VALUE)",
+            _options(registry, config, simulator),
+        ),
+    ):
+        click.echo(f"\n{title}\n")
+        for line in lines:
+            click.echo(f"    {line}".rstrip())
 
 
-def _parameters(space: ParameterSpace) -> list[str]:
-    """Name, scope (or how often it repeats), prior, unit and meaning, in columns."""
+def _parameters(space: ParameterSpace) -> Iterator[str]:
+    """Yield name, scope, prior, unit and meaning, in columns."""
     from sbi_core.report.text import prior_words
 
     rows = []
     for p in (*space.parameters, *space.members):
-        scope = f"x {p.repeat}" if p.repeat else p.scope
+        scope = f"{p.repeat} times" if p.repeat else p.scope
         rows.append((p.name, scope, prior_words(p.prior.to_spec()), p.unit, p.description))
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = []
+    yield from _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows whose cells but the last are padded to the width of their column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for row in rows:
-        cells = [f"{text:<{width}}" for text, width in zip(row[:4], widths, strict=True)]
-        lines.append("    " + "  ".join([*cells, row[4]]).rstrip())
-    return lines
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "  ".join([*cells, row[-1]])
 
 
-def _presets(registry: Registry, name: str) -> list[str]:
-    import tomllib
-
-    return list(tomllib.loads(registry.build("pipeline", name)).get("presets", {}))
-
-
-def _options(registry: Registry, config: Any) -> None:
-    for kind in ("simulator", "embedding", "estimator", "combiner"):
-        section = getattr(config, kind)
-        model = registry.find(kind, section.name).options
-        if model is not None and model.model_fields:
-            click.echo(f"\noptions of {kind} '{section.name}'")
-            for line in _fields(model):
-                click.echo(line)
+def _inputs(simulator: Simulator) -> Iterator[str]:
+    if simulator.input_help:
+        yield from textwrap.dedent(simulator.input_help).strip().splitlines()
+        return
+    rows = [(o.name, o.unit, ", ".join(o.aliases)) for o in simulator.observables]
+    yield from _columns([("column", "unit", "other names"), *rows])
+    yield "Errors: e_NAME, NAME_err or NAME_error. Identifiers: id."
 
 
-def _fields(model: type[BaseModel]) -> list[str]:
-    return [
-        f"    {name:<20}{field.default!r:<18}{field.description or ''}"
-        for name, field in model.model_fields.items()
-    ]
+def _presets(registry: Registry, name: str) -> Iterator[str]:
+    spec = tomllib.loads(registry.build("pipeline", name))
+    base = spec.get("base", {}).get("simulate", {}).get("n")
+    rows = []
+    for preset, sections in spec.get("presets", {}).items():
+        n = sections.get("simulate", {}).get("n", base)
+        minutes = spec.get("minutes", {}).get(preset)
+        time = f"about {minutes:g} min" if minutes else "estimated when the run starts"
+        rows.append((preset, f"{n} simulations" if n else "", time))
+    yield from _columns(rows)
+
+
+def _options(registry: Registry, config: RunConfig, simulator: Simulator) -> Iterator[str]:
+    """Yield the options of all stages that run, as TOML with their meaning as comments."""
+    from sbi_core.pipeline.config import ComponentSection
+    from sbi_core.simulate.emulator import EmulatorConfig
+    from sbi_core.training.loop import TrainConfig
+
+    yield from _assignments(config, ("seed", "device"))
+    space = simulator.parameters.select(config.estimator.parameters)
+    left_out = {"plugin", "preset", "seed", "device"}
+    if not any(p.scope == "global" for p in space.parameters):
+        left_out |= {"combiner", "combine"}
+    for name in (n for n in type(config).model_fields if n not in left_out):
+        section = getattr(config, name)
+        yield ""
+        yield f"[{name}]"
+        if isinstance(section, ComponentSection):
+            yield from _assignments(section, type(section).model_fields)
+            model = registry.find(name, section.name).options  # type: ignore[arg-type]
+            if model is not None:
+                yield from _described(section.options, model)
+        elif name == "emulate":
+            yield from _assignments(section, ("enabled",))
+            if section.enabled:
+                yield from _changed(section.options, EmulatorConfig)
+        elif name == "train":
+            yield from _changed(section, TrainConfig)
+        else:
+            yield from _described(section.model_dump(), type(section))
+
+
+def _assignments(section: BaseModel, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        field = type(section).model_fields[name]
+        yield from _line(name, getattr(section, name), field.description)
+
+
+def _described(
+    values: Mapping[str, Any], model: type[BaseModel], names: Iterable[str] | None = None
+) -> Iterator[str]:
+    for name in model.model_fields if names is None else names:
+        yield from _line(name, values.get(name), model.model_fields[name].description)
+
+
+def _changed(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+    """Yield the options that a preset sets, and the names of the others."""
+    defaults = model().model_dump(mode="json")
+    names = [name for name in defaults if values.get(name) != defaults[name]]
+    yield from _described(values, model, names)
+    others = ", ".join(name for name in defaults if name not in names)
+    for line in textwrap.wrap(f"further options: {others}", _WIDTH - 6):
+        yield f"# {line}"
+
+
+def _line(name: str, value: Any, meaning: str | None) -> Iterator[str]:
+    """Yield ``name = value  # meaning``; an option that is not set is a comment."""
+    text = f"# {name} =" if value is None else f"{name} = {_toml(value)}"
+    comments = textwrap.wrap(meaning or "", _WIDTH - _COMMENT - 6)
+    if len(text) > _COMMENT - 2 and comments:
+        yield text
+        text = ""
+    for comment in comments:
+        yield f"{text:<{_COMMENT}}# {comment}"
+        text = ""
+    if text:
+        yield text
+
+
+def _toml(value: Any) -> str:
+    """Return a value as ``--set`` reads it."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(k)} = {_toml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""``sbi-run simulate --plugin NAME``: some shards of a run, as a job of its own."""
+"""``sbi-run simulate --plugin NAME``: some shards of a run, as a separate job."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sbi_core.cli import options
+from sbi_core.cli.groups import examples
 from sbi_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,23 +18,33 @@ if TYPE_CHECKING:
 __all__ = ["command", "slurm_script"]
 
 
-@click.command("simulate")
-@click.option("--plugin", metavar="NAME", required=True, help="Whose pipeline.")
-@click.option("--preset", default="standard", show_default=True, help="Its preset.")
-@click.option("--out", metavar="DIR", help="Run directory; default runs/NAME-PRESET.")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Set an option.")
-@click.option("--config", metavar="FILE", help="TOML file with options.")
-@click.option("--seed", type=click.IntRange(min=0), help="Root seed; default 1.")
-@click.option("--shards", metavar="A-B", help="Only these shards, both included; default: all.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: all cores.")
-@click.option("--executor", help="process, serial or dask.")
-@click.option("--dask-scheduler", metavar="ADDR", help="Running dask scheduler; default: local.")
-@click.option("--emit-slurm", is_flag=True, help="Print an sbatch array script and stop.")
+@click.command(
+    "simulate",
+    epilog=examples(
+        "sbi-run simulate --plugin chempy --preset large --shards 0-9",
+        "sbi-run simulate --plugin chempy --preset large --emit-slurm --tasks 20 > job.sh",
+    ),
+)
+@options.plugin
+@options.preset
+@options.out
+@options.overrides
+@options.config
+@options.seed
 @click.option(
-    "--tasks", type=click.IntRange(min=1), default=50, show_default=True,
+    "--shards", metavar="A-B", show_default="all", help="Numbers of the first and last shard."
+)
+@options.workers
+@options.executor
+@options.dask_scheduler
+@click.option(
+    "--emit-slurm", is_flag=True, help="Print an sbatch array script that simulates all shards."
+)
+@click.option(
+    "--tasks", metavar="N", type=click.IntRange(min=1), default=50, show_default=True,
     help="Tasks of the array, at most one per shard.",
 )  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@options.quiet
 def command(
     plugin: str,
     preset: str,
@@ -48,9 +60,9 @@ def command(
     tasks: int,
     quiet: bool,
 ) -> None:
-    """Simulate shards of a run; `sbi-run --plugin NAME` with the same options goes on from there.
+    """Simulate shards of a run; `sbi-run run` with the same options continues from there.
 
-    Several processes, on several machines that share the directory, may each do some.
+    Several processes, also on machines that share the directory, can each simulate some shards.
     """
     from sbi_core.pipeline.config import resolve
     from sbi_core.pipeline.runner import simulate_shards
@@ -113,7 +125,7 @@ def slurm_script(config: RunConfig, words: list[str], shards: int, tasks: int) -
     """
     each = -(-shards // min(tasks, shards))
     tasks = -(-shards // each)
-    options = shlex.join(words)
+    given = shlex.join(words)
     return f"""#!/bin/bash
 #SBATCH --job-name=sbi-{config.plugin}
 #SBATCH --array=0-{tasks - 1}
@@ -121,14 +133,14 @@ def slurm_script(config: RunConfig, words: list[str], shards: int, tasks: int) -
 #SBATCH --mem=4G
 #SBATCH --time=04:00:00
 #SBATCH --output=sbi-{config.plugin}-%A_%a.log
-# {config.simulate.n} simulations in {shards} shards, {each} per task. Partition, account, memory
-# and time are your site's: edit them. A task that was killed may be submitted again: shards that
-# are there stay. When all have ended, go on with
-#   sbi-run {options}
+# {config.simulate.n} simulations in {shards} shards, {each} per task. Edit partition, account,
+# memory and time for your site. A task that was killed may be submitted again: finished shards
+# are kept. When all tasks have ended, continue with
+#   sbi-run {given}
 set -euo pipefail
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 first=$((SLURM_ARRAY_TASK_ID * {each}))
 last=$((first + {each} - 1))
 if [ "$last" -gt {shards - 1} ]; then last={shards - 1}; fi
-srun sbi-run simulate {options} --shards "$first-$last" --executor serial --quiet
+srun sbi-run simulate {given} --shards "$first-$last" --executor serial --quiet
 """

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import click
 
+from sbi_core.cli import options
+from sbi_core.cli.groups import examples
+
 __all__ = ["command"]
 
 
-@click.command("tune")
-@click.option("--plugin", metavar="NAME", required=True, help="Whose pipeline.")
-@click.option("--preset", default="standard", show_default=True, help="Its preset.")
-@click.option("--out", metavar="DIR", help="Run directory; default runs/NAME-PRESET-tune.")
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
-    help="Set an option that is not searched (repeatable).",
-)  # fmt: skip
-@click.option("--config", metavar="FILE", help="TOML file with options.")
+@click.command(
+    "tune",
+    epilog=examples(
+        "sbi-run tune --plugin chempy --preset quick --trials 10",
+        "sbi-run tune --plugin chempy --search train.learning_rate=1e-3:1e-2:log",
+        "sbi-run run chempy --config runs/chempy-standard-tune/tune/best.toml",
+    ),
+)
+@options.plugin
+@options.preset
+@click.option("--out", metavar="DIR", show_default="runs/NAME-PRESET-tune", help="Run directory.")
 @click.option(
     "--search", metavar="KEY=RANGE", multiple=True,
-    help="Search an option: LOW:HIGH, LOW:HIGH:log, or A,B,C (repeatable).",
+    show_default="learning rate, batch size, size of the network",
+    help="Search this option in LOW:HIGH, LOW:HIGH:log or A,B,C (repeatable).",
 )  # fmt: skip
+@options.overrides
+@options.config
 @click.option(
-    "--trials", type=click.IntRange(min=1), default=20, show_default=True,
+    "--trials", metavar="N", type=click.IntRange(min=1), default=20, show_default=True,
     help="Number of trials, those of an interrupted search included.",
 )  # fmt: skip
 @click.option(
-    "--calibration-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
-    help="Penalty for ranks that are not uniform, nats per unit of KS distance.",
+    "--calibration-weight", metavar="W", type=click.FloatRange(min=0), default=1.0,
+    show_default=True,
+    help="Penalty for SBC ranks that are not uniform, in nats per unit of KS distance.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="Root seed; default 1.")
-@click.option("--device", help="cpu or cuda.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@options.seed
+@options.device
+@options.quiet
 def command(
     plugin: str,
     preset: str,
@@ -44,10 +53,12 @@ def command(
     device: str | None,
     quiet: bool,
 ) -> None:
-    """Search for better options of estimator and training.
+    """Search for better options of the estimator and its training with optuna.
 
-    Writes DIR/tune/best.toml; `sbi-run --plugin NAME --config DIR/tune/best.toml` uses it. The
-    same command goes on where it was interrupted.
+    Needs `sbi-core[tune]`. Every trial trains on the same simulations; its score is the mean
+    negative log-probability of the validation set plus a penalty for miscalibration. The best
+    options are written to DIR/tune/best.toml, for `sbi-run run NAME --config`. The same command
+    continues an interrupted search.
     """
     from sbi_core.registry import Registry
 
@@ -57,7 +68,7 @@ def command(
     from sbi_core.pipeline.tune import Search, tune
     from sbi_core.progress import make_progress
 
-    found = tune(
+    tuned = tune(
         registry,
         plugin,
         out or f"runs/{plugin}-{preset}-tune",
@@ -71,7 +82,7 @@ def command(
         seed=seed,
         device=device,
     )
-    for key, value in found.options.items():
+    for key, value in tuned.options.items():
         click.echo(f"    {key} = {value}")
-    counts = sum(t["state"] == "complete" for t in found.trials)
-    click.echo(f"best score {found.score:.4f} nats of {counts} finished trials: {found.path}")
+    counts = sum(t["state"] == "complete" for t in tuned.trials)
+    click.echo(f"best score {tuned.score:.4f} nats of {counts} finished trials: {tuned.path}")

@@ -277,7 +277,8 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
     listed = "; ".join(changed[:4]) + ("; ..." if len(changed) > 4 else "")
     msg = (
         f"'{context.directory.root}' holds a run with another configuration ({listed}), which "
-        f"invalidates {', '.join(stale)}; choose another --out, or pass --restart {stale[0]}"
+        f"invalidates {', '.join(stale)}; choose another --out to keep that run, or pass "
+        f"--restart {stale[0]} to delete its results from that stage on"
     )
     raise RunDirectoryError(msg)
 

@@ -1,0 +1,83 @@
+"""Files that a command will write, checked before the work is done."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import takewhile
+from pathlib import Path
+
+from sbi_core.errors import ConfigError
+
+__all__ = ["checked_target", "safe_name", "summary_target"]
+
+
+def safe_name(text: str) -> str:
+    """Return a file name for an identifier: letters, digits and ``._+-``, the rest as ``_``."""
+    return re.sub(r"[^\w.+-]", "_", text).lstrip(".") or "_"
+
+
+def checked_target(
+    path: str | Path, suffixes: tuple[str, ...] = (), *, inputs: tuple[str | Path, ...] = ()
+) -> Path:
+    """Return the path of an output.
+
+    Parameters
+    ----------
+    path
+        The file that will be written.
+    suffixes
+        Formats that can be written; empty: any.
+    inputs
+        Files that are read, which must not be overwritten.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written, or is one of the inputs.
+    """
+    path = Path(path)
+    for source in map(Path, inputs):
+        if path.exists() and source.exists() and os.path.samefile(path, source):
+            msg = f"'{path}' is the file of the observations; choose another file for the output"
+            raise ConfigError(msg)
+    if suffixes and path.suffix not in suffixes:
+        msg = f"cannot write '{path}': unknown format, use {', '.join(suffixes)}"
+        raise ConfigError(msg)
+    if not path.parent.is_dir():
+        msg = f"cannot write '{path}': folder '{path.parent}' does not exist"
+        raise ConfigError(msg)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        msg = f"cannot write '{path}': permission denied"
+        raise ConfigError(msg)
+    return path
+
+
+def summary_target(folder: Path, observations: str | Path) -> Path:
+    """Return ``infer-NAME.ecsv`` in a folder, with the suffix of the file where it is needed.
+
+    Raises
+    ------
+    ConfigError
+        If both names are taken by the results of other files.
+    """
+    source = Path(observations)
+    for name in (source.stem, source.name):
+        target = folder / f"infer-{name}.ecsv"
+        if not target.exists() or _source_of(target) == source.resolve():
+            return target
+    msg = f"'{target}' holds the results of another file; choose another --out"
+    raise ConfigError(msg)
+
+
+def _source_of(table: Path) -> Path | None:
+    """Return the file whose objects a summary table (ECSV) describes, if it records one."""
+    from astropy.table.meta import YamlParseError, get_header_from_yaml
+
+    with table.open(encoding="utf-8", errors="replace") as f:
+        head = [line[2:] for line in takewhile(lambda line: line.startswith("# "), f)]
+    try:
+        source = get_header_from_yaml(head).get("meta", {}).get("source")
+    except (YamlParseError, AttributeError):
+        return None
+    return Path(source).resolve() if source else None
