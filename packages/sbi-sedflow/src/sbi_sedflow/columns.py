@@ -156,11 +156,11 @@ def photometry_of_table(table: Table, source: str, *, flux_unit: str | None = No
 
 def _units_from_names(table: Table) -> Table:
     """Return the table with units in brackets, ``flux_r [uJy]``, moved to the columns."""
-    found = {c: m for c in table.colnames if (m := _IN_BRACKETS.fullmatch(c))}
-    if not found:
+    named = {c: m for c in table.colnames if (m := _IN_BRACKETS.fullmatch(c))}
+    if not named:
         return table
     out = table.copy(copy_data=False)
-    for column, match in found.items():
+    for column, match in named.items():
         if match["name"] not in out.colnames:
             out.rename_column(column, match["name"])
             given = out[match["name"]].unit
@@ -204,9 +204,9 @@ def _only(reader: ColumnReader, band: str, layout: _Layout, value: str) -> None:
 
 
 def _redshift(reader: ColumnReader, bands: list[_Band]) -> str:
-    found = reader.find(_REDSHIFT)
-    if found is not None:
-        return found
+    certain = reader.find(_REDSHIFT)
+    if certain is not None:
+        return certain
     column = reader.find(["z"])
     if column is not None and column in [b.value for b in bands]:
         msg = (
@@ -255,17 +255,17 @@ def _numbers(reader: ColumnReader, name: str) -> F64:
     if data.dtype.kind in "fiub":
         values = np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan)
         return np.where(masked, np.nan, np.asarray(values, np.float64))
-    found = np.full(len(data), np.nan)
+    numbers = np.full(len(data), np.nan)
     for row, cell in enumerate(data):
         word = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)
         if masked[row] or word.strip().lower() in _NO_NUMBER:
             continue
         try:
-            found[row] = float(word)
+            numbers[row] = float(word)
         except ValueError:
             msg = f"{reader.source}: column '{name}' is not numeric ('{word}' in row {row})"
             raise ObservationError(msg) from None
-    return found
+    return numbers
 
 
 def _unit(reader: ColumnReader, name: str) -> str:

@@ -76,14 +76,14 @@ def derived_quantities(
     living = _living(library, history.middle, history.metallicity)
     living_burst = _living(library, t_b[:, None], history.burst_metallicity[:, None])[:, 0]
     survived = rest * (history.mass * living).sum(1) + f_burst * living_burst
-    found = {
+    quantities = {
         "sfr_1gyr": 10.0 ** (logm - 9) * recent,
         "z_mw": rest * (history.mass * history.metallicity).sum(1) + f_burst * z_b,
         "tage_mw": rest * (history.mass * history.middle).sum(1) + f_burst * t_age,
         "msurv_frac": survived,
         "logmsurv": logm + torch.log10(survived),
     }
-    return {name: value.numpy() for name, value in found.items()}
+    return {name: value.numpy() for name, value in quantities.items()}
 
 
 def _living(library: Library, age: Tensor, metallicity: Tensor) -> Tensor:

@@ -186,23 +186,22 @@ def convert_pickles(paths: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def _block_arrays(k: int, items: Sequence[Any], path: str | Path) -> Mapping[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, values, count in zip(
         ("W", "bias", "alpha", "beta"), items[:4], (9, 9, 8, 8), strict=True
     ):
         if not isinstance(values, (list, tuple)) or len(values) != count:
             msg = f"'{path}': item '{name}' does not hold {count} arrays"
             raise DataFileError(msg)
-        found |= {f"b{k}_{name}{i}": np.asarray(v, np.float32) for i, v in enumerate(values)}
+        arrays |= {f"b{k}_{name}{i}": np.asarray(v, np.float32) for i, v in enumerate(values)}
     ordered = ("theta_shift", "theta_scale", "pca_shift", "pca_scale", "spec_shift", "spec_scale",
                "pca_matrix")  # fmt: skip
-    arrays = [v for v in items[4:13] if isinstance(v, np.ndarray)]
-    pieces = arrays[: len(ordered)]
+    pieces = [v for v in items[4:13] if isinstance(v, np.ndarray)][: len(ordered)]
     if len(pieces) != len(ordered):
         msg = f"'{path}': expected {len(ordered)} arrays of shifts, scales and components"
         raise DataFileError(msg)
-    found |= {
+    arrays |= {
         f"b{k}_{name}": np.asarray(v, np.float32) for name, v in zip(ordered, pieces, strict=True)
     }
-    found[f"b{k}_wave"] = np.asarray(items[13], np.float64)
-    return found
+    arrays[f"b{k}_wave"] = np.asarray(items[13], np.float64)
+    return arrays

@@ -74,13 +74,13 @@ def load_filters(which: FilterSet = "speclite") -> tuple[Filter, ...]:
     ConfigError
         If the package with the curves is not installed.
     """
-    found = []
+    curves = []
     if which == "speclite":
         for name in _SPECLITE:
             curve = speclite.filters.load_filter(name)
             wave = np.asarray(curve.wavelength, np.float64)
-            found.append(Filter(name, wave, np.asarray(curve.response, np.float64)))
-        return tuple(found)
+            curves.append(Filter(name, wave, np.asarray(curve.response, np.float64)))
+        return tuple(curves)
     try:
         from sedpy import observate
     except ImportError as error:
@@ -89,8 +89,8 @@ def load_filters(which: FilterSet = "speclite") -> tuple[Filter, ...]:
     for curve in observate.load_filters(_SEDPY):
         wave = np.asarray(curve.wavelength, np.float64)
         response = np.asarray(curve.transmission, np.float64)
-        found.append(Filter(curve.name, wave, response))
-    return tuple(found)
+        curves.append(Filter(curve.name, wave, response))
+    return tuple(curves)
 
 
 def _normalisation(curve: Filter) -> float:

@@ -92,13 +92,13 @@ def log_likelihood(
 ) -> F64:
     """Return log p(f_obs | theta, sigma) of draws (S, n, d) -> (S, n)."""
     flux = model_fluxes(simulator, theta, galaxies)
-    found = log_prob_flux(galaxies.flux, galaxies.sigma, flux, galaxies.mask, simulator.floor)
+    log_l = log_prob_flux(galaxies.flux, galaxies.sigma, flux, galaxies.mask, simulator.floor)
     if sigma_term:
         s, n = flux.shape[:2]
         sigma, mask = (v.expand(s, n, N_BANDS).reshape(-1, N_BANDS) for v in
                        (galaxies.sigma, galaxies.mask))  # fmt: skip
-        found = found + log_prob_sigma(sigma, flux.reshape(-1, N_BANDS), mask).reshape(s, n)
-    return np.asarray(found.numpy())
+        log_l = log_l + log_prob_sigma(sigma, flux.reshape(-1, N_BANDS), mask).reshape(s, n)
+    return np.asarray(log_l.numpy())
 
 
 def chi_squared(flux: Tensor, galaxies: Galaxies, floor: float) -> F64:

@@ -209,8 +209,8 @@ class HotDeck:
         at = flux[:, self._R].clamp_min(0.0) * jitter
         near = torch.randint(-self._NEAR, self._NEAR + 1, (n,), generator=generator)
         row = (torch.searchsorted(self._key, at.double()) + near).clamp(0, size - 1)
-        found = self._sigma[row].to(flux.dtype)
+        donated = self._sigma[row].to(flux.dtype)
         brighter = (at / float(self._key[-1])).clamp_min(1.0)
-        found = found * brighter[:, None]
+        donated = donated * brighter[:, None]
         plain = self._plain.sigma(flux, generator)
-        return torch.where(torch.isfinite(found) & (found > 0), found, plain)
+        return torch.where(torch.isfinite(donated) & (donated > 0), donated, plain)

@@ -181,8 +181,8 @@ def refine_galaxy(
         best = _pooled(pool)
     if _good(best[1]):
         theta = target.theta(resampled(*best, draws, rng))
-        found = _ess(best[1])
-        return Refined(theta, "npe+is", found, efficiency, target.calls, int(Flag.REFINED_IS))
+        size = _ess(best[1])
+        return Refined(theta, "npe+is", size, efficiency, target.calls, int(Flag.REFINED_IS))
     start = resampled(best[0], _tempered_log(best[1]), _WALKERS, rng)
     chain, tau, converged = _walk(target, start, rng, limit)
     flags = int(Flag.REFINED_SAMPLER) | (0 if converged else int(Flag.NOT_CONVERGED))

@@ -301,9 +301,9 @@ class PercentileEstimator(FlowEstimator):
         some = batch[rows].to("cpu", torch.float32)
         owner = getattr(self._observe, "__self__", None)  # the simulator, if this is its method
         noise: PixelNoise | None = getattr(owner, "pixel_noise", None)
-        found = None if noise is None else noise(some)
-        module.start(self._observe(some, rng), None if found is None else found[0])
-        if noise is None or found is None:
+        noisy = None if noise is None else noise(some)
+        module.start(self._observe(some, rng), None if noisy is None else noisy[0])
+        if noise is None or noisy is None:
             return training
         return project_training(module, training, noise) or training
 

@@ -95,12 +95,12 @@ def band_flux(wave: ArrayLike, flux: ArrayLike, band: Band) -> F64:
 def measure(wave: ArrayLike, flux: ArrayLike) -> dict[str, F64]:
     """Return every index, band and the break that the wavelengths cover, by name."""
     w, f = np.asarray(wave, float), np.asarray(flux, float)
-    found = {
+    strengths = {
         name: equivalent_width(w, f, index)
         for name, index in INDICES.items()
         if covers(w, index.blue) and covers(w, index.red)
     }
-    found |= {name: band_flux(w, f, band) for name, band in BANDS.items() if covers(w, band)}
+    strengths |= {name: band_flux(w, f, band) for name, band in BANDS.items() if covers(w, band)}
     if all(covers(w, b) for b in _BREAK):
-        found["Dn4000"] = break_4000(w, f)
-    return found
+        strengths["Dn4000"] = break_4000(w, f)
+    return strengths

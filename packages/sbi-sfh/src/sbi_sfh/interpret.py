@@ -120,15 +120,15 @@ def interpret(
     centred = z - z.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     rotated = centred @ axes.T
-    found = {k: np.asarray(v) for k, v in measure(simulator.wave, clean).items()}
-    table = np.stack(list(found.values()), 1) if found else np.zeros((len(z), 0))
+    features = {k: np.asarray(v) for k, v in measure(simulator.wave, clean).items()}
+    table = np.stack(list(features.values()), 1) if features else np.zeros((len(z), 0))
     coords, method = _map(z, rng)
     return Interpretation(
         latents=z,
         rotated=rotated,
         theta=theta,
         names=simulator.parameters.names,
-        features=found,
+        features=features,
         pearson=_correlation(z, z),
         spearman=_correlation(rankdata(z, axis=0), rankdata(z, axis=0)),
         wave=simulator.wave,
@@ -178,32 +178,32 @@ def _map(z: F64, rng: np.random.Generator) -> tuple[F64, str]:
 # -- figures -----------------------------------------------------------------------------------
 
 
-def _histograms(found: Interpretation) -> Figure:
+def _histograms(result: Interpretation) -> Figure:
     from matplotlib.figure import Figure
 
-    count = found.latents.shape[1]
+    count = result.latents.shape[1]
     rows = -(-count // 8)
     figure = Figure(figsize=(9.0, 1.2 * rows + 0.3), layout="constrained")
     for j, axes in enumerate(figure.subplots(rows, 8, squeeze=False).ravel()):
         if j >= count:
             axes.set_axis_off()
             continue
-        axes.hist(found.latents[:, j], bins=30)
+        axes.hist(result.latents[:, j], bins=30)
         axes.set(yticks=[], title=f"z{j + 1}")
         axes.tick_params(labelsize=6)
         axes.title.set_fontsize(7)
     return figure
 
 
-def _matrices(found: Interpretation) -> Figure:
+def _matrices(result: Interpretation) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
     parts = [
-        ("Pearson", found.pearson, None),
-        ("Spearman", found.spearman, None),
-        ("with line strengths", found.feature_correlation, list(found.features)),
+        ("Pearson", result.pearson, None),
+        ("Spearman", result.spearman, None),
+        ("with line strengths", result.feature_correlation, list(result.features)),
     ]
     for ax, (title, matrix, words) in zip(axes, parts, strict=True):
         image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
@@ -214,19 +214,24 @@ def _matrices(found: Interpretation) -> Figure:
     return figure
 
 
-def _wavelengths(found: Interpretation) -> Figure:
+def _wavelengths(result: Interpretation) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 4.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
-    extent = (found.wave[0], found.wave[-1], len(found.saliency) + 0.5, 0.5)
+    extent = (result.wave[0], result.wave[-1], len(result.saliency) + 0.5, 0.5)
     image = top.imshow(
-        found.wave_correlation[:, ::8], extent=extent, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto"
+        result.wave_correlation[:, ::8],
+        extent=extent,
+        vmin=-1,
+        vmax=1,
+        cmap="RdBu_r",
+        aspect="auto",
     )
     figure.colorbar(image, ax=top)
-    width = max(1, len(found.wave) // 300)
-    kept = len(found.wave) // width * width
-    blocks = found.saliency[:, :kept].reshape(len(found.saliency), -1, width).mean(-1)
+    width = max(1, len(result.wave) // 300)
+    kept = len(result.wave) // width * width
+    blocks = result.saliency[:, :kept].reshape(len(result.saliency), -1, width).mean(-1)
     blocks /= np.maximum(blocks.max(1, keepdims=True), 1e-30)
     image = bottom.imshow(blocks, extent=extent, vmin=0, vmax=1, aspect="auto")
     figure.colorbar(image, ax=bottom)
@@ -236,11 +241,11 @@ def _wavelengths(found: Interpretation) -> Figure:
     return figure
 
 
-def _maps(found: Interpretation) -> Figure:
+def _maps(result: Interpretation) -> Figure:
     from matplotlib.figure import Figure
 
-    shown: dict[str, F64] = dict(found.features)
-    shown |= {n: found.theta[:, k] for k, n in enumerate(found.names)}
+    shown: dict[str, F64] = dict(result.features)
+    shown |= {n: result.theta[:, k] for k, n in enumerate(result.names)}
     rows = -(-len(shown) // 6)
     figure = Figure(figsize=(9.0, 1.6 * rows), layout="constrained")
     panels = figure.subplots(rows, 6, squeeze=False).ravel()
@@ -249,7 +254,7 @@ def _maps(found: Interpretation) -> Figure:
         axes.set(xticks=[], yticks=[])
     for axes, (name, value) in zip(panels, shown.items(), strict=False):
         axes.scatter(
-            *found.map[some].T, c=value[some], s=2, linewidths=0, cmap="viridis", rasterized=True
+            *result.map[some].T, c=value[some], s=2, linewidths=0, cmap="viridis", rasterized=True
         )
         axes.set_title(name, fontsize=7)
     for axes in panels[len(shown) :]:
@@ -257,37 +262,37 @@ def _maps(found: Interpretation) -> Figure:
     return figure
 
 
-def figures(found: Interpretation) -> dict[str, tuple[Figure, str]]:
+def figures(result: Interpretation) -> dict[str, tuple[Figure, str]]:
     """Return the figures by name, each with its caption."""
     return {
-        "histograms": (_histograms(found), "Distribution of each latent over simulations."),
+        "histograms": (_histograms(result), "Distribution of each latent over simulations."),
         "correlations": (
-            _matrices(found),
+            _matrices(result),
             "Correlations between latents, and of latents with line strengths.",
         ),
         "wavelengths": (
-            _wavelengths(found),
+            _wavelengths(result),
             "Wavelengths that the latents depend on: correlation with the flux (which varies "
             "together at all wavelengths) and saliency (sensitivity of the encoder).",
         ),
         "map": (
-            _maps(found),
-            f"Latents in two dimensions ({found.map_method}), coloured by line strengths and "
+            _maps(result),
+            f"Latents in two dimensions ({result.map_method}), coloured by line strengths and "
             "parameters.",
         ),
     }
 
 
-def section(found: Interpretation) -> Section:
+def section(result: Interpretation) -> Section:
     """Return the section of the report about latents."""
-    drawings = [Drawing(f, caption, wide=True) for f, caption in figures(found).values()]
-    rows = [[n, f"{r:.3f}"] for n, r in zip(found.names, found.probe_r2, strict=True)]
+    drawings = [Drawing(f, caption, wide=True) for f, caption in figures(result).values()]
+    rows = [[n, f"{r:.3f}"] for n, r in zip(result.names, result.probe_r2, strict=True)]
     tables = [Grid(["parameter", "R² of a linear probe of the latents"], rows)]
-    if found.features:
-        names = list(found.features)
-        order = np.abs(found.rotated_feature_correlation).argmax(1)
+    if result.features:
+        names = list(result.features)
+        order = np.abs(result.rotated_feature_correlation).argmax(1)
         best = [
-            [f"{j + 1}", names[k], f"{found.rotated_feature_correlation[j, k]:+.2f}"]
+            [f"{j + 1}", names[k], f"{result.rotated_feature_correlation[j, k]:+.2f}"]
             for j, k in enumerate(order)
         ]
         tables.append(Grid(["rotated latent", "strongest feature", "correlation"], best[:8]))
@@ -298,23 +303,23 @@ def section(found: Interpretation) -> Section:
     return Section("What the encoder looks at", text, drawings, tables)
 
 
-def write(found: Interpretation, directory: str | Path) -> Path:
+def write(result: Interpretation, directory: str | Path) -> Path:
     """Write ``latents.npz`` and the figures (SVG); return the npz file."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "latents.npz"
     arrays: dict[str, Any] = {
-        name: getattr(found, name)
+        name: getattr(result, name)
         for name in (
             "latents", "rotated", "theta", "pearson", "spearman", "wave", "wave_correlation",
             "saliency", "feature_correlation", "rotated_feature_correlation", "theta_correlation",
             "probe_r2", "map",
         )
     }  # fmt: skip
-    arrays |= {"names": np.array(found.names), "map_method": np.array(found.map_method)}
-    arrays["feature_names"] = np.array(list(found.features))
-    arrays |= {f"feature/{k}": v for k, v in found.features.items()}
+    arrays |= {"names": np.array(result.names), "map_method": np.array(result.map_method)}
+    arrays["feature_names"] = np.array(list(result.features))
+    arrays |= {f"feature/{k}": v for k, v in result.features.items()}
     np.savez_compressed(path, **arrays)
-    for name, (figure, _) in figures(found).items():
+    for name, (figure, _) in figures(result).items():
         figure.savefig(directory / f"latents-{name}.svg", dpi=150)
     return path

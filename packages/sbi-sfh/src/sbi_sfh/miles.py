@@ -76,10 +76,10 @@ def _signed(sign: str | None, value: str | None) -> float:
 
 def parse_name(name: str) -> MilesName | None:
     """Return the contents of a file name, or None if it is not that of a MILES spectrum."""
-    found = _NAME.match(name)
-    if found is None:
+    match = _NAME.match(name)
+    if match is None:
         return None
-    g = found.groupdict()
+    g = match.groupdict()
     scaled = "none" if g["alpha"] is None else "baseFe" if g["alpha"] == "baseFe" else "E"
     return MilesName(
         afe=_signed(g["es"], g["e"]),

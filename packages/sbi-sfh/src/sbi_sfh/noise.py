@@ -168,8 +168,8 @@ class Telescope:
         """Return spectra with noise, errors and masks; ``x`` of the batch holds coefficients."""
         generator = torch_generator(rng, batch.x.device)
         if self.observed_mode:
-            found = self.draw(len(batch), generator)
-            return self.observe_as(batch, found, generator, tell_sigma=None)
+            drawn = self.draw(len(batch), generator)
+            return self.observe_as(batch, drawn, generator, tell_sigma=None)
         flux, err = self.pixel_noise(batch)
         if err is None:
             return batch.with_(x=flux)

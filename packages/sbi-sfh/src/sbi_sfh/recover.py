@@ -122,8 +122,7 @@ class Recovery:
         values = np.asarray(theta, np.float64)
         k = len(self.fractions)
         afe = values[:, k + 1] if values.shape[1] > k + 1 else None
-        found = self.synthesis.coefficients(self.growth(values, method), values[:, k], afe)
-        return found[0]
+        return self.synthesis.coefficients(self.growth(values, method), values[:, k], afe)[0]
 
     def spectra(self, theta: ArrayLike, method: Method = "bank") -> F64:
         """Return median-normalised spectra (n, L) at the resolution of the library."""
