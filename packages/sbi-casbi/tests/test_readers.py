@@ -175,11 +175,12 @@ def test_a_folder_of_one_galaxy_files_becomes_a_library(tmp_path, rng):
             infall_time=5.0,
             Galaxy_name=f"g{k % 9 + 1}.{k // 9}0e10.01024",
         )
+    np.savez(tmp_path / "g9.90e10.00016_load_error.npz", emppty=np.array([0]))
     lib, _ = library_of_stars(tmp_path)
     assert len(lib) == 12
     assert sorted(lib.n_star) == list(range(100, 112))
     with pytest.raises(ConfigError, match="1 stem"):
-        library_of_stars(next(tmp_path.glob("*.npz")))
+        library_of_stars(next(tmp_path.glob("*_parameters.npz")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataFileError, match="no npz"):
         library_of_stars(tmp_path / "empty")

@@ -1,8 +1,8 @@
 """Libraries from tables of stars: ``feh, ofe, star_mass, infall_time, Galaxy_name`` (npz).
 
-The format of the CASBI paper: one file with one entry per star in all arrays, or a folder of files
-with one galaxy each (``*_parameters.npz``), where the last three may be single values. Without
-``dm_mass`` the dark mass is not inferred.
+The format of CASBI: one file with one entry per star in all arrays, or a folder of files with one
+galaxy each (written by its ``gen_files``), where the last three may be single values. Its files of
+failed snapshots (``*_error.npz``) are skipped. Without ``dm_mass`` the dark mass is not inferred.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
@@ -113,10 +113,11 @@ def _load_all(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file, or of all files of a folder."""
     if not path.is_dir():
         return _load(path)
-    parts = [_load(file) for file in sorted(path.glob("*.npz"))]
-    if not parts:
-        msg = f"folder '{path}' has no npz file"
+    files = [file for file in sorted(path.glob("*.npz")) if not file.stem.endswith("_error")]
+    if not files:
+        msg = f"folder '{path}' has no npz file of a galaxy"
         raise DataFileError(msg)
+    parts = [_load(file) for file in files]
     names = set(_NEEDED) | ({"dm_mass"} if all("dm_mass" in p for p in parts) else set())
     return {name: np.concatenate([p[name] for p in parts]) for name in names}
 
