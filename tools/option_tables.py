@@ -58,7 +58,7 @@ def stage(name: str) -> Iterator[str]:
 
 
 def components() -> Iterator[str]:
-    for kind in ("embedding", "estimator", "combiner"):
+    for kind in ("embedding", "estimator", "combiner", "analysis"):
         for c in (c for c in Registry([]).components() if c.kind == kind):
             options = c.options.model_fields if c.options else {}
             yield f"`{kind} = {c.name}`: {c.summary}" + ("" if options else " (no options)")

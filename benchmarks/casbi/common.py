@@ -13,7 +13,7 @@ from baselines import neighbour_pmf, neighbour_sets
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.embedding import PlaneEmbedding
 from sbi_casbi.estimator import SetEstimator
-from sbi_casbi.findings import prior_pmf, score_counts
+from sbi_casbi.scores import prior_pmf, score_counts
 from sbi_casbi.sets import SetConfig
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_core import Training

@@ -17,8 +17,8 @@ import torch
 from common import config_of, write
 
 from sbi_casbi.estimator import SetEstimator
-from sbi_casbi.findings import prior_pmf, score_counts
 from sbi_casbi.predictive import deviance_percentile, predictive_planes
+from sbi_casbi.scores import prior_pmf, score_counts
 from sbi_casbi.sets.diagnostics import randomised_ranks
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile

@@ -17,8 +17,8 @@ import torch
 from common import config_of, fit, member_errors, write
 from scipy.spatial import cKDTree
 
-from sbi_casbi.findings import prior_pmf, score_counts
 from sbi_casbi.library import FINE, make_templates
+from sbi_casbi.scores import prior_pmf, score_counts
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.smoothing import kernel, smooth
 from sbi_casbi.surrogate import SurrogateConfig, shape_of, surrogate_library, train_surrogate

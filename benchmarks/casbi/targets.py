@@ -15,7 +15,7 @@ import numpy as np
 from common import baseline_scores, blind_errors, config_of, train_posterior, write
 from scipy import stats
 
-from sbi_casbi.findings import prior_pmf, score_counts, score_members
+from sbi_casbi.scores import prior_pmf, score_counts, score_members
 from sbi_casbi.sets import SetConfig
 from sbi_casbi.sets.diagnostics import randomised_ranks
 from sbi_core import diagnostics

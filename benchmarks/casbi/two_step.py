@@ -16,7 +16,7 @@ import torch
 from common import config_of, fit, member_errors, write
 
 from sbi_casbi.embedding import CnnEmbedding, PlaneEmbedding
-from sbi_casbi.findings import prior_pmf, score_counts
+from sbi_casbi.scores import prior_pmf, score_counts
 from sbi_casbi.sets import SetConfig
 from sbi_casbi.simulator import CasbiSimulator
 

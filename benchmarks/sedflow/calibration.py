@@ -14,7 +14,7 @@ import torch
 from common import Clock, arguments, write
 
 from sbi_core import Observations, diagnostics, load_run, stream
-from sbi_sedflow.examine import calibrate
+from sbi_sedflow.calibration import calibrate
 from sbi_sedflow.luptitudes import flux_of
 from sbi_sedflow.masks import PATTERNS
 

@@ -12,8 +12,8 @@ from common import save, show
 import sbi_core
 from sbi_core import stream
 from sbi_sfh.config import SfhConfig
-from sbi_sfh.examine import recover_object
 from sbi_sfh.recover import METHODS
+from sbi_sfh.recovered import recover_object
 from sbi_sfh.simulator import SfhSimulator
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sbi_casbi import figures, sample_members
-from sbi_casbi.findings import prior_pmf
 from sbi_casbi.predictive import predictive_planes
+from sbi_casbi.scores import prior_pmf
 from sbi_core import load_run
 
 MASSES, TIMES = np.linspace(4.5, 10.0, 12), np.linspace(0.0, 14.0, 8)

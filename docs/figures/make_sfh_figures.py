@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import sbi_core
-from sbi_sfh.examine import recover_object
+from sbi_sfh.recovered import recover_object
 
 SHOWN = ("t10", "t50", "t90", "mh")
 

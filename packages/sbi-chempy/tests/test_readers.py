@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_chempy.constants import T_END_GYR
 from sbi_chempy.parameters import observables
-from sbi_chempy.readers import read_stars
-from sbi_core import DataFileError, ObservationError
+from sbi_chempy.readers import npz_table, stars_of
+from sbi_core import DataFileError, ObservationError, read_table
 from sbi_core.cli import main
 
 NAMES = tuple(o.name for o in observables())  # c_fe fe_h he_fe mg_fe n_fe ne_fe o_fe si_fe
@@ -30,7 +30,9 @@ def put(table, tmp_path, name="stars.ecsv"):
 
 
 def read(path, **options):
-    return read_stars(path, observables(), **{"default_error": 0.05, "ages": True, **options})
+    table = npz_table(path) if path.suffix == ".npz" else read_table(path)
+    options = {"default_error": 0.05, "ages": True, **options}
+    return stars_of(table, str(path), observables(), **options)
 
 
 # -- what is understood ---------------------------------------------------------------------------
@@ -324,7 +326,7 @@ BAD = {
     "all missing": (
         "stars.ecsv",
         _csv(lambda t: [t.replace_column(n, np.full(5, np.nan)) for n in NAMES]),
-        "{path}: no row has any observed value",
+        "{path}: nothing to infer: 5 row(s) cannot be inferred (nothing_observed)",
     ),
     "wrong unit": (
         "stars.ecsv",

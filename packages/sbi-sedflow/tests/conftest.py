@@ -46,7 +46,7 @@ def sedflow_data() -> Path:
 @pytest.fixture(scope="session")
 def toy() -> SedflowSimulator:
     """Toy stars: for tests where the physics does not matter."""
-    return SedflowSimulator(SedflowConfig(ssp="toy", pixels=256, allow_toy=True, refine="none"))
+    return SedflowSimulator(SedflowConfig(ssp="toy", pixels=256, allow_toy=True))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The plugin as users meet it: discovery, a small run, a catalogue, the command line."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from astropy.table import Table
 from click.testing import CliRunner
+from numpy.testing import assert_allclose
 
 import sbi_core
 import sbi_sedflow
-from sbi_sedflow.__main__ import app
-from sbi_sedflow.catalogue import fit
+from sbi_core.cli import app as sbi_run
+from sbi_core.files.posterior_file import read_posterior
+from sbi_sedflow.arrays import fit
 from sbi_sedflow.cli import ssp
 
 SMALL = {
@@ -64,29 +67,51 @@ def test_a_run_writes_its_report(run):
 def test_a_run_fits_arrays(run):
     flux = np.array([[5.0, 6.0, 30.0, 80.0, 120.0, 150.0, 170.0]] * 3)
     flux[1, 0] = np.nan
-    found = fit(run, flux, 0.05 * flux, [0.05, 0.06, 0.5], draws=100, refine="none")
-    assert found["flags"][1] & sbi_sedflow.Flag.MISSING_BAND
-    assert found["flags"][2] & sbi_sedflow.Flag.Z_RANGE
-    assert np.isfinite(np.asarray(found["logmstar_mean"][:2])).all()
+    table = fit(run, flux, 0.05 * flux, [0.05, 0.06, 0.5], draws=100).summary()
+    assert table["flag_bits"][1] & sbi_sedflow.Flag.MISSING_BAND
+    assert table["flags"][2] == "redshift_outside_model"
+    assert np.isfinite(np.asarray(table["logmstar_mean"][:2])).all()
     with pytest.raises(sbi_core.ConfigError, match="flux has shape"):
         fit(run, flux[:, :5], flux[:, :5], [0.1] * 3)
 
 
-def test_a_catalogue_is_written_from_the_command_line(run, tmp_path):
-    table = Table({"id": ["a", "b"], "z": [0.05, 0.07]})
+def test_run_command_and_python_give_the_same_table(run, tmp_path):
+    table = Table({"id": ["a", "b", "far", "c"], "z": [0.05, 0.07, 0.9, 0.1]})
     for b in "ugriz":
-        table[f"mag_{b}"], table[f"mag_err_{b}"] = [17.5, 17.0], [0.05, 0.05]
-    table.write(tmp_path / "mine.ecsv")
-    args = [
-        "catalogue", str(run.directory.root), str(tmp_path / "mine.ecsv"), "--draws", "100",
-        "--out", str(tmp_path / "out.fits"), "--samples", str(tmp_path / "draws.nc"), "--keep",
-        "50", "--refine", "none",
-    ]  # fmt: skip
-    done = CliRunner().invoke(app, args, catch_exceptions=False)
+        table[f"mag_{b}"], table[f"mag_err_{b}"] = [17.5, 17.0, 17.0, 18.0], [0.05] * 4
+    path = tmp_path / "mine.ecsv"
+    table.write(path)
+    out = tmp_path / "out"
+    shutil.copytree(run.directory.root, out)
+    again = {**SMALL, "infer.observations": str(path)}
+    full = sbi_core.run(
+        "sedflow", preset="quick", out=out, seed=2, overrides=again, restart="infer"
+    )
+    by_run = Table.read(full.directory.summary, format="ascii.ecsv")
+    target = tmp_path / "infer.ecsv"
+    command = ["infer", str(run.directory.root), "--observations", str(path), "--out", str(target)]
+    done = CliRunner().invoke(sbi_run, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "2 galaxies in" in done.output
-    assert len(Table.read(tmp_path / "out.fits")) == 2
-    assert (tmp_path / "draws.nc").exists()
+    by_command = Table.read(target, format="ascii.ecsv")
+    in_python = run.infer(table).summary()
+    assert by_run.colnames == by_command.colnames == in_python.colnames
+    assert {"sfr_1gyr_p50", "logmsurv_mean", "z_mw_sd", "tage_mw_p84", "flag_bits"} <= set(
+        by_run.colnames
+    )
+    assert by_run["flags"][2] == "redshift_outside_model"
+    for name in by_run.colnames:
+        assert by_run[name].unit == by_command[name].unit == in_python[name].unit
+        if by_run[name].dtype.kind == "f":
+            assert_allclose(by_run[name], by_command[name], rtol=1e-9)
+            assert_allclose(by_run[name], in_python[name], rtol=1e-9)
+        else:
+            words = np.ma.filled(by_run[name], "").tolist()
+            assert words == np.ma.filled(by_command[name], "").tolist()
+            assert words == in_python[name].tolist()
+    derived = read_posterior(full.directory.posterior, "derived")
+    assert_allclose(
+        np.median(derived["sfr_1gyr"][0], 0), in_python["sfr_1gyr_p50"][[0, 1, 3]], rtol=1e-4
+    )
 
 
 def test_another_model_does_not_mix_with_a_run(run):

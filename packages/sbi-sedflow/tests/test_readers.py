@@ -85,7 +85,9 @@ def test_bad_rows_stay_and_are_flagged(tmp_path):
     assert found.rows.tolist() == [1, 2, 5]
     notes = " ".join(found.observations.notes)
     assert "1 negative inverse variance" in notes
-    assert "2 of 6 galaxies: redshift unknown or outside" in notes
+    reasons = {e.row: e.reason for e in found.observations.excluded}
+    assert reasons[3] == reasons[4] == "redshift_outside_model"
+    assert reasons[0] == "nothing_observed"
     assert words(int(found.flags[1])) == "MISSING_BAND,QUALITY"
     assert count_flags(found.flags)["Z_RANGE"] == 2
 
@@ -145,16 +147,6 @@ def test_magnitudes_become_fluxes(tmp_path):
     assert "bands not in the table, treated as missing: F N" in found.notes
 
 
-def test_columns_are_mapped(tmp_path):
-    table = generic(bands="gri")
-    table.rename_columns(["flux_r", "flux_err_r"], ["rflux", "drflux"])
-    path = written(table, tmp_path)
-    found = read_galaxies(path, columns={"flux_r": "rflux", "flux_err_r": "drflux"})
-    assert_allclose(found.photometry.flux[:, 4], table["rflux"])
-    with pytest.raises(ObservationError, match=r"no column 'nope' \(for 'flux_r'\)"):
-        read_galaxies(path, columns={"flux_r": "nope"})
-
-
 def _no_unit(t):
     t["flux_g"].unit = None
 
@@ -207,5 +199,6 @@ def test_errors_that_are_not_positive_mask_the_band_and_are_counted(tmp_path):
 def test_nothing_to_infer_is_an_error(tmp_path):
     table = nsa(2)
     table["Z"] = 3.0
-    with pytest.raises(ObservationError, match="none of 2 galaxies can be inferred"):
-        read_nsa(written(table, tmp_path, "nsa.fits"))
+    found = read_nsa(written(table, tmp_path, "nsa.fits")).observations
+    assert len(found) == 0
+    assert found.reasons == ("2 row(s) cannot be inferred (redshift_outside_model): 0, 1",)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from numpy.testing import assert_allclose
 from pydantic import ValidationError
 
@@ -76,10 +77,10 @@ def test_priors_are_flat_on_the_simplex_or_those_of_the_code(rng):
     assert_allclose(sticks.mean(0), [0.5, 0.25, 0.125, 0.125], atol=0.01)
 
 
-def test_toy_stars_do_not_fit_catalogues(tmp_path):
+def test_toy_stars_do_not_fit_catalogues():
     toy = get_simulator("sedflow", ssp="toy", pixels=128)
     with pytest.raises(ConfigError, match="allow_toy"):
-        toy.read_observations(tmp_path / "nsa.fits")
+        toy.observations_of(Table(), "nsa.fits")
 
 
 def test_impossible_options_are_refused():

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from click import Command
 
     from sbi_casbi.simulator import CasbiSimulator
-    from sbi_core import Embedding, Estimator, Register
+    from sbi_core import Analysis, Embedding, Estimator, Register
 
 __all__ = [
     "register_commands",
+    "register_analyses",
     "register_embeddings",
     "register_estimators",
     "register_pipelines",
@@ -67,6 +68,13 @@ def register_estimators(register: Register[Estimator]) -> None:
         config="sbi_casbi.sets:SetConfig",
         summary="density of sets: N, then members in order of mass from a shared spline flow",
     )
+
+
+@hookimpl
+def register_analyses(register: Register[Analysis]) -> None:
+    """Register ``casbi``."""
+    summary = "members of every halo, predictive planes, support"
+    register("casbi", "sbi_casbi.analysis:CasbiAnalysis", summary=summary)
 
 
 @hookimpl

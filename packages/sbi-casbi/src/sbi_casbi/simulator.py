@@ -49,7 +49,7 @@ from sbi_core import (
 )
 
 if TYPE_CHECKING:
-    from sbi_core import Findings, Posterior, PosteriorSamples
+    pass
 
 __all__ = ["OVERFLOW", "X_SIZE", "CasbiSimulator", "load_library"]
 
@@ -454,6 +454,8 @@ class CasbiSimulator(Simulator):
         value = (torch.xlogy(counts, rate.clamp(min=1e-12)) - rate).sum(1)
         return np.asarray(value.cpu().numpy())
 
+    rows_are_objects = False  # a list of stars is one halo
+
     def read_observations(self, path: str | Path) -> Observations:
         """Read star lists (FITS, ECSV, CSV) or 64 x 64 histograms (npy, npz)."""
         from sbi_casbi.readers import read_halo
@@ -474,24 +476,6 @@ class CasbiSimulator(Simulator):
     def summaries(self, batch: Batch) -> Batch:
         """Return a few numbers per halo: size, overflow, moments and quantiles of the plane."""
         return Batch(x=summary_features(batch.x))
-
-    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
-        """Check N and the sets of members on held-out halos."""
-        from sbi_casbi.findings import diagnose_sets
-
-        return diagnose_sets(self, posterior, held_out, rng)
-
-    def examine(
-        self,
-        posterior: Posterior,
-        observations: Observations,
-        samples: PosteriorSamples,
-        rng: Rng,
-    ) -> Findings | None:
-        """Show every halo: plane, N, masses and times, and whether the posterior fits it."""
-        from sbi_casbi.findings import examine_halos
-
-        return examine_halos(self, posterior, observations, samples, rng)
 
 
 def _distinct(places: I64, points: F64, tree: Any) -> I64:

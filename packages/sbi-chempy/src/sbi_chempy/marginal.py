@@ -8,6 +8,7 @@ yield set keeps its own accretion and other options: they are those of ``chempy`
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -45,9 +46,13 @@ class ChempyMarginalSimulator(MixtureSimulator):
             name="chempy-marginal",
         )
 
-    def read_observations(self, path: str | Path) -> Observations:
-        """Read stars like ``chempy``."""
-        return self.simulators[0].read_observations(path)
+    def observations_of(self, table: Any, source: str) -> Observations:
+        """Return the stars of a table like ``chempy``."""
+        return self.simulators[0].observations_of(table, source)
+
+    def read_table(self, path: str | Path) -> Any:
+        """Return the table of a file like ``chempy``."""
+        return self.simulators[0].read_table(path)
 
     def example_observations(self, rng: Rng, n: int = 100) -> Observations:
         """Return the example stars of the first yield set."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +32,12 @@ from sbi_core import (
     ObservationError,
     Observations,
     observations_from_columns,
-    read_table,
 )
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["read_stars"]
+__all__ = ["npz_table", "stars_of"]
 
 F64 = NDArray[np.float64]
 _LARGEST_DEX = 10.0
@@ -47,42 +47,41 @@ _NPZ_NUMBERS = ("abundances", "abundance_errs", "obs_time", "obs_time_err")
 _DEFAULT_AGE_ERROR = 0.2  # relative, where ages come without errors
 
 
-def read_stars(
-    path: str | Path,
+def stars_of(
+    table: Table,
+    source: str,
     observables: Sequence[Observable],
     *,
     default_error: float,
     ages: bool,
     survey: SurveyName | None = None,
 ) -> Observations:
-    """Read stars from a table or npz file.
+    """Return the stars of a table.
 
     Parameters
     ----------
-    path
-        File name.
+    table
+        One row per star.
+    source
+        File name for messages.
     observables
         The abundances, in the order of the simulator.
     default_error
-        Standard deviation [dex] where the file has none.
+        Standard deviation [dex] where the table has none.
     ages
-        Whether to use birth times or ages that the file has.
+        Whether to use birth times or ages that the table has.
     survey
         Columns, missing values and flags as a survey writes them (:mod:`sbi_chempy.surveys`).
 
     Raises
     ------
-    DataFileError
-        If the file is missing, empty, of an unknown format or damaged.
     ObservationError
         If columns, units or values cannot be used; the message names rows and columns.
     """
-    path = Path(path)
-    table = _npz_table(path) if path.suffix == ".npz" else read_table(path)
     survey_notes: list[str] = []
     if survey is not None:
-        table, survey_notes = standard_columns(table, survey, str(path))
-    reader = ColumnReader(table, str(path))
+        table, survey_notes = standard_columns(table, survey, source)
+    reader = ColumnReader(table, source)
     notes = survey_notes + add_converted(reader, observables, default_error)
     context = _age_context(reader, notes) if ages else np.zeros((len(table), 3))
     observations = observations_from_columns(
@@ -94,20 +93,22 @@ def read_stars(
     )
     _check_scale(observations)
     notes += _extrapolated(observations)
-    return Observations(
-        batch=observations.batch,
-        id=observations.id,
-        group=observations.group,
-        observables=observations.observables,
-        context_names=observations.context_names,
-        source=observations.source,
-        notes=(*observations.notes, *notes),
-    )
+    return replace(observations, notes=(*observations.notes, *notes))
 
 
-def _npz_table(path: Path) -> Table:
+def npz_table(path: str | Path) -> Table:
+    """Return the stars of an npz file in the layout of the TNG mocks, as a table.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing, empty or damaged.
+    ObservationError
+        If arrays are missing or do not fit together.
+    """
     from astropy.table import Table
 
+    path = Path(path)
     if not path.exists():
         msg = f"observations file '{path}' does not exist"
         raise DataFileError(msg)

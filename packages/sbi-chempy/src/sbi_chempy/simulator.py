@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from sbi_chempy.noise import (
     training_ages,
 )
 from sbi_chempy.parameters import FAILURES, observables, parameter_space
-from sbi_chempy.readers import read_stars
+from sbi_chempy.readers import npz_table, stars_of
 from sbi_chempy.yields import YieldSet, YieldsNotFoundError, load_yields
 from sbi_core import (
     Batch,
@@ -39,6 +39,9 @@ from sbi_core import (
     data_dirs,
     torch_generator,
 )
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["EXAMPLE_TRUTH", "ChempySimulator"]
 
@@ -279,15 +282,20 @@ class ChempySimulator(Simulator):
         assert batch.theta is not None
         return batch.theta[:, _T_BIRTH].to(batch.x.dtype)
 
-    def read_observations(self, path: str | Path) -> Observations:
-        """Read stars from a table or npz file (see :mod:`sbi_chempy.readers`)."""
-        return read_stars(
-            path,
+    def observations_of(self, table: Table, source: str) -> Observations:
+        """Return the stars of a table (see :mod:`sbi_chempy.readers`)."""
+        return stars_of(
+            table,
+            source,
             self.observables,
             default_error=self.config.default_error,
             ages=self.config.ages,
             survey=self.config.survey,
         )
+
+    def read_table(self, path: str | Path) -> Table:
+        """Return the table of a file; npz in the layout of the TNG mocks is one, too."""
+        return npz_table(path) if Path(path).suffix == ".npz" else super().read_table(path)
 
     def example_observations(self, rng: Rng, n: int = 1000) -> Observations:
         """Return n mock stars of a galaxy whose IMF and SN Ia rate differ from the prior mean.

@@ -12,6 +12,7 @@ from sbi_core.hookspecs import HOOK_API, Register, hookimpl
 
 if TYPE_CHECKING:
     from sbi_core import diagnostics, plot
+    from sbi_core.analyses.base import Analysis
     from sbi_core.analyses.findings import Drawing, Findings, Grid, Section
     from sbi_core.api import (
         get_combiner,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     )
     from sbi_core.data.batch import Batch
     from sbi_core.data.fetch import DataFile, Dataset, data_dirs, find_data, require_data
-    from sbi_core.data.observations import Observable, Observations
+    from sbi_core.data.observations import Excluded, Observable, Observations
     from sbi_core.data.tables import (
         ColumnReader,
         observations_from_columns,
@@ -100,10 +101,11 @@ _HOME = {
         "SbiError",
     ),
     "sbi_core.estimators.base": ("FlowEstimator",),
+    "sbi_core.analyses.base": ("Analysis",),
     "sbi_core.analyses.findings": ("Drawing", "Findings", "Grid", "Section"),
     "sbi_core.simulate.mixture": ("MixtureSimulator",),
     "sbi_core.training.networks": ("Head",),
-    "sbi_core.data.observations": ("Observable", "Observations"),
+    "sbi_core.data.observations": ("Excluded", "Observable", "Observations"),
     "sbi_core.posterior": ("CombinedPosterior", "Posterior", "PosteriorSamples"),
     "sbi_core.priors.space": ("Parameter", "ParameterSpace", "Prior"),
     "sbi_core.rng": ("as_generator", "stream", "torch_generator"),
@@ -121,6 +123,7 @@ _SUBMODULES = ("diagnostics", "plot")  # imported on first use, too
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Analysis",
     "Batch",
     "ColumnReader",
     "CombinedPosterior",
@@ -133,6 +136,7 @@ __all__ = [
     "Drawing",
     "Embedding",
     "Estimator",
+    "Excluded",
     "Findings",
     "FlowEstimator",
     "Gaussian",

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 from sbi_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from sbi_core.analyses.base import Analysis
     from sbi_core.components import Combiner, Embedding, Estimator
     from sbi_core.hookspecs import Register
 
-__all__ = ["register_combiners", "register_embeddings", "register_estimators"]
+__all__ = [
+    "register_analyses",
+    "register_combiners",
+    "register_embeddings",
+    "register_estimators",
+]
 
 
 @hookimpl
@@ -65,3 +71,9 @@ def register_combiners(register: Register[Combiner]) -> None:
     ):
         module = f"sbi_core.combiners.{name}"
         register(name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary)
+
+
+@hookimpl
+def register_analyses(register: Register[Analysis]) -> None:
+    """Register the analysis that adds nothing."""
+    register("none", "sbi_core.analyses.base:NoAnalysis", summary="adds nothing to the results")

@@ -22,14 +22,21 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sbi_core.data.batch import Batch
-from sbi_core.data.observations import Observable, Observations
-from sbi_core.errors import ConfigError, DensityUnavailableError, ObservationError
+from sbi_core.data.observations import Observable, Observations, holds_arrays
+from sbi_core.data.tables import ColumnReader, observations_from_columns, read_table, some
+from sbi_core.errors import (
+    ConfigError,
+    DensityUnavailableError,
+    ObservationError,
+    PluginError,
+)
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, torch_generator
 
 if TYPE_CHECKING:
-    from sbi_core.analyses.findings import Findings
-    from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
+    from astropy.table import Table
+
+    from sbi_core.posterior import CombinedPosterior, Posterior
     from sbi_core.registry import Registry
 
 __all__ = [
@@ -48,7 +55,7 @@ __all__ = [
 Rng = np.random.Generator | torch.Generator | int
 
 
-class Simulator(Protocol):
+class Simulator(ABC):
     """A forward model. Subclass it: only ``simulate`` has to be written.
 
     Attributes
@@ -70,17 +77,31 @@ class Simulator(Protocol):
     input_help
         Columns and formats of files of observations, for ``sbi-run show``; default: a column per
         observable.
+    rows_are_objects
+        Whether a row of a table is an object, so that long tables can be read in parts.
     """
 
     name: str
     version: str
     parameters: ParameterSpace
     observables: tuple[Observable, ...]
+    rows_are_objects: ClassVar[bool] = True
     context_names: tuple[str, ...] = ()
     failures: Mapping[int, str] = {0: "ok"}
     citations: tuple[str, ...] = ()
     default_error: float | None = None
     input_help: str = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        moved = {"diagnose": "check", "examine": "describe and report"}
+        for old in set(moved) & set(cls.__dict__):
+            msg = (
+                f"{cls.__name__}.{old}: simulators no longer analyse results; write a subclass of "
+                f"sbi_core.Analysis with {moved[old]}, register it with the hook "
+                'register_analyses, and name it in the pipeline: analysis = { name = "..." }'
+            )
+            raise PluginError(msg)
 
     @abstractmethod
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
@@ -141,11 +162,47 @@ class Simulator(Protocol):
         chi2 = torch.where(mask, off, torch.zeros_like(off)).double().square()
         return np.asarray(-0.5 * chi2.flatten(1).sum(1).cpu().numpy())
 
-    def read_observations(self, path: str | Path) -> Observations:
-        """Read objects from a file; the default reads a table with a column per observable."""
-        from sbi_core.data.tables import read_observations
+    def observations_of(self, table: Table, source: str) -> Observations:
+        """Return the objects of a table in memory; the default takes a column per observable.
 
-        return read_observations(path, self.observables, default_error=self.default_error)
+        Rows that cannot be inferred are listed in ``excluded``, with a reason. Long tables are
+        handed over in parts, unless ``rows_are_objects`` is False.
+
+        Parameters
+        ----------
+        table
+            One row per object (see ``rows_are_objects``).
+        source
+            Its name for messages.
+        """
+        reader = ColumnReader(table, source)
+        return observations_from_columns(reader, self.observables, default_error=self.default_error)
+
+    def read_observations(self, path: str | Path) -> Observations:
+        """Return the objects of a file; the default reads a table or the layout of npz and HDF5.
+
+        Override it only where a file is more than a table, e.g. a folder of spectra.
+
+        Raises
+        ------
+        DataFileError
+            If the file cannot be read.
+        ObservationError
+            If it holds no object that can be inferred.
+        """
+        if holds_arrays(path):
+            return Observations.read(path)
+        return some(self.observations_of(self.read_table(path), str(path)))
+
+    def read_table(self, path: str | Path) -> Table:
+        """Return the table of a file; override it for formats of tables that are your own.
+
+        Raises
+        ------
+        DataFileError
+            If the file cannot be read.
+        """
+        return read_table(path)
 
     def example_observations(self, rng: Rng, n: int = 100) -> Observations:
         """Return mock observations that share one value of the global parameters.
@@ -178,26 +235,6 @@ class Simulator(Protocol):
         return observed data reduced to ``x`` (n, k), without errors.
         """
         return batch
-
-    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
-        """Check what core cannot, e.g. set-valued parameters, on held-out observed simulations.
-
-        Called after the calibration of the columns of theta. Default: nothing.
-        """
-        return None
-
-    def examine(
-        self,
-        posterior: Posterior,
-        observations: Observations,
-        samples: PosteriorSamples,
-        rng: Rng,
-    ) -> Findings | None:
-        """Say what a domain has to say about inferred objects, in its own words and figures.
-
-        Default: nothing.
-        """
-        return None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import click
     from pydantic import BaseModel
 
+    from sbi_core.analyses.base import Analysis
     from sbi_core.components import Combiner, Embedding, Estimator, Simulator
 
 __all__ = ["HOOK_API", "PROJECT", "Register", "hookimpl", "hookspec"]
@@ -69,10 +70,15 @@ def register_combiners(register: Register[Combiner]) -> None:
 
 
 @hookspec
+def register_analyses(register: Register[Analysis]) -> None:
+    """Register analyses: ``register(name, factory, config=..., summary=...)``."""
+
+
+@hookspec
 def register_pipelines(register: Register[str]) -> None:
     """Register pipelines: ``register(name, factory, summary=...)``.
 
-    The factory takes no options and returns the text of a TOML file that names the four
+    The factory takes no options and returns the text of a TOML file that names the five
     components and their options for each preset.
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sbi_core.components import Estimator, Rng
 from sbi_core.data.batch import Batch
-from sbi_core.data.observations import Observations
+from sbi_core.data.observations import Excluded, Observations
 from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
@@ -42,7 +42,7 @@ _MOMENT_ROWS = 65_536
 
 @dataclass(frozen=True)
 class PosteriorSamples:
-    """Draws for n objects.
+    """Draws for n objects, with everything that the tables of results hold.
 
     Parameters
     ----------
@@ -53,13 +53,33 @@ class PosteriorSamples:
     id
         Object identifiers, (object,).
     flags
-        Per object, words such as ``"outside_training"``; empty where all is well.
+        Per object, words such as ``"outside_training"``, separated by commas; empty where all is
+        well.
+    derived
+        Draws of derived quantities by name, (draw, object) each, or (draw, object, member) for
+        quantities of the members of a set.
+    columns
+        Further numbers per object by name, (object,) each, e.g. ``support_percentile``.
+    labels
+        Columns of the observations that are passed on, (object,) each, e.g. ``ra``.
+    units
+        Units of derived quantities and columns, as astropy writes them.
+    rows
+        Position of every object in its source, (object,); default: one after the other.
+    excluded
+        Rows of the source that could not be inferred, with their reasons.
     """
 
     values: F64
     space: ParameterSpace
     id: NDArray[np.str_]
     flags: tuple[str, ...] = ()
+    derived: Mapping[str, F64] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    rows: NDArray[np.int64] | None = None
+    excluded: tuple[Excluded, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +87,64 @@ class PosteriorSamples:
         return self.space.names
 
     def __getitem__(self, name: str) -> F64:
-        """Return the draws of one parameter, (draw, object)."""
+        """Return the draws of one parameter or derived quantity, (draw, object)."""
+        if name in self.derived:
+            return self.derived[name]
         return self.values[:, :, self.space.index([name])[0]]
+
+    def described(
+        self,
+        *,
+        values: F64 | None = None,
+        derived: Mapping[str, F64] | None = None,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+        units: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+    ) -> PosteriorSamples:
+        """Return a copy with more results; flags are added to those that are there.
+
+        Parameters
+        ----------
+        values
+            Draws that replace the present ones.
+        derived, columns, units
+            See :class:`PosteriorSamples`.
+        flags
+            Per object, further words separated by commas.
+        """
+        old = self.flags or ("",) * len(self.id)
+        joined = (",".join(filter(None, words)) for words in zip(old, flags or old, strict=True))
+        return replace(
+            self,
+            values=self.values if values is None else values,
+            derived={**self.derived, **(derived or {})},
+            columns={**self.columns, **(columns or {})},
+            units={**self.units, **(units or {})},
+            flags=tuple(joined) if flags else old,
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[PosteriorSamples]) -> PosteriorSamples:
+        """Join the objects of consecutive parts of one source (their rows count on)."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+
+        def joined(name: str, axis: int) -> dict[str, NDArray[Any]]:
+            found = [getattr(p, name) for p in parts]
+            return {k: np.concatenate([f[k] for f in found], axis) for k in found[0]}
+
+        return replace(
+            first,
+            values=np.concatenate([p.values for p in parts], 1),
+            id=np.concatenate([p.id for p in parts]),
+            flags=tuple(f for p in parts for f in p.flags),
+            derived=joined("derived", 1),
+            columns=joined("columns", 0),
+            labels=joined("labels", 0),
+            rows=np.concatenate([p.rows for p in parts if p.rows is not None]),
+            excluded=tuple(e for p in parts for e in p.excluded),
+        )
 
     def to_xarray(self) -> xr.DataArray:
         """Return an array with dims (draw, object, parameter)."""
@@ -107,10 +183,14 @@ class PosteriorSamples:
         """
         import xarray as xr
 
-        variables = {
+        variables: dict[str, Any] = {
             name: (("chain", "draw", "object"), self[name][None].astype(np.float32), {"units": u})
             for name, u in zip(self.names, self.space.units, strict=True)
         }
+        for name, drawn in self.derived.items():
+            dims = ("chain", "draw", "object", "member")[: drawn.ndim + 1]
+            units = {"units": self.units.get(name, "")}
+            variables[name] = (dims, drawn[None].astype(np.float32), units)
         draws = np.arange(len(self.values))
         coords = {"chain": [0], "draw": draws, "object": self.id.astype(np.object_)}
         return xr.Dataset(variables, coords=coords, attrs={"prior_hash": self.space.hash})
@@ -185,20 +265,49 @@ class PosteriorSamples:
         return cls(np.stack(columns, -1), space, np.asarray(ids, np.str_))
 
     def summary(self) -> Table:
-        """Return one row per object: p16, p50, p84, mean, sd per parameter, and flags."""
+        """Return one row per row of the source, those that could not be inferred included.
+
+        Columns: ``id``, labels; ``_p16, _p50, _p84, _mean, _sd`` of every parameter and derived
+        quantity; ``flags``; further columns. NaN, and the reason in ``flags``, where a row could
+        not be inferred.
+        """
         from astropy.table import Table
 
-        table = Table({"id": self.id})
-        quantiles = np.quantile(self.values, [0.16, 0.5, 0.84], axis=0)
-        for k, (name, unit) in enumerate(zip(self.names, self.space.units, strict=True)):
-            columns = {f"{name}_p{p}": quantiles[i, :, k] for i, p in enumerate((16, 50, 84))}
-            columns[f"{name}_mean"] = self.values[:, :, k].mean(0)
-            columns[f"{name}_sd"] = self.values[:, :, k].std(0, ddof=1)
-            for column, value in columns.items():
-                table[column] = value
-                table[column].unit = unit or None
-        table["flags"] = np.asarray(self.flags or [""] * len(self.id), np.str_)
-        return table
+        units = {**dict(zip(self.names, self.space.units, strict=True)), **self.units}
+        drawn = {name: self.values[:, :, k] for k, name in enumerate(self.names)}
+        drawn |= {name: d for name, d in self.derived.items() if d.ndim == 2}
+        statistics: dict[str, F64] = {}
+        for name, d in drawn.items():
+            low, middle, high = np.quantile(d, [0.16, 0.5, 0.84], axis=0)
+            statistics |= {f"{name}_p16": low, f"{name}_p50": middle, f"{name}_p84": high}
+            statistics |= {f"{name}_mean": d.mean(0), f"{name}_sd": d.std(0, ddof=1)}
+            unit = units.get(name, "")
+            units |= {f"{name}_{s}": unit for s in ("p16", "p50", "p84", "mean", "sd")}
+        flags = np.asarray(self.flags or [""] * len(self.id), np.str_)
+        table = Table({"id": self.id, **self.labels, **statistics, "flags": flags, **self.columns})
+        for column in table.colnames[1:]:
+            if units.get(column):
+                table[column].unit = units[column]
+        return self._with_excluded(table) if self.excluded else table
+
+    def _with_excluded(self, table: Table) -> Table:
+        """Return the table with the rows that could not be inferred, in the order of the source."""
+        from astropy.table import Table, vstack
+
+        ids = np.asarray([e.id for e in self.excluded], np.str_)
+        rest = Table({"id": ids})
+        for name in table.colnames[1:]:
+            old = np.asarray(table[name])
+            empty = {"f": np.nan, "U": ""}.get(old.dtype.kind, 0)
+            rest[name] = np.full(len(ids), empty, old.dtype)
+        rest["flags"] = np.asarray([e.reason for e in self.excluded], np.str_)
+        both = vstack([table, rest], metadata_conflicts="silent")
+        places = [*self._places, *(e.row for e in self.excluded)]
+        return both[np.argsort(places, kind="stable")]
+
+    @property
+    def _places(self) -> list[int]:
+        return list(range(len(self.id))) if self.rows is None else self.rows.tolist()
 
     def __repr__(self) -> str:
         s, n, _ = self.values.shape

@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["HOOKS", "KINDS", "Component", "Kind", "Plugin", "Registry", "defects", "domain_package"]
 
-Kind = Literal["simulator", "embedding", "estimator", "combiner", "pipeline", "command"]
+Kind = Literal["simulator", "embedding", "estimator", "combiner", "analysis", "pipeline", "command"]
 HOOKS: Mapping[Kind, str] = {
     "simulator": "register_simulators",
     "embedding": "register_embeddings",
     "estimator": "register_estimators",
     "combiner": "register_combiners",
+    "analysis": "register_analyses",
     "pipeline": "register_pipelines",
     "command": "register_commands",
 }

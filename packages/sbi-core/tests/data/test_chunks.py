@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from sbi_core.data.chunks import WholeTable, open_slices
 from sbi_core.data.observations import Observations
-from sbi_core.data.tables import FORMATS, ColumnReader, read_table, serving
+from sbi_core.data.tables import FORMATS, ColumnReader, read_table
 from sbi_core.errors import DataFileError
 
 STREAMED = ["ecsv", "csv", "tsv", "fits", "h5", "parquet"]
@@ -119,15 +119,6 @@ def test_a_truncated_file_is_named(suffix, table, tmp_path):
 def read_all(path):
     source = open_slices(path, 1000)
     return [source.read(k) for k in range(len(source))]
-
-
-def test_a_served_table_is_read_under_its_name(table):
-    with serving("dir/big.fits[rows 0:23]", table) as served:
-        assert not served.taken
-        assert read_table("dir/big.fits[rows 0:23]") is table
-        assert served.taken
-    with pytest.raises(DataFileError, match="does not exist"):
-        read_table("dir/big.fits[rows 0:23]")
 
 
 def test_units_that_fits_does_not_know_are_read_without_a_word(tmp_path, recwarn):

@@ -147,7 +147,8 @@ def test_rows_without_any_value_are_left_out_and_counted(tmp_path):
     table["flux"][[0, 2]] = np.nan
     got = read(table, tmp_path)
     assert got.id.tolist() == ["s1", "s3"]
-    assert got.notes == ("2 row(s) without any observed value left out: 0, 2",)
+    assert got.reasons == ("2 row(s) cannot be inferred (nothing_observed): 0, 2",)
+    assert got.rows.tolist() == [1, 3]
 
 
 def test_a_missing_column_is_unobserved_and_said_so(tmp_path):
@@ -257,7 +258,7 @@ def test_rows_all_empty_are_refused(tmp_path):
     table = good()
     table["mg_fe"] = np.nan
     table["flux"] = np.nan
-    with pytest.raises(ObservationError, match="no row has any observed value"):
+    with pytest.raises(ObservationError, match="nothing to infer: 4 row"):
         read(table, tmp_path)
 
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.files.posterior_file import read_posterior, write_posterior
+from sbi_core.files.posterior_file import Part, read_posterior, write_posterior
 from sbi_core.posterior import PosteriorSamples
 
 
@@ -16,11 +16,21 @@ from sbi_core.posterior import PosteriorSamples
 def samples(rng):
     space = sbi_toy.SPACE.select("global")
     values = rng.normal(size=(50, 4, 2))
-    return PosteriorSamples(values, space, np.array(["a", "b", "c", "dé"]), ("", "x", "", ""))
+    return PosteriorSamples(
+        values,
+        space,
+        np.array(["a", "b", "c", "dé"]),
+        ("", "outside_training,odd", "", "odd"),
+        derived={"age": values[..., 0] ** 2},
+        columns={"support_percentile": np.arange(4.0), "method": np.array(["a", "b", "a", "a"])},
+        units={"age": "Gyr"},
+    )
 
 
 def write(path, samples, observations):
-    write_posterior(path, samples, observations, np.arange(4.0), prior=np.zeros((10, 2)))
+    part = Part.of(samples, observations)
+    names = tuple(o.name for o in observations.observables)
+    write_posterior(path, lambda: iter([part]), 4, prior=np.zeros((10, 2)), observables=names)
     return path
 
 
@@ -46,6 +56,11 @@ def test_the_other_groups_are_there(samples, toy, rng, tmp_path):
     assert_allclose(observed["x"], observations.batch.x, rtol=1e-6)
     stats = read_posterior(path, "sample_stats")
     assert_array_equal(stats["outside_training"], [0, 1, 0, 0])
+    assert stats["flags"].values.tolist() == ["", "outside_training,odd", "", "odd"]
+    assert stats["method"].values.tolist() == ["a", "b", "a", "a"]
+    derived = read_posterior(path, "derived")
+    assert_allclose(derived["age"][0], samples.derived["age"], rtol=1e-6)
+    assert derived["age"].attrs["units"] == "Gyr"
     assert_array_equal(stats["support_percentile"], np.arange(4))
 
 

@@ -9,7 +9,7 @@ from sbi_core.data.tables import FORMATS, read_table
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, RunDirectoryError
 from sbi_core.files.lock import locked
 from sbi_core.files.posterior_file import read_posterior
-from sbi_core.pipeline import catalogue
+from sbi_core.pipeline import catalogue, chunk_files
 from sbi_core.pipeline.catalogue import infer_catalogue
 
 N = 23
@@ -43,9 +43,11 @@ def test_the_draws_are_those_of_the_file_read_whole(finished, infer, objects, tm
     result, table = infer(objects)
     whole = finished.infer(objects, 50).summary()
     assert (result.n, result.excluded, result.chunks, result.resumed) == (N, 0, 4, 0)
-    assert table.colnames == [*whole.colnames, "support_percentile"]
-    for name in whole.colnames[1:-1]:
-        assert_allclose(table[name], whole[name], rtol=1e-12)
+    assert table.colnames == whole.colnames
+    assert table.colnames[-2:] == ["flags", "support_percentile"]
+    for name in whole.colnames[1:]:
+        if name != "flags":
+            assert_allclose(table[name], whole[name], rtol=1e-12)
     assert table["offset_mean"].unit == whole["offset_mean"].unit
     assert (
         sorted(p.name for p in tmp_path.iterdir() if ".tmp" in p.name or "chunks" in p.name) == []
@@ -76,7 +78,7 @@ def test_every_format_comes_back(suffix, infer, objects):
 
 
 def test_an_interrupted_catalogue_goes_on(infer, objects, monkeypatch):
-    real, seen = catalogue.infer_chunk, []
+    real, seen = chunk_files.write_chunk, []
 
     def breaks(work, chunk):
         if len(seen) == 2:
@@ -84,10 +86,10 @@ def test_an_interrupted_catalogue_goes_on(infer, objects, monkeypatch):
         seen.append(chunk)
         return real(work, chunk)
 
-    monkeypatch.setattr(catalogue, "infer_chunk", breaks)
+    monkeypatch.setattr(chunk_files, "write_chunk", breaks)
     with pytest.raises(KeyboardInterrupt):
         infer(objects)
-    monkeypatch.setattr(catalogue, "infer_chunk", real)
+    monkeypatch.setattr(chunk_files, "write_chunk", real)
     result, table = infer(objects)
     assert result.resumed == 2
     _, calm = infer(objects, out="calm.ecsv")
@@ -118,17 +120,19 @@ def test_a_bad_row_is_found_before_anything_is_inferred(infer, objects, monkeypa
     table = Table.read(objects)
     table["e_b"][16] = -1.0
     table.write(tmp_path / "bad.fits")
-    monkeypatch.setattr(catalogue, "infer_chunk", None)
-    message = r"bad.fits\[rows 14:21\].*'e_b' must be positive, but is -1 in row 2.* from row 14"
+    monkeypatch.setattr(chunk_files, "write_chunk", None)
+    message = r"bad.fits: error column 'e_b' must be positive, but is -1 in row 2.* from row 14"
     with pytest.raises(ObservationError, match=message):
         infer(tmp_path / "bad.fits")
 
 
-def test_an_identifier_that_appears_twice_is_named_with_its_chunks(infer, objects, tmp_path):
+def test_an_identifier_that_appears_twice_is_named(infer, objects, tmp_path):
     table = Table.read(objects)
     table["id"][20] = table["id"][1]
     table.write(tmp_path / "twice.fits")
-    with pytest.raises(ObservationError, match=r"1 id\(s\) appear more than once, e.g. '1' in chu"):
+    with pytest.raises(
+        ObservationError, match=r"1 id\(s\) appear more than once, e.g. '1'; every object"
+    ):
         infer(tmp_path / "twice.fits")
 
 
@@ -138,11 +142,15 @@ def test_rows_without_any_value_are_counted(infer, objects, tmp_path):
         table[name][6:15] = np.nan  # a whole chunk and parts of its neighbours
     table.write(tmp_path / "gaps.fits")
     result, out = infer(tmp_path / "gaps.fits")
-    assert (result.n, result.excluded, len(out)) == (N - 9, 9, N - 9)
+    assert (result.n, result.excluded, len(out)) == (N - 9, 9, N)
+    assert result.notes[-1] == "9 row(s) cannot be inferred (nothing_observed): 6, 7, 8, 9, 10, ..."
+    assert out["flags"].tolist()[5:16].count("nothing_observed") == 9
+    assert np.isnan(np.ma.filled(out["slope_mean"][6:15], np.nan)).all()
+    assert np.isfinite(out["slope_mean"][15:]).all()
     for name in "abc":
         table[name][:] = np.nan
     table.write(tmp_path / "empty.fits")
-    with pytest.raises(ObservationError, match="no row has any observed value"):
+    with pytest.raises(ObservationError, match="nothing to infer: 23 row"):
         infer(tmp_path / "empty.fits")
 
 
@@ -160,14 +168,15 @@ def test_draws_are_written_when_asked(finished, infer, objects, tmp_path):
     assert "slope" in read_posterior(tmp_path / "draws.nc", "prior")
 
 
-def test_a_simulator_that_opens_its_files_itself_is_served_whole(finished, infer, objects):
+def test_files_whose_rows_are_not_objects_are_read_whole(finished, infer, objects):
     simulator = finished.simulator
 
     class Own(type(simulator)):
-        def read_observations(self, path):
-            with open(path, "rb"):
-                pass
-            return super().read_observations(path)
+        rows_are_objects = False
+
+        def observations_of(self, table, source):
+            assert len(table) == N
+            return super().observations_of(table, source)
 
     _, reference = infer(objects)
     simulator.__class__ = Own

@@ -188,7 +188,7 @@ def test_a_stage_and_all_after_it_can_be_done_again(finished, toy_run):
     before = results(first)
     words = Words()
     toy_run(restart="train", progress=words)
-    assert words.stages == ["train", "diagnose", "infer", "combine", "report"]
+    assert words.stages == ["train", "diagnose", "check", "infer", "combine", "report"]
     assert {p: age(p) for p in first.directory.sims.iterdir()} == sims
     assert_array_equal(results(first)[1]["slope"], before[1]["slope"])
 
@@ -196,7 +196,7 @@ def test_a_stage_and_all_after_it_can_be_done_again(finished, toy_run):
 def test_restart_allows_a_changed_option_from_that_stage_on(finished, toy_run):
     words = Words()
     run = toy_run("infer.draws=120", restart="infer", progress=words)
-    assert words.stages == ["infer", "combine", "report"]
+    assert words.stages == ["check", "infer", "combine", "report"]
     assert read_posterior(run.directory.posterior).sizes["draw"] == 120
 
 
@@ -371,7 +371,7 @@ def test_interrupted_between_stages_it_goes_on_with_the_next(finished, toy_run, 
             toy_run(out="again")
     words = Words()
     run = toy_run(out="again", progress=words)
-    assert words.stages == ["infer", "combine", "report"]
+    assert words.stages == ["check", "infer", "combine", "report"]
     assert_same_results(run, finished)
 
 

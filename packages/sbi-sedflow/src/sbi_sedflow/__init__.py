@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sbi_sedflow.analysis import SedflowAnalysis
+    from sbi_sedflow.arrays import fit
     from sbi_sedflow.bases import Bases, parametric_bases, provabgs_bases, tng_bases
-    from sbi_sedflow.catalogue import fit, fit_catalogue
     from sbi_sedflow.emulator import ProvabgsEmulator
     from sbi_sedflow.flags import Flag
     from sbi_sedflow.forward import ForwardModel
@@ -26,9 +27,9 @@ _HOME = {
     "ForwardModel": "forward",
     "ProvabgsEmulator": "emulator",
     "SSPGrid": "ssp",
+    "SedflowAnalysis": "analysis",
     "SedflowSimulator": "simulator",
-    "fit": "catalogue",
-    "fit_catalogue": "catalogue",
+    "fit": "arrays",
     "load_library": "ssp",
     "parametric_bases": "bases",
     "provabgs_bases": "bases",
@@ -43,10 +44,10 @@ __all__ = [
     "ForwardModel",
     "ProvabgsEmulator",
     "SSPGrid",
+    "SedflowAnalysis",
     "SedflowSimulator",
     "__version__",
     "fit",
-    "fit_catalogue",
     "load_library",
     "parametric_bases",
     "provabgs_bases",

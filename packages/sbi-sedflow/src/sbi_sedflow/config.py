@@ -64,9 +64,6 @@ class SedflowConfig(BaseModel):
     allow_prior: bool = Field(
         default=False, description="Give objects without any band draws of the prior."
     )
-    refine: Literal["flagged", "all", "none"] = Field(
-        default="flagged", description="Which objects are refined with the exact likelihood."
-    )
 
     @model_validator(mode="after")
     def _consistent(self) -> SedflowConfig:

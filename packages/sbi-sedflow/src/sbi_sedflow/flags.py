@@ -7,7 +7,7 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLAGGED", "MEANING", "Flag", "count_flags", "words"]
+__all__ = ["FLAGGED", "MEANING", "NAMED", "Flag", "count_flags", "words"]
 
 
 class Flag(IntFlag):
@@ -44,6 +44,7 @@ MEANING = {
     Flag.DUPLICATE: "no result: the galaxy is in the table more than once, see its other row",
 }
 FLAGGED = Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED
+NAMED = Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED  # words in the column flags
 
 
 def words(flags: int) -> str:

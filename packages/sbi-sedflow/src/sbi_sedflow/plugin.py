@@ -11,10 +11,11 @@ from sbi_sedflow.config import SedflowConfig
 if TYPE_CHECKING:
     from click import Command
 
-    from sbi_core import Embedding, Estimator, Register
+    from sbi_core import Analysis, Embedding, Estimator, Register
     from sbi_sedflow.simulator import SedflowSimulator
 
 __all__ = [
+    "register_analyses",
     "register_commands",
     "register_embeddings",
     "register_estimators",
@@ -55,6 +56,19 @@ def register_estimators(register: Register[Estimator]) -> None:
     summary = "linear map with full covariance, then coupling splines"
     register(
         "sed-flow", f"{module}:SedFlowEstimator", config=f"{module}:SedFlowConfig", summary=summary
+    )
+
+
+@hookimpl
+def register_analyses(register: Register[Analysis]) -> None:
+    """Register ``sedflow``."""
+    module = "sbi_sedflow.analysis"
+    summary = "star formation rate, mass and age; fit quality; refinement"
+    register(
+        "sedflow",
+        f"{module}:SedflowAnalysis",
+        config=f"{module}:SedflowAnalysisConfig",
+        summary=summary,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +29,10 @@ from sbi_sedflow.masks import draw_masks
 from sbi_sedflow.noise import HotDeck, NoiseModel, floor_error, log_prob_flux
 from sbi_sedflow.parameters import CITATIONS, CONTEXT, FAILURES, OBSERVABLES, parameter_space
 from sbi_sedflow.ssp import load_library
-from sbi_sedflow.tables import photometry_of, read_galaxies
+from sbi_sedflow.tables import as_observations, photometry_of
 
 if TYPE_CHECKING:
-    from sbi_core import Findings, Posterior, PosteriorSamples
+    from astropy.table import Table
 
 __all__ = ["SedflowSimulator"]
 
@@ -243,29 +242,30 @@ class SedflowSimulator(Simulator):
 
     # -- objects ---------------------------------------------------------------------
 
-    def read_observations(self, path: str | Path) -> Observations:
-        """Read galaxies: an NSA file, or any table with fluxes or magnitudes and ``z``.
+    def observations_of(self, table: Table, source: str) -> Observations:
+        """Return galaxies: rows of an NSA file, or of any table of fluxes or magnitudes and ``z``.
 
         Raises
         ------
         ConfigError
             If the stellar populations are the toy ones and ``allow_toy`` is not set.
         """
-        if self.config.ssp == "toy" and not self.config.allow_toy:
+        c = self.config
+        if c.ssp == "toy" and not c.allow_toy:
             msg = (
                 "galaxies are not fitted with toy stellar populations; if you mean it, "
                 "--set simulator.allow_toy=true"
             )
             raise ConfigError(msg)
-        c = self.config
-        return read_galaxies(
-            path,
+        photometry = photometry_of(
+            table,
+            source,
             photometry=c.photometry,
             flags_table=c.flags_table,
             flux_unit=c.flux_unit,
-            z_range=(c.z_min, c.z_max),
-            allow_prior=c.allow_prior,
-        ).observations
+        )
+        z_range = c.z_min, c.z_max
+        return as_observations(photometry, z_range, allow_prior=c.allow_prior).observations
 
     def example_observations(self, rng: Rng, n: int = 100) -> Observations:
         """Return n mock galaxies of the prior with r between 12 and 18.5 mag, z below 0.15.
@@ -296,21 +296,3 @@ class SedflowSimulator(Simulator):
             truth_names=self.parameters.names,
             source=f"{n} mock galaxies of sedflow {self.version}, 12 < r < 18.5 (truth known)",
         )
-
-    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
-        """Calibration of derived quantities and of the likelihood; sharpness."""
-        from sbi_sedflow.examine import diagnose
-
-        return diagnose(self, posterior, held_out, rng)
-
-    def examine(
-        self,
-        posterior: Posterior,
-        observations: Observations,
-        samples: PosteriorSamples,
-        rng: Rng,
-    ) -> Findings | None:
-        """Derived quantities, posterior predictive check, importance weights, flags, figures."""
-        from sbi_sedflow.examine import examine
-
-        return examine(self, posterior, observations, samples, rng)

@@ -6,7 +6,6 @@ without any band stays, flagged. Counts of both are in the notes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from sbi_core import (
     Batch,
+    Excluded,
     ObservationError,
     Observations,
     read_table,
@@ -33,7 +33,14 @@ from sbi_sedflow.photometry import Photometry, repeated
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["GalaxyTable", "Photometry", "photometry_of", "read_galaxies", "read_nsa"]
+__all__ = [
+    "GalaxyTable",
+    "Photometry",
+    "as_observations",
+    "photometry_of",
+    "read_galaxies",
+    "read_nsa",
+]
 
 Atlas = Literal["elpetro", "sersic"]
 F64 = NDArray[np.float64]
@@ -69,7 +76,6 @@ def read_galaxies(
     photometry: Atlas = "elpetro",
     flags_table: str | Path | None = None,
     flux_unit: str | None = None,
-    columns: Mapping[str, str] | None = None,
     z_range: tuple[float, float] = (0.003, 0.2),
     allow_prior: bool = False,
 ) -> GalaxyTable:
@@ -85,8 +91,6 @@ def read_galaxies(
         SDSS photometric flags for the quality cuts of NSA galaxies.
     flux_unit
         Unit of flux columns that have none.
-    columns
-        Name of the column for each standard name, where they differ.
     z_range
         Redshifts that can be inferred.
     allow_prior
@@ -97,16 +101,14 @@ def read_galaxies(
     DataFileError
         If the file cannot be read.
     ObservationError
-        If columns are missing or in the wrong unit, or no row can be inferred.
+        If columns are missing or in the wrong unit.
     """
-    table = read_table(path)
-    for standard, own in (columns or {}).items():
-        if own not in table.colnames:
-            msg = f"{path}: no column '{own}' (for '{standard}')"
-            raise ObservationError(msg)
-        table.rename_column(own, standard)
     found = photometry_of(
-        table, str(path), photometry=photometry, flags_table=flags_table, flux_unit=flux_unit
+        read_table(path),
+        str(path),
+        photometry=photometry,
+        flags_table=flags_table,
+        flux_unit=flux_unit,
     )
     return as_observations(found, z_range, allow_prior=allow_prior)
 
@@ -158,13 +160,7 @@ def photometry_of(
 def as_observations(
     photometry: Photometry, z_range: tuple[float, float], *, allow_prior: bool = False
 ) -> GalaxyTable:
-    """Return what can be inferred, and flags for all rows.
-
-    Raises
-    ------
-    ObservationError
-        If no row can be inferred.
-    """
+    """Return what can be inferred, and flags for all rows."""
     p = photometry
     mask = np.isfinite(p.flux)
     flags = np.zeros(len(p), np.int64)
@@ -182,28 +178,25 @@ def as_observations(
     rows_ok = np.flatnonzero(inside & ~twice & (mask.any(1) | allow_prior))
     notes = list(p.notes)
     for bit, what in (
-        (Flag.Z_RANGE, f"redshift unknown or outside {z_range[0]:g}-{z_range[1]:g}: no result"),
-        (Flag.NO_DATA, f"no band observed: {'the prior' if allow_prior else 'no result'}"),
-        (Flag.DUPLICATE, "repeated identifier: the first complete row is kept"),
+        (Flag.NO_DATA if allow_prior else Flag(0), "no band observed: the prior"),
         (Flag.QUALITY, "rejected by quality cuts: inferred and flagged"),
     ):
         count = int(((flags & bit) != 0).sum())
         if count:
             first = p.id[int(np.flatnonzero((flags & bit) != 0)[0])]
             notes.append(f"{count} of {len(p)} galaxies: {what} (first: {first})")
-    if len(rows_ok) == 0:
-        msg = f"{p.source}: none of {len(p)} galaxies can be inferred: {'; '.join(notes)}"
-        raise ObservationError(msg)
     r = p.flux[rows_ok, _R]
     r = r[np.isfinite(r) & (r > 0)]
     if r.size:
         median = 22.5 - 2.5 * np.log10(np.median(r))
         if not 5 < median < 30:
             notes.append(f"median r is {median:.1f} mag: are these nanomaggies?")
-    return GalaxyTable(p, flags, rows_ok, _observations(p, rows_ok, tuple(notes)))
+    return GalaxyTable(p, flags, rows_ok, _observations(p, flags, rows_ok, tuple(notes)))
 
 
-def _observations(p: Photometry, rows: NDArray[np.int64], notes: tuple[str, ...]) -> Observations:
+def _observations(
+    p: Photometry, flags: NDArray[np.int64], rows: NDArray[np.int64], notes: tuple[str, ...]
+) -> Observations:
     flux, sigma = (torch.as_tensor(v[rows]) for v in (p.flux, p.sigma))
     mask = torch.isfinite(flux)
     context = np.stack([p.z[rows], distance_modulus(p.z_dist[rows])], 1)
@@ -220,4 +213,20 @@ def _observations(p: Photometry, rows: NDArray[np.int64], notes: tuple[str, ...]
         context_names=CONTEXT,
         source=p.source,
         notes=notes,
+        excluded=tuple(
+            Excluded(int(k), str(p.id[k]), _reason(int(flags[k])))
+            for k in np.setdiff1d(np.arange(len(p)), rows)
+        ),
+        rows=rows,
+        labels={
+            **{name: np.asarray(p.more[name])[rows] for name in ("ra", "dec") if name in p.more},
+            "flag_bits": flags[rows],
+        },
     )
+
+
+def _reason(flags: int) -> str:
+    """Return the flag of a row without a result."""
+    if flags & Flag.DUPLICATE:
+        return "repeated_id"
+    return "redshift_outside_model" if flags & Flag.Z_RANGE else "nothing_observed"

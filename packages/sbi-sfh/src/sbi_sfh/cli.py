@@ -57,8 +57,8 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
     import numpy as np
 
     from sbi_core import load_run
-    from sbi_sfh.examine import recover_object
     from sbi_sfh.recover import star_formation_rate
+    from sbi_sfh.recovered import recover_object
     from sbi_sfh.simulator import SfhSimulator
 
     loaded = load_run(run)

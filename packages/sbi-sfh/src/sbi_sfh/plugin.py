@@ -11,10 +11,11 @@ from sbi_sfh.config import SfhConfig
 if TYPE_CHECKING:
     from click import Command
 
-    from sbi_core import Embedding, Estimator, Register, Simulator
+    from sbi_core import Analysis, Embedding, Estimator, Register, Simulator
     from sbi_sfh.simulator import SfhSimulator
 
 __all__ = [
+    "register_analyses",
     "register_commands",
     "register_embeddings",
     "register_estimators",
@@ -66,6 +67,13 @@ def register_estimators(register: Register[Estimator]) -> None:
         config="sbi_sfh.estimator:PercentileConfig",
         summary="spline flow over percentiles that are in order by construction",
     )
+
+
+@hookimpl
+def register_analyses(register: Register[Analysis]) -> None:
+    """Register ``sfh``."""
+    summary = "residuals, support of the latents, recovered histories"
+    register("sfh", "sbi_sfh.analysis:SfhAnalysis", summary=summary)
 
 
 @hookimpl

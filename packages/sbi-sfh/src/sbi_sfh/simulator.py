@@ -15,13 +15,10 @@ from torch import Tensor
 from sbi_core import (
     Batch,
     ConfigError,
-    Findings,
     Observable,
     Observations,
     Parameter,
     ParameterSpace,
-    Posterior,
-    PosteriorSamples,
     Prior,
     Rng,
     Simulator,
@@ -121,6 +118,7 @@ class SfhSimulator(Simulator):
         REDSHIFT             of the galaxy, or --set simulator.redshift=Z
     """
     failures = FAILURES
+    rows_are_objects = False  # a table may be one spectrum
 
     def __init__(self, config: SfhConfig | None = None) -> None:
         self.config = config or SfhConfig()
@@ -306,27 +304,3 @@ class SfhSimulator(Simulator):
             truth_names=self.parameters.names,
             source=f"{n} mock galaxies of sfh {self.version}{synthetic} (truth known)",
         )
-
-    def diagnose(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings:
-        """Return what the latents react to, on held-out simulations."""
-        from sbi_sfh.interpret import interpret, section
-
-        x = torch.where(held_out.observed, held_out.x, 1.0).double().cpu().numpy()
-        found = interpret(self, posterior.estimator, held_out, x, as_generator(rng))
-        probe = {n: float(v) for n, v in zip(found.names, found.probe_r2, strict=True)}
-        return Findings(
-            numbers={"linear probe r2": probe, "latent map": found.map_method},
-            sections=[section(found)],
-        )
-
-    def examine(
-        self,
-        posterior: Posterior,
-        observations: Observations,
-        samples: PosteriorSamples,
-        rng: Rng,
-    ) -> Findings:
-        """Return recovered histories and spectra, residuals, support and flags."""
-        from sbi_sfh.examine import examine
-
-        return examine(self, posterior, observations, samples, as_generator(rng))

@@ -1,9 +1,8 @@
-"""What a domain adds to the diagnostics and the report of a run.
+"""What an analysis reports: numbers, verdicts, sections of the page.
 
-A simulator that overrides :meth:`~sbi_core.Simulator.diagnose` or
-:meth:`~sbi_core.Simulator.examine` returns :class:`Findings`: numbers for ``report.json`` (under
-``domain``), verdicts that count as calibration gates, sections of the page, and datasets that
-become groups of ``posterior.nc``.
+:meth:`~sbi_core.Analysis.check` and :meth:`~sbi_core.Analysis.report` return :class:`Findings`:
+numbers for ``report.json`` (under ``domain``), verdicts that count as calibration tests, and
+sections of the page.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    import xarray as xr
     from matplotlib.figure import Figure
 
 __all__ = ["Drawing", "Findings", "Grid", "Section"]
@@ -76,24 +74,18 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a domain found.
+    """Results of an analysis for the report.
 
     Parameters
     ----------
     numbers
         Finite JSON-serialisable numbers and words, merged into ``report["domain"]``.
     verdicts
-        Outcome of every further gate: level (pass, warn, fail) and sentence.
+        Outcome of every further calibration test: level (pass, warn, fail) and sentence.
     sections
         Sections of the page.
-    datasets
-        Groups of ``posterior.nc``, by name.
-    flags
-        Word of warning per object that deserves one, by identifier.
     """
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
     verdicts: Sequence[tuple[Literal["pass", "warn", "fail"], str]] = ()
     sections: Sequence[Section] = ()
-    datasets: Mapping[str, xr.Dataset] = field(default_factory=dict)
-    flags: Mapping[str, str] = field(default_factory=dict)

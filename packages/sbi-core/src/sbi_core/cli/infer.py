@@ -100,8 +100,6 @@ def command(
     )
     for note in done.notes:
         click.echo(f"observations: {note}")
-    if done.excluded:
-        click.echo(f"observations: {done.excluded} row(s) without any observed value left out")
     click.echo(f"{done.n} objects, {done.flagged} outside the training set: {target}")
     if done.flagged:
         click.echo(

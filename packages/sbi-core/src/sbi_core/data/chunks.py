@@ -17,7 +17,13 @@ import numpy as np
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.limits import check_fits, check_hdf5, check_names
-from sbi_core.data.observations import Observable, Observations, holds_arrays
+from sbi_core.data.observations import (
+    LABEL,
+    Observable,
+    Observations,
+    decoded,
+    holds_arrays,
+)
 from sbi_core.data.tables import FITS_OPTIONS, FORMATS, GROUP_NAMES, ID_NAMES, normalise, read_table
 from sbi_core.errors import ConfigError, DataFileError
 
@@ -80,14 +86,14 @@ class Slices:
             first = str(error).strip().split("\n")[0]
             msg = f"'{self.path}' cannot be read, rows {start} to {stop - 1}: {first}"
             raise DataFileError(msg) from None
+        if isinstance(found, Observations):
+            return found
         if len(found) != stop - start:
             msg = (
                 f"'{self.path}' is damaged: rows {start} to {stop - 1} hold {len(found)} objects, "
                 f"not {stop - start}"
             )
             raise DataFileError(msg)
-        if isinstance(found, Observations):
-            return found
         if not {normalise(c) for c in found.colnames} & set(ID_NAMES):
             found["id"] = [str(k) for k in range(start, stop)]
         return found
@@ -266,22 +272,28 @@ class ArraySlices(Slices):
 
         check_hdf5(path)
         with h5py.File(path, "r") as f:
-            return cls(path, rows, len(f["x"]))
+            if "rows" not in f:
+                return cls(path, rows, len(f["x"]))
+        return WholeObservations.of(Observations.read(path), rows)  # rows are excluded: not cut
 
     def _read(self, chunk: int, start: int, stop: int) -> Observations:
         import h5py
 
         with h5py.File(self.path, "r") as f:
-            words = {k: tuple(v.decode() for v in f[k][()]) for k in _WORDS}
+            words: dict[str, Any] = {k: tuple(v.decode() for v in f[k][()]) for k in _WORDS}
             arrays = {k: f[k][start:stop] for k in f if k not in _WORDS}
-        names = {k: np.asarray([v.decode() for v in arrays.pop(k)]) for k in ("id", "group")}
+        labels = {k: decoded(arrays.pop(k)) for k in list(arrays) if k.startswith(LABEL)}
+        names: dict[str, Any] = {
+            k: np.asarray([v.decode() for v in arrays.pop(k)]) for k in ("id", "group")
+        }
         units = words.pop("units")
         pairs = zip(words.pop("observables"), units, strict=True)
         observables = tuple(Observable(n, unit=u) for n, u in pairs)
         batch = Batch.of_arrays(**arrays)
         return Observations(
-            batch, names["id"], names["group"], observables, source=str(self.path), **words
-        )
+            batch, names["id"], names["group"], observables, source=str(self.path),
+            labels={k.removeprefix(LABEL): v for k, v in labels.items()}, **words,
+        )  # fmt: skip
 
 
 @dataclass
@@ -391,9 +403,14 @@ class WholeObservations(Slices):
 
     observations: Observations | None = None
 
+    @classmethod
+    def of(cls, observations: Observations, rows: int) -> Slices:
+        """Return the chunks of observations in memory."""
+        return cls(Path(observations.source), rows, observations.n_rows, observations)
+
     def _read(self, chunk: int, start: int, stop: int) -> Observations:
         assert self.observations is not None
-        return self.observations[start:stop]
+        return self.observations.in_source(start, stop)
 
 
 def open_slices(path: str | Path, rows: int) -> Slices:
@@ -415,8 +432,7 @@ def open_slices(path: str | Path, rows: int) -> Slices:
     path = Path(path)
     if holds_arrays(path):
         if path.suffix == ".npz":
-            whole = Observations.read(path)
-            return WholeObservations(path, rows, len(whole), whole)
+            return WholeObservations.of(Observations.read(path), rows)
         opener: Any = ArraySlices
     elif path.name.endswith(".gz") or not path.is_file() or path.stat().st_size == 0:
         opener = None

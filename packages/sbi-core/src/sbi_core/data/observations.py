@@ -10,7 +10,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,14 @@ from sbi_core.errors import DataFileError, ObservationError
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["Observable", "Observations", "holds_arrays"]
+__all__ = ["Excluded", "Observable", "Observations", "holds_arrays"]
 
 _ARRAY_FILES = (".npz", ".h5", ".hdf5")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 _WORDS = ("observables", "units", "context_names", "truth_names")
 _LAYOUT = {"x", "id", "group", *_WORDS}
+_EXCLUDED = ("excluded_row", "excluded_id", "excluded_reason")
+LABEL = "label_"  # prefix of label columns in npz and HDF5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,25 @@ class Observable:
     aliases: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A row of the source that cannot be inferred; it appears in the results with its reason.
+
+    Parameters
+    ----------
+    row
+        Position in the source, from 0.
+    id
+        Identifier.
+    reason
+        Flag of the row in every table of results, e.g. ``"nothing_observed"``.
+    """
+
+    row: int
+    id: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Observations:
     """Objects to infer.
@@ -76,7 +97,13 @@ class Observations:
     source
         Where they come from: a file name or a sentence.
     notes
-        Counts of what was excluded or converted on reading, one sentence each.
+        Conversions and assumptions made on reading, one sentence each.
+    excluded
+        Rows of the source that cannot be inferred, with their reasons.
+    rows
+        Position of every object in the source, (n,); default: one after the other.
+    labels
+        Columns that go into the tables of results as they are, (n,) each, e.g. ``ra``.
 
     Raises
     ------
@@ -92,8 +119,15 @@ class Observations:
     truth_names: tuple[str, ...] = ()
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+    excluded: tuple[Excluded, ...] = ()
+    rows: NDArray[np.int64] | None = None
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.rows is None:
+            taken = {e.row for e in self.excluded}
+            free = (k for k in range(len(self.batch) + len(taken)) if k not in taken)
+            object.__setattr__(self, "rows", np.fromiter(free, np.int64))
         for name in ("id", "group"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.str_))
             if getattr(self, name).shape != (len(self.batch),):
@@ -128,18 +162,40 @@ class Observations:
         return len(self.batch)
 
     def __getitem__(self, rows: Any) -> Observations:
-        index = np.arange(len(self))[rows]
-        index = np.atleast_1d(index)
-        return Observations(
-            self.batch[index],
-            self.id[index],
-            self.group[index],
-            self.observables,
-            self.context_names,
-            self.truth_names,
-            self.source,
-            self.notes,
+        index = np.atleast_1d(np.arange(len(self))[rows])
+        return replace(
+            self,
+            batch=self.batch[index],
+            id=self.id[index],
+            group=self.group[index],
+            excluded=(),
+            rows=None,
+            labels={name: np.asarray(v)[index] for name, v in self.labels.items()},
         )
+
+    def in_source(self, start: int, stop: int) -> Observations:
+        """Return rows ``start`` to ``stop`` of the source, excluded ones too, counted from 0."""
+        assert self.rows is not None
+        inside = np.flatnonzero((self.rows >= start) & (self.rows < stop))
+        excluded = tuple(
+            replace(e, row=e.row - start) for e in self.excluded if start <= e.row < stop
+        )
+        return replace(self[inside], rows=self.rows[inside] - start, excluded=excluded)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the source, excluded ones counted."""
+        assert self.rows is not None
+        last = [int(self.rows[-1])] if len(self.rows) else []
+        return 1 + max([*last, *(e.row for e in self.excluded)], default=-1)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One sentence per reason for which rows are excluded, with their number."""
+        by_reason: dict[str, list[int]] = {}
+        for e in self.excluded:
+            by_reason.setdefault(e.reason, []).append(e.row)
+        return tuple(excluded_sentence(reason, rows) for reason, rows in by_reason.items())
 
     @property
     def truth(self) -> Mapping[str, NDArray[np.float64]] | None:
@@ -182,6 +238,8 @@ class Observations:
         if self.batch.context is not None:
             for k, name in enumerate(self.context_names):
                 table[name] = self.batch.context[:, k].double().cpu().numpy()
+        for name, value in self.labels.items():
+            table[name] = value
         for name, value in (self.truth or {}).items():
             table[f"true_{name}"] = value
         table.meta["source"] = self.source
@@ -226,11 +284,26 @@ class Observations:
             Observable(n, unit=u) for n, u in zip(words.pop("observables"), units, strict=True)
         )
         ids, group = arrays.pop("id"), arrays.pop("group")
-        return cls(Batch(**arrays), ids, group, observables, source=str(path), **words)
+        rows = arrays.pop("rows", None)
+        labels = {k.removeprefix(LABEL): arrays.pop(k) for k in list(arrays) if k.startswith(LABEL)}
+        columns = [arrays.pop(name, ()) for name in _EXCLUDED]
+        excluded = tuple(
+            Excluded(int(row), str(i), str(r)) for row, i, r in zip(*columns, strict=True)
+        )
+        return cls(
+            Batch(**arrays), ids, group, observables, source=str(path), excluded=excluded,
+            rows=rows, labels=labels, **words,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         groups = len(np.unique(self.group))
         return f"Observations(n={len(self)}, groups={groups}, source={self.source!r})"
+
+
+def excluded_sentence(reason: str, rows: Sequence[int]) -> str:
+    """Return e.g. ``"2 row(s) cannot be inferred (nothing_observed): 4, 9"``; rows from 0."""
+    listed = ", ".join(str(r) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
+    return f"{len(rows)} row(s) cannot be inferred ({reason}): {listed}"
 
 
 def _check_values(obs: Observations) -> None:
@@ -285,13 +358,14 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
             check_hdf5(path)
             with h5py.File(path, "r") as f:
-                arrays = {name: _words(f[name][()]) for name in f if hasattr(f[name], "dtype")}
+                arrays = {name: decoded(f[name][()]) for name in f if hasattr(f[name], "dtype")}
     except (*_UNREADABLE, zlib.error) as error:
         first = str(error).strip().split("\n")[0]
         msg = f"'{path}' cannot be read: {first}"
         raise DataFileError(msg) from None
     missing = sorted(_LAYOUT - set(arrays))
-    unknown = sorted(set(arrays) - _LAYOUT - {f.name for f in fields(Batch)})
+    optional = {"rows", *_EXCLUDED, *(f.name for f in fields(Batch))}
+    unknown = sorted(k for k in set(arrays) - _LAYOUT - optional if not k.startswith(LABEL))
     if missing or unknown:
         what = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
         msg = f"'{path}' is not a file of observations: it {what}"
@@ -299,7 +373,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     return arrays
 
 
-def _words(value: Any) -> Any:
+def decoded(value: Any) -> Any:
     """Return words of HDF5, which come as bytes in UTF-8, as str."""
     if getattr(value, "dtype", None) != np.dtype(object):
         return value
@@ -312,6 +386,13 @@ def _write_arrays(obs: Observations, path: Path) -> None:
     arrays["units"] = np.asarray([o.unit for o in obs.observables], np.str_)
     arrays["context_names"] = np.asarray(obs.context_names, np.str_)
     arrays["truth_names"] = np.asarray(obs.truth_names, np.str_)
+    arrays |= {LABEL + name: np.asarray(v) for name, v in obs.labels.items()}
+    if obs.excluded:
+        assert obs.rows is not None
+        arrays["rows"] = obs.rows
+        arrays["excluded_row"] = np.asarray([e.row for e in obs.excluded])
+        arrays["excluded_id"] = np.asarray([e.id for e in obs.excluded], np.str_)
+        arrays["excluded_reason"] = np.asarray([e.reason for e in obs.excluded], np.str_)
     if path.suffix == ".npz":
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
         return

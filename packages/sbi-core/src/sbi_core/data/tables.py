@@ -7,10 +7,7 @@ become ``_``; ``[Mg/Fe]``, ``mg_fe`` and ``MG_FE`` are the same column.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.limits import check_fits, check_gzip, check_hdf5, check_names
-from sbi_core.data.observations import Observable, Observations, holds_arrays
+from sbi_core.data.observations import Excluded, Observable, Observations, holds_arrays
 from sbi_core.errors import (
     DataFileError,
     NothingObservedError,
@@ -36,7 +33,8 @@ __all__ = [
     "observations_from_columns",
     "read_observations",
     "read_table",
-    "serving",
+    "as_table",
+    "renamed",
 ]
 
 F64 = NDArray[np.float64]
@@ -80,10 +78,6 @@ def read_table(path: str | Path) -> Table:
     from astropy.table import Table
 
     path = Path(path)
-    served = _served.get()
-    if served is not None and str(path) == served.name:
-        served.taken = True
-        return served.table
     if not path.exists():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         msg = f"observations file '{path}' does not exist{near_matches(path.name, siblings)}"
@@ -115,6 +109,54 @@ def read_table(path: str | Path) -> Table:
     return table
 
 
+def as_table(source: Any) -> Table | None:
+    """Return a table in memory as an astropy table, or None if ``source`` is not a table.
+
+    Taken are astropy ``Table`` and ``QTable``, pandas ``DataFrame``, mappings of columns, and
+    structured arrays.
+    """
+    from astropy.table import Table
+
+    if isinstance(source, Table):
+        return source
+    if hasattr(source, "columns") and hasattr(source, "iloc"):  # pandas is not imported for this
+        return Table.from_pandas(source.reset_index(drop=True))
+    if isinstance(source, Mapping) or (isinstance(source, np.ndarray) and source.dtype.names):
+        return Table(source)
+    return None
+
+
+def renamed(table: Table, columns: Mapping[str, str], source: str) -> Table:
+    """Return the table with columns under the names that are looked for.
+
+    Parameters
+    ----------
+    table
+        The table.
+    columns
+        ``{name: column}``: the table's ``column`` is read as ``name``.
+    source
+        File name for messages.
+
+    Raises
+    ------
+    ObservationError
+        If the table has no such column.
+    """
+    if not columns:
+        return table
+    out = table.copy(copy_data=False)
+    for name, column in columns.items():
+        if column not in table.colnames:
+            msg = f"{source}: no column '{column}'{near_matches(column, table.colnames)}"
+            raise ObservationError(msg)
+        wanted = normalise(name)
+        for other in [c for c in out.colnames if normalise(c) == wanted and c != column]:
+            out.remove_column(other)
+        out.rename_column(column, name)
+    return out
+
+
 def _check_bounds(path: Path, suffix: str) -> None:
     """Raise DataFileError where the headers of a file promise what cannot be."""
     if suffix == ".fits.gz":
@@ -125,40 +167,6 @@ def _check_bounds(path: Path, suffix: str) -> None:
         check_hdf5(path)
     elif suffix in (".csv", ".tsv"):
         check_names(path, "," if suffix == ".csv" else "\t")
-
-
-@dataclass
-class _Served:
-    """A table that is in memory already, under a name that no file has."""
-
-    name: str
-    table: Table
-    taken: bool = False
-
-
-_served: ContextVar[_Served | None] = ContextVar("served", default=None)
-
-
-@contextmanager
-def serving(name: str, table: Table) -> Iterator[_Served]:
-    """Let :func:`read_table` of ``name`` return this table, as long as the block lasts.
-
-    A simulator reads a file by its name; with this, the rows of a part of a file are read by the
-    same code. ``taken`` of what is yielded says whether they were.
-
-    Parameters
-    ----------
-    name
-        What :func:`read_table` will be asked for, e.g. ``"big.fits[rows 0:1000]"``.
-    table
-        The rows.
-    """
-    served = _Served(str(Path(name)), table)
-    token = _served.set(served)
-    try:
-        yield served
-    finally:
-        _served.reset(token)
 
 
 def _word(value: Any) -> str:
@@ -296,9 +304,17 @@ def read_observations(
     """
     if holds_arrays(path):
         return Observations.read(path)
-    return observations_from_columns(
-        ColumnReader(read_table(path), str(path)), observables, default_error=default_error
-    )
+    reader = ColumnReader(read_table(path), str(path))
+    return some(observations_from_columns(reader, observables, default_error=default_error))
+
+
+def some(observations: Observations) -> Observations:
+    """Return the observations, or raise NothingObservedError when they hold no object."""
+    if len(observations) == 0:
+        why = "; ".join(observations.reasons) or "it holds no object"
+        msg = f"{observations.source}: nothing to infer: {why}"
+        raise NothingObservedError(msg)
+    return observations
 
 
 def observations_from_columns(
@@ -317,17 +333,11 @@ def observations_from_columns(
         msg = f"{reader.source}: none of the columns {wanted} found; the file has {have}"
         raise ObservationError(msg)
     mask = np.isfinite(x)
-    empty = ~mask.any(1)
+    keep = mask.any(1)
     if missing:
         notes.append(f"not in the table, treated as unobserved: {', '.join(missing)}")
-    if empty.all():
-        msg = f"{reader.source}: no row has any observed value"
-        raise NothingObservedError(msg)
-    if empty.any():
-        rows = ", ".join(str(r) for r in np.flatnonzero(empty)[:5])
-        notes.append(f"{int(empty.sum())} row(s) without any observed value left out: {rows}")
-    keep = ~empty
     ids, _ = reader.ids()
+    excluded = [Excluded(int(k), ids[k], "nothing_observed") for k in np.flatnonzero(~keep)]
     batch = Batch.of_arrays(
         x=np.where(mask, x, np.nan)[keep].astype(np.float32),
         x_err=None if err is None else np.where(mask, err, np.nan)[keep].astype(np.float32),
@@ -342,6 +352,8 @@ def observations_from_columns(
         context_names=tuple(context_names),
         source=reader.source,
         notes=tuple(notes),
+        excluded=tuple(excluded),
+        rows=np.flatnonzero(keep),
     )
 
 

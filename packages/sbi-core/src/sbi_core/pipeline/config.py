@@ -37,7 +37,13 @@ __all__ = [
 
 _DEEPEST = 32
 PRESETS = ("quick", "standard", "large", "paper")
-_COMPONENTS: tuple[Kind, ...] = ("simulator", "embedding", "estimator", "combiner")
+_COMPONENTS: tuple[Kind, ...] = (
+    "simulator",
+    "embedding",
+    "estimator",
+    "combiner",
+    "analysis",
+)
 _ENVIRONMENT = (  # never change the numbers
     "simulate.executor",
     "simulate.workers",
@@ -108,7 +114,10 @@ class InferSection(_Section):
     observations: str | None = Field(
         None, min_length=1, description="file; default: the plugin's example"
     )
-    n_example: int = Field(100, ge=1, description="objects of the example")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="columns of the file by the name they are read as"
+    )
+    n_example: int = Field(100, ge=1, description="number of objects in the example")
 
 
 class CombineSection(_Section):
@@ -146,6 +155,7 @@ class RunConfig(_Section):
     infer: InferSection = InferSection()
     combiner: ComponentSection = ComponentSection(name="gaussian")
     combine: CombineSection = CombineSection()
+    analysis: ComponentSection = ComponentSection(name="none")
 
 
 def resolve(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
+from sbi_core.analyses.base import Analysis
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
 from sbi_core.data.batch import Batch
-from sbi_core.data.observations import Observations, holds_arrays
+from sbi_core.data.observations import Observations
 from sbi_core.errors import PriorMismatchError
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import RunConfig
+from sbi_core.pipeline.reading import read_objects
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import ParameterSpace, canonical_hash
 from sbi_core.progress import Progress
@@ -23,12 +24,7 @@ from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
 from sbi_core.training.loop import TrainConfig
 
-__all__ = ["Context", "read_objects"]
-
-
-def read_objects(simulator: Simulator, path: str | Path) -> Observations:
-    """Return the objects of a file; tables are read by the plugin, arrays as they are."""
-    return Observations.read(path) if holds_arrays(path) else simulator.read_observations(path)
+__all__ = ["Context"]
 
 
 @dataclass
@@ -60,6 +56,15 @@ class Context:
         return Embedding.of(self.registry.build("embedding", section.name, section.options))
 
     @cached_property
+    def analysis(self) -> Analysis:
+        """The analysis, with this run's simulator."""
+        section = self.config.analysis
+        built = self.registry.build("analysis", section.name, section.options)
+        analysis = cast("Analysis", built)
+        analysis.attach(self.simulator)
+        return analysis
+
+    @cached_property
     def space(self) -> ParameterSpace:
         """The parameters that are inferred."""
         return self.simulator.parameters.select(self.config.estimator.parameters)
@@ -78,7 +83,7 @@ class Context:
         """The configured observations, or the plugin's example."""
         section = self.config.infer
         if section.observations:
-            return read_objects(self.simulator, section.observations)
+            return read_objects(self.simulator, section.observations, section.columns)
         rng = stream(self.config.seed, "example")
         return self.simulator.example_observations(rng, section.n_example)
 
@@ -156,7 +161,10 @@ class Context:
         ------
         PriorMismatchError
             If the estimator was trained under another prior than the simulator has now.
+        ComponentNotFoundError
+            If the estimator that the configuration names is not installed.
         """
+        self.registry.find("estimator", self.config.estimator.name)
         estimator = load_estimator(self.directory.estimator, self.registry)
         if estimator.space.hash != self.space.hash:
             msg = (

@@ -25,8 +25,10 @@ from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
 from sbi_core.files.provenance import describe
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
-from sbi_core.pipeline.context import Context, read_objects
+from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
+from sbi_core.pipeline.inference import infer_in_memory
+from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.stage import StageSpec
 from sbi_core.pipeline.stages import STAGES, stage_names
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
@@ -395,23 +397,64 @@ class Run:
         found: dict[str, Any] = read_json(self.directory.report_json)
         return found
 
-    def observations(self, source: str | Path | Observations) -> Observations:
-        """Return observations as they are, or read them from a file."""
-        if isinstance(source, Observations):
-            return source
-        return read_objects(self.simulator, source)
+    def observations(self, source: Any, columns: Mapping[str, str] | None = None) -> Observations:
+        """Return the objects of a file or table as the run's simulator reads them.
+
+        Parameters
+        ----------
+        source
+            A file name, a table in memory (astropy ``Table`` or ``QTable``, pandas ``DataFrame``,
+            dict of columns), or observations.
+        columns
+            ``{name: column}``: the table's ``column`` is read as ``name``.
+        """
+        return read_objects(self.simulator, source, columns)
 
     def infer(
-        self, observations: str | Path | Observations, draws: int | None = None
+        self,
+        observations: Any,
+        draws: int | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
     ) -> PosteriorSamples:
-        """Return posterior draws for every object; unusual objects carry a flag."""
-        from sbi_core.pipeline.stages.infer import infer
+        """Return posterior draws for every object, with all that tables of results hold.
 
-        data = self.observations(observations)
-        return infer(self._context, data, draws or self.config.infer.draws)[0]
+        Parameters
+        ----------
+        observations
+            See :meth:`observations`.
+        draws
+            Posterior draws per object; default: those of the run.
+        columns
+            ``{name: column}``: the table's ``column`` is read as ``name``.
+
+        Returns
+        -------
+        PosteriorSamples
+            ``samples["name"]`` are draws (draw, object), ``samples.summary()`` is the table that
+            ``sbi-run infer`` writes. Objects unlike the simulations carry the flag
+            ``outside_training``.
+
+        Raises
+        ------
+        ConfigError
+            If ``draws`` is not a whole number above 0.
+        ObservationError
+            If the objects cannot be read.
+        """
+        number = self.config.infer.draws if draws is None else draws
+        if isinstance(number, bool) or int(number) != number or number < 1:
+            msg = f"draws must be a whole number above 0, got {draws!r}"
+            raise ConfigError(msg)
+        data = self.observations(observations, columns)
+        return infer_in_memory(self._context, data, int(number))
 
     def combine(
-        self, observations: str | Path | Observations, combiner: str | None = None
+        self,
+        observations: Any,
+        combiner: str | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
     ) -> CombinedPosterior:
         """Combine all objects, which must belong to one group, into one posterior.
 
@@ -422,7 +465,7 @@ class Run:
         """
         from sbi_core.rng import stream
 
-        data = self.observations(observations)
+        data = self.observations(observations, columns)
         if len(data.groups) > 1:
             msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"
             raise ConfigError(msg)

@@ -537,8 +537,12 @@ class EmulatorSimulator(Simulator):
             observed = observed.with_(x_err=(observed.x_err**2 + rms**2).sqrt())
         return self.original.log_likelihood(simulated, observed)
 
+    def observations_of(self, table: Any, source: str) -> Observations:
+        """Return the objects of a table as the original simulator does."""
+        return self.original.observations_of(table, source)
+
     def read_observations(self, path: str | Path) -> Observations:
-        """Read objects as the original simulator does."""
+        """Return the objects of a file as the original simulator does."""
         return self.original.read_observations(path)
 
     @property

@@ -42,14 +42,14 @@ STAGES: tuple[StageSpec, ...] = (
     ),
     StageSpec(
         "diagnose",
-        uses=("diagnose",),
+        uses=("diagnose", "analysis"),
         after=("train",),
         outputs=lambda d: (d.diagnostics, d.diagnose_sections),
         arrays=lambda d: d.diagnostics,
     ),
     StageSpec(
         "infer",
-        uses=("infer",),
+        uses=("infer", "analysis"),
         after=("train",),
         outputs=lambda d: (d.posterior, d.summary, d.infer_sections),
         inputs=_observations,

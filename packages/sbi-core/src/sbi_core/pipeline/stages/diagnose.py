@@ -57,9 +57,9 @@ def _test_rows(context: Context) -> Batch:
 
 
 def _of_domain(context: Context, batch: Batch) -> Findings | None:
-    """Return what the simulator checks beyond parameters that are columns; keep its sections."""
+    """Return the further calibration tests of the analysis; write their sections."""
     with drawing_style():
-        found = context.simulator.diagnose(
+        found = context.analysis.check(
             context.posterior, batch, stream(context.config.seed, "diagnose", "domain")
         )
         if found is not None and found.sections:

@@ -1,7 +1,4 @@
-"""What a run says about its galaxies: predictive check, weights, flags, derived quantities.
-
-And, for held-out simulations, what the calibration of single parameters cannot see: the calibration
-of derived quantities and of the likelihood itself, and how sharp the posterior is.
+"""Calibration of what single parameters do not show: derived quantities, likelihood, sharpness.
 
 References:
     | Modrak et al. 2023, Bayesian Analysis (ranks of the likelihood as a test quantity)
@@ -16,36 +13,27 @@ from numpy.typing import NDArray
 
 from sbi_core import (
     Batch,
-    Drawing,
     Findings,
     Grid,
     Observations,
     Posterior,
-    PosteriorSamples,
     Rng,
     Section,
     as_generator,
     diagnostics,
-    plot,
 )
-from sbi_sedflow.catalogue import infer_chunks, units_of
 from sbi_sedflow.derived import DERIVED
-from sbi_sedflow.flags import MEANING, Flag, count_flags, words
 from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
 from sbi_sedflow.noise import log_prob_flux
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from sbi_sedflow.simulator import SedflowSimulator
 
-__all__ = ["Calibration", "calibrate", "diagnose", "examine"]
+__all__ = ["Calibration", "calibrate", "check_galaxies"]
 
 F64 = NDArray[np.float64]
 _DRAWS = 200  # per galaxy, that meet the exact likelihood
-_SHOWN = 3  # galaxies with a figure
 _LEVEL = 0.01
-_LIMIT = 40_000  # likelihood calls per refined galaxy of a run; catalogues take more
 
 
 class Calibration:
@@ -133,7 +121,7 @@ def calibrate(
     )
 
 
-def diagnose(
+def check_galaxies(
     simulator: SedflowSimulator, posterior: Posterior, held_out: Batch, rng: Rng
 ) -> Findings:
     """Return the calibration of derived quantities, and the sharpness, as findings."""
@@ -176,111 +164,3 @@ def diagnose(
         "is_efficiency_median": median,
     }
     return Findings(numbers=numbers, verdicts=verdicts, sections=(section,))
-
-
-def examine(
-    simulator: SedflowSimulator,
-    posterior: Posterior,
-    observations: Observations,
-    samples: PosteriorSamples,
-    rng: Rng,
-) -> Findings:
-    """Return flags, refinement, derived quantities and figures of inferred galaxies."""
-    chunks = list(
-        infer_chunks(
-            simulator, posterior, observations, draws=len(samples.values),
-            refine=simulator.config.refine, seed=posterior.seed,
-            limit=_LIMIT,
-        )
-    )  # fmt: skip
-    flags = np.concatenate([c.flags for c in chunks])
-    method = [m for c in chunks for m in c.method]
-    efficiency = np.concatenate([c.is_eff for c in chunks])
-    counts = count_flags(flags)
-    galaxies = Galaxies.of(observations)
-    numbers: dict[str, Any] = {
-        "flags": counts,
-        "refined": sum(m != "npe" for m in method),
-        "observed_is_efficiency_median": float(np.median(efficiency)),
-        "observed_chi2_min_median": float(np.median(np.concatenate([c.chi2_min for c in chunks]))),
-    }
-    named = {
-        str(i): words(int(f) & int(Flag.BAD_FIT | Flag.OOD_COLOUR | Flag.NOT_CONVERGED)).lower()
-        for i, f in zip(observations.id, flags, strict=True)
-        if f & (Flag.BAD_FIT | Flag.OOD_COLOUR | Flag.NOT_CONVERGED)
-    }
-    rows = [[str(f.name), str(int(f)), str(counts[str(f.name)]), MEANING[f]] for f in Flag]
-    drawings = _drawings(simulator, observations, galaxies, chunks)
-    section = Section(
-        "Galaxies",
-        text=(
-            f"{len(observations)} galaxies; {numbers['refined']} were refined with the exact "
-            "likelihood. Draws after refinement and the derived quantities are in the group "
-            "'derived' of posterior.nc; summary.ecsv has the network's own.",
-        ),
-        drawings=drawings,
-        tables=(Grid(("flag", "bit", "galaxies", "meaning"), rows),),
-    )
-    return Findings(
-        numbers=numbers,
-        sections=(section,),
-        datasets={"derived": _dataset(simulator, chunks)},
-        flags=named,
-    )
-
-
-def _drawings(
-    simulator: SedflowSimulator,
-    observations: Observations,
-    galaxies: Galaxies,
-    chunks: list[Any],
-) -> list[Drawing]:
-    from sbi_sedflow.plots import sed
-
-    values = np.concatenate([c.values for c in chunks], axis=1)
-    chosen = np.unique(np.linspace(0, len(observations) - 1, _SHOWN).astype(int))
-    drawings = []
-    d = simulator.parameters.dim
-    for k in chosen:
-        name = str(observations.id[k])
-        figure = sed(simulator, galaxies[np.array([k])], values[:, k, :d], title=name)
-        drawings.append(
-            Drawing(figure, f"{name}: observed fluxes, and what the posterior predicts for them.")
-        )
-    k = int(chosen[0])
-    shown = ["logmstar", "fburst", "tau_ism", "n_dust", "sfr_1gyr", "tage_mw"]
-    names = list(chunks[0].names)
-    columns = [names.index(n) for n in shown]
-    draws = values[:, k, columns].copy()
-    draws[:, 4] = np.log10(np.maximum(draws[:, 4], 1e-6))
-    labels = [
-        r"\log M_\star",
-        r"f_b",
-        r"\tau_\mathrm{ISM}",
-        "n",
-        r"\log\mathrm{SFR}",
-        r"t_\mathrm{mw}",
-    ]  # noqa: E501
-    figure = plot.corner(draws, labels)
-    caption = f"{observations.id[k]}: some parameters and derived quantities (Msun, Msun/yr, Gyr)."
-    drawings.append(Drawing(figure, caption, wide=True))
-    return drawings
-
-
-def _dataset(simulator: SedflowSimulator, chunks: list[Any]) -> xr.Dataset:
-    """Return draws of all quantities, and flags, as a group of posterior.nc."""
-    import xarray as xr
-
-    values = np.concatenate([c.values for c in chunks], axis=1).astype(np.float32)
-    units = units_of(simulator)
-    ids = np.concatenate([c.id for c in chunks])
-    data: dict[str, Any] = {
-        name: (("chain", "draw", "object"), values[None, :, :, k], {"units": units.get(name, "")})
-        for k, name in enumerate(chunks[0].names)
-    }
-    for name in ("flags", "chi2_min", "is_eff", "is_ess", "support", "n_bands"):
-        data[name] = (("object",), np.concatenate([getattr(c, name) for c in chunks]))
-    methods = [m for c in chunks for m in c.method]
-    data["method"] = (("object",), np.asarray(methods, dtype=object))
-    coords = {"chain": [0], "draw": np.arange(len(values)), "object": ids.astype(object)}
-    return xr.Dataset(data, coords=coords)

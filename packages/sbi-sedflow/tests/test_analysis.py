@@ -1,22 +1,22 @@
 """Refinement, catalogues, output, figures, the emulator: small end-to-end runs on toy stars."""
 
 import pickle
+from dataclasses import replace
 
 import emcee
-import h5netcdf
 import numpy as np
 import pytest
 import torch
-from astropy.table import Table
 from numpy.testing import assert_allclose
 
 from sbi_core import Batch, DataFileError, Observations, Posterior, stream
-from sbi_sedflow.catalogue import infer_chunks, summarise, summary_table, units_of
+from sbi_sedflow.analysis import SedflowAnalysis
+from sbi_sedflow.calibration import calibrate
+from sbi_sedflow.derived import DERIVED
+from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_load
-from sbi_sedflow.examine import calibrate, examine
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.likelihood import Galaxies, log_likelihood
-from sbi_sedflow.output import SampleFile, write_summary
 from sbi_sedflow.refine import StudentMixture, refine_galaxy, resampled
 from sbi_sedflow.support import Support
 from sbi_sedflow.tables import Photometry, as_observations
@@ -33,26 +33,31 @@ def support(toy):
     return Support(toy)
 
 
+def described(toy, trained, objects, support, draws=250, refine="none"):
+    posterior = Posterior(trained, seed=1)
+    samples = posterior.sample(objects, draws)
+    return describe_galaxies(
+        toy, posterior, objects, samples, support, refine=refine, limit=40_000, seed=1
+    )
+
+
 @pytest.fixture(scope="module")
 def chunk(toy, trained, galaxies, support):
-    posterior = Posterior(trained, seed=1)
-    return next(infer_chunks(toy, posterior, galaxies, draws=250, refine="none", support=support))
+    return described(toy, trained, galaxies, support)
 
 
 def test_every_galaxy_gets_draws_inside_the_prior_and_flags(toy, chunk, galaxies):
-    assert chunk.values.shape == (250, 6, 17)
+    assert chunk.values.shape == (250, 6, 12)
+    assert all(chunk[name].shape == (250, 6) for name in DERIVED)
     assert np.isfinite(chunk.values).all()
-    assert toy.parameters.inside(chunk.values[..., :12].reshape(-1, 12)).all()
-    assert chunk.method == ["npe"] * 6
-    missing = (chunk.flags & Flag.MISSING_BAND) != 0
+    assert toy.parameters.inside(chunk.values.reshape(-1, 12)).all()
+    assert chunk.columns["method"].tolist() == ["npe"] * 6
+    missing = (chunk.columns["flag_bits"] & Flag.MISSING_BAND) != 0
     assert (missing == ~galaxies.batch.observed.all(1).numpy()).all()
 
 
 def test_a_galaxy_does_not_depend_on_its_company(toy, trained, galaxies, chunk, support):
-    posterior = Posterior(trained, seed=1)
-    alone = next(
-        infer_chunks(toy, posterior, galaxies[3], draws=250, refine="none", support=support)
-    )
+    alone = described(toy, trained, galaxies[3], support)
     want = chunk.values[:, 3]
     # to the rounding of float32 networks, in units of the posterior's width where values are small
     assert_allclose(alone.values[:, 0] / want.std(0), want / want.std(0), rtol=1e-3, atol=2e-3)
@@ -63,14 +68,9 @@ def test_nothing_observed_gives_the_prior(toy, trained, support):
     photometry = Photometry(["a"], nothing, nothing, np.array([0.1]), np.array([0.1]))
     table = as_observations(photometry, (0.003, 0.2), allow_prior=True)
     assert table.flags[0] & Flag.NO_DATA
-    found = next(
-        infer_chunks(
-            toy, Posterior(trained, seed=1), table.observations, draws=2000, support=support,
-            refine="all",
-        )
-    )  # fmt: skip
+    samples = described(toy, trained, table.observations, support, draws=2000, refine="all")
     mean, sd = toy.parameters.moments()
-    got = found.values[:, 0, :12]
+    got = samples.values[:, 0]
     assert (np.abs(got.mean(0) - mean) < 5 * sd / np.sqrt(2000)).all()  # false alarm 1e-5
     assert_allclose(got.std(0), sd, rtol=0.1)
 
@@ -175,7 +175,7 @@ def test_errors_say_little_about_fluxes(toy, galaxies, rng):
     assert change.std() < 0.5 * base[near].std() + 0.5
 
 
-def test_tables_have_a_row_for_every_row_of_the_file(toy, chunk, galaxies, tmp_path):
+def test_tables_have_a_row_for_every_row_of_the_file(toy, trained, galaxies, support):
     seen = Galaxies.of(galaxies)
     flux = np.where(seen.mask, seen.flux, np.nan)
     sigma = np.where(seen.mask, seen.sigma, np.nan)
@@ -186,40 +186,20 @@ def test_tables_have_a_row_for_every_row_of_the_file(toy, chunk, galaxies, tmp_p
         np.concatenate([sigma[:1], sigma]),
         np.concatenate([[np.nan], z]),
         np.concatenate([[np.nan], z]),
+        {"ra": np.arange(7.0)},
     )
-    table = as_observations(photometry, (0.003, 0.2))
-    out = summary_table(table, [summarise(chunk)], units_of(toy), {"source": "x", "run": "y"})
+    objects = as_observations(photometry, (0.003, 0.2)).observations
+    samples = described(toy, trained, objects, support)
+    assert samples.labels.keys() == set()  # filled in by the inference path of the core
+    out = replace(
+        samples, labels=objects.labels, rows=objects.rows, excluded=objects.excluded
+    ).summary()
     assert len(out) == 7
-    assert out["flags"][0] & Flag.Z_RANGE
+    assert out["flags"][0] == "redshift_outside_model"
+    assert out["ra"].tolist()[1:] == [1, 2, 3, 4, 5, 6]
     assert np.isnan(out["logmstar_p50"][0])
     assert np.isfinite(np.asarray(out["logmstar_p50"][1:])).all()
     assert str(out["sfr_1gyr_mean"].unit) == "solMass / yr"
-    for name in ("t.ecsv", "t.fits"):
-        again = Table.read(write_summary(out, tmp_path / name))
-        assert_allclose(again["tage_mw_p84"][1:], out["tage_mw_p84"][1:])
-        assert "MISSING_BAND" in str(again.meta)
-
-
-def test_draws_are_appended_chunk_by_chunk(toy, chunk, tmp_path):
-    path = tmp_path / "draws.nc"
-    with SampleFile(path, 100, units_of(toy)) as f:
-        f.append(chunk)
-        f.append(chunk)
-        assert not path.exists()
-    with h5netcdf.File(path) as f:
-        assert f.variables["logmstar"].shape == (12, 100)
-        kept = np.linspace(0, 249, 100).astype(int)
-        assert_allclose(f.variables["tage_mw"][6:], chunk.values[kept, :, 14].T, rtol=1e-6)
-        assert f.variables["sfr_1gyr"].attrs["units"] == "Msun / yr"
-
-
-def test_a_file_that_failed_leaves_no_trace(toy, chunk, tmp_path):
-    with (
-        pytest.raises(Exception, match="fewer than the 999"),
-        SampleFile(tmp_path / "draws.nc", 999, {}) as f,
-    ):
-        f.append(chunk)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_calibration_sees_a_posterior_that_is_too_wide(toy, trained):
@@ -233,15 +213,14 @@ def test_calibration_sees_a_posterior_that_is_too_wide(toy, trained):
     }  # fmt: skip
 
 
-def test_the_report_gets_flags_figures_and_draws(toy, trained, galaxies):
-    posterior = Posterior(trained, seed=1)
-    samples = posterior.sample(galaxies, 120)
-    found = examine(toy, posterior, galaxies, samples, 1)
-    assert found.datasets["derived"]["sfr_1gyr"].shape == (1, 120, 6)
-    section = found.sections[0]
+def test_the_report_gets_flags_and_figures(toy, trained, galaxies, chunk):
+    analysis = SedflowAnalysis()
+    analysis.attach(toy)
+    findings = analysis.report(Posterior(trained, seed=1), galaxies, chunk, 1)
+    section = findings.sections[0]
     assert len(section.drawings) == 4
     assert len(section.tables[0].rows) == len(Flag)
-    assert set(found.numbers["flags"]) == {f.name for f in Flag}
+    assert set(findings.numbers["flags"]) == {f.name for f in Flag}
 
 
 def test_one_valid_band_is_enough(toy, trained, support):
@@ -249,13 +228,9 @@ def test_one_valid_band_is_enough(toy, trained, support):
     flux[0, 4], sigma[0, 4] = 100.0, 2.0
     photometry = Photometry(["a"], flux, sigma, np.array([0.05]), np.array([0.05]))
     table = as_observations(photometry, (0.003, 0.2))
-    found = next(
-        infer_chunks(
-            toy, Posterior(trained, seed=1), table.observations, draws=200, support=support
-        )
-    )
-    assert np.isfinite(found.values).all()
-    assert found.n_bands[0] == 1
+    samples = described(toy, trained, table.observations, support, draws=200, refine="flagged")
+    assert np.isfinite(samples.values).all()
+    assert samples.columns["n_bands"][0] == 1
 
 
 def test_an_observation_without_errors_is_refused(toy, trained):

@@ -1,166 +1,186 @@
-"""What the report says about inferred galaxies: histories, spectra, residuals, support."""
+"""Analysis of spectra: residuals, support of the latents, recovered histories."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import (
+    Analysis,
+    Batch,
     Drawing,
     Findings,
     Grid,
     Observations,
     Posterior,
     PosteriorSamples,
+    Rng,
     Section,
+    as_generator,
+    stream,
 )
 from sbi_core.diagnostics import distance_percentile
+from sbi_sfh.interpret import interpret, section
 from sbi_sfh.latents import latents_of
 from sbi_sfh.recover import star_formation_rate
-from sbi_sfh.residuals import Fit, fit_spectrum
+from sbi_sfh.recovered import Recovered, recover_object
+from sbi_sfh.simulator import SfhSimulator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sbi_sfh.simulator import SfhSimulator
-
-__all__ = ["Recovered", "examine", "recover_object"]
+__all__ = ["SfhAnalysis"]
 
 F64 = NDArray[np.float64]
 _DRAWS = 100
 _SHOWN = 4  # objects with figures
-_MOST = 200  # objects whose spectra are recovered in a report
+_MOST = 200  # objects whose draws are turned into spectra for the report
 _CLOUD = 2000
 _UNLIKE = 99.9
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """One galaxy: its history and its spectrum, recovered from the posterior.
+class SfhAnalysis(Analysis):
+    """Residuals of the recovered spectrum, signal to noise, support of the latents."""
 
-    Parameters
-    ----------
-    growth
-        Growth curves of draws, (S, 1000).
-    mean_growth
-        Growth curve of the posterior mean, (1000,).
-    mean, draws
-        Fit of the spectrum of the posterior mean, and of the draws.
-    """
+    name = "sfh"
+    flag_meanings = {
+        "latents_unlike_training": "the encoder places the spectrum outside 99.9 % of the "
+        "simulations: look at its residuals, redshift and masks before using the result",
+        "snr_outside_training": "the signal-to-noise ratio is outside the trained range: train "
+        "with another simulator.snr or simulator.snr_range",
+    }
 
-    growth: F64
-    mean_growth: F64
-    mean: Fit
-    draws: tuple[Fit, ...]
+    simulator: SfhSimulator
 
-    @property
-    def best_chi2(self) -> float:
-        """Smallest chi squared per pixel among the draws."""
-        return min((f.chi2 for f in self.draws), default=np.nan)
+    def __init__(self) -> None:
+        self._cloud: Batch | None = None
+
+    def cloud(self, seed: int) -> Batch:
+        """Return observed simulations that represent the training set."""
+        if self._cloud is None:
+            rng = stream(seed, "latents")
+            drawn = self.simulator.draw(_CLOUD, rng).succeeded
+            self._cloud = self.simulator.observe(drawn, rng)
+        return self._cloud
+
+    def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings:
+        """Return what the latents depend on, on held-out simulations."""
+        x = torch_to_numpy(held_out)
+        made = interpret(self.simulator, posterior.estimator, held_out, x, as_generator(rng))
+        probe = {n: float(v) for n, v in zip(made.names, made.probe_r2, strict=True)}
+        return Findings(
+            numbers={"linear probe r2": probe, "latent map": made.map_method},
+            sections=[section(made)],
+        )
+
+    def describe(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> PosteriorSamples:
+        """Add residual, chi-squared, velocity dispersion and S/N of every spectrum; flags."""
+        estimator = posterior.estimator
+        percentile = distance_percentile(
+            latents_of(estimator, objects.batch), latents_of(estimator, self.cloud(seed))
+        )
+        fits = [
+            recover_object(self.simulator, objects, k, samples.values[:, k], fits=0).mean
+            for k in range(len(objects))
+        ]
+        columns = {
+            "residual_rms": np.array([f.rms for f in fits]),
+            "chi2_per_pixel": np.array([f.chi2 for f in fits]),
+            "snr": self._snr(objects),
+            "latent_percentile": percentile,
+        }
+        if self.simulator.config.mode == "observed":
+            columns["sigma"] = np.array([f.sigma for f in fits])
+        return samples.described(
+            columns=columns,
+            units={"sigma": "km / s"},
+            flags=self._flags(percentile, columns["snr"]),
+        )
+
+    def _snr(self, objects: Observations) -> F64:
+        """Return the median S/N per used pixel, NaN without errors."""
+        batch = objects.batch
+        if batch.x_err is None:
+            return np.full(len(objects), np.nan)
+        ratio = np.where(batch.observed, batch.x / batch.x_err, np.nan).astype(float)
+        return np.nanmedian(ratio, axis=1)
+
+    def _flags(self, percentile: F64, snr: F64) -> list[str]:
+        config = self.simulator.config
+        low, high = config.snr_range if config.mode == "observed" else (
+            config.snr / 1.25, config.snr * 1.25)  # fmt: skip
+        odd = np.isfinite(snr) & ~((low <= snr) & (snr <= high)) & (config.noise != "none")
+        return [
+            ",".join(
+                word
+                for word, set_ in (
+                    ("latents_unlike_training", p > _UNLIKE),
+                    ("snr_outside_training", o),
+                )
+                if set_
+            )
+            for p, o in zip(percentile, odd, strict=True)
+        ]
+
+    def report(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> Findings:
+        """Return recovered histories and spectra, and how much the spectra constrain."""
+        simulator = self.simulator
+        count = min(len(objects), _MOST)
+        fits = _DRAWS if count <= 2 * _SHOWN else 20
+        made = [
+            recover_object(simulator, objects, k, samples.values[:, k], fits=fits)
+            for k in range(count)
+        ]
+        theta = self.cloud(seed).theta
+        assert theta is not None
+        ratio = samples.values.std(0, ddof=1).mean(0) / theta.double().numpy().std(0, ddof=1)
+        sections = [
+            _table(simulator, objects, samples, made),
+            _widths(simulator, samples, ratio),
+            _figures(simulator, objects, samples, made),
+        ]
+        stack = _by_dispersion(simulator, objects, samples)
+        if stack is not None:
+            sections.append(stack)
+        return Findings(numbers=_numbers(simulator, samples, made, ratio), sections=sections)
 
 
-def recover_object(
-    simulator: SfhSimulator, observations: Observations, k: int, draws: F64, *, fits: int = _DRAWS
-) -> Recovered:
-    """Return history and spectrum of object k from its posterior draws (S, d).
-
-    Parameters
-    ----------
-    simulator
-        Library and options.
-    observations
-        The spectra.
-    k
-        Row.
-    draws
-        Posterior draws.
-    fits
-        Draws whose spectra are fitted; the band of histories takes as many.
-    """
-    some = draws[np.linspace(0, len(draws) - 1, min(fits, len(draws))).astype(int)]
-    mean = draws.mean(0, keepdims=True)
-    theta = np.concatenate([mean, some])
-    growth = simulator.recovery.growth(theta)
-    number = len(simulator.recovery.fractions)
-    afe = theta[:, number + 1] if simulator.config.afe else None
-    c, _, _ = simulator.synthesis.coefficients(growth, theta[:, number], afe)
-    row = observations.batch[k]
-    found = [fit_spectrum(simulator.telescope, row_c, row) for row_c in c]
-    return Recovered(growth[1:], growth[0], found[0], tuple(found[1:]))
+def torch_to_numpy(batch: Batch) -> F64:
+    """Return spectra (n, L) with ones where nothing was observed."""
+    return np.where(batch.observed, batch.x, 1.0).astype(np.float64)
 
 
-def examine(
-    simulator: SfhSimulator,
-    posterior: Posterior,
-    observations: Observations,
-    samples: PosteriorSamples,
-    rng: np.random.Generator,
-) -> Findings:
-    """Return findings about inferred galaxies; called by ``SfhSimulator.examine``."""
-    cloud_batch = simulator.observe(simulator.draw(_CLOUD, rng).succeeded, rng)
-    unlike = distance_percentile(
-        latents_of(posterior.estimator, observations.batch),
-        latents_of(posterior.estimator, cloud_batch),
-    )
-    count = min(len(observations), _MOST)
-    fits = _DRAWS if count <= 2 * _SHOWN else 20
-    found = [
-        recover_object(simulator, observations, k, samples.values[:, k], fits=fits)
-        for k in range(count)
-    ]
-    assert cloud_batch.theta is not None
-    prior = cloud_batch.theta.double().numpy()
-    ratio = samples.values.std(0, ddof=1).mean(0) / prior.std(0, ddof=1)
-    flags = _flags(simulator, observations, unlike)
-    chi2 = [r.mean.chi2 for r in found if np.isfinite(r.mean.chi2)]
+def _numbers(
+    simulator: SfhSimulator, samples: PosteriorSamples, made: list[Recovered], ratio: F64
+) -> dict[str, Any]:
+    chi2 = samples.columns["chi2_per_pixel"]
+    percentile = samples.columns["latent_percentile"]
     numbers: dict[str, Any] = {
         "library": simulator.library.name,
-        "median residual rms": float(np.median([r.mean.rms for r in found])),
+        "median residual rms": float(np.median(samples.columns["residual_rms"])),
         "posterior width over prior width": {
             n: float(v) for n, v in zip(samples.names, ratio, strict=True)
         },
         "latent support percentile": {
-            str(i): float(u) for i, u in zip(observations.id, unlike, strict=True)
+            str(i): float(u) for i, u in zip(samples.id, percentile, strict=True)
         },
         "ordered draws": float((np.diff(_times(simulator, samples.values)) >= 0).all(-1).mean()),
     }
-    if chi2:
-        numbers["median chi2 per pixel, posterior mean"] = float(np.median(chi2))
-        best = [r.best_chi2 for r in found if np.isfinite(r.best_chi2)]
+    if np.isfinite(chi2).any():
+        numbers["median chi2 per pixel, posterior mean"] = float(np.nanmedian(chi2))
+        best = [r.best_chi2 for r in made if np.isfinite(r.best_chi2)]
         numbers["median chi2 per pixel, best draw"] = float(np.median(best))
-    sections = [
-        _table(simulator, observations, samples, found, unlike),
-        _widths(simulator, samples, ratio),
-        _figures(simulator, observations, samples, found),
-    ]
-    stack = _by_dispersion(simulator, observations, samples)
-    if stack is not None:
-        sections.append(stack)
-    return Findings(numbers=numbers, sections=sections, flags=flags)
+    return numbers
 
 
 def _times(simulator: SfhSimulator, values: F64) -> F64:
     return values[..., : len(simulator.recovery.fractions)]
-
-
-def _flags(simulator: SfhSimulator, observations: Observations, unlike: F64) -> dict[str, str]:
-    flags: dict[str, list[str]] = {str(i): [] for i in observations.id}
-    batch, config = observations.batch, simulator.config
-    for i, u in zip(observations.id, unlike, strict=True):
-        if u > _UNLIKE:
-            flags[str(i)].append("latents_unlike_training")
-    if batch.x_err is not None and config.noise != "none":
-        low, high = config.snr_range if config.mode == "observed" else (
-            config.snr / 1.25, config.snr * 1.25)  # fmt: skip
-        for k, i in enumerate(observations.id):
-            seen = batch.observed[k]
-            snr = float((batch.x[k][seen] / batch.x_err[k][seen]).median())
-            if not low <= snr <= high:
-                flags[str(i)].append("snr_outside_training")
-    return {i: ",".join(words) for i, words in flags.items() if words}
 
 
 def _shown_times(simulator: SfhSimulator, t: F64) -> F64:
@@ -177,10 +197,10 @@ def _table(
     observations: Observations,
     samples: PosteriorSamples,
     found: list[Recovered],
-    unlike: F64,
 ) -> Section:
     names = [n for n in ("t10", "t50", "t90", "mh", "afe") if n in samples.names]
     word = "lookback time" if simulator.config.time == "lookback" else "cosmic time"
+    unlike = samples.columns["latent_percentile"]
     rows = []
     for k, recovered in enumerate(found[:40]):
         cells = [str(observations.id[k])]

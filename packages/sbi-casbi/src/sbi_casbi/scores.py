@@ -1,4 +1,4 @@
-"""Checks of N and of sets on held-out halos, and what the report shows of every halo."""
+"""Scores and calibration of N and of the sets of members, on held-out halos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from sbi_casbi import figures
 from sbi_casbi.members import MemberSamples
-from sbi_casbi.predictive import deviance_percentile, predictive_planes
 from sbi_casbi.sets.diagnostics import (
     in_probability_set,
     ospa,
@@ -17,14 +16,13 @@ from sbi_casbi.sets.diagnostics import (
     pp_deviation,
     randomised_ranks,
 )
-from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
-from sbi_core import Drawing, Findings, Grid, Observations, Section, as_generator, diagnostics
+from sbi_core import Drawing, Findings, Grid, Section, as_generator, diagnostics
 
 if TYPE_CHECKING:
     from sbi_casbi.simulator import CasbiSimulator
-    from sbi_core import Batch, Posterior, PosteriorSamples, Rng
+    from sbi_core import Batch, Posterior, Rng
 
-__all__ = ["diagnose_sets", "examine_halos", "score_counts", "score_members"]
+__all__ = ["check_sets", "prior_pmf", "score_counts", "score_members"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -32,12 +30,7 @@ _LEVEL = 0.90
 _TOP = 3
 _DRAWS = 100
 _HALOS = 300  # halos whose sets are drawn for the diagnostics
-_SHOWN = 8  # halos with figures in the report
-_PREDICTIVE = 12  # predictive planes per halo
-_UNLIKE = 99.0  # percentile of the deviance
 _STRATA = ((1, 10), (11, 40), (41, 100))
-_MASS_CELLS = np.linspace(4.5, 10.0, 11)
-_TAU_CELLS = np.linspace(0.0, 14.0, 8)
 
 
 def score_counts(
@@ -153,7 +146,7 @@ def _distances(
     return float(np.mean(ours)), float(np.mean(blind))
 
 
-def diagnose_sets(
+def check_sets(
     simulator: CasbiSimulator, posterior: Posterior, held_out: Batch, rng: Rng
 ) -> Findings | None:
     """Return scores, verdicts and a section about N and sets; None for other estimators."""
@@ -268,151 +261,3 @@ def _strata_table(strata: dict[str, dict[str, float]]) -> Grid:
         for k, v in strata.items()
     ]
     return Grid(("true N", "gain [nat]", "error", "in the 90 % set"), rows)
-
-
-# -- halos -----------------------------------------------------------------------------------
-
-
-def examine_halos(
-    simulator: CasbiSimulator,
-    posterior: Posterior,
-    observations: Observations,
-    samples: PosteriorSamples,
-    rng: Rng,
-) -> Findings | None:
-    """Return figures and tables of every halo, its sets, and halos unlike what was trained on."""
-    from sbi_casbi.members import sample_members
-
-    estimator: Any = posterior.estimator
-    if not hasattr(estimator, "sample_members"):
-        return None
-    gen = as_generator(rng)
-    draws = len(samples.values)
-    members = sample_members(posterior, observations, draws)
-    x = observations.batch.x.numpy()
-    planes = predictive_planes(simulator, members, x, _PREDICTIVE)
-    percentile = deviance_percentile(simulator, estimator, x, planes, gen)
-    support = summary_percentile(simulator, estimator, observations.batch, gen)
-    pmf = estimator.pmf(observations.batch)
-    prior = prior_pmf(simulator, estimator.counts)
-    verdicts = (
-        ("unlike_its_posterior", percentile > _UNLIKE),
-        ("unlike_training_halos", support > UNLIKE_TRAINING),
-    )
-    flags = {
-        str(i): ",".join(word for word, odd in verdicts if odd[k])
-        for k, i in enumerate(observations.id)
-    }
-    numbers = {
-        "halos": {
-            str(i): _halo_numbers(members[k], pmf[k], estimator.counts)
-            | {"deviance_percentile": float(percentile[k]), "support_percentile": float(support[k])}
-            for k, i in enumerate(observations.id)
-        }
-    }
-    sections = []
-    for k in range(min(len(observations), _SHOWN)):
-        sections.append(
-            _halo_section(
-                simulator,
-                observations,
-                members[k],
-                pmf[k],
-                estimator.counts,
-                prior,
-                planes[:, k],
-                k,
-            )
-        )
-    return Findings(
-        numbers=numbers,
-        sections=sections,
-        datasets={"members": members.to_dataset()},
-        flags={i: words for i, words in flags.items() if words},
-    )
-
-
-def _halo_numbers(members: MemberSamples, pmf: F64, counts: I64) -> dict[str, Any]:
-    cdf = np.cumsum(pmf)
-    quantiles = {f"p{q}": int(counts[(cdf >= q / 100).argmax()]) for q in (16, 50, 84)}
-    cells = members.intensity(_MASS_CELLS, _TAU_CELLS)[:, 0]
-    above = members.number_above([6.0, 7.0, 8.0, 9.0])[:, :, 0]
-    return {
-        "n_sub": quantiles,
-        "number_above": {
-            f"{m:g}": [float(v) for v in np.quantile(a, [0.16, 0.5, 0.84])]
-            for m, a in zip((6.0, 7.0, 8.0, 9.0), above, strict=True)
-        },
-        "intensity": np.round(cells.mean(0), 3).tolist(),
-    }
-
-
-def _halo_section(
-    simulator: CasbiSimulator,
-    observations: Observations,
-    members: MemberSamples,
-    pmf: F64,
-    counts: I64,
-    prior: F64,
-    planes: F64,
-    k: int,
-) -> Section:
-    batch = observations.batch
-    x = batch.x[k].numpy()
-    truth = None
-    if batch.theta_set is not None and batch.theta_mask is not None:
-        truth = batch.theta_set[k][batch.theta_mask[k]].double().numpy()
-    name = str(observations.id[k])
-    plane = simulator.library.plane
-    return Section(
-        f"Halo {name}",
-        (),
-        (
-            Drawing(
-                figures.planes(plane, x, planes),
-                "The plane as observed, as the posterior predicts it (mean of draws), and their "
-                "difference in units of the Poisson error.",
-                wide=True,
-            ),
-            Drawing(
-                figures.number_posterior(counts, pmf, prior, None if truth is None else len(truth)),
-                "Posterior of the number of accreted galaxies, and its prior.",
-            ),
-            Drawing(
-                figures.mass_time_map(members, _MASS_CELLS, _TAU_CELLS, truth),
-                "Expected number of accreted galaxies per cell of mass and infall time"
-                + (", and the true ones." if truth is not None else "."),
-            ),
-        ),
-        (_top_table(members, truth), _above_table(members, truth)),
-    )
-
-
-def _top_table(members: MemberSamples, truth: F64 | None) -> Grid:
-    rows = []
-    for k in range(1, min(5, members.values.shape[2]) + 1):
-        value, there = members.place(k)
-        if not there.any():
-            continue
-        drawn = value[:, 0][there[:, 0]]
-        low, middle, high = np.quantile(drawn, [0.16, 0.5, 0.84], axis=0)
-        cells = [f"{m:.2f} ({a:.2f}..{b:.2f})" for a, m, b in zip(low, middle, high, strict=True)]
-        if truth is not None:
-            known = truth[k - 1] if k <= len(truth) else None
-            cells.append("–" if known is None else ", ".join(f"{v:.2f}" for v in known))
-        rows.append((str(k), f"{100 * there.mean():.0f} %", *cells))
-    head = ["member by mass", "exists", *members.names] + (["truth"] if truth is not None else [])
-    return Grid(head, rows)
-
-
-def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
-    limits = [6.0, 7.0, 8.0, 9.0]
-    rows = []
-    for m, a in zip(limits, members.number_above(limits)[:, :, 0], strict=True):
-        low, middle, high = np.quantile(a, [0.16, 0.5, 0.84])
-        row = [f"log M > {m:g}", f"{middle:.0f} ({low:.0f}..{high:.0f})"]
-        if truth is not None:
-            row.append(str(int((truth[:, 0] > m).sum())))
-        rows.append(row)
-    head = ["accreted galaxies", "number (16..84 %)"] + (["truth"] if truth is not None else [])
-    return Grid(head, rows)

@@ -1,0 +1,211 @@
+"""Analysis of halos: members by mass, predictive planes, support, figures of every halo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_casbi import figures
+from sbi_casbi.members import MemberSamples, sample_members
+from sbi_casbi.predictive import deviance_percentile, predictive_planes
+from sbi_casbi.scores import check_sets, prior_pmf
+from sbi_casbi.simulator import CasbiSimulator
+from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
+from sbi_core import (
+    Analysis,
+    Batch,
+    Drawing,
+    Findings,
+    Grid,
+    Observations,
+    Posterior,
+    PosteriorSamples,
+    Rng,
+    Section,
+    stream,
+)
+
+__all__ = ["CasbiAnalysis", "members_of"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+_SHOWN = 8  # halos with figures in the report
+_PREDICTIVE = 12  # predictive planes per halo
+_UNLIKE = 99.0  # percentile of the deviance
+_MASS_CELLS = np.linspace(4.5, 10.0, 11)
+_TAU_CELLS = np.linspace(0.0, 14.0, 8)
+_UNITS = {"log_mstar": "dex(Msun)", "log_mdm": "dex(Msun)", "tau": "Gyr"}
+
+
+class CasbiAnalysis(Analysis):
+    """Members of every halo in order of mass; posterior predictive check; support."""
+
+    name = "casbi"
+    flag_meanings = {
+        "unlike_its_posterior": "planes predicted by the posterior differ from the observed one "
+        "more than in 99 % of the simulations: the halo is not described by this library",
+        "unlike_training_halos": "the network's summary lies outside those of the simulations: "
+        "galaxies of other physics, or another solar scale",
+    }
+
+    simulator: CasbiSimulator
+
+    def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
+        """Test N and the sets of members on held-out halos."""
+        return check_sets(self.simulator, posterior, held_out, rng)
+
+    def describe(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> PosteriorSamples:
+        """Add the members of every halo, and the percentiles of two checks; flags."""
+        estimator: Any = posterior.estimator
+        if not hasattr(estimator, "sample_members"):
+            return samples
+        members = sample_members(posterior, objects, len(samples.values))
+        x = objects.batch.x.numpy()
+        planes = predictive_planes(self.simulator, members, x, _PREDICTIVE)
+        deviance = deviance_percentile(
+            self.simulator, estimator, x, planes, stream(seed, "casbi", "deviance")
+        )
+        support = summary_percentile(
+            self.simulator, estimator, objects.batch, stream(seed, "casbi", "support")
+        )
+        checks = (
+            ("unlike_its_posterior", deviance > _UNLIKE),
+            ("unlike_training_halos", support > UNLIKE_TRAINING),
+        )
+        values = np.where(members.mask[..., None], members.values, np.nan)
+        return samples.described(
+            derived={name: values[..., k] for k, name in enumerate(members.names)},
+            units=_UNITS,
+            columns={"deviance_percentile": deviance, "summary_percentile": support},
+            flags=[",".join(word for word, odd in checks if odd[k]) for k in range(len(objects))],
+        )
+
+    def report(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> Findings | None:
+        """Return figures and tables of every halo."""
+        members = members_of(samples)
+        if members is None:
+            return None
+        simulator, estimator = self.simulator, posterior.estimator
+        counts: I64 = estimator.counts  # type: ignore[attr-defined]
+        pmf: F64 = estimator.pmf(objects.batch)  # type: ignore[attr-defined]
+        prior = prior_pmf(simulator, counts)
+        numbers = {
+            str(i): _halo_numbers(members[k], pmf[k], counts)
+            | {
+                "deviance_percentile": float(samples.columns["deviance_percentile"][k]),
+                "support_percentile": float(samples.columns["summary_percentile"][k]),
+            }
+            for k, i in enumerate(objects.id)
+        }
+        shown = slice(0, _SHOWN)
+        x = objects.batch.x[shown].numpy()
+        planes = predictive_planes(simulator, members[shown], x, _PREDICTIVE)
+        sections = [
+            _halo_section(simulator, objects, members[k], pmf[k], counts, prior, planes[:, k], k)
+            for k in range(len(x))
+        ]
+        return Findings(numbers={"halos": numbers}, sections=sections)
+
+
+def members_of(samples: PosteriorSamples) -> MemberSamples | None:
+    """Return the sets of members among the derived quantities, None where there are none."""
+    names = tuple(n for n in _UNITS if n in samples.derived)
+    if not names:
+        return None
+    values = np.stack([samples.derived[n] for n in names], -1).astype(np.float32)
+    there = np.isfinite(values[..., 0])
+    return MemberSamples(
+        np.where(there[..., None], values, np.float32(0)), there.sum(-1), names, samples.id
+    )
+
+
+def _halo_numbers(members: MemberSamples, pmf: F64, counts: I64) -> dict[str, Any]:
+    cdf = np.cumsum(pmf)
+    quantiles = {f"p{q}": int(counts[(cdf >= q / 100).argmax()]) for q in (16, 50, 84)}
+    cells = members.intensity(_MASS_CELLS, _TAU_CELLS)[:, 0]
+    above = members.number_above([6.0, 7.0, 8.0, 9.0])[:, :, 0]
+    return {
+        "n_sub": quantiles,
+        "number_above": {
+            f"{m:g}": [float(v) for v in np.quantile(a, [0.16, 0.5, 0.84])]
+            for m, a in zip((6.0, 7.0, 8.0, 9.0), above, strict=True)
+        },
+        "intensity": np.round(cells.mean(0), 3).tolist(),
+    }
+
+
+def _halo_section(
+    simulator: CasbiSimulator,
+    observations: Observations,
+    members: MemberSamples,
+    pmf: F64,
+    counts: I64,
+    prior: F64,
+    planes: F64,
+    k: int,
+) -> Section:
+    batch = observations.batch
+    x = batch.x[k].numpy()
+    truth = None
+    if batch.theta_set is not None and batch.theta_mask is not None:
+        truth = batch.theta_set[k][batch.theta_mask[k]].double().numpy()
+    name = str(observations.id[k])
+    plane = simulator.library.plane
+    return Section(
+        f"Halo {name}",
+        (),
+        (
+            Drawing(
+                figures.planes(plane, x, planes),
+                "The plane as observed, as the posterior predicts it (mean of draws), and their "
+                "difference in units of the Poisson error.",
+                wide=True,
+            ),
+            Drawing(
+                figures.number_posterior(counts, pmf, prior, None if truth is None else len(truth)),
+                "Posterior of the number of accreted galaxies, and its prior.",
+            ),
+            Drawing(
+                figures.mass_time_map(members, _MASS_CELLS, _TAU_CELLS, truth),
+                "Expected number of accreted galaxies per cell of mass and infall time"
+                + (", and the true ones." if truth is not None else "."),
+            ),
+        ),
+        (_top_table(members, truth), _above_table(members, truth)),
+    )
+
+
+def _top_table(members: MemberSamples, truth: F64 | None) -> Grid:
+    rows = []
+    for k in range(1, min(5, members.values.shape[2]) + 1):
+        value, there = members.place(k)
+        if not there.any():
+            continue
+        drawn = value[:, 0][there[:, 0]]
+        low, middle, high = np.quantile(drawn, [0.16, 0.5, 0.84], axis=0)
+        cells = [f"{m:.2f} ({a:.2f}..{b:.2f})" for a, m, b in zip(low, middle, high, strict=True)]
+        if truth is not None:
+            known = truth[k - 1] if k <= len(truth) else None
+            cells.append("–" if known is None else ", ".join(f"{v:.2f}" for v in known))
+        rows.append((str(k), f"{100 * there.mean():.0f} %", *cells))
+    head = ["member by mass", "exists", *members.names] + (["truth"] if truth is not None else [])
+    return Grid(head, rows)
+
+
+def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
+    limits = [6.0, 7.0, 8.0, 9.0]
+    rows = []
+    for m, a in zip(limits, members.number_above(limits)[:, :, 0], strict=True):
+        low, middle, high = np.quantile(a, [0.16, 0.5, 0.84])
+        row = [f"log M > {m:g}", f"{middle:.0f} ({low:.0f}..{high:.0f})"]
+        if truth is not None:
+            row.append(str(int((truth[:, 0] > m).sum())))
+        rows.append(row)
+    head = ["accreted galaxies", "number (16..84 %)"] + (["truth"] if truth is not None else [])
+    return Grid(head, rows)

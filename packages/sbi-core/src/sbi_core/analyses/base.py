@@ -1,0 +1,107 @@
+"""What a domain adds to the results of a run: the sixth contract.
+
+A simulator knows physics, noise and files. What is reported about objects beyond draws of the
+parameters belongs to an :class:`Analysis`: further calibration tests, derived quantities, refined
+draws, flags, figures. A pipeline names its analysis as it names the other components; the default
+adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sbi_core.analyses.findings import Findings
+from sbi_core.components import Rng, Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
+from sbi_core.posterior import Posterior, PosteriorSamples
+
+__all__ = ["Analysis", "NoAnalysis"]
+
+
+class Analysis:
+    """Domain-specific results. Subclass it; every method is optional.
+
+    Attributes
+    ----------
+    name
+        Registry name.
+    simulator
+        The run's simulator; set by :meth:`attach`.
+    chunk
+        Largest number of objects that :meth:`describe` receives at a time; None: no limit. Set
+        it where objects are expensive: interrupted work loses at most one chunk.
+    flag_meanings
+        For every flag that :meth:`describe` sets: what it means and what to do, one sentence.
+    """
+
+    name: str
+    simulator: Simulator
+    chunk: int | None = None
+    flag_meanings: ClassVar[Mapping[str, str]] = {}
+
+    def attach(self, simulator: Simulator) -> None:
+        """Take the run's simulator."""
+        self.simulator = simulator
+
+    def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
+        """Test the calibration of what is not a column of theta, e.g. derived quantities.
+
+        Parameters
+        ----------
+        posterior
+            The trained posterior.
+        held_out
+            Observed simulations that no network has seen, with their truth.
+        rng
+            Random numbers.
+        """
+        return None
+
+    def describe(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> PosteriorSamples:
+        """Return the draws with all that belongs into the tables of results.
+
+        Called for some objects at a time, in worker processes too: the result for an object must
+        not depend on the other objects. ``samples.described(...)`` adds derived quantities,
+        columns and flags, and replaces draws.
+
+        Parameters
+        ----------
+        posterior
+            The trained posterior.
+        objects
+            The objects, n of them.
+        samples
+            Their draws, with support percentile and flags.
+        seed
+            Root seed; ``sbi_core.stream(seed, "...", str(objects.id[k]))`` is a generator of one
+            object.
+        """
+        return samples
+
+    def report(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> Findings | None:
+        """Return numbers, sections and figures for the report of a run.
+
+        Parameters
+        ----------
+        posterior
+            The trained posterior.
+        objects
+            All objects of the run.
+        samples
+            What :meth:`describe` returned for them.
+        seed
+            Root seed.
+        """
+        return None
+
+
+class NoAnalysis(Analysis):
+    """The default: nothing is added."""
+
+    name = "none"

@@ -1,0 +1,459 @@
+"""Chunks of inferred objects on disk, so that interrupted work goes on where it stopped.
+
+First every chunk is read and checked: a bad row is found before the work and not in the middle of
+it. Then every chunk is inferred and written to a file; one that is there already, for the same
+rows, network, seed and options, is not computed again. Memory holds one chunk, and eight bytes per
+object by which repeated identifiers are found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import h5py
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from sbi_core.data.batch import Batch
+from sbi_core.data.chunks import Slices
+from sbi_core.data.limits import check_disk, check_memory
+from sbi_core.data.observations import Excluded, Observations, excluded_sentence
+from sbi_core.diagnostics.support import SupportScale
+from sbi_core.errors import NothingObservedError, ObservationError, RunDirectoryError
+from sbi_core.files.directory import sha256_of
+from sbi_core.files.lock import locked
+from sbi_core.files.posterior_file import Part
+from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.inference import (
+    DATA_FIELDS,
+    Donors,
+    infer_chunk,
+    repeated,
+    support_scale,
+)
+from sbi_core.pipeline.reading import objects_of
+from sbi_core.posterior import PosteriorSamples
+from sbi_core.priors.space import canonical_hash
+from sbi_core.simulate.executors import Executor, SerialExecutor
+from sbi_core.simulate.store import landmark, put_image, single_thread
+
+__all__ = ["ChunkFiles", "Inferred", "inferred"]
+
+SCHEMA = 2
+_COPIES = 5  # arrays as large as the draws that exist at one time
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Counts of an inference.
+
+    Parameters
+    ----------
+    n, excluded, flagged
+        Objects inferred, rows that could not be, objects outside the training set.
+    chunks, resumed
+        Chunks, and how many of them were there from an earlier call.
+    seconds
+        Length of the inference, without reading and writing.
+    notes
+        Sentences of the reader.
+    """
+
+    n: int
+    excluded: int
+    flagged: int
+    chunks: int
+    resumed: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass
+class ChunkFiles:
+    """Chunks to infer and the files they are written to; can be sent to workers.
+
+    Parameters
+    ----------
+    run
+        Run directory, absolute.
+    source
+        Chunks of objects.
+    draws
+        Posterior draws per object.
+    folder
+        Folder of the files.
+    columns
+        Columns of the table by the name they are read as.
+    keep_draws
+        Whether the files hold the draws, too.
+    word
+        Name of a file by which workers recognise the folder.
+    donors
+        Fields of the batch that gives the support score its errors and missing elements.
+    keys
+        Identity of every chunk.
+    context
+        The run, where it is loaded already.
+    """
+
+    run: Path
+    source: Slices
+    draws: int
+    folder: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep_draws: bool = False
+    word: str = ""
+    donors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    context: Context | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the loaded run out: a worker loads it by itself."""
+        state = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        return {**state, "context": None}
+
+    @property
+    def loaded(self) -> Context:
+        """The run."""
+        if self.context is None:
+            from sbi_core.pipeline.runner import Run
+
+            if not landmark(self.folder, self.word).exists():
+                msg = (
+                    f"a worker does not see '{self.folder}': inference in workers needs a file "
+                    "system that all workers share; use --executor process on one machine"
+                )
+                raise RunDirectoryError(msg)
+            self.context = Run(self.run)._context
+        return self.context
+
+    @cached_property
+    def scale(self) -> SupportScale:
+        """The scale of the support score."""
+        return support_scale(self.loaded, Batch.of_arrays(**self.donors))
+
+    def objects(self, chunk: int) -> Observations:
+        """Return the objects of a chunk."""
+        return objects_of(self.loaded.simulator, self.source, chunk, self.columns)
+
+    def path(self, chunk: int) -> Path:
+        """Return the file of a chunk."""
+        return self.folder / f"chunk-{chunk:06d}.h5"
+
+    def tables(self, meta: Mapping[str, Any]) -> Iterator[Table]:
+        """Yield the summary tables of all chunks."""
+        for chunk in range(len(self.source)):
+            with h5py.File(self.path(chunk), "r") as f:
+                yield _table(f, meta)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield draws and data of all chunks that have objects."""
+        for chunk in range(len(self.source)):
+            with h5py.File(self.path(chunk), "r") as f:
+                if f.attrs["n"]:
+                    observed = {k: v[()] for k, v in f["observed"].items()}
+                    yield Part(self._samples(f, self.source.bounds(chunk)[0]), observed)
+
+    def _samples(self, f: h5py.File, start: int) -> PosteriorSamples:
+        assert self.context is not None
+        words = json.loads(f.attrs["words"])
+        arrays = {k: _group(f, k) for k in ("derived", "columns", "labels")}
+        return PosteriorSamples(
+            np.moveaxis(f["draws"][()], 0, 2).astype(np.float64),
+            self.context.space,
+            _decoded(f["id"][()]),
+            tuple(words["flags"]),
+            units=words["units"],
+            rows=f["rows"][()] + start,
+            excluded=tuple(replace(Excluded(**e), row=e["row"] + start) for e in words["excluded"]),
+            **arrays,
+        )
+
+
+@contextmanager
+def inferred(
+    context: Context,
+    source: Slices,
+    folder: Path,
+    *,
+    draws: int,
+    columns: Mapping[str, str] | None = None,
+    keep_draws: bool = False,
+    executor: Executor | None = None,
+) -> Iterator[tuple[ChunkFiles, Inferred]]:
+    """Infer all objects of a source; the block finds the files, which are removed after it.
+
+    Parameters
+    ----------
+    context
+        A run with a trained estimator.
+    source
+        The objects.
+    folder
+        Where the files go.
+    draws
+        Posterior draws per object.
+    columns
+        Columns of the table by the name they are read as.
+    keep_draws
+        Whether the files hold the draws, too.
+    executor
+        What maps over chunks; default: this process.
+
+    Raises
+    ------
+    DataFileError, ObservationError
+        If the source cannot be read, or a row cannot be used; before anything is inferred.
+    ConfigError
+        If memory or disk cannot hold the work; the message has the numbers.
+    RunDirectoryError
+        If another process works in the same folder.
+    """
+    per_object = draws * context.space.dim * 8
+    what = f"{source.rows} objects with {draws} draws"
+    check_memory(what, _COPIES * source.rows * per_object, "pass a smaller --chunk")
+    numbers = 5 * len(context.space.names) + 3
+    disk = source.n * (numbers * 30 + (per_object if keep_draws else 0))  # 25 characters a number
+    check_disk(f"inferring {source.n} objects", disk, folder.parent, "choose another --out")
+    folder = folder.resolve()
+    _make(folder)
+    with locked(folder):
+        work = ChunkFiles(
+            context.directory.root.resolve(), source, draws, folder, columns or {}, keep_draws
+        )
+        work.context = context
+        excluded, notes = _check_all(context, work)
+        result = _infer_all(context, work, executor or SerialExecutor())
+        yield work, replace(result, excluded=excluded, notes=notes)
+        for chunk in range(len(source)):
+            work.path(chunk).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot write to '{folder.parent}': {error.strerror or error}"
+        raise RunDirectoryError(msg) from None
+
+
+# -- checking -------------------------------------------------------------------------------
+
+
+def _check_all(context: Context, work: ChunkFiles) -> tuple[int, tuple[str, ...]]:
+    """Read all chunks; set donors and identities; return the excluded rows and the notes."""
+    source = work.source
+    context.progress.start("check", source.n, "objects")
+    hashes: list[NDArray[np.uint64]] = []
+    digests: list[str] = []
+    notes: dict[str, tuple[str, int]] = {}
+    donors, excluded = Donors(), dict[str, list[int]]()
+    for chunk in range(len(source)):
+        objects = work.objects(chunk)
+        start, stop = source.bounds(chunk)
+        digests.append(_digest(objects))
+        if len(objects):
+            hashes.append(donors.add(objects))
+        for e in objects.excluded:
+            excluded.setdefault(e.reason, []).append(e.row + start)
+        for note in objects.notes:
+            alike = re.sub(r"\d+", "#", note)
+            first, count = notes.get(alike, (note, 0))
+            notes[alike] = (first, count + 1)
+        context.progress.advance(stop - start)
+    reasons = [excluded_sentence(reason, rows) for reason, rows in excluded.items()]
+    if not hashes:
+        msg = f"{source.path}: nothing to infer: {'; '.join(reasons)}"
+        raise NothingObservedError(msg)
+    _refuse_repeated(work, np.concatenate(hashes))
+    work.donors = {k: v for k, v in donors.batch.numpy().items() if k in DATA_FIELDS}
+    shared = _shared_identity(context, work)
+    work.keys = [canonical_hash({"shared": shared, "rows": d}) for d in digests]
+    context.progress.finish(f"{sum(map(len, hashes))} objects in {len(source)} chunks")
+    sentences = [
+        note if count == 1 or len(source) == 1 else f"{note} (and alike in {count - 1} more chunks)"
+        for note, count in notes.values()
+    ]
+    return sum(map(len, excluded.values())), (*sentences, *reasons)
+
+
+def _refuse_repeated(work: ChunkFiles, hashes: NDArray[np.uint64]) -> None:
+    """Raise when an identifier appears more than once."""
+    found = repeated((work.objects(k) for k in range(len(work.source))), hashes)
+    if found is not None:
+        name, count = found
+        msg = (
+            f"{work.source.path}: {count} id(s) appear more than once, e.g. '{name}'; every "
+            "object needs its own id"
+        )
+        raise ObservationError(msg)
+
+
+def _digest(objects: Observations) -> str:
+    total = hashlib.sha256("\n".join(objects.id.tolist()).encode())
+    total.update(repr(objects.excluded).encode())
+    arrays = {**objects.batch.numpy(), "rows": objects.rows, **objects.labels}
+    for name, value in sorted(arrays.items()):
+        value = np.asarray(value)
+        total.update(f"{name}{value.shape}{value.dtype}".encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def _shared_identity(context: Context, work: ChunkFiles) -> str:
+    """Return a hash of all that the result of a chunk depends on beside its rows."""
+    weights = sorted(p for p in context.directory.estimator.rglob("*") if p.is_file())
+    donors = hashlib.sha256()
+    for name, value in sorted(work.donors.items()):
+        donors.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    config = context.config
+    return canonical_hash(
+        {
+            "schema": SCHEMA,
+            "estimator": {p.name: sha256_of(p) for p in weights if p.suffix != ".md"},
+            "simulator": context.simulator_identity,
+            "analysis": config.analysis.model_dump(mode="json"),
+            "simulations": [config.simulate.n, config.simulate.shard_size],
+            "seed": config.seed,
+            "draws": work.draws,
+            "keep_draws": work.keep_draws,
+            "donors": donors.hexdigest(),
+        }
+    )
+
+
+# -- inferring ------------------------------------------------------------------------------
+
+
+def _infer_all(context: Context, work: ChunkFiles, executor: Executor) -> Inferred:
+    """Write the files of all chunks that are not there yet."""
+    source = work.source
+    chunks = [k for k in range(len(source)) if not _is_there(work, k)]
+    resumed = len(source) - len(chunks)
+    context.progress.start("infer", source.n, "objects")
+    sizes = {k: int(np.diff(source.bounds(k))[0]) for k in range(len(source))}
+    context.progress.skip(source.n - sum(sizes[k] for k in chunks))
+    start, new = perf_counter(), 0
+    work.word = secrets.token_hex(16)
+    mark = landmark(work.folder, work.word)
+    mark.touch()
+    try:
+        for chunk in executor.map(write_chunk, work, chunks):
+            new += sizes[chunk]
+            rate = new / (perf_counter() - start)
+            context.progress.advance(sizes[chunk], f"{rate:.0f} objects/s")
+    finally:
+        mark.unlink(missing_ok=True)
+    seconds = perf_counter() - start
+    n = flagged = 0
+    for k in range(len(source)):
+        with h5py.File(work.path(k), "r") as f:
+            n += int(f.attrs["n"])
+            flagged += int(f.attrs["flagged"])
+    context.progress.finish(
+        f"{n} objects, {flagged} outside the training set"
+        + (f", {resumed} of {len(source)} chunks were there" if resumed else "")
+        + (f", {new / max(seconds, 1e-9):.0f} objects/s" if new else "")
+    )
+    return Inferred(n, 0, flagged, len(source), resumed, seconds, ())
+
+
+def write_chunk(work: ChunkFiles, chunk: int) -> int:
+    """Infer the objects of one chunk and write its file; return its number."""
+    objects = work.objects(chunk)
+    with single_thread():
+        samples = infer_chunk(work.loaded, objects, work.draws, work.scale)
+    table = samples.summary()
+    arrays: dict[str, Any] = {f"table/{c}": np.asarray(table[c]) for c in table.colnames}
+    words = {
+        "table": table.colnames,
+        "table_units": {c: str(table[c].unit) for c in table.colnames if table[c].unit},
+        "units": dict(samples.units),
+        "flags": list(samples.flags),
+        "excluded": [asdict(e) for e in samples.excluded],
+    }
+    if work.keep_draws:
+        arrays |= {
+            "draws": np.moveaxis(samples.values, 2, 0).astype(np.float32),
+            "id": samples.id,
+            "rows": samples.rows,
+        }
+        arrays |= {f"derived/{k}": v.astype(np.float32) for k, v in samples.derived.items()}
+        arrays |= {f"columns/{k}": np.asarray(v) for k, v in samples.columns.items()}
+        arrays |= {f"labels/{k}": np.asarray(v) for k, v in samples.labels.items()}
+        observed = Part.of(samples, objects).observed
+        arrays |= {f"observed/{k}": v for k, v in observed.items()}
+    outside = sum("outside_training" in f.split(",") for f in samples.flags)
+    attributes = {
+        "schema": SCHEMA,
+        "key": work.keys[chunk],
+        "n": len(objects),
+        "flagged": outside,
+        "words": json.dumps(words),
+    }
+    put_image(work.path(chunk), _image(arrays, attributes))
+    return chunk
+
+
+def _image(arrays: dict[str, Any], attributes: dict[str, Any]) -> bytes:
+    with h5py.File("chunk", "w", driver="core", backing_store=False) as f:
+        for name, value in arrays.items():
+            text = value.dtype.kind == "U"
+            stored = np.char.encode(value, "utf-8") if text else value
+            whole = {"chunks": True, "fletcher32": True} if stored.size else {}
+            f.create_dataset(name, data=stored, **whole)
+        words = attributes.pop("words")
+        f.attrs.update(attributes)
+        f.attrs.create("words", words, dtype=h5py.string_dtype())
+        f.flush()
+        image: bytes = f.id.get_file_image()
+    return image
+
+
+def _is_there(work: ChunkFiles, chunk: int) -> bool:
+    """Return whether the file of a chunk is there, whole, and of the same rows and network."""
+    path = work.path(chunk)
+    if not path.exists():
+        return False
+    try:
+        with h5py.File(path, "r") as f:
+            if f.attrs["key"] != work.keys[chunk]:
+                return False
+            # reading checks the checksums
+            f.visititems(lambda _, node: node[()] is None if hasattr(node, "dtype") else None)
+    except (OSError, KeyError, RuntimeError):
+        return False
+    return True
+
+
+# -- reading back ---------------------------------------------------------------------------
+
+
+def _decoded(value: NDArray[Any]) -> NDArray[Any]:
+    return np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
+
+
+def _group(f: h5py.File, name: str) -> dict[str, NDArray[Any]]:
+    return {k: _decoded(v[()]) for k, v in f[name].items()} if name in f else {}
+
+
+def _table(f: h5py.File, meta: Mapping[str, Any]) -> Table:
+    words = json.loads(f.attrs["words"])
+    table = Table(meta=dict(meta))
+    for name in words["table"]:
+        table[name] = _decoded(f[f"table/{name}"][()])
+        table[name].unit = words["table_units"].get(name)
+    return table

@@ -1,0 +1,178 @@
+"""Inference of objects: the one path behind runs, catalogues and Python.
+
+A source is cut into chunks. For every chunk, draws, support percentile and flags are made here and
+completed by the run's analysis (:class:`~sbi_core.Analysis`). The draws of an object depend on its
+identifier and the seed. Its support percentile is taken on a scale that all objects share: the
+errors and missing elements of the 4000 objects whose identifiers have the smallest hashes. Neither
+depends on the order of the rows, or on how they are cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core.data.batch import Batch
+from sbi_core.data.chunks import WholeObservations
+from sbi_core.data.observations import Excluded, Observations
+from sbi_core.diagnostics.support import SupportScale
+from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.reading import objects_of
+from sbi_core.posterior import PosteriorSamples
+from sbi_core.rng import stream
+from sbi_core.training.loop import known_rows
+
+__all__ = [
+    "Donors",
+    "chunk_rows",
+    "infer_chunk",
+    "infer_in_memory",
+    "prior_draws",
+    "repeated",
+    "support_scale",
+]
+
+F64 = NDArray[np.float64]
+U64 = NDArray[np.uint64]
+OUTSIDE = 99.0  # percentile of held-out simulations above which an object is flagged
+_SUMMARISED = 10_000  # simulations that are observed and summarised for the support score
+_ROWS = 10_000
+_CHUNK_BYTES = 2**27  # of the draws of one chunk
+_DONORS = 4000
+DATA_FIELDS = ("x", "x_err", "mask", "context")
+
+
+# -- one chunk ----------------------------------------------------------------------------
+
+
+def chunk_rows(context: Context, draws: int, asked: int | None = None) -> int:
+    """Return how many objects are inferred at a time."""
+    per_object = draws * context.space.dim * 8
+    rows = asked or int(np.clip(_CHUNK_BYTES // per_object, 1, _ROWS))
+    return min(rows, context.analysis.chunk or rows)
+
+
+def infer_chunk(
+    context: Context, objects: Observations, draws: int, scale: SupportScale
+) -> PosteriorSamples:
+    """Return the draws of some objects with everything that tables of results hold."""
+    drawn = context.posterior.sample(objects, draws)
+    percentile = scale.percentile(context.simulator.summaries(objects.batch))
+    samples = replace(
+        drawn,
+        flags=tuple("outside_training" if p > OUTSIDE else "" for p in percentile),
+        columns={"support_percentile": percentile},
+        labels=objects.labels,
+        rows=objects.rows,
+        excluded=objects.excluded,
+    )
+    if len(objects) == 0:
+        return samples
+    return context.analysis.describe(context.posterior, objects, samples, context.config.seed)
+
+
+def infer_in_memory(context: Context, observations: Observations, draws: int) -> PosteriorSamples:
+    """Return the draws of all objects, chunk by chunk as a catalogue is inferred."""
+    if len(observations) == 0:
+        empty = SupportScale.__new__(SupportScale)  # nothing is scored
+        return infer_chunk(context, observations, draws, empty)
+    source = WholeObservations.of(observations, chunk_rows(context, draws))
+    donors = Donors()
+    donors.add(observations)
+    scale = support_scale(context, donors.batch)
+    parts = []
+    for chunk in range(len(source)):
+        objects = objects_of(context.simulator, source, chunk, {})
+        start = source.bounds(chunk)[0]
+        parts.append(_shifted(infer_chunk(context, objects, draws, scale), start))
+    return PosteriorSamples.cat([p for p in parts if len(p.id)] or parts)
+
+
+def _shifted(samples: PosteriorSamples, start: int) -> PosteriorSamples:
+    """Return the samples with rows counted from the start of the source."""
+    assert samples.rows is not None
+    excluded = tuple(Excluded(e.row + start, e.id, e.reason) for e in samples.excluded)
+    return replace(samples, rows=samples.rows + start, excluded=excluded)
+
+
+# -- the scale of the support score ---------------------------------------------------------
+
+
+class Donors:
+    """The objects that give the reference simulations their errors and missing elements.
+
+    These are the ones whose identifiers have the smallest hashes, whatever the order of the rows.
+    """
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+        self._kept = np.empty(0, np.uint64)
+
+    def add(self, objects: Observations) -> U64:
+        """Consider more objects; return the hashes of their identifiers."""
+        hashes = _hashes(objects.id)
+        fields = {k: v for k, v in objects.batch.numpy().items() if k in DATA_FIELDS}
+        best = np.argsort(hashes, kind="stable")[:_DONORS]
+        part, mine = Batch.of_arrays(**fields)[best], hashes[best]
+        if self._batch is not None:
+            part, mine = Batch.cat([self._batch, part]), np.concatenate([self._kept, mine])
+        order = np.argsort(mine, kind="stable")[:_DONORS]
+        self._batch, self._kept = part[order], mine[order]
+        return hashes
+
+    @property
+    def batch(self) -> Batch:
+        """The donors, in the order of their hashes."""
+        assert self._batch is not None
+        return self._batch
+
+
+def _hashes(ids: NDArray[np.str_]) -> U64:
+    words = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
+    return np.frombuffer(b"".join(words), np.uint64)
+
+
+def support_scale(context: Context, donors: Batch) -> SupportScale:
+    """Return the scale of the support score for objects with errors and masks like ``donors``.
+
+    Scored are the data, or their summaries where a simulator has some.
+    """
+    simulator, rng = context.simulator, stream(context.config.seed, "support")
+    known = known_rows(context.training)
+    ours = simulator.summaries(donors)
+    if ours is donors:
+        return SupportScale(ours, known, rng)
+    some_rows = known[np.sort(rng.permutation(len(known))[:_SUMMARISED])]
+    theirs = simulator.summaries(simulator.observe(some_rows, rng))  # noise is already in them
+    return SupportScale(ours, theirs, rng)
+
+
+def prior_draws(context: Context, n: int = 1000) -> F64:
+    """Return draws of the prior (n, d): simulated parameters where it has no density."""
+    rng = stream(context.config.seed, "prior")
+    if all(p.prior.has_density for p in context.space.parameters):
+        return context.space.sample(n, rng)
+    theta = known_rows(context.training).theta
+    assert theta is not None
+    rows = rng.integers(len(theta), size=n)
+    return np.asarray(theta.double().cpu().numpy()[rows][:, list(context.training.columns)])
+
+
+def repeated(chunks: Iterator[Observations], hashes: U64) -> tuple[str, int] | None:
+    """Return an identifier that appears more than once and how many do, or None."""
+    values, counts = np.unique(hashes, return_counts=True)
+    twice = values[counts > 1]
+    if not len(twice):
+        return None
+    seen: set[str] = set()
+    for objects in chunks:
+        for k in np.flatnonzero(np.isin(_hashes(objects.id), twice[:1000])):
+            name = str(objects.id[k])
+            if name in seen:
+                return name, len(twice)
+            seen.add(name)
+    return None

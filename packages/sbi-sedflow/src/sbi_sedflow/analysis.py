@@ -1,0 +1,142 @@
+"""Analysis of galaxies: calibration of derived quantities, results per galaxy, figures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from sbi_core import (
+    Analysis,
+    Batch,
+    Drawing,
+    Findings,
+    Grid,
+    Observations,
+    Posterior,
+    PosteriorSamples,
+    Rng,
+    Section,
+    plot,
+)
+from sbi_sedflow.calibration import check_galaxies
+from sbi_sedflow.describe import describe_galaxies
+from sbi_sedflow.flags import MEANING, NAMED, Flag, count_flags
+from sbi_sedflow.likelihood import Galaxies
+from sbi_sedflow.plots import sed
+from sbi_sedflow.simulator import SedflowSimulator
+from sbi_sedflow.support import Support
+
+__all__ = ["SedflowAnalysis", "SedflowAnalysisConfig"]
+
+_SHOWN = 3  # galaxies with a figure
+
+
+class SedflowAnalysisConfig(BaseModel):
+    """Options of the analysis of galaxies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    refine: Literal["flagged", "all", "none"] = Field(
+        default="flagged", description="Galaxies that are refined with the exact likelihood."
+    )
+    limit: int = Field(
+        default=40_000, ge=1000, description="Likelihood evaluations per refined galaxy."
+    )
+
+
+class SedflowAnalysis(Analysis):
+    """Star formation rate, surviving mass, metallicity and age; fit quality; refinement.
+
+    Parameters
+    ----------
+    config
+        Options.
+    """
+
+    name = "sedflow"
+    chunk = 256
+    flag_meanings = {str(f.name).lower(): MEANING[f] for f in Flag if f & NAMED}
+
+    simulator: SedflowSimulator
+
+    def __init__(self, config: SedflowAnalysisConfig | None = None) -> None:
+        self.config = config or SedflowAnalysisConfig()
+        self._support: Support | None = None
+
+    def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings:
+        """Test the calibration of derived quantities and of the likelihood."""
+        return check_galaxies(self.simulator, posterior, held_out, rng)
+
+    def describe(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> PosteriorSamples:
+        """Add derived quantities, chi-squared, importance weights and flags; refine."""
+        if self._support is None:
+            self._support = Support(self.simulator)
+        return describe_galaxies(
+            self.simulator,
+            posterior,
+            objects,
+            samples,
+            self._support,
+            refine=self.config.refine,
+            limit=self.config.limit,
+            seed=seed,
+        )
+
+    def report(
+        self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
+    ) -> Findings:
+        """Return counts of flags and figures of some galaxies."""
+        columns = samples.columns
+        counts = count_flags(columns["flag_bits"])
+        numbers: dict[str, Any] = {
+            "flags": counts,
+            "refined": int((columns["method"] != "npe").sum()),
+            "observed_is_efficiency_median": float(np.median(columns["is_eff"])),
+            "observed_chi2_min_median": float(np.median(columns["chi2_min"])),
+        }
+        rows = [[str(f.name), str(int(f)), str(counts[str(f.name)]), MEANING[f]] for f in Flag]
+        text = (
+            f"{len(objects)} galaxies; {numbers['refined']} were refined with the exact "
+            "likelihood. Derived quantities are in summary.ecsv and, as draws, in the group "
+            "'derived' of posterior.nc.",
+        )
+        drawings = _drawings(self.simulator, objects, Galaxies.of(objects), samples)
+        table = Grid(("flag", "bit", "galaxies", "meaning"), rows)
+        section = Section("Galaxies", text=text, drawings=drawings, tables=(table,))
+        return Findings(numbers=numbers, sections=(section,))
+
+
+def _drawings(
+    simulator: SedflowSimulator,
+    observations: Observations,
+    galaxies: Galaxies,
+    samples: PosteriorSamples,
+) -> list[Drawing]:
+    chosen = np.unique(np.linspace(0, len(observations) - 1, _SHOWN).astype(int))
+    drawings = []
+    for k in chosen:
+        name = str(observations.id[k])
+        figure = sed(simulator, galaxies[np.array([k])], samples.values[:, k], title=name)
+        drawings.append(
+            Drawing(figure, f"{name}: observed fluxes, and what the posterior predicts for them.")
+        )
+    k = int(chosen[0])
+    shown = ["logmstar", "fburst", "tau_ism", "n_dust", "sfr_1gyr", "tage_mw"]
+    draws = np.stack([samples[name][:, k] for name in shown], 1)
+    draws[:, 4] = np.log10(np.maximum(draws[:, 4], 1e-6))
+    labels = [
+        r"\log M_\star",
+        r"f_b",
+        r"\tau_\mathrm{ISM}",
+        "n",
+        r"\log\mathrm{SFR}",
+        r"t_\mathrm{mw}",
+    ]  # noqa: E501
+    figure = plot.corner(draws, labels)
+    caption = f"{observations.id[k]}: some parameters and derived quantities (Msun, Msun/yr, Gyr)."
+    drawings.append(Drawing(figure, caption, wide=True))
+    return drawings

@@ -1,0 +1,170 @@
+"""Results per galaxy: exact chi-squared and importance weights, refinement, derived quantities.
+
+The chi-squared and the importance weights of some of the draws are computed with the exact
+likelihood; galaxies without a fitting draw are refined. Every galaxy has random numbers of its
+own, so that results do not depend on the other galaxies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sbi_core import Observations, Posterior, PosteriorSamples, diagnostics, stream
+from sbi_sedflow.constants import N_BANDS
+from sbi_sedflow.derived import DERIVED
+from sbi_sedflow.flags import NAMED, Flag, words
+from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
+from sbi_sedflow.noise import log_prob_flux
+from sbi_sedflow.refine import refine_galaxy
+from sbi_sedflow.support import Support
+from sbi_sedflow.target import Target
+
+if TYPE_CHECKING:
+    from sbi_sedflow.simulator import SedflowSimulator
+
+__all__ = ["Refine", "describe_galaxies"]
+
+F64 = NDArray[np.float64]
+Refine = Literal["flagged", "all", "none"]
+_CHECKED = 200  # draws per galaxy for which the exact likelihood is computed
+_LOW_EFFICIENCY = 0.005
+_BAD_P = 1e-3
+_EDGE, _EDGE_SHARE = 0.02, 0.5
+_OOD = 99.9
+_ODD = int(Flag.WIDE_NOISE | Flag.OOD_COLOUR)
+_FEW = 4.0  # effective draws among the checked ones: too few to trust odd objects
+
+
+def describe_galaxies(
+    simulator: SedflowSimulator,
+    posterior: Posterior,
+    objects: Observations,
+    samples: PosteriorSamples,
+    support: Support,
+    *,
+    refine: Refine = "flagged",
+    limit: int = 300_000,
+    seed: int = 1,
+) -> PosteriorSamples:
+    """Return the draws, refined where need be, with derived quantities, numbers and flags.
+
+    Parameters
+    ----------
+    simulator, posterior
+        Model, and the trained posterior.
+    objects
+        Galaxies.
+    samples
+        Draws of the network.
+    support
+        The range of the training set.
+    refine
+        ``flagged``: galaxies without a fitting draw, and those with odd errors or colours whose
+        importance weights are poor; ``all``; ``none``.
+    limit
+        Likelihood calls per refined galaxy.
+    seed
+        Root seed.
+    """
+    galaxies = Galaxies.of(objects)
+    draws = len(samples.values)
+    theta = samples.values.copy()
+    empty = ~galaxies.mask.any(1).numpy()
+    for k in np.flatnonzero(empty):  # nothing was observed: the posterior is the prior, exactly
+        theta[:, k] = posterior.space.sample(draws, stream(seed, "prior", str(objects.id[k])))
+    checked = theta[: min(_CHECKED, draws)]
+    chi2, weights = _check(simulator, posterior, objects, galaxies, checked)
+    percentile = support.colour_percentile(galaxies)
+    n_bands = galaxies.mask.sum(1).numpy()
+    bits = np.asarray(objects.labels.get("flag_bits", np.zeros(len(objects))), np.int64).copy()
+    p = stats.chi2.sf(chi2.min(0), np.maximum(n_bands, 1))
+    bits[n_bands < N_BANDS] |= Flag.MISSING_BAND
+    bits[support.wide_noise(galaxies)] |= Flag.WIDE_NOISE
+    bits[percentile > _OOD] |= Flag.OOD_COLOUR
+    bits[p < _BAD_P] |= Flag.BAD_FIT
+    low = max(1.2, _LOW_EFFICIENCY * len(checked))
+    bits[weights.efficiency * len(checked) < low] |= Flag.LOW_IS
+    method = ["npe"] * len(objects)
+    efficiency, ess = weights.efficiency.copy(), weights.efficiency * len(checked)
+    chi2_min = chi2.min(0)
+    chosen = {
+        "none": np.zeros(len(objects), bool),
+        "all": np.ones(len(objects), bool),
+        "flagged": ((bits & int(Flag.BAD_FIT)) != 0) | (((bits & _ODD) != 0) & (ess < _FEW)),
+    }[refine]
+    for k in np.flatnonzero(chosen & ~empty):
+        one = galaxies[np.array([k])]
+        rng = stream(seed, "refine", str(objects.id[k]))
+        target = Target(simulator, one)
+        refined = refine_galaxy(
+            posterior, objects[np.array([k])], target, rng, draws=draws, limit=limit
+        )
+        theta[:, k] = refined.theta
+        method[k] = refined.method
+        efficiency[k], ess[k] = refined.efficiency, refined.ess
+        bits[k] |= refined.flags
+        again = model_fluxes(simulator, refined.theta[:_CHECKED, None], one)
+        chi2_min[k] = chi_squared(again, one, simulator.floor).min()
+        if stats.chi2.sf(chi2_min[k], max(int(n_bands[k]), 1)) >= _BAD_P:
+            bits[k] &= ~int(Flag.BAD_FIT)
+    bits[_near_edges(simulator, theta)] |= Flag.PRIOR_EDGE
+    return samples.described(
+        values=theta,
+        derived=_derived(simulator, theta, galaxies),
+        units=DERIVED,
+        columns={
+            "z": galaxies.context[:, 0].numpy(),
+            "n_bands": n_bands,
+            "chi2_min": chi2_min,
+            "is_eff": efficiency,
+            "is_ess": ess,
+            "colour_percentile": percentile,
+            "method": np.asarray(method, "U8"),
+            "flag_bits": bits,
+        },
+        flags=[words(int(b) & int(NAMED)).lower() for b in bits],
+    )
+
+
+def _check(
+    simulator: SedflowSimulator,
+    posterior: Posterior,
+    part: Observations,
+    galaxies: Galaxies,
+    theta: F64,
+) -> tuple[F64, diagnostics.ImportanceWeights]:
+    """Return chi-squared (S, n) of draws, and their importance weights."""
+    flux = model_fluxes(simulator, theta, galaxies)
+    log_l = log_prob_flux(galaxies.flux, galaxies.sigma, flux, galaxies.mask, simulator.floor)
+    s, n, d = theta.shape
+    log_prior = posterior.space.log_prob(theta.reshape(s * n, d)).reshape(s, n)
+    log_q = posterior.log_prob(theta, part)
+    weights = diagnostics.importance_weights(log_l.numpy(), log_prior, log_q)
+    return chi_squared(flux, galaxies, simulator.floor), weights
+
+
+def _near_edges(simulator: SedflowSimulator, theta: F64) -> NDArray[np.bool_]:
+    """Return which galaxies have most draws of a parameter next to a bound of its prior."""
+    near = np.zeros(theta.shape[1], bool)
+    for p, columns in simulator.parameters.blocks():
+        if p.prior.size > 1 or p.name == "fburst":
+            continue  # shares pile up at their ends by nature
+        low, high = (float(v[0]) for v in p.prior.support)
+        values = theta[..., columns.start]
+        if p.prior.family == "loguniform":
+            low, high, values = np.log(low), np.log(high), np.log(values)
+        margin = _EDGE * (high - low)
+        share = ((values < low + margin) | (values > high - margin)).mean(0)
+        near |= share > _EDGE_SHARE
+    return near
+
+
+def _derived(simulator: SedflowSimulator, theta: F64, galaxies: Galaxies) -> dict[str, F64]:
+    s, n, d = theta.shape
+    z = galaxies.context[:, 0].expand(s, n).reshape(-1)
+    found = simulator.model.derived(np.ascontiguousarray(theta).reshape(s * n, d), z)
+    return {name: value.reshape(s, n) for name, value in found.items()}

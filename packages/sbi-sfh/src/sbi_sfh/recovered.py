@@ -1,0 +1,75 @@
+"""History and spectrum of a galaxy, recovered from its posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import Observations
+from sbi_sfh.residuals import Fit, fit_spectrum
+
+if TYPE_CHECKING:
+    from sbi_sfh.simulator import SfhSimulator
+
+__all__ = ["Recovered", "recover_object"]
+
+F64 = NDArray[np.float64]
+_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """One galaxy: its history and its spectrum, recovered from the posterior.
+
+    Parameters
+    ----------
+    growth
+        Growth curves of draws, (S, 1000).
+    mean_growth
+        Growth curve of the posterior mean, (1000,).
+    mean, draws
+        Fit of the spectrum of the posterior mean, and of the draws.
+    """
+
+    growth: F64
+    mean_growth: F64
+    mean: Fit
+    draws: tuple[Fit, ...]
+
+    @property
+    def best_chi2(self) -> float:
+        """Smallest chi squared per pixel among the draws."""
+        return min((f.chi2 for f in self.draws), default=np.nan)
+
+
+def recover_object(
+    simulator: SfhSimulator, observations: Observations, k: int, draws: F64, *, fits: int = _DRAWS
+) -> Recovered:
+    """Return history and spectrum of object k from its posterior draws (S, d).
+
+    Parameters
+    ----------
+    simulator
+        Library and options.
+    observations
+        The spectra.
+    k
+        Row.
+    draws
+        Posterior draws.
+    fits
+        Draws whose spectra are fitted; the band of histories takes as many.
+    """
+    some = draws[np.linspace(0, len(draws) - 1, min(fits, len(draws))).astype(int)]
+    mean = draws.mean(0, keepdims=True)
+    theta = np.concatenate([mean, some])
+    growth = simulator.recovery.growth(theta)
+    number = len(simulator.recovery.fractions)
+    afe = theta[:, number + 1] if simulator.config.afe else None
+    c, _, _ = simulator.synthesis.coefficients(growth, theta[:, number], afe)
+    row = observations.batch[k]
+    found = [fit_spectrum(simulator.telescope, row_c, row) for row_c in c]
+    return Recovered(growth[1:], growth[0], found[0], tuple(found[1:]))
