@@ -1,34 +1,32 @@
 """One process at a time in a run directory.
 
-The lock is a file made with ``O_EXCL``, which is atomic on local and on network file systems; it
-says who holds it. The holder touches it every minute. A lock is stale when its process is gone (on
-this host: no such process, or one that started at another time) or, on another host, when it was
-not touched for a quarter of an hour; a stale lock is taken over.
+The lock is that of the operating system on the file ``.lock`` (flock), which ends with its process,
+also when that is killed. The file says who holds it and stays; removing it would let two
+processes lock two files of one name.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import socket
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from sbi_core.errors import RunDirectoryError
 
-__all__ = ["LOCK", "holders", "locked"]
+__all__ = ["LOCK", "locked"]
 
 LOCK = ".lock"
-_BEAT_SECONDS = 60.0
-_STALE_SECONDS = 900.0
+_SWITCH = "SBI_FILE_LOCKS"
+_PATIENCE = 1.0  # seconds: others hold a lock for a moment when they only look whether it is free
 
 
-@contextlib.contextmanager
+@contextmanager
 def locked(root: Path, part: str = "") -> Iterator[None]:
     """Hold the lock of a directory, or of a named part of it.
 
@@ -37,151 +35,63 @@ def locked(root: Path, part: str = "") -> Iterator[None]:
     root
         A directory that exists.
     part
-        Nothing: the whole directory, which excludes all parts. Parts exclude only themselves and
-        the whole.
+        Empty: the whole directory, which excludes all parts. A part excludes only itself and the
+        whole.
 
     Raises
     ------
     RunDirectoryError
-        If another process that lives holds the lock; the message says which.
+        If another process holds the lock (the message names it), or the file system has no locks.
     """
+    if os.environ.get(_SWITCH) == "off":
+        yield
+        return
     path = root / (f"{LOCK}-{part}" if part else LOCK)
-    _refuse(root, part)
-    content = json.dumps({**_self(), "token": secrets.token_hex(8)})
-    _acquire(path, content, root)
-    try:
-        _refuse(root, part, mine=path)  # the whole and a part may have been locked at one moment
-        with _beating(path):
-            yield
-    finally:
-        if _text(path) == content:
-            path.unlink(missing_ok=True)
-
-
-def holders(root: Path) -> dict[Path, dict[str, Any]]:
-    """Return the locks of a directory that are held by processes that live."""
-    found = {}
-    for path in root.glob(f"{LOCK}*"):
-        who = _read(path)
-        if who is not None and not _is_stale(path, who):
-            found[path] = who
-    return found
-
-
-def _refuse(root: Path, part: str, mine: Path | None = None) -> None:
-    for path, who in holders(root).items():
-        if path == mine or (part and path.name not in (LOCK, f"{LOCK}-{part}")):
-            continue
-        msg = (
-            f"'{root}' is in use by process {who['pid']} on {who['host']} since {who['since']}; "
-            f"wait for it, or choose another --out (if it is gone for certain, delete "
-            f"'{path.name}' there)"
-        )
-        raise RunDirectoryError(msg)
-
-
-def _acquire(path: Path, content: str, root: Path) -> None:
-    for _ in range(10):
+    with _held(path):
+        # The own lock first, then a look at the others: of two that exclude each other and do this
+        # at the same time, at least one finds the lock of the other.
+        for other in [root / LOCK] if part else sorted(root.glob(f"{LOCK}-*")):
+            with _held(other):
+                pass
+        path.write_text(json.dumps(_owner()), encoding="utf-8")
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            who = _read(path)
-            if who is not None and not _is_stale(path, who):
-                _refuse(root, "")
-            if who is None and _age(path) < 1:  # made this moment, not yet written
-                time.sleep(0.2)
-                continue
-            # renamed, not deleted: of two that find it stale, one only gets it away
-            aside = path.with_name(f"{path.name}.stale-{secrets.token_hex(4)}")
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path, aside)
-                aside.unlink(missing_ok=True)
-        except OSError as error:
-            msg = f"cannot lock '{root}': {error.strerror or error}"
-            raise RunDirectoryError(msg) from None
-        else:
-            with os.fdopen(handle, "w", encoding="utf-8") as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
-            return
-    msg = f"'{root}' is being taken by other processes; run the command again"
-    raise RunDirectoryError(msg)
+            yield
+        finally:
+            with suppress(OSError):
+                path.write_text("", encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _beating(path: Path) -> Iterator[None]:
-    """Touch the lock once a minute, so that other hosts see that its holder lives."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(_BEAT_SECONDS):
-            with contextlib.suppress(OSError):
-                os.utime(path)
-
-    thread = threading.Thread(target=beat, name="sbi-run lock", daemon=True)
-    thread.start()
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    lock = FileLock(path, timeout=_PATIENCE, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        msg = f"'{path.parent}' is in use by {_named(path)}; wait for it, or choose another --out"
+        raise RunDirectoryError(msg) from None
+    except OSError as error:
+        msg = f"cannot lock '{path.parent}': {error.strerror or error}"
+        if path.exists():
+            msg += (
+                "; if its file system has no locks, choose an --out on a local disk, or set "
+                f"{_SWITCH}=off and run only one process there"
+            )
+        raise RunDirectoryError(msg) from None
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        lock.release()
 
 
-def _self() -> dict[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started": _started(os.getpid()),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+def _owner() -> dict[str, str | int]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
 
 
-def _started(pid: int) -> str:
-    """Return when a process started, in the system's own count; empty where it does not say.
-
-    A process that has ended, but was not waited for, is ``"ended"``.
-    """
+def _named(path: Path) -> str:
+    """Return in words which process holds a lock."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = text.rpartition(")")[2].split()  # from the third on; the name may hold blanks
-    return "ended" if fields[0] in "ZX" else fields[19]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        who = json.loads(_text(path))
-    except ValueError:
-        return None
-    if not isinstance(who, dict) or not isinstance(who.get("pid"), int):
-        return None
-    return {"host": "?", "started": "", "since": "?", **who}
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return float("inf")
-
-
-def _is_stale(path: Path, who: dict[str, Any]) -> bool:
-    if who["host"] != socket.gethostname():
-        return _age(path) > _STALE_SECONDS
-    try:
-        os.kill(who["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (OverflowError, OSError):  # someone else's process: alive
-        pass
-    now = _started(who["pid"])
-    return bool(now and who["started"] and now != who["started"])
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
