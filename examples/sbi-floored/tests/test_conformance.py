@@ -1,22 +1,25 @@
 import numpy as np
 import pytest
 
-from sbi_core.testing import ConformanceError, ExactEstimator, LinearGaussian, check_combiner
+from sbi_core.testing import CombinerChecks, ExactEstimator, LinearGaussian, PluginChecks
 from sbi_floored.combiner import FlooredCombiner, FlooredConfig
 
 
-@pytest.mark.sbi_plugin("floored")
-def test_conformance(sbi_check):
-    sbi_check()
+class TestFloored(PluginChecks):
+    plugin = "floored"
 
 
-def test_without_floor_it_is_exact():
-    check_combiner(lambda: FlooredCombiner(FlooredConfig(floor=0.0)), exact=True)
+class TestWithoutFloor(CombinerChecks):
+    exact = True
+
+    def make(self):
+        return FlooredCombiner(FlooredConfig(floor=0.0))
 
 
 def test_a_high_floor_is_no_longer_the_posterior():
-    with pytest.raises(ConformanceError, match="divides-the-prior-out"):
-        check_combiner(lambda: FlooredCombiner(FlooredConfig(floor=0.3)))
+    high = CombinerChecks.of(lambda: FlooredCombiner(FlooredConfig(floor=0.3)))
+    with pytest.raises(AssertionError, match="divides-the-prior-out"):
+        high.run()
 
 
 def test_the_error_stops_at_the_floor():

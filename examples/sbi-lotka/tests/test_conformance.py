@@ -1,6 +1,5 @@
-import pytest
+from sbi_core.testing import PluginChecks
 
 
-@pytest.mark.sbi_plugin("lotka")
-def test_conformance(sbi_check):
-    sbi_check()
+class TestLotka(PluginChecks):
+    plugin = "lotka"

@@ -1,8 +1,8 @@
-"""The promises that sbi-core relies on; its quick preset runs in test_end_to_end."""
+"""The contract of a plugin; its quick preset runs in test_end_to_end."""
 
-import pytest
+from sbi_core.testing import PluginChecks
 
 
-@pytest.mark.sbi_plugin("chempy", without=["*-it-runs-from-end-to-end"])
-def test_conformance(sbi_check):
-    sbi_check()
+class TestChempy(PluginChecks):
+    plugin = "chempy"
+    without = ("*-it-runs-from-end-to-end",)

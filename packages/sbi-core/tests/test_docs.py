@@ -267,12 +267,13 @@ def test_every_code_block_is_executed_or_marked(file):
     assert "" not in blocks, f"{blocks.index('') + 1}th block: put <!-- run --> above it"
 
 
-def test_every_kind_of_promise_is_documented():
-    from sbi_core.testing.plugins import _CHECKS
+def test_the_tests_of_every_kind_are_documented():
+    from sbi_core import testing
 
+    kinds = {n.removesuffix("Checks").lower() for n in testing.__all__ if n.endswith("Checks")}
     lines = section(page("write-a-plugin"), "Test it").splitlines()
     documented = {line.split("|")[1].strip() for line in lines if line.startswith("| ")}
-    assert {*_CHECKS, "plugin", "prior"} <= documented
+    assert kinds - {""} <= documented
 
 
 def test_the_plugin_of_the_readme_is_a_module_that_stands_alone(tmp_path):

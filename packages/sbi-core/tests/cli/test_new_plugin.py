@@ -7,8 +7,7 @@ import tomllib
 import pytest
 
 from sbi_core.cli import main
-from sbi_core.testing import conformance_checks
-from sbi_core.testing.outcome import run_all
+from sbi_core.testing import PluginChecks
 
 
 @pytest.fixture
@@ -55,11 +54,12 @@ def test_what_it_writes_conforms(new, tmp_path, monkeypatch):
     import sbi_fading_star
 
     try:
-        checks = conformance_checks(
-            "fading-star", sbi_fading_star, without=["*-it-runs-from-end-to-end"]
-        )
-        assert len(checks) > 20
-        run_all(checks)
+
+        class Tests(PluginChecks):
+            plugin, module = "fading-star", sbi_fading_star
+            without = ("*-it-runs-from-end-to-end",)
+
+        assert len(Tests.run()) > 20
     finally:
         for name in [m for m in sys.modules if m.startswith("sbi_fading_star")]:
             del sys.modules[name]

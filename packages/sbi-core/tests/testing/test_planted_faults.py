@@ -1,5 +1,6 @@
 """Every check finds the fault it is for, and says what to do: guards of the guards."""
 
+import click
 import numpy as np
 import pytest
 import sbi_toy
@@ -11,41 +12,32 @@ from sbi_core.components import InputShape
 from sbi_core.data.observations import Observable
 from sbi_core.embeddings.deepset import DeepsetEmbedding
 from sbi_core.embeddings.mlp import MlpEmbedding
+from sbi_core.errors import SbiError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.hookspecs import hookimpl
 from sbi_core.posterior import combined_from_gaussian
 from sbi_core.priors.space import Prior
 from sbi_core.registry import Registry
 from sbi_core.testing import (
-    ConformanceError,
+    Checks,
+    CombinerChecks,
+    CommandChecks,
+    EmbeddingChecks,
+    EstimatorChecks,
     LinearGaussian,
-    NotApplicable,
-    check_embedding,
-    check_prior,
-    check_simulator,
-    combiners,
-    embeddings,
-    estimators,
-    pipelines,
-    simulators,
+    PipelineChecks,
+    PluginChecks,
+    PriorChecks,
+    SimulatorChecks,
 )
-from sbi_core.testing.combiners import CombinerCase
-from sbi_core.testing.embeddings import EmbeddingCase
-from sbi_core.testing.estimators import EstimatorCase
-from sbi_core.testing.outcome import Check, run_all
-from sbi_core.testing.pipelines import PipelineCase
-from sbi_core.testing.plugins import (
-    PluginCase,
-    check_discovery_is_light,
-    check_loads_without_warnings,
-    check_summaries_are_given,
-)
+from sbi_core.testing.checks import skip
 
 
-def finds(check, subject, message):
-    with pytest.raises(ConformanceError, match=message) as raised:
-        check(subject)
-    assert "To fix it: " in str(raised.value)
+def finds(tests, name, message):
+    """The test of that name fails with the problem and, after a semicolon, the way out."""
+    with pytest.raises((AssertionError, SbiError), match=message) as raised:
+        getattr(tests(), f"test_{name}")()
+    assert "; " in str(raised.value)
 
 
 # -- simulators ---------------------------------------------------------------------------------
@@ -91,6 +83,23 @@ class Sorted(LinearGaussian):
 class Dropping(LinearGaussian):
     def simulate(self, theta, rng):
         return super().simulate(np.asarray(theta)[1:], rng)
+
+
+class BareArray(LinearGaussian):
+    def simulate(self, theta, rng):
+        return super().simulate(theta, rng).x
+
+
+class Flat(LinearGaussian):
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        return batch.with_(x=batch.x[:, 0])
+
+
+class InPlace(LinearGaussian):
+    def simulate(self, theta, rng):
+        theta[:, 0] += 1.0
+        return super().simulate(theta, rng)
 
 
 class Overflowing(LinearGaussian):
@@ -188,9 +197,12 @@ class Nameless(LinearGaussian):
         (FrozenNoise, "noise_is_drawn_anew", "the same noise twice"),
         (Centred, "rows_do_not_depend_on_their_company", "row 0 differs .* fewer others"),
         (OwnSeed, "rows_do_not_depend_on_their_company", "return the same random numbers"),
-        (Sorted, "theta_comes_back", "is not the theta that was asked for"),
-        (Dropping, "theta_comes_back", "returns 11 rows for 12"),
-        (Dropping, "rows_have_the_declared_shape", "returns 11 rows"),
+        (Sorted, "theta_comes_back", r"simulate returned theta \[.* in row 0"),
+        (Dropping, "theta_comes_back", "returned 11 rows for 12"),
+        (InPlace, "theta_comes_back", "but was given .*; return theta=theta and assign nothing"),
+        (BareArray, "rows_have_the_declared_shape", "draw returns Tensor, not a Batch"),
+        (Flat, "rows_have_the_declared_shape", r"x of shape \(12,\); return \(rows, columns\)"),
+        (Dropping, "rows_have_the_declared_shape", "returned 11 rows"),
         (Overflowing, "the_edges_of_the_prior_are_survived", "not flagged, e.g. first = "),
         (Unexplained, "failures_are_explained", r"codes \[7\]"),
         (Altering, "observe_adds_fresh_noise_and_honest_masks", r"changes \['x'\]"),
@@ -202,29 +214,35 @@ class Nameless(LinearGaussian):
         (TupleIdentity, "identity_can_be_recorded", "does not survive JSON"),
         (Restless, "identity_can_be_recorded", "changes from one call to the next"),
         (OddUnit, "describes_itself", "unit 'furlongs'"),
-        (TooFewNames, "rows_have_the_declared_shape", "observables names 1"),
+        (
+            TooFewNames,
+            "rows_have_the_declared_shape",
+            "x with 3 columns, but `observables` names 1",
+        ),
         (Misread, "written_objects_read_back", "read back otherwise"),
         (Nameless, "describes_itself", "attribute 'version' is 1"),
     ],
 )
 def test_a_fault_of_a_simulator(simulator, check, message):
-    finds(getattr(simulators, f"check_{check}"), simulator(), message)
+    finds(SimulatorChecks.of(simulator), check, message)
 
 
 def test_a_sound_simulator_passes():
-    check_simulator(LinearGaussian())
+    outcomes = SimulatorChecks.of(LinearGaussian).run()
+    assert len(outcomes) == 16
+    assert set(outcomes.values()) == {"passed"}
 
 
 def test_all_faults_are_listed_at_once():
     class Both(FrozenNoise, Unpicklable):
         pass
 
-    with pytest.raises(ConformanceError) as raised:
-        check_simulator(Both())
+    with pytest.raises(AssertionError) as raised:
+        SimulatorChecks.of(Both).run()
     text = str(raised.value)
     assert "2 of 16 checks failed" in text
-    assert "1. simulator 'linear-gaussian', check noise-is-drawn-anew: observe returns" in text
-    assert "2. simulator 'linear-gaussian', check it-travels-to-worker-processes" in text
+    assert "1. noise-is-drawn-anew: observe returns" in text
+    assert "2. it-travels-to-worker-processes: cannot be pickled" in text
 
 
 # -- priors -------------------------------------------------------------------------------------
@@ -245,8 +263,8 @@ def test_all_faults_are_listed_at_once():
     ],
     ids=lambda p: p.family,
 )
-def test_priors_keep_their_promises(prior):
-    check_prior(prior)
+def test_sound_priors_pass(prior):
+    PriorChecks.of(lambda: prior).run()
 
 
 def test_a_map_that_is_no_bijection_is_found():
@@ -254,8 +272,8 @@ def test_a_map_that_is_no_bijection_is_found():
         def to_unconstrained(self, theta):
             return super().to_unconstrained(theta) / 2
 
-    with pytest.raises(ConformanceError) as raised:
-        check_prior(Halved("normal", {"loc": 0.0, "scale": 1.0}))
+    with pytest.raises(AssertionError) as raised:
+        PriorChecks.of(lambda: Halved("normal", {"loc": 0.0, "scale": 1.0})).run()
     text = str(raised.value)
     assert "the-map-is-a-bijection" in text
     assert "z-is-standard-normal" in text
@@ -349,7 +367,7 @@ class Anonymous(Plain):
     ],
 )
 def test_a_fault_of_an_embedding(embedding, check, message):
-    finds(getattr(embeddings, f"check_{check}"), EmbeddingCase(embedding()), message)
+    finds(EmbeddingChecks.of(embedding), check, message)
 
 
 def test_an_embedding_that_takes_no_shape_asks_for_one():
@@ -362,9 +380,9 @@ def test_an_embedding_that_takes_no_shape_asks_for_one():
                 raise ConfigError(msg)
             return _Net(343)
 
-    with pytest.raises(ConformanceError, match=r"shapes=\[InputShape"):
-        check_embedding(Picky())
-    check_embedding(Picky(), [InputShape((7, 7, 7))])
+    with pytest.raises(AssertionError, match=r"shapes = \[InputShape"):
+        EmbeddingChecks.of(Picky).run()
+    EmbeddingChecks.of(Picky, shapes=[InputShape((7, 7, 7))]).run()
 
 
 # -- estimators ---------------------------------------------------------------------------------
@@ -465,8 +483,7 @@ class Unlearned(Tiny):
     ],
 )
 def test_a_fault_of_an_estimator(estimator, check, message, one_thread):
-    case = EstimatorCase(estimator, simulations=1000, epochs=2)
-    finds(getattr(estimators, f"check_{check}"), case, message)
+    finds(EstimatorChecks.of(estimator, simulations=1000, epochs=2), check, message)
 
 
 # -- combiners ----------------------------------------------------------------------------------
@@ -539,34 +556,43 @@ class Impatient(Rule):
     ],
 )
 def test_a_fault_of_a_combiner(combiner, check, message):
-    case = CombinerCase(combiner)
-    finds(getattr(combiners, f"check_{check}"), case, message)
+    finds(CombinerChecks.of(combiner), check, message)
 
 
 # -- what a check says ----------------------------------------------------------------------------
 
 
-def test_an_unforeseen_exception_is_named_with_its_check():
-    def run():
+class Mixed(Checks):
+    def test_bad(self):
         raise KeyError("x")
 
-    with pytest.raises(ConformanceError, match=r"simulator 's', check c: raised KeyError: 'x'"):
-        Check("simulator", "s", "c", run)()
+    def test_odd(self):
+        skip("no mask")
+
+    def test_good(self):
+        pass
+
+
+def test_an_unforeseen_exception_is_named_with_its_check():
+    with pytest.raises(
+        AssertionError, match="1 of 3 checks failed:\n  1. bad: raised KeyError: 'x'"
+    ):
+        Mixed.run()
 
 
 def test_a_check_that_does_not_apply_is_reported_as_such():
-    def run():
-        raise NotApplicable("no mask")
+    assert Mixed.run("odd", "good") == {"odd": "skipped: no mask", "good": "passed"}
 
-    found = run_all([Check("simulator", "s", "c", run), Check("simulator", "s", "d", lambda: None)])
-    assert [r.outcome for r in found] == ["not applicable", "passed"]
-    assert "no mask" in str(found[0])
+    class WithoutBad(Mixed):
+        test_bad = None
+
+    assert list(WithoutBad.run()) == ["odd", "good"]
 
 
 # -- pipelines and plugins ------------------------------------------------------------------------
 
 
-def toy_with(text, *, summary="a summary"):
+def faulty(text, *, summary="a summary"):
     """A plugin ``faulty``: the toy's simulator and estimator with another pipeline."""
 
     class Plugin:
@@ -582,7 +608,11 @@ def toy_with(text, *, summary="a summary"):
         def register_pipelines(self, register):
             register("faulty", lambda: text, summary=summary)
 
-    return Registry(["faulty"], extra={"faulty": Plugin()})
+    return Plugin()
+
+
+def toy_with(text):
+    return Registry(["faulty"], extra={"faulty": faulty(text)})
 
 
 @pytest.mark.parametrize(
@@ -606,18 +636,21 @@ def toy_with(text, *, summary="a summary"):
     ],
 )
 def test_a_fault_of_a_pipeline(text, check, message):
-    case = PipelineCase("faulty", toy_with(text))
-    finds(getattr(pipelines, f"check_{check}"), case, message)
+    finds(PipelineChecks.of(lambda: toy_with(text), pipeline="faulty"), check, message)
 
 
 def test_a_sound_pipeline_runs():
-    case = PipelineCase("faulty", toy_with(sbi_toy.PIPELINE))
-    pipelines.check_it_runs_from_end_to_end(case)
+    tests = PipelineChecks.of(lambda: toy_with(sbi_toy.PIPELINE), pipeline="faulty")
+    assert tests.run("it-runs-from-end-to-end") == {"it-runs-from-end-to-end": "passed"}
+
+
+def plugin_tests(name, module, **attributes):
+    return type("Tests", (PluginChecks,), {"plugin": name, "module": module, **attributes})
 
 
 def test_a_component_without_summary_is_found():
-    case = PluginCase("faulty", toy_with(sbi_toy.PIPELINE, summary=""), installed=False)
-    finds(check_summaries_are_given, case, "'toy-exact', 'faulty'")
+    tests = plugin_tests("faulty", faulty(sbi_toy.PIPELINE, summary=""))
+    finds(tests, "summaries_are_given", "'toy-exact', 'faulty'")
 
 
 def test_a_hook_that_is_misspelt_is_found():
@@ -626,11 +659,17 @@ def test_a_hook_that_is_misspelt_is_found():
         def register_simulator(self, register):
             register("toy", sbi_toy.ToySimulator, summary="s")
 
-    registry = Registry(["p"], extra={"p": Plugin()})
-    finds(check_loads_without_warnings, PluginCase("p", registry, False), "did you mean")
+    finds(plugin_tests("p", Plugin()), "loads_without_warnings", "did you mean")
 
 
 def test_a_plugin_that_imports_something_heavy_is_found(install):
     install("sbi-heavy", {"heavy": "heavy_plugin"}, heavy_plugin="import torch")
-    case = PluginCase("heavy", Registry(["heavy"]), installed=True)
-    finds(check_discovery_is_light, case, r"imports \['torch'\]")
+    finds(plugin_tests("heavy", None), "discovery_is_light", r"imports \['torch'\]")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(print, "the path leads to builtin"), (click.Command("c"), "has no help text")],
+)
+def test_a_fault_of_a_command(command, message):
+    finds(CommandChecks.of(lambda: command), "it_has_a_help_text", message)

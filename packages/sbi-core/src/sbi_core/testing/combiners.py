@@ -1,4 +1,4 @@
-r"""Promises of a combiner: Bayes' rule for N objects, checked where the answer is exact.
+r"""Requirements on a combiner: Bayes' rule for N objects, checked where the answer is exact.
 
 .. math:: p(\Lambda\,|\,x_1 .. x_N) \propto p(\Lambda)^{1-N} \prod_i p(\Lambda\,|\,x_i)
 
@@ -9,10 +9,9 @@ dividing it out is right at the mean, and wrong by a constant that does not shri
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +21,10 @@ from sbi_core.data.observations import Observations
 from sbi_core.errors import SbiError
 from sbi_core.posterior import CombinedPosterior, Posterior
 from sbi_core.rng import stream
+from sbi_core.testing.checks import Checks, fail, once, skip
 from sbi_core.testing.models import ExactEstimator, LinearGaussian
-from sbi_core.testing.outcome import NotApplicable, bind, require, run_all
 
-__all__ = ["COMBINER_CHECKS", "CombinerCase", "check_combiner"]
+__all__ = ["CombinerChecks"]
 
 F64 = NDArray[np.float64]
 _OFF = 2.0  # prior sigma between the truth and the prior's mean
@@ -36,33 +35,29 @@ _SIGN = (
 )
 
 
-@dataclass
-class CombinerCase:
-    """A combiner and the exact posteriors it combines.
+class CombinerChecks(Checks[Combiner]):
+    """A combiner, given exact posteriors of :class:`LinearGaussian`; ``make`` returns a new one.
 
-    Parameters
+    Attributes
     ----------
-    make
-        Returns a new combiner.
     exact
-        Whether it claims to be exact for Gaussian posteriors: then to 1e-6, up to N = 10,000.
-        Otherwise the mean within 0.3 combined sigma and the width within 10 %, up to N = 100.
+        Whether it is exact for Gaussian posteriors: then to 1e-6, up to N = 10,000. Otherwise the
+        mean must be within 0.3 combined sigma and the width within 10 %, up to N = 100.
     """
 
-    make: Callable[[], Combiner]
-    exact: bool = False
-    simulator: LinearGaussian = LinearGaussian()
+    exact: ClassVar[bool] = False
+    model = LinearGaussian()
 
-    @cached_property
+    @once
     def posterior(self) -> Posterior:
         """Exact single-object posteriors."""
         return ExactEstimator.trained()
 
-    @cached_property
+    @once
     def combiner(self) -> Combiner:
         """The combiner, prepared on simulated groups where it needs them."""
         combiner = self.make()
-        combiner.attach(self.simulator)
+        combiner.attach(self.model)
         if combiner.groups_needed:
             combiner.prepare(self.posterior, self._groups(combiner), seed=1)
         return combiner
@@ -71,237 +66,173 @@ class CombinerCase:
         size = min(combiner.group_size, _OBJECTS)
         for k in range(min(combiner.groups_needed, _GROUPS)):
             rng = stream(2, "group", k)
-            theta = self.simulator.parameters.sample(size, rng)
+            theta = self.model.parameters.sample(size, rng)
             theta[:, :2] = theta[0, :2]
-            batch = self.simulator.observe(self.simulator.simulate(theta, rng), rng)
-            names = self.simulator.parameters.names
-            yield Observations.from_batch(batch, truth_names=names)
+            batch = self.model.observe(self.model.simulate(theta, rng), rng)
+            yield Observations.from_batch(batch, truth_names=self.model.parameters.names)
 
-    def combine(self, observations: Observations, seed: int = 3) -> CombinedPosterior:
+    def combine(self, observations: Observations) -> CombinedPosterior:
         """Combine objects."""
-        return self.combiner.combine(self.posterior, observations, rng=stream(seed, "combine"))
+        return self.combiner.combine(self.posterior, observations, rng=stream(3, "combine"))
 
-    def compare(self, got: CombinedPosterior, mean: F64, cov: F64, what: str, fix: str) -> None:
-        """Raise unless the result is N(mean, cov) in unconstrained space, within the claim."""
-        sd = np.sqrt(np.diag(cov))
+    def compare(self, got: CombinedPosterior, mean: F64, cov: F64, case: str, fix: str) -> None:
+        """Raise unless the result is N(mean, cov) in unconstrained space, within the tolerance."""
+        sd, got_sd = np.sqrt(np.diag(cov)), np.sqrt(np.diag(got.z_cov))
         off = float(np.max(np.abs(got.z_mean - mean) / sd))
-        ratio = np.sqrt(np.diag(got.z_cov)) / sd
-        said = (
-            f"{what}: mean {np.round(got.z_mean, 5)} where {np.round(mean, 5)} is exact "
-            f"({off:.3g} combined sigma), sd {np.round(np.sqrt(np.diag(got.z_cov)), 5)} where "
-            f"{np.round(sd, 5)} is exact (unconstrained space, truth {_OFF} off the prior mean)"
-        )
         if self.exact:
-            close = np.abs(got.z_mean - mean).max() < 1e-6 and np.allclose(
+            right = np.abs(got.z_mean - mean).max() < 1e-6 and np.allclose(
                 got.z_cov, cov, rtol=1e-6, atol=1e-12
             )
-            require(bool(close), said, fix)
-        require(off < 0.3 and bool((np.abs(ratio - 1) < 0.1).all()), said, fix)
-
-    def not_for_comparison(self) -> None:
-        """Raise NotApplicable for rules that are wrong on purpose."""
-        if self.combiner.comparison_only:
-            msg = "it is for comparison only"
-            raise NotApplicable(msg)
-
-
-def check_describes_its_result(case: CombinerCase) -> None:
-    """Names, shapes, N, finite numbers, a positive definite covariance, draws that have it."""
-    objects = case.simulator.objects(10, off=_OFF, seed=1)
-    got = case.combine(objects)
-    require(
-        got.combiner == case.combiner.name and got.n == 10,
-        f"the result says combiner '{got.combiner}', n = {got.n}, for '{case.combiner.name}' and "
-        "10 objects",
-        "pass self.name and len(observations) to CombinedPosterior",
-    )
-    require(
-        got.names == ("first", "second"),
-        f"the result speaks of {got.names}, the shared parameters are ('first', 'second')",
-        "combine posterior.space.select('global')",
-    )
-    shapes = got.mean.shape, got.cov.shape, got.z_mean.shape, got.z_cov.shape
-    require(
-        shapes == ((2,), (2, 2), (2,), (2, 2)) and got.samples.shape[1:] == (2,),
-        f"mean, cov, z_mean, z_cov have shapes {shapes}, samples {got.samples.shape}",
-        "return (d,), (d, d), (d,), (d, d) and (S, d)",
-    )
-    for name in ("cov", "z_cov"):
-        smallest = float(np.linalg.eigvalsh(getattr(got, name)).min())
-        require(smallest > 0, f"{name} has the eigenvalue {smallest:.2g}", "mend the covariance")
-    off = np.abs(got.samples.mean(0) - got.mean) / (got.sd / np.sqrt(len(got.samples)))
-    require(
-        bool((off < 6).all()),
-        f"the mean of the samples is {off.max():.1f} standard errors from `mean`",
-        "draw samples from the result: mean and cov in physical units, z_mean and z_cov in "
-        "unconstrained units",
-    )
-    flagged = "comparison_only" in got.flags
-    require(
-        flagged == case.combiner.comparison_only,
-        f"comparison_only is {case.combiner.comparison_only}, the result has flags {got.flags}",
-        "flag results of rules that are for comparison only, and of no other",
-    )
-
-
-def check_divides_the_prior_out(case: CombinerCase) -> None:
-    """The exact posterior of N objects whose truth lies two sigma off the prior's mean."""
-    case.not_for_comparison()
-    for n in (10, 100, 1000, 10_000) if case.exact else (10, 100):
-        objects = case.simulator.objects(n, off=_OFF, seed=4)
-        mean, cov = case.simulator.posterior(objects.batch)
-        case.compare(case.combine(objects), mean, cov, f"N = {n}", _SIGN)
-
-
-def check_no_object_gives_the_prior(case: CombinerCase) -> None:
-    """N = 0: mean 0, covariance I in unconstrained space."""
-    case.not_for_comparison()
-    got = case.combine(case.simulator.objects(1, off=0.0, seed=5)[np.arange(0)])
-    case.compare(got, np.zeros(2), np.eye(2), "no object", "return the prior for N = 0")
-
-
-def check_one_object_gives_its_posterior(case: CombinerCase) -> None:
-    """N = 1: the single-object posterior, nothing divided out."""
-    case.not_for_comparison()
-    objects = case.simulator.objects(1, off=_OFF, seed=6)
-    mean, cov = case.simulator.posterior(objects.batch)
-    case.compare(case.combine(objects), mean, cov, "N = 1", _SIGN)
-
-
-def check_order_does_not_matter(case: CombinerCase) -> None:
-    """The same objects in another order give the same result."""
-    objects = case.simulator.objects(40, off=1.0, seed=7)
-    turned = objects[stream(8, "order").permutation(40)]
-    one, two = case.combine(objects), case.combine(turned)
-    sd = np.sqrt(np.diag(one.z_cov))
-    off = float(np.max(np.abs(one.z_mean - two.z_mean) / sd))
-    require(
-        off < (1e-6 if case.exact else 0.15),
-        f"another order of the objects moves the mean by {off:.2g} combined sigma",
-        "treat objects alike; a rule with random numbers needs more of them",
-    )
-
-
-def check_halves_combine_to_the_whole(case: CombinerCase) -> None:
-    """P_1 + P_2 - P_0 of two halves is P of all: the prior is counted once."""
-    case.not_for_comparison()
-    objects = case.simulator.objects(4, off=_OFF, seed=9)  # few: the prior still matters
-    parts = [case.combine(objects[rows]) for rows in (slice(0, 2), slice(2, 4))]
-    precision = sum(np.linalg.inv(p.z_cov) for p in parts) - np.eye(2)
-    information = sum(np.linalg.solve(p.z_cov, p.z_mean) for p in parts)
-    cov = np.asarray(np.linalg.inv(precision), np.float64)
-    case.compare(
-        case.combine(objects), cov @ information, cov, "4 objects against two halves", _SIGN
-    )
-
-
-def check_every_object_twice_counts_twice(case: CombinerCase) -> None:
-    """Each object given twice: 2 sum_i (P_i - P_0) + P_0."""
-    case.not_for_comparison()
-    objects = case.simulator.objects(20, off=_OFF, seed=10)
-    rows = np.repeat(np.arange(20), 2)
-    twice = Observations.from_batch(objects.batch[rows], truth_names=objects.truth_names)
-    mean, cov = case.simulator.posterior(twice.batch)
-    case.compare(case.combine(twice), mean, cov, "20 objects, each given twice", _SIGN)
-
-
-def check_subsets_are_separate_combinations(case: CombinerCase) -> None:
-    """``combine_subsets`` gives what ``combine`` gives for each part."""
-    objects = case.simulator.objects(12, off=1.0, seed=11)
-    parts = [slice(0, 1), slice(2, 8), slice(0, 12)]
-    several = case.combiner.combine_subsets(case.posterior, objects, parts, rng=stream(12, "s"))
-    require(
-        [c.n for c in several] == [1, 6, 12],
-        f"subsets of 1, 6 and 12 objects give n = {[c.n for c in several]}",
-        "return one result per subset, in order",
-    )
-    for rows, one in zip(parts, several, strict=True):
-        alone = case.combine(objects[rows])
-        sd = np.sqrt(np.diag(alone.z_cov))
-        off = float(np.max(np.abs(one.z_mean - alone.z_mean) / sd))
-        require(
-            off < (1e-6 if case.exact else 0.3),
-            f"objects {rows.start} to {rows.stop} differ by {off:.2g} combined sigma between "
-            "combine_subsets and combine",
-            "do not override combine_subsets, or make it agree",
+        else:
+            right = off < 0.3 and (np.abs(got_sd / sd - 1) < 0.1).all()
+        assert right, (
+            f"{case}: mean {np.round(got.z_mean, 5)} where {np.round(mean, 5)} is exact "
+            f"({off:.3g} combined sigma), sd {np.round(got_sd, 5)} where {np.round(sd, 5)} is "
+            f"exact (unconstrained space, truth {_OFF} off the prior mean); {fix}"
         )
 
+    def distance(self, one: CombinedPosterior, two: CombinedPosterior) -> float:
+        """Return the largest difference of the means, in combined sigma."""
+        return float(np.max(np.abs(one.z_mean - two.z_mean) / np.sqrt(np.diag(two.z_cov))))
 
-def check_same_seed_same_result(case: CombinerCase) -> None:
-    """One seed, one result, to the last bit."""
-    objects = case.simulator.objects(10, off=1.0, seed=13)
-    one, two = case.combine(objects), case.combine(objects)
-    same = np.array_equal(one.samples, two.samples) and np.array_equal(one.z_mean, two.z_mean)
-    require(bool(same), "two calls with one seed differ", "take random numbers from rng")
+    def _not_for_comparison(self) -> None:
+        """Skip rules that are wrong on purpose."""
+        if self.combiner.comparison_only:
+            skip("it is for comparison only")
 
+    def test_describes_its_result(self) -> None:
+        """Names, shapes, N, finite numbers, a positive definite covariance, draws that have it."""
+        combiner = self.combiner
+        got = self.combine(self.model.objects(10, off=_OFF, seed=1))
+        assert (got.combiner, got.n) == (combiner.name, 10), (
+            f"the result has combiner '{got.combiner}', n = {got.n}, for '{combiner.name}' and "
+            "10 objects; pass self.name and len(observations) to CombinedPosterior"
+        )
+        assert got.names == ("first", "second"), (
+            f"the result has the parameters {got.names}, ('first', 'second') are shared; "
+            "combine posterior.space.select('global')"
+        )
+        fields = got.mean, got.cov, got.z_mean, got.z_cov, got.samples[0]
+        assert [v.shape for v in fields] == [(2,), (2, 2), (2,), (2, 2), (2,)], (
+            f"mean, cov, z_mean, z_cov, samples[0] have shapes {[v.shape for v in fields]}; "
+            "return (d,), (d, d), (d,), (d, d) and samples (S, d)"
+        )
+        for name in ("cov", "z_cov"):
+            smallest = float(np.linalg.eigvalsh(getattr(got, name)).min())
+            assert smallest > 0, f"{name} has the eigenvalue {smallest:.2g}; mend the covariance"
+        off = np.abs(got.samples.mean(0) - got.mean) / (got.sd / np.sqrt(len(got.samples)))
+        assert (off < 6).all(), (
+            f"the mean of the samples is {off.max():.1f} standard errors from `mean`; "
+            "draw samples from the result: mean and cov in physical units, z_mean and z_cov in "
+            "unconstrained units"
+        )
+        assert ("comparison_only" in got.flags) == combiner.comparison_only, (
+            f"comparison_only is {combiner.comparison_only}, the result has flags {got.flags}; "
+            "flag results of rules that are for comparison only, and of no other"
+        )
 
-def check_local_parameters_are_refused(case: CombinerCase) -> None:
-    """Nothing to combine when no inferred parameter is shared: an error of sbi_core."""
-    local = ExactEstimator()
-    local.space = case.simulator.parameters.select("local")
-    objects = case.simulator.objects(3, off=0.0, seed=14)
-    try:
-        case.combiner.combine(Posterior(local), objects, rng=stream(15, "c"))
-    except SbiError:
-        return
-    require(
-        False,
-        "an estimator of local parameters alone was combined without complaint",
-        "take posterior.space.select('global'), which raises where there is nothing to combine",
-    )
+    def test_divides_the_prior_out(self) -> None:
+        """The exact posterior of N objects whose truth lies two sigma off the prior's mean."""
+        self._not_for_comparison()
+        for n in (10, 100, 1000, 10_000) if self.exact else (10, 100):
+            objects = self.model.objects(n, off=_OFF, seed=4)
+            exact = self.model.posterior(objects.batch)
+            self.compare(self.combine(objects), *exact, f"N = {n}", _SIGN)
 
+    def test_no_object_gives_the_prior(self) -> None:
+        """N = 0: mean 0, covariance I in unconstrained space."""
+        self._not_for_comparison()
+        got = self.combine(self.model.objects(1, off=0.0, seed=5)[np.arange(0)])
+        self.compare(got, np.zeros(2), np.eye(2), "no object", "return the prior for N = 0")
 
-def check_what_it_learned_can_be_stored(case: CombinerCase) -> None:
-    """``save`` and ``restore`` give the same result; no pickle."""
-    if not case.combiner.groups_needed:
-        msg = "it learns nothing"
-        raise NotApplicable(msg)
-    objects = case.simulator.objects(30, off=1.0, seed=16)
-    again = case.make()
-    again.attach(case.simulator)
-    with tempfile.TemporaryDirectory() as folder:
-        case.combiner.save(folder)
-        odd = [p.name for p in Path(folder).rglob("*") if p.suffix not in (".safetensors", ".json")]
-        require(not odd, f"save wrote {odd}", "write safetensors and JSON")
-        again.restore(folder)
-    got = again.combine(case.posterior, objects, rng=stream(3, "combine"))
-    require(
-        bool(np.array_equal(got.samples, case.combine(objects).samples)),
-        "a saved and restored combiner gives another result",
-        "store all that prepare learned",
-    )
+    def test_one_object_gives_its_posterior(self) -> None:
+        """N = 1: the single-object posterior, nothing divided out."""
+        self._not_for_comparison()
+        objects = self.model.objects(1, off=_OFF, seed=6)
+        exact = self.model.posterior(objects.batch)
+        self.compare(self.combine(objects), *exact, "N = 1", _SIGN)
 
+    def test_order_does_not_matter(self) -> None:
+        """The same objects in another order give the same result."""
+        objects = self.model.objects(40, off=1.0, seed=7)
+        turned = objects[stream(8, "order").permutation(40)]
+        off = self.distance(self.combine(turned), self.combine(objects))
+        assert off < (1e-6 if self.exact else 0.15), (
+            f"another order of the objects moves the mean by {off:.2g} combined sigma; "
+            "treat objects alike; a rule with random numbers needs more of them"
+        )
 
-COMBINER_CHECKS = (
-    check_describes_its_result,
-    check_divides_the_prior_out,
-    check_no_object_gives_the_prior,
-    check_one_object_gives_its_posterior,
-    check_order_does_not_matter,
-    check_halves_combine_to_the_whole,
-    check_every_object_twice_counts_twice,
-    check_subsets_are_separate_combinations,
-    check_same_seed_same_result,
-    check_local_parameters_are_refused,
-    check_what_it_learned_can_be_stored,
-)
+    def test_halves_combine_to_the_whole(self) -> None:
+        """P_1 + P_2 - P_0 of two halves is P of all: the prior is counted once."""
+        self._not_for_comparison()
+        objects = self.model.objects(4, off=_OFF, seed=9)  # few: the prior still matters
+        parts = [self.combine(objects[rows]) for rows in (slice(0, 2), slice(2, 4))]
+        precision = sum(np.linalg.inv(p.z_cov) for p in parts) - np.eye(2)
+        information = sum(np.linalg.solve(p.z_cov, p.z_mean) for p in parts)
+        cov = np.asarray(np.linalg.inv(precision), np.float64)
+        whole = self.combine(objects)
+        self.compare(whole, cov @ information, cov, "4 objects against two halves", _SIGN)
 
+    def test_every_object_twice_counts_twice(self) -> None:
+        """Each object given twice: 2 sum_i (P_i - P_0) + P_0."""
+        self._not_for_comparison()
+        objects = self.model.objects(20, off=_OFF, seed=10)
+        rows = np.repeat(np.arange(20), 2)
+        twice = Observations.from_batch(objects.batch[rows], truth_names=objects.truth_names)
+        exact = self.model.posterior(twice.batch)
+        self.compare(self.combine(twice), *exact, "20 objects, each given twice", _SIGN)
 
-def check_combiner(make: Callable[[], Combiner], *, exact: bool = False) -> None:
-    """Run all checks of a combiner.
+    def test_subsets_are_separate_combinations(self) -> None:
+        """``combine_subsets`` gives what ``combine`` gives for each part."""
+        objects = self.model.objects(12, off=1.0, seed=11)
+        parts = [slice(0, 1), slice(2, 8), slice(0, 12)]
+        several = self.combiner.combine_subsets(self.posterior, objects, parts, rng=stream(12, "s"))
+        assert [c.n for c in several] == [1, 6, 12], (
+            f"subsets of 1, 6 and 12 objects give n = {[c.n for c in several]}; "
+            "return one result per subset, in order"
+        )
+        for rows, one in zip(parts, several, strict=True):
+            off = self.distance(one, self.combine(objects[rows]))
+            assert off < (1e-6 if self.exact else 0.3), (
+                f"objects {rows.start} to {rows.stop} differ by {off:.2g} combined sigma between "
+                "combine_subsets and combine; do not override combine_subsets, or make it agree"
+            )
 
-    Parameters
-    ----------
-    make
-        Returns a new combiner: its class will do.
-    exact
-        Whether it claims to be exact for Gaussian posteriors.
+    def test_same_seed_same_result(self) -> None:
+        """One seed, one result, to the last bit."""
+        objects = self.model.objects(10, off=1.0, seed=13)
+        one, two = self.combine(objects), self.combine(objects)
+        same = np.array_equal(one.samples, two.samples) and np.array_equal(one.z_mean, two.z_mean)
+        assert same, "two calls with one seed differ; take random numbers from rng"
 
-    Raises
-    ------
-    ConformanceError
-        With every promise that is broken.
-    """
-    case = CombinerCase(make, exact)
-    name = str(getattr(make, "name", "") or getattr(make, "__name__", "combiner"))
-    run_all(bind("combiner", name, COMBINER_CHECKS, lambda: case))
+    def test_local_parameters_are_refused(self) -> None:
+        """Nothing to combine when no inferred parameter is shared: an error of sbi_core."""
+        local = ExactEstimator()
+        local.space = self.model.parameters.select("local")
+        objects = self.model.objects(3, off=0.0, seed=14)
+        try:
+            self.combiner.combine(Posterior(local), objects, rng=stream(15, "c"))
+        except SbiError:
+            return
+        fail(
+            "an estimator of local parameters alone was combined without complaint; "
+            "take posterior.space.select('global'), which raises where there is nothing to combine"
+        )
+
+    def test_what_it_learned_can_be_stored(self) -> None:
+        """``save`` and ``restore`` give the same result; no pickle."""
+        if not self.combiner.groups_needed:
+            skip("it learns nothing")
+        objects = self.model.objects(30, off=1.0, seed=16)
+        again = self.make()
+        again.attach(self.model)
+        with tempfile.TemporaryDirectory() as folder:
+            self.combiner.save(folder)
+            files = [p for p in Path(folder).rglob("*") if p.is_file()]
+            odd = [p.name for p in files if p.suffix not in (".safetensors", ".json")]
+            assert not odd, f"save wrote {odd}; write safetensors and JSON"
+            again.restore(folder)
+        got = again.combine(self.posterior, objects, rng=stream(3, "combine"))
+        assert np.array_equal(got.samples, self.combine(objects).samples), (
+            "a saved and restored combiner gives another result; store all that prepare learned"
+        )
