@@ -17,7 +17,7 @@ TESTS = """
     from sbi_core.testing import PluginChecks, SimulatorChecks
 
     class TestToy(PluginChecks):
-        plugin, module, without = "toy", sbi_toy, ("pipeline-*", "estimator-*")
+        plugin, module, without = "toy", sbi_toy, ("[pec]*-*",)
 
     class Frozen(sbi_toy.ToySimulator):
         def observe(self, batch, rng):

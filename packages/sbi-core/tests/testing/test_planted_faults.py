@@ -605,6 +605,10 @@ def faulty(text, *, summary="a summary"):
             register("toy-exact", sbi_toy.ExactEstimator, summary=summary)
 
         @hookimpl
+        def register_combiners(self, register):
+            register("toy-wrong", sbi_toy.WrongSignCombiner, summary=summary)
+
+        @hookimpl
         def register_pipelines(self, register):
             register("faulty", lambda: text, summary=summary)
 
@@ -650,7 +654,7 @@ def plugin_tests(name, module, **attributes):
 
 def test_a_component_without_summary_is_found():
     tests = plugin_tests("faulty", faulty(sbi_toy.PIPELINE, summary=""))
-    finds(tests, "summaries_are_given", "'toy-exact', 'faulty'")
+    finds(tests, "summaries_are_given", "'toy-exact', 'toy-wrong', 'faulty'")
 
 
 def test_a_hook_that_is_misspelt_is_found():
