@@ -69,7 +69,7 @@ class PipelineChecks(Checks[Registry]):
     def test_it_has_a_quick_and_a_standard_preset(self) -> None:
         """Tables base and presets, no other; quick and standard are among the presets."""
         odd = sorted(set(self.spec) - {"base", "presets", "data", "minutes"})
-        assert not odd, f"unknown tables {odd}; use [base], [presets.NAME] and [data.NAME]"
+        assert not odd, f"unknown tables {odd}; use [base], [presets.NAME], [data.NAME] and minutes"
         presets = self.spec.get("presets", {})
         missing = [p for p in ("quick", "standard") if p not in presets]
         assert not missing, f"presets {missing} are missing; add [presets.quick] and so on"
