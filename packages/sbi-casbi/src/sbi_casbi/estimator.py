@@ -28,6 +28,7 @@ from sbi_core import (
     TrainingRecord,
     as_generator,
     stream,
+    torch_defaults,
 )
 
 __all__ = ["SetEstimator"]
@@ -71,6 +72,7 @@ class SetEstimator(FlowEstimator):
 
     # -- training ----------------------------------------------------------------------
 
+    @torch_defaults()
     def fit(
         self, training: Training, embedding: Embedding, callbacks: Sequence[Any] = ()
     ) -> TrainingRecord:
@@ -192,6 +194,7 @@ class SetEstimator(FlowEstimator):
         head = self.head
         return np.arange(head.lowest, head.size + 1)
 
+    @torch_defaults()
     @torch.no_grad()
     def pmf(self, batch: Batch) -> F64:
         """Return q(N | x) of all values of N, (n, R)."""
@@ -199,6 +202,7 @@ class SetEstimator(FlowEstimator):
 
     # -- sets --------------------------------------------------------------------------
 
+    @torch_defaults()
     @torch.no_grad()
     def log_prob_members(self, batch: Batch) -> F64:
         """Return log q(N, members | x) of the sets in ``batch.theta_set``, (n,).
@@ -211,6 +215,7 @@ class SetEstimator(FlowEstimator):
         sets = torch.where(torch.as_tensor(mask)[..., None], torch.as_tensor(members), 0.0)
         return np.asarray(head.log_prob_sets(sets, n, h).cpu().numpy())
 
+    @torch_defaults()
     @torch.no_grad()
     def sample_members(
         self,
@@ -276,6 +281,7 @@ class SetEstimator(FlowEstimator):
         index = head.number.draw(z.contiguous(), head.number_summary(h))[..., 0]
         return index.T.reshape(-1).long() + head.lowest
 
+    @torch_defaults()
     @torch.no_grad()
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
         """Return draws of the columns of theta, (S, n, c)."""

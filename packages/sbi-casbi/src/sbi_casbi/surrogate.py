@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.library import FINE, Library, make_templates, split_stems
 from sbi_casbi.plane import FINE_PER_PIXEL
-from sbi_core import ConfigError, DataFileError, stream
+from sbi_core import ConfigError, DataFileError, seeded, stream
 
 __all__ = ["Surrogate", "SurrogateConfig", "shape_of", "surrogate_library", "train_surrogate"]
 
@@ -138,8 +138,7 @@ class Surrogate(nn.Module):
     @torch.no_grad()
     def draw_shapes(self, theta: F64, seed: int) -> F64:
         """Return s (n, 5) of galaxies theta (n, dim)."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             z = self.shape_flow(self.standard(theta)).sample()
         return np.asarray((z * self.shape_sd + self.shape_mean).double().numpy())  # type: ignore[operator]
 
@@ -213,8 +212,7 @@ def train_surrogate(library: Library, config: SurrogateConfig | None = None) -> 
     train = library.take(library.rows("train"))
     theta, shape = _theta(train), shape_of(train)
     rng = stream(c.seed, "surrogate")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(0, 2**31)))
+    with seeded(int(rng.integers(0, 2**31))):
         made = Surrogate(theta.shape[1], c)
         for name, values in (("theta", theta), ("shape", shape)):
             getattr(made, f"{name}_mean").copy_(torch.as_tensor(values.mean(0)))

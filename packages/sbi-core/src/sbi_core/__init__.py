@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
     from sbi_core.priors.space import Parameter, ParameterSpace, Prior
     from sbi_core.registry import Registry
-    from sbi_core.rng import as_generator, stream, torch_generator
+    from sbi_core.rng import as_generator, seeded, stream, torch_defaults, torch_generator
     from sbi_core.simulate.mixture import MixtureSimulator
     from sbi_core.training.loop import Trainable, TrainConfig, train_network
     from sbi_core.training.networks import Head
@@ -108,7 +108,7 @@ _HOME = {
     "sbi_core.data.observations": ("Excluded", "Observable", "Observations"),
     "sbi_core.posterior": ("CombinedPosterior", "Posterior", "PosteriorSamples"),
     "sbi_core.priors.space": ("Parameter", "ParameterSpace", "Prior"),
-    "sbi_core.rng": ("as_generator", "stream", "torch_generator"),
+    "sbi_core.rng": ("as_generator", "seeded", "stream", "torch_defaults", "torch_generator"),
     "sbi_core.pipeline.runner": ("Run",),
     "sbi_core.registry": ("Registry",),
     "sbi_core.training.loop": ("TrainConfig", "Trainable", "train_network"),
@@ -187,7 +187,9 @@ __all__ = [
     "read_table",
     "require_data",
     "run",
+    "seeded",
     "stream",
+    "torch_defaults",
     "torch_generator",
     "train_network",
 ]

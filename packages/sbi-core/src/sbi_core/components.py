@@ -121,7 +121,9 @@ class Simulator(ABC):
         if self.default_error is None:
             return batch
         gen = torch_generator(rng, batch.x.device)
-        noise = torch.randn(batch.x.shape, generator=gen, device=batch.x.device)
+        noise = torch.randn(
+            batch.x.shape, generator=gen, device=batch.x.device, dtype=torch.float32
+        )
         err = torch.full_like(batch.x, self.default_error)
         return batch.with_(x=batch.x + err * noise.to(batch.x.dtype), x_err=err)
 
@@ -138,7 +140,9 @@ class Simulator(ABC):
         donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
         mask = like.observed[donor].to(batch.x.device)
         err = torch.where(mask, like.x_err[donor].to(batch.x), torch.ones_like(batch.x))
-        noise = torch.randn(batch.x.shape, generator=torch_generator(gen)).to(batch.x)
+        noise = torch.randn(batch.x.shape, generator=torch_generator(gen), dtype=torch.float32).to(
+            batch.x
+        )
         x = torch.where(mask, batch.x + err * noise, torch.nan)
         err = torch.where(mask, err, torch.nan)
         return batch.with_(x=x, x_err=err, mask=None if like.mask is None else mask)

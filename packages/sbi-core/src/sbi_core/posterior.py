@@ -20,7 +20,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Excluded, Observations
 from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
 from sbi_core.priors.space import ParameterSpace
-from sbi_core.rng import as_generator, stream
+from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.validation import checked_device
 
 if TYPE_CHECKING:
@@ -473,6 +473,7 @@ class Posterior:
         """The inferred parameters, with the prior the estimator was trained under."""
         return self.estimator.space
 
+    @torch_defaults()
     def sample(
         self, observations: Observations, draws: int = 1000, *, seed: int | None = None
     ) -> PosteriorSamples:
@@ -491,10 +492,12 @@ class Posterior:
             values[:, rows] = self.estimator.sample(observations.batch[rows], draws, rngs)
         return PosteriorSamples(values, self.space, observations.id)
 
+    @torch_defaults()
     def log_prob(self, theta: ArrayLike | torch.Tensor, observations: Observations) -> F64:
         """Return log q of theta (n, d) or (S, n, d)."""
         return self.estimator.log_prob(theta, observations.batch)
 
+    @torch_defaults()
     def gaussian_moments(
         self, batch: Batch, *, draws: int = 4000, rng: Rng = 0
     ) -> tuple[F64, F64, int | None]:

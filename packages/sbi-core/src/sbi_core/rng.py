@@ -3,11 +3,17 @@ r"""Random numbers: one root seed, a named stream for every use.
 Stream :math:`(s, a, b, \dots)` is ``Philox(SeedSequence([s, h(a), h(b), ...]))`` with *h* the
 first eight bytes of SHA-256 for words and the identity for integers: counter-based (Salmon et
 al. 2011), independent of the order of calls and of the number of workers.
+
+What PyTorch keeps per process (its global generator, its default dtype) belongs to the caller:
+:func:`seeded` and :func:`torch_defaults` set it for a block and restore it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +21,17 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RngLike", "as_generator", "stream", "torch_generator"]
+__all__ = [
+    "RngLike",
+    "as_generator",
+    "seeded",
+    "stream",
+    "torch_defaults",
+    "torch_generator",
+]
 
 RngLike = "np.random.Generator | torch.Generator | int"
+_GENERATORS = threading.RLock()  # held while the global generators are in use
 
 
 def _word(key: int | str) -> int:
@@ -75,3 +89,68 @@ def torch_generator(
         return rng
     seed = int(as_generator(rng).integers(0, 2**63 - 1))
     return torch.Generator(device=device).manual_seed(seed)
+
+
+class _DefaultDtype:
+    """float32 as the default dtype while any thread is inside; afterwards the caller's."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.before: torch.dtype | None = None
+
+    def __enter__(self) -> None:
+        import torch
+
+        with self.lock:
+            if self.inside == 0:
+                self.before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0 and self.before is not None:
+                torch.set_default_dtype(self.before)
+
+
+_DEFAULT_DTYPE = _DefaultDtype()
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Run a block (or, as a decorator, a function) with PyTorch's own defaults.
+
+    These are float32, and gradients that are recorded. Results then do not depend on
+    ``torch.set_default_dtype``, ``torch.no_grad`` or ``torch.inference_mode`` of the caller.
+    """
+    import torch
+
+    with _DEFAULT_DTYPE, torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def seeded(rng: np.random.Generator | int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed PyTorch's global generators for a block, and restore them after it.
+
+    The block has PyTorch's default settings (:func:`torch_defaults`). One thread at a time is in
+    such a block: others wait, so that their numbers do not mix.
+
+    Parameters
+    ----------
+    rng
+        The seed, or a generator that draws it.
+    device
+        Device whose generator is seeded, beside that of the CPU.
+    """
+    import torch
+
+    seed = int(rng.integers(0, 2**63 - 1)) if isinstance(rng, np.random.Generator) else rng
+    device = torch.device(device)
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with _GENERATORS, torch.random.fork_rng(devices=cuda), torch_defaults():
+        torch.manual_seed(seed)
+        yield

@@ -23,8 +23,8 @@ from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, TrainingError
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
-from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import Trainable, TrainConfig, one_cycle, seeded, train
+from sbi_core.rng import seeded, stream, torch_generator
+from sbi_core.training.loop import Trainable, TrainConfig, one_cycle, train
 
 SPACE = ParameterSpace((Parameter("a", Prior("normal", {"loc": 0.0, "scale": 1.0})),))
 

@@ -33,10 +33,10 @@ _DROP = 0.35
 def draw_masks(n: int, generator: torch.Generator) -> Tensor:
     """Return masks (n, 7), True = observed."""
     edges = torch.tensor(list(SHARES.values())).cumsum(0)
-    u = torch.rand(n, generator=generator)
+    u = torch.rand(n, generator=generator, dtype=torch.float32)
     kind = torch.searchsorted(edges, u, right=True).clamp_max(len(SHARES) - 1)
     bits = 1 << torch.arange(N_BANDS)
-    dropped = torch.rand(n, N_BANDS, generator=generator) >= _DROP
+    dropped = torch.rand(n, N_BANDS, generator=generator, dtype=torch.float32) >= _DROP
     number = torch.randint(1, 2**N_BANDS, (n, 1), generator=generator)
     uniform = (number & bits) != 0
     table = torch.ones(len(SHARES), N_BANDS, dtype=torch.bool)

@@ -282,7 +282,7 @@ class SedflowSimulator(Simulator):
             generator = torch_generator(gen, "cpu")
             flux = flux_of(batch.x)
             mask = torch.ones_like(flux, dtype=torch.bool)
-            mask[torch.rand(len(flux), generator=generator) < 0.1, :2] = False
+            mask[torch.rand(len(flux), generator=generator, dtype=torch.float32) < 0.1, :2] = False
             seen = self._observed(batch, flux, self.noise.sigma(flux, generator), mask, generator)
             assert seen.context is not None
             keep = (seen.x[:, 4] > 12) & (seen.x[:, 4] < 18.5) & (seen.context[:, 0] < 0.15)

@@ -129,16 +129,19 @@ class Telescope:
         c, device = self.config, generator.device
 
         def uniform(low: float, high: float) -> Tensor:
-            u = torch.rand(n, generator=generator, device=device)
+            u = torch.rand(n, generator=generator, device=device, dtype=torch.float32)
             return low + (high - low) * u
 
         low, high = (float(np.log10(v)) for v in c.snr_range)
         orders = torch.arange(1, c.polynomial_order + 1, device=device)
-        draws = torch.randn(n, c.polynomial_order, generator=generator, device=device)
+        draws = torch.randn(
+            n, c.polynomial_order, generator=generator, device=device, dtype=torch.float32
+        )
         return Nuisances(
             snr=10.0 ** uniform(low, high),
             sigma=uniform(*c.sigma_range),
-            velocity=c.velocity_sd * torch.randn(n, generator=generator, device=device),
+            velocity=c.velocity_sd
+            * torch.randn(n, generator=generator, device=device, dtype=torch.float32),
             polynomial=c.polynomial_sd / orders * draws,
             mask=self._mask(n, generator),
         )
@@ -147,12 +150,14 @@ class Telescope:
         device = generator.device
         wave = torch.as_tensor(self.wave, dtype=torch.float32, device=device)
         fixed = (self._lines & self._edges).to(device)
-        gap = torch.rand(n, 2, generator=generator, device=device)
+        gap = torch.rand(n, 2, generator=generator, device=device, dtype=torch.float32)
         redshift = 0.15 * gap[:, :1]
         sky = (wave * (1 + redshift) - 5577.34).abs() < 12.0
         sky &= gap[:, 1:] < _SKY_SHARE
         shape = (n, len(wave))
-        bad = torch.rand(shape, generator=generator, device=device) < _BAD_PIXELS
+        bad = (
+            torch.rand(shape, generator=generator, device=device, dtype=torch.float32) < _BAD_PIXELS
+        )
         return fixed & ~sky & ~bad
 
     def errors(self, flux: Tensor, snr: Tensor | float) -> Tensor:
@@ -173,7 +178,9 @@ class Telescope:
         flux, err = self.pixel_noise(batch)
         if err is None:
             return batch.with_(x=flux)
-        noise = torch.randn(flux.shape, generator=generator, device=flux.device)
+        noise = torch.randn(
+            flux.shape, generator=generator, device=flux.device, dtype=torch.float32
+        )
         return batch.with_(x=torch.addcmul(flux, err, noise), x_err=err)
 
     def pixel_noise(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -201,12 +208,14 @@ class Telescope:
         flux = self.shifted(self.at_dispersion(batch.x, with_.sigma), with_.velocity)
         flux = flux * (1.0 + with_.polynomial.to(flux) @ self.legendre.to(flux))
         err = self.errors(flux, with_.snr.to(flux))
-        noise = torch.randn(flux.shape, generator=generator, device=flux.device)
+        noise = torch.randn(
+            flux.shape, generator=generator, device=flux.device, dtype=torch.float32
+        )
         flux = torch.addcmul(flux, err, noise)
         scale = torch.where(with_.mask, flux, torch.nan).nanmedian(1, keepdim=True).values
         told = torch.full((len(batch),), bool(tell_sigma), device=flux.device)
         if tell_sigma is None:
-            u = torch.rand(len(batch), generator=generator, device=flux.device)
+            u = torch.rand(len(batch), generator=generator, device=flux.device, dtype=torch.float32)
             told = u > _UNKNOWN_SIGMA
         sigma = torch.where(told, with_.sigma / 100.0, torch.nan)
         context = torch.stack([with_.snr.log10(), sigma], 1).to(flux.dtype)

@@ -54,7 +54,7 @@ class FeatureNoise:
         factor = clean.new_zeros(shape)
         rows, columns = torch.tril_indices(self.live, self.live, device=clean.device)
         factor[:, rows, columns] = batch.x[:, self.features :]
-        eps = torch.randn(shape[:2], generator=generator, device=clean.device)
+        eps = torch.randn(shape[:2], generator=generator, device=clean.device, dtype=torch.float32)
         noise = (factor @ eps[..., None])[..., 0]
         padded = torch.nn.functional.pad(noise, (0, self.features - self.live))
         return batch.with_(x=clean + padded)

@@ -242,7 +242,9 @@ class SfhSimulator(Simulator):
             if like.x_err is None:
                 return batch.with_(x=flux)
             err = torch.where(like.observed, like.x_err, 1.0)[donor].to(flux)
-            noise = torch.randn(flux.shape, generator=generator, device=flux.device)
+            noise = torch.randn(
+                flux.shape, generator=generator, device=flux.device, dtype=torch.float32
+            )
             mask = None if like.mask is None else like.mask[donor]
             return batch.with_(x=flux + err * noise, x_err=err, mask=mask)
         found = self.telescope.draw(len(batch), generator)

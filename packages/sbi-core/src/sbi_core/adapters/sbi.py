@@ -33,8 +33,7 @@ import torch
 from torch import Tensor
 
 from sbi_core.errors import ConfigError, DensityUnavailableError
-from sbi_core.rng import stream
-from sbi_core.training.loop import seeded
+from sbi_core.rng import seeded, stream
 from sbi_core.training.networks import Head
 
 __all__ = [

@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sbi_core.adapters.sbi import importing_sbi
 from sbi_core.errors import ConfigError
+from sbi_core.rng import seeded
 
 __all__ = ["LocalTest", "TwoSampleTest", "lc2st", "mmd"]
 
@@ -123,17 +124,16 @@ def lc2st(
     kwargs = None if classifier is None else dict(classifier)
     test = LC2ST(*arrays, seed=seed, z_score=True, num_trials_null=trials, classifier_kwargs=kwargs)
     # sbi permutes labels by numpy's and torch's global generators
-    state, torch_state = np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    state = np.random.get_state()  # noqa: NPY002
     try:
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
-        test.train_under_null_hypothesis(verbosity=0)
-        test.train_on_observed_data(verbosity=0)
-        statistic = float(test.get_statistic_on_observed_data(theta_o=drawn, x_o=at))
-        p = float(test.p_value(theta_o=drawn, x_o=at))
+        with seeded(seed):
+            np.random.seed(seed)  # noqa: NPY002
+            test.train_under_null_hypothesis(verbosity=0)
+            test.train_on_observed_data(verbosity=0)
+            statistic = float(test.get_statistic_on_observed_data(theta_o=drawn, x_o=at))
+            p = float(test.p_value(theta_o=drawn, x_o=at))
     finally:
         np.random.set_state(state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
     return LocalTest(statistic, p)
 
 

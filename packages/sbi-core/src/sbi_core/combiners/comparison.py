@@ -51,8 +51,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import Joined
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.posterior import CombinedPosterior
-from sbi_core.rng import as_generator, stream
-from sbi_core.training.loop import seeded
+from sbi_core.rng import as_generator, seeded, stream, torch_defaults
 from sbi_core.training.networks import Standardizer, mlp
 
 __all__ = ["CompareConfig", "ModelComparison", "ModelProbabilities", "average"]
@@ -175,6 +174,7 @@ class ModelComparison:
         """The models."""
         return tuple(self.simulators)
 
+    @torch_defaults()
     def fit(self, like: Batch, *, seed: int = 0) -> Mapping[str, float]:
         """Simulate groups of every model, observed like given objects, and train.
 
@@ -238,6 +238,7 @@ class ModelComparison:
         }
         return self.facts
 
+    @torch_defaults()
     @torch.no_grad()
     def probabilities(self, observations: Observations) -> ModelProbabilities:
         """Return the probabilities of the models given the objects of one group.

@@ -49,8 +49,7 @@ from sbi_core.files.tensors import (
 )
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
-from sbi_core.rng import as_generator, stream
-from sbi_core.training.loop import seeded
+from sbi_core.rng import as_generator, seeded, stream, torch_defaults
 from sbi_core.training.networks import Standardizer
 
 __all__ = ["DeepsetCombiner", "DeepsetConfig"]
@@ -125,6 +124,7 @@ class DeepsetCombiner(Combiner):
 
     # -- learning ------------------------------------------------------------------
 
+    @torch_defaults()
     def prepare(
         self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
     ) -> Mapping[str, float]:
@@ -202,6 +202,7 @@ class DeepsetCombiner(Combiner):
         """Combine the objects; see :meth:`combine_subsets` for errors."""
         return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
 
+    @torch_defaults()
     def combine_subsets(
         self,
         posterior: Posterior,
@@ -317,6 +318,7 @@ class DeepsetCombiner(Combiner):
         }
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
 
+    @torch_defaults()
     def restore(self, directory: str | Path) -> None:
         """Read what :meth:`save` wrote; the sizes of the network are those that were stored.
 

@@ -27,8 +27,8 @@ from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, TrainingError
 from sbi_core.priors.space import ParameterSpace
-from sbi_core.rng import stream
-from sbi_core.training.loop import one_cycle, seeded
+from sbi_core.rng import seeded, stream
+from sbi_core.training.loop import one_cycle
 
 __all__ = [
     "SetLoader",

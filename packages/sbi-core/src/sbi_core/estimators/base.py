@@ -51,8 +51,8 @@ from sbi_core.files.tensors import (
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
-from sbi_core.rng import as_generator, stream
-from sbi_core.training.loop import observed_rows, resident, seeded, splits_of, train
+from sbi_core.rng import as_generator, seeded, stream, torch_defaults
+from sbi_core.training.loop import observed_rows, resident, splits_of, train
 from sbi_core.training.networks import ConditionalNetwork, Head, Standardizer, pooling_of
 from sbi_core.training.splits import Splits
 from sbi_core.validation import checked_device
@@ -148,6 +148,7 @@ class FlowEstimator(Estimator):
 
     # -- training ------------------------------------------------------------------
 
+    @torch_defaults()
     def fit(
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:
@@ -243,6 +244,7 @@ class FlowEstimator(Estimator):
             raise ConfigError(msg)
         return self._network
 
+    @torch_defaults()
     def to(self, device: str | torch.device) -> Self:
         """Move the network to a device and return self.
 
@@ -254,6 +256,7 @@ class FlowEstimator(Estimator):
         align_weights(self.network.to(checked_device(device)))
         return self
 
+    @torch_defaults()
     @torch.no_grad()
     def _features(self, batch: Batch) -> Tensor:
         device = next(self.network.parameters()).device
@@ -267,6 +270,7 @@ class FlowEstimator(Estimator):
         """Return the summaries (n, k) that the embedding makes of observed data."""
         return np.asarray(self._features(batch).double().cpu().numpy())
 
+    @torch_defaults()
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
         """Return log q of theta (n, d) -> (n,), or (S, n, d) -> (S, n); -inf outside."""
         values = as_float64(theta)
@@ -298,6 +302,7 @@ class FlowEstimator(Estimator):
             out[..., part] = log_q.double().cpu().numpy()
         return out
 
+    @torch_defaults()
     @torch.no_grad()
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
         """Return draws (S, n, d).
@@ -376,6 +381,7 @@ class FlowEstimator(Estimator):
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
 
     @classmethod
+    @torch_defaults()
     def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Self:
         """Read what :meth:`save` wrote; executes nothing that is stored there.
 

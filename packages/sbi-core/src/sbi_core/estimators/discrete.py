@@ -24,6 +24,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.rng import torch_defaults
 from sbi_core.training.networks import Head, mlp
 
 __all__ = ["Columns", "DiscreteEstimator", "DiscreteHead", "swap_prior"]
@@ -239,6 +240,7 @@ class DiscreteEstimator(FlowEstimator):
         assert isinstance(head, DiscreteHead)
         return head
 
+    @torch_defaults()
     @torch.no_grad()
     def pmf(self, batch: Batch) -> F64:
         """Return the probabilities of all values, (n, R); (n, R1, R2, ...) for several.

@@ -35,7 +35,7 @@ from sbi_core.files.tensors import read_json, write_atomic
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
-from sbi_core.rng import as_generator, stream
+from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.training.loop import observed_rows, resident, split_seed, splits_of
 
 __all__ = ["EnsembleConfig", "EnsembleEstimator"]
@@ -94,6 +94,7 @@ class EnsembleEstimator(Estimator):
 
     # -- training ------------------------------------------------------------------
 
+    @torch_defaults()
     def fit(
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:

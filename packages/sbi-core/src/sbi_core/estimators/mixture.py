@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.data.batch import Batch
 from sbi_core.estimators.base import FlowEstimator
+from sbi_core.rng import torch_defaults
 from sbi_core.training.mixture_head import MixtureHead
 from sbi_core.training.networks import Head
 
@@ -67,6 +68,7 @@ class MixtureEstimator(FlowEstimator):
         """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
         return MixtureHead(features, dim, self.config.components, self.config.hidden)
 
+    @torch_defaults()
     @torch.no_grad()
     def gaussian_moments(self, batch: Batch) -> tuple[F64, F64]:
         """Return exact mean (n, k) and covariance (n, k, k) of q in unconstrained space."""

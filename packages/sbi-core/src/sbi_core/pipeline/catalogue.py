@@ -12,11 +12,13 @@ from sbi_core.pipeline.chunk_files import ChunkFiles, Inferred, inferred
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import chunk_rows, prior_draws
 from sbi_core.pipeline.reading import open_objects
+from sbi_core.rng import torch_defaults
 from sbi_core.simulate.executors import Executor
 
 __all__ = ["infer_catalogue", "table_meta", "write_draws"]
 
 
+@torch_defaults()
 def infer_catalogue(
     context: Context,
     observations: Any,

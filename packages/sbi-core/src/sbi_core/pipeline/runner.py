@@ -35,6 +35,7 @@ from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress, SilentProgress
 from sbi_core.registry import Registry
+from sbi_core.rng import stream, torch_defaults
 from sbi_core.simulate.executors import get_executor
 
 __all__ = ["Run", "execute", "simulate_shards"]
@@ -42,6 +43,7 @@ __all__ = ["Run", "execute", "simulate_shards"]
 _log = logging.getLogger("sbi_core")
 
 
+@torch_defaults()
 def execute(
     config: RunConfig,
     out: str | Path,
@@ -410,6 +412,7 @@ class Run:
         """
         return read_objects(self.simulator, source, columns)
 
+    @torch_defaults()
     def infer(
         self,
         observations: Any,
@@ -449,6 +452,7 @@ class Run:
         data = self.observations(observations, columns)
         return infer_in_memory(self._context, data, int(number))
 
+    @torch_defaults()
     def combine(
         self,
         observations: Any,
@@ -463,8 +467,6 @@ class Run:
         ConfigError
             If the objects belong to several groups.
         """
-        from sbi_core.rng import stream
-
         data = self.observations(observations, columns)
         if len(data.groups) > 1:
             msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"

@@ -36,7 +36,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import execute
 from sbi_core.progress import Progress, SilentProgress
 from sbi_core.registry import Registry
-from sbi_core.rng import stream
+from sbi_core.rng import stream, torch_defaults
 from sbi_core.training.loop import splits_of
 
 __all__ = ["Search", "Tuned", "default_search", "tune"]
@@ -151,6 +151,7 @@ def default_search(config: RunConfig) -> list[Search]:
     return found
 
 
+@torch_defaults()
 def tune(
     registry: Registry,
     plugin: str,

@@ -23,6 +23,7 @@ from scipy import special
 
 from sbi_core.errors import ConfigError
 from sbi_core.priors.families import CLAMP
+from sbi_core.rng import seeded
 
 __all__ = ["Draw", "adapt"]
 
@@ -226,10 +227,7 @@ class _Torch(_Source):
         return np.asarray(self.object.log_prob(torch.as_tensor(x)), np.float64)
 
     def sample(self, n: int, rng: np.random.Generator) -> F64:
-        import torch
-
-        with torch.random.fork_rng(devices=[]):  # distributions use the global generator
-            torch.manual_seed(int(rng.integers(2**63 - 1)))
+        with seeded(rng):  # distributions use the global generator
             draws = self.object.sample((n,))
         return np.asarray(draws, np.float64).reshape(n, -1)
 

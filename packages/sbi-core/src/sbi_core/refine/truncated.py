@@ -50,7 +50,7 @@ from sbi_core.diagnostics import Verdict, combine_verdicts, judge_sbc_all
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior, as_float64
-from sbi_core.rng import as_generator, stream
+from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.training.loop import TrainConfig, splits_of
 
 __all__ = ["RefineConfig", "RefinedPosterior", "Round", "refine"]
@@ -266,6 +266,7 @@ class RefinedPosterior:
         )
 
 
+@torch_defaults()
 def refine(
     simulator: Simulator,
     make_estimator: Callable[[], Estimator],

@@ -43,8 +43,8 @@ from sbi_core.files.tensors import (
     write_tensors,
 )
 from sbi_core.priors.space import ParameterSpace, as_float64
-from sbi_core.rng import as_generator, stream, torch_generator
-from sbi_core.training.loop import Trainable, TrainConfig, seeded, splits_of, train
+from sbi_core.rng import as_generator, seeded, stream, torch_defaults, torch_generator
+from sbi_core.training.loop import Trainable, TrainConfig, splits_of, train
 
 __all__ = ["INVALID", "OUTSIDE", "Emulator", "EmulatorConfig", "EmulatorSimulator", "draw_box"]
 
@@ -217,6 +217,7 @@ class Emulator:
         self._network: _Surrogate | None = None
         self._validity: _Validity | None = None
 
+    @torch_defaults()
     def fit(
         self,
         simulator: Simulator,
@@ -347,6 +348,7 @@ class Emulator:
         """The network of validity: theta (n, d) to log odds (n,), differentiable; or None."""
         return self._validity
 
+    @torch_defaults()
     @torch.no_grad()
     def valid_probability(self, theta: ArrayLike | Tensor) -> F64:
         """Return the probability that the simulator succeeds, (n,); 1 where it never failed."""
@@ -355,6 +357,7 @@ class Emulator:
             return np.ones(len(rows))
         return as_float64(torch.sigmoid(self._validity(rows)))
 
+    @torch_defaults()
     @torch.no_grad()
     def predict(self, theta: ArrayLike | Tensor) -> F64:
         """Return data (n, ...) of theta (n, d), also outside the box."""
@@ -383,6 +386,7 @@ class Emulator:
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
 
     @classmethod
+    @torch_defaults()
     def load(cls, directory: str | Path) -> Emulator:
         """Read what :meth:`save` wrote; executes nothing that is stored there.
 

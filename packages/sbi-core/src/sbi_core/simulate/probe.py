@@ -14,7 +14,7 @@ import torch
 from sbi_core.components import Embedding, InputShape, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, SbiError, SimulationError
-from sbi_core.rng import stream
+from sbi_core.rng import seeded, stream
 from sbi_core.training.networks import Standardizer, pooling_of
 
 __all__ = ["check_batch", "check_theta", "try_components"]
@@ -122,18 +122,18 @@ def try_components(simulator: Simulator, embedding: Embedding, seed: int) -> Non
             f"{len(clean)} rows; return batch.with_(x=..., x_err=..., mask=...)"
         )
         raise SimulationError(msg)
-    _try_embedding(embedding, seen)
+    _try_embedding(embedding, seen, seed)
 
 
 def _described(value: Any) -> str:
     return f"{len(value)} rows" if isinstance(value, Batch) else type(value).__name__
 
 
-def _try_embedding(embedding: Embedding, batch: Batch) -> None:
+def _try_embedding(embedding: Embedding, batch: Batch, seed: int) -> None:
     shape = InputShape.of(batch)
     name = f"embedding '{embedding.name}'"
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with seeded(seed), torch.no_grad():
             module = embedding.build(shape).eval()
             standardizer = Standardizer(shape, pooling_of(shape, embedding)).fit(batch)
             inputs = standardizer(batch.to("cpu", torch.float32))

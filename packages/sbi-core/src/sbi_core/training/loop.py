@@ -49,7 +49,7 @@ from sbi_core.data.alignment import align_weights
 from sbi_core.data.batch import Batch
 from sbi_core.errors import DataFileError, TrainingError
 from sbi_core.files.tensors import write_atomic
-from sbi_core.rng import stream
+from sbi_core.rng import seeded, stream, torch_defaults
 from sbi_core.training.checkpoint import Checkpoint, architecture, write_checkpoint
 from sbi_core.training.feed import Feed, InMemory, Streamed, Targets
 from sbi_core.training.splits import Splits, split_blocks, split_by_key
@@ -64,7 +64,6 @@ __all__ = [
     "observed_rows",
     "one_cycle",
     "resident",
-    "seeded",
     "split_seed",
     "splits_of",
     "train",
@@ -217,16 +216,6 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
         return peak * (0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * step / warm)))
     t = (step - warm) / max(1.0, steps - warm)
     return peak * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * t)))
-
-
-@contextmanager
-def seeded(rng: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch's global generators inside the block and restore them after it."""
-    device = torch.device(device)
-    cuda = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(int(rng.integers(0, 2**63 - 1)))
-        yield
 
 
 @contextmanager
@@ -517,6 +506,7 @@ def mean_loss(network: Trainable, targets: Tensor, batch: Batch) -> Tensor:
     return torch.cat(parts)
 
 
+@torch_defaults()
 def train(
     network: Trainable,
     training: Training,
