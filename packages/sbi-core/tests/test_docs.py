@@ -18,7 +18,7 @@ from sbi_core.errors import SbiError
 from sbi_core.files import schema
 from sbi_core.pipeline import config, stages
 from sbi_core.registry import Registry
-from sbi_core.report import content
+from sbi_core.report import view
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
@@ -49,6 +49,9 @@ def section(text, title):
 # -- report.json ----------------------------------------------------------------------------
 
 PARTS = {
+    "parameters": schema.ParameterPart,
+    "checks": schema.Check,
+    "widths": schema.Width,
     "simulation": schema.Simulation,
     "emulator": schema.EmulatorErrors,
     "training": schema.TrainingPart,
@@ -84,7 +87,7 @@ def test_every_part_of_the_report_has_its_section():
 
 def test_every_flag_is_documented():
     documented = {word for word, _ in rows(section(page("run-directory"), "flags"))}
-    assert documented == set(content._FLAGS)
+    assert documented == set(view.FLAGS)
 
 
 def test_timings_are_documented():

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import textwrap
+from html import unescape
 
 import pytest
 from astropy.table import Table
@@ -233,7 +235,11 @@ def test_an_interrupt_is_exit_code_130_and_can_be_resumed(cli, monkeypatch):
 def test_the_command_in_the_report_can_be_repeated(cli, toy_file):
     cli("--plugin", "toy", "--preset", "quick", "--out", "r", "--observations", toy_file)
     html = (cli.work / "r" / "report.html").read_text()
-    assert "sbi-run --plugin toy --preset quick --seed 1 --observations" in html
+    command = unescape(re.search(r"<pre>sbi-run (.*?)</pre>", html)[1])
+    assert command.startswith("run toy --preset quick --seed 1 --observations")
+    code, _, err = cli(*shlex.split(command))
+    assert code == 0
+    assert "infer: already done" in err
 
 
 # -- commands on a finished run -------------------------------------------------------------------
@@ -342,7 +348,7 @@ def test_combine_explains_mistakes(extra, message, done, toy_file):
 def test_combine_marks_rules_for_comparison(done, toy_file):
     code, out, _ = done("combine", "r", "--observations", toy_file, "--combiner", "toy-wrong")
     assert code == 0
-    assert "comparison_only: A combiner ran that is for comparison only" in out
+    assert "comparison_only: A combination rule is shown for comparison only" in out
 
 
 def test_report_is_written_again(done):
@@ -443,7 +449,7 @@ def test_show_names_parameters_observables_options_and_presets(cli):
     code, out, _ = cli("show", "toy", "--preset", "quick")
     assert code == 0
     for word in (
-        "slope", "global", "N(1, 0.5)", "dex", "mag_a", "quick     1200 simulations",
+        "slope", "global", "normal, mean 1, sd 0.5", "dex", "mag_a", "quick     1200 simulations",
         "standard deviation of the noise", "n = 1200",
     ):  # fmt: skip
         assert word in out, word

@@ -25,7 +25,11 @@ def test_sbc_limit_is_shared_among_the_quantities():
 
 @pytest.mark.parametrize(
     ("coverage", "level", "word"),
-    [(0.70, "pass", "as they should"), (0.60, "fail", "too narrow"), (0.76, "fail", "too wide")],
+    [
+        (0.70, "pass", "consistent with nominal"),
+        (0.60, "fail", "too narrow"),
+        (0.76, "fail", "too wide"),
+    ],
 )
 def test_coverage_is_judged_in_binomial_sigmas(coverage, level, word):
     got = judge_coverage("alpha", coverage, 0.68, objects=1000)  # sigma = 0.0148

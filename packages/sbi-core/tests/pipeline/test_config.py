@@ -1,12 +1,15 @@
 """Configuration: who wins, what is refused, and what the resolved file says."""
 
+import shlex
 import tomllib
 
 import pytest
 
+from sbi_core.cli import app
 from sbi_core.errors import ConfigError, PluginError, SbiError
 from sbi_core.pipeline.config import (
     RunConfig,
+    command_words,
     differences,
     from_toml,
     resolve,
@@ -251,3 +254,56 @@ def test_differences_name_key_old_and_new(configure):
 def test_where_it_is_computed_makes_no_difference(configure):
     other = configure("simulate.workers=3", "simulate.executor=process", "device=cuda")
     assert differences(configure(), other) == []
+
+
+# -- the command that makes a run again -----------------------------------------------------------
+
+
+def resolved_by_the_command_line(registry, words, monkeypatch):
+    """The configuration that ``sbi-run WORDS`` runs."""
+    executed = []
+
+    def execute(config, out, *_, **__):
+        executed.append((config, str(out)))
+        raise SystemExit
+
+    monkeypatch.setattr("sbi_core.pipeline.runner.execute", execute)
+    monkeypatch.setattr("sbi_core.registry.Registry", lambda _: registry)
+    with pytest.raises(SystemExit):
+        app.main(args=words, standalone_mode=False)
+    return executed[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["simulate.n=77", "seed=12"],
+        ["combiner.name=gaussian", "combiner.draws=500"],
+        ["combine.sizes=[1, 2, 4]", "combine.remedies=true", "train.learning_rate=3e-4"],
+        ["infer.observations=my stars; rm -r.csv", "combine.compare=[]"],
+        ["estimator.parameters=['slope']", "simulate.workers=3"],
+    ],
+)
+def test_the_printed_command_resolves_to_the_same_configuration(
+    overrides, configure, registry, monkeypatch
+):
+    config = configure(*overrides)
+    line = shlex.join(command_words(config, registry, "my runs/one"))
+    again, out = resolved_by_the_command_line(registry, shlex.split(line), monkeypatch)
+    assert differences(config, again) == []
+    assert out == "my runs/one"
+    assert "workers" not in line  # changes no number
+
+
+def test_the_printed_command_is_short_where_nothing_differs(configure, registry):
+    words = command_words(configure(), registry, "runs/toy-quick")
+    assert words == ["run", "toy", "--preset", "quick", "--seed", "1"]
+
+
+def test_options_that_no_longer_exist_are_read_from_the_configuration_of_the_run(
+    configure, registry
+):
+    config = configure().model_copy(update={"train": {"gone": 3}})
+    words = command_words(config, registry, "old")
+    assert words[-4:] == ["--out", "old", "--config", "old/run.toml"]

@@ -32,7 +32,7 @@ def test_a_bias_that_the_root_mean_square_forgives_is_seen_by_the_ranks(rng):
     assert verdict.level == "pass"  # 1.12
     (ranks,) = _judge_ranks([entry])
     assert ranks.level == "warn"
-    assert "a combined at N = 3" in ranks.sentence
+    assert "a (combined, N = 3)" in ranks.sentence
 
 
 def test_ranks_take_one_subset_of_each_group():

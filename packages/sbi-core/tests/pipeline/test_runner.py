@@ -58,7 +58,7 @@ class Words(SilentProgress):
 def results(run):
     """Every number of a run that its seed decides."""
     report = run.report
-    for key in ("timing", "versions"):
+    for key in ("timing", "versions", "created", "command"):  # the command names the directory
         report.pop(key)
     report["simulation"].pop("per_second")
     report.get("training", {}).pop("seconds")

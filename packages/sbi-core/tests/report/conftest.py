@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from sbi_core.report import ReportInputs
+from astropy.table import Table
 
 NAMES = ["alpha_imf", "log10_n_ia"]
 TRUTH = np.array([-2.1, -3.0])
@@ -12,23 +11,23 @@ SD = np.array([0.079, 0.116])
 
 
 def parameters():
-    """Specifications in the form of ``ParameterSpace.to_spec()["parameters"]``."""
+    """``report["parameters"]``: two inferred columns and two that are marginalised."""
 
-    def one(name, label, unit, scope, description, **prior):
-        keys = {"name": name, "label": label, "unit": unit, "scope": scope}
+    def one(label, unit, scope, description, inferred, **prior):
+        keys = {"label": label, "unit": unit, "scope": scope, "inferred": inferred}
         return keys | {"description": description, "prior": prior}
 
     normal = {"family": "normal", "scale": 0.3}
-    return [
-        one(NAMES[0], r"\alpha_\mathrm{IMF}", "", "global", "high-mass IMF slope",
-            loc=-2.3, **normal),
-        one(NAMES[1], r"\log_{10} N_\mathrm{Ia}", "dex", "global", "SN Ia per solar mass",
-            loc=-2.89, **normal),
-        one("x_out", r"x_\mathrm{out}", "", "local", "outflow fraction to the corona",
-            family="truncnormal", loc=0.5, scale=0.1, low=0.0, high=1.0),
-        one("t_birth", r"t_\mathrm{birth}", "Gyr", "local", "time of birth",
-            family="uniform", low=1.0, high=13.797617),
-    ]  # fmt: skip
+    return {
+        NAMES[0]: one(r"\alpha_\mathrm{IMF}", "", "global", "high-mass IMF slope", True,
+                      loc=-2.3, **normal),
+        NAMES[1]: one(r"\log_{10} N_\mathrm{Ia}", "dex", "global", "SN Ia per solar mass", True,
+                      loc=-2.89, **normal),
+        "x_out": one(r"x_\mathrm{out}", "", "local", "outflow fraction to the corona", False,
+                     family="truncnormal", loc=0.5, scale=0.1, low=0.0, high=1.0),
+        "t_birth": one(r"t_\mathrm{birth}", "Gyr", "local", "time of birth", False,
+                       family="uniform", low=1.0, high=13.797617),
+    }  # fmt: skip
 
 
 def combined_entries(rng):
@@ -82,10 +81,32 @@ def report(rng):
         "plugin": "chempy",
         "preset": "standard",
         "seed": 20260,
-        "status": "finished",
+        "status": "ok",
+        "created": "2026-03-04T05:06:07+00:00",
+        "command": "sbi-run --plugin chempy --observations stars.ecsv --seed 20260",
         "versions": {"python": "3.12.4", "sbi-core": "0.1.0", "sbi-chempy": "0.1.0"},
         "timing": {"simulate_s": 41.2, "train_s": 131.0, "infer_s": 1.4, "total_s": 201.3},
-        "simulation": {"n": 100_000, "failed": 312, "per_second": 2431.0},
+        "parameters": parameters(),
+        "checks": [
+            {
+                "stage": "diagnose",
+                "test": "sbc",
+                "level": "pass",
+                "sentence": "SBC ranks of alpha_imf are consistent with uniformity (p = 0.41).",
+            },
+            {
+                "stage": "combine",
+                "test": "z_rms",
+                "level": "warn",
+                "sentence": "RMS z-score of the combined posterior (N = 1000): 1.61: too small.",
+            },
+        ],
+        "simulation": {
+            "n": 100_000,
+            "failed": 312,
+            "per_second": 2431.0,
+            "failures": {"outside the yield tables": 290, "gas ran out": 22},
+        },
         "emulator": {"median_abs_error": {"Fe_H": 0.0021, "O_Fe": 0.0017, "C_Fe": 0.0034}},
         "training": {"epochs": 30, "seconds": 129.5, "test_nll": -1.2345},
         "calibration": {
@@ -94,35 +115,76 @@ def report(rng):
                 "alpha_imf": {"sbc_p": 0.41, "coverage": coverage},
                 "log10_n_ia": {"sbc_p": 0.12, "coverage": coverage},
             },
-            "tarp": {"max_deviation": 0.028},
+            "tarp": {"max_deviation": 0.028, "p_uniform": 0.4, "p_data": 0.03},
             "verdict": "warn",
         },
         "accuracy": {
             name: {"mae": 0.061, "rmse": 0.078, "r2": 0.93, "median_ape": 2.31} for name in NAMES
         },
-        "observations": {"n": 1000, "source": "stars.ecsv", "unsupported": 2},
+        "observations": {
+            "n": 1000,
+            "source": "stars.ecsv",
+            "unsupported": 2,
+            "notes": ["[X/H] converted to [X/Fe] with Fe_H", "3 stars left out"],
+        },
+        "widths": {
+            NAMES[0]: {"prior": 0.3, "posterior": 0.08},
+            NAMES[1]: {"prior": 0.3, "posterior": 0.29},
+        },
         "combined": combined_entries(rng),
         "combined_calibration": combined_calibration(),
+        "misspecification": [
+            {"n": 1000, "p": 0.4, "verdict": "Consistent with the simulator.",
+             "comparisons": {"means": 0.4, "spreads": 0.7}, "observables": {}},
+        ],
         "flags": ["comparison_only"],
-    }
+        "references": ["Talts et al. 2018, arXiv:1804.06788", "doi:10.21105/joss.02505"],
+    }  # fmt: skip
 
 
-def complete(objects=500):
-    """Inputs with every part present; the same at every call."""
+def objects(n=4):
+    """``summary.ecsv`` of n stars, with true values."""
+    sd = np.array([0.1, 0.2])
+    table = Table({"id": [f"star {k}" for k in range(n)]})
+    for k, name in enumerate(NAMES):
+        for column, shift in (("p16", -1), ("p50", 0), ("p84", 1)):
+            table[f"{name}_{column}"] = TRUTH[k] + shift * sd[k] + 0.001 * np.arange(n)
+        table[f"{name}_mean"], table[f"{name}_sd"] = TRUTH[k], sd[k]
+        table[f"true_{name}"] = TRUTH[k]
+    table["flags"] = ["outside_training", "odd,outside_training", "", ""][:n]
+    table["support_percentile"] = [99.5, 99.9, 40.0, 60.0][:n]
+    return table
+
+
+def complete(objects_tested=500):
+    """Everything :func:`sbi_core.report.render` takes; the same at every call."""
     rng = np.random.default_rng(7)
-    draws = 200
+    draws, n = 200, objects_tested
     full = report(rng)
-    theta = PRIOR_MEAN + 0.3 * rng.standard_normal((objects, 2))
-    mean = theta + SD * rng.standard_normal((objects, 2))
+    theta = PRIOR_MEAN + 0.3 * rng.standard_normal((n, 2))
+    mean = theta + SD * rng.standard_normal((n, 2))
     levels = np.linspace(0.05, 0.95, 19)
     noise = 0.015 * rng.standard_normal((19, 2))
     largest = {e["combiner"]: e for e in full["combined"] if e["n"] == 1000}
-    return ReportInputs(
-        report=full,
-        parameters=parameters(),
-        inferred=NAMES,
-        labels={p["name"]: p["label"] for p in parameters()},
-        history=[
+    arrays = {
+        "ranks": rng.integers(0, draws, size=(n, 2), endpoint=True),
+        "draws": np.array(draws),
+        "coverage_levels": levels,
+        "coverage_values": np.clip(levels[:, None] + noise, 0, 1),
+        "tarp_levels": np.linspace(0, 1, 51),
+        "tarp_ecp": np.linspace(0, 1, 51) ** 1.05,
+        "theta": theta,
+        "mean": mean,
+        "sd": np.broadcast_to(SD, mean.shape),
+    }
+    for name, e in largest.items():
+        centre = [e["parameters"][n]["mean"] for n in NAMES]
+        cov = np.asarray(e["cov"]) + [[0, 4e-6], [4e-6, 0]]
+        arrays[f"combined/all/{name}"] = rng.multivariate_normal(centre, cov, size=4000)
+    return {
+        "report": full,
+        "arrays": arrays,
+        "history": [
             {
                 "epoch": k,
                 "train_loss": 1.5 * np.exp(-k / 5) - 1.3,
@@ -132,42 +194,11 @@ def complete(objects=500):
             }
             for k in range(1, 31)
         ],
-        ranks=rng.integers(0, draws, size=(objects, 2), endpoint=True),
-        draws=draws,
-        coverage_levels=levels,
-        coverage_values=np.clip(levels[:, None] + noise, 0, 1),
-        tarp_levels=np.linspace(0, 1, 51),
-        tarp_ecp=np.linspace(0, 1, 51) ** 1.05,
-        truth_and_mean=(theta, mean, np.broadcast_to(SD, mean.shape)),
-        combined_samples={
-            name: rng.multivariate_normal(
-                [e["parameters"][n]["mean"] for n in NAMES],
-                np.asarray(e["cov"]) + [[0, 4e-6], [4e-6, 0]],
-                size=4000,
-            )
-            for name, e in largest.items()
-        },
-        failures=[("outside the yield tables", 290), ("gas ran out", 22)],
-        verdicts=[
-            ("pass", "The SBC ranks of alpha_imf is consistent with calibration (p = 0.41)."),
-            ("warn", "combined errors at N=1000 are 1.61 of the claimed ones: too small."),
-        ],
-        notes=["[X/H] converted to [X/Fe] with Fe_H", "3 stars without any abundance left out"],
-        flagged=[("star 17", "unlike the simulations (99.7 %)"), ("star 201", "all masked")],
-        citations=["Talts et al. 2018, arXiv:1804.06788", "doi:10.21105/joss.02505"],
-        command="sbi-run --plugin chempy --observations stars.ecsv --seed 20260",
-        config_toml='plugin = "chempy"\npreset = "standard"\n\n[train]\nepochs = 30\n',
-        literature=[
-            {
-                "label": "Buck et al. 2025",
-                "n": 200,
-                "parameters": {
-                    "alpha_imf": {"mean": -2.108, "sd": 0.006},
-                    "log10_n_ia": {"mean": -2.989, "sd": 0.008},
-                },
-            }
-        ],
-    )
+        "objects": objects(),
+        "meanings": {"odd": "The spectrum is odd; look at it."},
+        "warnings": {"published": "It counts the prior too often."},
+        "config": 'plugin = "chempy"\npreset = "standard"\n\n[train]\nepochs = 30\n',
+    }
 
 
 @pytest.fixture(scope="session")

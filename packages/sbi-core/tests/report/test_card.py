@@ -2,7 +2,7 @@
 
 import json
 
-from sbi_core.report import CardInputs, model_card
+from sbi_core.report import model_card
 
 
 def test_a_finished_run_has_a_card_that_says_what_and_how_far(finished):
@@ -12,7 +12,7 @@ def test_a_finished_run_has_a_card_that_says_what_and_how_far(finished):
         "# Model card: toy-exact for toy",
         "`toy` (version 1)",
         "`slope`, `offset`",
-        "integrates over: `size`",
+        "marginalises over: `size`",
         "1200 simulations",
         "prior version toy-1",
         finished.simulator.parameters.hash,
@@ -42,16 +42,13 @@ def test_a_missing_card_is_written_with_the_report(finished, toy_run):
 
 
 def test_an_unchecked_estimator_says_so():
-    text = model_card(
-        CardInputs(
-            report={"plugin": "toy", "seed": 1, "flags": ["objects_disagree"]},
-            estimator={},
-            space={"version": "1", "parameters": []},
-            space_hash="ab",
-            simulator={"name": "toy", "version": "1"},
-            proposal="cd",
-            inferred=["a"],
-        )
-    )
+    column = {"unit": "", "scope": "global", "prior": {}, "inferred": True}
+    report = {
+        "plugin": "toy",
+        "seed": 1,
+        "flags": ["objects_disagree"],
+        "parameters": {"a": column},
+    }
+    text = model_card(report, {}, {"simulator": {"name": "toy", "version": "1"}})
     assert "**Not checked.**" in text
     assert "`objects_disagree`" in text

@@ -1,37 +1,39 @@
-import dataclasses
 import json
 import re
 import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from astropy.table import Table
+from matplotlib.figure import Figure
 
-from sbi_core.report import ReportInputs, html, plots, render, write_html
-from sbi_core.report.content import linked
-from sbi_core.report.figures import figures
-from sbi_core.report.inputs import is_comparison
+from sbi_core.analyses.findings import Drawing, Grid, Section
+from sbi_core.report import html, measurement, plots, render, write_html
+from sbi_core.report.figures import drawing_style, drawings, section_records, write_figures
+from sbi_core.report.view import FLAGS, linked, main_combiner, more_than_chance
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-FIGURES = {  # the section a picture belongs to, and the fields it is made of
-    "training": ["history"],
+FIGURES = {  # the section a picture belongs to, and the arrays it is made of
     "calibration": ["ranks", "draws", "tarp_levels", "tarp_ecp"],
-    "recovery": ["truth_and_mean"],
+    "recovery": ["theta", "mean", "sd"],
 }
-SECTIONS = {  # part of report.json, or field of the inputs -> id of the section it alone makes
+SECTIONS = {  # part of report.json, or further input -> id of the section it alone makes
     "simulation": "simulator",
     "emulator": "emulator",
     "training": "training",
     "accuracy": "recovery",
     "combined_calibration": "combined",
+    "misspecification": "model",
     "flags": "flags",
     "parameters": "prior",
-    "citations": "cite",
-    "config_toml": "config",
+    "references": "cite",
+    "config": "config",
 }
 
 
@@ -65,13 +67,17 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def page(inputs):
-    return render(inputs)
+    return render(**inputs)
 
 
 @pytest.fixture
 def words_only(monkeypatch):
     """Pages without figures, for tests of words (they are a hundred times faster)."""
-    monkeypatch.setattr(html, "figures", lambda inputs: {})
+    monkeypatch.setattr(html, "drawings", lambda *_: {})
+
+
+def without(report, *parts):
+    return {k: v for k, v in report.items() if k not in parts}
 
 
 def text_of(page):
@@ -97,22 +103,33 @@ def test_a_complete_page_is_well_formed_and_has_every_section(page):
     assert set(links) <= set(parsed.ids)
 
 
+def test_results_come_first_then_tests_then_methods(page):
+    order = ["posterior", "objects", "observations", "calibration", "combined", "run", "prior"]
+    places = [page.index(f'<h3 id="{name}"') for name in order]
+    assert places == sorted(places)
+    assert (
+        page.index('<h2 id="results"')
+        < page.index('<h2 id="tests"')
+        < page.index('<h2 id="methods"')
+    )
+
+
 def test_the_times_leave_out_what_was_not_done(inputs, words_only):
     timing = {"train_s": 20.0, "emulate_s": 0.009, "combine_s": 0.04, "total_s": 21.0}
-    parts = {k: v for k, v in inputs.report.items() if k not in ("emulator", "combined")}
-    for emulator in ({}, {"emulator": inputs.report["emulator"]}):
-        report = {**parts, "timing": timing, **emulator}
-        page = render(dataclasses.replace(inputs, report=report, verdicts=(), failures=()))
+    parts = without(inputs["report"], "emulator", "combined", "checks")
+    for emulator in ({}, {"emulator": inputs["report"]["emulator"]}):
+        page = render({**parts, "timing": timing, **emulator})
         assert ("train the emulator" in page) == bool(emulator)
         assert "train the estimator" in page
         assert "combine objects" not in page
 
 
 def test_the_answer_comes_first_with_error_unit_and_number_of_objects(page):
-    head = text_of(page.split('<h2 id="run"')[0])
-    assert "αIMF and log10 NIa from 1000 objects" in head
-    assert re.search(r"NIa = −\d\.\d{3} ± 0\.004 dex", head)
+    head = text_of(page.split('<h2 id="results"')[0])
+    assert "αIMF and log10NIa from 1000 objects" in head
+    assert re.search(r"NIa = −\d\.\d{4} ± 0\.00\d\d dex", head)
     assert "Calibration passed with warnings" in head
+    assert "2026-03-04" in head
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page):
@@ -159,9 +176,24 @@ def test_every_figure_has_its_caption_as_alternative_text(page):
         assert unescape(label) == unescape(text_of(caption))
 
 
+def test_tables_have_scopes_and_scroll_instead_of_running_out_of_the_page(page):
+    for table in re.findall(r".{120}<table>.*?</table>", page, flags=re.DOTALL):
+        assert re.search(r'<th scope="(col|row)"', table)
+        assert "<th>" not in table
+        assert 'class="scroll' in table[:120] or "stage" in table[:300]
+
+
+def test_the_page_has_a_skip_link_and_a_dark_mode_in_which_figures_keep_their_paper(page):
+    assert '<a class="skip" href="#content">' in page
+    dark = page.split("prefers-color-scheme: dark")[1].split("@media")[0].split("* { box")[0]
+    assert "figure svg { background: #fff" in dark
+
+
 def test_whatever_scrolls_can_be_reached_by_the_keyboard(page):
     assert '<div class="scroll">' not in page
-    assert page.count('class="scroll" role="region"') == page.count('class="scroll"') > 0
+    assert (
+        len(re.findall(r'class="scroll[ a-z]*" role="region"', page)) == page.count('"scroll') > 0
+    )
     assert page.count('class="wide" tabindex="0"') == page.count('class="wide"') > 0
     assert ":focus-visible" in page
 
@@ -172,7 +204,7 @@ def test_versions_are_folded_away(page):
 
 def test_the_same_inputs_give_the_same_bytes_whatever_the_user_has_set(inputs, page):
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": None, "axes.facecolor": "black"}):
-        assert render(inputs) == page
+        assert render(**inputs) == page
 
 
 def test_every_figure_has_a_caption_of_one_sentence(page):
@@ -183,16 +215,15 @@ def test_every_figure_has_a_caption_of_one_sentence(page):
 
 def test_combiners_for_comparison_are_marked_and_never_the_answer(inputs, page):
     assert "is shown for comparison only" in page
-    assert inputs.main_combiner == "recalibrated"
-    assert is_comparison({"combiner": "odd", "flags": ["comparison_only"]})
-    assert not is_comparison({"combiner": "odd"})
+    assert "It counts the prior too often." in page
+    assert main_combiner(inputs["report"]) == "recalibrated"
+    assert plots.is_comparison({"combiner": "odd", "flags": ["comparison_only"]})
+    assert not plots.is_comparison({"combiner": "odd"})
 
 
-def test_combiners_have_a_warning_of_their_own(inputs):
-    warned = dataclasses.replace(
-        inputs, warnings={"published": "It is wrong.", "gaussian": "Mind the N."}
-    )
-    words = text_of(render(warned))
+def test_combiners_have_a_warning_of_their_own(inputs, words_only):
+    warnings = {"published": "It is wrong.", "gaussian": "Mind the N."}
+    words = text_of(render(**{**inputs, "warnings": warnings}))
     assert "published is shown for comparison only; do not quote it. It is wrong." in words
     assert "gaussian: Mind the N." in words
     assert "recalibrated:" not in words
@@ -201,8 +232,8 @@ def test_combiners_have_a_warning_of_their_own(inputs):
 def test_writing_replaces_the_file_as_a_whole(tmp_path, words_only, inputs):
     path = tmp_path / "report.html"
     path.write_text("old")
-    write_html(inputs, path)
-    assert path.read_text(encoding="utf-8") == render(inputs)
+    write_html(path, **inputs)
+    assert path.read_text(encoding="utf-8") == render(**inputs)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -210,23 +241,24 @@ def test_writing_replaces_the_file_as_a_whole(tmp_path, words_only, inputs):
 
 
 def test_nothing_at_all_still_makes_a_page():
-    page = render(ReportInputs(report={}))
+    page = render({})
     assert "<h2" not in page
-    assert "Calibration was not checked" in page
+    assert "<h3" not in page
+    assert "Calibration was not tested" in page
     assert "None" not in page
     Page(page)
 
 
 REPORT_PARTS = (
-    "schema plugin preset seed status versions timing simulation emulator training calibration "
-    "accuracy observations combined combined_calibration flags"
+    "schema plugin preset seed status created command versions timing parameters checks simulation "
+    "emulator training calibration accuracy observations widths combined combined_calibration "
+    "misspecification flags references"
 ).split()
 
 
 @pytest.mark.parametrize("part", REPORT_PARTS)
 def test_an_absent_part_of_the_report_leaves_no_trace(part, inputs, words_only):
-    fewer = {k: v for k, v in inputs.report.items() if k != part}
-    page = render(dataclasses.replace(inputs, report=fewer, verdicts=(), failures=()))
+    page = render(**{**inputs, "report": without(inputs["report"], part)})
     parsed = Page(page)
     assert "None" not in text_of(page)
     if part in SECTIONS:
@@ -234,25 +266,20 @@ def test_an_absent_part_of_the_report_leaves_no_trace(part, inputs, words_only):
         assert f'href="#{SECTIONS[part]}"' not in page
 
 
-FIELDS = [f for f in dataclasses.fields(ReportInputs) if f.name != "report"]
-
-
-@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
-def test_an_absent_field_leaves_no_trace(field, inputs, words_only):
-    missing = dataclasses.MISSING
-    empty = field.default if field.default is not missing else field.default_factory()
-    page = render(dataclasses.replace(inputs, **{field.name: empty}))
+@pytest.mark.parametrize("name", ["arrays", "history", "objects", "meanings", "warnings", "config"])
+def test_an_absent_input_leaves_no_trace(name, inputs, words_only):
+    page = render(**without(inputs, name))
     parsed = Page(page)
     assert "None" not in text_of(page)
-    if field.name in SECTIONS:
-        assert SECTIONS[field.name] not in parsed.ids
+    if name in SECTIONS:
+        assert SECTIONS[name] not in parsed.ids
 
 
 @pytest.mark.parametrize("section", FIGURES)
 def test_figures_appear_with_their_data_alone(section, inputs):
-    data = {name: getattr(inputs, name) for name in FIGURES[section]}
-    bare = ReportInputs(report={}, inferred=inputs.inferred, **data)
-    assert set(figures(bare)) == {section}
+    arrays = {name: inputs["arrays"][name] for name in FIGURES[section]}
+    bare = {"parameters": inputs["report"]["parameters"]}
+    assert set(drawings(bare, arrays)) == {section}
 
 
 def test_figures_of_combinations_need_no_truth_or_samples(inputs):
@@ -264,9 +291,8 @@ def test_figures_of_combinations_need_no_truth_or_samples(inputs):
         }
         for n in (0, 1, 10)
     ]
-    made = figures(ReportInputs(report={"combined": entries}))
-    assert set(made) == {"convergence"}
-    assert figures(ReportInputs(report={"combined": entries[:1]})) == {}
+    assert set(drawings({"combined": entries}, {})) == {"convergence"}
+    assert drawings({"combined": entries[:1]}, {}) == {}
 
 
 def test_parts_of_parts_may_be_absent_too(words_only):
@@ -276,10 +302,10 @@ def test_parts_of_parts_may_be_absent_too(words_only):
         "accuracy": {"a": {"mae": 1.0}},
         "emulator": {},
         "observations": {"source": "mock"},
-        "combined": [{"combiner": "odd", "n": 3, "parameters": {"a": {"mean": 0, "sd": 1}}}],
+        "combined": [{"combiner": "published", "n": 3, "parameters": {"a": {"mean": 0, "sd": 1}}}],
         "combined_calibration": [{"combiner": "gaussian", "n": 3}],
     }
-    page = render(ReportInputs(report=report))
+    page = render(report)
     Page(page)
     assert "None" not in text_of(page)
 
@@ -292,83 +318,149 @@ HOSTILE = '<script>alert("x")</script>&--><b>'
 
 def test_hostile_words_are_harmless_wherever_they_stand(inputs):
     value = {"mean": 1.0, "sd": 0.1, "truth": 1.0}
+    prior = {"family": HOSTILE, HOSTILE: HOSTILE}
+    column = {"label": HOSTILE, "unit": HOSTILE, "scope": HOSTILE, "description": HOSTILE}
     report = {
         "plugin": HOSTILE,
         "preset": HOSTILE,
         "seed": HOSTILE,
-        "versions": {HOSTILE: HOSTILE},
+        "created": HOSTILE,
+        "command": HOSTILE,
+        "versions": {HOSTILE: HOSTILE, "sbi-core": HOSTILE},
+        "parameters": {HOSTILE: {**column, "prior": prior, "inferred": True}},
+        "checks": [{"stage": "diagnose", "test": "", "level": "fail", "sentence": HOSTILE}],
+        "simulation": {"n": 1, "failed": 1, "failures": {HOSTILE: 1}},
         "emulator": {"median_abs_error": {HOSTILE: 0.1}},
         "calibration": {"parameters": {HOSTILE: {}}, "verdict": HOSTILE},
         "accuracy": {HOSTILE: {"mae": 1.0}},
-        "observations": {"n": 1, "source": HOSTILE, "unsupported": 1},
+        "observations": {"n": 1, "source": HOSTILE, "unsupported": 1, "notes": [HOSTILE]},
+        "widths": {HOSTILE: {"prior": 1.0, "posterior": 1.0}},
         "combined": [
-            {"combiner": HOSTILE, "group": HOSTILE, "n": n, "parameters": {HOSTILE: value}}
-            for n in (1, 2)
+            {"combiner": HOSTILE, "group": HOSTILE, "n": n, "parameters": {HOSTILE: value},
+             "flags": flags, "consistency_chi2": 1.0}
+            for n, flags in ((1, []), (2, ["comparison_only"]))
         ],
         "combined_calibration": [{"combiner": HOSTILE, "n": 1, "z_rms": {HOSTILE: 1.0}}],
+        "misspecification": [{"group": HOSTILE, "verdict": HOSTILE, "comparisons": {HOSTILE: 0.1}}],
         "flags": [HOSTILE],
-    }
-    prior = {"family": HOSTILE, HOSTILE: HOSTILE}
+        "references": [HOSTILE, "javascript:alert(1)"],
+    }  # fmt: skip
+    columns = {"id": [HOSTILE], "flags": [HOSTILE], HOSTILE: [HOSTILE]}
+    columns |= {f"{HOSTILE}_{p}": [k] for k, p in enumerate(("p16", "p50", "p84"))}
     page = render(
-        ReportInputs(
-            report=report,
-            parameters=[{"name": HOSTILE, "unit": HOSTILE, "description": HOSTILE, "prior": prior}],
-            inferred=[HOSTILE],
-            labels={HOSTILE: HOSTILE},
-            failures=[(HOSTILE, 1)],
-            verdicts=[("fail", HOSTILE)],
-            notes=[HOSTILE],
-            flagged=[(HOSTILE, HOSTILE)],
-            citations=[HOSTILE, "javascript:alert(1)"],
-            command=HOSTILE,
-            config_toml=HOSTILE,
-            literature=[{"label": HOSTILE, "n": 1, "parameters": {HOSTILE: value}}],
-        )
+        report,
+        objects=Table(columns),
+        meanings={HOSTILE: HOSTILE},
+        warnings={HOSTILE: HOSTILE},
+        config=HOSTILE,
     )
     parsed = Page(page)
     assert "script" not in parsed.tags
-    assert "b" not in parsed.tags
     assert "javascript:" not in "".join(re.findall(r'href="[^"]*"', page))
+    assert HOSTILE not in page
 
 
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
-        (["pass", "pass"], "Calibration checks passed"),
+        (["pass", "pass"], "All calibration tests passed"),
         (["pass", "warn"], "Calibration passed with warnings"),
         (["warn", "fail"], "Calibration FAILED"),
-        ([], "Calibration was not checked"),
+        ([], "Calibration was not tested"),
     ],
 )
 def test_the_badge_says_the_worst_verdict(levels, words, words_only):
-    verdicts = [(level, "A sentence.") for level in levels]
-    assert words in render(ReportInputs(report={}, verdicts=verdicts))
+    checks = [{"level": level, "sentence": "A sentence."} for level in levels]
+    assert words in render({"checks": checks})
 
 
 def test_the_verdict_of_the_report_counts_too(words_only):
-    page = render(ReportInputs(report={"calibration": {"verdict": "fail"}}))
+    page = render({"calibration": {"verdict": "fail"}})
     assert "Calibration FAILED" in page
 
 
-def test_many_passed_checks_fold_away_but_failures_stay_open(words_only):
-    verdicts = [("pass", f"Check {k} is fine.") for k in range(9)] + [("fail", "This is not.")]
-    page = render(ReportInputs(report={}, verdicts=verdicts))
-    assert "9 checks passed" in page
-    assert page.index("This is not.") < page.index("<details>")
+def test_passed_tests_of_a_table_need_no_sentence_but_failures_stay_open(words_only):
+    checks = [
+        *({"level": "pass", "sentence": f"Test {k}.", "test": "sbc"} for k in range(9)),
+        {"level": "pass", "sentence": "A test of the domain.", "test": ""},
+        {"level": "fail", "sentence": "This failed.", "test": "sbc"},
+    ]
+    page = render({"checks": checks})
+    assert "10 of 11 tests passed" in page
+    assert "This failed." in page
+    assert "Test 3." not in page
+    assert page.index("This failed.") < page.index("A test of the domain.")
+
+
+def test_a_value_that_failed_is_marked_in_the_table(words_only):
+    coverage = {"0.50": 0.80, "0.68": 0.68}
+    parts = {"a": {"sbc_p": 1e-9, "coverage": coverage}, "b": {"sbc_p": 0.4, "coverage": {}}}
+    page = render({"calibration": {"objects": 500, "parameters": parts}})
+    marked = re.findall(r'<span class="fail">✗&nbsp;(.*?)</span>', page)
+    assert marked == ["2.0 × 10⁻⁹", "80.0 %"]
+    assert "Holm" in page
 
 
 def test_disagreement_between_parts_is_said_in_words(words_only):
     entry = {"combiner": "gaussian", "n": 100, "parameters": {"a": {"mean": 0.0, "sd": 1.0}}}
     entry |= {"consistency_chi2": 60.0, "consistency_p": 1e-5}
-    page = text_of(render(ReportInputs(report={"combined": [entry]})))
-    assert "the parts disagree by more than chance" in page
-    assert "not an error common to all" in page
+    page = text_of(render({"combined": [entry]}))
+    assert "parts disagree" in page
+    assert "cannot detect an error common to all objects" in page
 
 
-def test_objects_beyond_the_list_are_counted(words_only):
-    report = {"observations": {"n": 500, "unsupported": 130}}
-    flagged = [(str(k), "unlike the simulations") for k in range(100)]
-    assert "106 more are marked" in render(ReportInputs(report=report, flagged=flagged))
+@pytest.mark.parametrize(
+    ("outside", "n", "many"), [(0, 5, False), (1, 1, True), (10, 1000, False), (3, 10, True)]
+)
+def test_only_more_objects_outside_than_chance_explains_are_a_warning(outside, n, many, words_only):
+    assert more_than_chance(outside, n) == many
+    page = render({"observations": {"n": n, "source": "x", "unsupported": outside}})
+    assert ("would be expected by chance" in page) == many
+
+
+def test_flags_of_objects_are_explained_and_name_their_objects(page):
+    text = text_of(page)
+    assert "look like the simulations" not in text
+    assert "oddThe spectrum is odd; look at it.1star 1" in text
+    assert re.search(r"outside_trainingThe data lie outside.*?2star 0, star 1", text)
+
+
+def test_flags_of_the_run_stand_at_the_top_with_advice(words_only):
+    page = render({"flags": list(FLAGS), "seed": 1})
+    top = page.split('<h2 id="methods"')[0]
+    assert all(sentence.split("'")[0] in unescape(top) for sentence in FLAGS.values())
+
+
+def test_every_object_has_a_row_with_units_errors_and_truth(page):
+    table = re.search(r'aria-label="single objects".*?</table>', page, flags=re.DOTALL)[0]
+    text = text_of(table)
+    assert "[dex]" in text
+    assert "star 0−2.10 +0.10 −0.10true −2.10−3.00 +0.20 −0.20true −3.00" in text
+    assert table.count('<th scope="row">') == 4
+
+
+def test_results_of_single_objects_are_open_where_nothing_is_combined(inputs, words_only):
+    assert "<details><summary>Table of 4 objects" in render(**inputs)
+    alone = {**inputs, "report": without(inputs["report"], "combined")}
+    page = render(**alone)
+    assert "Posteriors of 1000 objects" in page
+    assert "<summary>Table of" not in page
+
+
+def test_a_single_object_has_a_corner_plot_with_prior_and_truth(inputs):
+    rng = np.random.default_rng(1)
+    arrays = {"object/star 0": rng.normal(size=(200, 2)), "truth/star 0": np.zeros(2)}
+    arrays["prior"] = 3 * rng.normal(size=(100, 2))
+    made = drawings(without(inputs["report"], "combined", "combined_calibration"), arrays)
+    assert list(made) == ["objects"]
+    (drawing,) = made["objects"].values()
+    assert len(drawing.figure.axes) == 4
+    assert "black lines mark the true values" in drawing.caption
+
+
+def test_parameters_as_wide_as_the_prior_are_called_unconstrained(page):
+    table = page.split('aria-label="widths of prior and posterior"')[1].split("</table>")[0]
+    assert table.count("not constrained by these data") == 1
 
 
 def test_each_group_has_its_own_answer(words_only):
@@ -377,7 +469,7 @@ def test_each_group_has_its_own_answer(words_only):
         for g in ("north", "south")
         for n in (1, 50)
     ]
-    page = text_of(render(ReportInputs(report={"combined": entries})))
+    page = text_of(render({"combined": entries}))
     assert "from 2 groups of objects" in page
     assert "north, N = 50" in page
     assert "south, N = 50" in page
@@ -391,17 +483,22 @@ def test_the_corner_plot_of_several_groups_shows_them_together(monkeypatch):
         {"combiner": "gaussian", "group": g, "n": 9, "parameters": {"a": value}}
         for g in ("north", "south")
     ]
-    samples = {"north/gaussian": np.ones((60, 1)), "south/gaussian": np.ones((70, 1))}
-    inputs = ReportInputs(report={"combined": entries}, combined_samples=samples)
-    figures(inputs)
+    arrays = {
+        "combined/north/gaussian": np.ones((60, 1)),
+        "combined/south/gaussian": np.ones((70, 1)),
+    }
+    drawings({"combined": entries}, arrays)
     assert drawn == [("north", 60), ("south", 70)]
 
 
-def test_blocks_of_parameters_have_a_row_per_column(words_only):
-    block = {"name": "w", "label": "w", "prior": {"family": "dirichlet", "alpha": [1.0, 1.0, 1.0]}}
-    page = text_of(render(ReportInputs(report={}, parameters=[block], inferred=["w1", "w2"])))
-    assert page.count("inferred") == 2
-    assert page.count("marginalised") == 1
+def test_card_table_and_corner_print_the_same_number(inputs, page):
+    entry = next(e for e in inputs["report"]["combined"] if e["n"] == 1000)
+    value = measurement(
+        entry["parameters"]["alpha_imf"]["mean"], entry["parameters"]["alpha_imf"]["sd"]
+    )
+    assert page.count(value) >= 2  # card and table
+    figure = drawings(inputs["report"], inputs["arrays"])["posterior"]["corner"].figure
+    assert any(value in ax.get_title() for ax in figure.axes)
 
 
 def test_references_become_links_only_where_they_name_a_place():
@@ -411,22 +508,47 @@ def test_references_become_links_only_where_they_name_a_place():
     assert '"><b>' not in linked('https://a.b/"><b>')
 
 
-def test_sections_of_a_domain_are_printed_escaped_with_their_figures():
-    from matplotlib.figure import Figure
-
-    from sbi_core.analyses.findings import Drawing, Grid, Section
-    from sbi_core.report.domain import drawing_style, section_records
-
+def sections():
     with drawing_style():
         figure = Figure()
         figure.subplots().plot([1, 2])
         section = Section(
-            "Halo <1>", ("a < b",), (Drawing(figure, "c > d"),), (Grid(("x",), [("7",)]),)
+            "Halo <1>",
+            ("a < b",),
+            (Drawing(figure, "c > d"),),
+            (Grid(("x", "n", "words"), [("7", "8", "long")], "A <caption>"),),
         )
-        records = json.loads(json.dumps(section_records([section, section], "infer")))
-    page = render(ReportInputs(report={"plugin": "toy"}, sections=records))
+        return json.loads(json.dumps(section_records([section, section], "infer")))
+
+
+def test_sections_of_a_domain_are_printed_escaped_with_their_figures():
+    records = [
+        {**r, "stage": stage} for r, stage in zip(sections(), ("infer", "diagnose"), strict=True)
+    ]
+    page = render({"plugin": "toy"}, sections=records)
     parsed = Page(page)
-    assert page.count("Halo &lt;1&gt;</h2>") == 2
+    assert page.count("Halo &lt;1&gt;</h3>") == 2
     assert "a &lt; b" in page
+    assert "A &lt;caption&gt;" in page
     assert "<svg" in page
     assert len(parsed.ids) == len(set(parsed.ids))
+    first, second = (page.index(f'<h3 id="domain-{k}"') for k in (1, 2))
+    assert page.index('<h2 id="results"') < first < page.index('<h2 id="tests"') < second
+
+
+def test_columns_of_numbers_are_aligned_and_words_are_not():
+    page = render({"plugin": "toy"}, sections=sections())
+    assert '<td class="n v">8</td><td class="text">long</td>' in page
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png"])
+def test_figures_are_written_as_files_with_editable_text(kind, inputs, tmp_path):
+    made = {"training": drawings({}, {}, inputs["history"])["training"]}
+    names = [p.name for p in write_figures(made, sections(), tmp_path / "figures", kind)]
+    assert names == [f"training.{kind}", "01-halo-1-1.svg", "02-halo-1-1.svg"]
+    if kind == "pdf":
+        assert (
+            b"/Type0" in (tmp_path / "figures" / "training.pdf").read_bytes()
+        )  # fonts, no outlines
+    root = ElementTree.fromstring((tmp_path / "figures" / "01-halo-1-1.svg").read_text())  # noqa: S314
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -20,18 +20,20 @@ def rng():
 
 def drawers(inputs):
     """Every plot of one panel, by name, as a function of axes."""
-    theta, mean, sd = inputs.truth_and_mean
-    combined = inputs.combined
+    arrays = inputs["arrays"]
+    theta, mean, sd = arrays["theta"], arrays["mean"], arrays["sd"]
+    combined = inputs["report"]["combined"]
+    literature = [{"label": "x", "n": 200, "parameters": {"alpha_imf": {"mean": -2.1, "sd": 0.1}}}]
     return {
-        "sbc_ecdf": lambda ax: plots.sbc_ecdf(inputs.ranks, inputs.draws, LABELS, ax),
+        "sbc_ecdf": lambda ax: plots.sbc_ecdf(arrays["ranks"], 200, LABELS, ax),
         "coverage": lambda ax: plots.coverage(
-            inputs.coverage_levels, inputs.coverage_values, 500, ax, labels=LABELS
+            arrays["coverage_levels"], arrays["coverage_values"], 500, ax, labels=LABELS
         ),
-        "tarp": lambda ax: plots.tarp(inputs.tarp_levels, inputs.tarp_ecp, ax, n=500),
-        "training_curve": lambda ax: plots.training_curve(inputs.history, ax),
+        "tarp": lambda ax: plots.tarp(arrays["tarp_levels"], arrays["tarp_ecp"], ax, n=500),
+        "training_curve": lambda ax: plots.training_curve(inputs["history"], ax),
         "recovery": lambda ax: plots.recovery(theta[:, 0], mean[:, 0], sd[:, 0], LABELS[0], ax),
         "convergence": lambda ax: plots.convergence(
-            combined, "alpha_imf", LABELS[0], ax, literature=inputs.literature
+            combined, "alpha_imf", LABELS[0], ax, literature=literature
         ),
         "pulls": lambda ax: plots.pulls(combined, "alpha_imf", LABELS[0], ax),
     }
@@ -68,10 +70,11 @@ def test_combined_calibration_takes_two_axes_and_numbers_per_parameter():
 
 def test_corner_contours_enclose_the_mass_they_promise(rng):
     samples = rng.standard_normal((20_000, 2))
-    counts, _, _ = np.histogram2d(*samples.T, bins=48)
-    outer, inner = plots.posterior._mass_levels(counts)
-    assert counts[counts >= inner].sum() / counts.sum() == pytest.approx(0.68, abs=0.02)
-    assert counts[counts >= outer].sum() / counts.sum() == pytest.approx(0.95, abs=0.02)
+    ax = plots.corner(samples, ["a", "b"]).axes[2]
+    lines = [c for c in ax.collections if not len(c.get_facecolor())]
+    for level, path in zip((0.95, 0.68), lines[-1].get_paths(), strict=True):
+        inside = path.contains_points(samples).mean()
+        assert inside == pytest.approx(level, abs=0.03)  # smoothing widens contours a little
 
 
 def test_corner_lays_a_second_posterior_over_the_first(rng):
@@ -87,11 +90,13 @@ def test_corner_lays_a_second_posterior_over_the_first(rng):
 def test_a_narrow_second_posterior_is_not_cut_off(rng):
     wide = rng.normal(size=(4000, 2))
     figure = plots.corner(wide, ["a", "b"])
+    limits = figure.axes[0].get_xlim()
     plots.corner(0.1 * wide, ["a", "b"], figure=figure, colour="C1")
     ax = figure.axes[0]
-    highest = max(patch.get_data().values.max() for patch in ax.patches)
-    assert highest > 3
-    assert ax.get_ylim() == pytest.approx((0, 1.05 * highest))
+    assert ax.get_ylim()[1] > 3
+    assert ax.get_xlim() == pytest.approx(limits)
+    plots.corner(10 * wide, ["a", "b"], figure=figure, colour="C2")
+    assert ax.get_ylim()[1] > 3
 
 
 def test_corner_survives_one_parameter_and_constant_draws(rng):

@@ -46,10 +46,13 @@ class Grid:
         Names of the columns.
     rows
         Cells as they are printed.
+    caption
+        What it shows, above the table.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,18 @@ __all__ = ["command"]
 @click.command("cite", epilog=examples("sbi-run cite runs/chempy-standard"))
 @click.argument("run")
 def command(run: str) -> None:
-    """List the references for the results of RUN, and the versions of the software."""
+    """List the references for the results of RUN, BibTeX of the software, and versions."""
     from sbi_core.files.directory import read_json
     from sbi_core.pipeline.runner import Run
+    from sbi_core.report.references import bibtex, references
 
     loaded = Run(run)
-    for reference in loaded.simulator.citations:
+    records = read_json(loaded.directory.provenance)
+    versions = records.get("versions", {})
+    own = loaded.simulator.citations
+    estimator = loaded.config.estimator.name
+    calibrated = "diagnose" in records.get("stages", {})
+    for reference in references(versions, own, calibrated=calibrated, estimator=estimator):
         click.echo(f"- {reference}")
-    versions = read_json(loaded.directory.provenance).get("versions", {})
     click.echo("versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    click.echo(bibtex(versions, records.get("created", "")[:4]))

@@ -23,6 +23,6 @@ def values_of(combined: CombinedPosterior) -> str:
 
 def flag_sentences(flags: Iterable[str]) -> list[str]:
     """Return every flag with its meaning: ``"single_object: Only one object was given ..."``."""
-    from sbi_core.report.content import _FLAGS
+    from sbi_core.report.view import FLAGS
 
-    return [f"{flag}: {_FLAGS[flag]}" if flag in _FLAGS else flag for flag in flags]
+    return [f"{flag}: {FLAGS[flag]}" if flag in FLAGS else flag for flag in flags]

@@ -1,4 +1,4 @@
-r"""Verdicts in words: which calibration gate passed, which did not, and what that means.
+r"""Verdicts: the outcome of every calibration test, in words.
 
 =================  =====================================  ========================  ==============
 quantity           pass                                   warn                      fail
@@ -22,6 +22,15 @@ References:
     | docs/calibration.md
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sbi_core.diagnostics.holm import holm
+
 __all__ = [
     "Level",
     "Verdict",
@@ -39,15 +48,6 @@ __all__ = [
     "judge_z_rms",
 ]
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-import numpy as np
-from numpy.typing import ArrayLike
-
-from sbi_core.diagnostics.holm import holm
-
 Level: TypeAlias = Literal["pass", "warn", "fail"]
 
 FALSE_ALARM = 0.01
@@ -64,17 +64,21 @@ _SEVERITY: dict[Level, int] = {"pass": 0, "warn": 1, "fail": 2}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One gate's outcome.
+    """Outcome of one test.
 
     Attributes
     ----------
     level : "pass", "warn" or "fail"
     sentence : str
-        What was found, in words a reader of the report understands.
+        The result in words, for the report.
+    test : str
+        Kind of test, where the report has a table of all tests of that kind: "sbc", "coverage",
+        "tarp" or "z_rms".
     """
 
     level: Level
     sentence: str
+    test: str = ""
 
     @property
     def ok(self) -> bool:
@@ -94,11 +98,11 @@ def judge_sbc(name: str, p: float, *, tests: int = 1) -> Verdict:
     tests : int
         d, how many quantities are tested together.
     """
-    return _judge_p(f"SBC ranks of {name}", p, tests)
+    return _judge_p(f"SBC ranks of {name}", p, tests, "sbc")
 
 
 def judge_sbc_all(names: Sequence[str], p: ArrayLike) -> list[Verdict]:
-    """Judge the SBC ranks of several quantities together, by Holm's correction.
+    """Judge the SBC ranks of several quantities together, with Holm's correction.
 
     Parameters
     ----------
@@ -111,15 +115,20 @@ def judge_sbc_all(names: Sequence[str], p: ArrayLike) -> list[Verdict]:
     list of Verdict
         1 % false alarms for all of them together; sentences show the corrected p-values.
     """
-    return [judge_sbc(n, float(v)) for n, v in zip(names, holm(p), strict=True)]
+    corrected = holm(p)
+    note = f" after Holm's correction for {len(corrected)} tests" if len(corrected) > 1 else ""
+    return [
+        _judge_p(f"SBC ranks of {name}", float(v), 1, "sbc", note)
+        for name, v in zip(names, corrected, strict=True)
+    ]
 
 
 def judge_pit(name: str, p: float, *, tests: int = 1) -> Verdict:
     """Judge the randomised PIT of an integer parameter by the p-value of its uniformity."""
-    return _judge_p(f"integral transform of {name}", p, tests)
+    return _judge_p(f"Probability integral transforms of {name}", p, tests)
 
 
-def judge_tarp(p: float, *, tests: int = 1) -> Verdict:
+def judge_tarp(p: float, *, tests: int = 1, references: str = "") -> Verdict:
     """Judge a TARP curve by the p-value of :func:`~sbi_core.diagnostics.tarp.tarp`.
 
     Parameters
@@ -127,8 +136,11 @@ def judge_tarp(p: float, *, tests: int = 1) -> Verdict:
     p : float
     tests : int
         Kinds of references that are tested together.
+    references : str
+        How the reference points were chosen, e.g. "uniform".
     """
-    return _judge_p("joint TARP coverage", p, tests)
+    kind = f" ({references} reference points)" if references else ""
+    return _judge_p(f"TARP credibilities of all parameters{kind}", p, tests, "tarp")
 
 
 def judge_coverage(name: str, coverage: float, nominal: float, *, objects: int) -> Verdict:
@@ -146,11 +158,14 @@ def judge_coverage(name: str, coverage: float, nominal: float, *, objects: int) 
     """
     sigma = float(np.sqrt(nominal * (1.0 - nominal) / objects))
     deviation = (coverage - nominal) / sigma
-    found = f"{100 * nominal:.0f} % intervals of {name} contain {100 * coverage:.1f} % of truths"
+    result = (
+        f"{100 * nominal:.0f} % intervals of {name} contain {100 * coverage:.1f} % of true values "
+        f"({deviation:+.1f} sigma)"
+    )
     if abs(deviation) < COVERAGE_SIGMAS:
-        return Verdict("pass", f"{found}, as they should.")
+        return Verdict("pass", f"{result}: consistent with nominal coverage.", "coverage")
     error = "too narrow or biased" if deviation < 0 else "too wide"
-    return Verdict("fail", f"{found} ({deviation:+.1f} sigma): the posterior is {error}.")
+    return Verdict("fail", f"{result}: the posterior is {error}.", "coverage")
 
 
 def judge_z_rms(name: str, z_rms: float, *, repeats: int, pooled: int = 1) -> Verdict:
@@ -159,7 +174,7 @@ def judge_z_rms(name: str, z_rms: float, *, repeats: int, pooled: int = 1) -> Ve
     Parameters
     ----------
     name : str
-        What was combined, for example ``"alpha_imf at N=100"``.
+        What was combined, for example ``"gaussian, N = 100"``.
     z_rms : float
     repeats : int
         R, the number of simulated groups.
@@ -167,42 +182,49 @@ def judge_z_rms(name: str, z_rms: float, *, repeats: int, pooled: int = 1) -> Ve
         d, the number of parameters behind this one number.
     """
     error = float(1.0 / np.sqrt(2.0 * repeats * pooled))
-    found = f"combined errors of {name} are {z_rms:.2f} of the claimed ones (+-{error:.2f})"
+    result = (
+        f"RMS z-score of the combined posterior ({name}): {z_rms:.2f} +- {z_rms * error:.2f} "
+        "(1 if calibrated)"
+    )
     if _within(z_rms, Z_RMS_PASS, error):
-        return Verdict("pass", f"{found}.")
+        return Verdict("pass", f"{result}.", "z_rms")
     too = "small" if z_rms > 1.0 else "large"
     level: Level = "warn" if _within(z_rms, Z_RMS_WARN, error) else "fail"
-    return Verdict(level, f"{found}: the error bars are too {too}.")
+    return Verdict(level, f"{result}: the quoted errors are too {too}.", "z_rms")
 
 
 def judge_c2st(name: str, accuracy: float) -> Verdict:
     """Judge how well a classifier tells draws from those of the reference posterior."""
-    found = f"a classifier tells {name} from the reference posterior in {100 * accuracy:.1f} %"
+    result = (
+        f"A classifier separates {name} from the reference posterior with an accuracy of "
+        f"{100 * accuracy:.1f} % (50 % if they are identical)"
+    )
     good, poor = C2ST_LIMITS
     if accuracy < good:
-        return Verdict("pass", f"{found} of draws (50 % would be guessing).")
+        return Verdict("pass", f"{result}.")
     level: Level = "warn" if accuracy < poor else "fail"
-    return Verdict(level, f"{found} of draws: they differ.")
+    return Verdict(level, f"{result}: they differ.")
 
 
 def judge_skill(name: str, skill: float) -> Verdict:
     """Judge the skill of :func:`~sbi_core.diagnostics.rps.rps_skill`."""
-    found = f"the posterior of {name} has a skill of {skill:.3f} relative to the prior"
+    result = f"Ranked probability skill of the posterior of {name} over the prior: {skill:.3f}"
     if skill > 0:
-        return Verdict("pass", f"{found}.")
-    return Verdict("warn" if skill > SKILL_WARN else "fail", f"{found}: it is no better.")
+        return Verdict("pass", f"{result}.")
+    level: Level = "warn" if skill > SKILL_WARN else "fail"
+    return Verdict(level, f"{result}: the posterior is not better than the prior.")
 
 
 def judge_importance(name: str, efficiency: float, pareto_k: float = 0.0) -> Verdict:
     """Judge importance weights by their efficiency and the index of their tail."""
-    found = f"importance weights of {name} keep {100 * efficiency:.2g} % of the draws"
+    result = f"Importance sampling efficiency of {name}: {100 * efficiency:.2g} %"
     good, poor = EFFICIENCY_LIMITS
     if efficiency > good and not pareto_k >= PARETO_K:
-        return Verdict("pass", f"{found}.")
+        return Verdict("pass", f"{result}.")
     if efficiency > poor:
         tail = f" (Pareto k = {pareto_k:.2f})" if pareto_k >= PARETO_K else ""
-        return Verdict("warn", f"{found}{tail}: the posterior differs from the exact one.")
-    return Verdict("fail", f"{found}: too few to correct the posterior.")
+        return Verdict("warn", f"{result}{tail}: the posterior differs from the exact one.")
+    return Verdict("fail", f"{result}: too low to correct the posterior.")
 
 
 def judge_ppc(p: ArrayLike) -> Verdict:
@@ -238,11 +260,11 @@ def combine_verdicts(verdicts: Iterable[Verdict]) -> Verdict:
     return Verdict(worst, count + " ".join(troubled))
 
 
-def _judge_p(what: str, p: float, tests: int) -> Verdict:
-    limit = FALSE_ALARM / tests
-    if p > limit:
-        return Verdict("pass", f"The {what} is consistent with calibration (p = {p:.2g}).")
-    return Verdict("fail", f"The {what} is not that of a calibrated posterior (p = {p:.2g}).")
+def _judge_p(what: str, p: float, tests: int, test: str = "", note: str = "") -> Verdict:
+    numbers = f"(p = {p:.2g}{note})"
+    if p > FALSE_ALARM / tests:
+        return Verdict("pass", f"{what} are consistent with uniformity {numbers}.", test)
+    return Verdict("fail", f"{what} are not uniform {numbers}.", test)
 
 
 def _judge_objects(what: str, p: ArrayLike) -> Verdict:
@@ -250,7 +272,7 @@ def _judge_objects(what: str, p: ArrayLike) -> Verdict:
     values = np.asarray(p, dtype=np.float64).ravel()
     known = np.isfinite(values)
     if not known.any():
-        return Verdict("warn", f"It was not tested whether objects {what}.")
+        return Verdict("warn", f"Not tested: objects that {what}.")
     low = np.flatnonzero(known & (values < FALSE_ALARM / known.sum()))
     if not low.size:
         return Verdict("pass", f"None of {known.sum()} objects {what}.")

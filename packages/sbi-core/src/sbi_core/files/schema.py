@@ -68,6 +68,33 @@ class Accuracy(_Part):
     median_ape: float
 
 
+class ParameterPart(_Part):
+    """One column of theta."""
+
+    label: str
+    unit: str
+    scope: str
+    description: str
+    prior: dict[str, Any]
+    inferred: bool
+
+
+class Check(_Part):
+    """Outcome of one test: pass, warn or fail."""
+
+    stage: str
+    test: str
+    level: Literal["pass", "warn", "fail"]
+    sentence: str
+
+
+class Width(_Part):
+    """Standard deviation of the prior, and of the posterior of an object (median)."""
+
+    prior: float
+    posterior: float
+
+
 class ObservationsPart(_Part):
     """What was inferred."""
 
@@ -133,17 +160,23 @@ class Report(_Part):
     status: Literal["ok", "calibration_failed"]
     versions: dict[str, str]
     timing: dict[str, float]
+    created: str = ""
+    command: str = ""
+    parameters: dict[str, ParameterPart] = {}
+    checks: list[Check] = []
     simulation: Simulation | None = None
     emulator: EmulatorErrors | None = None
     training: TrainingPart | None = None
     calibration: Calibration | None = None
     accuracy: dict[str, Accuracy] | None = None
     observations: ObservationsPart | None = None
+    widths: dict[str, Width] | None = None
     combined: list[Combined] | None = None
     combined_calibration: list[CombinedCalibration] | None = None
     misspecification: list[Misspecification] | None = None
     domain: dict[str, Any] | None = None
     flags: list[str] = []
+    references: list[str] = []
 
 
 def check_report(report: Mapping[str, Any]) -> None:

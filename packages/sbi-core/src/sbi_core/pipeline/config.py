@@ -30,6 +30,7 @@ __all__ = [
     "InferSection",
     "RunConfig",
     "SimulateSection",
+    "command_words",
     "differences",
     "resolve",
     "to_toml",
@@ -361,6 +362,65 @@ def to_toml(config: RunConfig) -> str:
 def from_toml(text: str) -> RunConfig:
     """Return the configuration that :func:`to_toml` wrote."""
     return validate(RunConfig, parsed(text), "")
+
+
+def command_words(config: RunConfig, registry: Registry, out: str) -> list[str]:
+    """Return the arguments of ``sbi-run`` that resolve to a configuration.
+
+    Options that equal those of the preset are left out, as are those of the machine (workers,
+    executor), which change no result. Where ``--set`` cannot express a difference, the arguments
+    name the configuration file of the run instead.
+    """
+    words = ["run", config.plugin, "--preset", config.preset, "--seed", str(config.seed)]
+    if config.infer.observations:
+        words += ["--observations", config.infer.observations]
+    if out != f"runs/{config.plugin}-{config.preset}":
+        words += ["--out", out]
+    try:
+        settings = _settings(config, registry)
+    except ConfigError:  # a run of another version, with options that no longer exist
+        return [*words, "--config", f"{out}/run.toml"]
+    return [*words, *(word for text in settings for word in ("--set", text))]
+
+
+def _settings(config: RunConfig, registry: Registry) -> list[str]:
+    """Return ``KEY=VALUE`` of everything that differs from the preset.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such list.
+    """
+    known = {"seed": config.seed, "infer.observations": config.infer.observations}
+    given = [f"{k}={_toml_value(v)}" for k, v in known.items() if v is not None]
+    settings = list[str]()
+    names = [f"{kind}.name" for kind in _COMPONENTS]  # first: other components, other options
+    for keys in (names, list(_table(config))):
+        ours, theirs = _table(config), _table(_resolved(registry, config, [*given, *settings]))
+        changed = [k for k in keys if k in ours and ours[k] != theirs.get(k)]
+        matter = [k for k in changed if not k.startswith(_ENVIRONMENT)]
+        settings += [f"{k}={_toml_value(ours[k])}" for k in matter]
+    left = differences(_resolved(registry, config, [*given, *settings]), config)
+    if left:
+        msg = f"--set cannot express {left[0]}"
+        raise ConfigError(msg)
+    return settings
+
+
+def _resolved(registry: Registry, config: RunConfig, overrides: list[str]) -> RunConfig:
+    return resolve(registry, config.plugin, preset=config.preset, overrides=overrides)
+
+
+def _table(config: RunConfig) -> dict[str, Any]:
+    """Return all options that are set, by dotted key."""
+    return _flat(_without_none(config.model_dump(mode="json")))
+
+
+def _toml_value(value: Any) -> str:
+    """Return a value as ``--set`` reads it."""
+    import tomli_w
+
+    return " ".join(tomli_w.dumps({"v": value}).partition("=")[2].split())
 
 
 def _without_none(value: Any) -> Any:

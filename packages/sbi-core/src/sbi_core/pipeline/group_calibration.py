@@ -118,7 +118,7 @@ def _entry(
     """Return the entry of one size, and the verdict on its z-rms."""
     result = _calibration([triple for _, triple in triples])
     ranks = _calibration(list({number: t for number, t in reversed(triples)}.values()))
-    name = f"'{combiner}' at N = {n}"
+    name = f"{combiner}, N = {n}"
     verdict = judge_z_rms(name, result.z_rms_joint, repeats=groups, pooled=space.z_dim)
     entry = {
         "combiner": combiner,
@@ -151,7 +151,7 @@ def _judge_ranks(entries: list[dict[str, Any]]) -> list[Verdict]:
     A warning at most: ranks see shifts that leave error bars right within the tolerance of z-rms.
     """
     p = {
-        f"{name} combined at N = {entry['n']}": parameter["sbc_p"]
+        f"{name} (combined, N = {entry['n']})": parameter["sbc_p"]
         for entry in entries
         for name, parameter in entry["parameters"].items()
     }

@@ -226,7 +226,7 @@ def _one(
     result = spec.execute(context)
     facts = dict(result.facts)
     if result.verdicts:
-        facts["verdicts"] = [[v.level, v.sentence] for v in result.verdicts]
+        facts["verdicts"] = [[v.level, v.sentence, v.test] for v in result.verdicts]
     if spec.arrays is not None and result.arrays:
         np.savez_compressed(spec.arrays(context.directory), **result.arrays)
     facts["stage_seconds"] = round(perf_counter() - start, 3)
@@ -492,6 +492,31 @@ class Run:
             if records["stages"]:
                 write_records(self.directory, records)
 
+    def write_figures(self, kind: str = "pdf", folder: str | Path | None = None) -> list[Path]:
+        """Write the figures of the report as files with editable text.
+
+        Parameters
+        ----------
+        kind
+            ``pdf``, ``png`` or ``svg``. Figures that the plugin adds are always SVG.
+        folder
+            Where; default: ``figures`` in the run directory.
+
+        Returns
+        -------
+        list of Path
+        """
+        from sbi_core.pipeline.stages.report import build_report, page_inputs
+        from sbi_core.report.figures import drawing_style, drawings, write_figures
+
+        context = self._context
+        report = build_report(context)
+        inputs = page_inputs(context, report)
+        target = Path(folder) if folder else self.directory.root / "figures"
+        with drawing_style():
+            made = drawings(report, inputs["arrays"], inputs["history"])
+            return write_figures(made, inputs["sections"], target, kind)
+
     def pack(self, *, keep_shards: bool = False) -> tuple[Path, int, str]:
         """Put all shards into one file and delete theirs; return it, their number and its size.
 
@@ -530,11 +555,13 @@ class Run:
     def _repr_html_(self) -> str:
         from html import escape
 
+        from sbi_core.report.text import measurement
+
         rows = ""
         if self.directory.report_json.exists():
             for entry in self.report.get("combined", []):
                 values = ", ".join(
-                    f"{escape(name)} = {p['mean']:.4g} &plusmn; {p['sd']:.2g}"
+                    f"{escape(name)} = {measurement(p['mean'], p['sd'])}"
                     for name, p in entry["parameters"].items()
                 )
                 rows += (

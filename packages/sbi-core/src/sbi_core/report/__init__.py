@@ -1,9 +1,9 @@
 """The report of a run: one self-contained page, and its plots for use in notebooks.
 
-The page is made of :class:`ReportInputs`, plain data, and knows no stage of the pipeline:
+The page is a function of ``report.json`` and the arrays of a run:
 
->>> from sbi_core.report import ReportInputs, render
->>> page = render(ReportInputs(report={"plugin": "chempy", "preset": "quick", "seed": 1}))
+>>> from sbi_core.report import render
+>>> page = render({"plugin": "chempy", "preset": "quick", "seed": 1})
 >>> page.startswith("<!doctype html>")
 True
 
@@ -11,17 +11,8 @@ True
 """
 
 from sbi_core.report import plots
-from sbi_core.report.card import CardInputs, model_card
+from sbi_core.report.card import model_card
 from sbi_core.report.html import render, write_html
-from sbi_core.report.inputs import ReportInputs
-from sbi_core.report.text import measurement
+from sbi_core.report.text import interval, measurement
 
-__all__ = [
-    "CardInputs",
-    "ReportInputs",
-    "measurement",
-    "model_card",
-    "plots",
-    "render",
-    "write_html",
-]
+__all__ = ["interval", "measurement", "model_card", "plots", "render", "write_html"]

@@ -1,6 +1,6 @@
 """The report page: one self-contained HTML file, the readable twin of ``report.json``.
 
-No scripts, no external resources, every word from outside escaped; the same inputs give the same
+No scripts, no external resources, every word from outside escaped; the same report gives the same
 bytes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ from markupsafe import Markup
 from sbi_core.errors import RunDirectoryError
 from sbi_core.files.directory import atomic_write
 from sbi_core.report import text
-from sbi_core.report.content import content, linked
-from sbi_core.report.figures import figures
-from sbi_core.report.inputs import ReportInputs
+from sbi_core.report.figures import Arrays, History, drawing_style, drawings, pictures
+from sbi_core.report.view import linked, view
 
 __all__ = ["render", "write_html"]
 
@@ -32,50 +31,78 @@ _ACTIVE = re.compile(
     r"|href\s*=\s*[\"']?(?![\"'#]|data:image/(?:png|jpeg);)|url\(\s*[\"']?(?!#)",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"\s*(?:[-+−<>≤≥~±(]*\s*\d|[-–]?\s*$|nan\b|inf\b)")
 
 
-def render(inputs: ReportInputs) -> str:
+def render(
+    report: Mapping[str, Any],
+    arrays: Arrays | None = None,
+    *,
+    history: History = (),
+    sections: Sequence[Mapping[str, Any]] = (),
+    **rest: Any,
+) -> str:
     """Return the page.
 
     Parameters
     ----------
-    inputs
-        Its content. Parts that are absent are left out.
+    report
+        The dictionary of ``report.json``. Parts that are absent are left out.
+    arrays, history
+        See :func:`sbi_core.report.figures.drawings`.
+    sections
+        Records of the sections of an analysis
+        (:func:`sbi_core.report.figures.section_records`), each with ``stage``: results of the
+        stage ``infer`` stand above the calibration.
+    rest
+        See :func:`sbi_core.report.view.view`: ``objects``, ``meanings``, ``warnings``, ``config``.
 
     Returns
     -------
     str
         A complete HTML document.
     """
-    pictures = {
-        section: [{"svg": Markup(p.svg), "caption": p.caption, "wide": p.wide} for p in made]  # noqa: S704
-        for section, made in figures(inputs).items()
-    }
-    added = [_with_markup(record) for record in inputs.sections]
-    return _template().render(**content(inputs), figures=pictures, sections=added)
+    with drawing_style():
+        made = drawings(report, arrays or {}, history)
+        figures = {name: _marked(pictures(part, f"{name}-")) for name, part in made.items()}
+    added = [{**_with_markup(s), "id": k} for k, s in enumerate(sections, 1)]
+    results = [s for s in added if s.get("stage") == "infer"]
+    tests = [s for s in added if s.get("stage") != "infer"]
+    return _template().render(**view(report, **rest), figures=figures, results=results, tests=tests)
 
 
-def write_html(inputs: ReportInputs, path: str | Path) -> None:
+def write_html(path: str | Path, report: Mapping[str, Any], **rest: Any) -> None:
     """Write the page; a reader never sees half of it.
 
     Parameters
     ----------
-    inputs
-        Its content.
     path
         Where; an existing file is replaced.
+    report, rest
+        See :func:`render`.
     """
-    page = render(inputs)
+    page = render(report, **rest)
     with atomic_write(Path(path)) as f:
         f.write(page)
+
+
+def _marked(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return records of pictures whose images are printed as they are."""
+    return [{**p, "svg": Markup(p["svg"])} for p in records]  # noqa: S704
 
 
 def _with_markup(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a section whose images are printed as they are."""
     for picture in record["pictures"]:
         _refuse_active(str(picture["svg"]))
-    pictures = [{**p, "svg": Markup(p["svg"])} for p in record["pictures"]]  # noqa: S704
-    return {**record, "pictures": pictures}
+    tables = [{**t, "numeric": _numeric(t["head"], t["rows"])} for t in record.get("tables", ())]
+    return {**record, "pictures": _marked(record["pictures"]), "tables": tables}
+
+
+def _numeric(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Return the columns that hold numbers, which are aligned to the right."""
+    columns = [[str(row[k]) for row in rows if k < len(row)] for k in range(len(head))]
+    return [k > 0 and all(map(_NUMBER.match, cells)) for k, cells in enumerate(columns)]
 
 
 def _refuse_active(svg: str) -> None:
@@ -84,9 +111,9 @@ def _refuse_active(svg: str) -> None:
     Images come from the records of a run directory, which may be a stranger's; those that we draw
     have none of this.
     """
-    found = _ACTIVE.search(html.unescape(svg))
-    if not svg.startswith("<svg") or found:
-        what = f"'{found[0].strip()[:30]}'" if found else "no svg element"
+    match = _ACTIVE.search(html.unescape(svg))
+    if not svg.startswith("<svg") or match:
+        what = f"'{match[0].strip()[:30]}'" if match else "no svg element"
         msg = (
             f"an image in the records of this run holds {what}, which no drawing needs; the "
             "records were altered"

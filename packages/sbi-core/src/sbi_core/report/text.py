@@ -1,29 +1,36 @@
-r"""Numbers and TeX labels as a reader expects them in print.
+r"""Numbers, priors and TeX labels as a reader expects them in print.
 
-A value is rounded where its error ends: two digits of the error when they begin with 1 or 2,
-otherwise one, so that rounding changes no error by more than a sixth.
+One rule of rounding everywhere: two significant digits of the error, and the value to the same
+decimal place.
 
 >>> measurement(-2.29834, 0.00311)
-'−2.298 ± 0.003'
+'−2.2983 ± 0.0031'
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from html import escape
-from typing import Any
+from collections.abc import Mapping
+from html import escape, unescape
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 __all__ = [
     "count",
     "duration",
+    "interval",
     "measurement",
     "number",
+    "p_value",
     "percent",
     "plain",
     "prior_words",
     "tex_to_html",
+    "with_unit",
 ]
 
 _MINUS, _THIN, _NARROW = "\u2212", "\u2009", "\u202f"
@@ -51,15 +58,13 @@ def number(value: float, digits: int = 3) -> str:
     return f"{mantissa.replace('-', _MINUS)} × 10{exponent_words(power)}"
 
 
-def measurement(mean: float, sd: float, digits: int | None = None) -> str:
-    """Return ``mean ± sd``, both rounded at the same decimal place.
+def measurement(mean: float, sd: float) -> str:
+    """Return ``mean ± sd``: two significant digits of the error, and as many decimals of the mean.
 
     Parameters
     ----------
     mean, sd
         Value and its standard deviation.
-    digits
-        Significant digits of the error; by default two below 3 and one from there.
 
     Returns
     -------
@@ -71,14 +76,56 @@ def measurement(mean: float, sd: float, digits: int | None = None) -> str:
         return _MISSING
     if not (math.isfinite(sd) and sd > 0):
         return f"{number(mean, 4)} ± {number(sd)}"
-    power = math.floor(math.log10(max(abs(mean), sd)))
-    if not -3 <= power < 5:
-        inner = measurement(mean / 10.0**power, sd / 10.0**power, digits)
-        return f"({inner}) × 10{exponent_words(power)}"
-    mantissa, exponent = f"{sd:.1e}".split("e")
-    kept = digits or (2 if float(mantissa) < 3 else 1)
-    decimals = min(kept - 1 - int(exponent), 15)
-    return f"{_fixed(mean, decimals)} ± {_fixed(sd, decimals)}"
+    power = _common_power(mean, sd)
+    decimals = _decimals(sd / 10.0**power)
+    value, error = (_fixed(v / 10.0**power, decimals) for v in (mean, sd))
+    return _scaled(f"{value} ± {error}", power)
+
+
+def interval(low: float, middle: float, high: float, *others: float) -> tuple[str, ...]:
+    """Return a value with the distances to the ends of its interval, rounded by the smaller one.
+
+    Further values, for example the true one, are rounded to the same decimal place.
+
+    >>> interval(4.913, 5.2312, 5.562, 5.1)
+    ('5.23', '+0.33', '−0.32', '5.10')
+    """
+    up, down = high - middle, middle - low
+    if not all(map(math.isfinite, (low, middle, high))):
+        return (_MISSING, "", "", *(number(v, 4) for v in others))
+    errors = [e for e in (up, down) if e > 0]
+    if not errors:
+        return (*(number(v, 4) for v in (middle, 0, 0)), *(number(v, 4) for v in others))
+    power = _common_power(middle, max(errors))
+    unit = 10.0**power
+    decimals = _decimals(min(errors) / unit)
+    value, above, below, *rest = (_fixed(v / unit, decimals) for v in (middle, up, down, *others))
+    tail = f" × 10{exponent_words(power)}" if power else ""
+    return value + tail, f"+{above}", f"{_MINUS}{below}", *(v + tail for v in rest)
+
+
+def _common_power(value: float, error: float) -> int:
+    """Return the power of ten that is written apart: 0 from 0.001 to 100 000."""
+    power = math.floor(math.log10(max(abs(value), error)))
+    return 0 if -3 <= power < 5 else power
+
+
+def _decimals(error: float) -> int:
+    """Return the decimal place of the second significant digit of an error."""
+    return min(1 - int(f"{error:.1e}".split("e")[1]), 15)
+
+
+def _scaled(words: str, power: int) -> str:
+    return f"({words}) × 10{exponent_words(power)}" if power else words
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with two digits.
+
+    >>> p_value(0.4123), p_value(3e-65)
+    ('0.41', '3.0 × 10⁻⁶⁵')
+    """
+    return number(p, 2)
 
 
 def plain(value: float) -> str:
@@ -140,18 +187,18 @@ def _fixed(value: float, decimals: int) -> str:
 # -------------------------------------------------------------------------------------- priors
 
 _PRIOR_WORDS = {
-    "normal": "N({loc}, {scale})",
-    "truncnormal": "N({loc}, {scale})",
-    "halfnormal": "half-normal({scale})",
-    "lognormal": "log-normal({loc}, {scale})",
-    "uniform": "U({low}, {high})",
-    "loguniform": "log-uniform({low}, {high})",
+    "normal": "normal, mean {loc}, sd {scale}",
+    "truncnormal": "normal, mean {loc}, sd {scale}",
+    "halfnormal": "half-normal, scale {scale}",
+    "lognormal": "log-normal, ln x with mean {loc}, sd {scale}",
+    "uniform": "uniform, {low} to {high}",
+    "loguniform": "log-uniform, {low} to {high}",
     "integer": "integers {low} to {high}",
     "beta": "Beta({a}, {b})",
     "dirichlet": "Dirichlet({alpha})",
     "sticks": "stick-breaking with Beta({a}; {b})",
-    "mvnormal": "N({mean}, covariance in the configuration)",
-    "table": "table, {grid}",
+    "mvnormal": "multivariate normal, mean {mean}, covariance in the configuration",
+    "table": "tabulated, {grid}",
     "discrete": "one of {values}",
     "fixed": "fixed at {value}",
     "implicit": "implicit, drawn by {sampler}",
@@ -160,10 +207,10 @@ _TRUNCATED = ("truncnormal", "beta")
 
 
 def prior_words(spec: Mapping[str, Any]) -> str:
-    """Return a prior's table (``Prior.to_spec()``) as statisticians write it.
+    """Return a prior's table (``Prior.to_spec()``) in words.
 
     >>> prior_words({"family": "truncnormal", "loc": 0.5, "scale": 0.1, "low": 0, "high": 1})
-    'N(0.5, 0.1), between 0 and 1'
+    'normal, mean 0.5, sd 0.1, between 0 and 1'
     """
     family = str(spec.get("family", "unknown"))
     values = {k: _value_words(v) for k, v in spec.items() if k != "family"}
@@ -195,109 +242,81 @@ def _value_words(value: Any) -> str:
 
 # ----------------------------------------------------------------------------------------- TeX
 
-_SYMBOLS = {
-    **dict(
-        zip(
-            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma "
-            "tau upsilon phi chi psi omega varepsilon vartheta varphi varrho varsigma "
-            "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split(),
-            "αβγδεζηθικλμνξπρστυφχψωεϑφϱςΓΔΘΛΞΠΣΥΦΨΩ",
-            strict=True,
-        )
-    ),
-    **{"odot": "☉", "oplus": "⊕", "star": "⋆", "ast": "∗", "times": "×", "cdot": "·", "pm": "±"},
-    **{"infty": "∞", "sim": "∼", "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ell": "ℓ"},
-    **{"langle": "⟨", "rangle": "⟩", "prime": "′", "mid": "|", "ldots": "…", "partial": "∂"},
-    **{"quad": "\u2003", "left": "", "right": "", "to": "→", "approx": "≈", "propto": "∝"},
-}
-_FUNCTIONS = {"log", "ln", "lg", "exp", "sin", "cos", "tan", "max", "min"}
-_UPRIGHT = {"mathrm", "mathsf", "text", "textrm", "operatorname", "mathtt"}
-_STYLED = {"mathbf": "b", "mathit": "i"}
-_ACCENTS = {"dot": "\u0307", "ddot": "\u0308", "hat": "\u0302", "tilde": "\u0303", "bar": "\u0304"}
-_SPACES = {",": _THIN, ";": _THIN, ":": _THIN, " ": "\u00a0", "!": ""}
-_TOKEN = re.compile(r"\\[A-Za-z]+ *|\\.|\s+|.", re.DOTALL)
+_FUNCTION = re.compile(r"(\\(?:log|ln|lg|exp)(?:_\{[^{}]*\}|_\w)?)\s+(?=[\\\w{])")
+_LETTER = re.compile(r"\\mathrm\{(\w)\}")
+_TAGS = {"mi", "mn", "mo", "mtext", "mrow", "msub", "msup", "msubsup", "mover", "munder", "mfrac",
+         "msqrt", "mspace"}  # fmt: skip
+_SPACE = re.compile(r"0?\.\d+em")
 
 
 def tex_to_html(label: str, fallback: str = "") -> str:
-    r"""Return a TeX label as escaped HTML; ``fallback`` (escaped) for TeX it does not know.
+    r"""Return a TeX label as MathML; ``fallback`` (escaped) where it is not valid TeX.
 
     >>> tex_to_html(r"\alpha_\mathrm{IMF}")
-    '<i>α</i><sub>IMF</sub>'
+    '<math><mrow><msub><mi>α</mi><mrow><mi>IMF</mi></mrow></msub></mrow></math>'
     """
-    try:
-        return _Tex(label.replace("$", "")).html()
-    except ValueError:
-        return escape(fallback or label)
+    from latex2mathml.converter import convert_to_element
+
+    tex = label.replace("$", "")
+    if _balanced(tex):
+        # the converter sets \log x without a space, and a single upright letter in italics
+        tex = _LETTER.sub(r"\\text{\1}", _FUNCTION.sub(r"\1\\,", tex))
+        try:
+            return _mathml(convert_to_element(tex))
+        except Exception:  # a dozen classes without a common base
+            pass
+    return escape(fallback or label)
 
 
-class _Tex:
-    """The part of TeX that labels are written in: symbols, groups, scripts, fonts, accents."""
+def _balanced(tex: str) -> bool:
+    """Whether braces match and nothing is a comment, which the converter does not check."""
+    depth = 0
+    for token in re.findall(r"\\.|[{}%]", tex):
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        if depth < 0 or token == "%":
+            return False
+    return depth == 0 and not tex.endswith("\\")
 
-    def __init__(self, source: str) -> None:
-        # TeX ignores spaces in formulae, except the escaped one.
-        found = [t if t == "\\ " else t.strip() for t in _TOKEN.findall(source)]
-        self.tokens = [t for t in found if t]
-        self.upright = False
 
-    def html(self) -> str:
-        out = "".join(self.atoms())
-        if self.tokens:
-            raise ValueError("a brace is closed but was never opened")
-        return out
+def _mathml(element: Element) -> str:
+    """Return an element and what is in it; of attributes, only what labels need.
 
-    def atoms(self) -> Iterator[str]:
-        """Yield atoms with their scripts, up to the end of the group."""
-        while self.tokens and self.tokens[0] != "}":
-            head = self.tokens[0].lstrip("\\")
-            yield self.atom()
-            while self.tokens and self.tokens[0] in "_^":
-                tag = "sub" if self.tokens.pop(0) == "_" else "sup"
-                yield f"<{tag}>{self.atom()}</{tag}>"
-            if head in _FUNCTIONS and self.tokens and re.match(r"[\\\w]", self.tokens[0]):
-                yield _THIN
+    Raises
+    ------
+    ValueError
+        If it holds an unknown command, or more than a formula (links, for example).
+    """
+    text = unescape(element.text or "")
+    if (element.tag != "math" and element.tag not in _TAGS) or "\\" in text:
+        msg = f"'{element.tag}' with '{text}' does not belong into a label"
+        raise ValueError(msg)
+    inner = escape(text)
+    for upright, same in groupby(element, _is_upright_letter):
+        if upright:  # one identifier of several letters, which is upright by itself
+            letters = escape("".join(unescape(e.text or "") for e in same))
+            normal = ' mathvariant="normal"' if len(letters) == 1 else ""
+            inner += f"<mi{normal}>{letters}</mi>"
+        else:
+            inner += "".join(map(_mathml, same))
+    width = element.get("width", "")
+    space = f' width="{width}"' if _SPACE.fullmatch(width) else ""
+    return f"<{element.tag}{space}>{inner}</{element.tag}>"
 
-    def atom(self) -> str:
-        """Return one group, command or character."""
-        if not self.tokens:
-            raise ValueError("something is missing at the end")
-        token = self.tokens.pop(0)
-        if token == "{":
-            return self.group()
-        if token.startswith("\\") and len(token) > 1:
-            return self.command(token[1:])
-        if token in "}_^\\":
-            raise ValueError(f"unexpected {token}")
-        if token.isalpha() and not self.upright:
-            return f"<i>{escape(token)}</i>"
-        return escape(token.replace("-", _MINUS) if not self.upright else token)
 
-    def group(self) -> str:
-        out = "".join(self.atoms())
-        if not self.tokens:
-            raise ValueError("a brace is not closed")
-        self.tokens.pop(0)
-        return out
+def _is_upright_letter(element: Element) -> bool:
+    return element.tag == "mi" and element.get("mathvariant") == "normal"
 
-    def command(self, name: str) -> str:
-        if name in _SYMBOLS:
-            symbol = _SYMBOLS[name]
-            return f"<i>{symbol}</i>" if symbol.isalpha() and symbol.islower() else symbol
-        if name in _FUNCTIONS:
-            return name
-        if name in _UPRIGHT:
-            return self.upright_atom()
-        if name in _STYLED:
-            return f"<{_STYLED[name]}>{self.upright_atom()}</{_STYLED[name]}>"
-        if name in _ACCENTS:
-            return re.sub(r"(?<![<&/])\b(\w)\b(?!>)", rf"\1{_ACCENTS[name]}", self.atom(), count=1)
-        if name in _SPACES:
-            return _SPACES[name]
-        if not name.isalpha():
-            return escape(name)  # an escaped character, such as \_ or \%
-        raise ValueError(f"unknown command {name}")
 
-    def upright_atom(self) -> str:
-        before, self.upright = self.upright, True
-        out = self.atom()
-        self.upright = before
-        return out
+# ----------------------------------------------------------------------------------------- units
+
+
+def with_unit(label: str, unit: str) -> str:
+    r"""Return a TeX label with its unit in brackets, for axes.
+
+    >>> with_unit(r"t_{50}", "Gyr"), with_unit(r"\alpha", "")
+    ('t_{50}\\ [\\mathrm{Gyr}]', '\\alpha')
+    """
+    if not unit:
+        return label
+    words = re.sub(r"([_%#&])", r"\\\1", unit).replace(" ", r"\ ")
+    return rf"{label}\ [\mathrm{{{words}}}]"

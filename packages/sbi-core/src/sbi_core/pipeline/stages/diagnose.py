@@ -27,7 +27,7 @@ from sbi_core.diagnostics import (
 from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stage import StageResult
-from sbi_core.report.domain import drawing_style, section_records
+from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
 from sbi_core.training.loop import splits_of
 
@@ -85,7 +85,7 @@ def _single(context: Context, batch: Batch) -> StageResult:
     coverage = coverage_central(ranks, section.draws, LEVELS)
     curve = np.linspace(0.02, 0.98, 49)
     curves = _tarp_curves(context.simulator.summaries(batch), samples, theta, seed)
-    worst = max(curves, key=lambda t: t.max_deviation)
+    worst = max(curves.values(), key=lambda t: t.max_deviation)
     parameters, verdicts = {}, list[Verdict]()
     for k, name in enumerate(names):
         covered = {f"{c:.2f}": float(v) for c, v in zip(LEVELS, coverage[:, k], strict=True)}
@@ -95,7 +95,7 @@ def _single(context: Context, batch: Batch) -> StageResult:
             for c, v in zip(LEVELS, coverage[:, k], strict=True)
         ]
     verdicts += judge_sbc_all(names, p_values)
-    verdicts += [judge_tarp(t.p, tests=len(curves)) for t in curves]
+    verdicts += [judge_tarp(t.p, tests=len(curves), references=kind) for kind, t in curves.items()]
     mean, sd = samples.mean(0), samples.std(0, ddof=1)
     arrays = {
         "ranks": ranks,
@@ -111,17 +111,21 @@ def _single(context: Context, batch: Batch) -> StageResult:
     calibration = {
         "objects": len(theta),
         "parameters": parameters,
-        "tarp": {"max_deviation": worst.max_deviation},
+        "tarp": {
+            "max_deviation": worst.max_deviation,
+            "p_uniform": curves["uniform"].p,
+            "p_data": curves["data-dependent"].p,
+        },
     }
     facts = {"calibration": calibration, "accuracy": accuracy(mean, theta, names)}
     return StageResult(facts, verdicts, arrays)
 
 
-def _tarp_curves(batch: Batch, samples: Any, theta: Any, seed: int) -> list[Tarp]:
+def _tarp_curves(batch: Batch, samples: Any, theta: Any, seed: int) -> dict[str, Tarp]:
     """Uniform references, and references that depend on the data (see the tarp module)."""
     x = np.where(batch.observed.numpy(), batch.x.double().numpy(), np.nan)
     guess = references_from_data(x, theta, stream(seed, "tarp", "folds"))
-    return [
-        tarp(samples, theta, stream(seed, "tarp", "uniform")),
-        tarp(samples, theta, stream(seed, "tarp", "data"), references=guess),
-    ]
+    return {
+        "uniform": tarp(samples, theta, stream(seed, "tarp", "uniform")),
+        "data-dependent": tarp(samples, theta, stream(seed, "tarp", "data"), references=guess),
+    }

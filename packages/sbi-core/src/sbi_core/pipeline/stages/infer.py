@@ -16,7 +16,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import chunk_rows
 from sbi_core.pipeline.stage import StageResult
 from sbi_core.posterior import PosteriorSamples
-from sbi_core.report.domain import drawing_style, section_records
+from sbi_core.report.figures import drawing_style, section_records
 
 __all__ = ["execute"]
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
+
+import h5py
+import numpy as np
+from astropy.table import Table
 
 from sbi_core.diagnostics import Verdict, combine_verdicts
 from sbi_core.files.directory import (
@@ -15,30 +21,40 @@ from sbi_core.files.directory import (
 )
 from sbi_core.files.provenance import versions
 from sbi_core.files.schema import REPORT_SCHEMA, check_report
-from sbi_core.pipeline.config import to_toml
+from sbi_core.pipeline.config import command_words, to_toml
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stage import StageResult
-from sbi_core.report import CardInputs, ReportInputs, model_card, write_html
+from sbi_core.report import model_card, write_html
+from sbi_core.report.references import references
+from sbi_core.report.view import more_than_chance
 
-__all__ = ["build_report", "execute"]
+__all__ = ["build_report", "execute", "page_inputs"]
 
 _DISAGREE = 0.01  # p-value of the consistency test below which objects are said to disagree
+_SHOWN, _FEW = 2, 4  # single objects with a corner plot; one, if it has more than a few panels
 
 
 def build_report(context: Context) -> dict[str, Any]:
     """Return report.json as a dictionary; parts that do not apply are absent."""
     facts = context.facts
     calibration = facts.get("diagnose", {}).get("calibration")
-    verdict = combine_verdicts(_verdicts(context)).level if calibration else "not checked"
+    checks = _checks(context)
+    verdicts = [Verdict(c["level"], c["sentence"]) for c in checks]
+    verdict = combine_verdicts(verdicts).level if calibration else "not checked"
     seconds = {n: f.get("stage_seconds", 0.0) for n, f in facts.items() if n != "report"}
+    used = versions(p.distribution for p in context.registry.plugins)
     report: dict[str, Any] = {
         "schema": REPORT_SCHEMA,
         "plugin": context.config.plugin,
         "preset": context.config.preset,
         "seed": context.config.seed,
         "status": "calibration_failed" if verdict == "fail" else "ok",
-        "versions": versions(p.distribution for p in context.registry.plugins),
+        "created": _records(context).get("created", ""),
+        "command": _command(context),
+        "versions": used,
         "timing": {f"{name}_s": round(s, 3) for name, s in seconds.items()},
+        "parameters": _parameters(context),
+        "checks": checks,
     }
     report["timing"]["total_s"] = round(sum(seconds.values()), 3)
     if "simulate" in facts:
@@ -52,30 +68,84 @@ def build_report(context: Context) -> dict[str, Any]:
         report["accuracy"] = facts["diagnose"]["accuracy"]
     if "infer" in facts:
         report["observations"] = _pick(facts["infer"], "n", "source", "unsupported", "notes")
-    if facts.get("combine", {}).get("combined"):
-        report["combined"] = facts["combine"]["combined"]
-    if facts.get("combine", {}).get("combined_calibration"):
-        report["combined_calibration"] = facts["combine"]["combined_calibration"]
-    if facts.get("combine", {}).get("misspecification"):
-        report["misspecification"] = facts["combine"]["misspecification"]
+        report["widths"] = _widths(context)
+    for part in ("combined", "combined_calibration", "misspecification"):
+        if facts.get("combine", {}).get(part):
+            report[part] = facts["combine"][part]
     parts = [facts.get(stage, {}).get("domain", {}) for stage in ("diagnose", "infer")]
     domain = {k: v for part in parts for k, v in part.items()}
     if domain:
         report["domain"] = domain
     report["flags"] = _flags(context, verdict)
+    report["references"] = references(
+        used,
+        context.simulator.citations,
+        calibrated=bool(calibration),
+        estimator=context.config.estimator.name,
+    )
     check_report(report)
     return report
 
 
-def _pick(source: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _pick(source: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {k: source[k] for k in keys if k in source}
 
 
-def _verdicts(context: Context) -> list[Verdict]:
-    """Return the verdicts on single objects and on combinations."""
-    stages = ("diagnose", "infer", "combine")
-    parts = [context.facts.get(stage, {}).get("verdicts", []) for stage in stages]
-    return [Verdict(level, sentence) for part in parts for level, sentence in part]
+def _records(context: Context) -> dict[str, Any]:
+    path = context.directory.provenance
+    return read_json(path) if path.exists() else {}
+
+
+def _parameters(context: Context) -> dict[str, Any]:
+    """Return the description of every column of theta."""
+    inferred = set(context.space.names)
+    return {
+        column: {
+            **_pick(p.to_spec(), "unit", "scope", "description", "prior"),
+            "label": label,
+            "inferred": column in inferred,
+        }
+        for p in context.simulator.parameters.parameters
+        for column, label in zip(p.columns, p.labels, strict=True)
+    }
+
+
+def _checks(context: Context) -> list[dict[str, Any]]:
+    """Return the outcome of every test, on single objects and on combinations."""
+    return [
+        {"stage": stage, "level": level, "sentence": sentence, "test": "".join(test)}
+        for stage in ("diagnose", "infer", "combine")
+        for level, sentence, *test in context.facts.get(stage, {}).get("verdicts", [])
+    ]
+
+
+def _combiners(report: Mapping[str, Any]) -> list[str]:
+    """Return the rules whose results are shown; variants such as ``+tau`` are theirs."""
+    entries = report.get("combined", ())
+    return list(dict.fromkeys(entry["combiner"].partition("+")[0] for entry in entries))
+
+
+def _summary(context: Context) -> Table:
+    table = Table.read(context.directory.summary, format="ascii.ecsv")
+    for name in table.colnames:  # empty words are read as missing
+        if table[name].dtype.kind in "OU" and hasattr(table[name], "filled"):
+            table[name] = table[name].filled("")
+    return table
+
+
+def _widths(context: Context) -> dict[str, dict[str, float]]:
+    """Return the standard deviation of prior and posterior (median over the objects)."""
+    table = _summary(context)
+    if not len(table):
+        return {}
+    with h5py.File(context.directory.posterior) as f:
+        prior = {name: float(np.std(f["prior"][name][0], ddof=1)) for name in context.space.names}
+    median = {name: float(np.nanmedian(table[f"{name}_sd"])) for name in context.space.names}
+    return {
+        name: {"prior": prior[name], "posterior": median[name]}
+        for name in context.space.names
+        if np.isfinite(median[name]) and np.isfinite(prior[name])
+    }
 
 
 def _flags(context: Context, verdict: str) -> list[str]:
@@ -83,9 +153,11 @@ def _flags(context: Context, verdict: str) -> list[str]:
     flags = list(facts.get("combine", {}).get("flags", []))
     if verdict == "fail":
         flags.append("calibration_failed")
-    if facts.get("infer", {}).get("unsupported"):
+    infer = facts.get("infer", {})
+    if more_than_chance(infer.get("unsupported", 0), infer.get("n", 0)):
         flags.append("objects_outside_training")
-    flags += sorted(set(facts.get("infer", {}).get("domain_flags", {}).values()))
+    words = ",".join(infer.get("domain_flags", {}).values())
+    flags += sorted(set(words.split(",")) - {""})
     simulation = facts.get("simulate", {})
     if simulation and simulation["failed"] > 0.01 * simulation["n"]:
         flags.append("failed_simulations_above_1_percent")
@@ -112,7 +184,7 @@ def execute(context: Context) -> StageResult:
     context.progress.start("report", 1, "pages")
     start = perf_counter()
     report = build_report(context)
-    write_html(_inputs(context, report), context.directory.report_html)
+    write_html(context.directory.report_html, report, **page_inputs(context, report))
     own = round(perf_counter() - start, 3)
     report["timing"] |= {"report_s": own, "total_s": round(report["timing"]["total_s"] + own, 3)}
     write_json(context.directory.report_json, report)
@@ -125,91 +197,74 @@ def execute(context: Context) -> StageResult:
 
 def _write_card(context: Context, report: dict[str, Any]) -> None:
     """Write estimator/card.md."""
-    d, space = context.directory, context.space
+    d = context.directory
     path = d.estimator / "config.json"
-    whole = context.simulator.parameters
-    card = CardInputs(
-        report=report,
-        estimator=read_json(path) if path.exists() else {},
-        space=space.to_spec(),
-        space_hash=space.hash,
-        simulator=context.simulator.identity,
-        proposal=whole.hash,
-        inferred=space.names,
-        marginalised=[n for n in whole.names if n not in space.names],
-        verdicts=[(v.level, v.sentence) for v in _verdicts(context)],
-        citations=context.simulator.citations,
-        versions=report["versions"],
-    )
     d.estimator.mkdir(exist_ok=True)
     with atomic_write(d.card) as f:
-        f.write(model_card(card))
+        f.write(model_card(report, read_json(path) if path.exists() else {}, _records(context)))
 
 
-def _inputs(context: Context, report: dict[str, Any]) -> ReportInputs:
-    facts = context.facts
-    d = context.directory
+def page_inputs(context: Context, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows beside report.json; see :func:`sbi_core.report.render`."""
+    d, facts = context.directory, context.facts
+    objects = _objects(context) if "infer" in facts else None
     arrays: dict[str, Any] = {}
     if "diagnose" in facts and d.diagnostics.exists():
-        arrays = read_arrays(d.diagnostics)
-    samples: dict[str, Any] = {}
-    if facts.get("combine", {}).get("combined") and d.combined_samples.exists():
-        samples = {k.removeprefix("all/"): v for k, v in read_arrays(d.combined_samples).items()}
-    history = []
-    if "train" in facts and d.metrics.exists():
-        history = read_lines(d.metrics)
-    recovery = None
-    if "theta" in arrays:
-        recovery = (arrays["theta"], arrays["mean"], arrays["sd"])
-    simulator, space = context.simulator, context.space
-    labels = simulator.parameters
-    return ReportInputs(
-        report=report,
-        parameters=simulator.parameters.to_spec()["parameters"],
-        inferred=list(space.names),
-        labels=dict(zip(labels.names, labels.labels, strict=True)),
-        history=history,
-        ranks=arrays.get("ranks"),
-        draws=int(arrays["draws"]) if "draws" in arrays else None,
-        coverage_levels=arrays.get("coverage_levels"),
-        coverage_values=arrays.get("coverage_values"),
-        tarp_levels=arrays.get("tarp_levels"),
-        tarp_ecp=arrays.get("tarp_ecp"),
-        truth_and_mean=recovery,
-        combined_samples=samples,
-        failures=list(facts.get("simulate", {}).get("failures", {}).items()),
-        verdicts=[(v.level, v.sentence) for v in _verdicts(context)],
-        notes=list(facts.get("infer", {}).get("notes", [])),
-        flagged=[
-            *(
-                (i, "unlike the simulations (support percentile above 99)")
-                for i in facts.get("infer", {}).get("flagged", [])
-            ),
-            *facts.get("infer", {}).get("domain_flags", {}).items(),
-        ],
-        citations=list(simulator.citations),
-        command=_command(context),
-        config_toml=to_toml(context.config),
-        literature=[],
-        warnings={name: context.combiner(name).warning for name in _combiners(context)},
-        sections=[
-            record
-            for path in (d.diagnose_sections, d.infer_sections)
-            if path.exists()
-            for record in read_json(path)
-        ],
-    )
+        arrays |= read_arrays(d.diagnostics)
+    if "combined" in report and d.combined_samples.exists():
+        arrays |= {f"combined/{k}": v for k, v in read_arrays(d.combined_samples).items()}
+    elif objects is not None:
+        arrays |= _draws(context, objects)
+    sections = [
+        {**record, "stage": stage}
+        for stage, path in (("infer", d.infer_sections), ("diagnose", d.diagnose_sections))
+        if path.exists()
+        for record in read_json(path)
+    ]
+    return {
+        "arrays": arrays,
+        "history": read_lines(d.metrics) if "train" in facts and d.metrics.exists() else [],
+        "sections": sections,
+        "objects": objects,
+        "meanings": context.analysis.flag_meanings,
+        "warnings": {name: context.combiner(name).warning for name in _combiners(report)},
+        "config": to_toml(context.config),
+    }
 
 
-def _combiners(context: Context) -> list[str]:
-    """Return the rules whose results the report shows; variants such as ``+tau`` are theirs."""
-    entries = context.facts.get("combine", {}).get("combined", ())
-    return list(dict.fromkeys(entry["combiner"].partition("+")[0] for entry in entries))
+def _objects(context: Context) -> Table:
+    """Return summary.ecsv with the true values of mock objects, in columns ``true_NAME``."""
+    table = _summary(context)
+    if context.config.infer.observations and "observations" not in vars(context):
+        return table  # the file may be gone when a report is written again
+    observations = context.observations
+    row = {str(i): k for k, i in enumerate(observations.id)}
+    if all(str(i) in row for i in table["id"]):
+        order = [row[str(i)] for i in table["id"]]
+        for name, values in (observations.truth or {}).items():
+            table[f"true_{name}"] = np.asarray(values)[order]
+    return table
+
+
+def _draws(context: Context, objects: Table) -> dict[str, Any]:
+    """Return draws of the prior and of the first objects, with true values where known."""
+    names = context.space.names
+    shown = _SHOWN if len(names) <= _FEW else 1
+    with h5py.File(context.directory.posterior) as f:
+        ids = [str(i) for i in f["posterior"]["object"].asstr()[:shown]]
+        drawn = {
+            f"object/{name}": np.stack([f["posterior"][n][0, :, k] for n in names], -1)
+            for k, name in enumerate(ids)
+        }
+        prior = np.stack([f["prior"][n][0] for n in names], -1)
+    truth = {}
+    if all(f"true_{n}" in objects.colnames for n in names):
+        for row in objects[np.isin(objects["id"], ids)]:
+            truth[f"truth/{row['id']}"] = np.array([row[f"true_{n}"] for n in names])
+    return {**drawn, **truth, "prior": prior}
 
 
 def _command(context: Context) -> str:
-    c = context.config
-    words = ["sbi-run", "--plugin", c.plugin, "--preset", c.preset, "--seed", str(c.seed)]
-    if c.infer.observations:
-        words += ["--observations", c.infer.observations]
-    return " ".join(words)
+    """Return the command that makes this run again."""
+    out = str(context.directory.root)
+    return shlex.join(["sbi-run", *command_words(context.config, context.registry, out)])

@@ -11,7 +11,7 @@ Examples
 """
 
 from sbi_core.report.plots.calibration import combined_calibration, coverage, sbc_ecdf, tarp
-from sbi_core.report.plots.combination import convergence, pulls
+from sbi_core.report.plots.combination import convergence, is_comparison, pulls
 from sbi_core.report.plots.posterior import corner
 from sbi_core.report.plots.style import COLOURS, math_label
 from sbi_core.report.plots.training import recovery, training_curve
@@ -22,6 +22,7 @@ __all__ = [
     "convergence",
     "corner",
     "coverage",
+    "is_comparison",
     "math_label",
     "pulls",
     "recovery",

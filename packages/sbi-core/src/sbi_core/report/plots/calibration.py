@@ -61,7 +61,7 @@ def sbc_ecdf(ranks: ArrayLike, draws: int, labels: Sequence[str], ax: Axes | Non
     curves = diagnostics.sbc_ecdf(r, draws, band.t) - band.t[:, None]
     for k, label in enumerate(labels):
         ax.plot(t, closed(curves[:, k]), label=math_label(label), **line_style(k))
-    ax.set(xlim=(0, 1), xlabel="rank of the truth / number of draws", ylabel="ECDF − uniform")
+    ax.set(xlim=(0, 1), xlabel="rank of true value / draws", ylabel="ECDF − uniform")
     ax.yaxis.set_major_locator(MaxNLocator(5))
     add_legend_below(ax)
     return ax
@@ -102,7 +102,7 @@ def coverage(
         label = math_label(labels[k]) if k < len(labels) else None
         marker = "o" if len(x) < 12 else None
         ax.plot(x, column, label=label, marker=marker, markersize=4, **line_style(k))
-    ax.set(xlabel="nominal credibility", ylabel="fraction of truths inside")
+    ax.set(xlabel="nominal credibility", ylabel="fraction of true values inside")
     add_legend_below(ax)
     return ax
 
@@ -177,8 +177,8 @@ def combined_calibration(
     low, high = left.get_ylim()
     left.set_ylim(min(low, 0.6), max(high, 2.0))
     plain_log(left, "y")
-    left.set_ylabel("actual / claimed error (z-rms)")
-    right.set(ylim=(0, 1), ylabel="truths inside 68 % intervals")
+    left.set_ylabel("actual / quoted error (RMS z-score)")
+    right.set(ylim=(0, 1), ylabel="true values inside 68 % intervals")
     for ax in (left, right):
         count_axis(ax)
     add_legend(left)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from sbi_core.report.inputs import is_comparison
 from sbi_core.report.plots.style import (
     BAND,
     GREY,
@@ -20,7 +19,12 @@ from sbi_core.report.plots.style import (
     new_axes,
 )
 
-__all__ = ["convergence", "pulls"]
+__all__ = ["convergence", "is_comparison", "pulls"]
+
+
+def is_comparison(entry: Entry) -> bool:
+    """Whether an entry of ``combined`` is shown for comparison only, never to be quoted."""
+    return "comparison_only" in entry.get("flags", ())
 
 
 def convergence(
@@ -73,7 +77,7 @@ def convergence(
 def pulls(
     combined: Sequence[Entry], name: str, label: str, ax: Axes | None = None, *, legend: bool = True
 ) -> Axes:
-    """Distance from the truth in claimed standard deviations, against the number of objects.
+    """Distance from the true value in units of the quoted error, against the number of objects.
 
     Parameters
     ----------
@@ -105,7 +109,7 @@ def pulls(
             ax.plot([e["n"] for e in known], y, marker=MARKERS[k % 7], label=title, **style)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, -3), max(high, 3))
-    ax.set_ylabel(f"({math_label(label)} − truth) / sd")
+    ax.set_ylabel(f"({math_label(label)} − true value) / sd")
     count_axis(ax)
     if legend:
         add_legend(ax)
@@ -149,10 +153,15 @@ def _bars(ax: Axes, entries: Sequence[Entry], name: str, shift: float, k: int, t
 def _truth_line(ax: Axes, truths: Sequence[float]) -> None:
     for value in sorted(set(truths)):
         ax.axhline(
-            value, color="black", linewidth=1, linestyle="--", label=_once(ax, "truth"), zorder=1
+            value,
+            color="black",
+            linewidth=1,
+            linestyle="--",
+            label=_once(ax, "true value"),
+            zorder=1,
         )
 
 
 def _once(ax: Axes, label: str) -> str:
-    """The label the first time, afterwards one that the legend skips."""
+    """Return the label the first time, afterwards one that the legend skips."""
     return "_" if label in ax.get_legend_handles_labels()[1] else label

@@ -1,4 +1,8 @@
-"""Histograms and contours of posteriors."""
+"""Corner plots, drawn by the ``corner`` package.
+
+References:
+    | Foreman-Mackey 2016, JOSS 1, 24 (doi:10.21105/joss.00024)
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter
 
-from sbi_core.report.plots.style import COLOURS, F64, GREY, math_label
+from sbi_core.report.plots.style import COLOURS, F64, GREY, LOCK, math_label
 from sbi_core.report.text import measurement
 
 __all__ = ["corner"]
 
 _MASSES = (0.68, 0.95)
+_BINS, _FEW_BINS = 40, 24  # per parameter; fewer where panels are small
+_LEFT, _RIGHT, _TOP = 0.8, 0.15, 0.5  # inch
 
 
 def corner(
@@ -29,6 +34,7 @@ def corner(
     figure: Figure | None = None,
     colour: str = COLOURS[0],
     name: str = "",
+    values: Sequence[str] | None = None,
 ) -> Figure:
     """Histograms of single parameters and 68 and 95 % contours of pairs.
 
@@ -46,121 +52,134 @@ def corner(
         A figure made by an earlier call, to draw a second posterior over the first.
     colour, name
         Of this posterior; named ones make a legend.
+    values : (d,), optional
+        Printed above the panels instead of mean ± standard deviation of the draws.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
+    import corner as package  # brings pyplot, which nothing else here needs
+
     x = np.asarray(samples, np.float64)
     x = x[np.isfinite(x).all(1)]
     d = x.shape[1]
-    new = figure is None
+    names = [math_label(label) for label in labels]
+    first = figure is None
+    fine = _BINS if d < 5 else _FEW_BINS
+    ranges = [_range(column) for column in x.T]
     if figure is None:
-        size = min(2.3 * d + 0.8, 11.0) if d > 1 else 4.2
-        figure = Figure(figsize=(size, size if d > 1 else 3.2), layout="constrained")
-        figure.subplots(d, d, squeeze=False, sharex="col")
-    grid = np.array(figure.axes[: d * d]).reshape(d, d)
-    for i in range(d):
-        _histogram(grid[i, i], x[:, i], colour, filled=new)
-        if prior is not None:
-            _prior_histogram(grid[i, i], np.asarray(prior, np.float64)[:, i])
-        for j in range(i):
-            _contours(grid[i, j], x[:, j], x[:, i], colour, filled=new)
-    if new:
-        _dress_corner(grid, x, [math_label(label) for label in labels])
-        if truth is not None:
-            _corner_truth(grid, np.asarray(truth, np.float64).tolist())
+        side = 3.3 if d == 1 else min(2.2, 10.0 / d)  # inch, of one panel
+        size = side * d + _LEFT + _RIGHT
+        figure = Figure(figsize=(size, size if d > 1 else 3.2))
+        bins, tops = [fine] * d, [0.0] * d
+    else:
+        panels = figure.axes[:: d + 1]
+        own, ranges = (
+            ranges,
+            [_hull(r, ax.get_xlim()) for r, ax in zip(ranges, panels, strict=True)],
+        )
+        bins = [_bins(fine, r, o) for r, o in zip(ranges, own, strict=True)]
+        tops = [ax.get_ylim()[1] for ax in panels]
+    rgb = to_rgb(colour)
+    with LOCK:
+        package.corner(
+            x,
+            fig=figure,
+            bins=bins,
+            range=ranges,
+            color=colour,
+            smooth=1.2 * fine / _BINS,
+            levels=_MASSES,
+            plot_datapoints=False,
+            plot_density=False,
+            fill_contours=first,
+            no_fill_contours=True,
+            contour_kwargs={"linewidths": 1.2},
+            contourf_kwargs={"colors": [(*rgb, 0.0), (*rgb, 0.2), (*rgb, 0.45)]} if first else None,
+            hist_kwargs={"density": True, "linewidth": 1.3},
+            labels=names if first else None,
+            label_kwargs={"fontsize": "medium" if d < 6 else "small"},
+            labelpad=0.6 * d / (figure.get_figwidth() - _LEFT - _RIGHT) - 0.3,
+            titles=_titles(names, values or _estimates(x)) if first else None,
+            show_titles=first,
+            title_fmt=None,
+            title_kwargs={"fontsize": "medium" if d < 6 else "small"},
+            max_n_ticks=4 if d < 5 else 3,
+        )
+    _margins(figure)
+    grid = np.array(figure.axes).reshape(d, d)
+    for ax, top in zip(grid.diagonal(), tops, strict=True):
+        ax.set_ylim(0, max(ax.get_ylim()[1], top))
+    if truth is not None:
+        _truth_lines(grid, np.asarray(truth, np.float64))
+    if prior is not None:
+        for ax, column in zip(grid.diagonal(), np.asarray(prior, np.float64).T, strict=True):
+            _prior_histogram(ax, column)
     if name:
-        _corner_legend(figure, grid, name, colour)
+        _legend(figure, grid[0, 0], name, colour)
     return figure
 
 
-def _histogram(ax: Axes, x: F64, colour: str, *, filled: bool) -> None:
-    density, edges = np.histogram(x, bins=_edges(x, 40), density=True)
-    if filled:
-        ax.stairs(density, edges, color=colour, fill=True, alpha=0.25)
-    ax.stairs(density, edges, color=colour, linewidth=1.3)
-    top = 1.05 * float(density.max())
-    ax.set_ylim(0, top if filled else max(ax.get_ylim()[1], top))
+def _estimates(x: F64) -> list[str]:
+    return [measurement(column.mean(), column.std(ddof=1)) for column in x.T]
+
+
+def _titles(names: Sequence[str], values: Sequence[str]) -> list[str]:
+    """Return name and value of every parameter; on two lines where panels are small."""
+    separator = " = " if len(names) < 3 else "\n"
+    return [f"{name}{separator}{value}" for name, value in zip(names, values, strict=True)]
+
+
+def _range(x: F64) -> tuple[float, float]:
+    """Return the range of the bulk of x, never of zero width."""
+    low, high = np.quantile(x, [0.0005, 0.9995])
+    margin = 0.05 * (high - low) or 0.5 * max(abs(low), 1.0) * 1e-6
+    return float(low - margin), float(high + margin)
+
+
+def _hull(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _bins(fine: int, whole: tuple[float, float], part: tuple[float, float]) -> int:
+    """Return how many bins of the whole range put ``fine`` ones into a part of it."""
+    return min(round(fine * (whole[1] - whole[0]) / (part[1] - part[0])), 20 * fine)
+
+
+def _margins(figure: Figure) -> None:
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=_LEFT / width, right=1 - _RIGHT / width, bottom=_LEFT / height, top=1 - _TOP / height
+    )
 
 
 def _prior_histogram(ax: Axes, prior: F64) -> None:
-    """Dashed, and without a say in the limits: a prior is usually much wider."""
+    """Dashed, and within the limits of the posterior: a prior is usually much wider."""
     limits = ax.get_xlim()
-    density, edges = np.histogram(prior, bins=_edges(prior, 40), density=True)
+    density, edges = np.histogram(prior, bins=np.linspace(*_range(prior), _BINS + 1), density=True)
     ax.stairs(density, edges, color=GREY, linestyle="--", baseline=None)
     ax.set_xlim(limits)
 
 
-def _edges(x: F64, bins: int) -> F64:
-    """Bin edges over the bulk of x, never of zero width."""
-    low, high = np.quantile(x, [0.0005, 0.9995])
-    margin = 0.05 * (high - low) or 0.5 * max(abs(low), 1.0) * 1e-6
-    return np.linspace(low - margin, high + margin, bins + 1)
-
-
-def _contours(ax: Axes, x: F64, y: F64, colour: str, *, filled: bool) -> None:
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=(_edges(x, 48), _edges(y, 48)))
-    # Padding lets contours close; smoothing hides the noise of a few thousand draws.
-    density = gaussian_filter(np.pad(counts, 4), 1.5).T
-    outer, inner = _mass_levels(density)
-    peak = 1.01 * float(density.max())
-    at = _padded_centres(x_edges, 4), _padded_centres(y_edges, 4)
-    if filled:
-        ax.contourf(*at, density, levels=[outer, peak], colors=colour, alpha=0.2)
-        ax.contourf(*at, density, levels=[inner, peak], colors=colour, alpha=0.3)
-    ax.contour(*at, density, levels=[outer, inner], colors=colour, linewidths=1.2)
-
-
-def _mass_levels(density: F64) -> tuple[float, float]:
-    """Density above which 95 and 68 % of the mass lie, increasing."""
-    ordered = np.sort(density.ravel())[::-1]
-    mass = np.cumsum(ordered) / ordered.sum()
-    inner, outer = (float(ordered[np.searchsorted(mass, m)]) for m in _MASSES)
-    return min(outer, inner * (1 - 1e-9)), inner
-
-
-def _padded_centres(edges: F64, pad: int) -> F64:
-    step = edges[1] - edges[0]
-    return np.asarray(edges[0] + step * (np.arange(len(edges) - 1 + 2 * pad) - pad + 0.5))
-
-
-def _dress_corner(grid: NDArray[Any], x: F64, labels: Sequence[str]) -> None:
-    d = len(labels)
-    for i, j in np.ndindex(d, d):
-        ax = cast(Axes, grid[i, j])
-        if j > i:
-            ax.set_visible(False)
-            continue
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(3 if d < 5 else 2, prune="both"))
-        ax.ticklabel_format(useOffset=False)
-        ax.tick_params(labelbottom=i == d - 1, labelleft=0 == j < i, left=j < i)
-        if i == d - 1:
-            ax.set_xlabel(labels[j])
-        if j == 0 < i:
-            ax.set_ylabel(labels[i])
-        if i == j:
-            mean, sd = float(x[:, i].mean()), float(x[:, i].std())
-            ax.set_title(f"{labels[i]} = {measurement(mean, sd)}", fontsize="medium")
-
-
-def _corner_truth(grid: NDArray[Any], truth: Sequence[float]) -> None:
+def _truth_lines(grid: NDArray[np.object_], truth: F64) -> None:
+    """Dashed lines where values are known (the package's own need two parameters or more)."""
+    style: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}
+    known = np.isfinite(truth)
     for i, j in np.ndindex(*grid.shape):
         ax = cast(Axes, grid[i, j])
-        if j <= i and np.isfinite(truth[j]):
-            ax.axvline(truth[j], color="black", linewidth=1, linestyle="--")
-        if j < i and np.isfinite(truth[i]):
-            ax.axhline(truth[i], color="black", linewidth=1, linestyle="--")
+        if j <= i and known[j]:
+            ax.axvline(float(truth[j]), **style)
+        if j < i and known[i]:
+            ax.axhline(float(truth[i]), **style)
 
 
-def _corner_legend(figure: Figure, grid: NDArray[Any], name: str, colour: str) -> None:
-    ax: Axes = grid[0, 0]
+def _legend(figure: Figure, ax: Axes, name: str, colour: str) -> None:
     ax.plot([], [], color=colour, linewidth=3, alpha=0.7, label=name.replace("$", r"\$"))
     handles, names = ax.get_legend_handles_labels()
     for old in list(figure.legends):
         old.remove()
-    if len(grid) > 1:
+    if len(figure.axes) > 1:
         figure.legend(handles, names, loc="upper right", frameon=False)
     else:
         ax.legend(frameon=False)

@@ -1,6 +1,8 @@
-"""What all plots share: colours, labels, axes and legends.
+"""Colours, labels, axes and legends of all plots.
 
-Colours are those of Okabe and Ito, distinct to colour-blind eyes.
+Colours are those of Okabe and Ito, distinct to colour-blind eyes. Matplotlib's settings and its
+parser of formulae are shared by all threads of a process: whoever draws for a report holds
+:data:`LOCK`.
 
 References:
     | Okabe & Ito 2008, "Color universal design"
@@ -8,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +26,7 @@ __all__ = [
     "COLOURS",
     "F64",
     "GREY",
+    "LOCK",
     "MARKERS",
     "STYLES",
     "Entry",
@@ -36,6 +40,8 @@ __all__ = [
     "new_axes",
     "plain_log",
 ]
+
+LOCK = threading.RLock()
 
 F64 = NDArray[np.float64]
 Entry = Mapping[str, Any]
@@ -51,7 +57,8 @@ def math_label(label: str) -> str:
     """Return a TeX label for matplotlib: in dollars where it parses, else as plain text."""
     tex = label if "$" in label else f"${label}$"
     try:
-        MathTextParser("path").parse(tex)
+        with LOCK:
+            MathTextParser("path").parse(tex)
     except (ValueError, RuntimeError):
         return label.replace("$", r"\$")
     return tex

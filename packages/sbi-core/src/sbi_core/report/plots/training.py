@@ -1,4 +1,4 @@
-"""How a network learned, and how near its estimates come."""
+"""Training loss, and estimates against true values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,13 @@ def training_curve(history: Sequence[Mapping[str, float]], ax: Axes | None = Non
 
 
 def recovery(
-    theta: ArrayLike, mean: ArrayLike, sd: ArrayLike, label: str, ax: Axes | None = None
+    theta: ArrayLike,
+    mean: ArrayLike,
+    sd: ArrayLike,
+    label: str,
+    ax: Axes | None = None,
+    *,
+    unit: str = "",
 ) -> Axes:
     """Posterior mean and standard deviation against the truth of test simulations.
 
@@ -68,6 +74,8 @@ def recovery(
         TeX, without dollars.
     ax
         Axes to draw on.
+    unit
+        Of the parameter, for both axes.
 
     Returns
     -------
@@ -76,7 +84,8 @@ def recovery(
     ax = new_axes(ax)
     t, m, s = (np.asarray(a, np.float64) for a in (theta, mean, sd))
     good = np.flatnonzero(np.isfinite(t) & np.isfinite(m) & np.isfinite(s))
-    ax.set(xlabel="true value", ylabel="posterior mean ± sd", title=math_label(label))
+    brackets = f" [{unit}]" if unit else ""
+    ax.set(xlabel=f"true value{brackets}", ylabel=f"mean ± sd{brackets}", title=math_label(label))
     if not len(good):
         return ax
     keep = good[np.unique(np.linspace(0, len(good) - 1, _MAX_POINTS).astype(int))]
