@@ -1,13 +1,18 @@
 """A tiny run through every stage, and the commands."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from click.testing import CliRunner
+from numpy.testing import assert_allclose
+from survey_spectra import galaxy
 
 import sbi_core
 from sbi_core import SbiError, stream
+from sbi_core.cli import app as sbi_run
 from sbi_sfh import cli
 
 TINY = {
@@ -46,9 +51,9 @@ def test_the_report_has_numbers_and_sections_of_the_domain(run):
     page = run.directory.report_html.read_text()
     for title in (
         "Formation times and residuals",
-        "How much the spectra say",
+        "Information in the spectra",
         "Recovered histories and spectra",
-        "What the encoder looks at",
+        "Latents",
     ):
         assert title in page
 
@@ -61,6 +66,42 @@ def test_two_runs_give_the_same_draws(run):
 
 def call(command, *words):
     return CliRunner().invoke(command, [str(w) for w in words], catch_exceptions=False).output
+
+
+def test_run_command_and_python_give_the_same_table(run, simulator, tmp_path):
+    made = [galaxy(simulator, seed=k + 1, z=0.0, snr=100.0)[0] for k in range(3)]
+    noise = np.random.default_rng(1).standard_normal((3, len(made[0]["WAVE"])))
+    columns = {n: np.stack([m[n] for m in made]) for n in ("WAVE", "FLUX", "IVAR")}
+    columns["FLUX"] += noise / np.sqrt(columns["IVAR"])
+    columns["IVAR"][1] = 0.0
+    columns["WAVE"][2] *= 1.001  # 300 km/s
+    table = Table({"ID": ["a", "bad", "c"], **columns}, meta={"VACUUM": True, "FRAME": "rest"})
+    table["WAVE"].unit = "Angstrom"
+    path = tmp_path / "mine.fits"
+    table.write(path)
+    out = tmp_path / "out"
+    shutil.copytree(run.directory.root, out)
+    again = {**TINY, "infer.observations": str(path)}
+    full = sbi_core.run("sfh", preset="quick", out=out, overrides=again, restart="infer")
+    by_run = Table.read(full.directory.summary, format="ascii.ecsv")
+    target = tmp_path / "infer.ecsv"
+    command = ["infer", str(run.directory.root), "--observations", str(path), "--out", str(target)]
+    done = CliRunner().invoke(sbi_run, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    by_command = Table.read(target, format="ascii.ecsv")
+    in_python = run.infer(table).summary()
+    assert by_run.colnames == by_command.colnames == in_python.colnames
+    assert {"residual_rms", "chi2_per_pixel", "snr", "latent_percentile"} <= set(by_run.colnames)
+    assert by_run["id"].tolist() == ["a", "bad", "c"]
+    assert by_run["flags"][1] == "nothing_observed"
+    assert "velocity_offset" in by_run["flags"][2].split(",")
+    for name in by_run.colnames:
+        if by_run[name].dtype.kind == "f":
+            assert_allclose(by_run[name], by_command[name], rtol=1e-9)
+            assert_allclose(by_run[name], in_python[name], rtol=1e-9)
+        else:
+            words = np.ma.filled(by_run[name], "").tolist()
+            assert words == np.ma.filled(by_command[name], "").tolist() == in_python[name].tolist()
 
 
 def test_latents_are_written_with_their_meaning(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from sbi_core import (
 from sbi_core.diagnostics import distance_percentile
 from sbi_sfh.interpret import interpret, section
 from sbi_sfh.latents import latents_of
+from sbi_sfh.readers import FLAG_MEANINGS
 from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.recovered import Recovered, recover_object
 from sbi_sfh.simulator import SfhSimulator
@@ -42,13 +44,14 @@ _UNLIKE = 99.9
 
 
 class SfhAnalysis(Analysis):
-    """Residuals of the recovered spectrum, signal to noise, support of the latents."""
+    """Residuals of the recovered spectrum, signal to noise, percentile of the latents."""
 
     name = "sfh"
     flag_meanings = {
-        "latents_unlike_training": "the encoder places the spectrum outside 99.9 % of the "
-        "simulations: look at its residuals, redshift and masks before using the result",
-        "snr_outside_training": "the signal-to-noise ratio is outside the trained range: train "
+        **FLAG_MEANINGS,
+        "latents_unlike_training": "the latents of the spectrum are outside 99.9 % of the "
+        "simulations: check its residuals, redshift and masks before using the result",
+        "snr_outside_training": "the signal-to-noise ratio is outside the training range: train "
         "with another simulator.snr or simulator.snr_range",
     }
 
@@ -95,11 +98,15 @@ class SfhAnalysis(Analysis):
         }
         if self.simulator.config.mode == "observed":
             columns["sigma"] = np.array([f.sigma for f in fits])
-        return samples.described(
+        flags = self._flags(percentile, columns["snr"])
+        read = objects.labels.get("reading", [""] * len(objects))
+        described = samples.described(
             columns=columns,
             units={"sigma": "km / s"},
-            flags=self._flags(percentile, columns["snr"]),
+            flags=[",".join(filter(None, (str(r), f))) for r, f in zip(read, flags, strict=True)],
         )
+        rest = {name: v for name, v in described.labels.items() if name != "reading"}
+        return replace(described, labels=rest)
 
     def _snr(self, objects: Observations) -> F64:
         """Return the median S/N per used pixel, NaN without errors."""
@@ -216,10 +223,10 @@ def _table(
     text = [
         f"Times are {word} in Gyr by which 10, 50 and 90 % of the stars had formed: median with "
         "the central 68 %. Residuals are those of the spectrum recovered from the posterior mean; "
-        "the last column places the latents among simulations (flagged above 99.9).",
+        "the last column is the percentile of the latents among simulations (flagged above 99.9).",
     ]
     if simulator.library.synthetic:
-        text.append("The SSP library is synthetic, made up for tests: these numbers mean nothing.")
+        text.append("The SSP library is synthetic, made up for tests: no results.")
     return Section("Formation times and residuals", text, tables=[Grid(head, rows)])
 
 
@@ -227,10 +234,11 @@ def _widths(simulator: SfhSimulator, samples: PosteriorSamples, ratio: F64) -> S
     head = ["parameter", "posterior width / prior width"]
     rows = [[n, f"{v:.2f}"] for n, v in zip(samples.names, ratio, strict=True)]
     text = [
-        "Near 1, the answer is the prior's and not the spectrum's: early percentiles at low signal "
-        f"to noise. The prior is that of the {simulator.config.family} family of histories."
+        "Near 1, the spectra do not constrain the parameter and the posterior is the prior, as for "
+        "early percentiles at low signal to noise. The prior is that of the "
+        f"{simulator.config.family} family of histories."
     ]
-    return Section("How much the spectra say", text, tables=[Grid(head, rows)])
+    return Section("Information in the spectra", text, tables=[Grid(head, rows)])
 
 
 def _figures(
@@ -242,16 +250,16 @@ def _figures(
     drawings = [
         Drawing(
             _figure(simulator, observations, k, recovered),
-            f"{observations.id[k]}: growth of the mass (draws, and the posterior mean in black), "
-            "star formation per mass formed, spectrum (grey: not used) with the recovered one, and "
-            "the residual.",
+            f"{observations.id[k]}: mass growth (68 % of the draws; black: posterior mean; points: "
+            "truth of a mock), star formation rate per mass formed, spectrum (grey: masked) with "
+            "the recovered one (black), and residual.",
             wide=True,
         )
         for k, recovered in enumerate(found[:_SHOWN])
     ]
     text = [
-        "Percentiles are completed to a history by the nearest one of 20 000 drawn from the prior, "
-        "and the history is turned into a spectrum."
+        "Percentiles are completed to a history by the nearest one of 20 000 draws from the prior, "
+        "and the spectrum of that history is computed."
     ]
     return Section("Recovered histories and spectra", text, drawings=drawings)
 

@@ -300,7 +300,7 @@ def section(result: Interpretation) -> Section:
         "Latents are defined only up to an invertible map, so that a single raw latent has no "
         "physical meaning. Rotated latents are ordered by variance."
     ]
-    return Section("What the encoder looks at", text, drawings, tables)
+    return Section("Latents", text, drawings, tables)
 
 
 def write(result: Interpretation, directory: str | Path) -> Path:

@@ -6,23 +6,29 @@ rebinning that conserves flux; emission lines and the 5577 sky line; division by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from astropy import units
 from numpy.typing import NDArray
 
-from sbi_core import ObservationError
-from sbi_sfh.config import SfhConfig
+from sbi_sfh.config import SfhConfig, age_of_universe
 from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA, WAVE_PRESETS
+from sbi_sfh.formats.spectrum import RawSpectrum, UnusableSpectrumError
 from sbi_sfh.masks import emission_mask, sky_mask
-from sbi_sfh.raw_spectra import RawSpectrum
 from sbi_sfh.resample import cardelli, edges_of, rebin, vacuum_to_air
 
 __all__ = ["Prepared", "prepare"]
 
 F64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 _COARSEST = 350.0  # km/s
 _MOST_MASKED = 0.4
+_USELESS = 0.8  # share of masked pixels: more are refused
+_LATE_FLAGGED, _LATE_REFUSED = 0.3, 1.0  # Gyr between the ages of the Universe: data and model
+_FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
+_SCATTER = (0.45, 3.0)  # of pixels over their quoted errors
+_FEW_PIXELS = 200
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,17 @@ class Prepared:
         Velocity dispersion beyond the library's resolution, km/s; NaN when not known.
     notes
         What was done and counted.
+    flags
+        Warnings that go into the tables of results.
     """
 
     flux: F64
     err: F64
-    mask: NDArray[np.bool_]
+    mask: Mask
     snr: float
     sigma: float
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> Prepared:
@@ -56,25 +65,28 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
 
     Raises
     ------
-    ObservationError
+    UnusableSpectrumError
         If it cannot be used.
     """
-    angstrom, z = _rest_facts(raw, config)
+    notes: list[str] = list(raw.notes)
+    flags: list[str] = []
+    angstrom = _in_angstrom(raw, config)
+    z = _redshift(raw, config, notes, flags)
     vacuum = raw.vacuum if raw.vacuum is not None else config.vacuum
     if vacuum is None:
         msg = (
             f"{raw.where}: air or vacuum wavelengths? Say so in the file (VACUUM = T or F) or with "
             "--set simulator.vacuum=true"
         )
-        raise ObservationError(msg)
-    good = _good_pixels(raw)
+        raise UnusableSpectrumError("facts_missing", msg)
+    good = _good_pixels(raw, notes)
+    _check_scatter(raw, good, notes, flags)
     # the index of refraction belongs to the wavelength at which light was measured
     observed = vacuum_to_air(angstrom) if vacuum else angstrom
     rest = observed / (1.0 + z)
     _covered(raw, rest, wave)
-    flux = raw.flux.copy()
-    ivar = raw.ivar.copy()
-    notes = []
+    flux = np.where(good, raw.flux, 0.0)
+    ivar = np.where(good, raw.ivar, 0.0)
     if config.ebv > 0:
         factor = cardelli(angstrom, config.ebv)
         flux, ivar = flux * factor, ivar / factor**2
@@ -99,27 +111,25 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
     median = float(np.median(new[mask]))
     if not median > 0:
         msg = f"{raw.where}: the median flux is {median:g}, expected positive"
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("negative_flux", msg)
     err = np.sqrt(var) / median
     snr = float(np.median(new[mask] / np.sqrt(var[mask])))
     if not snr > 0:
         msg = f"{raw.where}: the median signal to noise is {snr:g}, expected positive"
-        raise ObservationError(msg)
-    sigma = np.nan if raw.sigma is None else float(np.hypot(raw.sigma, excess))
+        raise UnusableSpectrumError("negative_flux", msg)
     return Prepared(
         flux=np.where(mask, new / median, np.nan),
         err=np.where(mask, err, np.nan),
         mask=mask,
         snr=snr,
-        sigma=sigma,
+        sigma=_dispersion(raw, excess, config, notes, flags),
         notes=tuple(notes),
+        flags=tuple(flags),
     )
 
 
-def _rest_facts(raw: RawSpectrum, config: SfhConfig) -> tuple[F64, float]:
-    """Return wavelengths in Angstrom and the redshift to divide out."""
-    from astropy import units
-
+def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
+    """Return the wavelengths in Angstrom."""
     unit = raw.unit or config.wave_unit
     typical = float(np.median(raw.wave))
     if unit is None:
@@ -128,60 +138,119 @@ def _rest_facts(raw: RawSpectrum, config: SfhConfig) -> tuple[F64, float]:
             f"{raw.where}: the unit of wavelengths is not known (median {typical:g}, looks like "
             f"{guess}); give it in the file or with --set simulator.wave_unit={guess}"
         )
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("facts_missing", msg)
     try:
-        angstrom = (raw.wave * units.Unit(unit)).to_value("Angstrom")
+        angstrom: F64 = (raw.wave * units.Unit(unit)).to_value("Angstrom")
     except (ValueError, units.UnitConversionError):
         msg = f"{raw.where}: '{unit}' is not a unit of wavelength; use Angstrom, nm or micron"
-        raise ObservationError(msg) from None
+        raise UnusableSpectrumError("facts_missing", msg) from None
     middle = float(np.median(angstrom))
     if not 2000 < middle < 30000:
         msg = (
             f"{raw.where}: wavelengths around {middle:g} Angstrom are not optical; is their unit "
             f"really '{unit}' (nm and micron look like this)?"
         )
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("bad_wavelengths", msg)
     if (np.diff(angstrom) <= 0).any() or not np.isfinite(angstrom).all():
         row = int(np.flatnonzero(~(np.diff(angstrom) > 0))[0])
         msg = (
             f"{raw.where}: wavelengths must increase; row {row + 1} has {angstrom[row + 1]:g} "
             f"after {angstrom[row]:g}"
         )
-        raise ObservationError(msg)
-    if raw.rest:
-        return angstrom, 0.0
+        raise UnusableSpectrumError("bad_wavelengths", msg)
+    return angstrom
+
+
+def _redshift(raw: RawSpectrum, config: SfhConfig, notes: list[str], flags: list[str]) -> float:
+    """Return the redshift to divide out; 0 for spectra at rest."""
     z = raw.redshift if raw.redshift is not None else config.redshift
-    if z is None or not np.isfinite(z):
+    if (z is None or not np.isfinite(z)) and not raw.rest:
         msg = (
             f"{raw.where}: no redshift; give REDSHIFT in the file (0 for spectra at rest) or "
             "--set simulator.redshift=..."
         )
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("facts_missing", msg)
+    if z is None or not np.isfinite(z):
+        return 0.0
     if not -0.01 < z < 2:
         msg = f"{raw.where}: redshift {z:g} is outside of -0.01 to 2"
-        raise ObservationError(msg)
-    return angstrom, float(z)
+        raise UnusableSpectrumError("redshift_outside_model", msg)
+    age = age_of_universe(max(z, 0.0))
+    late = config.t_end - age
+    if abs(late) > _LATE_REFUSED:
+        msg = (
+            f"{raw.where}: at redshift {z:g} the Universe is {age:.1f} Gyr old, the model is of "
+            f"galaxies observed at {config.t_end:.1f} Gyr; train with "
+            f"--set simulator.redshift={z:g}"
+        )
+        raise UnusableSpectrumError("redshift_outside_model", msg)
+    if abs(late) > _LATE_FLAGGED:
+        notes.append(
+            f"at redshift {z:g} the Universe is {age:.2f} Gyr old, {abs(late):.2f} Gyr "
+            f"{'younger' if late > 0 else 'older'} than in the model: formation times are off by "
+            f"as much; train with --set simulator.redshift={z:g}"
+        )
+        flags.append("redshift_unlike_model")
+    return 0.0 if raw.rest else float(z)
 
 
-def _good_pixels(raw: RawSpectrum) -> NDArray[np.bool_]:
-    good = raw.good & (raw.ivar != 0)
-    negative = good & ((raw.ivar < 0) | ~np.isfinite(raw.ivar))
+def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
+    marked = raw.good & (raw.ivar != 0)
+    good = marked & np.isfinite(raw.flux) & np.isfinite(raw.ivar)
+    if (count := int((marked & ~good).sum())) > 0:
+        notes.append(f"{count} pixels without a finite flux or error masked")
+    negative = good & (raw.ivar < 0)
     if negative.any():
         row = int(np.flatnonzero(negative)[0])
         msg = (
             f"{raw.where}: the inverse variance (or error) in row {row} is {raw.ivar[row]:g}, "
             f"expected positive ({int(negative.sum())} such rows): mask them"
         )
-        raise ObservationError(msg)
-    bad = good & ~np.isfinite(raw.flux)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        msg = f"{raw.where}: flux in row {row} is not finite and not masked ({int(bad.sum())} rows)"
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("bad_errors", msg)
     if not good.any():
         msg = f"{raw.where}: all {len(good)} pixels are masked or without inverse variance"
-        raise ObservationError(msg)
-    return good
+        if 0 < raw.good.sum() or not (raw.ivar > 0).any():
+            raise UnusableSpectrumError("nothing_observed", msg)
+        msg += " (a mask is nonzero or True where a pixel is bad: is it the other way round?)"
+        raise UnusableSpectrumError("mostly_masked", msg)
+    return np.asarray(good)
+
+
+def _check_scatter(raw: RawSpectrum, good: Mask, notes: list[str], flags: list[str]) -> None:
+    """Compare the errors with the scatter of neighbouring pixels (fourth differences)."""
+    inside = np.convolve(good, np.ones(len(_FOURTH)), "valid") > len(_FOURTH) - 0.5
+    if inside.sum() < _FEW_PIXELS:
+        return
+    flux = np.where(good, raw.flux, 0.0)
+    variance = np.where(good, 1.0 / np.where(good, raw.ivar, 1.0), 0.0)
+    scatter = np.convolve(flux, _FOURTH, "valid")[inside]
+    expected = np.sqrt(np.convolve(variance, np.square(_FOURTH), "valid")[inside])
+    ratio = float(1.4826 * np.median(np.abs(scatter) / expected))
+    if _SCATTER[0] < ratio < _SCATTER[1]:
+        return
+    notes.append(
+        f"neighbouring pixels scatter by {ratio:.2g} of their quoted errors: errors in another "
+        "unit, overestimated, or noise correlated by resampling"
+    )
+    flags.append("errors_unlike_scatter")
+
+
+def _dispersion(
+    raw: RawSpectrum, excess: float, config: SfhConfig, notes: list[str], flags: list[str]
+) -> float:
+    """Return the velocity dispersion beyond the library's resolution [km/s]; NaN if not known."""
+    if raw.sigma is None:
+        return float("nan")
+    sigma = float(np.hypot(raw.sigma, excess))
+    low, high = config.sigma_range
+    if config.mode == "observed" and not low <= sigma <= high:
+        notes.append(
+            f"velocity dispersion of {sigma:.0f} km/s is outside the training range "
+            f"({low:g}-{high:g}): inferred as if it were not known"
+        )
+        flags.append("sigma_outside_training")
+        return float("nan")
+    return sigma
 
 
 def _covered(raw: RawSpectrum, rest: F64, wave: F64) -> None:
@@ -198,7 +267,7 @@ def _covered(raw: RawSpectrum, rest: F64, wave: F64) -> None:
         f"{raw.where}: covers {edges[0]:.0f}-{edges[-1]:.0f} Angstrom at rest, the model needs "
         f"{ours[0]:.0f}-{ours[-1]:.0f}; {advice}"
     )
-    raise ObservationError(msg)
+    raise UnusableSpectrumError("not_covered", msg)
 
 
 def _matched(
@@ -206,7 +275,7 @@ def _matched(
     rest: F64,
     flux: F64,
     variance: F64,
-    good: NDArray[np.bool_],
+    good: Mask,
     wave: F64,
     fwhm: float,
     config: SfhConfig,
@@ -227,13 +296,13 @@ def _matched(
             f"is worse than the library's {fwhm:.2f}, which mode 'mock' assumes: use "
             "--set simulator.mode=observed"
         )
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("resolution_too_low", msg)
     if worst > min(_COARSEST, config.sigma_range[1]):
         msg = (
             f"{raw.where}: resolution of {worst:.0f} km/s (sigma) at {where:.0f} Angstrom is "
             f"beyond the velocity dispersions of the model, {config.sigma_range[1]:g} km/s"
         )
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("resolution_too_low", msg)
     kernel = np.sqrt(np.maximum(fwhm**2 - own**2, 0.0)) / FWHM_PER_SIGMA
     pixel = np.gradient(rest)
     if (kernel[inside] > 0.1 * pixel[inside]).any():
@@ -241,7 +310,7 @@ def _matched(
     return flux, variance, worst
 
 
-def _smooth(flux: F64, variance: F64, good: NDArray[np.bool_], width: F64) -> tuple[F64, F64]:
+def _smooth(flux: F64, variance: F64, good: Mask, width: F64) -> tuple[F64, F64]:
     """Convolve with a Gaussian whose width [pixels] varies; masked pixels do not count."""
     reach = max(1, int(np.ceil(4 * width.max())))
     total, error, norm = (np.zeros_like(flux) for _ in range(3))
@@ -261,10 +330,16 @@ def _smooth(flux: F64, variance: F64, good: NDArray[np.bool_], width: F64) -> tu
     return np.where(ok, total / norm, flux), np.where(ok, error / norm**2, variance)
 
 
-def _enough(raw: RawSpectrum, mask: NDArray[np.bool_], notes: list[str]) -> None:
+def _enough(raw: RawSpectrum, mask: Mask, notes: list[str]) -> None:
     share = 1.0 - mask.mean()
     if not mask.any():
         msg = f"{raw.where}: no pixel is left after masks of the file, sky and emission lines"
-        raise ObservationError(msg)
+        raise UnusableSpectrumError("nothing_observed", msg)
+    if share > _USELESS:
+        msg = (
+            f"{raw.where}: {100 * share:.0f} % of the pixels are masked (a mask is nonzero or True "
+            "where a pixel is bad: is it the other way round?)"
+        )
+        raise UnusableSpectrumError("mostly_masked", msg)
     if share > _MOST_MASKED:
         notes.append(f"{100 * share:.0f} % of the pixels are masked: take the result with care")

@@ -1,27 +1,54 @@
-"""Galaxy spectra from files, brought to the pixels of the model.
+"""Galaxy spectra from files and tables, brought to the pixels of the model.
 
-What files may be: :mod:`sbi_sfh.raw_spectra`; what is done to them: :mod:`sbi_sfh.prepare`.
+What files may be: :mod:`sbi_sfh.formats`; what is done to them: :mod:`sbi_sfh.prepare`. A spectrum
+that cannot be used is an excluded row with its reason; the others are read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import Batch, ObservationError, Observations
+from sbi_core import Batch, Excluded, ObservationError, Observations
 from sbi_sfh.config import SfhConfig
+from sbi_sfh.formats import read_raw
+from sbi_sfh.formats.spectrum import Spectrum, UnusableSpectrumError
 from sbi_sfh.noise import CONTEXT
-from sbi_sfh.prepare import prepare
-from sbi_sfh.raw_spectra import read_raw
+from sbi_sfh.prepare import Prepared, prepare
+from sbi_sfh.velocity import Velocities
 
-__all__ = ["read_spectra"]
+__all__ = ["FLAG_MEANINGS", "observations_of_spectra", "read_spectra"]
 
 F64 = NDArray[np.float64]
+_MOCK = (
+    "mode 'mock' knows neither velocity dispersion nor flux calibration: real spectra need "
+    "simulator.mode = 'observed' (preset large, or --set simulator.mode=observed)"
+)
+_FAR = 80.0  # km/s: vacuum read as air is 83; exceeded by 1 % of the simulations
+_SIMILAR = 0.5  # correlation with the library below which a velocity is not known
+FLAG_MEANINGS: Mapping[str, str] = {
+    "velocity_offset": "the absorption lines are shifted against the library: check the redshift, "
+    "and whether the wavelengths are in air or vacuum",
+    "redshift_unlike_model": "the model observes galaxies at another age of the Universe: train "
+    "with simulator.redshift",
+    "errors_unlike_scatter": "the flux errors do not agree with the scatter of neighbouring "
+    "pixels: check their unit",
+    "sigma_outside_training": "the velocity dispersion is outside the training range: inferred as "
+    "if it were not known",
+}
 
 
-def read_spectra(path: str | Path, wave: F64, config: SfhConfig, *, fwhm: float) -> Observations:
+def read_spectra(
+    path: str | Path,
+    wave: F64,
+    config: SfhConfig,
+    *,
+    fwhm: float,
+    velocities: Velocities | None = None,
+) -> Observations:
     """Return the galaxies of a file or folder on the pixels ``wave`` [Angstrom].
 
     Parameters
@@ -34,43 +61,91 @@ def read_spectra(path: str | Path, wave: F64, config: SfhConfig, *, fwhm: float)
         Options: mode, and what files may leave out (redshift, vacuum, wave_unit).
     fwhm
         Resolution of the library, Angstrom.
+    velocities
+        Finds spectra whose lines are not at their wavelengths; left out: no such check.
 
     Raises
     ------
     ObservationError
-        If a file cannot be read or a spectrum cannot be used; the message names file, galaxy, what
+        If a file cannot be read or no spectrum can be used; the message names file, galaxy, what
         was found and what to do.
     """
     raw = list(read_raw(path))
+    return observations_of_spectra(raw, str(path), wave, config, fwhm=fwhm, velocities=velocities)
+
+
+def observations_of_spectra(
+    spectra: Iterable[Spectrum],
+    source: str,
+    wave: F64,
+    config: SfhConfig,
+    *,
+    fwhm: float,
+    velocities: Velocities | None = None,
+) -> Observations:
+    """Return spectra on the pixels of the model (see :func:`read_spectra`)."""
+    raw = list(spectra)
     if not raw:
-        msg = f"'{path}' holds no spectrum: expected columns WAVE (or LOGLAM), FLUX, IVAR (or ERR)"
-        raise ObservationError(msg)
-    made = [prepare(r, wave, config, fwhm=fwhm) for r in raw]
-    notes = [f"{r.id}: {note}" for r, m in zip(raw, made, strict=True) for note in m.notes]
-    if config.mode == "mock":
-        notes.insert(
-            0,
-            "mode 'mock' knows neither velocity dispersion nor flux calibration: real spectra need "
-            "simulator.mode = 'observed' (preset large, or --set simulator.mode=observed)",
+        msg = (
+            f"'{source}' holds no spectrum: expected columns WAVE (or LOGLAM), FLUX, IVAR (or ERR)"
         )
+        raise ObservationError(msg)
+    ids = _unique([r.id or f"row {k}" for k, r in enumerate(raw)])
+    made: list[Prepared] = []
+    rows: list[int] = []
+    excluded: list[Excluded] = []
+    notes: list[str] = []
+    problems: list[UnusableSpectrumError] = []
+    for k, r in enumerate(raw):
+        try:
+            if isinstance(r, UnusableSpectrumError):
+                raise r
+            made.append(prepare(r, wave, config, fwhm=fwhm))
+            rows.append(k)
+            notes += [f"{ids[k]}: {note}" for note in made[-1].notes]
+        except UnusableSpectrumError as error:
+            problems.append(error)
+            excluded.append(Excluded(k, ids[k], error.reason))
+            notes.append(f"not inferred: {error}")
+    if not made:
+        raise problems[0]
+    if config.mode == "mock":
+        notes.insert(0, _MOCK)
+    flags = [list(m.flags) for m in made]
+    if velocities is not None:
+        for words, k, m in zip(flags, rows, made, strict=True):
+            velocity, similar = velocities.offset(np.where(m.mask, m.flux, 0.0), m.mask)
+            if abs(velocity) > _FAR and similar > _SIMILAR:
+                words.append("velocity_offset")
+                notes.append(f"{ids[k]}: {_off(velocity)}")
     mask = np.array([m.mask for m in made])
-    complete = bool(mask.all()) or None
     context = None
     if config.mode == "observed":
-        context = np.array([[np.log10(m.snr), m.sigma / 100.0] for m in made])
+        context = np.array([[np.log10(m.snr), m.sigma / 100.0] for m in made], np.float32)
     batch = Batch.of_arrays(
         x=np.array([m.flux for m in made], np.float32),
         x_err=np.array([m.err for m in made], np.float32),
-        mask=None if complete and config.mode == "mock" else mask,
-        context=None if context is None else context.astype(np.float32),
+        mask=None if mask.all() and config.mode == "mock" else mask,
+        context=context,
     )
     return Observations.from_batch(
         batch,
-        id=_unique([r.id for r in raw]),
+        id=[ids[k] for k in rows],
         context_names=CONTEXT if context is not None else (),
-        source=str(path),
+        source=source,
         notes=tuple(notes),
+        excluded=tuple(excluded),
+        rows=np.array(rows),
+        labels={"reading": np.array([",".join(words) for words in flags], np.str_)},
     )
+
+
+def _off(velocity: float) -> str:
+    cause = (
+        "vacuum wavelengths read as air?" if 60 < velocity < 110 else
+        "air wavelengths read as vacuum?" if -110 < velocity < -60 else "check the redshift"
+    )  # fmt: skip
+    return f"its absorption lines lie {velocity:+.0f} km/s from those of the library: {cause}"
 
 
 def _unique(ids: list[str]) -> list[str]:

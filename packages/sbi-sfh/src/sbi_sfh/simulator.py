@@ -1,11 +1,12 @@
-"""The simulator ``sfh``: star formation histories and metallicities to galaxy spectra."""
+"""The simulator ``sfh``: galaxy spectra from star formation histories and metallicities."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,12 +26,23 @@ from sbi_core import (
     as_generator,
     torch_generator,
 )
+from sbi_sfh.alpha import check_alpha
 from sbi_sfh.config import SfhConfig
+from sbi_sfh.formats import read_raw
+from sbi_sfh.formats.spectrum import Spectrum
+from sbi_sfh.formats.tables import spectra_of_table
 from sbi_sfh.histories import fractions_of, history_spec
 from sbi_sfh.libraries import load_library
 from sbi_sfh.noise import CONTEXT, Nuisances, Telescope
 from sbi_sfh.percentiles import names_of
 from sbi_sfh.populations import Synthesis, mh_bins
+from sbi_sfh.readers import observations_of_spectra
+from sbi_sfh.recover import Recovery
+from sbi_sfh.summaries import block_summaries
+from sbi_sfh.velocity import Velocities
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["SfhSimulator", "parameter_space"]
 
@@ -44,9 +56,10 @@ _CITATIONS = (
 _SUMMARY_PIXELS = 25  # pixels per block of the summaries
 
 
-def parameter_space(config: SfhConfig, mh: tuple[float, float], afe: tuple[float, float],
-                    library: str) -> ParameterSpace:  # fmt: skip
-    """Return percentiles, [M/H] and, when asked for, [alpha/Fe] with their priors.
+def parameter_space(
+    config: SfhConfig, mh: tuple[float, float], afe: tuple[float, float]
+) -> ParameterSpace:
+    """Return percentiles, [M/H] and, with option ``afe``, [alpha/Fe] with their priors.
 
     Parameters
     ----------
@@ -54,8 +67,6 @@ def parameter_space(config: SfhConfig, mh: tuple[float, float], afe: tuple[float
         Options.
     mh, afe
         Ends of the library's grid.
-    library
-        Its hash: percentiles are drawn without it, labels of clamped [M/H] depend on it.
     """
     fractions = fractions_of(config)
     spec = history_spec(config)
@@ -92,7 +103,7 @@ class SfhSimulator(Simulator):
     """Galaxy spectra from star formation histories.
 
     ``draw`` stores coefficients of noise-free spectra (a hundredth of their size); ``observe``
-    makes spectra of them, with fresh noise.
+    turns them into spectra with fresh noise.
 
     Parameters
     ----------
@@ -126,9 +137,7 @@ class SfhSimulator(Simulator):
         self.synthesis = Synthesis(self.library, self.config)
         self.telescope = Telescope(self.library, self.config)
         mh, afe = self.library.mh, self.library.afe
-        self.parameters = parameter_space(
-            self.config, (mh[0], mh[-1]), (afe[0], afe[-1]), self.library.hash
-        )
+        self.parameters = parameter_space(self.config, (mh[0], mh[-1]), (afe[0], afe[-1]))
         self.observables: tuple[Observable, ...] = ()
         self.context_names = CONTEXT if self.telescope.observed_mode else ()
         self._warn()
@@ -140,8 +149,6 @@ class SfhSimulator(Simulator):
                 self.library.name,
             )
         if len(self.library.afe) > 1:
-            from sbi_sfh.alpha import check_alpha
-
             for problem in check_alpha(self.library).problems:
                 _LOG.warning("library '%s': %s", self.library.name, problem)
         if self.config.grid == "readme":
@@ -176,17 +183,17 @@ class SfhSimulator(Simulator):
     def draw(self, n: int, rng: Rng) -> Batch:
         """Return n rows of theta (n, d) with coefficients of their spectra in ``x`` (n, K)."""
         gen = as_generator(rng)
-        found = self.synthesis.draw(n, gen)
-        theta = [found.histories.percentiles[found.history], found.mh[:, None]]
+        drawn = self.synthesis.draw(n, gen)
+        theta = [drawn.histories.percentiles[drawn.history], drawn.mh[:, None]]
         if self.config.afe:
-            theta.append(found.afe[:, None])
-        keys = gen.integers(0, 2**62, size=len(found.histories.ok))[found.history]
-        x = np.where(found.ok[:, None], found.coefficients, np.nan)
+            theta.append(drawn.afe[:, None])
+        keys = gen.integers(0, 2**62, size=len(drawn.histories.ok))[drawn.history]
+        x = np.where(drawn.ok[:, None], drawn.coefficients, np.nan)
         return Batch.of_arrays(
             theta=np.concatenate(theta, axis=1).astype(np.float32),
             x=x.astype(np.float32),
-            ok=found.ok,
-            failure=np.where(found.ok, 0, 1),
+            ok=drawn.ok,
+            failure=np.where(drawn.ok, 0, 1),
             split_key=keys,
         )
 
@@ -213,10 +220,8 @@ class SfhSimulator(Simulator):
         return Batch.of_arrays(theta=values, x=coefficients.astype(np.float32))
 
     @cached_property
-    def recovery(self) -> Any:
+    def recovery(self) -> Recovery:
         """Spectra of percentiles, by the nearest history of a bank."""
-        from sbi_sfh.recover import Recovery
-
         return Recovery(self.synthesis)
 
     # -- noise ---------------------------------------------------------------------------------
@@ -226,9 +231,9 @@ class SfhSimulator(Simulator):
         return self.telescope.observe(batch, rng)
 
     def pixel_noise(self, batch: Batch) -> tuple[Tensor, Tensor | None] | None:
-        """Return noise-free spectra and their errors, (n, L) each, if that is all of observing.
+        """Return noise-free spectra and their errors, (n, L) each, if observing only adds noise.
 
-        Errors are None without noise. Mode ``observed`` varies more than noise: None.
+        Errors are None without noise. None in mode ``observed``, which varies more than noise.
         """
         return None if self.telescope.observed_mode else self.telescope.pixel_noise(batch)
 
@@ -247,8 +252,8 @@ class SfhSimulator(Simulator):
             )
             mask = None if like.mask is None else like.mask[donor]
             return batch.with_(x=flux + err * noise, x_err=err, mask=mask)
-        found = self.telescope.draw(len(batch), generator)
-        snr, sigma = found.snr, found.sigma
+        drawn = self.telescope.draw(len(batch), generator)
+        snr, sigma = drawn.snr, drawn.sigma
         told = False
         if like.context is not None:
             context = like.context[donor].to(snr)
@@ -256,8 +261,8 @@ class SfhSimulator(Simulator):
             known = torch.isfinite(context[:, 1])
             sigma = torch.where(known, 100.0 * context[:, 1], sigma)
             told = bool(known.all())
-        mask = found.mask if like.mask is None else like.mask[donor]
-        rows = Nuisances(snr, sigma, found.velocity, found.polynomial, mask)
+        mask = drawn.mask if like.mask is None else like.mask[donor]
+        rows = Nuisances(snr, sigma, drawn.velocity, drawn.polynomial, mask)
         return self.telescope.observe_as(batch, rows, generator, tell_sigma=told)
 
     def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
@@ -269,7 +274,10 @@ class SfhSimulator(Simulator):
             In mode ``observed``, whose nuisances have no closed form.
         """
         if self.telescope.observed_mode:
-            msg = "mode 'observed' varies velocity dispersion, calibration and masks: no likelihood"
+            msg = (
+                "mode 'observed' has no likelihood in closed form: velocity dispersion, "
+                "calibration and masks vary"
+            )
             raise ConfigError(msg)
         return super().log_likelihood(
             simulated.with_(x=self.telescope.noise_free(simulated.x)), observed
@@ -278,20 +286,31 @@ class SfhSimulator(Simulator):
     def summaries(self, batch: Batch) -> Batch:
         """Return means of 25 pixels each over a running continuum, (n, L/25), without errors.
 
-        They stand for a spectrum in the support score: noise hardly counts, lines, breaks and
-        residuals of emission do. Blocks without a used pixel have the value 1 of the continuum.
+        The support score uses them in place of spectra: sensitive to lines, breaks and emission,
+        hardly to noise. Blocks without a used pixel are 1, the value of the continuum.
         """
-        from sbi_sfh.summaries import block_summaries
-
         return block_summaries(batch, _SUMMARY_PIXELS)
 
     # -- observations --------------------------------------------------------------------------
 
-    def read_observations(self, path: str | Path) -> Observations:
-        """Read galaxy spectra (see :mod:`sbi_sfh.readers`)."""
-        from sbi_sfh.readers import read_spectra
+    @cached_property
+    def velocities(self) -> Velocities:
+        """Templates that find spectra whose lines are not at their wavelengths."""
+        return Velocities(self.library)
 
-        return read_spectra(path, self.wave, self.config, fwhm=self.library.fwhm)
+    def read_observations(self, path: str | Path) -> Observations:
+        """Return the galaxies of a file or folder (see :mod:`sbi_sfh.formats`)."""
+        return self._observed(read_raw(path), str(path))
+
+    def observations_of(self, table: Table, source: str) -> Observations:
+        """Return the galaxies of a table: one, or one per row where cells hold arrays."""
+        return self._observed(spectra_of_table(table, source), source)
+
+    def _observed(self, spectra: Iterable[Spectrum], source: str) -> Observations:
+        return observations_of_spectra(
+            spectra, source, self.wave, self.config, fwhm=self.library.fwhm,
+            velocities=self.velocities,
+        )  # fmt: skip
 
     def example_observations(self, rng: Rng, n: int = 20) -> Observations:
         """Return n mock galaxies with known truth, observed as in training."""

@@ -1,0 +1,70 @@
+"""Spectra in tables: text with or without a header, CSV, ECSV, HDF5, parquet, VOTable.
+
+A table is one galaxy, or one galaxy per row where cells hold arrays. Facts stand in the metadata,
+or in comments ``# REDSHIFT = 0.03``. Columns without names are wavelength, flux and error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbi_core import ObservationError, read_table
+from sbi_sfh.formats.spectrum import Spectrum, has_spectrum, spectra_of
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = ["SUFFIXES", "read", "spectra_of_table"]
+
+SUFFIXES = (".ecsv", ".csv", ".tsv", ".txt", ".dat", ".vot", ".xml", ".h5", ".hdf5", ".parquet")
+_POSITIONS = ("wave", "flux", "err")
+_FACT = re.compile(r"#?\s*(\w+)\s*[=:]\s*(.+?)\s*")
+_UNIT = re.compile(r"(\w+)\s*[\[(]\s*([^\])]+?)\s*[\])]")
+
+
+def read(path: Path) -> Iterator[Spectrum]:
+    """Yield the spectra of a table file."""
+    yield from spectra_of_table(read_table(path), f"'{path.name}'")
+
+
+def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
+    """Yield the spectra of a table in memory.
+
+    Parameters
+    ----------
+    table
+        Columns with wavelengths, flux and errors; facts in ``meta``.
+    source
+        Its name for messages.
+    """
+    facts = {k: v for k, v in table.meta.items() if k != "comments"}
+    comments = [str(c) for c in table.meta.get("comments", [])]
+    columns = {str(n): table[n] for n in table.colnames}
+    units = {str(n): table[n].unit for n in table.colnames}
+    for comment in comments:
+        if match := _FACT.fullmatch(comment):
+            facts.setdefault(match[1], match[2])
+    if not has_spectrum(columns) and all(re.fullmatch(r"col\d+", n) for n in columns):
+        columns, units = _named(columns, comments, source)
+    yield from spectra_of(columns, facts, source, units)
+
+
+def _named(
+    columns: dict[str, Any], comments: list[str], source: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return columns of a file without header under the names of its last comment, or by place."""
+    for comment in reversed(comments):
+        units = {m[1]: m[2] for m in _UNIT.finditer(comment)}
+        words = _UNIT.sub(r"\1", comment.lstrip("# ")).replace(",", " ").split()
+        if len(words) == len(columns) and has_spectrum(dict.fromkeys(words)):
+            return dict(zip(words, columns.values(), strict=True)), units
+    if not 2 <= len(columns) <= len(_POSITIONS):
+        msg = (
+            f"{source}: {len(columns)} columns without names; write a first line such as "
+            "'wave flux err'"
+        )
+        raise ObservationError(msg)
+    return dict(zip(_POSITIONS, columns.values(), strict=False)), {}
