@@ -19,7 +19,7 @@ from sbi_core.files.posterior_file import read_posterior
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import Run, execute
 from sbi_core.pipeline.stages import stage_names
-from sbi_core.progress import SilentProgress
+from sbi_core.progress import Progress
 from sbi_core.simulate.rows import ShardedBatch
 
 NETWORK = (
@@ -42,7 +42,7 @@ execute(config, sys.argv[1], registry)
 """
 
 
-class Words(SilentProgress):
+class Words(Progress):
     """A progress that keeps what was said."""
 
     def __init__(self):
@@ -164,11 +164,11 @@ def _pretend(directory, config, registry):
     """Write the records of a finished run without running it."""
     from sbi_core.pipeline.context import Context
     from sbi_core.pipeline.runner import _fingerprints
-    from sbi_core.progress import SilentProgress
+    from sbi_core.progress import Progress
 
     directory.create()
     directory.config.write_text(_toml(config))
-    prints = _fingerprints(Context(config, registry, directory, SilentProgress()))
+    prints = _fingerprints(Context(config, registry, directory, Progress()))
     stages = {
         name: {"status": "done", "fingerprint": p, "facts": {}, "artefacts": {}}
         for name, p in prints.items()

@@ -33,7 +33,7 @@ from sbi_core.pipeline.stage import StageSpec
 from sbi_core.pipeline.stages import STAGES, stage_names
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.priors.space import canonical_hash
-from sbi_core.progress import Progress, SilentProgress
+from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
 from sbi_core.simulate.executors import get_executor
@@ -81,7 +81,7 @@ def execute(
             msg = f"unknown stage '{name}'{near_matches(name, stage_names())} (known: {known})"
             raise ConfigError(msg)
     directory = RunDirectory(out)
-    context = Context(config, registry, directory, progress or SilentProgress())
+    context = Context(config, registry, directory, progress or Progress())
     prints = _fingerprints(context)
     # before anything is written: bad input leaves no trace
     _ = context.space
@@ -158,7 +158,7 @@ def simulate_shards(
     from sbi_core.pipeline.stages.simulate import fill
 
     directory = RunDirectory(out)
-    context = Context(config, registry, directory, progress or SilentProgress())
+    context = Context(config, registry, directory, progress or Progress())
     _check_machine(config)
     check_resources(context)
     shards = context.shards
@@ -345,7 +345,7 @@ class Run:
     @cached_property
     def _context(self) -> Context:
         registry = self._registry or Registry([self.config.plugin])
-        context = Context(self.config, registry, self.directory, SilentProgress())
+        context = Context(self.config, registry, self.directory, Progress())
         cheap = [spec.name for spec in STAGES if spec.cheap]  # nothing is made from them
         stages = self.verify(without=cheap)["stages"]
         for name, record in stages.items():

@@ -34,7 +34,7 @@ from sbi_core.files.directory import RunDirectory, atomic_write
 from sbi_core.pipeline.config import RunConfig, resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import execute
-from sbi_core.progress import Progress, SilentProgress
+from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
 from sbi_core.training.loop import splits_of
@@ -191,7 +191,7 @@ def tune(
         If no trial finished.
     """
     optuna = _optuna()
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     fixed = [*options.pop("overrides", ())]
     config = resolve(registry, plugin, preset=preset, overrides=fixed, **options)
     searched = list(search) or default_search(config)
@@ -242,7 +242,7 @@ def tune(
 
 def replace_config(base: Context, config: RunConfig) -> Context:
     """Return a context with another configuration and the same simulations."""
-    made = Context(config, base.registry, base.directory, SilentProgress())
+    made = Context(config, base.registry, base.directory, Progress())
     base.training  # noqa: B018  # reads the simulations once, for all trials
     made.__dict__["simulator"] = base.simulator
     made.__dict__.update({k: base.__dict__[k] for k in _SHARED if k in base.__dict__})
