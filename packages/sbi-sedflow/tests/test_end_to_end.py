@@ -49,7 +49,7 @@ def test_importing_the_package_is_light():
 def test_public_names_exist():
     for name in sbi_sedflow.__all__:
         assert getattr(sbi_sedflow, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+    with pytest.raises(AttributeError, match="No sbi_sedflow attribute nope"):
         _ = sbi_sedflow.nope
 
 
