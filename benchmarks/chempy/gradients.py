@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joint import differentiable
 
 from sbi_chempy.constants import PARAMETERS
-from sbi_chempy.joint import differentiable
 from sbi_core import get_simulator
 
 STEPS = (1e-6, 2e-6)

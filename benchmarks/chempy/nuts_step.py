@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from emulator import CASES, simulate
+from joint import JointPosterior, differentiable
+from no_u_turn import energy, leapfrog, nuts, start
 
-from sbi_chempy.joint import JointPosterior, differentiable
-from sbi_chempy.nuts import energy, leapfrog, nuts, start
 from sbi_core import get_simulator
 from sbi_core.simulate.emulator import Emulator, EmulatorConfig
 

@@ -57,7 +57,7 @@ def test_birth_times_of_mocks_are_those_of_the_paper_or_of_the_prior():
 
 
 def test_an_unknown_experiment_is_refused():
-    with pytest.raises(ConfigError, match="no experiment 'other'; there are same"):
+    with pytest.raises(ConfigError, match="unknown experiment 'other' .known: same"):
         stars("other", get_simulator("chempy"))
 
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from sbi_chempy.published import PublishedCombiner, PublishedConfig, combine_published
 from sbi_core import Gaussian, get_combiner
-from sbi_core.testing import ExactEstimator, LinearGaussian, check_combiner
+from sbi_core.testing import CombinerChecks, ExactEstimator, LinearGaussian
 
 PRIOR = Gaussian(np.array([0.5]), np.array([[4.0]]))  # P_0 = 0.25
 P0 = 0.25
@@ -94,12 +94,12 @@ def test_the_plain_form_is_the_inverse_variance_mean(rng):
     assert_allclose(np.diag(got.cov), 1 / (1 / variance).sum(0))
 
 
-def test_it_keeps_the_promises_of_a_rule_for_comparison_and_no_other():
-    check_combiner(PublishedCombiner)
+def test_it_passes_as_a_rule_for_comparison_and_as_no_other():
+    CombinerChecks.of(PublishedCombiner).run()
     rule = PublishedCombiner()
     rule.comparison_only = False
     with pytest.raises(AssertionError, match="divides-the-prior-out"):
-        check_combiner(lambda: rule)
+        CombinerChecks.of(lambda: rule).run()
 
 
 def test_results_are_for_comparison_only():
@@ -129,5 +129,5 @@ def test_equations_and_plain_form_differ_in_the_prior_terms_only():
 
 def test_each_form_has_its_warning():
     equations, plain = (PublishedCombiner(PublishedConfig(form=f)) for f in ("equations", "plain"))
-    assert "multiplies the prior in" in equations.warning
+    assert "add N - 1 prior factors" in equations.warning
     assert "inverse-variance" in plain.warning

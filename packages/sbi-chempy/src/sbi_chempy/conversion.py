@@ -69,14 +69,14 @@ def _ways(element: str) -> list[Sum]:
 
 def _shortest(reader: ColumnReader, element: str, reference: str) -> Sum | None:
     """Shortest sum of columns present that makes [X/R], or None."""
-    found: list[Sum] = []
+    sums: list[Sum] = []
     for plus, minus in product(_ways(element), [{}] if reference == "h" else _ways(reference)):
         names = dict.fromkeys((*plus, *minus))
         total = {n: plus.get(n, 0) - minus.get(n, 0) for n in names}
         total = {n: c for n, c in total.items() if c}
         if all(reader.find((n,)) is not None for n in total):
-            found.append(total)
-    return min(found, key=len) if found else None
+            sums.append(total)
+    return min(sums, key=len, default=None)
 
 
 def _convert(

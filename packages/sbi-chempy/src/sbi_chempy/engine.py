@@ -8,15 +8,15 @@ populations,
 .. math::
 
     E_e(n) &= \sum_{j<n} s_j F_e^{(j)}(n-j) \\
-    m_e &\mathrel{+}= (1-x_{out}) E_e, \qquad
-    c_e \mathrel{+}= x_{out} E_e + p_e f_{cos} s_n \\
+    m_e &\leftarrow m_e + (1-x_{out}) E_e, \qquad
+    c_e \leftarrow c_e + x_{out} E_e + p_e f_{cos} s_n \\
     I &= \max(0, s_n/\epsilon - \textstyle\sum m_e), \qquad
-    m_e \mathrel{+}= I c_e/C, \qquad m_e \mathrel{*}= 1 - s_n/\textstyle\sum m_e ,
+    m_e \leftarrow m_e + I c_e/C, \qquad m_e \leftarrow m_e (1 - s_n/\textstyle\sum m_e) ,
 
 and the outputs are the abundances of the gas at the last step. The 28 points are part of the
 model. Masses are in units of all stellar mass formed up to T, times are in Gyr.
 
-Rows never see each other: a row gives the same bits in any batch, at any chunk size.
+Rows are independent: a row gives the same bits in any batch, at any chunk size.
 
 References:
     | Rybizki, Just & Rix 2017, A&A 605, A59
@@ -27,13 +27,15 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .constants import (
+from sbi_chempy.constants import (
     ATOMIC_MASS,
     CO_CORE_MSUN,
     ELEMENTS,
@@ -47,15 +49,15 @@ from .constants import (
     T_END_GYR,
     T_MIN_GYR,
 )
-from .imf import N_GRID, cumulative_mass
-from .lifetimes import (
+from sbi_chempy.imf import N_GRID, cumulative_mass
+from sbi_chempy.lifetimes import (
     interpolated_lifetime,
     log10_metallicity,
     turnoff_fraction,
     turnoff_grid_position,
 )
-from .return_grid import ReturnGrid
-from .yields.tables import YieldSet
+from sbi_chempy.return_grid import ReturnGrid
+from sbi_chempy.yields.tables import YieldSet
 
 __all__ = ["ChempyEngine", "Schedule", "State"]
 
@@ -68,7 +70,7 @@ Kernel = Literal["auto", "torch", "numba"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a parameter row fixes before gas physics starts; all float64.
+    """Quantities of a parameter row that do not depend on the gas; all float64.
 
     Parameters
     ----------
@@ -150,9 +152,8 @@ class ChempyEngine:
         Rows evaluated at once; chosen for cache (CPU) or memory (CUDA) if not given. Does not
         change results.
     kernel : "auto", "torch" or "numba"
-        ``auto`` takes the compiled CPU kernel when numba is installed, the device is the CPU
-        and no gradient is asked for; it always computes in float64, and uses
-        ``torch.get_num_threads()`` threads.
+        ``auto`` takes the compiled kernel when the device is the CPU and no gradient is needed;
+        it always computes in float64, and uses ``torch.get_num_threads()`` threads.
 
     Notes
     -----
@@ -257,9 +258,8 @@ class ChempyEngine:
         valid = self.check(theta, strict=strict)
         theta = _in_double(theta)
         if self._use_numba(theta):
-            from .kernel_numba import evaluate
-
-            return evaluate(self, theta, valid)
+            abundances, status = self._compiled(theta, valid)
+            return abundances.to(self.dtype), status
         blocks = [self._evaluate_block(part, ok) for part, ok in self._blocks(theta, valid)]
         if not blocks:
             empty = torch.empty(0, 8, dtype=self.dtype, device=self.device)
@@ -480,11 +480,21 @@ class ChempyEngine:
             if self.kernel == "numba":
                 raise ValueError("kernel='numba' has no gradient; use 'auto' or 'torch'")
             return False
-        if self.kernel == "numba":
-            return True
-        from importlib.util import find_spec
+        return True
 
-        return find_spec("numba") is not None
+    @cached_property
+    def _compiled(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The compiled kernel with the tables of this engine."""
+        from sbi_chempy.kernel_numba import evaluate, kernel_tables  # numba is slow to import
+
+        tables = kernel_tables(
+            self.grid,
+            self.yields.sn1a,
+            cosmic_accretion=self.cosmic_accretion,
+            clamp_low_z=self.clamp_low_z,
+            smooth=self.smooth,
+        )
+        return partial(evaluate, tables)
 
     def _blocks(self, theta: Tensor, valid: Tensor) -> list[tuple[Tensor, Tensor]]:
         return list(zip(theta.split(self.chunk), valid.split(self.chunk), strict=True))

@@ -20,9 +20,9 @@ the absolute percentage errors, SBC, coverage and TARP panels, and correlations
 (:mod:`sbi_chempy.single_stars`).
 
 Birth times are U(2, 12.8) Gyr as in the paper, the other local parameters draws of the prior,
-errors 0.05 dex. The training prior of the birth time is U(1, 13.797) Gyr: no star of these mocks is
-as young or as old as one training star in six, and a combination of 1000 stars sees that (its bias
-is about one sigma). With ``--births prior`` birth times are draws of the prior, too.
+errors 0.05 dex. The training prior of the birth time is U(1, 13.797) Gyr: one training star in
+six is older or younger than every mock, which biases a combination of 1000 stars by about one
+sigma. With ``--births prior`` birth times are draws of the prior, too.
 
 References:
     | Buck, Günes, Viterbo, Oliver & Buder 2025, A&A 702, A184 (B25): section 4, and the figures of
@@ -40,8 +40,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+import sbi_core
 from sbi_chempy import single_stars
 from sbi_core import (
     Batch,
@@ -119,9 +121,9 @@ def stars(
     name
         See the module.
     simulator
-        That of the run; ``alternative`` takes its own.
+        That of the run; ``alternative`` uses other yields.
     n
-        How many; ``galaxy`` has the stars of its file.
+        Number of stars; ``galaxy`` has the stars of its file.
     seed
         Of parameters and noise.
     file
@@ -132,18 +134,19 @@ def stars(
     Raises
     ------
     ConfigError
-        If there is no such experiment.
+        If the name is unknown.
     DataFileError
         If a file is missing.
     """
     if name not in TRUTHS:
-        msg = f"no experiment '{name}'; there are {', '.join(TRUTHS)}"
+        msg = f"unknown experiment '{name}' (known: {', '.join(TRUTHS)})"
         raise ConfigError(msg)
     if name == "galaxy":
-        found = simulator.read_observations(file or _find_mock())
-        context = found.batch.context
-        bare = found.batch if context is None else found.batch.with_(context=0 * context)
-        return Observations.from_batch(bare, observables=found.observables)
+        particles = simulator.read_observations(file or _find_mock())
+        batch = particles.batch
+        if batch.context is not None:
+            batch = batch.with_(context=0 * batch.context)
+        return Observations.from_batch(batch, observables=particles.observables)
     maker = get_simulator("chempy", yields="alternative") if name == "alternative" else simulator
     rng = stream(seed, "experiment", name)
     many = n + n // 10 + 5  # some simulations fail
@@ -186,16 +189,17 @@ def measure(run: Run, rules: Sequence[str], name: str, data: Observations) -> li
             combiner.restore(run.directory.combiner(rule))
         for n in (s for s in SIZES if s <= len(data)):
             subsets = [slice(k * n, (k + 1) * n) for k in range(min(50, len(data) // n))]
-            found = combiner.combine_subsets(run.posterior, data, subsets)
-            z = np.array([(c.mean - truth) / c.sd for c in found])
+            combined = combiner.combine_subsets(run.posterior, data, subsets)
+            first = combined[0]
+            z = np.array([(c.mean - truth) / c.sd for c in combined])
             rows.append(
                 {
                     "experiment": name,
                     "combiner": rule,
                     "n": n,
-                    "mean": found[0].mean.tolist(),
-                    "sd": found[0].sd.tolist(),
-                    "cov": found[0].cov.tolist(),
+                    "mean": first.mean.tolist(),
+                    "sd": first.sd.tolist(),
+                    "cov": first.cov.tolist(),
                     "z": z[0].tolist(),
                     "z_rms": float(np.sqrt((z**2).mean())),
                     "subsets": len(z),
@@ -227,8 +231,6 @@ def figures(name: str, rows: Sequence[dict[str, Any]], folder: Path) -> list[Pat
 
     Contours hold 68, 95 and 99.7 % of the probability of two parameters.
     """
-    from matplotlib.figure import Figure
-
     truth, labels = TRUTHS[name], (r"$\alpha_\mathrm{IMF}$", r"$\log_{10} N_\mathrm{Ia}$")
     rules = list(dict.fromkeys(r["combiner"] for r in rows))
     convergence = Figure(figsize=(4.0 * len(rules), 5.0), layout="constrained")
@@ -355,9 +357,7 @@ def _trained(
     fixed: Sequence[str] = (),
     stages: Sequence[str] | None = None,
 ) -> Run:
-    from sbi_core import run
-
-    return run(
+    return sbi_core.run(
         "chempy",
         preset=options.preset,
         out=directory,

@@ -1,11 +1,11 @@
-r"""Which abundances are observed, and relative to which element.
+r"""Observed abundances and their reference element.
 
 The engine gives [Fe/H] and [X/Fe]. With reference R the observed values are
 
 .. math:: [X/R] = [X/Fe] - [R/Fe], \qquad [R/H] = [R/Fe] + [Fe/H],
 
 so that R = Fe is the identity. R = Mg, which comes from core-collapse supernovae alone, is the
-habit of Weinberg et al. 2019.
+convention of Weinberg et al. 2019.
 
 Errors in a frame with R other than Fe are correlated, because every value contains the noise of
 [R/Fe]. Where the errors of [X/Fe] are independent, the noise of an observed value is
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .constants import ABUNDANCES, ELEMENTS
+from sbi_chempy.constants import ABUNDANCES, ELEMENTS
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ class Frame:
 
     @property
     def is_engine(self) -> bool:
-        """Whether the engine's output is observed as it is."""
+        """True if the engine's output is observed unchanged."""
         return self.elements == OBSERVED and self.reference == "Fe"
 
     @cached_property

@@ -5,7 +5,7 @@ r"""Chabrier initial mass function with a free high-mass slope, on the grid of t
     \phi(x) = \frac{A}{x} \exp\left(-\frac{\log_{10}^2(x/m_c)}{2\sigma^2}\right)
     \;(x < 1), \qquad \phi(x) = B\,x^{\alpha} \;(x \ge 1),
 
-with x in Msun. The model knows the IMF only through mass weights on 5000 points between 0.1
+with x in Msun. The IMF enters the model only through mass weights on 5000 points between 0.1
 and 100 Msun, :math:`dm_j = x_j\phi_j / \sum_i x_i\phi_i`, and every mass integral is the plain
 sum of the weights with lo <= x_j < hi,
 

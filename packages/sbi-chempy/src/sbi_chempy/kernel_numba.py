@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import imf, lifetimes
-from .constants import (
+from sbi_chempy import imf, lifetimes
+from sbi_chempy.constants import (
     ATOMIC_MASS,
     CO_CORE_MSUN,
     ELEMENTS,
@@ -46,11 +46,10 @@ from .constants import (
     T_END_GYR,
     T_MIN_GYR,
 )
+from sbi_chempy.return_grid import ReturnGrid
+from sbi_chempy.yields.tables import SnIaYield
 
-if TYPE_CHECKING:
-    from .engine import ChempyEngine
-
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "kernel_tables"]
 
 _NE = len(ELEMENTS)
 _H, _HE = ELEMENTS.index("H"), ELEMENTS.index("He")
@@ -69,20 +68,20 @@ _MIN_ROWS_PER_THREAD = 64
 _POWER_B = imf._B
 
 
-def evaluate(engine: ChempyEngine, theta: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Abundances and status of theta, as ``ChempyEngine.__call__`` returns them.
+def evaluate(tables: tuple[Any, ...], theta: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return abundances and status of theta, as ``ChempyEngine.__call__`` does.
 
     Parameters
     ----------
-    engine : ChempyEngine
-        Supplies tables and switches.
+    tables
+        From :func:`kernel_tables`.
     theta : (B, 6)
     valid : (B,) bool
         Rows to run; the others get status 5.
 
     Returns
     -------
-    abundances : (B, 8) dex in the engine's dtype
+    abundances : (B, 8) dex, float64
     status : (B,) int64
 
     Notes
@@ -93,7 +92,6 @@ def evaluate(engine: ChempyEngine, theta: Tensor, valid: Tensor) -> tuple[Tensor
     accepted = valid.cpu().numpy()
     gas = np.full((len(rows), _NE), np.nan)
     status = np.full(len(rows), 5, dtype=np.int64)
-    tables = _tables(engine)
 
     def run(part: slice) -> None:
         _rows(rows[part], accepted[part], gas[part], status[part], *tables)
@@ -105,12 +103,10 @@ def evaluate(engine: ChempyEngine, theta: Tensor, valid: Tensor) -> tuple[Tensor
         cuts = np.linspace(0, len(rows), n_threads + 1).astype(int)
         with ThreadPoolExecutor(n_threads) as pool:
             list(pool.map(run, (slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True))))
-    return _finish(engine, gas, status)
+    return _finish(gas, status)
 
 
-def _finish(
-    engine: ChempyEngine, gas: NDArray[np.float64], status: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
+def _finish(gas: NDArray[np.float64], status: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     with np.errstate(divide="ignore", invalid="ignore"):
         a = np.log10(gas / np.array(ATOMIC_MASS))
         bracket = a - a[:, _H, None] + 12 - np.array(SOLAR_A)
@@ -118,22 +114,25 @@ def _finish(
         output = np.concatenate([bracket[:, :1] - iron, iron, bracket[:, _HE:] - iron], axis=1)
     status = np.where((status == 0) & ~np.isfinite(output).all(axis=1), 4, status)
     output[status != 0] = np.nan
-    return torch.from_numpy(output).to(engine.dtype), torch.from_numpy(status)
+    return torch.from_numpy(output), torch.from_numpy(status)
 
 
-def _tables(engine: ChempyEngine) -> tuple[Any, ...]:
-    """Arrays and switches of an engine in the order of :func:`_rows`."""
-    cached = engine.__dict__.get("_numba_tables")
-    if cached is not None:
-        return tuple(cached)
-    grid, sn1a = engine.grid, engine.yields.sn1a
+def kernel_tables(
+    grid: ReturnGrid,
+    sn1a: SnIaYield,
+    *,
+    cosmic_accretion: float,
+    clamp_low_z: bool,
+    smooth: bool,
+) -> tuple[Any, ...]:
+    """Return the arrays and switches of an engine in the order of :func:`_rows`."""
     event = sn1a.yields.copy()
     event[_H] -= sn1a.total - CO_CORE_MSUN
     x = imf.mass_grid()
     chabrier = imf.chabrier(torch.from_numpy(x[:_J1]), torch.tensor([0.0], dtype=torch.float64))
     below_one = float((x[:_J1] * chabrier[0].numpy()).sum()) / _POWER_B
     delay = np.arange(1, _IA_STEPS + 1, dtype=np.float64) ** SN_IA_SLOPE
-    tables = (
+    return (
         grid.bounds,
         grid.log_z,
         grid.table,
@@ -143,14 +142,12 @@ def _tables(engine: ChempyEngine) -> tuple[Any, ...]:
         np.append(0.0, np.cumsum(delay)),
         np.array(PRIMORDIAL),
         below_one,
-        engine.cosmic_accretion,
+        cosmic_accretion,
         grid.agb_high,
         grid.agb_low_msun,
-        engine.clamp_low_z or not grid.extrapolates,
-        engine.smooth,
+        clamp_low_z or not grid.extrapolates,
+        smooth,
     )
-    engine.__dict__["_numba_tables"] = tables
-    return tables
 
 
 def _jit(function: Any) -> Any:

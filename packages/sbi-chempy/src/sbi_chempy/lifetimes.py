@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .imf import GRID_STEP_MSUN, M_MAX_MSUN, M_MIN_MSUN, N_GRID
+from sbi_chempy.imf import GRID_STEP_MSUN, M_MAX_MSUN, M_MIN_MSUN, N_GRID
 
 __all__ = [
     "interpolated_lifetime",

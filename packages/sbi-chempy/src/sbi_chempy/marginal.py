@@ -1,8 +1,8 @@
-r"""Yield-marginalised chempy: which of several yield sets is right is not known.
+r"""Chempy marginalised over several yield sets.
 
 Simulations come from the yield sets in equal shares, all stars of a galaxy from the same one
-(:class:`sbi_core.MixtureSimulator`); what is inferred from them holds whichever set is right. Every
-yield set keeps its own accretion and other options: they are those of ``chempy``.
+(:class:`sbi_core.MixtureSimulator`), so that the inference includes the uncertainty of the yields.
+The other options are those of ``chempy`` and apply to every set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ChempyMarginalConfig(ChempyConfig):
     sets: tuple[str, ...] = Field(
         ("default", "iwamoto99-w7+limongi18-v150+karakas10", "iwamoto99-w7+nomoto13-net+karakas16"),
         min_length=2,
-        description="yield sets in equal shares, as in `yields` (which is not used)",
+        description="Yield sets in equal shares, as in `yields` (which is not used).",
     )
 
 

@@ -26,12 +26,12 @@ __all__ = ["PublishedCombiner", "PublishedConfig", "combine_published"]
 
 F64 = NDArray[np.float64]
 _WRONG_SIGN = (
-    "It multiplies the prior in again for every object where Bayes' rule divides it out, and is "
-    "biased towards the prior mean by more and more of its own sigmas as N grows."
+    "The printed equations add N - 1 prior factors, where Bayes' rule removes them: the result is "
+    "biased towards the prior mean, by more of its quoted sigmas as N grows."
 )
 _INVERSE_VARIANCE = (
-    "It is a plain inverse-variance mean: the prior, which every single posterior contains, is "
-    "counted once for every object and pulls the result towards its mean."
+    "A plain inverse-variance mean counts the prior once per object, which biases the result "
+    "towards the prior mean."
 )
 
 
@@ -67,7 +67,7 @@ class PublishedConfig(MomentConfig):
     """Options of the published combiner."""
 
     form: Literal["equations", "plain"] = Field(
-        "equations", description="eqs. 8-9 as printed, or the plain inverse-variance mean"
+        "equations", description="Eqs. 8-9 as printed, or the plain inverse-variance mean."
     )
 
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .constants import ELEMENTS, Z_FLOOR
-from .imf import M_MIN_MSUN, grid_index
-from .yields.tables import YieldRows, YieldSet, YieldTable, YieldTableError
+from sbi_chempy.constants import ELEMENTS, Z_FLOOR
+from sbi_chempy.imf import M_MIN_MSUN, grid_index
+from sbi_chempy.yields.tables import YieldRows, YieldSet, YieldTable, YieldTableError
 
 __all__ = ["ReturnGrid"]
 
@@ -43,7 +43,7 @@ class ReturnGrid:
     log_z : (nZ,)
         log10 of the metallicity nodes; a table at Z = 0 sits at -10.
     extrapolates : bool
-        Whether a table at Z = 0 exists. The original code extrapolates below -10 then.
+        True if a table at Z = 0 exists; the original code then extrapolates below -10.
     table : (nZ, G, 10)
         y of the nine elements, then u, as fractions of the initial mass.
     agb_high : int

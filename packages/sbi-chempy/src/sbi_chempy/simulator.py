@@ -92,7 +92,7 @@ class ChempySimulator(Simulator):
         self.default_error = self.config.default_error
         self.covariance = self._covariance()
         self.yields = _yields(self.config.yields, self.config.yield_directory)
-        _check_carried(self.yields, self.frame, asked=self.config.elements is not None)
+        _check_carried(self.yields, self.frame, chosen=self.config.elements is not None)
         self.engine = ChempyEngine(
             self.yields,
             cosmic_accretion=self.config.cosmic_accretion,
@@ -351,15 +351,15 @@ def _yields(spec: str | dict[str, str], directory: str | None = None) -> YieldSe
     raise DataFileError(msg)
 
 
-def _check_carried(yields: YieldSet, frame: Frame, *, asked: bool) -> None:
-    """Refuse elements, when they were asked for, that a table of the set says nothing about."""
+def _check_carried(yields: YieldSet, frame: Frame, *, chosen: bool) -> None:
+    """Refuse chosen elements that a table of the set lacks; warn of those in the default list."""
     for table in (yields.sn2, yields.agb):
         lost = [e for e in frame.needs if e in table.absent]
         if not lost:
             continue
         which = ", ".join(lost)
         have = ", ".join(e for e in OBSERVED if e not in table.absent)
-        if asked:
+        if chosen:
             needed = "" if set(lost) & set(frame.elements) else " (needed as the reference)"
             msg = (
                 f"{table.channel} yields '{table.name}' do not carry {which}{needed}; they have "
@@ -367,6 +367,6 @@ def _check_carried(yields: YieldSet, frame: Frame, *, asked: bool) -> None:
             )
             raise ConfigError(msg)
         _LOG.warning(
-            "%s yields '%s' do not carry %s: these stars return what they were born with",
+            "%s yields '%s' do not carry %s: these stars return what they contained at birth",
             table.channel, table.name, which,
         )  # fmt: skip

@@ -4,8 +4,8 @@ The absolute percentage error of an estimate :math:`\hat\theta` (the posterior m
 
 .. math:: \mathrm{APE} = 100\,|\hat\theta - \theta| / |\theta|,
 
-which the literature quotes also for logarithms, where a change of the unit changes it: the error
-itself stands beside it. Correlations are those within posteriors, averaged over stars by Fisher's
+which the literature quotes also for logarithms, where it depends on the unit; the table therefore
+has the rms error as well. Correlations are those within posteriors, averaged over stars by Fisher's
 :math:`\operatorname{artanh} r`, and those of the errors :math:`(\hat\theta - \theta)` between
 stars: which local parameter drives the error of a shared one.
 
@@ -20,16 +20,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sbi_core import Batch, Observations, Run, Simulator, diagnostics, plot, stream
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["PUBLISHED_APE", "SingleStars", "figures", "measure", "numbers", "table"]
 
@@ -45,7 +43,7 @@ PUBLISHED_APE = {
 
 @dataclass(frozen=True)
 class SingleStars:
-    """What was measured on test stars; B stars, d parameters, k elements.
+    """Measurements on B test stars with d parameters.
 
     Attributes
     ----------
@@ -91,11 +89,11 @@ def measure(run: Run, *, n: int = 1000, draws: int = 1000, seed: int = 1) -> Sin
     """Infer n fresh stars of the prior, observed like the training simulations."""
     simulator, posterior = run.simulator, run.posterior
     batch, failed = _stars(simulator, n, seed)
-    found = posterior.sample(Observations.from_batch(batch), draws, seed=seed)
+    posteriors = posterior.sample(Observations.from_batch(batch), draws, seed=seed)
     columns = simulator.parameters.index(posterior.space.names)
     assert batch.theta is not None
     truth = batch.theta.double().numpy()[:, columns]
-    samples = np.asarray(found.values, np.float64)
+    samples = np.asarray(posteriors.values, np.float64)
     rng, levels = stream(seed, "single", "ranks"), list(diagnostics.LEVELS)
     mean, ranks = samples.mean(0), diagnostics.sbc_ranks(samples, truth, rng)
     return SingleStars(
@@ -132,49 +130,49 @@ def _within(samples: F64) -> F64:
     return np.asarray(mean)
 
 
-def table(found: SingleStars) -> str:
+def table(stars: SingleStars) -> str:
     """Return accuracy and calibration per parameter as text."""
-    parameters = numbers(found)["parameters"]
+    parameters = numbers(stars)["parameters"]
     lines = [
-        f"single stars: {len(found.truth)} test stars, {found.draws} draws each "
-        f"({found.failed} further simulations failed)",
+        f"single stars: {len(stars.truth)} test stars, {stars.draws} draws each "
+        f"({stars.failed} further simulations failed)",
         f"{'':<18}{'APE [%]':>22} {'rms error':>10} {'R2':>7} {'68 %':>6} {'SBC p':>7}",
     ]
     for k, (name, one) in enumerate(parameters.items()):
         lines.append(
-            f"{name:<18}{_spread(found.ape[:, k]):>22} {one['rmse']:>10.4f} {one['r2']:>7.3f} "
+            f"{name:<18}{_spread(stars.ape[:, k]):>22} {one['rmse']:>10.4f} {one['r2']:>7.3f} "
             f"{one['coverage']['0.68']:>6.3f} {one['sbc_p']:>7.3f}"
         )
-    lines.append(f"{'all':<18}{_spread(found.ape.ravel()):>22}")
+    lines.append(f"{'all':<18}{_spread(stars.ape.ravel()):>22}")
     for label, (median, up, down) in PUBLISHED_APE.items():
         value = f"{median:.1f}" if up is None else f"{median:.1f} +{up:.1f} -{down:.1f}"
         lines.append(f"{'B25 ' + label:<24}{value:>16}")
-    lines.append(f"TARP: largest deviation {found.tarp.max_deviation:.3f}, p {found.tarp.p:.3f}")
+    lines.append(f"TARP: largest deviation {stars.tarp.max_deviation:.3f}, p {stars.tarp.p:.3f}")
     return "\n".join(lines) + "\n"
 
 
-def numbers(found: SingleStars) -> dict[str, Any]:
-    """Return what :func:`table` and :func:`figures` show, for JSON."""
-    p = diagnostics.sbc_uniformity(found.ranks, found.draws)
-    accuracy = diagnostics.accuracy(found.mean, found.truth, found.names)
+def numbers(stars: SingleStars) -> dict[str, Any]:
+    """Return the numbers of :func:`table` and :func:`figures`, for JSON."""
+    p = diagnostics.sbc_uniformity(stars.ranks, stars.draws)
+    accuracy = diagnostics.accuracy(stars.mean, stars.truth, stars.names)
     return {
-        "stars": len(found.truth),
-        "draws": found.draws,
-        "failed": found.failed,
+        "stars": len(stars.truth),
+        "draws": stars.draws,
+        "failed": stars.failed,
         "parameters": {
             name: {
                 **accuracy[name],
-                "ape_percentiles_16_50_84": np.percentile(found.ape[:, k], [16, 50, 84]).tolist(),
+                "ape_percentiles_16_50_84": np.percentile(stars.ape[:, k], [16, 50, 84]).tolist(),
                 "coverage": dict(
-                    zip(map(str, diagnostics.LEVELS), found.coverage[:, k].tolist(), strict=True)
+                    zip(map(str, diagnostics.LEVELS), stars.coverage[:, k].tolist(), strict=True)
                 ),
                 "sbc_p": float(p[k]),
             }
-            for k, name in enumerate(found.names)
+            for k, name in enumerate(stars.names)
         },
-        "tarp": {"max_deviation": found.tarp.max_deviation, "p": found.tarp.p},
-        "correlation_within": found.within.tolist(),
-        "correlation_between": found.between.tolist(),
+        "tarp": {"max_deviation": stars.tarp.max_deviation, "p": stars.tarp.p},
+        "correlation_within": stars.within.tolist(),
+        "correlation_between": stars.between.tolist(),
     }
 
 
@@ -183,12 +181,12 @@ def _spread(values: F64) -> str:
     return f"{middle:.1f} +{high - middle:.1f} -{middle - low:.1f}"
 
 
-def figures(found: SingleStars, folder: Path) -> list[Path]:
+def figures(stars: SingleStars, folder: Path) -> list[Path]:
     """Draw boxes of the APE, panels of calibration, and the two correlation matrices."""
     drawn = {
-        "ape": _boxes(found),
-        "calibration": _calibration(found),
-        "correlations": _correlations(found),
+        "ape": _boxes(stars),
+        "calibration": _calibration(stars),
+        "correlations": _correlations(stars),
     }
     paths = []
     for stem, figure in drawn.items():
@@ -198,37 +196,31 @@ def figures(found: SingleStars, folder: Path) -> list[Path]:
     return paths
 
 
-def _boxes(found: SingleStars) -> Figure:
-    from matplotlib.figure import Figure
-
+def _boxes(stars: SingleStars) -> Figure:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     ax = figure.subplots()
-    ax.boxplot(list(found.ape.T), whis=(5, 95), showfliers=False, medianprops={"color": "C0"})
-    ax.set_xticks(range(1, len(found.names) + 1), [_tex(s) for s in found.labels])
+    ax.boxplot(list(stars.ape.T), whis=(5, 95), showfliers=False, medianprops={"color": "C0"})
+    ax.set_xticks(range(1, len(stars.names) + 1), [_tex(s) for s in stars.labels])
     ax.set(yscale="log", ylabel="absolute percentage error")
     ax.grid(axis="y", lw=0.4)
     return figure
 
 
-def _calibration(found: SingleStars) -> Figure:
-    from matplotlib.figure import Figure
-
+def _calibration(stars: SingleStars) -> Figure:
     figure = Figure(figsize=(11.0, 4.2), layout="constrained")
     ranks, covered, joint = figure.subplots(1, 3)
-    plot.sbc_ecdf(found.ranks, found.draws, found.labels, ranks)
+    plot.sbc_ecdf(stars.ranks, stars.draws, stars.labels, ranks)
     levels = list(diagnostics.LEVELS)
-    plot.coverage(levels, found.coverage, len(found.truth), covered, labels=found.labels)
-    plot.tarp(found.tarp.alpha, found.tarp.ecp, joint, n=len(found.truth))
+    plot.coverage(levels, stars.coverage, len(stars.truth), covered, labels=stars.labels)
+    plot.tarp(stars.tarp.alpha, stars.tarp.ecp, joint, n=len(stars.truth))
     return figure
 
 
-def _correlations(found: SingleStars) -> Figure:
-    from matplotlib.figure import Figure
-
+def _correlations(stars: SingleStars) -> Figure:
     figure = Figure(figsize=(10.0, 4.6), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, 2)
-    panels = (("within the posterior", found.within), ("of errors, between stars", found.between))
-    ticks, labels = range(len(found.names)), [_tex(s) for s in found.labels]
+    panels = (("within the posterior", stars.within), ("of errors, between stars", stars.between))
+    ticks, labels = range(len(stars.names)), [_tex(s) for s in stars.labels]
     image: Any = None
     for ax, (title, matrix) in zip(axes, panels, strict=True):
         image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .constants import N_STEPS, PRIMORDIAL, T_END_GYR, T_MIN_GYR
-from .engine import ChempyEngine
-from .lifetimes import turnoff_mass
-from .yields.tables import YieldSet
+from sbi_chempy.constants import N_STEPS, PRIMORDIAL, T_END_GYR, T_MIN_GYR
+from sbi_chempy.engine import ChempyEngine
+from sbi_chempy.lifetimes import turnoff_mass
+from sbi_chempy.yields.tables import YieldSet
 
 __all__ = ["SspReturn", "ssp_return"]
 

@@ -26,17 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
+from sbi_chempy.frame import OBSERVED
 from sbi_core import ColumnReader, ObservationError
-
-from .frame import OBSERVED
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 __all__ = ["SURVEYS", "Survey", "SurveyName", "standard_columns"]
 
@@ -108,9 +105,7 @@ def standard_columns(table: Table, name: SurveyName, source: str) -> tuple[Table
     survey = SURVEYS[name]
     reader = ColumnReader(table, source)
     good, notes = _good_stars(reader, survey)
-    from astropy.table import Table as AstropyTable
-
-    out = AstropyTable()
+    out = Table()
     identifier = reader.find(survey.identifier)
     if identifier is not None:
         out["id"] = [str(v).strip() for v in table[identifier][good]]

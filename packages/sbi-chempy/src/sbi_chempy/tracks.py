@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .engine import ChempyEngine
+from sbi_chempy.engine import ChempyEngine
 
 __all__ = ["Tracks", "tracks"]
 
@@ -42,7 +42,7 @@ class Tracks:
     gas_elements, corona_elements, feedback_elements : (B, 28, 9)
         Element masses, order of :data:`sbi_chempy.constants.ELEMENTS`.
     abundances : (B, 28, 8) dex
-        Order of :data:`sbi_chempy.constants.ABUNDANCES`; not finite while there are no metals.
+        Order of :data:`sbi_chempy.constants.ABUNDANCES`; not finite before the first metals.
     status : (B,) int64
         Status of the row; tracks of failed rows are kept as they are.
     """

@@ -1,9 +1,9 @@
 """Stellar yields: tables, their files, the embedded sets, and selection by name."""
 
-from .chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
-from .embedded import DEFAULT_SET, EMBEDDED, load_embedded, load_embedded_set
-from .select import YieldsNotFoundError, load_yields
-from .tables import (
+from sbi_chempy.yields.chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
+from sbi_chempy.yields.embedded import DEFAULT_SET, EMBEDDED, load_embedded, load_embedded_set
+from sbi_chempy.yields.select import YieldsNotFoundError, load_yields
+from sbi_chempy.yields.tables import (
     SnIaYield,
     YieldRows,
     YieldSet,

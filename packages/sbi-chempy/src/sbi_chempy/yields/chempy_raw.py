@@ -30,11 +30,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
-from .tables import Channel, SnIaYield, YieldRows, YieldSet, YieldTable, YieldTableError
+from sbi_chempy.constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
+from sbi_chempy.yields.tables import (
+    Channel,
+    SnIaYield,
+    YieldRows,
+    YieldSet,
+    YieldTable,
+    YieldTableError,
+)
 
 __all__ = ["RAW_SETS", "find_missing_files", "read_chempy_directory"]
 
@@ -184,8 +192,6 @@ def _tng_species(names: Iterable[bytes]) -> list[str | None]:
 
 
 def _tng_sn1a(directory: Path) -> SnIaYield:
-    import h5py
-
     with h5py.File(directory / "TNG" / "SNIa.hdf5", "r") as file:
         species = _tng_species(file["Species_names"][()])
         yields = file["Yield"][()]
@@ -203,8 +209,6 @@ def _tng_sn1a(directory: Path) -> SnIaYield:
 
 def _tng(directory: Path, channel: Channel) -> YieldTable:
     """Net rows: y = yield/M, r = 1 - ejected/M, u = ejected/M - sum of all yields (float32)."""
-    import h5py
-
     limits = SN2_RANGE_MSUN if channel == "sn2" else AGB_RANGE_MSUN
     filename = "SNII.hdf5" if channel == "sn2" else "AGB.hdf5"
     rows = []

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from .tables import SnIaYield, YieldSet, YieldTable, read_yields
+from sbi_chempy.yields.tables import SnIaYield, YieldSet, YieldTable, read_yields
 
 __all__ = ["DEFAULT_SET", "EMBEDDED", "load_embedded", "load_embedded_set"]
 

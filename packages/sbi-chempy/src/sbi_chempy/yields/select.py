@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
-from .embedded import DEFAULT_SET, EMBEDDED, load_embedded
-from .tables import SnIaYield, YieldSet, YieldTable, YieldTableError, read_yields
+from sbi_chempy.yields.chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
+from sbi_chempy.yields.embedded import DEFAULT_SET, EMBEDDED, load_embedded
+from sbi_chempy.yields.tables import SnIaYield, YieldSet, YieldTable, YieldTableError, read_yields
 
 __all__ = ["YieldsNotFoundError", "load_yields"]
 
@@ -36,7 +36,7 @@ class _Place(NamedTuple):
 
 
 class YieldsNotFoundError(FileNotFoundError):
-    """Yield tables that are not shipped were not found on this computer."""
+    """Yield tables that are not part of the package are missing on this computer."""
 
 
 def load_yields(
@@ -69,7 +69,7 @@ def load_yields(
         If a set that is not shipped is not in ``data_dir``, or ``yield_directory`` lacks files;
         the message names them.
     YieldTableError
-        If a file is malformed or lacks the channel asked for.
+        If a file is malformed or lacks the channel.
     """
     place = _Place(data_dir, None if yield_directory is None else Path(yield_directory))
     if isinstance(spec, str):
@@ -109,8 +109,8 @@ def _channel(channel: str, choice: str | Path, place: _Place) -> SnIaYield | Yie
     if choice == "default":
         return load_embedded(channel, DEFAULT_SET[channel])
     if choice in RAW_SETS:
-        found: SnIaYield | YieldTable = getattr(_published_set(choice, place), channel)
-        return found
+        table: SnIaYield | YieldTable = getattr(_published_set(choice, place), channel)
+        return table
     raise ValueError(
         _unknown(f"{channel} yields", choice, ["default", *EMBEDDED[channel], *RAW_SETS])
     )
@@ -146,7 +146,7 @@ def _published_set(name: str, place: _Place) -> YieldSet:
             if folder.is_dir() and not incomplete:
                 incomplete = f" ({folder} lacks {', '.join(missing)})"
     raise YieldsNotFoundError(
-        f"yield set {name!r} is not shipped with sbi-chempy and was not found{incomplete}: "
+        f"yield set {name!r} is not part of sbi-chempy and is missing here{incomplete}: "
         "run `sbi-run data fetch chempy-yields`, or set SBI_DATA_DIR to a folder that holds them"
     )
 

@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
+from sbi_chempy.constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
 
 __all__ = [
     "Channel",
@@ -132,9 +133,9 @@ class YieldTable:
         Metal mass fractions, ascending.
     rows : one :class:`YieldRows` per metallicity
     net : bool
-        Whether y is net (r + u = 1) or gross (r + u + sum(y) = 1).
+        True for net y (r + u = 1), False for gross (r + u + sum(y) = 1).
     study, citation : str
-        Who computed the yields.
+        Authors of the yields.
     source : mapping
         Provenance: archive, version, sha256 of the source files, conversion version.
 
@@ -353,8 +354,6 @@ def write_yields(
     if path.suffix == ".npz":
         np.savez_compressed(path, **content)  # type: ignore[arg-type]
         return
-    import h5py
-
     with h5py.File(path, "w", track_order=True) as file:
         for key, value in content.items():
             if value.dtype.kind == "U":  # text: attributes keep the file small and readable
@@ -386,7 +385,7 @@ def _about(item: YieldTable | SnIaYield) -> dict[str, object]:
 
 
 def read_yields(path: Path, name: str = "") -> dict[str, SnIaYield | YieldTable]:
-    """Channels found in a file of our own table form.
+    """Return the channels of a file in the table form of this package.
 
     Parameters
     ----------
@@ -411,20 +410,20 @@ def read_yields(path: Path, name: str = "") -> dict[str, SnIaYield | YieldTable]
         raise YieldTableError(f"{path}: cannot be read as a yield file: {error}") from None
     name = name or path.stem
     order = _element_order(content, path)
-    found: dict[str, SnIaYield | YieldTable] = {}
+    tables: dict[str, SnIaYield | YieldTable] = {}
     if "ia_yield_msun" in content:
-        found["sn1a"] = SnIaYield(
+        tables["sn1a"] = SnIaYield(
             yields=np.asarray(content["ia_yield_msun"], dtype=np.float64)[order],
             total=float(_need(content, "ia_total_msun", path)),
             **_named(content, "ia_about", name),  # type: ignore[arg-type]
         )
-    channels: tuple[Channel, ...] = ("sn2", "agb")
-    for channel in channels:
+    stellar: tuple[Channel, ...] = ("sn2", "agb")
+    for channel in stellar:
         if f"{channel}_Z" in content:
-            found[channel] = _unflatten(content, channel, path, name, order)
-    if not found:
+            tables[channel] = _unflatten(content, channel, path, name, order)
+    if not tables:
         raise YieldTableError(f"{path}: no yield channel (sn2_Z, agb_Z or ia_yield_msun) in it")
-    return found
+    return tables
 
 
 def _unflatten(
@@ -461,7 +460,7 @@ def _unflatten(
 
 
 def _looks_net(rows: Sequence[YieldRows]) -> bool:
-    """Whether remnant and wind alone account for the whole star."""
+    """Return True if remnant and wind alone account for the whole star."""
     return all(np.abs(r.remnant + r.wind - 1).max() <= BALANCE_TOLERANCE for r in rows)
 
 
@@ -494,8 +493,6 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _read_hdf5(path: Path) -> dict[str, NDArray[np.generic]]:
-    import h5py
-
     with h5py.File(path, "r") as file:
         content = {key: np.asarray(file[key]) for key in file}
         return content | {key: np.asarray(value) for key, value in file.attrs.items()}

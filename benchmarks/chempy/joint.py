@@ -24,9 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sbi_chempy.engine import ChempyEngine
 from sbi_core import Batch, ParameterSpace
-
-from .engine import ChempyEngine
 
 __all__ = ["JointPosterior", "differentiable", "from_standard_normal"]
 
