@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 
 import sbi_core
+from sbi_core.testing.products import assert_one_product
 
 TINY = {
     "simulate.n": 500,
@@ -45,14 +47,27 @@ def test_a_run_writes_report_sets_and_sections(run):
     assert int(np.isfinite(sets["tau"]).sum()) == int(np.rint(drawn["n_sub"]).sum())
 
 
-def test_a_loaded_run_infers_a_star_list(run, tmp_path):
-    from astropy.table import Table
-
+def star_list(n):
     rng = np.random.default_rng(1)
-    table = Table({"fe_h": rng.normal(-1.2, 0.4, 500), "o_fe": rng.normal(0.2, 0.1, 500)})
-    table.write(tmp_path / "halo.ecsv")
+    return Table({"fe_h": rng.normal(-1.2, 0.4, n), "o_fe": rng.normal(0.2, 0.1, n)})
+
+
+def test_a_loaded_run_infers_a_star_list(run, tmp_path):
+    star_list(500).write(tmp_path / "halo.ecsv")
     samples = sbi_core.load_run(run.directory.root).infer(tmp_path / "halo.ecsv", 20)
     assert samples.values.shape == (20, 1, 10)
+
+
+def test_run_command_and_python_give_one_halo_for_a_list_of_any_length(run, tmp_path):
+    table = star_list(30_000)
+    table.write(tmp_path / "halo.fits")
+    summary = assert_one_product(run, tmp_path / "halo.fits", tmp_path)
+    assert len(summary) == 1
+    assert summary["id"][0] == "halo"
+    assert {"deviance_percentile", "summary_percentile", "support_percentile"} <= set(
+        summary.colnames
+    )
+    assert run.infer(table).summary().colnames == summary.colnames
 
 
 def test_discovery_stays_light():

@@ -1,6 +1,7 @@
 """A tiny run through the command line and through Python: everything but the accuracy."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import sbi_core
 from sbi_core.cli import main
+from sbi_core.testing.products import assert_one_product
 
 TINY = {
     "simulate.n": 2000,
@@ -39,6 +41,25 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def stars(tiny):
     return tiny.simulator.example_observations(11, n=12)
+
+
+def test_run_command_and_python_give_the_same_table(tiny, stars, tmp_path):
+    table = stars.to_table()
+    for name in ("fe_h", "mg_fe", "c_fe", "he_fe", "n_fe", "ne_fe", "o_fe", "si_fe"):
+        table[name][3] = np.nan
+    table.write(tmp_path / "stars.ecsv")
+    summary = assert_one_product(tiny, tmp_path / "stars.ecsv", tmp_path)
+    assert len(summary) == 12
+    assert summary["flags"][3] == "nothing_observed"
+    assert tiny.infer(table.to_pandas()).summary()["flags"][3] == "nothing_observed"
+
+
+def test_a_combination_carries_the_flags_of_the_model_check(tiny):
+    stars = tiny.simulator.example_observations(12, n=60)
+    moved = replace(stars, batch=stars.batch.with_(x=stars.batch.x + 0.3))
+    combined = tiny.combine(moved)
+    assert combined.diagnostics["misspecification_p"] < 1e-6
+    assert "unlike_the_simulator" in combined.flags
 
 
 def test_the_report_says_what_was_done(tiny):

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,10 @@ from sbi_core import (
     read_table,
 )
 
-__all__ = ["halo_of_stars", "read_halo"]
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = ["halo_of_stars", "halo_of_table", "read_halo"]
 
 F64 = NDArray[np.float64]
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -54,12 +57,38 @@ class _Stars:
 
 
 def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observations:
-    """Return the halo of a file.
+    """Return the halo of a file: a list of stars, or a 64 x 64 histogram (npy, npz).
 
     Parameters
     ----------
     path
-        Star list or histogram.
+        File.
+    library, config
+        See :func:`halo_of_table`.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing or unreadable.
+    ObservationError
+        If the list cannot be used, or a histogram is not one of the plane.
+    """
+    path = Path(path)
+    if path.suffix in (".npy", ".npz"):
+        x, notes = _histogram(path, library.plane)
+        return _halo(x, notes, str(path), config)
+    return halo_of_table(read_table(path), str(path), library, config)
+
+
+def halo_of_table(table: Table, source: str, library: Library, config: CasbiConfig) -> Observations:
+    """Return the halo of a list of stars.
+
+    Parameters
+    ----------
+    table
+        One row per star.
+    source
+        File name for messages; its stem is the identifier of the halo.
     library
         Whose plane and solar scale the halo is brought to.
     config
@@ -67,29 +96,28 @@ def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observ
 
     Raises
     ------
-    DataFileError
-        If the file is missing or unreadable.
     ObservationError
-        If columns are missing, no star is left, more than half of the stars lie outside the
-        plane, or a histogram is not one.
+        If columns are missing, no star is left, or more than half of the stars lie outside the
+        plane.
     """
-    path = Path(path)
-    if path.suffix in (".npy", ".npz"):
-        x, notes = _histogram(path, library.plane)
-    else:
-        stars = _stars(path, config)
-        x, notes = halo_of_stars(
-            stars.fe_h,
-            stars.o_fe,
-            library,
-            sigma=(stars.sigma_fe, stars.sigma_o),
-            solar=config.solar,
-            source=str(path),
-        )
-        notes = [*stars.notes, *notes]
-    notes += _beyond_training(x, config)
+    stars = _stars(table, source, config)
+    x, notes = halo_of_stars(
+        stars.fe_h,
+        stars.o_fe,
+        library,
+        sigma=(stars.sigma_fe, stars.sigma_o),
+        solar=config.solar,
+        source=source,
+    )
+    return _halo(x, [*stars.notes, *notes], source, config)
+
+
+def _halo(
+    x: NDArray[np.float32], notes: list[str], source: str, config: CasbiConfig
+) -> Observations:
+    notes = [*notes, *_beyond_training(x, config)]
     return Observations.from_batch(
-        Batch.of_arrays(x=x[None]), id=[path.stem], source=str(path), notes=tuple(notes)
+        Batch.of_arrays(x=x[None]), id=[Path(source).stem], source=source, notes=tuple(notes)
     )
 
 
@@ -179,9 +207,8 @@ def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
 # -- star lists ------------------------------------------------------------------------------
 
 
-def _stars(path: Path, config: CasbiConfig) -> _Stars:
-    table = read_table(path)
-    reader = ColumnReader(table, str(path))
+def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
+    reader = ColumnReader(table, path)
     notes: list[str] = []
     names = {k: (config.columns[k],) if k in config.columns else v for k, v in _NAMES.items()}
     unknown = sorted(set(config.columns) - set(_NAMES) - {"id"})
@@ -208,7 +235,7 @@ def _stars(path: Path, config: CasbiConfig) -> _Stars:
     return _Stars(fe_h[keep], o_fe[keep], errors[0], errors[1], notes)
 
 
-def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: Path) -> str:
+def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: str) -> str:
     found = reader.find(names)
     if found is None:
         msg = (
@@ -219,7 +246,7 @@ def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: Path)
     return found
 
 
-def _proxy(reader: ColumnReader, config: CasbiConfig, path: Path, notes: list[str]) -> str:
+def _proxy(reader: ColumnReader, config: CasbiConfig, path: str, notes: list[str]) -> str:
     found = reader.find(_PROXIES)
     if found is None:
         return _column(reader, _NAMES["o_fe"], "[O/Fe]", path)
@@ -254,7 +281,7 @@ def _median_error(
     names: tuple[str, ...],
     keep: NDArray[np.bool_],
     label: str,
-    path: Path,
+    path: str,
     notes: list[str],
 ) -> float:
     column = reader.find(names)

@@ -37,6 +37,7 @@ from sbi_casbi.library import SPLITS, Library, Split
 from sbi_casbi.parameters import column_names, parameter_space, summarise
 from sbi_casbi.plane import PIXELS
 from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
+from sbi_casbi.readers import halo_of_table, read_halo
 from sbi_casbi.smoothing import kernel, smooth
 from sbi_core import (
     Batch,
@@ -49,6 +50,8 @@ from sbi_core import (
 )
 
 if TYPE_CHECKING:
+    from astropy.table import Table
+
     pass
 
 __all__ = ["OVERFLOW", "X_SIZE", "CasbiSimulator", "load_library"]
@@ -456,10 +459,12 @@ class CasbiSimulator(Simulator):
 
     rows_are_objects = False  # a list of stars is one halo
 
-    def read_observations(self, path: str | Path) -> Observations:
-        """Read star lists (FITS, ECSV, CSV) or 64 x 64 histograms (npy, npz)."""
-        from sbi_casbi.readers import read_halo
+    def observations_of(self, table: Table, source: str) -> Observations:
+        """Return the halo of a list of stars."""
+        return halo_of_table(table, source, self.library, self.config)
 
+    def read_observations(self, path: str | Path) -> Observations:
+        """Return the halo of a file: a list of stars, or a 64 x 64 histogram (npy, npz)."""
         return read_halo(path, self.library, self.config)
 
     def example_observations(self, rng: Rng, n: int = 8) -> Observations:

@@ -8,7 +8,10 @@ from typing import Any, cast
 
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator
 from sbi_core.data.observations import Observations
+from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import resolve
+from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.runner import Run, execute
 from sbi_core.progress import Progress, make_progress
 from sbi_core.registry import Plugin, Registry
@@ -28,7 +31,7 @@ def run(
     plugin: str,
     *,
     preset: str = "standard",
-    observations: str | Path | Observations | None = None,
+    observations: Any = None,
     out: str | Path | None = None,
     seed: int | None = None,
     overrides: Mapping[str, Any] | Iterable[str] = (),
@@ -36,6 +39,7 @@ def run(
     stages: Iterable[str] | None = None,
     restart: str | None = None,
     quiet: bool = True,
+    columns: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Run:
     """Run a plugin's pipeline and return the run.
@@ -47,7 +51,8 @@ def run(
     preset
         ``quick``, ``standard``, ``large`` or ``paper``.
     observations
-        File to infer, or observations; default: the plugin's example.
+        Objects to infer: a file name, a table in memory (astropy ``Table`` or ``QTable``, pandas
+        ``DataFrame``, dict of columns), or observations; default: the plugin's example.
     out
         Run directory; default ``runs/PLUGIN-PRESET``.
     seed
@@ -60,8 +65,15 @@ def run(
         Only these stages; do this stage and all after it again.
     quiet
         Show no progress.
+    columns
+        ``{name: column}``: the table's ``column`` is read as ``name``.
     registry
         Where plugins are found; default: those installed.
+
+    Returns
+    -------
+    Run
+        The finished run.
 
     Raises
     ------
@@ -70,7 +82,7 @@ def run(
     """
     found = registry or Registry([plugin])
     target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out)
-    path = _as_file(observations, target)
+    is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
         found,
         plugin,
@@ -78,19 +90,21 @@ def run(
         file=config,
         overrides=overrides,
         seed=seed,
-        infer__observations=path,
+        infer__observations=str(observations) if is_file and observations is not None else None,
+        infer__columns=dict(columns) if columns and is_file else None,
     )
+    if not is_file:
+        simulator = Context(resolved, found, RunDirectory(target), Progress()).simulator
+        objects = read_objects(simulator, observations, columns)
+        resolved.infer.observations = _as_file(objects, target)
     progress: Progress = make_progress(quiet=quiet)
     chosen = None if stages is None else list(stages)
     return execute(resolved, target, found, stages=chosen, restart=restart, progress=progress)
 
 
-def _as_file(observations: str | Path | Observations | None, out: Path) -> str | None:
-    """Return the name of a file that holds the observations."""
-    if observations is None:
-        return None
-    if not isinstance(observations, Observations):
-        return str(observations)
+def _as_file(observations: Observations, out: Path) -> str:
+    """Write observations in memory beside the run directory; return the name of the file."""
+    out = out if out.name else out.resolve()
     path = out.with_name(f"{out.name}-observations.npz")  # everything: context and truth, too
     path.parent.mkdir(parents=True, exist_ok=True)
     observations.write(path, overwrite=True)

@@ -1,6 +1,7 @@
 """The stage combine: remedies beside the result, and whether the objects fit the simulator."""
 
 import numpy as np
+import pytest
 import sbi_toy
 
 from sbi_core.pipeline.groups import GroupSimulator, SimulatedGroups
@@ -38,6 +39,9 @@ def test_objects_of_the_simulator_are_not_flagged(toy_run):
     assert entry["n"] == 40
     assert "look like what this simulator makes" in entry["verdict"]
     assert "unlike_the_simulator" not in run.report["flags"]
+    combined = run.combine(run._context.observations)
+    assert combined.diagnostics["misspecification_p"] == pytest.approx(entry["p"])
+    assert "unlike_the_simulator" not in combined.flags
 
 
 def test_other_objects_are_flagged_and_named(toy_run, toy, tmp_path):
@@ -51,6 +55,7 @@ def test_other_objects_are_flagged_and_named(toy_run, toy, tmp_path):
     )
     run = toy_run(*OPTIONS, f"infer.observations={path}")
     assert "unlike_the_simulator" in run.report["flags"]
+    assert "unlike_the_simulator" in run.combine(path).flags
     sentence = run.report["misspecification"][0]["verdict"]
     assert "not what this simulator makes" in sentence
     assert sentence.split(";")[0] in run.directory.report_html.read_text()

@@ -14,10 +14,11 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict
 from sbi_core.diagnostics.misspecification import Comparison, compare, residuals
+from sbi_core.pipeline.context import Context
 from sbi_core.posterior import CombinedPosterior, Posterior
 from sbi_core.rng import stream
 
-__all__ = ["MAX_COLUMNS", "check_model", "reference_objects"]
+__all__ = ["MAX_COLUMNS", "check_group", "check_model", "reference_objects"]
 
 F64 = NDArray[np.float64]
 MAX_COLUMNS = 64  # of data that are compared one by one; images and spectra are left out
@@ -37,6 +38,22 @@ def reference_objects(
     return Observations.from_batch(
         simulator.observe_like(batch, like, rng), truth_names=simulator.parameters.names
     )
+
+
+def check_group(
+    context: Context, combined: CombinedPosterior, objects: Observations
+) -> tuple[dict[str, Any], Verdict] | None:
+    """Compare the objects of a group with ``combine.reference`` simulated ones.
+
+    None when the run's configuration asks for no comparison, or :func:`check_model` makes none.
+    """
+    n = context.config.combine.reference
+    if not n or len(objects) < _FEWEST:
+        return None
+    reference = reference_objects(
+        context.simulator, combined, objects.batch, n, context.config.seed
+    )
+    return check_model(context.posterior, combined, objects, reference)
 
 
 def check_model(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +29,7 @@ from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
 from sbi_core.pipeline.inference import infer_in_memory
+from sbi_core.pipeline.model_check import check_group
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.stage import StageSpec
 from sbi_core.pipeline.stages import STAGES, stage_names
@@ -462,6 +464,21 @@ class Run:
     ) -> CombinedPosterior:
         """Combine all objects, which must belong to one group, into one posterior.
 
+        Parameters
+        ----------
+        observations
+            See :meth:`observations`.
+        combiner
+            Name of the rule; default: that of the run.
+        columns
+            ``{name: column}``: the table's ``column`` is read as ``name``.
+
+        Returns
+        -------
+        CombinedPosterior
+            With the flag ``unlike_the_simulator`` where the simulator, with the combined
+            parameters, does not make objects like these (plugins that set ``combine.reference``).
+
         Raises
         ------
         ConfigError
@@ -475,7 +492,17 @@ class Run:
         rule = self._context.combiner(combiner)
         if rule.groups_needed:
             rule.restore(self.directory.combiner(rule.name))
-        return rule.combine(self.posterior, data, rng=rng)
+        combined = rule.combine(self.posterior, data, rng=rng)
+        checked = check_group(self._context, combined, data)
+        if checked is None:
+            return combined
+        entry, verdict = checked
+        unlike = () if verdict.level == "pass" else ("unlike_the_simulator",)
+        return replace(
+            combined,
+            diagnostics={**combined.diagnostics, "misspecification_p": entry["p"]},
+            flags=(*combined.flags, *unlike),
+        )
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""

@@ -16,7 +16,7 @@ from sbi_core.diagnostics import Verdict, fit_error_law
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.group_calibration import calibrate_groups
 from sbi_core.pipeline.groups import SimulatedGroups
-from sbi_core.pipeline.model_check import check_model, reference_objects
+from sbi_core.pipeline.model_check import check_group
 from sbi_core.pipeline.stage import StageResult
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
@@ -140,19 +140,10 @@ def _check(
 ) -> tuple[list[dict[str, Any]], list[Verdict]]:
     """Compare every group with simulated objects, when asked for."""
     entries, verdicts = list[dict[str, Any]](), list[Verdict]()
-    if not context.config.combine.reference:
-        return entries, verdicts
     largest = {r.group: r.posterior for r in main}
     for group, combined in largest.items():
         part = observations[observations.groups[group]]
-        reference = reference_objects(
-            context.simulator,
-            combined,
-            part.batch,
-            context.config.combine.reference,
-            context.config.seed,
-        )
-        checked = check_model(context.posterior, combined, part, reference)
+        checked = check_group(context, combined, part)
         if checked is None:
             continue
         entry, verdict = checked
