@@ -1,4 +1,4 @@
-r"""The halo simulator: N dwarf galaxies superposed in the plane [Fe/H]-[O/Fe].
+r"""The halo simulator: N dwarf galaxies superposed in the [Fe/H]-[O/Fe] plane.
 
 With unit-mass templates :math:`P_i` and masses :math:`M_i`, the expected number of stars in pixel
 p is
@@ -6,14 +6,14 @@ p is
 =============  ===================================================  ===========================
 ``counts``     rate                                                 the number of stars
 =============  ===================================================  ===========================
-``shape``      :math:`N_* \sum_i M_i P_{ip} / \sum_i M_i`           says nothing
+``shape``      :math:`N_* \sum_i M_i P_{ip} / \sum_i M_i`           carries no information
 ``absolute``   :math:`\kappa \sum_i M_i P_{ip}`                     is that of a complete sample
-``particles``  star particles, summed, without Poisson noise        leaks N (compatibility)
+``particles``  star particles, summed, without Poisson noise        depends on N (compatibility)
 =============  ===================================================  ===========================
 
-after Gaussian errors in both abundances; counts are Poisson. A row of ``x`` holds the 4096 pixels
-(rates, or shares of the stars, before ``observe``; counts after it), what lies outside the plane,
-:math:`\log_{10}` of the number of stars, and both errors.
+convolved with Gaussian errors of both abundances; counts are Poisson distributed. A row of ``x``
+contains the 4096 pixels (rates, or fractions of the stars, before ``observe``; counts after it),
+the stars outside the plane, :math:`\log_{10}` of the number of stars, and both errors.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269
@@ -29,16 +29,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sbi_casbi.config import CasbiConfig
+from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.features import summary_features
-from sbi_casbi.library import SPLITS, Library, Split
+from sbi_casbi.library import SPLITS, Library, Split, read_library
 from sbi_casbi.parameters import column_names, parameter_space, summarise
 from sbi_casbi.plane import PIXELS
 from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
 from sbi_casbi.readers import halo_of_table, read_halo
 from sbi_casbi.smoothing import kernel, smooth
+from sbi_casbi.snapshots.builder import cached_library
+from sbi_casbi.surrogate import surrogate_library
 from sbi_core import (
     Batch,
     ConfigError,
@@ -46,6 +51,7 @@ from sbi_core import (
     Rng,
     Simulator,
     as_generator,
+    stream,
     torch_generator,
 )
 
@@ -62,7 +68,7 @@ N_PIXELS = PIXELS * PIXELS
 OVERFLOW, LOG_N, SIGMA_FE, SIGMA_O = range(N_PIXELS, N_PIXELS + 4)
 X_SIZE = N_PIXELS + 4
 _BLOCK = 256  # halos smoothed at a time
-_PMF_HALOS = 2000  # halos that say how often the budget sampler ends with N members
+_PMF_HALOS = 2000  # halos that give the prior of N of the budget sampler
 _CITATIONS = (
     "Viterbo & Buck 2024, arXiv:2411.17269 (CASBI)",
     "Cunningham et al. 2022, ApJ 934, 172",
@@ -75,19 +81,14 @@ _EMBEDDED = (
 
 
 def load_library(config: CasbiConfig) -> Library:
-    """Return the library that the options name.
+    """Return the library selected by the options.
 
     Raises
     ------
     DataFileError
         If a file or folder cannot be used.
     """
-    from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
-    from sbi_casbi.library import read_library
-
     if config.snapshots is not None:
-        from sbi_casbi.snapshots.builder import cached_library
-
         return cached_library(config.snapshots)
     name = config.surrogate_of if config.library == "surrogate" else config.library
     if name not in ("embedded", "grumpy"):
@@ -111,7 +112,7 @@ class CasbiSimulator(Simulator):
     config
         Options; default: the embedded library, population ``uniform``, counts ``absolute``.
     library
-        A library to use instead of the one the options name.
+        A library to use instead of the one selected by the options.
 
     Raises
     ------
@@ -138,8 +139,6 @@ class CasbiSimulator(Simulator):
         self.library = library or load_library(self.config)
         self.observables = ()
         if self.config.library == "surrogate":
-            from sbi_casbi.surrogate import surrogate_library
-
             self.library = surrogate_library(self.library, self.config)
         c = self.config
         rows = self.library.rows("train")
@@ -153,16 +152,16 @@ class CasbiSimulator(Simulator):
             self._budget_pmf() if budget else None,
         )
 
-    # -- what it is ----------------------------------------------------------------
+    # -- identity -----------------------------------------------------------------
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Name, version, and the hash of the library: the effective prior."""
+        """Name, version, and the hash of the library, which is the effective prior."""
         return {"name": self.name, "version": self.version, "library": self.library.hash}
 
     @property
     def citations(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The method, and the model behind the embedded library."""
+        """References for the method and for the embedded library."""
         return (*_CITATIONS, *(_EMBEDDED if self.library.is_embedded else ()))
 
     @property
@@ -175,7 +174,7 @@ class CasbiSimulator(Simulator):
         """Names of the columns of theta."""
         return column_names(self.config.n_min, dark_mass=self.library.has_dark_mass)
 
-    # -- which snapshots -----------------------------------------------------------
+    # -- drawing snapshots ---------------------------------------------------------
 
     def _weights(self, split: Split) -> tuple[I64, F64]:
         return self._all_weights[split]
@@ -186,8 +185,6 @@ class CasbiSimulator(Simulator):
         return {s: snapshot_weights(self.library, population, s) for s in SPLITS}
 
     def _budget_pmf(self) -> F64:
-        from sbi_core import stream
-
         draw = self._sets(_PMF_HALOS, "train", stream(0, "budget"))
         c = self.config
         counts = np.bincount(draw.count - c.n_min, minlength=c.n_max - c.n_min + 1)
@@ -222,9 +219,9 @@ class CasbiSimulator(Simulator):
         n
             Number of halos.
         rng
-            Where randomness comes from.
+            Seed or generator.
         split
-            Whose snapshots.
+            Split from which snapshots are drawn.
         count
             Members of every halo, (n,); default: drawn from the population.
 
@@ -234,8 +231,8 @@ class CasbiSimulator(Simulator):
             If a number of members is outside n_min..n_max.
         """
         gen = as_generator(rng)
-        asked = None if count is None else self._checked_count(count)
-        draw = self._sets(n, split, gen, asked)
+        number = None if count is None else self._checked_count(count)
+        draw = self._sets(n, split, gen, number)
         key = torch.full((n,), -1 - SPLITS.index(split))
         return self._halos(draw, gen).with_(split_key=key)
 
@@ -253,18 +250,18 @@ class CasbiSimulator(Simulator):
         return np.asarray(values, np.int64)
 
     def draw(self, n: int, rng: Rng) -> Batch:
-        """Return n noise-free halos, each of snapshots of one split (80/10/10 % of the halos).
+        """Return n noise-free halos, each from snapshots of one split (80/10/10 % of the halos).
 
-        ``split_key`` names the side, so that no galaxy is trained and tested on.
+        ``split_key`` gives the split, so that no galaxy is used for both training and test.
         """
         gen = as_generator(rng)
-        shares = (0.8, 0.1, 0.1)
-        side = np.searchsorted(np.cumsum(shares)[:2], gen.random(n), side="right")
-        order = np.argsort(side, kind="stable")
+        fractions = (0.8, 0.1, 0.1)
+        split = np.searchsorted(np.cumsum(fractions)[:2], gen.random(n), side="right")
+        order = np.argsort(split, kind="stable")
         parts = [
-            self.draw_from(int((side == k).sum()), gen, s)
+            self.draw_from(int((split == k).sum()), gen, s)
             for k, s in enumerate(SPLITS)
-            if (side == k).any()
+            if (split == k).any()
         ]
         back = torch.as_tensor(np.argsort(order, kind="stable"))
         return Batch.cat(parts)[back]
@@ -275,11 +272,11 @@ class CasbiSimulator(Simulator):
         Parameters
         ----------
         theta
-            Columns of theta (n, c): N is used, members are drawn from the population. Or sets of
-            members (n, K, d), zero-padded: the nearest unused snapshots are used. Either way the
-            theta that was used is returned.
+            Columns of theta (n, c), of which N is used and members are drawn from the population;
+            or sets of members (n, K, d), zero-padded, for which the nearest unused snapshots are
+            used. The theta of the snapshots is returned.
         rng
-            Where randomness comes from.
+            Seed or generator.
 
         Raises
         ------
@@ -298,7 +295,7 @@ class CasbiSimulator(Simulator):
         raise ConfigError(msg)
 
     def nearest(self, members: F64, count: ArrayLike) -> Draw:
-        """Return the nearest snapshots of the training split, none twice in a halo.
+        """Return the nearest snapshots of the training split, each at most once per halo.
 
         Parameters
         ----------
@@ -328,8 +325,6 @@ class CasbiSimulator(Simulator):
 
     @cached_property
     def _tree(self) -> tuple[I64, Any, F64]:
-        from scipy.spatial import cKDTree
-
         rows = self.library.rows("train")
         theta = self.library.theta[rows]
         if not self.library.has_dark_mass:
@@ -376,9 +371,9 @@ class CasbiSimulator(Simulator):
     def rates(
         self, draw: Draw, sigma_fe: F64, sigma_o: F64, shift: F64
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return stars per pixel (n, 4096) and outside the plane (n,) of halos.
+        """Return stars per pixel (n, 4096) and outside the plane (n,).
 
-        Expected numbers for counts ``absolute``, shares that sum to one for ``shape``, star
+        Expected numbers for counts ``absolute``, fractions that sum to one for ``shape``, star
         particles for ``particles``.
 
         Parameters
@@ -390,8 +385,6 @@ class CasbiSimulator(Simulator):
         shift
             Offsets of both zero points [dex], (2, n).
         """
-        from scipy import sparse
-
         lib, n = self.library, len(draw.count)
         weight = self._member_weights(draw)
         mask = draw.mask
@@ -429,7 +422,7 @@ class CasbiSimulator(Simulator):
     # -- observation ---------------------------------------------------------------
 
     def observe(self, batch: Batch, rng: Rng) -> Batch:
-        """Return the batch with Poisson counts, fresh at every call."""
+        """Return the batch with Poisson counts, newly drawn at every call."""
         c = self.config
         if c.counts == "particles":
             return batch
@@ -445,7 +438,7 @@ class CasbiSimulator(Simulator):
         return batch.with_(x=x)
 
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
-        """Return the batch with Poisson counts: errors of abundances are in it already."""
+        """Return the batch with Poisson counts; the errors of the abundances are in it already."""
         return self.observe(batch, rng)
 
     def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
@@ -468,7 +461,7 @@ class CasbiSimulator(Simulator):
         return read_halo(path, self.library, self.config)
 
     def example_observations(self, rng: Rng, n: int = 8) -> Observations:
-        """Return mock halos of galaxies that no estimator is trained on."""
+        """Return mock halos of galaxies that are not used for training."""
         gen = as_generator(rng)
         batch = self.observe(self.draw_from(n, gen, "test"), gen)
         return Observations.from_batch(
@@ -479,18 +472,18 @@ class CasbiSimulator(Simulator):
         )
 
     def summaries(self, batch: Batch) -> Batch:
-        """Return a few numbers per halo: size, overflow, moments and quantiles of the plane."""
+        """Return features of halos: star count, overflow, moments and quantiles of the plane."""
         return Batch(x=summary_features(batch.x))
 
 
-def _distinct(places: I64, points: F64, tree: Any) -> I64:
-    """Return places of the tree, the nearest unused one where one is asked for twice."""
-    if len(np.unique(places)) == len(places):
-        return places
+def _distinct(nearest: I64, points: F64, tree: Any) -> I64:
+    """Return indices of the tree, with repetitions replaced by the nearest unused ones."""
+    if len(np.unique(nearest)) == len(nearest):
+        return nearest
     used: set[int] = set()
-    out = places.copy()
-    for j, place in enumerate(places):
-        if int(place) in used:
+    out = nearest.copy()
+    for j, index in enumerate(nearest):
+        if int(index) in used:
             _, near = tree.query(points[j], k=min(len(used) + 1, tree.n))
             out[j] = next(int(p) for p in np.atleast_1d(near) if int(p) not in used)
         used.add(int(out[j]))
