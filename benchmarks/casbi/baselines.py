@@ -1,14 +1,14 @@
-r"""Rules that any estimator has to beat: the halos that look most alike, or count the same stars.
+r"""Baselines: the simulated halos with the most similar planes, or with as many stars.
 
-The sets of the k simulated halos nearest to an observed one are draws of a crude posterior (1-NN
-for k = 1, otherwise rejection sampling with a tolerance of k / n). Distances are Euclidean in
+The sets of the k simulated halos nearest to an observed one are draws of an approximate posterior
+(1-NN for k = 1, otherwise rejection sampling with a tolerance of k / n). Distances are Euclidean in
 
 ``nearest``
     the plane: :math:`2\sqrt{n_p + 3/8}` in 16 x 16 pixels, which has unit Poisson noise,
 ``count``
     the logarithm of the number of stars alone.
 
-The probabilities of N are the frequencies among the neighbours, with the prior as one more
+The probabilities of N are the frequencies among the neighbours, with the prior as an additional
 neighbour: :math:`(k\,f(N) + \pi(N)) / (k + 1)`.
 
 References:

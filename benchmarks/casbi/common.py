@@ -1,4 +1,4 @@
-"""What the benchmarks of sbi-casbi share: training a posterior, blind rules, output."""
+"""Common functions of the benchmarks of sbi-casbi: training, baselines, output."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def config_of(population, counts, **more):
     """Return the options of the target table: errors 0.1 and 0.05 dex, 2e4 stars."""
     base = {
         "stems": 6000,
-        # many galaxies to test on: few of them are a population of their own, and look like bias
+        # many test galaxies: a small sample deviates from the population, which looks like bias
         "split_fractions": (0.50, 0.05, 0.45),
         "population": population,
         "counts": counts,
@@ -79,25 +79,25 @@ def train_posterior(config, halos, epochs, seed=1, library=None, **options):
 
 def member_errors(members, truth, count, ks=(1, 2, 5)):
     """Return the MAE of medians of the k-th member, among halos that have one."""
-    found = {}
+    results = {}
     for k in ks:
         there = count >= k
-        value, exists = members.place(k)
+        value, exists = members.member(k)
         value = np.where(exists[..., None], value, np.nan)[:, there].astype(float)
         with np.errstate(all="ignore"):
             error = np.abs(np.nanmedian(value, axis=0) - truth[there, k - 1])
-        found[f"k={k}"] = dict(
+        results[f"k={k}"] = dict(
             zip(members.names, map(float, np.nanmean(error, axis=0)), strict=True)
         )
-    return found
+    return results
 
 
 def blind_errors(truth, train, names, ks=(1, 2, 5)):
-    """Return MAE of rules that know the rank only, or the rank and the true N.
+    """Return MAE of medians given the rank only, or the rank and the true N.
 
-    ``truth`` and ``train`` are batches; the rules are medians of the training halos.
+    ``truth`` and ``train`` are batches; medians are those of the training halos.
     """
-    found = {}
+    results = {}
     sets, count = train.theta_set.numpy(), train.theta_mask.sum(1).numpy()
     true_sets, true_count = truth.theta_set.numpy(), truth.theta_mask.sum(1).numpy()
     for k in ks:
@@ -107,11 +107,11 @@ def blind_errors(truth, train, names, ks=(1, 2, 5)):
         rank = np.abs(np.median(sets[mine, k - 1], 0) - value).mean(0)
         guess = np.array([np.median(sets[mine & (np.abs(count - m) <= 2), k - 1], 0) for m in n])
         both = np.abs(guess - value).mean(0)
-        found[f"k={k}"] = {
+        results[f"k={k}"] = {
             name: {"rank": float(rank[j]), "rank_and_n": float(both[j])}
             for j, name in enumerate(names)
         }
-    return found
+    return results
 
 
 def baseline_scores(simulator, train, test, rng, halos=20_000, k=50):
@@ -123,19 +123,19 @@ def baseline_scores(simulator, train, test, rng, halos=20_000, k=50):
     prior = prior_pmf(simulator, counts)
     count = test.theta_mask.sum(1).numpy()
     truth = test.theta_set.double().numpy()
-    found = {}
+    results = {}
     for rule in ("nearest", "count"):
         sets = neighbour_sets(known, test, names, rule=rule, k=k)
         scores = score_counts(neighbour_pmf(sets, counts, prior), count, counts, prior, rng)
-        found[rule] = {"n_sub": scores, "members": member_errors(sets, truth, count)}
-    return found
+        results[rule] = {"n_sub": scores, "members": member_errors(sets, truth, count)}
+    return results
 
 
-def write(path, found):
-    """Write a JSON file, with the machine it was measured on, and say so."""
+def write(path, results):
+    """Write a JSON file with the results and the machine."""
     if path:
         machine = {"cpu": os.cpu_count(), "python": platform.python_version()}
         machine["torch"] = torch.__version__
-        content = {"machine": machine, **found}
+        content = {"machine": machine, **results}
         Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {path}")

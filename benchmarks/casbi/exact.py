@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,7 @@ _MOST_SETS = 500_000
 
 @dataclass(frozen=True)
 class ExactPosterior:
-    """All sets and their posterior probabilities for one halo.
+    """All sets of one halo, and their posterior probabilities.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class ExactPosterior:
 
     @property
     def ess(self) -> float:
-        """How many sets the posterior is spread over."""
+        """Effective number of sets in the posterior."""
         return float(1.0 / np.square(self.probability).sum())
 
     def sample(self, draws: int, rng: np.random.Generator) -> I64:
@@ -75,8 +76,6 @@ def enumerate_sets(rows: I64, mass: F64, n_min: int, n_max: int) -> I64:
     ConfigError
         If there are more than half a million.
     """
-    from math import comb
-
     total = sum(comb(len(rows), n) for n in range(n_min, n_max + 1))
     if total > _MOST_SETS:
         msg = f"{total} sets of {len(rows)} snapshots are too many to enumerate"
@@ -84,8 +83,8 @@ def enumerate_sets(rows: I64, mass: F64, n_min: int, n_max: int) -> I64:
     ordered = rows[np.argsort(-mass[rows], kind="stable")]
     parts = []
     for n in range(n_min, n_max + 1):
-        found = np.array(list(combinations(ordered, n)), np.int64).reshape(-1, n)
-        parts.append(np.pad(found, ((0, 0), (0, n_max - n)), constant_values=-1))
+        sets = np.array(list(combinations(ordered, n)), np.int64).reshape(-1, n)
+        parts.append(np.pad(sets, ((0, 0), (0, n_max - n)), constant_values=-1))
     return np.concatenate(parts)
 
 
@@ -99,7 +98,7 @@ def exact_posterior(
     simulator
         Its library and counts; no zero-point shifts.
     x
-        Row of the halo, (4100,); its errors are those of the planes.
+        Row of the halo, (4100,); it must have the errors of ``planes``.
     sets
         All sets (m, N_max), see :func:`enumerate_sets`.
     planes

@@ -4,9 +4,9 @@
 
 50 stars, errors of 0.10 and 0.05 dex, a library of 60 snapshots, the estimator trained with that
 same library. Compared: p(N) by its total variation distance, and the most massive member by its
-means and by a classifier two-sample test. The library is a set of points, which no density has:
-draws of the estimator are moved to the nearest snapshots, as the simulator does. Halos whose exact
-posterior is spread over fewer than 50 sets are skipped, and counted.
+means and by a classifier two-sample test. The library is discrete, the estimator is
+continuous: its draws are moved to the nearest snapshots, as in the simulator. Halos whose exact
+posterior has fewer than 50 effective sets are skipped and counted.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main():
         off.append((mine.mean(0) - true.mean(0)) / np.maximum(true.std(0), 0.05))
         if len(c2st) < 15:
             c2st.append(float(diagnostics.c2st(true, mine).accuracy))
-    found = {
+    results = {
         "sets": len(sets),
         "compared": len(variation),
         "skipped_small_ess": skipped,
@@ -97,8 +97,8 @@ def main():
         "mean_offset_sigma_rms": np.sqrt(np.mean(np.square(off), axis=0)).tolist(),
         "c2st_first_member": float(np.mean(c2st)),
     }
-    print(found)
-    write(a.out, found)
+    print(results)
+    write(a.out, results)
 
 
 if __name__ == "__main__":

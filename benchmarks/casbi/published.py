@@ -5,7 +5,7 @@
 
 Halos of 1.41e9 Msun from dN/dM ~ M^-1.25; equal errors in both abundances. Scored as there: medians
 of p(theta_k | x, rank k), N unknown, pooled over halos and ranks, log10 M_star and log10 tau. Test
-halos are of galaxies that no training halo holds. Beside it the rules that know the rank, or the
+and training halos have no galaxy in common. For comparison: medians given the rank, or given the
 rank and the true N.
 """
 
@@ -18,7 +18,7 @@ PUBLISHED = {0.0: (0.105, 0.135), 0.13: (0.143, 0.184)}  # MAE and RMSE of log M
 
 
 def errors(draws, there, truth, mask):
-    """Return MAE of medians and RMSE of means over all (halo, rank), and the blind ones."""
+    """Return MAE of medians and RMSE of means over all (halo, rank), of draws."""
     value = np.where(there, draws, np.nan)
     with np.errstate(all="ignore"):
         median, mean = np.nanmedian(value, 0), np.nanmean(value, 0)
@@ -32,7 +32,7 @@ def errors(draws, there, truth, mask):
 
 
 def rules(sets, mask, truth, true_mask):
-    """Return MAE of the median of the rank, and of the rank among halos of like N."""
+    """Return MAE of the median of the rank, and of the rank among halos of similar N."""
     count, true_count = mask.sum(1), true_mask.sum(1)
     rank, both = [], []
     for n, values in zip(true_count, truth, strict=True):
@@ -67,7 +67,7 @@ def main():
     members = estimator.sample_members(test, a.draws, rng)
     truth, mask = test.theta_set.double().numpy(), test.theta_mask.numpy()
     known, known_mask = batch.theta_set[:5000].double().numpy(), batch.theta_mask[:5000].numpy()
-    found = {
+    results = {
         "sigma": a.sigma,
         "halos": a.halos,
         "epochs": a.epochs,
@@ -79,14 +79,14 @@ def main():
         with np.errstate(divide="ignore"):
             mine = errors(scale(members.values[..., j]), members.mask, scale(truth[..., j]), mask)
             rank, both = rules(scale(known[..., j]), known_mask, scale(truth[..., j]), mask)
-        found[name] = {
+        results[name] = {
             **mine,
             "mae_rank": rank,
             "mae_rank_and_n": both,
             "skill_over_rank_and_n": 1 - mine["mae_median"] / both,
         }
-        print(f"sigma {a.sigma}: {name}", {k: round(v, 3) for k, v in found[name].items()})
-    write(a.out, found)
+        print(f"sigma {a.sigma}: {name}", {k: round(v, 3) for k, v in results[name].items()})
+    write(a.out, results)
 
 
 if __name__ == "__main__":

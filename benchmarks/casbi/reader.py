@@ -1,4 +1,4 @@
-"""Snapshots in the real format, written with pynbody and read back: accuracy and speed.
+"""Snapshots written with pynbody and read back: accuracy and speed.
 
     python benchmarks/casbi/reader.py --out reader.json
 
@@ -26,7 +26,7 @@ def main():
     galaxy = MockGalaxy(
         rng.normal(-1.5, 0.5, a.stars), rng.normal(0.25, 0.1, a.stars), a=0.5, no_iron=100
     )
-    found = {}
+    results = {}
     for halos in ("ahf", "grp"):
         with tempfile.TemporaryDirectory() as folder:
             path = write_snapshot(folder, "g8.26e11.01024", galaxy, halos=halos)
@@ -41,15 +41,15 @@ def main():
             "tau": (s.tau, float(age_gyr(1.0))),
             "z": (s.z, 1.0),
         }
-        found[halos] = {
+        results[halos] = {
             "fe_h": float(np.abs(10 ** (s.fe_h - galaxy.fe_h) - 1).max()),
             "o_fe": float(np.abs(10 ** (s.o_fe - galaxy.o_fe) - 1).max()),
             **{k: abs(x / y - 1) for k, (x, y) in want.items()},
             "wall_s": wall,
             "cpu_s": cpu,
         }
-        print(halos, {k: f"{v:.2g}" for k, v in found[halos].items()})
-    write(a.out, found)
+        print(halos, {k: f"{v:.2g}" for k, v in results[halos].items()})
+    write(a.out, results)
 
 
 if __name__ == "__main__":

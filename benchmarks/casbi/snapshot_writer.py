@@ -1,4 +1,4 @@
-r"""Small snapshots in the real format: what tests and benchmarks of the reader are made of.
+r"""Small Gasoline snapshots for tests and benchmarks of the reader.
 
 A box of 15 Mpc at h = 0.671 with the mass unit of the mean density,
 
@@ -34,7 +34,7 @@ _TIME = 0.97781311 * _BOX / _VELOCITY  # Gyr
 
 @dataclass(frozen=True)
 class MockGalaxy:
-    """What a mock snapshot holds.
+    """Content of a mock snapshot.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How long it takes to build the library, and to draw and observe halos.
+"""Time to build the library, and to draw and observe halos.
 
     python benchmarks/casbi/speed.py --out speed.json
 
@@ -31,14 +31,14 @@ def main():
     simulator.observe(batch, 2)
     observed = time.process_time() - start
     scale = 1e5 / a.halos
-    found = {
+    results = {
         "snapshots": len(simulator.library),
         "library_cpu_s": built,
         "draw_1e5_cpu_s": drawn * scale,
         "observe_1e5_cpu_s": observed * scale,
     }
-    print({k: round(v, 2) for k, v in found.items()})
-    write(a.out, found)
+    print({k: round(v, 2) for k, v in results.items()})
+    write(a.out, results)
 
 
 if __name__ == "__main__":

@@ -52,15 +52,15 @@ def in_use(simulator, made, halos, epochs):
     rng = np.random.default_rng(5)
     test = simulator.observe(simulator.draw_from(1000, rng, "test"), rng)
     count, truth = test.theta_mask.sum(1).numpy(), test.theta_set.double().numpy()
-    found = {}
+    results = {}
     for name, source in (("snapshots", simulator), ("surrogate", smooth_one)):
         estimator, _ = fit(source, source.draw(halos, 1), epochs, quiet=True)
         prior = prior_pmf(simulator, estimator.counts)
         scores = score_counts(estimator.pmf(test), count, estimator.counts, prior, rng)
         members = member_errors(estimator.sample_members(test, 60, rng), truth, count)
-        found[name] = {"n_sub": scores, "members": members}
+        results[name] = {"n_sub": scores, "members": members}
         print(name, {k: round(v, 3) for k, v in scores.items()}, members, flush=True)
-    return found
+    return results
 
 
 def main():
@@ -95,7 +95,7 @@ def main():
     near = train[tree.query(theta / scale)[1]]
     several = np.stack([made.draw_shapes(theta, 10 + k)[:, 0] for k in range(20)])
     residual = shape[:, 0] - several.mean(0)
-    found = {
+    results = {
         "train_cpu_s": trained,
         "held_out": len(test),
         "refused_outside_hull": int((~inside).sum()),
@@ -111,9 +111,9 @@ def main():
             )
         ),
     }
-    print({k: round(v, 4) for k, v in found.items()}, flush=True)
-    found["in_use"] = in_use(simulator, made, a.halos, a.epochs)
-    write(a.out, found)
+    print({k: round(v, 4) for k, v in results.items()}, flush=True)
+    results["in_use"] = in_use(simulator, made, a.halos, a.epochs)
+    write(a.out, results)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/casbi/two_step.py --out two-step.json
 
 ``joint``: one summary, logistics for N. ``two_step, flow``: N by neural posterior estimation of
-dequantised N, members given N from a network of their own. ``two_step, classes``: N by a
+dequantised N, members given N from a separate network. ``two_step, classes``: N by a
 classifier. Scored: N, and members in two ways, with N drawn and with N at its most probable value
 (what the two-step design conditions on).
 """
@@ -43,7 +43,7 @@ def main():
     batch = simulator.draw(a.halos, 1)
     test = simulator.observe(simulator.draw_from(a.test, 5, "test"), 6)
     count, truth = test.theta_mask.sum(1).numpy(), test.theta_set.double().numpy()
-    found = {"halos": a.halos, "epochs": a.epochs, "cnn": a.cnn}
+    results = {"halos": a.halos, "epochs": a.epochs, "cnn": a.cnn}
     for name, options in DESIGNS.items():
         start = time.process_time()
         embedding = CnnEmbedding() if a.cnn else PlaneEmbedding()
@@ -57,21 +57,21 @@ def main():
         mode = estimator.counts[pmf.argmax(1)]
         drawn = estimator.sample_members(test, a.draws, rng, most=10)
         fixed = estimator.sample_members(test, a.draws, rng, count=mode, most=10)
-        found[name] = {
+        results[name] = {
             "train_cpu_s": seconds,
             "n_sub": score_counts(pmf, count, estimator.counts, prior, rng),
             "exact": float((mode == count).mean()),
             "members": member_errors(drawn, truth, count),
             "members_given_mode": member_errors(fixed, truth, count),
         }
-        n, m = found[name]["n_sub"], found[name]["members"]
+        n, m = results[name]["n_sub"], results[name]["members"]
         print(
             f"{name}: {seconds:.0f} CPU s, N gain {n['nll_gain']:.2f}, MAE {n['mae']:.1f}, "
-            f"90 % set {n['coverage_90']:.3f}, exact {found[name]['exact']:.3f}; log M_star "
+            f"90 % set {n['coverage_90']:.3f}, exact {results[name]['exact']:.3f}; log M_star "
             + ", ".join(f"{k} {v['log_mstar']:.3f}" for k, v in m.items()),
             flush=True,
         )
-    write(a.out, found)
+    write(a.out, results)
 
 
 if __name__ == "__main__":

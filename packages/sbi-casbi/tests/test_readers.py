@@ -58,7 +58,7 @@ def test_what_is_left_out_is_counted(library, tmp_path):
     t["fe_h"][:5] = np.nan
     notes = " ".join(read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes)
     assert "5 star(s) without" in notes
-    assert "200 row(s) repeat" in notes
+    assert "200 row(s) with a repeated" in notes
 
 
 def test_a_proxy_needs_permission(library, tmp_path):
@@ -68,7 +68,7 @@ def test_a_proxy_needs_permission(library, tmp_path):
     with pytest.raises(ObservationError, match="alpha_proxy"):
         read_halo(path, library, SHAPE)
     allowed = SHAPE.model_copy(update={"alpha_proxy": True})
-    assert any("stands for" in n for n in read_halo(path, library, allowed).notes)
+    assert any("is used instead of [O/Fe]" in n for n in read_halo(path, library, allowed).notes)
 
 
 def test_stars_outside_the_plane(library, tmp_path):
@@ -84,7 +84,7 @@ def test_stars_outside_the_plane(library, tmp_path):
 def test_solar_scales_are_converted_and_unknown_ones_refused(library):
     fe, o = np.full(10, -1.0), np.full(10, 0.2)
     _, notes = halo_of_stars(fe, o, library, solar="asplund09")
-    assert "moved" in notes[0]
+    assert "converted" in notes[0]
     with pytest.raises(ConfigError, match="solar scale"):
         halo_of_stars(fe, o, library, solar="mine")
 

@@ -1,4 +1,4 @@
-"""Analysis of halos: members by mass, predictive planes, support, figures of every halo."""
+"""Analysis of halos: members, posterior predictive check, support, figures."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _UNITS = {"log_mstar": "dex(Msun)", "log_mdm": "dex(Msun)", "tau": "Gyr"}
 
 
 class CasbiAnalysis(Analysis):
-    """Members of every halo in order of mass; posterior predictive check; support."""
+    """Members of every halo by decreasing mass, posterior predictive check, and support."""
 
     name = "casbi"
     flag_meanings = {
-        "unlike_its_posterior": "planes predicted by the posterior differ from the observed one "
-        "more than in 99 % of the simulations: the halo is not described by this library",
-        "unlike_training_halos": "the network's summary lies outside those of the simulations: "
-        "galaxies of other physics, or another solar scale",
+        "unlike_its_posterior": "the plane differs from its posterior prediction by more than in "
+        "99 % of simulated halos: no set of galaxies of this library reproduces it",
+        "unlike_training_halos": "the network's summary of the plane is unlike those of simulated "
+        "halos: the solar scale is wrong, or the galaxies are unlike those of this library",
     }
 
     simulator: CasbiSimulator
@@ -59,7 +59,7 @@ class CasbiAnalysis(Analysis):
     def describe(
         self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
     ) -> PosteriorSamples:
-        """Add the members of every halo, and the percentiles of two checks; flags."""
+        """Add the members of every halo, the percentiles of two checks, and flags."""
         estimator: Any = posterior.estimator
         if not hasattr(estimator, "sample_members"):
             return samples
@@ -114,7 +114,7 @@ class CasbiAnalysis(Analysis):
 
 
 def members_of(samples: PosteriorSamples) -> MemberSamples | None:
-    """Return the sets of members among the derived quantities, None where there are none."""
+    """Return the sets of members among the derived quantities; None without them."""
     names = tuple(n for n in _UNITS if n in samples.derived)
     if not names:
         return None
@@ -163,18 +163,19 @@ def _halo_section(
         (
             Drawing(
                 figures.planes(plane, x, planes),
-                "The plane as observed, as the posterior predicts it (mean of draws), and their "
-                "difference in units of the Poisson error.",
+                "Observed plane, posterior prediction (mean of draws), and their difference in "
+                "units of the Poisson error.",
                 wide=True,
             ),
             Drawing(
                 figures.number_posterior(counts, pmf, prior, None if truth is None else len(truth)),
-                "Posterior of the number of accreted galaxies, and its prior.",
+                "Posterior and prior of the number of accreted galaxies"
+                + (", and the true value." if truth is not None else "."),
             ),
             Drawing(
                 figures.mass_time_map(members, _MASS_CELLS, _TAU_CELLS, truth),
                 "Expected number of accreted galaxies per cell of mass and infall time"
-                + (", and the true ones." if truth is not None else "."),
+                + ("; circles are the true ones." if truth is not None else "."),
             ),
         ),
         (_top_table(members, truth), _above_table(members, truth)),
@@ -184,18 +185,19 @@ def _halo_section(
 def _top_table(members: MemberSamples, truth: F64 | None) -> Grid:
     rows = []
     for k in range(1, min(5, members.values.shape[2]) + 1):
-        value, there = members.place(k)
+        value, there = members.member(k)
         if not there.any():
             continue
         drawn = value[:, 0][there[:, 0]]
         low, middle, high = np.quantile(drawn, [0.16, 0.5, 0.84], axis=0)
         cells = [f"{m:.2f} ({a:.2f}..{b:.2f})" for a, m, b in zip(low, middle, high, strict=True)]
         if truth is not None:
-            known = truth[k - 1] if k <= len(truth) else None
-            cells.append("–" if known is None else ", ".join(f"{v:.2f}" for v in known))
+            true = [f"{v:.2f}" for v in truth[k - 1]] if k <= len(truth) else ["–"] * len(cells)
+            cells = [f"{cell}; {value}" for cell, value in zip(cells, true, strict=True)]
         rows.append((str(k), f"{100 * there.mean():.0f} %", *cells))
-    head = ["member by mass", "exists", *members.names] + (["truth"] if truth is not None else [])
-    return Grid(head, rows)
+    names = [f"{name} [{_UNITS[name]}]" for name in members.names]
+    what = "median (16-84 %)" + ("; truth" if truth is not None else "")
+    return Grid((f"member by mass: {what}", "exists in", *names), rows)
 
 
 def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
@@ -203,9 +205,9 @@ def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
     rows = []
     for m, a in zip(limits, members.number_above(limits)[:, :, 0], strict=True):
         low, middle, high = np.quantile(a, [0.16, 0.5, 0.84])
-        row = [f"log M > {m:g}", f"{middle:.0f} ({low:.0f}..{high:.0f})"]
+        row = [f"log_mstar > {m:g}", f"{middle:.0f} ({low:.0f}..{high:.0f})"]
         if truth is not None:
             row.append(str(int((truth[:, 0] > m).sum())))
         rows.append(row)
-    head = ["accreted galaxies", "number (16..84 %)"] + (["truth"] if truth is not None else [])
+    head = ["accreted galaxies", "median (16-84 %)"] + (["truth"] if truth is not None else [])
     return Grid(head, rows)

@@ -81,7 +81,7 @@ class MemberSamples:
         """Mass-weighted mean infall time [Gyr], (draw, halo)."""
         return np.asarray(self.columns(1)[..., 2])
 
-    def place(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def member(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the k-th member by mass (from 1), (draw, halo, d), and the draws that have it."""
         if not 1 <= k <= self.values.shape[2]:
             msg = f"member {k} does not exist: members are 1..{self.values.shape[2]}"

@@ -68,11 +68,11 @@ def _implicit(low: float, high: float) -> Prior:
 
 
 _TEXT = {
-    "log_mtot": (r"\log_{10} M_\mathrm{acc}", "Msun", "log10 of the accreted stellar mass"),
+    "log_mtot": (r"\log_{10} M_\mathrm{acc}", "dex(Msun)", "log10 of the accreted stellar mass"),
     "tau_mean": (r"\langle\tau\rangle_M", "Gyr", "mass-weighted mean infall time"),
     "n_major": (r"N(>1\%)", "", "members above 1 % of the accreted mass"),
-    "log_mstar": (r"\log_{10} M_*", "Msun", "log10 of the stellar mass"),
-    "log_mdm": (r"\log_{10} M_\mathrm{dm}", "Msun", "log10 of the dark mass"),
+    "log_mstar": (r"\log_{10} M_*", "dex(Msun)", "log10 of the stellar mass"),
+    "log_mdm": (r"\log_{10} M_\mathrm{dm}", "dex(Msun)", "log10 of the dark mass"),
     "tau": (r"\tau", "Gyr", "infall time since the Big Bang"),
 }
 

@@ -1,7 +1,7 @@
-"""Halos as observed: lists of stars (FITS, ECSV, CSV), or 64 x 64 histograms (npy, npz).
+"""Read observed halos: star lists (FITS, ECSV, CSV), or 64 x 64 histograms (npy, npz).
 
-A star list is a table with a row per star: [Fe/H], [O/Fe], and their errors if known. The median
-errors become the errors of the halo. A histogram comes with its edges (npz: ``counts``,
+A star list is a table with one row per star: [Fe/H], [O/Fe], and optionally their errors, of which
+the medians are used. A histogram comes with its edges (npz: ``counts``,
 ``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``).
 """
 
@@ -44,7 +44,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _PROXIES = ("alpha_fe", "alpha_m", "alphafe", "mg_fe", "mgfe")
 _IDS = ("source_id", "star_id", "id", "apogee_id", "sobject_id")
-_HALVES = 0.10, 0.50  # shares of stars outside the plane: warn, refuse
+_OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def halo_of_table(table: Table, source: str, library: Library, config: CasbiConf
     source
         File name for messages; its stem is the identifier of the halo.
     library
-        Whose plane and solar scale the halo is brought to.
+        Its plane and solar scale are used.
     config
-        Options: columns, solar scale, whether a proxy may stand for [O/Fe].
+        Options: columns, solar scale, and proxies for [O/Fe].
 
     Raises
     ------
     ObservationError
-        If columns are missing, no star is left, or more than half of the stars lie outside the
+        If columns are missing, no star remains, or more than half of the stars lie outside the
         plane.
     """
     stars = _stars(table, source, config)
@@ -130,20 +130,20 @@ def halo_of_stars(
     solar: str | None = None,
     source: str = "stars",
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Return a row of x (4100,) of stars, and notes on what was converted or left out.
+    """Return a row of x (4100,) of stars, and notes about conversions and excluded stars.
 
     Parameters
     ----------
     fe_h, o_fe
         Abundances [dex], (n,), finite.
     library
-        Whose plane and solar scale to use.
+        Its plane and solar scale are used.
     sigma
-        Errors of both [dex].
+        Errors of both abundances [dex].
     solar
         Solar scale of the abundances; default: that of the library.
     source
-        Where they come from.
+        Origin of the stars, for messages.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def halo_of_stars(
         d_fe, d_o = offsets(solar, library.solar)
         fe_h, o_fe = fe_h + d_fe, o_fe + d_o
         notes.append(
-            f"abundances moved from solar scale '{solar}' to '{library.solar}': "
+            f"abundances converted from solar scale '{solar}' to '{library.solar}': "
             f"[Fe/H] {d_fe:+.3f}, [O/Fe] {d_o:+.3f} dex"
         )
     if len(fe_h) == 0:
@@ -168,14 +168,14 @@ def halo_of_stars(
     box = (
         f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, [O/Fe] {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
     )
-    if share > _HALVES[1]:
+    if share > _OUTSIDE[1]:
         msg = (
             f"{source}: {int(overflow)} of {len(fe_h)} stars lie outside the plane ({box}): "
             "check columns, units and solar scale"
         )
         raise ObservationError(msg)
     if overflow:
-        level = "WARNING: more than 10 %" if share > _HALVES[0] else f"{100 * share:.2g} %"
+        level = "WARNING: more than 10 %" if share > _OUTSIDE[0] else f"{100 * share:.2g} %"
         notes.append(f"{level} of the stars ({int(overflow)}) lie outside the plane ({box})")
     return _row(counts, overflow, sigma), notes
 
@@ -187,7 +187,7 @@ def _row(counts: F64, overflow: float, sigma: tuple[float, float]) -> NDArray[np
 
 
 def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
-    """Say which scalars of a halo lie outside what simulations cover."""
+    """Return warnings about scalars of a halo outside the range of the simulations."""
     notes = []
     for name, value, (low, high), unit in (
         ("error of [Fe/H]", x[-2], config.sigma_fe, " dex"),
@@ -198,8 +198,8 @@ def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
             continue
         if not low - 1e-6 <= value <= high + 1e-6:
             notes.append(
-                f"WARNING: {name} {value:.3g}{unit} is outside what is simulated "
-                f"({low:g}..{high:g}): the posterior extrapolates"
+                f"WARNING: {name} {value:.3g}{unit} is outside the simulated range "
+                f"({low:g}..{high:g}): the posterior is an extrapolation"
             )
     return notes
 
@@ -213,7 +213,7 @@ def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
     names = {k: (config.columns[k],) if k in config.columns else v for k, v in _NAMES.items()}
     unknown = sorted(set(config.columns) - set(_NAMES) - {"id"})
     if unknown:
-        msg = f"simulator.columns knows {', '.join([*_NAMES, 'id'])}, not {unknown}"
+        msg = f"simulator.columns takes {', '.join([*_NAMES, 'id'])}, not {unknown}"
         raise ConfigError(msg)
     fe_column = _column(reader, names["fe_h"], "[Fe/H]", path)
     o_column = reader.find(names["o_fe"])
@@ -222,7 +222,7 @@ def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
     fe_h, o_fe = reader.values(fe_column, "dex"), reader.values(o_column, "dex")
     keep = np.isfinite(fe_h) & np.isfinite(o_fe)
     if not keep.all():
-        notes.append(f"{int((~keep).sum())} star(s) without one of the abundances were left out")
+        notes.append(f"{int((~keep).sum())} star(s) without one of the abundances excluded")
     keep &= _first_of_each(table, reader, config, notes, keep)
     if not keep.any():
         msg = f"{path}: no star has both {fe_column} and {o_column}"
@@ -236,34 +236,34 @@ def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
 
 
 def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: str) -> str:
-    found = reader.find(names)
-    if found is None:
+    column = reader.find(names)
+    if column is None:
         msg = (
             f"{path}: no column of {what} (looked for {', '.join(names)}); name it with "
             "--set simulator.columns.fe_h=NAME"
         )
         raise ObservationError(msg)
-    return found
+    return column
 
 
 def _proxy(reader: ColumnReader, config: CasbiConfig, path: str, notes: list[str]) -> str:
-    found = reader.find(_PROXIES)
-    if found is None:
+    column = reader.find(_PROXIES)
+    if column is None:
         return _column(reader, _NAMES["o_fe"], "[O/Fe]", path)
     if not config.alpha_proxy:
         msg = (
-            f"{path}: no column of [O/Fe], but '{found}'; the templates are oxygen: pass "
-            "--set simulator.alpha_proxy=true to use it all the same"
+            f"{path}: no column of [O/Fe], but '{column}'; the library has oxygen: pass "
+            "--set simulator.alpha_proxy=true to use it nevertheless"
         )
         raise ObservationError(msg)
-    notes.append(f"WARNING: '{found}' stands for [O/Fe], which the templates hold")
-    return found
+    notes.append(f"WARNING: '{column}' is used instead of [O/Fe]")
+    return column
 
 
 def _first_of_each(
     table: Any, reader: ColumnReader, config: CasbiConfig, notes: list[str], keep: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return which rows are the first of their identifier; the rest is counted."""
+    """Return True for rows that are the first with their identifier."""
     column = reader.find((config.columns["id"],) if "id" in config.columns else _IDS)
     if column is None:
         return keep
@@ -272,7 +272,7 @@ def _first_of_each(
     unique = np.zeros(len(ids), bool)
     unique[first] = True
     if not unique.all():
-        notes.append(f"{int((~unique).sum())} row(s) repeat a '{column}' and were left out")
+        notes.append(f"{int((~unique).sum())} row(s) with a repeated '{column}' excluded")
     return unique
 
 
@@ -286,7 +286,7 @@ def _median_error(
 ) -> float:
     column = reader.find(names)
     if column is None:
-        notes.append(f"WARNING: no errors of {label} ({', '.join(names[:2])}): taken as 0")
+        notes.append(f"WARNING: no errors of {label} ({', '.join(names[:2])}): 0 is assumed")
         return 0.0
     values = reader.values(column, "dex")[keep]
     good = np.isfinite(values) & (values >= 0)
@@ -294,14 +294,12 @@ def _median_error(
         msg = f"{path}: column '{column}' holds no finite, non-negative error"
         raise ObservationError(msg)
     if not good.all():
-        notes.append(
-            f"{int((~good).sum())} errors in '{column}' are no numbers: left out of the median"
-        )
+        notes.append(f"{int((~good).sum())} invalid errors in '{column}' ignored")
     low, middle, high = np.quantile(values[good], [0.16, 0.5, 0.84])
     if high > 2 * max(low, 1e-9):
         notes.append(
-            f"WARNING: errors of {label} range from {low:.3g} to {high:.3g} dex (16-84 %); the "
-            f"halo is treated as if all were {middle:.3g}"
+            f"WARNING: errors of {label} range from {low:.3g} to {high:.3g} dex (16-84 %); "
+            f"the median, {middle:.3g}, is used for all stars"
         )
     return float(middle)
 
@@ -320,26 +318,26 @@ def _histogram(path: Path, plane: Plane) -> tuple[NDArray[np.float32], list[str]
                 msg = (
                     f"{path}: {name} runs from {have.min():g} to {have.max():g} in {len(have)} "
                     f"edges, the library from {want[0]:g} to {want[-1]:g} in {len(want)}: give "
-                    "the list of stars, which can be binned again"
+                    "the list of stars instead"
                 )
                 raise ObservationError(msg)
         notes = []
     else:
-        notes = ["WARNING: no edges in the file: taken to be those of the library"]
+        notes = ["WARNING: no edges in the file: those of the library are assumed"]
     sigma = tuple(float(arrays.get(k, 0.0)) for k in ("sigma_fe", "sigma_o"))
     if "sigma_fe" not in arrays:
-        notes.append("WARNING: no errors (sigma_fe, sigma_o) in the file: taken as 0")
+        notes.append("WARNING: no errors (sigma_fe, sigma_o) in the file: 0 is assumed")
     overflow = float(arrays.get("overflow", 0.0))
     return _row(counts.astype(float), overflow, (sigma[0], sigma[1])), notes
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        found = np.load(path, allow_pickle=False)
+        content = np.load(path, allow_pickle=False)
         if path.suffix == ".npy":
-            return {"counts": found}
-        with found:
-            arrays = {name: found[name] for name in found.files}
+            return {"counts": content}
+        with content:
+            arrays = {name: content[name] for name in content.files}
     except FileNotFoundError:
         msg = f"'{path}' does not exist"
         raise DataFileError(msg) from None
@@ -347,7 +345,7 @@ def _load(path: Path) -> dict[str, Any]:
         msg = f"'{path}' cannot be read: {error}"
         raise DataFileError(msg) from None
     if "counts" not in arrays:
-        msg = f"'{path}' holds {sorted(arrays)}, but no array 'counts' (64, 64)"
+        msg = f"'{path}' has {sorted(arrays)}, but no array 'counts' (64, 64)"
         raise DataFileError(msg)
     return arrays
 
@@ -357,12 +355,12 @@ def _check_histogram(path: Path, counts: NDArray[Any]) -> None:
         msg = f"{path}: the histogram has shape {counts.shape}, expected ({PIXELS}, {PIXELS})"
         raise ObservationError(msg)
     if counts.dtype.kind not in "iuf":
-        msg = f"{path}: the histogram holds {counts.dtype}, not numbers"
+        msg = f"{path}: the histogram has type {counts.dtype}, not numbers"
         raise ObservationError(msg)
     for bad, what in (
         (~np.isfinite(counts.astype(float)), "is not finite"),
         (counts < 0, "is negative"),
-        (counts != np.rint(counts), "is no whole number of stars"),
+        (counts != np.rint(counts), "is not a whole number of stars"),
     ):
         if bad.any():
             row, column = map(int, np.argwhere(bad)[0])

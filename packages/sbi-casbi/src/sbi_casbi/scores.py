@@ -1,4 +1,4 @@
-"""Scores and calibration of N and of the sets of members, on held-out halos."""
+"""Accuracy and calibration of N and of the sets of members, on held-out halos."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ _TOP = 3
 _DRAWS = 100
 _HALOS = 300  # halos whose sets are drawn for the diagnostics
 _STRATA = ((1, 10), (11, 40), (41, 100))
+_UNITS = {"log_mstar": "dex", "log_mdm": "dex", "tau": "Gyr"}
 
 
 def score_counts(
     pmf: F64, truth: I64, counts: I64, prior: F64, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Return how well, and how honestly, N is known.
+    """Return accuracy and calibration of N.
 
     Parameters
     ----------
@@ -49,13 +50,13 @@ def score_counts(
     prior
         Their prior probabilities, (R,).
     rng
-        For randomised tests.
+        Random generator of randomised tests.
 
     Returns
     -------
     dict
-        ``nll_gain`` [nat] over the prior, ``mae`` of the median and of the best blind guess
-        (``mae_blind``), ``rps_skill``, ``pit_p``, ``coverage_90`` of the most probable set.
+        ``nll_gain`` [nat] over the prior, ``mae`` of the median and of the median of the prior
+        (``mae_blind``), ``rps_skill``, ``pit_p``, ``coverage_90`` of the highest-probability set.
     """
     place = truth - counts[0]
     rows = np.arange(len(truth))
@@ -90,7 +91,7 @@ def score_members(
     count
         True N, (n,).
     rng
-        For randomised ranks.
+        Random generator of randomised ranks.
 
     Returns
     -------
@@ -99,7 +100,7 @@ def score_members(
         deviation per (member, parameter) of the top three; ``ospa``: mean distance of drawn sets
         to the truth, and ``ospa_blind`` of those to the sets of other halos.
     """
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     d = truth.shape[2]
     deviations = {}
     for k in (1, 2, 3, 5):
@@ -108,7 +109,7 @@ def score_members(
         there = count >= k
         if there.sum() < 20:
             continue
-        value, exists = members.place(k)
+        value, exists = members.member(k)
         value = np.where(exists[..., None], value, np.nan)[:, there].astype(float)
         true = truth[there, k - 1]
         with np.errstate(all="ignore"):
@@ -116,19 +117,19 @@ def score_members(
         known = np.isfinite(middle[:, 0])
         error = np.abs(middle - true)[known].mean(0)
         blind = np.abs(np.median(true, 0) - true)[known].mean(0)
-        found[f"k={k}"] = {
+        scores[f"k={k}"] = {
             name: {"mae": float(error[j]), "mae_blind": float(blind[j])}
             for j, name in enumerate(members.names)
         }
         if k <= _TOP:
-            # a member that does not exist is smaller than all that do
+            # a missing member ranks below all existing ones
             filled = np.where(np.isnan(value), -1.0, value)
             ranks = randomised_ranks(filled, true, rng)
             for j in range(d):
                 deviations[f"{members.names[j]}_{k}"] = float(pp_deviation(ranks[:, j]))
-    found["pp_top"] = deviations
-    found["ospa"], found["ospa_blind"] = _distances(members, truth, count, rng)
-    return found
+    scores["pp_top"] = deviations
+    scores["ospa"], scores["ospa_blind"] = _distances(members, truth, count, rng)
+    return scores
 
 
 def _distances(
@@ -149,7 +150,7 @@ def _distances(
 def check_sets(
     simulator: CasbiSimulator, posterior: Posterior, held_out: Batch, rng: Rng
 ) -> Findings | None:
-    """Return scores, verdicts and a section about N and sets; None for other estimators."""
+    """Return scores, verdicts and a report section about N and sets; None for other estimators."""
     estimator: Any = posterior.estimator
     if not hasattr(estimator, "sample_members") or held_out.theta_set is None:
         return None
@@ -170,7 +171,7 @@ def check_sets(
         _verdict(diagnostics.judge_pit("n_sub", scores["pit_p"])),
         _verdict(
             diagnostics.judge_coverage(
-                "n_sub (most probable set)", scores["coverage_90"], _LEVEL, objects=len(count)
+                "n_sub (highest-probability set)", scores["coverage_90"], _LEVEL, objects=len(count)
             )
         ),
     ]
@@ -185,14 +186,15 @@ def check_sets(
     section = Section(
         "Number and members: held-out halos",
         (
-            f"{len(count)} halos of galaxies that were not trained on. Star formation is taken to "
-            "stop at infall, so any snapshot of an isolated dwarf is a possible building block. "
-            "Blind errors are those of the best guess without looking at the halo.",
+            f"{len(count)} halos of galaxies that were not used for training. Star formation is "
+            "assumed to stop at infall, so that a snapshot of an isolated dwarf galaxy can "
+            "represent an accreted one. Errors are those of the posterior median; blind errors are "
+            "those of the best constant estimate.",
         ),
         (
             Drawing(
                 figures.recovered_counts(count, pmf, values),
-                "True N against the median of its posterior, with 16-84 % ranges.",
+                "Posterior median of N against its true value, with 16-84 % intervals.",
             ),
         ),
         (_count_table(scores, major), _member_table(sets), _strata_table(numbers["strata"])),
@@ -231,11 +233,11 @@ def _count_table(scores: dict[str, float], major: dict[str, float]) -> Grid:
         head,
         [
             ("gain over the prior [nat]", f"{scores['nll_gain']:.2f}", ""),
-            ("error of the median", f"{scores['mae']:.1f}", f"{major['mae']:.1f}"),
+            ("mean absolute error", f"{scores['mae']:.1f}", f"{major['mae']:.1f}"),
             ("blind error", f"{scores['mae_blind']:.1f}", f"{major['mae_blind']:.1f}"),
             ("RPS skill", f"{scores['rps_skill']:.2f}", ""),
             ("PIT p-value", f"{scores['pit_p']:.2g}", ""),
-            ("in the 90 % set", _percent(scores), _percent(major)),
+            ("coverage of the 90 % set", _percent(scores), _percent(major)),
         ],
     )
 
@@ -250,9 +252,15 @@ def _member_table(sets: dict[str, Any]) -> Grid:
     for key in (k for k in sets if k.startswith("k=")):
         cells = [f"{sets[key][n]['mae']:.3f} ({sets[key][n]['mae_blind']:.3f})" for n in names]
         rows.append((f"member {key[2:]}", *cells))
-    rows.append(("OSPA (sets of other halos)", f"{sets['ospa']:.2f} ({sets['ospa_blind']:.2f})"))
+    rows.append(
+        (
+            "OSPA distance of the set (of another halo's set)",
+            f"{sets['ospa']:.2f} ({sets['ospa_blind']:.2f})",
+        )
+    )
     padded = [(*r, *[""] * (len(names) + 1 - len(r))) for r in rows]
-    return Grid(("error (blind)", *names), padded)
+    heads = [f"{name} [{_UNITS[name]}]" for name in names]
+    return Grid(("mean absolute error (blind)", *heads), padded)
 
 
 def _strata_table(strata: dict[str, dict[str, float]]) -> Grid:
@@ -260,4 +268,4 @@ def _strata_table(strata: dict[str, dict[str, float]]) -> Grid:
         (f"N = {k}", f"{v['nll_gain']:.2f}", f"{v['mae']:.1f}", _percent(v))
         for k, v in strata.items()
     ]
-    return Grid(("true N", "gain [nat]", "error", "in the 90 % set"), rows)
+    return Grid(("true N", "gain [nat]", "mean absolute error", "coverage of the 90 % set"), rows)

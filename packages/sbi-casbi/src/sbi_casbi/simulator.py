@@ -58,8 +58,6 @@ from sbi_core import (
 if TYPE_CHECKING:
     from astropy.table import Table
 
-    pass
-
 __all__ = ["OVERFLOW", "X_SIZE", "CasbiSimulator", "load_library"]
 
 F64 = NDArray[np.float64]

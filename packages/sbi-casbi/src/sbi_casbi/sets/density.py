@@ -172,8 +172,9 @@ class SetDensity(Head):
     def loss(self, z: Tensor, h: Tensor) -> Tensor:
         """Return -log q(N) - mean over some members of log q(theta_k), (n,), whitened units.
 
-        Every (N, k) has a conditional density of its own, so that weights do not move the optimum.
-        Training adds the losses of the two auxiliary regressions.
+        Every (N, k) has a separate conditional density, so that weights do not move the optimum.
+        Training adds the gradients of the two auxiliary regressions, but not their values: training
+        and validation loss are comparable.
         """
         index, v, theta, relative = self.unpack(z)
         number_h, h = self.number_summary(h), self.member_summary(h)
@@ -200,7 +201,8 @@ class SetDensity(Head):
         if self.training:  # the auxiliary regressions are not part of the density
             sums_loss = self.sums.loss(sums, self._sums(theta, relative))
             mass_loss = self.context.mass_function.loss(expected[0], gather(theta[..., 0], at))
-            loss = loss + _AUXILIARY * (sums_loss + (weight * mass_loss).sum(1) / weight.sum(1))
+            extra = _AUXILIARY * (sums_loss + (weight * mass_loss).sum(1) / weight.sum(1))
+            loss = loss + (extra - extra.detach())
         return loss
 
     def _sums(self, theta: Tensor, relative: Tensor) -> Tensor:
