@@ -18,7 +18,7 @@ from sbi_core.pipeline import config
 from sbi_core.priors.families import FAMILIES
 from sbi_core.registry import Registry
 from sbi_core.simulate.emulator import EmulatorConfig
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("configuration", "write-a-plugin")]
 STAGES: dict[str, type[BaseModel]] = {

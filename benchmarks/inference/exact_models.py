@@ -40,7 +40,7 @@ from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 
 def space_of(**priors):

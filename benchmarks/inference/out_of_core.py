@@ -29,7 +29,7 @@ from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.rng import stream
 from sbi_core.simulate.rows import ShardedBatch
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 ROW_BYTES = 4 * (6 + 8)
 SHARD_ROWS = 200_000

@@ -29,7 +29,7 @@ from sbi_core.components import Training
 from sbi_core.embeddings.mlp import MlpEmbedding
 from sbi_core.estimators import load_estimator
 from sbi_core.rng import stream
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 
 def job(folder, name, optimizer, n, epochs):

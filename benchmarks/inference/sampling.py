@@ -30,7 +30,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.posterior import Posterior
 from sbi_core.rng import stream
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 
 def trained(name, made, batch, epochs, **options):

@@ -35,7 +35,7 @@ from sbi_core.components import Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import c2st
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 # ------------------------------------------------------------------------------------ the tasks
 

@@ -30,7 +30,8 @@ from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.base import _log_normal
 from sbi_core.estimators.maf import MafConfig, MafEstimator
 from sbi_core.rng import stream
-from sbi_core.training.loop import TrainConfig, mean_loss
+from sbi_core.training.config import TrainConfig
+from sbi_core.training.loop import mean_loss
 
 
 def sbi_prior(space):

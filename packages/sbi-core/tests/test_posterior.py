@@ -13,7 +13,7 @@ from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 SPACE = ParameterSpace(
     tuple(Parameter(k, Prior("normal", {"loc": 0.0, "scale": 1.0})) for k in ("a", "b"))

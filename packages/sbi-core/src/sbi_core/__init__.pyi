@@ -64,8 +64,8 @@ from .rng import stream as stream
 from .rng import torch_defaults as torch_defaults
 from .rng import torch_generator as torch_generator
 from .simulate.mixture import MixtureSimulator as MixtureSimulator
+from .training.config import TrainConfig as TrainConfig
 from .training.loop import Trainable as Trainable
-from .training.loop import TrainConfig as TrainConfig
 from .training.loop import train_network as train_network
 from .training.networks import Head as Head
 

@@ -125,7 +125,7 @@ def test_a_trained_network_combines(toy):
     from sbi_core.embeddings.identity import IdentityEmbedding
     from sbi_core.estimators.sbi import SbiNpseConfig
     from sbi_core.rng import stream
-    from sbi_core.training.loop import TrainConfig
+    from sbi_core.training.config import TrainConfig
 
     gen = stream(1, "npse")
     estimator = SbiNpseEstimator(SbiNpseConfig(hidden=32, layers=2, steps=20))

@@ -7,7 +7,7 @@ from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.estimators.sbi import SbiMafEstimator, SbiNsfConfig, SbiNsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 SMALL = {
     "mixture": lambda: MixtureEstimator(MixtureConfig(components=3, hidden=(48, 48))),

@@ -21,7 +21,6 @@ from sbi_core.errors import (
     TrainingError,
 )
 from sbi_core.estimators import load_estimator
-from sbi_core.estimators.base import snap_to_support
 from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
 from sbi_core.estimators.maf import MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
@@ -29,6 +28,7 @@ from sbi_core.hookspecs import hookimpl
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.registry import Registry
 from sbi_core.rng import stream
+from sbi_core.training.rows import snap_to_support
 
 NAMES = ["ensemble", "maf", "mixture", "nsf", "sbi-maf", "sbi-nsf"]  # continuous, quick densities
 
@@ -162,7 +162,6 @@ def test_test_nll_is_that_of_log_prob_in_physical_space(fit_small, bounded):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_estimator_draws_the_same_bits(name, barely, gaussian, tmp_path):
     estimator, batch = barely(name), observed(gaussian)
-    estimator.plugin = {"core": "0.1"}
     estimator.save(tmp_path)
     loaded = load_estimator(tmp_path)
     assert type(loaded) is type(estimator)
@@ -172,7 +171,7 @@ def test_a_saved_estimator_draws_the_same_bits(name, barely, gaussian, tmp_path)
     assert_array_equal(loaded.log_prob(draws, batch), estimator.log_prob(draws, batch))
     assert loaded.space == estimator.space
     assert loaded.record == estimator.record
-    assert (loaded.plugin, loaded.config) == (estimator.plugin, estimator.config)
+    assert loaded.config == estimator.config
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["space_hash"] == estimator.space.hash
     assert content["HOOK_API"] == 1
@@ -374,7 +373,7 @@ def test_images_share_scales_per_channel_and_sets_per_feature(bounded):
         assert isinstance(estimator.network.embedding, nn.Module)
 
 
-# -- draws that no number can hold ---------------------------------------------------------
+# -- draws that overflow -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -404,7 +403,7 @@ def test_infinite_draws_are_drawn_again_and_counted(wild, caplog):
     again = found != before
     assert 0.1 < again.mean() < 0.25  # P(N(0, 1) > 1) = 0.16
     assert len(np.unique(found)) == found.size
-    assert "draws were too large for any number and were drawn again" in caplog.text
+    assert "draws overflowed and were drawn again" in caplog.text
 
 
 def test_what_is_drawn_again_for_an_object_does_not_depend_on_others(wild):
@@ -419,5 +418,5 @@ def test_what_is_drawn_again_for_an_object_does_not_depend_on_others(wild):
 def test_an_object_without_other_draws_is_named(wild):
     estimator, batch, spoil = wild
     spoil(-np.inf)
-    with pytest.raises(ObservationError, match="posterior of row 0 lies where no number"):
+    with pytest.raises(ObservationError, match="samples of object 0 overflow"):
         estimator.sample(batch, 20, stream(1))

@@ -3,10 +3,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sbi_core.errors import ConfigError
-from sbi_core.estimators.base import snap_to_support
 from sbi_core.estimators.discrete import Columns, swap_prior
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
+from sbi_core.training.rows import snap_to_support
 
 MIXED = ParameterSpace(
     (

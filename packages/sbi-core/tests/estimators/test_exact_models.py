@@ -26,7 +26,7 @@ from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 GRID = np.linspace(1e-3, 20, 2001)
 PRIOR = Prior("table", {"grid": GRID.tolist(), "density": stats.gamma(3).pdf(GRID).tolist()})

@@ -11,7 +11,7 @@ from sbi_core.estimators import load_estimator
 from sbi_core.estimators.mixed import MixedConfig, MixedEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 SPACE = ParameterSpace(
     (

@@ -8,7 +8,7 @@ from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 
 def test_two_modes_are_found():

@@ -4,9 +4,9 @@ import torch
 
 from sbi_core import Batch, Prior, Trainable, Training, train_network
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
-from sbi_core.estimators import base
 from sbi_core.estimators.maf import MafConfig, MafEstimator
 from sbi_core.testing.models import ProbeSimulator
+from sbi_core.training import rows
 
 PRIOR = Prior("normal", {"loc": 0.0, "scale": 1.0})
 
@@ -61,7 +61,7 @@ def test_prepare_may_choose_the_rows_of_the_loop():
 
 
 def test_large_rows_are_standardised_from_fewer(monkeypatch):
-    monkeypatch.setattr(base, "_STANDARDIZE_NUMBERS", 3000)
+    monkeypatch.setattr(rows, "_STANDARDIZE_NUMBERS", 3000)
     asked = []
     plain = training(3000)
 
@@ -71,5 +71,5 @@ def test_large_rows_are_standardised_from_fewer(monkeypatch):
 
     from dataclasses import replace
 
-    base._observed_sample(replace(plain, observe=observe))
+    rows.observed_sample(replace(plain, observe=observe))
     assert asked == [1, 1000]

@@ -11,7 +11,8 @@ from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_generator
 from sbi_core.simulate.rows import ShardedBatch
-from sbi_core.training.loop import TrainConfig, resident
+from sbi_core.training.config import TrainConfig
+from sbi_core.training.rows import resident
 
 REGISTRY = Registry([])
 SMALL = {

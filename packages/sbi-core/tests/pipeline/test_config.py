@@ -15,7 +15,7 @@ from sbi_core.pipeline.config import (
     resolve,
     to_toml,
 )
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 
 @pytest.fixture

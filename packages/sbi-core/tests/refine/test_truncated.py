@@ -12,7 +12,7 @@ from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.refine import RefineConfig, refine
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 ERROR = 0.02
 PRIOR = Prior("uniform", {"low": -2.0, "high": 2.0})

@@ -16,9 +16,10 @@ from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.simulate.rows import ShardedBatch
+from sbi_core.training.config import TrainConfig
 from sbi_core.training.feed import InMemory, Streamed, slice_sizes
-from sbi_core.training.loop import TrainConfig, known_rows, resident, splits_of
-from sbi_core.training.splits import split_blocks, split_by_key
+from sbi_core.training.rows import known_rows, resident
+from sbi_core.training.splits import split_blocks, split_by_key, splits_of
 
 SPACE = ParameterSpace((Parameter("a", Prior("normal", {"loc": 0.0, "scale": 1.0})),))
 TINY = 1e-9  # GiB: everything is streamed

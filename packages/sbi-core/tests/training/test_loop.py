@@ -24,7 +24,9 @@ from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, TrainingError
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import seeded, stream, torch_generator
-from sbi_core.training.loop import Trainable, TrainConfig, one_cycle, train
+from sbi_core.training.config import TrainConfig
+from sbi_core.training.loop import Trainable, train_network
+from sbi_core.training.optimizer import one_cycle
 
 SPACE = ParameterSpace((Parameter("a", Prior("normal", {"loc": 0.0, "scale": 1.0})),))
 
@@ -58,7 +60,7 @@ def job(directory=None, *, n=600, seed=7, observe=noisy, **options):
 
 def run(directory=None, callbacks=(), **options):
     network, training, targets = job(directory, **options)
-    record, splits = train(network, training, targets, callbacks)
+    record, splits = train_network(network, training, targets, callbacks)
     return network, record, splits
 
 
@@ -93,7 +95,7 @@ def test_patience_needs_an_optimizer_without_schedule():
 def test_options_may_be_a_table_and_typing_errors_are_named():
     network, training, targets = job()
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
-        train(network, replace(training, config={"epoch": 3}), targets)
+        train_network(network, replace(training, config={"epoch": 3}), targets)
 
 
 def test_a_time_budget_shortens_the_training():
@@ -134,17 +136,17 @@ def still(batch, rng):
 
 
 def memorised(directory=None, callbacks=(), **options):
-    """A job whose targets are noise: every epoch after the first few over-fits."""
+    """A job whose targets are noise: every epoch after the first few overfits."""
     sizes = {"n": 400, "batch_size": 16, "epochs": 12, "val_fraction": 0.4}
     network, training, _ = job(directory, observe=still, **sizes, **options)
     network.layers = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 1))
     with seeded(stream(3)):
         network.layers.apply(lambda m: m.reset_parameters() if isinstance(m, nn.Linear) else None)
     targets = torch.as_tensor(stream(2).standard_normal((400, 1)))
-    return network, train(network, training, targets, callbacks)[0]
+    return network, train_network(network, training, targets, callbacks)[0]
 
 
-def test_over_fitting_is_followed_by_cycles_with_more_weight_decay():
+def test_overfitting_is_followed_by_cycles_with_more_weight_decay():
     seen = []
     network, record = memorised(None, [seen.append], learning_rate=0.03)
     once = memorised(learning_rate=0.03, retries=0)[1]
@@ -161,14 +163,14 @@ def test_over_fitting_is_followed_by_cycles_with_more_weight_decay():
     assert losses[35] < losses[11]  # the last cycle memorises less
 
 
-def test_a_training_that_does_not_over_fit_has_one_cycle():
+def test_a_training_that_does_not_overfit_has_one_cycle():
     _, record, _ = run(epochs=12)
     assert record.best_epoch > 6
     assert record.epochs == 12
 
 
 @pytest.mark.parametrize("epoch", [12, 17, 24])
-def test_a_cycle_added_after_over_fitting_is_resumed_to_the_same_bits(tmp_path, epoch):
+def test_a_cycle_added_after_overfitting_is_resumed_to_the_same_bits(tmp_path, epoch):
     def stop(line):
         if line["epoch"] == epoch:
             raise Stop
@@ -183,7 +185,9 @@ def test_a_cycle_added_after_over_fitting_is_resumed_to_the_same_bits(tmp_path, 
 
 def test_log_det_moves_the_test_loss_alone():
     network, training, targets = job()
-    record, _ = train(network, training, targets, log_det=lambda b: torch.full((len(b),), 2.5))
+    record, _ = train_network(
+        network, training, targets, log_det=lambda b: torch.full((len(b),), 2.5)
+    )
     assert_allclose(record.test_nll, run()[1].test_nll - 2.5)
 
 
@@ -325,10 +329,10 @@ def test_other_simulations_or_another_network_are_refused(tmp_path):
     run(tmp_path)
     network, training, targets = job(tmp_path)
     with pytest.raises(TrainingError, match="simulations"):
-        train(network, training, targets + 1)
+        train_network(network, training, targets + 1)
     network.layers[1] = nn.SiLU()
     with pytest.raises(TrainingError, match="network"):
-        train(network, training, targets)
+        train_network(network, training, targets)
 
 
 # -- errors --------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def command(
     from sbi_core.files.directory import read_json, write_json
     from sbi_core.pipeline.runner import Run
     from sbi_core.refine import RefineConfig, Round, refine
-    from sbi_core.training.loop import TrainConfig
+    from sbi_core.training.config import TrainConfig
 
     loaded = Run(run)
     context = loaded._context

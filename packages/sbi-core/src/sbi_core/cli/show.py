@@ -103,7 +103,7 @@ def _options(registry: Registry, config: RunConfig, simulator: Simulator) -> Ite
     """Yield the options of all stages that run, as TOML with their meaning as comments."""
     from sbi_core.pipeline.config import ComponentSection
     from sbi_core.simulate.emulator import EmulatorConfig
-    from sbi_core.training.loop import TrainConfig
+    from sbi_core.training.config import TrainConfig
 
     yield from _assignments(config, ("seed", "device"))
     space = simulator.parameters.select(config.estimator.parameters)

@@ -28,7 +28,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, TrainingError
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import seeded, stream
-from sbi_core.training.loop import one_cycle
+from sbi_core.training.optimizer import one_cycle
 
 __all__ = [
     "SetLoader",

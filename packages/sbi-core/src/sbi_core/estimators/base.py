@@ -1,26 +1,24 @@
-r"""What the built-in estimators share: a head q(z | h) in the unconstrained space of the proposal.
+r"""Base of the built-in estimators: a head q(z | h) in the unconstrained space of the proposal.
 
 .. math:: \log q(\theta\,|\,x) = \log q(z\,|\,x) + \log p(\theta) - \log N(z; 0, I)
 
-so that no draw leaves the support and the density is normalised inside it. The network works in
+Draws therefore lie inside the support, where the density is normalised. The network works in
 float32, the map between z and theta in float64.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import Tensor
 
 from sbi_core.components import (
@@ -39,43 +37,41 @@ from sbi_core.errors import (
     DataFileError,
     DensityUnavailableError,
     ObservationError,
-    TrainingError,
 )
-from sbi_core.files.tensors import (
-    load_weights,
-    read_json,
-    read_tensors,
-    write_atomic,
-    write_tensors,
-)
-from sbi_core.hookspecs import HOOK_API
+from sbi_core.estimators.stored import read_spec, record_of, restoring, write_spec
+from sbi_core.files.tensors import load_weights, read_tensors, write_tensors
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults
-from sbi_core.training.loop import observed_rows, resident, splits_of, train
+from sbi_core.training.loop import train_network
 from sbi_core.training.networks import ConditionalNetwork, Head, Standardizer, pooling_of
+from sbi_core.training.rows import (
+    check_theta,
+    observed_rows,
+    observed_sample,
+    resident,
+    snap_to_support,
+    theta_of,
+)
 from sbi_core.training.splits import Splits
 from sbi_core.validation import checked_device
 
-__all__ = ["FlowEstimator", "snap_to_support", "versions"]
+__all__ = ["FlowEstimator"]
 
 F64 = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
-_TRIES = 100  # to replace draws that no number can hold
-_ROWS_PER_CALL = 16_384  # objects whose features are computed in one call
+_TRIES = 100  # attempts to replace draws that overflow
+_ROWS_PER_CALL = 16_384  # objects per call of the embedding
 _MEASURED_NLL = 256  # test rows of estimators whose loss is not -log q
-_STANDARDIZE_ROWS = 100_000  # rows of the training split that set means and scales
-_STANDARDIZE_NUMBERS = 60_000_000  # of their data: images and spectra need fewer rows
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-_SCHEMA = 1
 
 
 class FlowEstimator(Estimator):
     """A conditional density made of a standardizer, an embedding and a head.
 
     Subclasses give ``name``, ``config_type`` and :meth:`build_head`. The network describes the
-    unconstrained coordinates of theta; those that describe something else override
-    :meth:`make_head`, :meth:`encode`, :meth:`decode`, :meth:`log_volume` and :meth:`inside`.
+    unconstrained coordinates of theta; estimators of other coordinates override :meth:`make_head`,
+    :meth:`encode`, :meth:`decode`, :meth:`log_volume` and :meth:`inside`.
 
     Parameters
     ----------
@@ -85,9 +81,7 @@ class FlowEstimator(Estimator):
     Attributes
     ----------
     record
-        What came out of training; None before.
-    plugin
-        Identity of the plugins involved, written to ``config.json`` as it is.
+        Record of the training; None before.
     renamed
         First parts of the names of stored tensors that changed: old name, new name.
     """
@@ -99,18 +93,17 @@ class FlowEstimator(Estimator):
     def __init__(self, config: BaseModel | None = None) -> None:
         self.config = config or self.config_type()
         self.record: TrainingRecord | None = None
-        self.plugin: dict[str, Any] = {}
         self._network: ConditionalNetwork | None = None
         self._embedding: dict[str, Any] = {}
 
     def build_head(self, features: int, dim: int) -> Head:
-        """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
+        """Return a new density of ``dim`` numbers given ``features`` numbers."""
         raise NotImplementedError
 
     # -- theta and the numbers the network describes -------------------------------
 
     def make_head(self, features: int, space: ParameterSpace) -> Head:
-        """Return a fresh density of the parameters given ``features`` numbers.
+        """Return a new density of the parameters given ``features`` numbers.
 
         Raises
         ------
@@ -131,15 +124,15 @@ class FlowEstimator(Estimator):
         return self.build_head(features, space.z_dim)
 
     def encode(self, theta: F64, space: ParameterSpace) -> F64:
-        """Return the numbers (n, k) the network describes, of theta (n, d) in the support."""
+        """Return the coordinates (n, k) that the network describes, for theta (n, d)."""
         return space.to_unconstrained(theta)
 
     def decode(self, values: F64, space: ParameterSpace) -> F64:
-        """Return theta (..., d) of what :meth:`encode` returns."""
+        """Return theta (..., d) for coordinates (..., k); the inverse of :meth:`encode`."""
         return space.from_unconstrained(values)
 
     def log_volume(self, theta: F64, values: F64, space: ParameterSpace) -> F64:
-        """Return log |d values / d theta|, (n,)."""
+        """Return log |d values / d theta|, (n,), for theta (n, d) and its coordinates (n, k)."""
         return np.asarray(space.log_prob(theta) - _log_normal(values))
 
     def inside(self, theta: F64, space: ParameterSpace) -> NDArray[np.bool_]:
@@ -152,21 +145,35 @@ class FlowEstimator(Estimator):
     def fit(
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:
-        """Train on simulations with fresh noise; see :func:`sbi_core.training.loop.train`.
+        """Train on simulations with fresh noise; see :func:`sbi_core.train_network`.
+
+        Parameters
+        ----------
+        training
+            Simulations, noise, options and seed.
+        embedding
+            Factory of the summary network.
+        callbacks
+            Called with the metrics after every epoch.
+
+        Returns
+        -------
+        TrainingRecord
+            Also kept as ``record``.
 
         Raises
         ------
         TrainingError
-            If there is nothing to learn from (no valid simulation, NaN among the parameters,
-            constant outputs), a simulation lies outside the prior, or the loss is not finite.
+            If the simulations cannot be used (none is valid, NaN among the parameters, constant
+            outputs), one of them lies outside the prior, or the loss is not finite.
         ConfigError
-            If the estimator cannot describe a parameter, or the device is not there.
+            If the estimator cannot describe a parameter, or the device does not exist.
         """
         checked_device(training.device)
         training = resident(replace(training, batch=training.batch.succeeded))
         space = training.space
-        _check_theta(training, lambda theta: self.inside(theta, space))
-        observed = _observed_sample(training)
+        check_theta(training, lambda theta: self.inside(theta, space))
+        observed = observed_sample(training)
         rng = stream(training.seed, "train", "weights")
         embedding = Embedding.of(embedding)
         network = self._build(InputShape.of(observed), embedding, space, rng)
@@ -180,7 +187,7 @@ class FlowEstimator(Estimator):
         def log_det(batch: Batch) -> Tensor:
             return self.log_det(batch, training)
 
-        record, splits = train(network, training, targets, callbacks, log_det=log_det)
+        record, splits = train_network(network, training, targets, callbacks, log_det=log_det)
         self._network, self.space, self._embedding = network, space, _embedding_spec(embedding)
         if not network.head.loss_is_nll:
             record = replace(record, test_nll=self._measured_nll(training, splits))
@@ -188,34 +195,36 @@ class FlowEstimator(Estimator):
         return record
 
     def prepare(self, network: ConditionalNetwork, training: Training) -> Training:
-        """Start the network from something better than random weights.
+        """Initialise the network from the simulations, before the training loop; default: nothing.
 
-        Called once by :meth:`fit`, after the standardizer was fitted and before the training loop;
-        what it does must follow from ``training.seed``. Weights that no longer require gradients
-        stay as they are. Returns the training to go on with. Default: nothing.
+        Called once by :meth:`fit`, after the standardizer was fitted. The result must be a function
+        of ``training.seed``. Weights without ``requires_grad`` are not trained afterwards.
+
+        Returns
+        -------
+        Training
+            The training to continue with.
         """
         return training
 
     def targets(self, batch: Batch, training: Training) -> Tensor:
-        """Return what the head describes, (n, k): here :meth:`encode` of the inferred columns.
+        """Return the coordinates that the head describes, (n, k).
 
-        Estimators of set-valued parameters make it from ``batch.theta_set``.
+        Default: :meth:`encode` of the inferred columns of theta. Estimators of set-valued
+        parameters use ``batch.theta_set``.
         """
-        return torch.as_tensor(self.encode(_theta_of(batch, training), training.space))
+        return torch.as_tensor(self.encode(theta_of(batch, training), training.space))
 
     def log_det(self, batch: Batch, training: Training) -> Tensor:
-        """Return the logarithm of the Jacobian determinant of the targets, (n,).
-
-        It turns the loss into a density of theta.
-        """
-        theta, space = _theta_of(batch, training), training.space
+        """Return log |d targets / d theta|, (n,), which turns the loss into a density of theta."""
+        theta, space = theta_of(batch, training), training.space
         return torch.as_tensor(self.log_volume(theta, self.encode(theta, space), space))
 
     def _measured_nll(self, training: Training, splits: Splits) -> float:
-        """Return the mean of -log q over some test rows; NaN where log q is not available."""
+        """Return the mean of -log q over some test rows; NaN if the estimator has no density."""
         batch = observed_rows(training, splits.test[:_MEASURED_NLL], "test")
         try:
-            return float(-self.log_prob(_theta_of(batch, training), batch).mean())
+            return float(-self.log_prob(theta_of(batch, training), batch).mean())
         except DensityUnavailableError:
             return math.nan
 
@@ -251,7 +260,7 @@ class FlowEstimator(Estimator):
         Raises
         ------
         ConfigError
-            If the device is not there.
+            If the device does not exist.
         """
         align_weights(self.network.to(checked_device(device)))
         return self
@@ -272,7 +281,19 @@ class FlowEstimator(Estimator):
 
     @torch_defaults()
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
-        """Return log q of theta (n, d) -> (n,), or (S, n, d) -> (S, n); -inf outside."""
+        """Return log q(theta | x) in physical units; -inf outside the support.
+
+        Parameters
+        ----------
+        theta
+            (n, d), or (S, n, d).
+        batch
+            n objects.
+
+        Returns
+        -------
+        (n,) or (S, n)
+        """
         values = as_float64(theta)
         if values.shape[-2:] != (len(batch), self.space.dim) or values.ndim not in (2, 3):
             n, d = len(batch), self.space.dim
@@ -292,7 +313,7 @@ class FlowEstimator(Estimator):
 
     @torch.no_grad()
     def _log_q(self, z: F64, h: Tensor) -> F64:
-        """Return log q(z | h) of z (..., n, k), shape (..., n), some objects at a time."""
+        """Return log q(z | h) of z (..., n, k), shape (..., n), in chunks of objects."""
         step = max(1, self.network.head.rows_per_call // (len(z) if z.ndim == 3 else 1))
         out = np.empty(z.shape[:-1])
         for start in range(0, len(h), step):
@@ -305,25 +326,31 @@ class FlowEstimator(Estimator):
     @torch_defaults()
     @torch.no_grad()
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
-        """Return draws (S, n, d).
+        """Return draws (S, n, d) in physical units.
 
-        With one generator per row, base noise comes from each row's own: what is drawn for an
-        object does not depend on the objects beside it, up to floating-point rounding.
+        Draws that overflow are drawn again; the log counts them.
 
-        Draws so far out that no number holds them (a network's own doing: the prior has next to
-        nothing there) are drawn again, and counted in the log.
+        Parameters
+        ----------
+        batch
+            n objects.
+        draws
+            S, per object.
+        rng
+            Source of randomness. With one generator per object, its draws do not depend on the
+            objects beside it, up to floating-point rounding.
 
         Raises
         ------
         ObservationError
-            If an object has hardly any other draws.
+            If nearly all draws of an object overflow.
         """
         gen = rng if isinstance(rng, Sequence) else as_generator(rng)
         head, h = self.network.head, self._features(batch)
         noise = _noise(gen, draws, len(batch), head.noise_size)
         out = np.empty((draws, len(batch), self.space.dim))
         step = max(1, head.rows_per_call // max(draws, 1))
-        many = max(1, head.rows_per_call // step)  # many draws of one object: in parts, too
+        many = max(1, head.rows_per_call // step)  # many draws of one object come in parts, too
         for start in range(0, len(batch), step):
             given = aligned(h[start : start + step])
             for first in range(0, draws, many):
@@ -336,7 +363,7 @@ class FlowEstimator(Estimator):
     def _draw_again(
         self, out: F64, h: Tensor, rng: np.random.Generator | Sequence[np.random.Generator]
     ) -> None:
-        """Replace infinite draws (S, n, d), object by object."""
+        """Replace draws that overflowed in ``out`` (S, n, d), object by object."""
         total = 0
         for k in np.flatnonzero(np.isinf(out).any((0, 2))).tolist():
             gen = rng[k] if isinstance(rng, Sequence) else rng
@@ -350,35 +377,22 @@ class FlowEstimator(Estimator):
                 out[bad, k] = self.decode(z.double().cpu().numpy(), self.space)[:, 0]
             else:
                 msg = (
-                    f"the posterior of row {k} lies where no number can hold its parameters: the "
-                    "object is unlike all simulations, or the training went wrong"
+                    f"posterior samples of object {k} overflow: it is far outside the training "
+                    "set, or training diverged"
                 )
                 raise ObservationError(msg)
         if total:
-            _LOG.warning("%d draws were too large for any number and were drawn again", total)
+            _LOG.warning("%d draws overflowed and were drawn again", total)
 
     # -- files ---------------------------------------------------------------------
 
     def save(self, directory: str | Path) -> None:
         """Write ``weights.safetensors`` and ``config.json``."""
         directory = Path(directory)
-        shape = self.network.standardizer.shape
-        content = {
-            "schema": _SCHEMA,
-            "estimator": self.name,
-            "options": self.config.model_dump(mode="json"),
-            "HOOK_API": HOOK_API,
-            "versions": versions(),
-            "plugin": self.plugin,
-            "space": self.space.to_spec(),
-            "space_hash": self.space.hash,
-            "embedding": self._embedding,
-            "input": asdict(shape),
-            "training": None if self.record is None else asdict(self.record),
-        }
+        more = {"embedding": self._embedding, "input": asdict(self.network.standardizer.shape)}
         weights = self.network.state_dict()
         write_tensors(directory / "weights.safetensors", weights, {"space_hash": self.space.hash})
-        write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
+        write_spec(directory, self.name, self.config, self.space, self.record, **more)
 
     @classmethod
     @torch_defaults()
@@ -392,6 +406,11 @@ class FlowEstimator(Estimator):
         registry
             Where the embedding is found by name; default: the installed plugins.
 
+        Returns
+        -------
+        FlowEstimator
+            The trained estimator, on the CPU.
+
         Raises
         ------
         ComponentNotFoundError
@@ -399,18 +418,11 @@ class FlowEstimator(Estimator):
         DataFileError
             If a file is missing, damaged, or belongs to something else.
         """
-        path = Path(directory) / "config.json"
-        spec = read_json(path)
-        if spec.get("estimator") != cls.name or spec.get("schema") != _SCHEMA:
-            found = f"'{spec.get('estimator')}' (schema {spec.get('schema')})"
-            msg = f"{path} describes an estimator {found}, expected '{cls.name}' (schema {_SCHEMA})"
-            raise DataFileError(msg)
-        try:
+        directory = Path(directory)
+        spec = read_spec(directory, cls.name)
+        with restoring(directory):
             estimator = cls(cls.config_type.model_validate(spec["options"]))
-            estimator._restore(spec, Path(directory), registry or Registry([]))
-        except (KeyError, TypeError, ValidationError) as error:
-            msg = f"{path} is incomplete or was altered ({type(error).__name__}: {error})"
-            raise DataFileError(msg) from None
+            estimator._restore(spec, directory, registry or Registry([]))
         return estimator
 
     def _restore(self, spec: Mapping[str, Any], directory: Path, registry: Registry) -> None:
@@ -418,24 +430,20 @@ class FlowEstimator(Estimator):
         weights = directory / "weights.safetensors"
         tensors, meta = read_tensors(weights)
         if not self.space.hash == spec["space_hash"] == meta["space_hash"]:
-            msg = f"{directory}: the prior in config.json is not the one the weights belong to"
+            msg = f"{directory}: the prior in config.json is not the one of the weights"
             raise DataFileError(msg)
         shape = InputShape(**{**spec["input"], "x": tuple(spec["input"]["x"])})
         stored = spec["embedding"]
         made = registry.build("embedding", stored["name"], stored["options"])
-        embedding = Embedding.of(made)
-        network = self._build(shape, embedding, self.space, 0)
+        network = self._build(shape, Embedding.of(made), self.space, 0)
         for old, new in self.renamed.items():
             tensors = {
                 new + name.removeprefix(old) if name.startswith(old) else name: value
                 for name, value in tensors.items()
             }
         load_weights(network, tensors, weights)
-        self._network = network.eval()
-        self._embedding, self.plugin = dict(spec["embedding"]), dict(spec["plugin"])
-        if spec["training"] is not None:
-            history = tuple(spec["training"]["history"])
-            self.record = TrainingRecord(**{**spec["training"], "history": history})
+        self._network, self._embedding = network.eval(), dict(stored)
+        self.record = record_of(spec)
 
     def __repr__(self) -> str:
         state = "not trained" if self._network is None else f"q({', '.join(self.space.names)} | x)"
@@ -443,33 +451,6 @@ class FlowEstimator(Estimator):
 
 
 # -- helpers -------------------------------------------------------------------------------
-
-
-def snap_to_support(theta: F64, space: ParameterSpace) -> F64:
-    """Move values that float32 rounded out of the support back to it.
-
-    Only the ends of continuous parameters and the values of discrete ones are looked at.
-
-    Parameters
-    ----------
-    theta
-        (n, d).
-    space
-        Its parameters.
-    """
-    low, high = space.support
-    with np.errstate(invalid="ignore"):
-        below = (theta < low) & (theta >= low - 1.2e-7 * np.abs(low))
-        above = (theta > high) & (theta <= high + 1.2e-7 * np.abs(high))
-    theta = np.where(below, low, np.where(above, high, theta))
-    for p, s in space.blocks():
-        if not p.prior.continuous:
-            values, _ = p.prior.outcomes()
-            middles = (values[1:] + values[:-1]) / 2
-            near = values[np.searchsorted(middles, theta[:, s]).clip(max=len(values) - 1)]
-            close = np.abs(theta[:, s] - near) <= 1.2e-7 * np.abs(near)
-            theta[:, s] = np.where(close, near, theta[:, s])
-    return theta
 
 
 def _tensor_like(like: Tensor, values: F64) -> Tensor:
@@ -494,109 +475,8 @@ def _noise(rng: Rng | Sequence[np.random.Generator], draws: int, n: int, size: i
     return out
 
 
-def _theta_of(batch: Batch, training: Training) -> F64:
-    """Return the inferred columns of theta, (n, d), float64."""
-    assert batch.theta is not None
-    return snap_to_support(as_float64(batch.theta)[:, list(training.columns)], training.space)
-
-
-def _check_theta(training: Training, inside: Callable[[F64], NDArray[np.bool_]]) -> None:
-    """Raise TrainingError unless every simulation has parameters that may be trained on."""
-    batch, names = training.batch, training.space.names
-    if len(batch) == 0:
-        msg = "there is no valid simulation to train on: all of them failed"
-        raise TrainingError(msg)
-    if len(training.columns) != len(names):
-        msg = f"{len(training.columns)} columns of theta for {len(names)} parameters {list(names)}"
-        raise TrainingError(msg)
-    parts: Iterable[Batch] = (
-        (batch,)
-        if isinstance(batch, Batch)
-        else (batch.read(k, ("theta",)) for k in range(len(batch.ends) - 1))
-    )
-    start, wrong, first, outside, example = 0, 0, "", 0, ""
-    for part in parts:
-        if part.theta is None or part.theta.ndim != 2:
-            msg = "training needs simulations with theta of shape (n, d)"
-            raise TrainingError(msg)
-        if part.theta.shape[1] <= max(training.columns):
-            msg = (
-                f"theta has {part.theta.shape[1]} columns, parameter "
-                f"'{names[int(np.argmax(training.columns))]}' is column {max(training.columns)}"
-            )
-            raise TrainingError(msg)
-        theta = _theta_of(part, training)
-        bad = ~np.isfinite(theta)
-        if bad.any() and not first:
-            row, column = np.argwhere(bad)[0]
-            first = f"parameter '{names[column]}' is not finite in simulation {start + row}"
-        wrong += int(bad.any(1).sum())
-        out = ~inside(theta) & ~bad.any(1)
-        if out.any() and not example:
-            row = int(np.flatnonzero(out)[0])
-            example = f"simulation {start + row}: {_offender(theta[row], training.space)}"
-        outside += int(out.sum())
-        start += len(part)
-    if wrong:
-        msg = f"{first} ({wrong} such rows)"
-        raise TrainingError(msg)
-    if outside:
-        msg = f"{example} ({outside} such rows): give the prior the simulations were drawn from"
-        raise TrainingError(msg)
-
-
-def _offender(theta: F64, space: ParameterSpace) -> str:
-    """Say which parameter of one row lies outside its prior."""
-    for p, s in space.blocks():
-        value = theta[s]
-        if not p.prior.inside(value[None])[0]:
-            shown = value[0] if len(value) == 1 else value
-            return f"{p.name} = {shown} lies outside the prior to train with, {p.prior}"
-    return "a parameter has no probability under the prior to train with"
-
-
-def _observed_sample(training: Training) -> Batch:
-    """Return observed rows of the training split, after checking that they can teach anything."""
-    rng = stream(training.seed, "train", "standardize")
-    rows = splits_of(training).train
-    generator = stream(training.seed, "train", "shape")
-    one = training.observe(training.batch[rows[:1]].to("cpu", torch.float32), generator)
-    most = min(_STANDARDIZE_ROWS, max(1000, _STANDARDIZE_NUMBERS // max(one.x[0].numel(), 1)))
-    if len(rows) > most:
-        rows = np.sort(rng.choice(rows, most, replace=False))
-    clean = training.batch[rows].to("cpu", torch.float32)
-    batch = training.observe(clean, rng)
-    bad = (~torch.isfinite(batch.x) & batch.observed).reshape(len(batch), -1).any(1)
-    if batch.x_err is not None:
-        wrong = ~((batch.x_err > 0) & torch.isfinite(batch.x_err)) & batch.observed
-        bad |= wrong.reshape(len(batch), -1).any(1)
-    if bool(bad.any()):
-        first = int(rows[int(torch.nonzero(bad)[0, 0])])
-        msg = (
-            f"observed data or errors are not finite (or errors not positive) in simulation "
-            f"{first} ({int(bad.sum())} such rows): mark them as failed or mask them"
-        )
-        raise TrainingError(msg)
-    outputs = clean.x.reshape(len(clean), -1)
-    if bool((outputs == outputs[0]).all()) and clean.context is None:
-        msg = "all simulations have the same outputs: there is nothing to learn from"
-        raise TrainingError(msg)
-    return batch
-
-
 def _embedding_spec(embedding: Embedding) -> dict[str, Any]:
     """Return name and options of an embedding, JSON-serialisable."""
     config = embedding.config
     options = {} if config is None else config.model_dump(mode="json")
     return {"name": embedding.name, "options": options}
-
-
-def versions() -> dict[str, str]:
-    """Return versions of the packages that matter to an estimator."""
-    found = {}
-    for name in ("sbi-core", "torch", "zuko", "sbi", "numpy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

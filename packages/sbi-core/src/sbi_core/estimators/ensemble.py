@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import special
 from torch import Tensor
 
@@ -30,18 +30,17 @@ from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, T
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators import load_estimator
-from sbi_core.estimators.base import versions
-from sbi_core.files.tensors import read_json, write_atomic
-from sbi_core.hookspecs import HOOK_API
+from sbi_core.estimators.stored import read_spec, record_of, restoring, write_spec
+from sbi_core.files.tensors import write_atomic
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream, torch_defaults
-from sbi_core.training.loop import observed_rows, resident, split_seed, splits_of
+from sbi_core.training.rows import observed_rows, resident
+from sbi_core.training.splits import split_seed, splits_of
 
 __all__ = ["EnsembleConfig", "EnsembleEstimator"]
 
 F64 = NDArray[np.float64]
-_SCHEMA = 1
 _TEST_ROWS = 5000  # test rows of the loss of the whole
 
 
@@ -86,7 +85,6 @@ class EnsembleEstimator(Estimator):
     def __init__(self, config: EnsembleConfig | None = None) -> None:
         self.config = config or EnsembleConfig()
         self.record: TrainingRecord | None = None
-        self.plugin: dict[str, Any] = {}
         self.members: list[Estimator] = []
         if self.config.of == self.name:
             msg = "an ensemble of ensembles is an ensemble with more members: set 'members'"
@@ -214,18 +212,7 @@ class EnsembleEstimator(Estimator):
         """Write a folder per member and ``config.json``."""
         for m, member in enumerate(self._trained()):
             member.save(_folder(Path(directory), m))
-        content = {
-            "schema": _SCHEMA,
-            "estimator": self.name,
-            "options": self.config.model_dump(mode="json"),
-            "HOOK_API": HOOK_API,
-            "versions": versions(),
-            "plugin": self.plugin,
-            "space": self.space.to_spec(),
-            "space_hash": self.space.hash,
-            "training": None if self.record is None else asdict(self.record),
-        }
-        write_atomic(Path(directory) / "config.json", json.dumps(content, indent=1).encode())
+        write_spec(Path(directory), self.name, self.config, self.space, self.record)
 
     @classmethod
     def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Self:
@@ -243,23 +230,14 @@ class EnsembleEstimator(Estimator):
         DataFileError
             If a file is missing, damaged, or belongs to something else.
         """
-        path = Path(directory) / "config.json"
-        spec = read_json(path)
-        if spec.get("estimator") != cls.name or spec.get("schema") != _SCHEMA:
-            msg = f"{path} does not describe an ensemble (schema {_SCHEMA})"
-            raise DataFileError(msg)
-        try:
+        directory = Path(directory)
+        spec = read_spec(directory, cls.name)
+        with restoring(directory):
             ensemble = cls(EnsembleConfig.model_validate(spec["options"]))
             ensemble.space = ParameterSpace.from_spec(spec["space"])
-            ensemble.plugin, stored = dict(spec["plugin"]), spec["training"]
-            if stored is not None:
-                record = TrainingRecord(**{**stored, "history": tuple(stored["history"])})
-                ensemble.record = record
-        except (KeyError, TypeError, ValidationError) as error:
-            msg = f"{path} is incomplete or was altered ({type(error).__name__}: {error})"
-            raise DataFileError(msg) from None
+            ensemble.record = record_of(spec)
         for m in range(ensemble.config.members):
-            folder = _folder(Path(directory), m)
+            folder = _folder(directory, m)
             member = load_estimator(folder, registry)
             if member.space.hash != ensemble.space.hash or member.name != ensemble.config.of:
                 msg = f"{folder} holds another estimator than the ensemble it lies in"

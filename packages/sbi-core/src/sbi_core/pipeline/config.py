@@ -189,7 +189,7 @@ def resolve(
         If a key is unknown (with near matches) or a value has the wrong type.
     """
     from sbi_core.simulate.emulator import EmulatorConfig
-    from sbi_core.training.loop import TrainConfig
+    from sbi_core.training.config import TrainConfig
 
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)

@@ -22,7 +22,7 @@ from sbi_core.registry import Registry
 from sbi_core.rng import stream
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 __all__ = ["Context"]
 

@@ -24,7 +24,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.rng import stream
-from sbi_core.training.loop import known_rows
+from sbi_core.training.rows import known_rows
 
 __all__ = [
     "Donors",

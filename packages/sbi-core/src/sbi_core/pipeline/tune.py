@@ -37,7 +37,7 @@ from sbi_core.pipeline.runner import execute
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
-from sbi_core.training.loop import splits_of
+from sbi_core.training.splits import splits_of
 
 __all__ = ["Search", "Tuned", "default_search", "tune"]
 

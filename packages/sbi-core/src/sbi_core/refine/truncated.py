@@ -51,7 +51,8 @@ from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior, as_float64
 from sbi_core.rng import as_generator, stream, torch_defaults
-from sbi_core.training.loop import TrainConfig, splits_of
+from sbi_core.training.config import TrainConfig
+from sbi_core.training.splits import splits_of
 
 __all__ = ["RefineConfig", "RefinedPosterior", "Round", "refine"]
 

@@ -44,7 +44,9 @@ from sbi_core.files.tensors import (
 )
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults, torch_generator
-from sbi_core.training.loop import Trainable, TrainConfig, splits_of, train
+from sbi_core.training.config import TrainConfig
+from sbi_core.training.loop import Trainable, train_network
+from sbi_core.training.splits import splits_of
 
 __all__ = ["INVALID", "OUTSIDE", "Emulator", "EmulatorConfig", "EmulatorSimulator", "draw_box"]
 
@@ -66,7 +68,7 @@ class EmulatorConfig(TrainConfig):
         default=(100, 40), min_length=1, description="Widths of the layers."
     )
     activation: Literal["tanh", "silu"] = Field(default="tanh", description="Between the layers.")
-    epochs: int = Field(default=30, ge=1, description="Epochs; with max_seconds, at most so many.")
+    epochs: int = Field(default=30, ge=1, description="Epochs; with max_seconds, an upper limit.")
     batch_size: int = Field(default=1024, ge=1, description="Rows per step.")
     optimizer: Literal["adam-onecycle", "schedulefree"] = Field(
         default="schedulefree", description="Schedule-free AdamW, or Adam with one-cycle schedule."
@@ -268,7 +270,7 @@ class Emulator:
             network = _Surrogate(theta.shape[1], x.shape[1], self.config)
         network.set_scales(theta[splits.train], x[from_prior if len(from_prior) else splits.train])
         targets = (x.double() - network.x_mean) / network.x_scale
-        self.record, _ = train(network, training, targets, callbacks)
+        self.record, _ = train_network(network, training, targets, callbacks)
         self._network, self.shape = network.cpu(), tuple(batch.x.shape[1:])
         named = tuple(o.name for o in simulator.observables)
         plain = tuple(f"x{k + 1}" for k in range(x.shape[1]))
@@ -313,7 +315,7 @@ class Emulator:
         scale = theta.double().std(0, correction=0)
         network.theta_mean.copy_(theta.double().mean(0))
         network.theta_scale.copy_(torch.where(scale > 0, scale, 1.0))
-        _, splits = train(network, training, ok[:, None].float())
+        _, splits = train_network(network, training, ok[:, None].float())
         self._validity = network.cpu()
         test = torch.as_tensor(splits.test)
         refused = torch.as_tensor(self.valid_probability(theta[test]) < 0.5)

@@ -24,7 +24,7 @@ from sbi_core.priors.space import Prior
 from sbi_core.rng import stream
 from sbi_core.testing.checks import Checks, fail, once, skip
 from sbi_core.testing.models import ProbeSimulator
-from sbi_core.training.loop import TrainConfig
+from sbi_core.training.config import TrainConfig
 
 __all__ = ["EstimatorChecks"]
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: weights, best weights, optimizer and facts, without pickle."""
+"""Checkpoints of a training, without pickle: weights, best weights, optimizer and facts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def architecture(network: nn.Module) -> str:
 
 
 def digest(*tensors: Tensor) -> str:
-    """Return a hash of the values, of every k-th row when there are more than 16 million."""
+    """Return a hash of the values; of every k-th row when there are more than 16 million."""
     total = hashlib.sha256()
     for t in tensors:
         part = t[:: 1 + t.numel() // 2**24].detach().cpu().contiguous()
@@ -46,13 +46,13 @@ def write_checkpoint(
     Parameters
     ----------
     path
-        Its name.
+        File to write.
     network, optimizer
-        In eval mode, if the optimizer has modes.
+        In evaluation mode, if the optimizer has modes.
     best
         The best weights so far.
     facts
-        JSON-serialisable; the key ``fingerprint`` is what :meth:`Checkpoint.check` compares.
+        JSON-serialisable; :meth:`Checkpoint.check` compares the key ``fingerprint``.
     """
     state = optimizer.state_dict()
     tensors = {f"weights.{k}": v for k, v in network.state_dict().items()}
@@ -64,12 +64,12 @@ def write_checkpoint(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What :func:`write_checkpoint` wrote.
+    """A checkpoint that :func:`write_checkpoint` wrote.
 
     Parameters
     ----------
     path
-        Where it was found.
+        Its file.
     tensors, facts
         Its content.
     """
@@ -85,16 +85,22 @@ class Checkpoint:
         Raises
         ------
         DataFileError
-            If the file is damaged or no checkpoint.
+            If the file is damaged or holds something else.
         """
         tensors, facts = read_tensors(path)
         if not isinstance(facts, dict) or not {"fingerprint", "groups"} <= facts.keys():
-            msg = f"{path} is damaged or no checkpoint of a training"
+            msg = f"{path} is damaged, or not a checkpoint of a training"
             raise DataFileError(msg)
         return cls(path, tensors, facts)
 
     def check(self, fingerprint: Mapping[str, Any]) -> None:
-        """Raise TrainingError, naming what differs, when this is another training's."""
+        """Check that the checkpoint belongs to this training.
+
+        Raises
+        ------
+        TrainingError
+            If it belongs to another one; the message lists the differences.
+        """
         stored = self.facts["fingerprint"]
         differ = [k for k in fingerprint if stored.get(k) != fingerprint[k]]
         if not differ:
@@ -104,13 +110,11 @@ class Checkpoint:
         words = ", ".join(
             k if k != "options" else f"options ({'; '.join(changed)})" for k in differ
         )
-        msg = (
-            f"{self.path} comes from another training: different {words}; remove it to start again"
-        )
+        msg = f"{self.path} comes from another training (different {words}); remove it to restart"
         raise TrainingError(msg)
 
     def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Put weights and optimizer state back and return the best weights."""
+        """Restore weights and optimizer state; return the best weights."""
         weights = self._below("weights")
         check_weights(network, weights, self.path)
         network.load_state_dict(weights)  # into the memory that is being trained

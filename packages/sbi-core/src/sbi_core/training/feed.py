@@ -1,8 +1,8 @@
-r"""Where the training loop gets its rows from: memory, or blocks read through a shuffle buffer.
+r"""Rows for the training loop: from memory, or from blocks through a shuffle buffer.
 
-Both give the same rows to every epoch, once each, in slices of the same sizes; the order is a
+Every epoch gets each training row once, in slices of equal size (to within one row); the order is a
 function of (seed, epoch). In memory it is a permutation of all rows. Streamed, it is a permutation
-of the blocks, and a permutation of the rows within every buffer full of blocks.
+of the blocks, and a permutation of the rows in every full buffer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["Feed", "InMemory", "Slice", "Streamed", "Targets", "slice_sizes"]
 
 I64 = NDArray[np.int64]
 Targets = Callable[[Batch], Tensor]
-_GATHERED = 1 << 16  # rows gathered at once, of which slices are views
+_GATHERED = 1 << 16  # rows gathered at once; slices are views of them
 _LARGEST_MEASURED = 100_000  # held-out rows kept in memory while streaming
 
 
 class Slice(NamedTuple):
-    """Rows of one step: their numbers, targets and data."""
+    """Rows of one step: numbers, targets and data."""
 
     rows: I64
     targets: Tensor
@@ -36,7 +36,7 @@ class Slice(NamedTuple):
 
 
 class Feed(Protocol):
-    """Rows for the loop."""
+    """Source of rows for the loop."""
 
     identity: str
 
@@ -45,7 +45,7 @@ class Feed(Protocol):
         ...
 
     def measured(self, rows: I64) -> I64:
-        """Return the held-out rows that losses are taken over."""
+        """Return the held-out rows over which losses are averaged."""
         ...
 
     def slices(self, train: I64, rng: np.random.Generator, steps: int) -> Iterator[Slice]:
@@ -54,14 +54,14 @@ class Feed(Protocol):
 
 
 def slice_sizes(n: int, steps: int) -> I64:
-    """Return sizes of slices that differ by at most one row and sum to n."""
+    """Return sizes (steps,) that sum to n and differ by at most one."""
     sizes = np.full(steps, n // steps)
     sizes[: n % steps] += 1
     return sizes
 
 
 def _cut(rows: I64, targets: Tensor, batch: Batch, sizes: I64) -> Iterator[Slice]:
-    """Yield consecutive slices of rows that lie in memory."""
+    """Yield consecutive slices of rows in memory."""
     start = 0
     for size in sizes:
         part = slice(start, start + int(size))
@@ -70,14 +70,14 @@ def _cut(rows: I64, targets: Tensor, batch: Batch, sizes: I64) -> Iterator[Slice
 
 
 class InMemory:
-    """All rows on the device.
+    """All rows, on the device.
 
     Parameters
     ----------
     batch, targets
         The rows.
     device
-        Where they are kept, in float32.
+        Device that holds them, in float32.
     """
 
     def __init__(self, batch: Batch, targets: Tensor, device: torch.device) -> None:
@@ -91,7 +91,7 @@ class InMemory:
         return self.targets[ix], self.batch[ix]
 
     def measured(self, rows: I64) -> I64:
-        """Return all of them."""
+        """Return all of them: they are in memory."""
         return rows
 
     def slices(self, train: I64, rng: np.random.Generator, steps: int) -> Iterator[Slice]:
@@ -108,18 +108,18 @@ class InMemory:
 
 
 class Streamed:
-    """Rows read in blocks; at most ``max_bytes`` of them are in memory.
+    """Rows read in blocks, with at most ``max_bytes`` of them in memory.
 
     Parameters
     ----------
     source
         The rows.
     targets
-        What the loss is about, from the rows.
+        Function of a batch that returns the targets of its rows.
     device
-        Where slices are sent, in float32.
+        Device that slices are sent to, in float32.
     max_bytes
-        Memory for rows; a quarter of it is the shuffle buffer, the rest its copies.
+        Memory for rows; a quarter of it is the shuffle buffer, the rest is for copies.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Streamed:
         self.source, self.targets, self.device = source, targets, device
         self.buffer = max(1, int(max_bytes / 4 / max(source.nbytes / len(source), 1)))
         self.identity = source.identity
-        self._rest: list[tuple[I64, Tensor, Batch]] = []  # left over by the last buffer
+        self._rest: list[tuple[I64, Tensor, Batch]] = []  # rows that did not fill a slice
 
     def _sent(self, targets: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
         return targets.to(self.device, torch.float32), batch.to(self.device, torch.float32)
@@ -139,7 +139,7 @@ class Streamed:
         return self._sent(self.targets(batch), batch)
 
     def measured(self, rows: I64) -> I64:
-        """Return at most 1e5 rows, evenly spread: a mean over them is good enough."""
+        """Return at most 1e5 of them, evenly spaced: enough for a mean."""
         if len(rows) <= _LARGEST_MEASURED:
             return rows
         return rows[np.linspace(0, len(rows) - 1, _LARGEST_MEASURED).astype(np.int64)]
@@ -167,7 +167,7 @@ class Streamed:
     def _buffers(
         self, train: I64, rng: np.random.Generator
     ) -> Iterator[tuple[I64, Tensor, Batch, bool]]:
-        """Yield buffers full of rows; what a buffer leaves over begins the next one."""
+        """Yield full buffers; the rows that one leaves over begin the next one."""
         ends = self.source.ends
         edges = np.searchsorted(train, ends)
         blocks = rng.permutation(np.flatnonzero(np.diff(edges)))

@@ -1,10 +1,10 @@
-r"""Mixture of Gaussians whose parameters a network computes, as a head.
+r"""Mixture density network: a Gaussian mixture whose parameters are a function of h.
 
 .. math:: q(z\,|\,h) = \sum_k w_k\, N(z;\, \mu_k, \Sigma_k), \qquad
           \Sigma_k^{-1} = A_k^T A_k, \quad A_k = D_k (I + N_k)
 
 with :math:`D_k` diagonal and positive (softplus) and :math:`N_k` strictly lower triangular. Mean
-and covariance are known exactly.
+and covariance have a closed form.
 
 References:
     | Mixture Density Networks (Bishop, 1994), Aston University NCRG/94/004
@@ -27,16 +27,16 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class MixtureHead(Head):
-    """The mixture; starts as Gaussians of unit width scattered by half a standard deviation.
+    """The mixture; initially Gaussians of unit width whose means scatter by 0.5.
 
     Parameters
     ----------
     features, dim
-        Numbers it is given, numbers it is the density of.
+        Numbers in h, numbers in z.
     components
-        Gaussians.
+        Number of Gaussians.
     hidden
-        Widths of the trunk.
+        Widths of the network.
     """
 
     expand: Tensor
@@ -78,7 +78,7 @@ class MixtureHead(Head):
         return total - 0.5 * self.dim * _LOG_2PI
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return z; the last number of the noise chooses the component."""
+        """Return z (..., n, d); the last of the d + 1 noise numbers chooses the component."""
         log_w, mean, d, n = self(h)
         edges = log_w.double().softmax(-1).cumsum(-1)[..., :-1]
         u = torch.special.ndtr(noise[..., -1:].double())

@@ -1,10 +1,10 @@
-r"""Standardised input, embedding and head: the network every built-in estimator trains.
+r"""The network of the built-in estimators: standardised input, embedding and head.
 
 .. math:: (x, \sigma, m, c) \to \mathrm{standardise} \to h = e(x, \sigma, m, c)
           \to \log q(z\,|\,h)
 
-What is not observed (mask False) is replaced before anything is computed, so that its value,
-NaN included, changes no bit of the output.
+Masked values are ignored: they are replaced before anything is computed, so that their value, NaN
+included, changes no bit of the output.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Head(nn.Module):
     noise_size
         Standard normal numbers that one draw needs.
     rows_per_call
-        Draws times objects in one call: large enough to drown the cost of the call, small enough
+        Draws times objects in one call: large enough to hide the cost of the call, small enough
         for the processor's cache (measured, benchmarks/inference/sampling.py).
     loss_is_nll
-        Whether :meth:`loss` is -log q; if not, the test loss is measured with :meth:`log_prob`.
+        True if :meth:`loss` is -log q; if not, the test loss is measured with :meth:`log_prob`.
     """
 
     noise_size: int
@@ -52,23 +52,23 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return what training minimises, (n,), for z (n, d): -log q(z | h)."""
+        """Return the training loss of z (n, d), (n,): by default -log q(z | h)."""
         return -self.log_prob(z, h)
 
 
 class Standardizer(nn.Module):
     """Shift and scale from training data, stored with the weights.
 
-    ``x`` becomes zero-mean and unit-variance over observed entries and 0 where not observed;
-    ``x_err`` the same in log10; ``mask`` 0/1; ``context`` like ``x``, with NaN as missing.
-    What is constant is only shifted.
+    ``x`` gets zero mean and unit variance over observed entries, and 0 where not observed;
+    ``x_err`` likewise in log10; ``mask`` becomes 0/1; ``context`` is like ``x``, with NaN as
+    missing. Constant entries are only shifted.
 
     Parameters
     ----------
     shape
         Shape of one row.
     pooling
-        Which entries share a mean and scale: none (``element``), those of one channel of an
+        Entries that share a mean and a scale: none (``element``), those of one channel of an
         image (``channel``, first axis), those of one feature of a set (``feature``, last axis);
         ``raw`` leaves x as it is.
     """
@@ -97,7 +97,7 @@ class Standardizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, batch: Batch) -> Standardizer:
-        """Take means and scales from observed data and return self."""
+        """Set means and scales from observed data and return self."""
         self.check(batch)
         seen = batch.observed
         if self.pooling != "raw":
@@ -120,7 +120,13 @@ class Standardizer(nn.Module):
         getattr(self, f"{name}_scale").copy_(torch.where(constant, 1.0, scale)[0])
 
     def check(self, batch: Batch) -> None:
-        """Raise ObservationError when the batch is not what this network was trained on."""
+        """Check that a batch has the shape and fields of the training data.
+
+        Raises
+        ------
+        ObservationError
+            If it has not.
+        """
         got, want = InputShape.of(batch), self.shape
         if self.pooling == "feature" and len(got.x) == 2 and got.x[0] < want.x[0]:
             got = replace(got, x=(want.x[0], got.x[1]))  # a set may be padded less
@@ -135,13 +141,13 @@ class Standardizer(nn.Module):
             raise ObservationError(msg)
         if not want.has_mask and batch.mask is not None and not bool(batch.mask.all()):
             rows = torch.nonzero(~batch.mask.reshape(len(batch), -1).all(1))[:5, 0].tolist()
-            msg = f"this estimator was trained on complete data, but values miss in rows {rows}"
+            msg = f"this estimator was trained on complete data, values are missing in rows {rows}"
             raise ObservationError(msg)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Return standardised ``x, x_err, mask, context``; what was absent in training is None.
+        """Return standardised ``x, x_err, mask, context``; None for fields absent in training.
 
-        All are new tensors: what follows does not depend on where in memory the batch lies.
+        All are new tensors, so that results do not depend on the batch's place in memory.
         """
         seen, dtype = batch.observed, self.x_mean.dtype
         x = torch.where(seen, (batch.x - self.x_mean) / self.x_scale, 0.0).to(dtype)
@@ -158,7 +164,7 @@ class Standardizer(nn.Module):
 
 
 def pooling_of(shape: InputShape, embedding: Embedding) -> Pooling:
-    """Return which entries of x share a mean and a scale for this embedding."""
+    """Return the pooling of means and scales of x that an embedding needs."""
     if embedding.raw_input:
         return "raw"
     if len(shape.x) < 2:
@@ -198,7 +204,7 @@ class ConditionalNetwork(Trainable):
 def mlp(
     size: int, hidden: tuple[int, ...], out: int | None = None, *, layer_norm: bool = False
 ) -> nn.Sequential:
-    """Return linear layers with SiLU between them; ``out`` adds a last one without."""
+    """Return linear layers with SiLU after each; ``out`` adds a last one without."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [

@@ -1,4 +1,4 @@
-"""Training, validation and test rows, chosen by key."""
+"""Training, validation and test rows, chosen by a hash of their keys."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sbi_core.components import Training
+from sbi_core.data.batch import Batch
 from sbi_core.errors import TrainingError
 from sbi_core.rng import stream
+from sbi_core.training.config import config_of
 
-__all__ = ["Splits", "split_blocks", "split_by_key"]
+__all__ = ["Splits", "split_blocks", "split_by_key", "split_seed", "splits_of"]
 
 I64 = NDArray[np.int64]
-_HASHED_ROWS = 1 << 20  # row numbers that are hashed at a time
+_HASHED_ROWS = 1 << 20  # row numbers per hash update
 
 
 class Splits(NamedTuple):
-    """Row numbers of the three splits, each increasing, and the hash of all of them."""
+    """Row numbers of the three splits, each increasing, and a hash of them."""
 
     train: I64
     val: I64
@@ -28,28 +31,49 @@ class Splits(NamedTuple):
     hash: str
 
 
-def split_by_key(
-    keys: NDArray[np.int64] | Tensor, seed: int, *, val: float = 0.1, test: float = 0.1
-) -> Splits:
-    """Split rows so that equal keys stay together.
+def split_seed(training: Training) -> int:
+    """Return the seed of the splits and of the noise of held-out rows."""
+    return training.seed if training.split_seed is None else training.split_seed
 
-    A row's side depends on its key and the seed alone (a 64-bit mixing function, splitmix64),
-    so that adding rows never moves others. The keys -1, -2 and -3 name the side themselves:
-    training, validation, test.
 
-    Parameters
-    ----------
-    keys
-        Unit of splitting per row, (n,) integers.
-    seed
-        Root seed.
-    val, test
-        Expected share of keys.
+def splits_of(training: Training) -> Splits:
+    """Return the splits of a training.
 
     Raises
     ------
     TrainingError
-        If one side is left empty.
+        If one split is empty.
+    """
+    config, rows = config_of(training), training.batch
+    seed = split_seed(training)
+    if not isinstance(rows, Batch):
+        blocks = (rows.keys(k) for k in range(len(rows.ends) - 1))
+        return split_blocks(blocks, seed, val=config.val_fraction, test=config.test_fraction)
+    keys = np.arange(len(rows)) if rows.split_key is None else rows.split_key.cpu().numpy()
+    return split_by_key(keys, seed, val=config.val_fraction, test=config.test_fraction)
+
+
+def split_by_key(
+    keys: NDArray[np.int64] | Tensor, seed: int, *, val: float = 0.1, test: float = 0.1
+) -> Splits:
+    """Split rows so that rows with equal keys end in the same split.
+
+    The split of a row depends on its key and the seed alone (splitmix64), so adding rows never
+    moves others. The keys -1, -2 and -3 are always training, validation and test.
+
+    Parameters
+    ----------
+    keys
+        Key of every row, (n,) integers.
+    seed
+        Root seed.
+    val, test
+        Expected fraction of keys.
+
+    Raises
+    ------
+    TrainingError
+        If a split is empty.
     """
     return split_blocks([np.asarray(keys)], seed, val=val, test=test)
 
@@ -57,7 +81,7 @@ def split_by_key(
 def split_blocks(
     blocks: Iterable[NDArray[np.int64]], seed: int, *, val: float = 0.1, test: float = 0.1
 ) -> Splits:
-    """Split rows whose keys come in blocks, to the same result as all of them at once.
+    """Split rows whose keys come in blocks; the result is that of :func:`split_by_key`.
 
     Parameters
     ----------
@@ -69,19 +93,19 @@ def split_blocks(
     Raises
     ------
     TrainingError
-        If one side is left empty.
+        If a split is empty.
     """
     salt = stream(seed, "split").integers(0, 2**63, dtype=np.uint64)
-    found, some = [], set[int]()
+    parts, some = [], set[int]()
     for keys in blocks:
         words = keys.astype(np.int64).view(np.uint64)
         u = _mix(_mix(words ^ salt) + salt).astype(np.float64) / 2.0**64
         side = (u < val + test).astype(np.int8) + (u < test)  # 0 train, 1 val, 2 test
-        named = (keys < 0) & (keys >= -3)
-        found.append(np.where(named, -1 - keys, side).astype(np.int8))
+        fixed = (keys < 0) & (keys >= -3)
+        parts.append(np.where(fixed, -1 - keys, side).astype(np.int8))
         if len(some) < 1000:
             some.update(words[:1000].tolist())
-    side = np.concatenate(found)
+    side = np.concatenate(parts)
     sides = [np.flatnonzero(side == k) for k in range(3)]
     for rows, name in zip(sides, ("training", "validation", "test"), strict=True):
         if len(rows) == 0:
@@ -89,7 +113,7 @@ def split_blocks(
             many = "or more " if k >= 1000 else ""
             msg = (
                 f"{n} simulations with {k} {many}split key(s) leave the {name} split empty: "
-                "need more"
+                "simulate more"
             )
             raise TrainingError(msg)
     return Splits(sides[0], sides[1], sides[2], _digest(sides))
@@ -105,7 +129,7 @@ def _digest(sides: list[I64]) -> str:
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64: every bit of the input changes every bit of the output."""
+    """Return the splitmix64 hash of every number."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

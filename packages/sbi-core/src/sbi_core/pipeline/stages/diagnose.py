@@ -29,7 +29,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stage import StageResult
 from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
-from sbi_core.training.loop import splits_of
+from sbi_core.training.splits import splits_of
 
 __all__ = ["execute"]
 
