@@ -1,5 +1,7 @@
 """The Python twin of the command line."""
 
+import os
+import pickle
 import subprocess
 import sys
 
@@ -8,7 +10,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sbi_core
-from sbi_core.errors import ConfigError, PluginError, RunDirectoryError
+from sbi_core import Run
+from sbi_core.errors import ConfigError, PluginError, RunDirectoryError, SbiError
 
 
 @pytest.fixture
@@ -128,6 +131,40 @@ def test_simulators_are_built_by_name(toy_installed):
     toy = sbi_core.get_simulator("toy", error=0.1)
     assert toy.default_error == 0.1
     assert [p.name for p in sbi_core.plugins()].count("toy") == 1
+
+
+def test_a_run_finds_its_plugin_in_a_registry_and_survives_pickling(finished, registry, toy, rng):
+    objects = toy.example_observations(rng, 4)
+    again = sbi_core.load_run(finished.directory.root, registry=registry)
+    assert_array_equal(again.infer(objects).values, finished.infer(objects).values)
+    copy = pickle.loads(pickle.dumps(again))
+    assert_array_equal(copy.infer(objects).values, finished.infer(objects).values)
+
+
+def test_options_of_reading_can_change_after_the_training(finished, registry, toy, rng, tmp_path):
+    path = tmp_path / "objects.ecsv"
+    toy.example_observations(rng, 4).write(path)
+    shifted = Run(finished.directory.root, registry, ["simulator.shift=1"])
+    assert_allclose(
+        shifted.observations(path).batch.x, finished.observations(path).batch.x + 1, rtol=1e-6
+    )
+    assert shifted.infer(path).values.shape == finished.infer(path).values.shape
+    with pytest.raises(ConfigError, match="'simulator.error' is fixed by the training of the run"):
+        _ = Run(finished.directory.root, registry, ["simulator.error=1"]).simulator
+
+
+def test_the_home_directory_may_be_a_tilde(finished, registry, toy, rng, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    toy.example_observations(rng, 4).write(tmp_path / "objects.csv")
+    run = sbi_core.load_run("~/run", registry=registry)
+    assert len(run.infer("~/objects.csv").id) == 4
+
+
+def test_what_is_not_a_file_is_refused_at_once(finished, tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", "/dev/stdin", "/dev/null"):
+        with pytest.raises(SbiError, match="is not a regular file"):
+            finished.infer(path)
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path):

@@ -72,12 +72,20 @@ class CasbiConfig(BaseModel):
         1.41e9, gt=0, description="total accreted mass [Msun] (if population = budget)"
     )
     solar: str | None = Field(
-        None, description="solar scale of star lists (pynbody, asplund09); default: the library's"
+        None,
+        description="solar scale of star lists (pynbody, asplund09); default: the library's",
+        json_schema_extra={"reading": True},
     )
     columns: dict[str, str] = Field(
-        {}, description="column names in star lists, for fe_h, o_fe, e_fe_h, e_o_fe, id"
+        {},
+        description="column names in star lists, for fe_h, o_fe, e_fe_h, e_o_fe, id",
+        json_schema_extra={"reading": True},
     )
-    alpha_proxy: bool = Field(False, description="accept [alpha/Fe] or [Mg/Fe] instead of [O/Fe]")
+    alpha_proxy: bool = Field(
+        False,
+        description="accept [alpha/Fe] or [Mg/Fe] instead of [O/Fe]",
+        json_schema_extra={"reading": True},
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> CasbiConfig:

@@ -58,13 +58,19 @@ class ChempyConfig(BaseModel):
         "or a .npy file with one (k, k) or one per star (n, k, k); default: independent errors.",
     )
     survey: Literal["apogee", "galah"] | None = Field(
-        None, description="Read tables with the columns, flags and missing values of a survey."
+        None,
+        description="Read tables with the columns, flags and missing values of a survey.",
+        json_schema_extra={"reading": True},
     )
     strict: bool = Field(
         False,
         description="Refuse parameters outside the physical range instead of marking them failed.",
     )
-    ages: bool = Field(True, description="Use birth times or ages when the data have them.")
+    ages: bool = Field(
+        True,
+        description="Use birth times or ages when the data have them.",
+        json_schema_extra={"reading": True},
+    )
     log10_n_ia_mean: float = Field(-2.89, description="Prior mean of log10 N_Ia.")
 
     @field_validator("elements", mode="before")

@@ -81,7 +81,7 @@ def run(
         One clear sentence for every kind of bad input.
     """
     found = registry or Registry([plugin])
-    target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out)
+    target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out).expanduser()
     is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
         found,
@@ -111,15 +111,32 @@ def _as_file(observations: Observations, out: Path) -> str:
     return str(path)
 
 
-def load_run(directory: str | Path) -> Run:
+def load_run(
+    directory: str | Path, *, registry: Registry | None = None, overrides: Iterable[str] = ()
+) -> Run:
     """Return the run in a directory; nothing that is stored there is executed.
+
+    Parameters
+    ----------
+    directory
+        A directory written by ``sbi-run`` or :func:`sbi_core.run`.
+    registry
+        Where plugins are found; default: those installed.
+    overrides
+        Options that differ from those of the run, ``"section.key=value"``: options of the analysis,
+        and those of the simulator that change only how files are read, for example
+        ``"simulator.alpha_proxy=true"``.
+
+    Returns
+    -------
+    Run
 
     Raises
     ------
     RunDirectoryError
         If the directory does not exist or holds no run.
     """
-    return Run(directory)
+    return Run(directory, registry, overrides)
 
 
 def get_simulator(name: str, **options: Any) -> Simulator:

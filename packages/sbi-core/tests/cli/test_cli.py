@@ -310,6 +310,32 @@ def test_results_of_files_with_one_stem_stand_beside_each_other(done, toy_file):
     assert (code, "holds the results of another file" in err) == (2, True)
 
 
+def test_options_of_reading_reach_infer_and_combine_also_in_workers(done, toy_file):
+    words = ["--observations", toy_file, "--set", "simulator.shift=1"]
+    tables = []
+    for out, *more in (("a",), ("b", *words[2:]), ("c", *words[2:], "--workers", "2")):
+        code, _, err = done("infer", "r", *words[:2], "--out", f"{out}.ecsv", *more)
+        assert code == 0, err
+        tables.append(Table.read(done.work / f"{out}.ecsv"))
+    assert (tables[0]["offset_p50"] != tables[1]["offset_p50"]).all()
+    assert (tables[1]["offset_p50"] == tables[2]["offset_p50"]).all()
+    assert done("combine", "r", *words)[1] != done("combine", "r", *words[:2])[1]
+    code, _, err = done("infer", "r", *words[:2], "--set", "simulator.error=1")
+    assert (code, "is fixed by the training" in err) == (2, True)
+
+
+def test_columns_can_have_other_names(done, toy_file):
+    table = Table.read(toy_file)
+    table.rename_column("a", "MyA")
+    table.write(done.work / "mine.ecsv")
+    words = ["--observations", "mine.ecsv", "--column", "a=MyA"]
+    assert done("infer", "r", *words, "--out", "a.ecsv")[0] == 0
+    assert done("infer", "r", "--observations", toy_file, "--out", "b.ecsv")[0] == 0
+    a, b = (Table.read(done.work / f"{name}.ecsv") for name in "ab")
+    assert (a["slope_p50"] == b["slope_p50"]).all()
+    assert done("combine", "r", *words)[:2] == done("combine", "r", "--observations", toy_file)[:2]
+
+
 def test_columns_are_named_as_pairs(done, toy_file):
     code, _, err = done("infer", "r", "--observations", toy_file, "--column", "a")
     assert (code, "write NAME=COLUMN, for example fe_h=FeH, not 'a'" in err) == (2, True)

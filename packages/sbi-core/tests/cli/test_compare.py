@@ -60,7 +60,7 @@ def test_flags_of_a_combination_are_shown(two_runs, monkeypatch):
         *runs, "--observations", str(folder / "objects.npz"), "--simulations", "2000",
         "--steps", "5", "--out", str(folder / "numbers.json"),
     )  # fmt: skip
-    assert said.count("unlike_trained_groups: The objects have other errors") == 2
+    assert said.count("unlike_trained_groups: Errors or missing values") == 2
     found = json.loads((folder / "numbers.json").read_text())
     assert all(m["flags"] == ["unlike_trained_groups"] for m in found["models"].values())
 

@@ -89,13 +89,9 @@ def test_assignments_of_any_kind(key, inner, value, registry):
     [
         "x = " + "[" * 50_000,
         "x = " + "{a = " * 5_000 + "1" + "}" * 5_000,
-        "a" + ".a" * 5_000 + " = 1",
-        "[a" + ".a" * 5_000 + "]",
         "seed = 1" + "0" * 5_000,
-        "simulate = { n = 1" + "0" * 4_000 + " }",
         "[simulate]\nn = nan",
         "[simulate]\nn = 1e400",
-        "\ufeff[simulate]\nn = 5",
         "[simulate]\nn = 1979-05-27",
         "simulate = 3",
         "[[simulate]]\nn = 3",

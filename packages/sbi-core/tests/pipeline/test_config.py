@@ -2,13 +2,16 @@
 
 import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from sbi_core import Registry, hookimpl
 from sbi_core.cli import app
 from sbi_core.errors import ConfigError, PluginError, SbiError
 from sbi_core.pipeline.config import (
     RunConfig,
+    after_training,
     command_words,
     differences,
     from_toml,
@@ -56,7 +59,8 @@ def test_options_of_the_command_line_beat_set(configure):
 
 def test_every_option_is_spelled_out(configure):
     config = configure()
-    assert config.simulator.options == {"error": 0.5, "failing": 0.0}  # None: no word in TOML
+    # None has no word in TOML
+    assert config.simulator.options == {"error": 0.5, "failing": 0.0, "shift": 0.0}
     assert config.train == TrainConfig().model_dump(mode="json")
     assert config.combiner.options["draws"] == 4000
     assert config.emulate.enabled is False
@@ -209,6 +213,40 @@ def test_a_bad_file_is_explained(content, message, configure, tmp_path):
         configure(file=file)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(configure, tmp_path):
+    (tmp_path / "mine.toml").write_text("[simulate]\nn = 70\n", encoding="utf-8-sig")
+    assert configure(file=tmp_path / "mine.toml").simulate.n == 70
+
+
+def test_paths_are_taken_as_observations(registry, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/astronomer")
+    for given in (Path("~/stars.csv"), "~/stars.csv"):
+        config = resolve(registry, "toy", preset="quick", overrides={"infer.observations": given})
+        assert config.infer.observations == "/home/astronomer/stars.csv"
+
+
+def test_a_pipeline_that_is_not_toml_is_named(registry):
+    class Bad:
+        @hookimpl
+        def register_pipelines(self, register):
+            register("bad", lambda: "[base", summary="not TOML")
+
+    with pytest.raises(PluginError, match="pipeline of plugin 'bad' is not valid TOML: "):
+        resolve(Registry(["bad"], extra={"bad": Bad()}), "bad", preset="quick")
+
+
+def test_only_options_of_reading_and_analysis_change_after_the_training(configure, registry):
+    config = configure()
+    changed = after_training(config, registry, ["simulator.shift=1.5"])
+    assert changed.simulator.options["shift"] == 1.5
+    assert changed.model_copy(update={"simulator": config.simulator}) == config
+    for text in ("simulator.error=2", "train.epochs=3", "simulator.shifts=1"):
+        with pytest.raises(ConfigError, match="is fixed by the training .*: simulator.shift, anal"):
+            after_training(config, registry, [text])
+    with pytest.raises(ConfigError, match="option 'simulator.shift' = 'x': expects a number"):
+        after_training(config, registry, ["simulator.shift=x"])
+
+
 def test_a_directory_is_no_configuration_file(configure, tmp_path):
     with pytest.raises(ConfigError, match="cannot be read: "):
         configure(file=tmp_path)
@@ -218,9 +256,9 @@ def test_a_directory_is_no_configuration_file(configure, tmp_path):
 def test_plugin_and_preset_of_a_file_must_not_contradict_the_call(key, call, configure, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(f'{key} = "other"\n')
-    with pytest.raises(ConfigError, match=f"the options say {key} = 'other', the call '{call}'"):
+    with pytest.raises(ConfigError, match=f"file has {key} = 'other', but the command '{call}'"):
         configure(file=file)
-    with pytest.raises(ConfigError, match=f"the options say {key} = 'other'"):
+    with pytest.raises(ConfigError, match=f"the configuration file has {key} = 'other'"):
         configure(f"{key}=other")
 
 

@@ -8,6 +8,7 @@ processes and subprocesses import it, too.
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,9 @@ class ToyConfig(BaseModel):
     error: float = Field(ERROR, gt=0, description="standard deviation of the noise")
     failing: float = Field(0.0, ge=0, le=1, description="fraction of rows that fail")
     nothing: str | None = Field(None, description="an option that run.toml cannot hold")
+    shift: float = Field(
+        0.0, description="added to what is read", json_schema_extra={"reading": True}
+    )
 
 
 class ToySimulator(Simulator):
@@ -105,6 +109,10 @@ class ToySimulator(Simulator):
         err = torch.full_like(batch.x, self.config.error)
         noise = torch.randn(batch.x.shape, generator=gen, dtype=batch.x.dtype)
         return batch.with_(x=batch.x + err * noise, x_err=err)
+
+    def observations_of(self, table, source):
+        objects = super().observations_of(table, source)
+        return replace(objects, batch=objects.batch.with_(x=objects.batch.x + self.config.shift))
 
 
 def exact_moments(batch):

@@ -52,17 +52,29 @@ class SedflowConfig(BaseModel):
         default=None, description="Catalogue whose errors hotdeck draws from."
     )
     photometry: Literal["elpetro", "sersic"] = Field(
-        default="elpetro", description="Fluxes taken from NSA v1_0_1."
+        default="elpetro",
+        description="Fluxes taken from NSA v1_0_1.",
+        json_schema_extra={"reading": True},
     )
     flags_table: str | None = Field(
-        default=None, description="SDSS photometric flags of NSA galaxies, a table."
+        default=None,
+        description="SDSS photometric flags of NSA galaxies, a table.",
+        json_schema_extra={"reading": True},
     )
     flux_unit: str | None = Field(
-        default=None, description="Unit of flux columns without one, e.g. nmgy or uJy."
+        default=None,
+        description="Unit of flux columns without one, e.g. nmgy or uJy.",
+        json_schema_extra={"reading": True},
     )
-    allow_toy: bool = Field(default=False, description="Let catalogues be fitted with toy stars.")
+    allow_toy: bool = Field(
+        default=False,
+        description="Let catalogues be fitted with toy stars.",
+        json_schema_extra={"reading": True},
+    )
     allow_prior: bool = Field(
-        default=False, description="Give objects without any band draws of the prior."
+        default=False,
+        description="Give objects without any band draws of the prior.",
+        json_schema_extra={"reading": True},
     )
 
     @model_validator(mode="after")

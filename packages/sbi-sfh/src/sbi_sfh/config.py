@@ -130,14 +130,18 @@ class SfhConfig(BaseModel):
     vacuum: bool | None = Field(
         default=None,
         description="Wavelengths of files without this information: vacuum (true) or air (false).",
+        json_schema_extra={"reading": True},
     )
     wave_unit: str | None = Field(
-        default=None, description="Unit of wavelengths in files without one, e.g. Angstrom."
+        default=None,
+        description="Unit of wavelengths in files without one, e.g. Angstrom.",
+        json_schema_extra={"reading": True},
     )
     ebv: float = Field(
         default=0.0,
         ge=0,
         description="Galactic E(B-V) to correct observed spectra for (Cardelli et al. 1989).",
+        json_schema_extra={"reading": True},
     )
 
     @model_validator(mode="after")

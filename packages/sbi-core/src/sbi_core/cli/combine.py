@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from sbi_core.cli import options
@@ -20,6 +22,8 @@ __all__ = ["command"]
 )
 @click.argument("run")
 @options.objects
+@options.columns
+@options.reading
 @click.option(
     "--combiner", metavar="NAME", show_default="that of the run",
     help="Rule of the combination. `recalibrated` and `deepset` need a run that trained them, and "
@@ -29,7 +33,14 @@ __all__ = ["command"]
     "--sizes", metavar="N,N", show_default="all objects",
     help="Combine the first N objects, for each N.",
 )  # fmt: skip
-def command(run: str, observations: str, combiner: str | None, sizes: str | None) -> None:
+def command(
+    run: str,
+    observations: str,
+    columns: Mapping[str, str],
+    overrides: tuple[str, ...],
+    combiner: str | None,
+    sizes: str | None,
+) -> None:
     """Combine the objects of a file into one posterior of the shared parameters.
 
     The objects must belong to one group, for example the stars of one galaxy.
@@ -38,8 +49,8 @@ def command(run: str, observations: str, combiner: str | None, sizes: str | None
     from sbi_core.errors import ConfigError
     from sbi_core.pipeline.runner import Run
 
-    loaded = Run(run)
-    data = loaded.observations(observations)
+    loaded = Run(run, overrides=overrides)
+    data = loaded.observations(observations, columns)
     for note in data.notes:
         click.echo(f"observations: {note}")
     try:

@@ -23,11 +23,13 @@ _TABLES = (".ecsv", ".csv", ".tsv", ".fits", ".vot", ".h5", ".parquet")
         "sbi-run infer runs/chempy-standard --observations survey.fits --out survey-results.fits "
         "--workers 4",
         "sbi-run infer runs/chempy-standard --observations stars.csv --column fe_h=FeH",
+        "sbi-run infer runs/casbi-large --observations halo.fits --set simulator.alpha_proxy=true",
     ),
 )
 @click.argument("run")
 @options.objects
 @options.columns
+@options.reading
 @click.option(
     "--out", metavar="FILE", show_default="RUN/infer-NAME.ecsv",
     help=f"Table of results: {', '.join(_TABLES)}.",
@@ -57,6 +59,7 @@ def command(
     run: str,
     observations: str,
     columns: Mapping[str, str],
+    overrides: tuple[str, ...],
     out: str | None,
     draws: int | None,
     samples: str | None,
@@ -81,7 +84,7 @@ def command(
     if summary_only and samples:
         msg = "--summary-only and --samples contradict each other; leave one out"
         raise ConfigError(msg)
-    loaded = Run(run)
+    loaded = Run(run, overrides=overrides)
     target = Path(out) if out else summary_target(loaded.directory.root, observations)
     checked_target(target, _TABLES, inputs=(observations,))
     if samples:
@@ -94,6 +97,7 @@ def command(
         observations,
         target,
         draws=draws or loaded.config.infer.draws,
+        columns=columns,
         samples=Path(samples) if samples else None,
         rows=chunk,
         executor=get_executor(executor or default, workers, dask_scheduler),

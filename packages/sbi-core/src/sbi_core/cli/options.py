@@ -20,6 +20,7 @@ __all__ = [
     "plugin",
     "preset",
     "quiet",
+    "reading",
     "seed",
     "workers",
 ]
@@ -89,6 +90,11 @@ columns = click.option(
     "--column", "columns", metavar="NAME=COLUMN", multiple=True, callback=_mapping,
     help="Read COLUMN of the table as NAME, for example fe_h=FeH (repeatable).",
 )  # fmt: skip
+reading = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="Set an option of reading or analysis, for example simulator.alpha_proxy=true "
+    "(repeatable). Other options are fixed by the training.",
+)  # fmt: skip
 stages = click.option(
     "--stages", metavar="A,B", help="Run only these stages; the stages before must be done."
 )
@@ -116,6 +122,7 @@ def pipeline(function: Function) -> Function:
         config,
         overrides,
         out,
+        columns,
         observations,
         preset,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -41,6 +42,7 @@ def run(
     plugin: str,
     preset: str,
     observations: str | None,
+    columns: Mapping[str, str],
     out: str | None,
     overrides: tuple[str, ...],
     config: str | None,
@@ -73,6 +75,7 @@ def run(
         overrides=overrides,
         seed=seed,
         infer__observations=observations,
+        infer__columns=columns or None,
         infer__draws=draws,
         simulate__workers=workers,
         simulate__executor=executor or ("dask" if dask_scheduler else None),

@@ -38,7 +38,6 @@ _SHARE = 0.5  # of the free memory that one file may take
 _SMALL = 2**28  # bytes: below this, no ratio is suspicious
 _RATIO = 200  # times that honest data hardly ever shrink
 _MOST_FIELDS = 999  # axes, and columns of a table, that FITS allows
-_LARGEST_TEXT = 2**24  # bytes of a configuration or record that people or we write
 
 
 def gib(nbytes: float) -> str:
@@ -242,20 +241,20 @@ def check_gzip(path: str | Path) -> None:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text of people's size; a configuration of megabytes is none.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises
     ------
     DataFileError
-        If it is larger than 16 MiB.
+        If it is not a regular file: a pipe or a device may never end.
     OSError, UnicodeDecodeError
         If it cannot be read.
     """
     path = Path(path)
-    if path.is_file() and path.stat().st_size > _LARGEST_TEXT:
-        msg = f"'{path}' has {gib(path.stat().st_size)}, no text of this kind is that large"
+    if path.exists() and not path.is_file():
+        msg = f"'{path}' is not a regular file"
         raise DataFileError(msg)
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def check_names(path: str | Path, delimiter: str) -> None:

@@ -85,6 +85,9 @@ def read_table(path: str | Path) -> Table:
     if path.is_dir():
         msg = f"'{path}' is a directory; pass one table file"
         raise DataFileError(msg)
+    if not path.is_file():  # a pipe, such as <(...), or a device
+        msg = f"'{path}' is not a regular file; write the table to a file first"
+        raise DataFileError(msg)
     if path.stat().st_size == 0:
         msg = f"observations file '{path}' is empty"
         raise DataFileError(msg)

@@ -122,7 +122,7 @@ class RunDirectory:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.config = self.root / "run.toml"
         self.provenance = self.root / "provenance.json"
         self.sims = self.root / "sims"

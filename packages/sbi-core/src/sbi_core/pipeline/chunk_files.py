@@ -46,6 +46,7 @@ from sbi_core.pipeline.inference import (
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import canonical_hash
+from sbi_core.registry import Registry
 from sbi_core.simulate.executors import Executor, SerialExecutor
 from sbi_core.simulate.store import landmark, put_image, single_thread
 
@@ -88,6 +89,10 @@ class ChunkFiles:
     ----------
     run
         Run directory, absolute.
+    registry
+        Where its components are found.
+    overrides
+        Options of reading and analysis that differ from those of the run.
     source
         Chunks of objects.
     draws
@@ -109,6 +114,8 @@ class ChunkFiles:
     """
 
     run: Path
+    registry: Registry
+    overrides: tuple[str, ...]
     source: Slices
     draws: int
     folder: Path
@@ -136,7 +143,7 @@ class ChunkFiles:
                     "system that all workers share; use --executor process on one machine"
                 )
                 raise RunDirectoryError(msg)
-            self.context = Run(self.run)._context
+            self.context = Run(self.run, self.registry, self.overrides)._context
         return self.context
 
     @cached_property
@@ -231,7 +238,14 @@ def inferred(
     _make(folder)
     with locked(folder):
         work = ChunkFiles(
-            context.directory.root.resolve(), source, draws, folder, columns or {}, keep_draws
+            context.directory.root.resolve(),
+            context.registry,
+            context.overrides,
+            source,
+            draws,
+            folder,
+            columns or {},
+            keep_draws,
         )
         work.context = context
         excluded, notes = _check_all(context, work)
@@ -325,7 +339,7 @@ def _shared_identity(context: Context, work: ChunkFiles) -> str:
             "schema": SCHEMA,
             "estimator": {p.name: sha256_of(p) for p in weights if p.suffix != ".md"},
             "simulator": context.simulator_identity,
-            "analysis": config.analysis.model_dump(mode="json"),
+            "analysis": context.inference.analysis.model_dump(mode="json"),
             "simulations": [config.simulate.n, config.simulate.shard_size],
             "seed": config.seed,
             "draws": work.draws,

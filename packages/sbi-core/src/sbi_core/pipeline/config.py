@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
 from sbi_core.data.limits import read_text
-from sbi_core.errors import ConfigError, DataFileError, near_matches
+from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
 from sbi_core.registry import Kind, Registry
 from sbi_core.validation import validate
 
@@ -30,13 +31,13 @@ __all__ = [
     "InferSection",
     "RunConfig",
     "SimulateSection",
+    "after_training",
     "command_words",
     "differences",
     "resolve",
     "to_toml",
 ]
 
-_DEEPEST = 32
 PRESETS = ("quick", "standard", "large", "paper")
 _COMPONENTS: tuple[Kind, ...] = (
     "simulator",
@@ -58,7 +59,7 @@ class _Section(BaseModel):
 
 
 class ComponentSection(BaseModel):
-    """A component by registry name; every other key is one of its options."""
+    """A component by its name in the registry; all other keys are its options."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,86 +67,102 @@ class ComponentSection(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The component's options."""
+        """The options of the component."""
         return dict(self.model_extra or {})
 
 
 class EstimatorSection(ComponentSection):
-    """The estimator, and which parameters it infers."""
+    """The estimator, and the parameters that it infers."""
 
-    parameters: str | list[str] = "global"
+    parameters: str | list[str] = Field(
+        "global", description="Parameters to infer: global, local, all, or a list of names."
+    )
 
 
 class SimulateSection(_Section):
-    """How many simulations, in which shards, by which executor."""
+    """Number of simulations, their shards, and the executor."""
 
-    n: int = Field(10_000, ge=1, description="simulations drawn from the prior")
-    shard_size: int = Field(5_000, ge=1, description="rows per shard")
-    executor: str = Field("process", description="serial, process or dask")
-    workers: int | None = Field(None, ge=1, description="worker processes; default: all cores")
+    n: int = Field(10_000, ge=1, description="Number of simulations.")
+    shard_size: int = Field(5_000, ge=1, description="Simulations per file.")
+    executor: str = Field("process", description="serial, process or dask.")
+    workers: int | None = Field(None, ge=1, description="Worker processes; default: all cores.")
     dask_scheduler: str | None = Field(
-        None, description="address of a running dask scheduler; default: a local cluster"
+        None, description="Address of a running dask scheduler; default: a local cluster."
     )
 
 
 class EmulateSection(BaseModel):
-    """Whether a surrogate is trained; every other key is one of its options."""
+    """The emulator of the simulator; all keys but ``enabled`` are its options."""
 
     model_config = ConfigDict(extra="allow")
 
-    enabled: bool = False
+    enabled: bool = Field(False, description="Train an emulator of the simulator.")
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the surrogate."""
+        """The options of the emulator."""
         return dict(self.model_extra or {})
 
 
 class DiagnoseSection(_Section):
     """Calibration of single objects."""
 
-    objects: int = Field(1000, ge=20, description="held-out simulations")
-    draws: int = Field(1000, ge=50, description="posterior draws per object")
+    objects: int = Field(
+        1000, ge=20, description="Held-out simulations on which the calibration is tested."
+    )
+    draws: int = Field(1000, ge=50, description="Posterior draws per object.")
 
 
 class InferSection(_Section):
-    """What to infer."""
+    """The objects that are inferred."""
 
-    draws: int = Field(1000, ge=10, description="posterior draws per object")
+    draws: int = Field(1000, ge=10, description="Posterior draws per object.")
     observations: str | None = Field(
-        None, min_length=1, description="file; default: the plugin's example"
+        None, min_length=1, description="File of the objects; default: the plugin's example."
     )
     columns: dict[str, str] = Field(
-        default_factory=dict, description="columns of the file by the name they are read as"
+        default_factory=dict,
+        description="Columns of the file by the name they are read as, for example {fe_h = 'FeH'}.",
     )
-    n_example: int = Field(100, ge=1, description="number of objects in the example")
+    n_example: int = Field(100, ge=1, description="Number of objects in the example.")
+
+    @field_validator("observations", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return str(Path(value).expanduser()) if isinstance(value, (str, Path)) and value else value
 
 
 class CombineSection(_Section):
-    """At which numbers of objects to combine, what to show beside it, and its calibration."""
+    """Numbers of objects to combine, rules to compare, and the calibration of the combination."""
 
-    sizes: list[int] = Field([1, 3, 10, 30, 100, 300, 1000], description="numbers of objects")
-    compare: list[str] = Field([], description="further combiners shown for comparison")
+    sizes: list[int] = Field(
+        [1, 3, 10, 30, 100, 300, 1000], description="Numbers of objects to combine."
+    )
+    compare: list[str] = Field([], description="Further combiners, shown for comparison.")
     calibration_groups: int = Field(
-        0, ge=0, description="simulated groups of max(sizes) objects that test the combination"
+        0,
+        ge=0,
+        description="Simulated groups of max(sizes) objects on which the combination is tested.",
     )
     remedies: bool = Field(
         False,
-        description="also show the combination with an error floor (+tau) and as a power "
-        "posterior (+beta)",
+        description="Also show the combination with an error floor (+tau) and as a power "
+        "posterior (+beta).",
     )
     reference: int = Field(
-        0, ge=0, description="simulated objects that the observed ones are compared with"
+        0,
+        ge=0,
+        description="Simulated objects to which the observed ones are compared (model check).",
     )
 
 
 class RunConfig(_Section):
-    """Everything that decides about the numbers of a run."""
+    """All options that determine the results of a run."""
 
     plugin: str
     preset: str = "standard"
-    seed: int = Field(1, ge=0)
-    device: str = "cpu"
+    seed: int = Field(1, ge=0, description="Seed of all random numbers.")
+    device: str = Field("cpu", description="Torch device: cpu, cuda or cuda:1.")
     simulator: ComponentSection
     simulate: SimulateSection = SimulateSection()
     emulate: EmulateSection = EmulateSection()
@@ -168,14 +185,14 @@ def resolve(
     overrides: Mapping[str, Any] | Iterable[str] = (),
     **direct: Any,
 ) -> RunConfig:
-    """Return the full configuration of a run, every option spelled out.
+    """Return the full configuration of a run, with the values of all options.
 
     Parameters
     ----------
     registry
         Where plugins and components are found.
     plugin, preset
-        Which pipeline, in which size.
+        The pipeline and its size.
     file
         TOML file with sections of :class:`RunConfig`.
     overrides
@@ -194,7 +211,7 @@ def resolve(
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)
     if file is not None:
-        _merge(tree, _read_toml(Path(file)))
+        _merge(tree, _read_toml(Path(file).expanduser()))
     for key, value in _assignments(overrides):
         _assign(tree, key, value)
     for key, value in direct.items():
@@ -203,15 +220,13 @@ def resolve(
     for key, chosen in (("plugin", plugin), ("preset", preset)):
         if tree.setdefault(key, chosen) != chosen:
             msg = (
-                f"the options say {key} = {tree[key]!r}, the call '{chosen}'; pass --{key} to match"
+                f"the configuration file has {key} = {tree[key]!r}, but the command '{chosen}'; "
+                f"pass --{key} {tree[key]}"
             )
             raise ConfigError(msg)
     config = validate(RunConfig, tree, "")
     for kind in _COMPONENTS:
-        section: ComponentSection = getattr(config, kind)
-        options = _component_options(registry, kind, section)
-        fixed = {k: getattr(section, k) for k in type(section).model_fields}
-        setattr(config, kind, type(section)(**fixed, **options))
+        _complete(config, registry, kind)
     config.train = validate(TrainConfig, config.train, "train").model_dump(mode="json")
     emulator = validate(EmulatorConfig, config.emulate.options, "emulate")
     config.emulate = EmulateSection(
@@ -222,6 +237,52 @@ def resolve(
     return config
 
 
+def after_training(
+    config: RunConfig, registry: Registry, overrides: Mapping[str, Any] | Iterable[str]
+) -> RunConfig:
+    """Return a configuration with other options for objects that a trained run infers.
+
+    These are the options of the analysis, and those of the simulator that only change how files
+    are read: their fields have ``json_schema_extra={"reading": True}``.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown, or is fixed by the training.
+    """
+    model = registry.find("simulator", config.simulator.name).options
+    fields = model.model_fields.items() if model else ()
+    free = [f"simulator.{name}" for name, field in fields if _is_read(field)]
+    tree = config.model_dump(mode="json")
+    for key, value in _assignments(overrides):
+        allowed = key.startswith("analysis.") or ".".join(key.split(".")[:2]) in free
+        if not allowed:
+            listed = ", ".join([*free, "analysis.*"])
+            msg = (
+                f"option '{key}' is fixed by the training of the run{near_matches(key, free)} "
+                f"(options that can change: {listed})"
+            )
+            raise ConfigError(msg)
+        _assign(tree, key, value)
+    changed = validate(RunConfig, tree, "")
+    for kind in ("simulator", "analysis"):
+        _complete(changed, registry, kind)
+    return changed
+
+
+def _is_read(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("reading"))
+
+
+def _complete(config: RunConfig, registry: Registry, kind: Kind) -> None:
+    """Spell out all options of a component."""
+    section: ComponentSection = getattr(config, kind)
+    options = _component_options(registry, kind, section)
+    fixed = {k: getattr(section, k) for k in type(section).model_fields}
+    setattr(config, kind, type(section)(**fixed, **options))
+
+
 def _component_options(registry: Registry, kind: Kind, section: ComponentSection) -> dict[str, Any]:
     component = registry.find(kind, section.name)
     model = component.options
@@ -230,13 +291,16 @@ def _component_options(registry: Registry, kind: Kind, section: ComponentSection
             msg = f"{kind} '{section.name}' takes no options, got {sorted(section.options)}"
             raise ConfigError(msg)
         return {}
-    # TOML has no word for None: what is written to run.toml must read back as the same options.
+    # TOML cannot express None: what is written to run.toml must read back as the same options
     return validate(model, section.options, kind).model_dump(mode="json", exclude_none=True)
 
 
 def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
-    text = registry.build("pipeline", plugin)
-    spec = tomllib.loads(text)
+    try:
+        spec = tomllib.loads(registry.build("pipeline", plugin))
+    except tomllib.TOMLDecodeError as error:
+        msg = f"the pipeline of plugin '{plugin}' is not valid TOML: {error}"
+        raise PluginError(msg) from None
     presets = spec.get("presets", {})
     if preset not in presets:
         listed = ", ".join(presets)
@@ -252,46 +316,13 @@ def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return parsed(read_text(path))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         msg = f"configuration file '{path}' does not exist"
         raise ConfigError(msg) from None
-    except (OSError, ValueError, DataFileError) as error:
+    except (OSError, ValueError, RecursionError, DataFileError) as error:
         msg = f"configuration file '{path}' cannot be read: {error}"
         raise ConfigError(msg) from None
-
-
-def parsed(text: str) -> dict[str, Any]:
-    """Return the tables of a TOML text.
-
-    Raises
-    ------
-    ValueError
-        If it is no TOML, nested deeper than any configuration, or has a number of hundreds of
-        digits.
-    """
-    try:
-        tree = tomllib.loads(text)
-        level: list[Any] = [tree]
-        for _ in range(_DEEPEST):
-            level = [v for item in level for v in _inside(item)]
-            if not level:
-                return tree
-    except RecursionError:
-        pass
-    msg = f"it is nested deeper than {_DEEPEST} levels"
-    raise ValueError(msg)
-
-
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list):
-        return value
-    if isinstance(value, int) and value.bit_length() > 1024:
-        msg = "a number in it has hundreds of digits"
-        raise ValueError(msg)
-    return []
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -361,7 +392,7 @@ def to_toml(config: RunConfig) -> str:
 
 def from_toml(text: str) -> RunConfig:
     """Return the configuration that :func:`to_toml` wrote."""
-    return validate(RunConfig, parsed(text), "")
+    return validate(RunConfig, tomllib.loads(text), "")
 
 
 def command_words(config: RunConfig, registry: Registry, out: str) -> list[str]:

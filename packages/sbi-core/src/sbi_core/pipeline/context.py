@@ -13,7 +13,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.errors import PriorMismatchError
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
-from sbi_core.pipeline.config import RunConfig
+from sbi_core.pipeline.config import RunConfig, after_training
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import ParameterSpace, canonical_hash
@@ -35,6 +35,8 @@ class Context:
     ----------
     facts
         What finished stages found, by stage: JSON-serialisable parts of the report.
+    overrides
+        Options of reading and analysis that differ from those of the run.
     """
 
     config: RunConfig
@@ -42,11 +44,19 @@ class Context:
     directory: RunDirectory
     progress: Progress
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+
+    @cached_property
+    def inference(self) -> RunConfig:
+        """The configuration with the overrides."""
+        if not self.overrides:
+            return self.config
+        return after_training(self.config, self.registry, self.overrides)
 
     @cached_property
     def simulator(self) -> Simulator:
         """The simulator with this run's options."""
-        section = self.config.simulator
+        section = self.inference.simulator
         return cast("Simulator", self.registry.build("simulator", section.name, section.options))
 
     @cached_property
@@ -58,7 +68,7 @@ class Context:
     @cached_property
     def analysis(self) -> Analysis:
         """The analysis, with this run's simulator."""
-        section = self.config.analysis
+        section = self.inference.analysis
         built = self.registry.build("analysis", section.name, section.options)
         analysis = cast("Analysis", built)
         analysis.attach(self.simulator)

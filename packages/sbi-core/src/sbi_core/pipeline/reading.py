@@ -47,6 +47,7 @@ def read_objects(
                 f"Observations, not {type(source).__name__}"
             )
             raise ConfigError(msg)
+        source = Path(source).expanduser()
         name = str(source)
         if holds_arrays(source):
             return some(Observations.read(source))
@@ -60,8 +61,10 @@ def open_objects(
     simulator: Simulator, source: Any, rows: int, columns: Mapping[str, str] | None = None
 ) -> Slices:
     """Return the chunks of a source; files are read in parts where rows are objects."""
-    if isinstance(source, (str, Path)) and _is_cut(simulator, Path(source)):
-        return open_slices(source, rows)
+    if isinstance(source, (str, Path)):
+        source = Path(source).expanduser()
+        if _is_cut(simulator, source):
+            return open_slices(source, rows)
     return WholeObservations.of(read_objects(simulator, source, columns), rows)
 
 

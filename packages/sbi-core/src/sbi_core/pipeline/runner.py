@@ -7,7 +7,7 @@ fingerprints of the stages before, and the identity of the simulator.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -336,18 +336,33 @@ class Run:
         A directory written by ``sbi-run`` or :func:`sbi_core.run`.
     registry
         Where components are found; default: the installed plugins.
+    overrides
+        Options that differ from those of the run, ``"section.key=value"``: options of the analysis,
+        and those of the simulator that change only how files are read.
     """
 
-    def __init__(self, directory: str | Path, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        registry: Registry | None = None,
+        overrides: Iterable[str] = (),
+    ) -> None:
         self.directory = RunDirectory(directory)
         self.directory.require()
         self.config = _read_config(self.directory)
         self._registry = registry
+        self._overrides = tuple(overrides)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the place of the run: the other process reads it from there."""
+        return Run, (self.directory.root.resolve(), self._registry, self._overrides)
 
     @cached_property
     def _context(self) -> Context:
         registry = self._registry or Registry([self.config.plugin])
-        context = Context(self.config, registry, self.directory, Progress())
+        context = Context(
+            self.config, registry, self.directory, Progress(), overrides=self._overrides
+        )
         cheap = [spec.name for spec in STAGES if spec.cheap]  # nothing is made from them
         stages = self.verify(without=cheap)["stages"]
         for name, record in stages.items():
