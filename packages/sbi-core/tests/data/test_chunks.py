@@ -11,8 +11,8 @@ from astropy.table import MaskedColumn, Table, vstack
 from numpy.testing import assert_array_equal
 
 from sbi_core.data.chunks import WholeTable, open_slices
-from sbi_core.data.observations import Observations
-from sbi_core.data.tables import FORMATS, ColumnReader, read_table
+from sbi_core.data.observations import FORMATS, Observations
+from sbi_core.data.tables import ColumnReader, read_table
 from sbi_core.errors import DataFileError
 
 STREAMED = ["ecsv", "csv", "tsv", "fits", "h5", "parquet"]

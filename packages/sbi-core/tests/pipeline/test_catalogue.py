@@ -5,7 +5,8 @@ import pytest
 from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sbi_core.data.tables import FORMATS, read_table
+from sbi_core.data.observations import FORMATS
+from sbi_core.data.tables import read_table
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, RunDirectoryError
 from sbi_core.files.lock import locked
 from sbi_core.files.posterior_file import read_posterior

@@ -14,30 +14,12 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import CoreGroup, examples
+from sbi_core.cli.names import COMMANDS, EXIT_CALIBRATION, EXIT_INTERRUPTED
 from sbi_core.errors import SbiError
 
 __all__ = ["COMMANDS", "EXIT_CALIBRATION", "EXIT_INTERRUPTED", "app", "main"]
 
 _HOME = re.compile(r"^((?:--)?[\w.-]+=|)~(?=/|$)")  # the shell leaves the ~ of --out=~/x
-EXIT_CALIBRATION = 3
-EXIT_INTERRUPTED = 130
-COMMANDS = (  # in the order in which they are used
-    "run",
-    "show",
-    "plugins",
-    "infer",
-    "combine",
-    "compare",
-    "refine",
-    "report",
-    "export",
-    "cite",
-    "data",
-    "simulate",
-    "pack",
-    "tune",
-    "new-plugin",
-)
 
 
 @click.group(

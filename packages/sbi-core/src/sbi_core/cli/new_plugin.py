@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.cli.names import COMMANDS
 from sbi_core.errors import ConfigError
 
 __all__ = ["command"]
@@ -65,7 +66,6 @@ def _checked(name: str) -> str:
     ConfigError
         If it cannot be a name, or is the name of a plugin or of a command.
     """
-    from sbi_core.cli import COMMANDS
     from sbi_core.registry import BUILTIN, Registry, domain_package
 
     plugin = name.removeprefix("sbi-")

@@ -9,6 +9,7 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
+from sbi_core.cli.names import EXIT_CALIBRATION
 
 __all__ = ["command", "run"]
 
@@ -62,7 +63,6 @@ def run(
     registry = Registry([plugin])
     registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported
 
-    from sbi_core.cli import EXIT_CALIBRATION
     from sbi_core.pipeline.config import resolve
     from sbi_core.pipeline.runner import execute
     from sbi_core.progress import make_progress

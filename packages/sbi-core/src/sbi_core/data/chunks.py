@@ -18,13 +18,14 @@ import numpy as np
 from sbi_core.data.batch import Batch
 from sbi_core.data.limits import check_fits, check_hdf5, check_names
 from sbi_core.data.observations import (
+    FORMATS,
     LABEL,
     Observable,
     Observations,
     decoded,
     holds_arrays,
 )
-from sbi_core.data.tables import FITS_OPTIONS, FORMATS, GROUP_NAMES, ID_NAMES, normalise, read_table
+from sbi_core.data.tables import FITS_OPTIONS, GROUP_NAMES, ID_NAMES, normalise, read_table
 from sbi_core.errors import ConfigError, DataFileError
 
 if TYPE_CHECKING:

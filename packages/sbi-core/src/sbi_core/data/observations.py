@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Excluded", "Observable", "Observations", "holds_arrays"]
 
+FORMATS = {  # of tables, as astropy calls them
+    ".ecsv": "ascii.ecsv",
+    ".csv": "ascii.csv",
+    ".tsv": "ascii.tab",
+    ".txt": "ascii",
+    ".dat": "ascii",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".fits.gz": "fits",
+    ".vot": "votable",
+    ".xml": "votable",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".parquet": "parquet",
+}
 _ARRAY_FILES = (".npz", ".h5", ".hdf5")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 _WORDS = ("observables", "units", "context_names", "truth_names")
@@ -253,8 +268,6 @@ class Observations:
         ObservationError
             If the file exists, the suffix is unknown, or the data have no table form.
         """
-        from sbi_core.data.tables import FORMATS
-
         path = Path(path)
         if path.exists() and not overwrite:
             msg = f"{path} exists; pass overwrite=True to replace it"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.limits import check_fits, check_gzip, check_hdf5, check_names
-from sbi_core.data.observations import Excluded, Observable, Observations, holds_arrays
+from sbi_core.data.observations import FORMATS, Excluded, Observable, Observations, holds_arrays
 from sbi_core.errors import (
     DataFileError,
     NothingObservedError,
@@ -40,21 +40,6 @@ __all__ = [
 F64 = NDArray[np.float64]
 # units that FITS does not know (dex) are read as they are written; we check units by ourselves
 FITS_OPTIONS = {"unit_parse_strict": "silent"}
-FORMATS = {
-    ".ecsv": "ascii.ecsv",
-    ".csv": "ascii.csv",
-    ".tsv": "ascii.tab",
-    ".txt": "ascii",
-    ".dat": "ascii",
-    ".fits": "fits",
-    ".fit": "fits",
-    ".fits.gz": "fits",
-    ".vot": "votable",
-    ".xml": "votable",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".parquet": "parquet",
-}
 ID_NAMES = (
     "id", "object_id", "star_id", "source_id", "name", "apogee_id", "sobject_id", "objid",
     "specobjid", "targetid", "nsaid",
