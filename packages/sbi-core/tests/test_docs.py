@@ -255,6 +255,18 @@ def test_every_prior_family_is_documented():
     assert documented == set(FAMILIES)
 
 
+def test_the_table_of_diagnostics_names_functions_that_exist():
+    from sbi_core import diagnostics
+    from sbi_core.adapters import sbi_diagnostics
+
+    own, adapted = page("diagnostics").split("Two tests of the package sbi")
+    for text, module in ((own, diagnostics), (adapted.split("<!-- run -->")[0], sbi_diagnostics)):
+        cells = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ")]
+        named = re.findall(r"`(\w+)`", " ".join(cells))
+        assert named
+        assert [name for name in named if name not in module.__all__] == []
+
+
 def test_every_public_name_is_documented():
     text = page("python-api")
     named = set(re.findall(r"sbi_core\.(\w+)", text))

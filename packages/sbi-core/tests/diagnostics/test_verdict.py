@@ -3,7 +3,6 @@ import pytest
 from sbi_core.diagnostics import (
     Verdict,
     combine_verdicts,
-    judge_c2st,
     judge_coverage,
     judge_importance,
     judge_pit,
@@ -86,7 +85,6 @@ def test_a_number_that_is_not_one_fails():
 
 
 def test_gates_of_the_further_diagnostics():
-    assert [judge_c2st("q", v).level for v in (0.52, 0.65, 0.9)] == ["pass", "warn", "fail"]
     assert [judge_skill("n", v).level for v in (0.4, -0.01, -1.0)] == ["pass", "warn", "fail"]
     assert [judge_importance("q", v).level for v in (0.5, 0.05, 1e-3)] == ["pass", "warn", "fail"]
     assert judge_importance("q", 0.5, 0.9).level == "warn"
@@ -103,5 +101,5 @@ def test_gates_per_object_share_the_false_alarms_and_never_fail(judge):
 
 def test_numbers_that_are_none_never_pass():
     nan = float("nan")
-    verdicts = [judge_c2st("q", nan), judge_skill("n", nan), judge_importance("q", nan)]
+    verdicts = [judge_skill("n", nan), judge_importance("q", nan)]
     assert all(v.level == "fail" for v in verdicts)

@@ -1,11 +1,10 @@
 """Diagnostics: functions of sample arrays, one algorithm per file.
 
-``samples`` are (draw, object, parameter) and ``theta`` (object, parameter) throughout; nothing here
-knows a posterior object, a run or a file.
+``samples`` are (draw, object, parameter) and ``theta`` (object, parameter) throughout. The
+functions take arrays only, no posterior, run or file.
 """
 
 from sbi_core.diagnostics.accuracy import accuracy, mae, median_ape, r2, rmse
-from sbi_core.diagnostics.c2st import C2st, c2st
 from sbi_core.diagnostics.coverage import (
     LEVELS,
     coverage_band,
@@ -38,7 +37,6 @@ from sbi_core.diagnostics.verdict import (
     Level,
     Verdict,
     combine_verdicts,
-    judge_c2st,
     judge_coverage,
     judge_importance,
     judge_pit,
@@ -53,7 +51,6 @@ from sbi_core.diagnostics.verdict import (
 
 __all__ = [
     "LEVELS",
-    "C2st",
     "EcdfBand",
     "ErrorLaw",
     "GaussianCalibration",
@@ -65,7 +62,6 @@ __all__ = [
     "Tarp",
     "Verdict",
     "accuracy",
-    "c2st",
     "calibrate_gaussian",
     "chi_squared",
     "combine_verdicts",
@@ -78,7 +74,6 @@ __all__ = [
     "holm",
     "importance_weights",
     "is_efficiency",
-    "judge_c2st",
     "judge_coverage",
     "judge_importance",
     "judge_pit",

@@ -6,7 +6,6 @@ quantity           pass                                   warn                  
 SBC, PIT, TARP     p > 0.01 after Holm's correction                                 otherwise
 coverage           within 3 binomial sigma of nominal                               otherwise
 combined z-rms     0.8 to 1.3                             1/1.6 to 1.6              otherwise
-C2ST               < 0.6                                  < 0.7                     otherwise
 skill (RPS)        > 0                                    -0.05 to 0                otherwise
 importance         efficiency > 10 %, Pareto k < 0.7      > 1 %                     otherwise
 predictive chi2    p > 0.01/B for B objects               otherwise
@@ -35,7 +34,6 @@ __all__ = [
     "Level",
     "Verdict",
     "combine_verdicts",
-    "judge_c2st",
     "judge_coverage",
     "judge_importance",
     "judge_pit",
@@ -54,7 +52,6 @@ FALSE_ALARM = 0.01
 COVERAGE_SIGMAS = 3.0
 Z_RMS_PASS = (0.8, 1.3)
 Z_RMS_WARN = (1.0 / 1.6, 1.6)
-C2ST_LIMITS = (0.6, 0.7)
 EFFICIENCY_LIMITS = (0.1, 0.01)
 PARETO_K = 0.7
 SKILL_WARN = -0.05
@@ -191,19 +188,6 @@ def judge_z_rms(name: str, z_rms: float, *, repeats: int, pooled: int = 1) -> Ve
     too = "small" if z_rms > 1.0 else "large"
     level: Level = "warn" if _within(z_rms, Z_RMS_WARN, error) else "fail"
     return Verdict(level, f"{result}: the quoted errors are too {too}.", "z_rms")
-
-
-def judge_c2st(name: str, accuracy: float) -> Verdict:
-    """Judge how well a classifier tells draws from those of the reference posterior."""
-    result = (
-        f"A classifier separates {name} from the reference posterior with an accuracy of "
-        f"{100 * accuracy:.1f} % (50 % if they are identical)"
-    )
-    good, poor = C2ST_LIMITS
-    if accuracy < good:
-        return Verdict("pass", f"{result}.")
-    level: Level = "warn" if accuracy < poor else "fail"
-    return Verdict(level, f"{result}: they differ.")
 
 
 def judge_skill(name: str, skill: float) -> Verdict:
