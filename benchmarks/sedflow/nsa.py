@@ -16,9 +16,9 @@ from astropy.table import Table
 from common import Clock, arguments, reference, write
 from scipy import stats
 
-from sbi_core import load_run
+from sbi_core import PosteriorSamples, load_run
 from sbi_sedflow import read_nsa
-from sbi_sedflow.catalogue import infer_chunks, summarise, summary_table, units_of
+from sbi_sedflow.analysis import SedflowAnalysis, SedflowAnalysisConfig
 from sbi_sedflow.flags import FLAGGED, Flag, count_flags
 from sbi_sedflow.likelihood import Galaxies, chi_squared
 
@@ -35,34 +35,37 @@ def main():
     table = read_nsa(file)
     for note in table.observations.notes:
         print(note)
-    parts, outside, broken = [], 0, 0
     observations = table.observations[:200] if args.quick else table.observations
     with Clock() as alone:
         posterior.sample(observations, args.draws)
+    analysis = SedflowAnalysis(SedflowAnalysisConfig(refine=args.refine, limit=args.limit))
+    analysis.attach(simulator)
     with Clock() as clock:
-        for chunk in infer_chunks(
-            simulator, posterior, observations, draws=args.draws, refine=args.refine,
-            seed=args.seed, limit=args.limit, flags=table.flags[table.rows][: len(observations)],
-        ):  # fmt: skip
-            theta = chunk.values[..., :12].reshape(-1, 12)
-            outside += int((~posterior.space.inside(theta)).sum())
-            broken += int((~np.isfinite(chunk.values)).any((0, 2)).sum())
-            parts.append(summarise(chunk))
+        parts = []
+        for start in range(0, len(observations), analysis.chunk):
+            objects = observations[start : start + analysis.chunk]
+            drawn = posterior.sample(objects, args.draws, seed=args.seed)
+            parts.append(analysis.describe(posterior, objects, drawn, args.seed))
+        samples = PosteriorSamples.cat(parts)
+    theta = samples.values.reshape(-1, 12)
+    outside = int((~posterior.space.inside(theta)).sum())
+    broken = int((~np.isfinite(samples.values)).any((0, 2)).sum())
+    summary = samples.summary()
     n = len(observations)
     print(f"{n} galaxies, {args.draws} draws: network {1e3 * alone.cpu / n:.2f} ms, all with "
           f"checks, derived quantities and refinement {1e3 * clock.cpu / n:.1f} ms of processor "
           f"time each; extrapolated to {PAPER}: {alone.cpu / n * PAPER / 60:.1f} and "
           f"{clock.cpu / n * PAPER / 60:.1f} core minutes")  # fmt: skip
-    flags = np.concatenate([p["flags"] for p in parts])
+    flags = samples.columns["flag_bits"]
     flagged = float(((flags & int(FLAGGED)) != 0).mean())
     print("flags:", count_flags(flags), f"flagged: {100 * flagged:.2f} %")
     print(f"draws outside the prior: {outside}; galaxies with values that are not finite: {broken}")
-    chi2 = np.concatenate([p["chi2_min"] for p in parts])
-    eff = np.concatenate([p["is_eff"] for p in parts])
+    chi2 = samples.columns["chi2_min"]
+    eff = samples.columns["is_eff"]
     print(f"smallest chi-squared: median {np.median(chi2):.2f}; importance efficiency: median "
           f"{np.median(eff):.4f}, 16-84 % {np.percentile(eff, [16, 84]).round(4)}")  # fmt: skip
-    mine = np.concatenate([p["logmsurv_p50"] for p in parts])
-    formed = np.concatenate([p["logmstar_p50"] for p in parts])
+    mine = np.asarray(summary["logmsurv_p50"])
+    formed = np.asarray(summary["logmstar_p50"])
     mass = table.photometry.more["mass"][table.rows][:n]
     good = (mass > 0) & (flags & int(FLAGGED) == 0)
     off = (mine - np.log10(np.where(mass > 0, mass, 1.0)))[good]
@@ -84,8 +87,6 @@ def main():
     print(f"kcorrect does not fit {numbers['kcorrect_bad_fit']} galaxies by the same criterion: "
           f"{100 * numbers['kcorrect_bad_fit_of_bad']:.0f} % of the {bad.sum()} with BAD_FIT, "
           f"{100 * numbers['kcorrect_bad_fit_of_others']:.1f} % of the others")  # fmt: skip
-    if n == len(table.rows):
-        summary_table(table, parts, units_of(simulator), {})
     write(args, numbers)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from sbi_core import load_run, plot
 from sbi_sedflow import plots, read_nsa
-from sbi_sedflow.catalogue import infer_chunks
+from sbi_sedflow.analysis import SedflowAnalysis, SedflowAnalysisConfig
 from sbi_sedflow.likelihood import Galaxies
 
 SHOWN = {
@@ -52,19 +52,19 @@ def main() -> None:
     simulator = run.simulator
     observations = read_nsa(options.atlas).observations
     pair = observations[chosen(observations)]
-    chunk = next(
-        iter(infer_chunks(simulator, run.posterior, pair, draws=2000, refine="none", seed=1))
-    )
-    galaxies, d = Galaxies.of(pair), simulator.parameters.dim
+    analysis = SedflowAnalysis(SedflowAnalysisConfig(refine="none"))
+    analysis.attach(simulator)
+    drawn = run.posterior.sample(pair, 2000, seed=1)
+    samples = analysis.describe(run.posterior, pair, drawn, 1)
+    galaxies = Galaxies.of(pair)
     figure = plt.figure(figsize=(11.0, 4.0), layout="constrained")
     for k, part in enumerate(figure.subfigures(1, 2)):
         name, z = ("red", "blue")[k], float(galaxies.context[k, 0])
-        one, draws = galaxies[np.array([k])], chunk.values[:, k, :d]
+        one, draws = galaxies[np.array([k])], samples.values[:, k]
         title = f"{name}: NSAID {pair.id[k]}, z = {z:.3f}"
         plots.sed(simulator, one, draws, title=title, figure=part)
     figure.savefig(options.out / "sedflow-seds.png", dpi=110, metadata={"Software": None})
-    columns = [list(chunk.names).index(name) for name in SHOWN]
-    draws = chunk.values[:, :, columns].copy()
+    draws = np.stack([samples[name] for name in SHOWN], -1)
     draws[:, :, 2] = np.log10(np.maximum(draws[:, :, 2], 1e-6))
     figure = None
     for k, (name, colour) in enumerate((("red", "#d55e00"), ("blue", "#0072b2"))):

@@ -513,6 +513,32 @@ def test_a_run_toml_cannot_name_code(finished, registry):
         _ = Run(run.directory.root, registry).posterior
 
 
+def before_analyses(run, old="", new=""):
+    """Make a run look like one of sbi-core 0.1.0, which had no section [analysis]."""
+    text = run.directory.config.read_text()
+    head, _, rest = text.partition("[analysis]")
+    rest = rest.partition("\n\n")[2]
+    run.directory.config.write_text((head + rest).replace(old, new) if old else head + rest)
+    records = json.loads(run.directory.provenance.read_text())
+    for part in ("schema", "seal", "config"):
+        records.pop(part, None)
+    run.directory.provenance.write_text(json.dumps(records))
+
+
+def test_a_run_of_the_first_version_is_completed_or_refused_with_the_command(
+    finished, registry, toy, rng
+):
+    objects = toy.example_observations(rng, 2)
+    want = finished.infer(objects, 50)
+    before_analyses(finished)
+    again = Run(finished.directory.root, registry)
+    assert "analysis" not in again.config.model_fields_set
+    assert_array_equal(again.infer(objects, 50).values, want.values)
+    before_analyses(again, "[simulator]\n", "[simulator]\nrefine = 1\n")
+    with pytest.raises(RunDirectoryError, match="earlier version.*--restart simulate"):
+        Run(finished.directory.root, registry).infer(objects, 50)
+
+
 def test_a_loaded_run_infers_and_combines_like_the_run_itself(finished, registry, toy, rng):
     run = finished
     again = Run(run.directory.root, registry)

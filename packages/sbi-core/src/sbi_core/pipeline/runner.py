@@ -25,7 +25,7 @@ from sbi_core.files.directory import RunDirectory, atomic_write, read_json, sha2
 from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
 from sbi_core.files.provenance import describe
-from sbi_core.pipeline.config import RunConfig, differences, from_toml, to_toml
+from sbi_core.pipeline.config import RunConfig, differences, from_toml, resolve, to_toml
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
 from sbi_core.pipeline.inference import infer_in_memory
@@ -360,6 +360,8 @@ class Run:
     @cached_property
     def _context(self) -> Context:
         registry = self._registry or Registry([self.config.plugin])
+        if "analysis" not in self.config.model_fields_set:
+            self._take_analysis(registry)
         context = Context(
             self.config, registry, self.directory, Progress(), overrides=self._overrides
         )
@@ -369,6 +371,27 @@ class Run:
             if record.get("status") == "done":
                 context.facts[name] = record["facts"]
         return context
+
+    def _take_analysis(self, registry: Registry) -> None:
+        """Complete a run of sbi-core 0.1.0, whose configuration names no analysis.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the plugin has other options by now, with the command that makes the run again.
+        """
+        config = self.config
+        try:
+            config.analysis = resolve(registry, config.plugin, preset=config.preset).analysis
+            registry.find("simulator", config.simulator.name).build(config.simulator.options)
+        except ConfigError as error:
+            msg = (
+                f"'{self.directory.root}' was made by an earlier version of plugin "
+                f"'{config.plugin}' ({error}); make it again: sbi-run run {config.plugin} "
+                f"--preset {config.preset} --seed {config.seed} --out {self.directory.root} "
+                "--restart simulate"
+            )
+            raise RunDirectoryError(msg) from None
 
     def verify(self, without: Sequence[str] = ()) -> dict[str, Any]:
         """Compare everything that finished stages wrote with its recorded SHA-256.
