@@ -4,8 +4,8 @@ Stream :math:`(s, a, b, \dots)` is ``Philox(SeedSequence([s, h(a), h(b), ...]))`
 first eight bytes of SHA-256 for words and the identity for integers: counter-based (Salmon et
 al. 2011), independent of the order of calls and of the number of workers.
 
-What PyTorch keeps per process (its global generator, its default dtype) belongs to the caller:
-:func:`seeded` and :func:`torch_defaults` set it for a block and restore it.
+PyTorch's global generator and its default dtype belong to the caller: :func:`seeded` and
+:func:`torch_defaults` set them for a block and restore them.
 """
 
 from __future__ import annotations

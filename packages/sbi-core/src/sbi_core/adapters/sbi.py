@@ -1,17 +1,16 @@
-r"""Density estimators of the sbi package as heads: the only module that imports sbi.
+r"""Density estimators of the sbi package as heads.
 
-Any callable ``(theta, x) -> ConditionalDensityEstimator`` will do (:func:`head_from`); it is
-shown standard normal numbers of the right shapes, because our input is standardised already.
+:func:`head_from` takes any callable ``(theta, x) -> ConditionalDensityEstimator``. It is called
+with standard normal numbers of the right shapes: the input of a head is standardised already.
 
-Scores and flow matching (:class:`VectorFieldHead`) learn a velocity :math:`v(z, t\,|\,h)` that
-carries noise at :math:`t = 1` to the posterior at :math:`t = 0`. Both draws and densities follow
-the ordinary differential equation
+Score and flow-matching networks (:class:`VectorFieldHead`) learn a velocity
+:math:`v(z, t\,|\,h)` that transports noise at :math:`t = 1` to the posterior at :math:`t = 0`.
+Draws and densities both follow from the ordinary differential equation
 
 .. math:: \frac{dz}{dt} = v(z, t\,|\,h), \qquad
           \log q(z_0) = \log N(z_1; 0, s^2) + \int_0^1 \nabla\!\cdot v\,dt
 
-in a fixed number of Runge-Kutta steps, so that a draw is a function of its noise like everywhere
-else.
+in a fixed number of Runge-Kutta steps, so that a draw is a function of its noise.
 
 References:
     | sbi, https://sbi.readthedocs.io
@@ -47,7 +46,7 @@ __all__ = [
 
 Builder = Callable[[Tensor, Tensor], Any]
 _VALIDATION_TIMES = 10
-_MOST_DIMENSIONS = 16  # beyond, the divergence takes too many passes
+_MOST_DIMENSIONS = 16  # the exact divergence needs a pass per dimension
 
 
 class SbiHead(Head):
@@ -58,7 +57,7 @@ class SbiHead(Head):
     estimator
         ``sbi.neural_nets.estimators.NFlowsFlow``.
     dim
-        Numbers it is the density of.
+        Dimensions of the density.
     """
 
     def __init__(self, estimator: Any, dim: int) -> None:
@@ -72,8 +71,8 @@ class SbiHead(Head):
         return log_q.reshape(z.shape[:-1])
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return z (..., n, d): the inverse flow at the noise."""
-        # nflows has no public inverse at given noise; its sampler draws its own.
+        """Return z (..., n, d), the inverse flow of standard normal noise (..., n, d)."""
+        # nflows has no public inverse for given noise: its sampler draws its own
         context = h.expand(*noise.shape[:-1], h.shape[-1]).reshape(-1, h.shape[-1])
         transform = self.estimator.net._transform
         z: Tensor = transform.inverse(noise.reshape(-1, self.noise_size), context=context)[0]
@@ -83,15 +82,15 @@ class SbiHead(Head):
 class VectorFieldHead(Head):
     """A score or flow-matching network of sbi as a head.
 
-    In training mode the loss takes a random time per row; in evaluation mode it is the mean over
-    a fixed grid of times with fixed noise, so that epochs can be compared.
+    The training loss uses a random time per row; the validation loss is the mean over a fixed grid
+    of times with fixed noise, so that epochs can be compared.
 
     Parameters
     ----------
     estimator
         ``sbi.neural_nets.estimators.ConditionalVectorFieldEstimator``.
     dim
-        Numbers it is the density of.
+        Dimensions of the density.
     steps
         Runge-Kutta steps of the differential equation.
     """
@@ -123,7 +122,7 @@ class VectorFieldHead(Head):
         return v
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return z (..., n, d): where the differential equation carries the noise."""
+        """Return z (..., n, d), the solution of the differential equation from the noise."""
         given = h.expand(*noise.shape[:-1], h.shape[-1]).reshape(-1, h.shape[-1])
         z = noise.reshape(-1, self.noise_size)
         z = z * self.estimator.std_base + self.estimator.mean_base
@@ -156,14 +155,14 @@ class VectorFieldHead(Head):
         Raises
         ------
         DensityUnavailableError
-            For more than 16 parameters: the exact divergence would take minutes per object.
+            For more than 16 parameters, whose exact divergence would take minutes per object.
         """
         if self.noise_size > _MOST_DIMENSIONS:
             calls = 4 * self.steps * (1 + self.noise_size)
             msg = (
-                f"the density of {self.noise_size} parameters under this estimator would take "
-                f"{calls} network passes per value (at most {_MOST_DIMENSIONS} parameters): use "
-                "draws, or a flow such as 'maf' where densities are needed"
+                f"a density of {self.noise_size} parameters would take {calls} network passes per "
+                f"value (the limit is {_MOST_DIMENSIONS} parameters): use draws, or a flow such as "
+                "'maf'"
             )
             raise DensityUnavailableError(msg)
         given = h.expand(*z.shape[:-1], h.shape[-1]).reshape(-1, h.shape[-1])
@@ -221,9 +220,9 @@ def importing_sbi(user: str) -> Iterator[None]:
 def build_head(name: str, features: int, dim: int, options: Mapping[str, Any]) -> Head:
     """Return a network of sbi without its own standardisation.
 
-    In a masked network of nflows nothing reaches the outputs of its first coordinate, the features
-    included, and sbi shuffles coordinates at random between networks: now and then one parameter
-    is first in all of them and never depends on the data. Such shuffles are drawn again.
+    In a masked network of nflows the first coordinate depends on nothing, not even on the features,
+    and sbi shuffles coordinates at random between networks: now and then one parameter is first in
+    all of them and does not depend on the data. Such networks are built again.
 
     Parameters
     ----------
@@ -262,7 +261,7 @@ def build_head(name: str, features: int, dim: int, options: Mapping[str, Any]) -
 
 
 def head_from(build: Builder, features: int, dim: int) -> Head:
-    """Return what an sbi builder makes for ``dim`` numbers given ``features`` numbers.
+    """Return the head of a network that an sbi builder makes.
 
     Parameters
     ----------
@@ -279,7 +278,7 @@ def _built(build: Builder, features: int, dim: int) -> Any:
 
 
 def _all_depend(transform: Any, dim: int) -> bool:
-    """Return whether every coordinate comes after another one in some masked network."""
+    """Return True if every coordinate is other than the first in some masked network."""
     from nflows.transforms import Permutation
 
     order, depending = torch.arange(dim), torch.zeros(dim, dtype=torch.bool)
@@ -295,7 +294,7 @@ def _all_depend(transform: Any, dim: int) -> bool:
 
 
 def _corrected_score(estimator: Any, precision: Tensor) -> Any:
-    """Return sbi's ``auto_gauss`` score of N objects, with given precisions (n, d, d).
+    """Return sbi's ``auto_gauss`` score of N objects, for given precisions (n, d, d).
 
     sbi 0.27 estimates the precisions from second moments about zero, not about the mean of each
     posterior: off the prior mean its result is wrong for two objects and diverges for a hundred.
@@ -331,9 +330,9 @@ def combined_draws(
 
     .. math:: dz = \left[f(z, t) - g^2(t)\,\hat s(z, t)\right] dt + g(t)\,dw,
 
-    from :math:`t_\max` to :math:`t_\min` in steps that shrink towards the end, where
-    :math:`\hat s` is the sum of the objects' scores, each weighted by the precision of its
-    denoising posterior, with the prior's score taken away N - 1 times.
+    from :math:`t_\max` to :math:`t_\min` in steps that shrink towards the end. :math:`\hat s` is
+    the sum of the objects' scores, each weighted by the precision of its denoising posterior, minus
+    N - 1 times the prior's score.
 
     Parameters
     ----------
@@ -342,9 +341,9 @@ def combined_draws(
     h : (n, k)
         Features of the objects.
     precision : (n, d, d)
-        Of their single posteriors.
+        Precisions of their posteriors.
     noise : (steps + 1, S, d)
-        Standard normal numbers: the start, and one per step.
+        Standard normal numbers: the initial state, then one set per step.
     rows_per_call
         Draws times objects in one call.
 

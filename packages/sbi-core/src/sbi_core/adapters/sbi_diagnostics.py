@@ -6,14 +6,14 @@ from one half at draws of :math:`q(\theta \mid x_o)`,
 
 .. math:: T(x_o) = \frac1S \sum_s \left(d(\theta_s, x_o) - \tfrac12\right)^2 ,
 
-compared with the same for permuted labels, tests the posterior *at one observation*, where SBC and
-coverage speak of the average.
+compared with its values for permuted labels, tests the posterior *at one observation*; SBC and
+coverage test the average over observations.
 
 *MMD.* With a Gaussian kernel k of the median distance,
 
 .. math:: \mathrm{MMD}^2 = E\,k(x, x') + E\,k(y, y') - 2 E\,k(x, y) ,
 
-0 if and only if two distributions are equal.
+is 0 if and only if the two distributions are equal.
 
 References:
     | Linhart, Gramfort & Rodrigues 2023, "L-C2ST", arXiv:2306.03580
@@ -49,7 +49,7 @@ class LocalTest:
     statistic
         Mean squared distance of the classifier from one half, 0 to 0.25.
     p
-        Share of null trials with a statistic at least as large.
+        Fraction of null trials with a statistic at least as large.
     """
 
     statistic: float
@@ -58,14 +58,14 @@ class LocalTest:
 
 @dataclass(frozen=True, slots=True)
 class TwoSampleTest:
-    """MMD of two sets.
+    """MMD of two samples.
 
     Attributes
     ----------
     mmd2
         Unbiased estimate of the squared MMD; may be slightly negative.
     p
-        Share of permutations with an estimate at least as large.
+        Fraction of permutations with an estimate at least as large.
     """
 
     mmd2: float
@@ -83,12 +83,12 @@ def lc2st(
     seed: int = 1,
     classifier: Mapping[str, Any] | None = None,
 ) -> LocalTest:
-    """Test q(theta | x_o) with simulations that were not trained on.
+    """Test q(theta | x_o) with simulations outside the training set (L-C2ST).
 
     Parameters
     ----------
     theta
-        Truths drawn from the prior, (n, d).
+        True parameters, drawn from the prior, (n, d).
     x
         Their noisy data, (n, m).
     samples
@@ -98,9 +98,9 @@ def lc2st(
     x_o
         The observation, (m,) or (1, m).
     trials
-        Trainings of the classifier with permuted labels: the smallest p is 0, the next 1/trials.
+        Number of trainings with permuted labels; p is a multiple of 1/trials.
     seed
-        Of the classifiers.
+        Seed of the classifiers.
     classifier
         Options of scikit-learn's ``MLPClassifier``, e.g. ``{"max_iter": 200}``.
 
@@ -140,18 +140,18 @@ def lc2st(
 def mmd(
     x: ArrayLike, y: ArrayLike, *, permutations: int = 200, rows: int = 500, seed: int = 1
 ) -> TwoSampleTest:
-    """Squared maximum mean discrepancy of two sets, with a permutation test.
+    """Squared maximum mean discrepancy of two samples, with a permutation test.
 
     Parameters
     ----------
     x, y
-        (n, d) and (m, d); draws, data or embeddings. Columns are scaled by the spread of x.
+        Draws, data or summaries, (n, d) and (m, d). Columns are scaled by the spread of x.
     permutations
         Number of permutations; the smallest p is 1 / (permutations + 1).
     rows
-        At most so many rows of either set, chosen at random: the cost grows with the square.
+        Largest number of rows of either sample, chosen at random: the cost grows as its square.
     seed
-        Of choice and permutations.
+        Seed of this choice and of the permutations.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def mmd(
     """
     a, b = _rows(x, "x"), _rows(y, "y")
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        msg = f"x {tuple(a.shape)} and y {tuple(b.shape)} must have the same columns, and 2 rows"
+        msg = f"x {tuple(a.shape)} and y {tuple(b.shape)} need the same columns, and two rows"
         raise ConfigError(msg)
     with importing_sbi("mmd"):
         from sbi.utils.metrics import unbiased_mmd_squared

@@ -1,9 +1,8 @@
-r"""A convolutional summary network for images (C, H, W) and series (C, L).
+r"""Convolutional summary network for images (C, H, W) and series (C, L).
 
-Errors and mask enter as further channels; missing pixels are zero in all but the mask. The image
-is averaged over small squares first, which is what makes a CPU fast enough, then strided
-convolutions with GroupNorm (never BatchNorm: a row's summary must not depend on the others)
-halve it until it is flattened.
+Errors and mask are further channels; missing pixels are zero in all channels but the mask. Average
+pooling comes first, to save time on a CPU; strided convolutions with GroupNorm then halve the image
+until it is flattened. (With BatchNorm the summary of a row would depend on the other rows.)
 
 References:
     | Group Normalization (Wu & He, 2018), https://arxiv.org/abs/1803.08494
@@ -32,17 +31,19 @@ class CnnConfig(BaseModel):
     channels: tuple[int, ...] = Field(
         default=(16, 32, 64), min_length=1, description="Channels of the convolutions."
     )
-    kernel: int = Field(default=3, ge=1, description="Width of the kernels, odd.")
-    pool: int = Field(default=1, ge=1, description="Average so many pixels per axis first.")
+    kernel: int = Field(default=3, ge=1, description="Kernel size, odd.")
+    pool: int = Field(
+        default=1, ge=1, description="Average pooling before the convolutions, pixels per axis."
+    )
     hidden: tuple[int, ...] = Field(
         default=(128, 64),
         min_length=1,
-        description="Widths of the layers after the convolutions; the last is the summary's.",
+        description="Layer widths after the convolutions; the last is the summary size.",
     )
 
 
 def stack_channels(x: Tensor, x_err: Tensor | None, mask: Tensor | None, axis: int) -> Tensor:
-    """Join data, errors and mask along the channel axis."""
+    """Return data, errors and mask joined along the channel axis."""
     return torch.cat([p for p in (x, x_err, mask) if p is not None], dim=axis)
 
 
@@ -108,7 +109,7 @@ class CnnEmbedding(Embedding):
         Raises
         ------
         ConfigError
-            If a row is neither (C, H, W) nor (C, L), or smaller than the first average.
+            If a row is neither (C, H, W) nor (C, L), or smaller than the pooling.
         """
         if len(shape.x) not in (2, 3):
             msg = f"embedding 'cnn' needs x of shape (C, H, W) or (C, L) per object, got {shape.x}"

@@ -3,9 +3,9 @@ r"""Strided one-dimensional convolutions and attention pooling: for spectra.
 .. math:: e = \rho\Big(\Big[\sum_l a_{ml}\,v_l\Big]_{m=1..M}\Big), \qquad
           a_{m\cdot} = \mathrm{softmax}_l\big(q_m \cdot k_l\big)
 
-over the positions *l* that the convolutions leave, with *M* learned queries. The position enters
-as a channel, so that a line is known by where it is. Positions in whose field nothing was observed
-get no attention; an object without any observed element has the summary of no attention at all.
+over the positions *l* after the convolutions, with *M* learned queries. The wavelength position is
+an input channel, so that lines are identified by their place. Positions whose receptive field was
+not observed get zero attention; so do all positions of an object without observed elements.
 
 References:
     | Set Transformer (Lee et al., 2019), https://arxiv.org/abs/1810.00825 (pooling by attention)
@@ -44,23 +44,34 @@ _PRESETS = {
 
 
 class Conv1dAttentionConfig(BaseModel):
-    """Options of the spectrum embedding; what is left out comes from the preset."""
+    """Options of the embedding of spectra; the preset sets those that are left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Literal["small", "medium", "large"] = Field(
-        default="medium", description="small: hundreds of pixels; medium: thousands; large: more."
+        default="medium",
+        description="Network size; small: hundreds of pixels, medium: thousands, large: more.",
     )
-    channels: tuple[int, ...] | None = Field(default=None, description="Of the convolutions.")
-    kernels: tuple[int, ...] | None = Field(default=None, description="Their widths.")
-    strides: tuple[int, ...] | None = Field(default=None, description="Their strides.")
-    queries: int | None = Field(default=None, ge=1, description="Learned attention queries.")
+    channels: tuple[int, ...] | None = Field(
+        default=None, description="Channels of the convolutions."
+    )
+    kernels: tuple[int, ...] | None = Field(
+        default=None, description="Kernel sizes of the convolutions."
+    )
+    strides: tuple[int, ...] | None = Field(
+        default=None, description="Strides of the convolutions."
+    )
+    queries: int | None = Field(
+        default=None, ge=1, description="Number of learned attention queries."
+    )
     hidden: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="Widths after pooling; the last is the summary's."
+        default=None,
+        min_length=1,
+        description="Layer widths after pooling; the last is the summary size.",
     )
 
     def resolved(self) -> _Preset:
-        """Return the preset with the options given in its place.
+        """Return the preset, with the given options in place of its own.
 
         Raises
         ------

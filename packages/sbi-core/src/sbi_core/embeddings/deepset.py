@@ -1,12 +1,11 @@
-r"""Summary of a set: members are embedded, averaged and counted.
+r"""Deep set: members are embedded, averaged and counted.
 
 .. math:: h_j = \phi(x_j, \sigma_j, m_j), \qquad
           e = \rho\left(\left[\frac{\sum_j s_j h_j}{\sum_j s_j},\ \log(1 + N)\right]\right),
           \qquad N = \sum_j s_j
 
-with :math:`s_j = 1` where a member exists, i.e. where anything of it was observed. The mean keeps
-the input of :math:`\rho` at the same scale for every N; the count tells it how much the mean is
-worth.
+with :math:`s_j = 1` where a member exists, i.e. where any of its features was observed. The mean
+keeps the input of :math:`\rho` at the same scale for every N; the count gives its precision.
 
 References:
     | Deep Sets (Zaheer et al., 2017), https://arxiv.org/abs/1703.06114
@@ -31,12 +30,12 @@ class DeepsetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     member: tuple[int, ...] = Field(
-        default=(128, 128), min_length=1, description="Widths of the network of one member."
+        default=(128, 128), min_length=1, description="Layer widths of the network of one member."
     )
     hidden: tuple[int, ...] = Field(
         default=(128, 64),
         min_length=1,
-        description="Widths of the network of the mean; the last is the summary's.",
+        description="Layer widths of the network of the mean; the last is the summary size.",
     )
 
 
@@ -58,7 +57,7 @@ class _Deepset(nn.Module):
     ) -> Tensor:
         h: Tensor = self.member(torch.cat([p for p in (x, x_err, mask) if p is not None], -1))
         s = members(x, mask).unsqueeze(-1)
-        # where, not product: what the network makes of padding may be anything
+        # where, not product: the output for padding may be inf or NaN
         total = torch.where(s > 0, h, 0.0).sum(-2)
         count = s.sum(-2)
         parts = [total / count.clamp(min=1.0), count.log1p()]
@@ -69,7 +68,7 @@ class _Deepset(nn.Module):
 
 
 class DeepsetEmbedding(Embedding):
-    """Summarise sets (N, d) whatever the order of their members and the padding.
+    """Summarise sets (N, d), independently of the order of members and of padding.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""No learned summary: standardised input, flattened and joined."""
+"""Identity: standardised input, flattened and joined, without a learned summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["IdentityConfig", "IdentityEmbedding", "Joined", "joined_size"]
 
 
 def joined_size(shape: InputShape) -> int:
-    """Return the length of x, x_err, mask and context joined."""
+    """Return the number of features of x, x_err, mask and context joined."""
     return math.prod(shape.x) * (1 + shape.has_err + shape.has_mask) + shape.context
 
 
@@ -46,7 +46,7 @@ class IdentityConfig(BaseModel):
 
 
 class IdentityEmbedding(Embedding):
-    """Hand standardised data, errors, masks and context to the estimator as they are.
+    """Pass standardised data, errors, masks and context to the estimator unchanged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A fully connected summary network."""
+"""Fully connected summary network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class MlpConfig(BaseModel):
     hidden: tuple[int, ...] = Field(
         default=(128, 128),
         min_length=1,
-        description="Widths of the layers; the last is the summary's.",
+        description="Layer widths; the last is the summary size.",
     )
-    layer_norm: bool = Field(default=False, description="LayerNorm after every layer.")
+    layer_norm: bool = Field(default=False, description="Use LayerNorm after every layer.")
 
 
 class _Mlp(nn.Module):
@@ -40,7 +40,7 @@ class _Mlp(nn.Module):
 
 
 class MlpEmbedding(Embedding):
-    """Summarise data, errors, masks and context by a fully connected network.
+    """Summarise data, errors, masks and context with a fully connected network.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 r"""Masked self-attention over the elements of a vector or the members of a set.
 
-Every element or member is a token; one more, learned token is returned as the summary, beside
-:math:`\log(1 + N)` of the number of tokens that exist. Tokens of what was not observed are left out
-of every attention. Elements of a vector are known by a learned code of their place; members of a
-set have none, so that their order does not matter.
+Every element or member is a token. The summary is one further, learned token, with
+:math:`\log(1 + N)` of the number N of observed tokens. Tokens that were not observed are masked in
+all attention layers. Elements of a vector have a learned position code; members of a set have none,
+so that their order does not matter.
 
 References:
     | Attention Is All You Need (Vaswani et al., 2017), https://arxiv.org/abs/1706.03762
@@ -30,12 +30,16 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = Field(default=64, ge=1, description="Numbers per token.")
-    heads: int = Field(default=4, ge=1, description="Attention heads; a divisor of the width.")
-    blocks: int = Field(default=2, ge=1, description="Layers of attention.")
-    expansion: int = Field(default=2, ge=1, description="Width of the layers between, in widths.")
+    width: int = Field(default=64, ge=1, description="Size of a token.")
+    heads: int = Field(default=4, ge=1, description="Attention heads; must divide the width.")
+    blocks: int = Field(default=2, ge=1, description="Number of attention blocks.")
+    expansion: int = Field(
+        default=2, ge=1, description="Width of the feed-forward layers, in units of width."
+    )
     hidden: tuple[int, ...] = Field(
-        default=(64,), min_length=1, description="Widths after pooling; the last is the summary's."
+        default=(64,),
+        min_length=1,
+        description="Layer widths after pooling; the last is the summary size.",
     )
 
     @model_validator(mode="after")
@@ -47,7 +51,7 @@ class TransformerConfig(BaseModel):
 
 
 class _Block(nn.Module):
-    """Attention and two layers, each added to what came in (norm first)."""
+    """Self-attention and feed-forward layers with residual connections (pre-norm)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -82,7 +86,7 @@ class _Transformer(nn.Module):
         self.token = nn.Linear(size, config.width)
         places = shape.x[0] if self.vector else 0
         self.place = nn.Parameter(torch.randn(places, config.width)) if self.vector else None
-        # a place has its own slope too: the same value means different things elsewhere
+        # a slope per position, too: equal values mean different things at different positions
         self.slope = nn.Parameter(torch.ones(places, config.width)) if self.vector else None
         self.pooled = nn.Parameter(torch.zeros(config.width))
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
@@ -94,8 +98,8 @@ class _Transformer(nn.Module):
         self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
     ) -> Tensor:
         parts = [p.unsqueeze(-1) if self.vector else p for p in (x, x_err, mask) if p is not None]
-        found = mask.unsqueeze(-1) if self.vector and mask is not None else mask
-        exists = members(parts[0], found) > 0
+        observed = mask.unsqueeze(-1) if self.vector and mask is not None else mask
+        exists = members(parts[0], observed) > 0
         tokens: Tensor = self.token(torch.cat(parts, dim=-1))
         if self.place is not None and self.slope is not None:
             tokens = tokens * self.slope + self.place
@@ -111,7 +115,7 @@ class _Transformer(nn.Module):
 
 
 class TransformerEmbedding(Embedding):
-    """Summarise vectors with missing elements (d,) or sets (N, d) by masked attention.
+    """Summarise vectors (d,) with missing elements, or sets (N, d), by masked attention.
 
     References
     ----------

@@ -1,12 +1,12 @@
 r"""Inverse of a masked autoregressive transform at the cost of one forward pass.
 
 The usual inverse of :math:`u_i = f(z_i;\,\phi_i(z_{<i}, h))` evaluates the whole network once per
-coordinate and keeps one coordinate of each. But a hidden unit depends on certain coordinates only:
-it is computed once, as soon as these are known. Sorted by the last coordinate they need, the units
-that become known together are a block of rows, and every weight of the network is used once for
-all coordinates instead of once for each. What depends on the features alone is computed once per
-object instead of once per draw. Units lie along the first axis and draws along the last, so that
-blocks are contiguous and elementwise functions run over long rows.
+coordinate and keeps one coordinate of each result. But every hidden unit depends on some
+coordinates only, and can be computed once, as soon as these are known. Sorted by the last
+coordinate that they need, the units of one step are a block of rows, and every weight is used once
+instead of once per coordinate. Terms that depend on the features alone are computed once per object
+instead of once per draw. Units lie along the first axis and draws along the last, so that blocks
+are contiguous and elementwise functions run over long rows.
 
 References:
     | MADE (Germain et al., 2015), https://arxiv.org/abs/1502.03509 (masks)
@@ -30,7 +30,7 @@ _BOUND = 5.0  # splines act on [-5, 5]
 
 
 class Plan:
-    """When which unit of one masked network is known.
+    """Order in which the units of a masked network are computed.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Plan:
     slope
         Smallest slope of its elementwise function.
     spline
-        Whether that is a rational-quadratic spline; else it is affine.
+        True for rational-quadratic splines, False for affine functions.
     """
 
     def __init__(self, transform: Any, slope: float, spline: bool) -> None:
@@ -48,12 +48,12 @@ class Plan:
         order, total = transform.order.cpu(), int(transform.total)
         self.passes = int(order.max()) + 1
         self.total, self.dim = total, len(order)
-        self.sequence = torch.argsort(order, stable=True)  # coordinates as they become known
+        self.sequence = torch.argsort(order, stable=True)  # order in which coordinates are computed
         self.known = [int((order < r).sum()) for r in range(self.passes + 1)]
         inputs = self.linear[0].in_features
         depends = torch.cat([order, order.new_full((inputs - self.dim,), -1)])
         self.sorted: list[Tensor] = []
-        self.ends: list[list[int]] = []  # ends[l][r]: units of layer l known from ranks below r
+        self.ends: list[list[int]] = []  # ends[l][r]: units of layer l that need ranks below r only
         for layer in self.linear[:-1]:
             depends = torch.where(layer.mask.cpu().bool(), depends, -1).amax(1)
             self.sorted.append(torch.argsort(depends, stable=True))
@@ -61,7 +61,7 @@ class Plan:
         self.outputs = (self.sequence[:, None] * total + torch.arange(total)).reshape(-1)
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Return masked weights and biases, rows and columns in the order they are known."""
+        """Return masked weights and biases, rows and columns in the order of computation."""
         device = self.linear[0].weight.device
         inputs = torch.arange(self.dim, self.linear[0].in_features)
         columns = torch.cat([self.sequence, inputs])
@@ -74,7 +74,7 @@ class Plan:
 
 
 def plan(transform: Any) -> Plan | None:
-    """Return the plan of a zuko ``MaskedAutoregressiveTransform``; None for what is not known."""
+    """Return the plan of a zuko ``MaskedAutoregressiveTransform``; None for other transforms."""
     from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
     hyper, order = getattr(transform, "hyper", None), getattr(transform, "order", None)
@@ -95,7 +95,7 @@ def plan(transform: Any) -> Plan | None:
 
 @torch.no_grad()
 def inverse(steps: Plan, y: Tensor, h: Tensor) -> Tensor:
-    """Return z (S, n, d) whose transform given features h (n, k) is y; without gradients."""
+    """Return z (S, n, d) whose transform given features h (n, k) is y (S, n, d); no gradients."""
     draws, n, d = y.shape
     (into, bias), *rest = steps.weights()
     first = functional.linear(h, into[:, d:], bias).T[:, None]  # once per object

@@ -303,12 +303,12 @@ class FlowEstimator(Estimator):
         inside = self.inside(rows, self.space)
         log_q = np.full(len(rows), -np.inf)
         if inside.any():
-            found = self.encode(rows[inside], self.space)
-            z = np.zeros((len(rows), found.shape[1]))
-            z[inside] = found
+            coordinates = self.encode(rows[inside], self.space)
+            z = np.zeros((len(rows), coordinates.shape[1]))
+            z[inside] = coordinates
             shaped = z.reshape(*values.shape[:-1], -1)
             log_q[inside] = self._log_q(shaped, self._features(batch)).reshape(-1)[inside]
-            log_q[inside] += self.log_volume(rows[inside], found, self.space)
+            log_q[inside] += self.log_volume(rows[inside], coordinates, self.space)
         return log_q.reshape(values.shape[:-1])
 
     @torch.no_grad()

@@ -1,9 +1,9 @@
-r"""One probability per value: softmax of what a network computes.
+r"""Categorical distribution: one probability per value, the softmax of a network.
 
 .. math:: p(n\,|\,x) = \mathrm{softmax}_n\,f(x)
 
-It knows nothing of order: a cross-check of :mod:`sbi_core.estimators.ordinal` for few values, and
-the choice for values without order.
+It does not use the order of the values: for values without order, and as a cross-check of
+:mod:`sbi_core.estimators.ordinal`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ _MOST_VALUES = 4096
 
 
 class CategoricalConfig(BaseModel):
-    """Options of the softmax."""
+    """Options of the categorical estimator."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden: tuple[int, ...] = Field(default=(128, 128), description="Widths of the network (SiLU).")
+    hidden: tuple[int, ...] = Field(
+        default=(128, 128), description="Layer widths of the network (SiLU)."
+    )
 
 
 class CategoricalHead(DiscreteHead):
@@ -43,19 +45,19 @@ class CategoricalHead(DiscreteHead):
         return self.sizes[j]
 
     def log_pmf(self, j: int, raw: Tensor, place: Tensor) -> Tensor:
-        """Return log p of places (...) of parameter j."""
+        """Return log p (...) of value indices (...) of parameter j."""
         log_p = raw.log_softmax(-1).expand(*place.shape, self.sizes[j])
         return torch.take_along_dim(log_p, place.unsqueeze(-1), -1)[..., 0]
 
     def pick(self, j: int, raw: Tensor, u: Tensor) -> Tensor:
-        """Return places (...) of parameter j."""
+        """Return value indices (...) of parameter j for uniform numbers (..., 1)."""
         edges = raw.double().softmax(-1).cumsum(-1)[..., :-1]
         edges = edges.expand(*u.shape[:-1], edges.shape[-1]).contiguous()
         return torch.searchsorted(edges, u.contiguous())[..., 0]
 
 
 class CategoricalEstimator(DiscreteEstimator):
-    """Softmax: for few values, with or without order.
+    """Categorical distribution: for few values, with or without order.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class CategoricalEstimator(DiscreteEstimator):
     config: CategoricalConfig
 
     def discrete_head(self, features: int, tables: Sequence[F64]) -> DiscreteHead:
-        """Return a fresh head for those tables of values.
+        """Return a new head for parameters with these values.
 
         Raises
         ------

@@ -1,12 +1,12 @@
-r"""What estimators of discrete parameters share: columns, autoregressive heads, exact prior swaps.
+r"""Base of the estimators of discrete parameters: columns, autoregressive heads, change of prior.
 
-Discrete parameters :math:`n_1..n_m` come first, one network each given the features and the
-parameters before it,
+Discrete parameters :math:`n_1..n_m` come first. Each has a network that is given the features and
+the parameters before it,
 
 .. math:: p(n_1..n_m\,|\,h) = \prod_j p(n_j\,|\,h, n_{<j}).
 
-They are described by the place of their value in the table of values the prior allows, so that
-probabilities sum to one over exactly these.
+A value is represented by its index in the list of values the prior allows, so that probabilities
+sum to one over exactly these.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from sbi_core.training.networks import Head, mlp
 __all__ = ["Columns", "DiscreteEstimator", "DiscreteHead", "swap_prior"]
 
 F64 = NDArray[np.float64]
-_ONE_HOT = 16  # parameters of at most so many values are also given to others as 0/1
+_ONE_HOT = 16  # parameters with at most this many values are also one-hot encoded
 _LARGEST_TABLE = 1_000_000
 
 
 class Columns:
-    """Which columns of theta are discrete, and what the rest is.
+    """The discrete columns of theta, and the rest.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Columns:
     discrete
         The discrete parameters.
     rest
-        The others, or None.
+        The space of the others, or None.
     """
 
     def __init__(self, space: ParameterSpace) -> None:
@@ -73,13 +73,13 @@ class Columns:
 
     def inside(self, theta: F64) -> NDArray[np.bool_]:
         """Return which rows have a probability, (n,)."""
-        found = self.space.inside(theta)
+        inside = self.space.inside(theta)
         for values, place in zip(self.tables, self.places, strict=True):
-            found &= np.isin(theta[:, place], values)
-        return found
+            inside &= np.isin(theta[:, place], values)
+        return inside
 
     def encode(self, theta: F64) -> F64:
-        """Return places in the tables and unconstrained coordinates, (n, m + k)."""
+        """Return value indices and unconstrained coordinates, (n, m + k), of theta (n, d)."""
         parts = [
             np.searchsorted(values, theta[:, place])[:, None].astype(float)
             for values, place in zip(self.tables, self.places, strict=True)
@@ -89,7 +89,7 @@ class Columns:
         return np.concatenate(parts, axis=1)
 
     def decode(self, values: F64) -> F64:
-        """Return theta (..., d)."""
+        """Return theta (..., d); the inverse of :meth:`encode`."""
         theta = np.empty((*values.shape[:-1], self.space.dim))
         m = len(self.tables)
         for j, (table, place) in enumerate(zip(self.tables, self.places, strict=True)):
@@ -106,20 +106,20 @@ class Columns:
 
 
 class DiscreteHead(Head):
-    """p(n | h) of the places of m discrete parameters in their tables.
+    """p(n | h) of the value indices of m discrete parameters.
 
     Subclasses give ``noise_per``, :meth:`outputs`, :meth:`log_pmf` and :meth:`pick`.
 
     Parameters
     ----------
     features
-        Numbers it is given.
+        Numbers in h.
     tables
         Values of every parameter, increasing.
     hidden
-        Widths of the networks.
+        Layer widths of the networks.
     options
-        Of the subclass.
+        Further options of the subclass.
     """
 
     noise_per: int = 1
@@ -145,22 +145,22 @@ class DiscreteHead(Head):
         self.trunks = nn.ModuleList(trunks)
 
     def prepare(self, tables: Sequence[F64], **options: Any) -> None:
-        """Set up what :meth:`outputs` needs."""
+        """Prepare for :meth:`outputs`, from the options of the subclass."""
 
     def outputs(self, j: int) -> int:
-        """Return the numbers parameter j needs from its network."""
+        """Return the number of outputs of the network of parameter j."""
         raise NotImplementedError
 
     def log_pmf(self, j: int, raw: Tensor, place: Tensor) -> Tensor:
-        """Return log p of places (...) of parameter j given what its network says."""
+        """Return log p (...) of value indices (...) of parameter j, given its network's output."""
         raise NotImplementedError
 
     def pick(self, j: int, raw: Tensor, u: Tensor) -> Tensor:
-        """Return places (...) of parameter j from uniform numbers (..., noise_per)."""
+        """Return value indices (...) of parameter j for uniform numbers (..., noise_per)."""
         raise NotImplementedError
 
     def code(self, places: Tensor, count: int | None = None) -> Tensor:
-        """Return how places (..., m) are told to networks, (..., code_size)."""
+        """Return the encoding (..., code_size) of value indices (..., m) for networks."""
         m = len(self.sizes) if count is None else count
         parts = [self.get_buffer(f"code{j}")[places[..., j].long()] for j in range(m)]
         return torch.cat(parts, -1)
@@ -175,14 +175,14 @@ class DiscreteHead(Head):
         return raw
 
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return log p(n | h), shape (..., n), of places z (..., n, m)."""
+        """Return log p(n | h), shape (..., n), of value indices z (..., n, m)."""
         total = torch.zeros((), dtype=h.dtype, device=h.device)
         for j in range(len(self.sizes)):
             total = total + self.log_pmf(j, self._raw(j, z, h), z[..., j].long())
         return total
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return places (..., n, m) of standard normal noise."""
+        """Return value indices (..., n, m) of standard normal noise."""
         u = torch.special.ndtr(noise.double()).clamp(1e-12, 1 - 1e-12)
         z = noise.new_zeros((*noise.shape[:-1], len(self.sizes)))
         for j in range(len(self.sizes)):
@@ -195,11 +195,11 @@ class DiscreteEstimator(FlowEstimator):
     """Probabilities of discrete parameters; subclasses give the head."""
 
     def discrete_head(self, features: int, tables: Sequence[F64]) -> DiscreteHead:
-        """Return a fresh head for those tables of values."""
+        """Return a new head for parameters with these values."""
         raise NotImplementedError
 
     def make_head(self, features: int, space: ParameterSpace) -> Head:
-        """Return a fresh density of the parameters given ``features`` numbers.
+        """Return a new density of the parameters given ``features`` numbers.
 
         Raises
         ------
@@ -215,11 +215,11 @@ class DiscreteEstimator(FlowEstimator):
         return self.discrete_head(features, columns.tables)
 
     def encode(self, theta: F64, space: ParameterSpace) -> F64:
-        """Return places in the tables and unconstrained coordinates, (n, k)."""
+        """Return value indices and unconstrained coordinates, (n, k), of theta (n, d)."""
         return Columns(space).encode(theta)
 
     def decode(self, values: F64, space: ParameterSpace) -> F64:
-        """Return theta (..., d) of what :meth:`encode` returns."""
+        """Return theta (..., d); the inverse of :meth:`encode`."""
         return Columns(space).decode(values)
 
     def log_volume(self, theta: F64, values: F64, space: ParameterSpace) -> F64:
@@ -232,7 +232,7 @@ class DiscreteEstimator(FlowEstimator):
 
     @property
     def values(self) -> tuple[F64, ...]:
-        """The values every discrete parameter can take, in the order of :meth:`pmf`'s axes."""
+        """Values of every discrete parameter, in the order of the axes of :meth:`pmf`."""
         return tuple(Columns(self.space).tables)
 
     def _discrete_part(self) -> DiscreteHead:
@@ -243,12 +243,12 @@ class DiscreteEstimator(FlowEstimator):
     @torch_defaults()
     @torch.no_grad()
     def pmf(self, batch: Batch) -> F64:
-        """Return the probabilities of all values, (n, R); (n, R1, R2, ...) for several.
+        """Return the probabilities of all values, (n, R); (n, R1, R2, ...) for several parameters.
 
         Raises
         ------
         ConfigError
-            If the table would have more than a million entries per object.
+            If there are more than a million combinations of values.
         """
         sizes = [len(v) for v in self.values]
         cells = int(np.prod(sizes))
@@ -276,11 +276,11 @@ def swap_prior(pmf: ArrayLike, trained: Prior, wanted: Prior) -> F64:
     Parameters
     ----------
     pmf
-        (n, R), probabilities over the values the prior trained with allows, increasing.
+        (n, R), probabilities of the values that the training prior allows, increasing.
     trained
-        That prior.
+        The training prior.
     wanted
-        The other one; it may only allow values that the first one allows.
+        The new prior; it may only allow values that the training prior allows.
 
     Returns
     -------
@@ -290,19 +290,19 @@ def swap_prior(pmf: ArrayLike, trained: Prior, wanted: Prior) -> F64:
     Raises
     ------
     ConfigError
-        If the tables do not fit together.
+        If shapes do not match, or the new prior allows other values.
     """
     p = np.asarray(pmf, dtype=np.float64)
-    (values, old), (asked, new) = trained.outcomes(), wanted.outcomes()
+    (values, old), (allowed, new) = trained.outcomes(), wanted.outcomes()
     if p.ndim != 2 or p.shape[1] != len(values):
         msg = f"probabilities of shape {p.shape} for the {len(values)} values of {trained}"
         raise ConfigError(msg)
-    unknown = asked[~np.isin(asked, values)]
+    unknown = allowed[~np.isin(allowed, values)]
     if len(unknown):
         msg = f"prior {wanted} allows {unknown[0]:g}, which {trained} does not: train again"
         raise ConfigError(msg)
     ratio = np.zeros(len(values))
-    place = np.searchsorted(values, asked)
+    place = np.searchsorted(values, allowed)
     ratio[place] = new / old[place]
     weighted = p * ratio
     return np.asarray(weighted / weighted.sum(1, keepdims=True))

@@ -1,14 +1,14 @@
-r"""Several trainings of one estimator as one density.
+r"""Deep ensemble: the mixture of several trainings of one estimator.
 
 .. math:: q(\theta\,|\,x) = \frac1M \sum_{m=1}^{M} q_m(\theta\,|\,x)
 
 Members differ in their initial weights, the order of rows and the noise of every epoch; splits and
-the noise of held-out rows are shared, so that their losses can be compared. How far members
-disagree *at the data at hand* says what training left undecided there.
+the noise of held-out rows are shared, so that their losses can be compared. The divergence between
+members at given data measures the uncertainty that training leaves there.
 
 References:
     | Deep Ensembles (Lakshminarayanan et al., 2016), https://arxiv.org/abs/1612.01474
-    | Hermans et al. 2021, https://arxiv.org/abs/2110.06581 (ensembles are less over-confident)
+    | Hermans et al. 2021, https://arxiv.org/abs/2110.06581 (ensembles are less overconfident)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sbi_core.training.splits import split_seed, splits_of
 __all__ = ["EnsembleConfig", "EnsembleEstimator"]
 
 F64 = NDArray[np.float64]
-_TEST_ROWS = 5000  # test rows of the loss of the whole
+_TEST_ROWS = 5000  # test rows for the loss of the mixture
 
 
 class EnsembleConfig(BaseModel):
@@ -49,9 +49,9 @@ class EnsembleConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    members: int = Field(default=3, ge=1, description="Trainings; 3 to 5 are usual.")
-    of: str = Field(default="maf", description="Estimator of the members, by name.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+    members: int = Field(default=3, ge=1, description="Number of trainings; 3 to 5 are usual.")
+    of: str = Field(default="maf", description="Name of the members' estimator.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of that estimator.")
 
 
 class EnsembleEstimator(Estimator):
@@ -101,7 +101,7 @@ class EnsembleEstimator(Estimator):
         Raises
         ------
         TrainingError
-            If the training data cannot be used, see the members' ``fit``.
+            See ``fit`` of the members.
         """
         training = resident(replace(training, batch=training.batch.succeeded))
         training = replace(training, split_seed=split_seed(training))
@@ -155,17 +155,14 @@ class EnsembleEstimator(Estimator):
     # -- density and draws ---------------------------------------------------------
 
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
-        """Return the log of the mean density of theta (n, d) -> (n,), or (S, n, d) -> (S, n)."""
+        """Return the log of the mean density, (n,) or (S, n), of theta (n, d) or (S, n, d)."""
         each = np.stack([m.log_prob(theta, batch) for m in self._trained()])
         with np.errstate(invalid="ignore"):
             total = special.logsumexp(each, axis=0) - np.log(len(each))
         return np.asarray(np.where(np.isneginf(each).all(0), -np.inf, total))
 
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
-        """Return draws (S, n, d): every draw comes from a member chosen at random.
-
-        Each member contributes the same number of draws to an object, to within one.
-        """
+        """Return draws (S, n, d); every member contributes equally many, to within one."""
         members = self._trained()
         per = -(-draws // len(members))
         if not isinstance(rng, Sequence):
@@ -192,19 +189,18 @@ class EnsembleEstimator(Estimator):
     def disagreement(self, batch: Batch, *, draws: int = 500, rng: Rng = 0) -> F64:
         r"""Return the divergence between members at given data, (M, M, n), nats.
 
-        Entry (i, j) is :math:`KL(q_i\,\|\,q_j)` from draws of member i. Well below 0.1 the
-        members are one density for all purposes; where it is large, more simulations or longer
-        training are needed.
+        Entry (i, j) is :math:`KL(q_i\,\|\,q_j)` from draws of member i. Below about 0.1 the
+        members agree; where it is larger, more simulations or longer training are needed.
         """
         members, gen = self._trained(), as_generator(rng)
-        found = np.zeros((len(members), len(members), len(batch)))
+        divergence = np.zeros((len(members), len(members), len(batch)))
         for i, one in enumerate(members):
             theta = one.sample(batch, draws, gen)
             own = one.log_prob(theta, batch)
             for j, other in enumerate(members):
                 if i != j:
-                    found[i, j] = (own - other.log_prob(theta, batch)).mean(0)
-        return found
+                    divergence[i, j] = (own - other.log_prob(theta, batch)).mean(0)
+        return divergence
 
     # -- files ---------------------------------------------------------------------
 
@@ -240,7 +236,7 @@ class EnsembleEstimator(Estimator):
             folder = _folder(directory, m)
             member = load_estimator(folder, registry)
             if member.space.hash != ensemble.space.hash or member.name != ensemble.config.of:
-                msg = f"{folder} holds another estimator than the ensemble it lies in"
+                msg = f"{folder} holds an estimator that does not belong to the ensemble"
                 raise DataFileError(msg)
             ensemble.members.append(member)
         return ensemble
@@ -259,7 +255,7 @@ def _seeds(gen: np.random.Generator, n: int) -> list[int]:
 
 
 def _shifted(callback: Callback, start: int, members: int) -> Callback:
-    """Number epochs through all members."""
+    """Return a callback that counts epochs through all members."""
 
     def call(line: Mapping[str, float]) -> None:
         epochs = line["epochs"] * members

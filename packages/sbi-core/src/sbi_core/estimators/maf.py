@@ -29,7 +29,7 @@ __all__ = ["MafConfig", "MafEstimator", "Passes", "ZukoHead"]
 
 def _not_one(passes: int) -> int:
     if passes < 0 or passes == 1:
-        msg = "must be 0 (autoregressive) or at least 2: with one pass nothing would depend"
+        msg = "must be 0 (autoregressive) or at least 2: with one pass all numbers are independent"
         raise ValueError(msg)
     return passes
 
@@ -45,7 +45,7 @@ class ZukoHead(Head):
     flow
         ``zuko.flows.Flow`` over ``dim`` numbers.
     dim
-        Their number.
+        Dimensions of the density.
     """
 
     def __init__(self, flow: Any, dim: int) -> None:
@@ -60,7 +60,7 @@ class ZukoHead(Head):
         return log_q
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return z (..., n, d): the inverse flow at the noise."""
+        """Return z (..., n, d), the inverse flow of standard normal noise (..., n, d)."""
         if any(p is None for p in self.plans) or torch.is_grad_enabled():
             z: Tensor = self.flow(h).transform.inv(noise)
             return z
@@ -76,15 +76,19 @@ class MafConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    transforms: int = Field(default=5, ge=1, description="Autoregressive transformations.")
-    hidden: tuple[int, ...] = Field(default=(128, 128), description="Widths of their networks.")
+    transforms: int = Field(
+        default=5, ge=1, description="Number of autoregressive transformations."
+    )
+    hidden: tuple[int, ...] = Field(
+        default=(128, 128), description="Layer widths of their networks."
+    )
     passes: Passes = Field(
-        default=0, description="Passes of the inverse; 0: autoregressive, 2: coupling."
+        default=0, description="Passes of the inverse; 0: autoregressive, 2: coupling flow."
     )
 
 
 class MafEstimator(FlowEstimator):
-    """Masked autoregressive flow (zuko): for smooth posteriors of two parameters or more.
+    """Masked autoregressive flow (zuko): for smooth posteriors of at least two parameters.
 
     Parameters
     ----------
@@ -106,12 +110,12 @@ class MafEstimator(FlowEstimator):
     config: MafConfig
 
     def build_head(self, features: int, dim: int) -> Head:
-        """Return a fresh density of ``dim`` numbers given ``features`` numbers.
+        """Return a new density of ``dim`` numbers given ``features`` numbers.
 
         Raises
         ------
         ConfigError
-            For one parameter: the flow would be a plain Gaussian.
+            For one parameter, for which the flow would be a Gaussian.
         """
         import zuko
 

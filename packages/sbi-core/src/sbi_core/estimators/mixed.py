@@ -2,7 +2,7 @@ r"""Discrete and continuous parameters together.
 
 .. math:: q(n, \theta\,|\,x) = p(n\,|\,x)\;q(\theta\,|\,x, n)
 
-The second factor is any continuous estimator's head, given the features and a code of *n*.
+The second factor is the head of any continuous estimator, given features and an encoding of *n*.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ class MixedConfig(BaseModel):
     discrete: Literal["ordinal", "categorical"] = Field(
         default="ordinal", description="Estimator of the discrete parameters."
     )
-    discrete_options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
-    continuous: str = Field(
-        default="nsf", description="Estimator of the continuous parameters, by name."
+    discrete_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of that estimator."
     )
-    continuous_options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+    continuous: str = Field(
+        default="nsf", description="Name of the estimator of the continuous parameters."
+    )
+    continuous_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of that estimator."
+    )
 
 
 class MixedHead(Head):
@@ -50,7 +54,7 @@ class MixedHead(Head):
     discrete
         Head of the discrete parameters.
     continuous
-        Head of the others, given the features and ``discrete.code_size`` numbers more.
+        Head of the others, given the features and ``discrete.code_size`` further numbers.
     """
 
     def __init__(self, discrete: DiscreteHead, continuous: Head) -> None:
@@ -62,7 +66,7 @@ class MixedHead(Head):
         self.loss_is_nll = continuous.loss_is_nll
 
     def _given(self, places: Tensor, h: Tensor) -> Tensor:
-        """Return the features with the code of n, one row per draw and object."""
+        """Return features and encoding of n, one row per draw and object."""
         code = self.discrete.code(places).to(h.dtype)
         wide = torch.cat([h.expand(*places.shape[:-1], h.shape[-1]), code], -1)
         return wide.reshape(-1, wide.shape[-1])
@@ -75,12 +79,12 @@ class MixedHead(Head):
         return self.discrete.log_prob(places, h) + log_q.reshape(z.shape[:-1])
 
     def loss(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return the sum of both losses, (n,)."""
+        """Return the sum of both losses, (n,), for z (n, m + k)."""
         places, rest = z[..., : self.m], z[..., self.m :]
         return self.discrete.loss(places, h) + self.continuous.loss(rest, self._given(places, h))
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
-        """Return places and z (..., n, m + k): first n, then z given n."""
+        """Return value indices and z (..., n, m + k): first n, then z given n."""
         split = self.discrete.noise_size
         places = self.discrete.draw(noise[..., :split], h)
         given = self._given(places, h)
@@ -89,7 +93,7 @@ class MixedHead(Head):
 
 
 class MixedEstimator(DiscreteEstimator):
-    """Discrete parameters, and continuous ones given them.
+    """Discrete parameters, and continuous parameters given them.
 
     Parameters
     ----------
@@ -107,20 +111,21 @@ class MixedEstimator(DiscreteEstimator):
     config: MixedConfig
 
     def make_head(self, features: int, space: ParameterSpace) -> Head:
-        """Return a fresh density of the parameters given ``features`` numbers.
+        """Return a new density of the parameters given ``features`` numbers.
 
         Raises
         ------
         ConfigError
-            If there are not both kinds of parameters, or an estimator named in the options is
-            none of a network.
+            If one kind of parameter is missing, or the options name an unsuitable estimator.
         """
         columns, c = Columns(space), self.config
         if not columns.discrete or not columns.z_dim or columns.rest is None:
             kind = "continuous" if columns.discrete else "discrete"
             hint = "'ordinal'" if columns.discrete else "'maf' or 'nsf'"
-            msg = f"estimator 'mixed' needs {kind} parameters, too, beside {list(space.names)}: "
-            raise ConfigError(f"{msg}use {hint}")
+            msg = (
+                f"estimator 'mixed' needs {kind} parameters beside {list(space.names)}: use {hint}"
+            )
+            raise ConfigError(msg)
         registry = Registry([])
         first = registry.build("estimator", c.discrete, c.discrete_options)
         second = registry.build("estimator", c.continuous, c.continuous_options)

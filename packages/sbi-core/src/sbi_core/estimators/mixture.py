@@ -1,16 +1,16 @@
-r"""Mixture of Gaussians whose parameters a network computes.
+r"""Mixture density network: a Gaussian mixture whose parameters are a function of h.
 
 .. math:: q(z\,|\,h) = \sum_k w_k\, N(z;\, \mu_k, \Sigma_k), \qquad
           \Sigma_k^{-1} = A_k^T A_k, \quad A_k = D_k (I + N_k)
 
 with :math:`D_k` diagonal and positive (softplus) and :math:`N_k` strictly lower triangular. Mean
-and covariance of the mixture are known exactly, which makes Gaussian combination of many objects
-cost microseconds per object.
+and covariance of the mixture have a closed form, so that the Gaussian combination of many objects
+takes microseconds per object.
 
 References:
     | Mixture Density Networks (Bishop, 1994), Aston University NCRG/94/004
     | Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017),
-    | https://arxiv.org/abs/1705.07057 (flows, for posteriors that are no such mixture)
+    | https://arxiv.org/abs/1705.07057 (flows, for other posteriors)
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ class MixtureConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    components: int = Field(default=8, ge=1, description="Gaussians with full covariance.")
+    components: int = Field(
+        default=8, ge=1, description="Number of Gaussians, with full covariance."
+    )
     hidden: tuple[int, ...] = Field(
-        default=(256, 256, 256), description="Widths of the trunk (SiLU)."
+        default=(256, 256, 256), description="Layer widths of the network (SiLU)."
     )
 
 
 class MixtureEstimator(FlowEstimator):
-    """Gaussian mixture network: quick, with exact moments; for posteriors that are one blob or few.
+    """Gaussian mixture network: fast, with exact moments; for posteriors with few modes.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ class MixtureEstimator(FlowEstimator):
     config: MixtureConfig
 
     def build_head(self, features: int, dim: int) -> Head:
-        """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
+        """Return a new density of ``dim`` numbers given ``features`` numbers."""
         return MixtureHead(features, dim, self.config.components, self.config.hidden)
 
     @torch_defaults()

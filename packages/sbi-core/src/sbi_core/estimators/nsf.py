@@ -23,11 +23,11 @@ class NsfConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    transforms: int = Field(default=5, ge=1, description="Spline transformations.")
-    hidden: tuple[int, ...] = Field(default=(64, 64), description="Widths of their networks.")
-    bins: int = Field(default=8, ge=2, description="Bins of the splines.")
+    transforms: int = Field(default=5, ge=1, description="Number of spline transformations.")
+    hidden: tuple[int, ...] = Field(default=(64, 64), description="Layer widths of their networks.")
+    bins: int = Field(default=8, ge=2, description="Bins per spline.")
     passes: Passes = Field(
-        default=2, description="Passes of the inverse; 0: autoregressive, 2: coupling."
+        default=2, description="Passes of the inverse; 0: autoregressive, 2: coupling flow."
     )
 
 
@@ -54,7 +54,7 @@ class NsfEstimator(FlowEstimator):
     config: NsfConfig
 
     def build_head(self, features: int, dim: int) -> Head:
-        """Return a fresh density of ``dim`` numbers given ``features`` numbers."""
+        """Return a new density of ``dim`` numbers given ``features`` numbers."""
         import zuko
 
         c = self.config

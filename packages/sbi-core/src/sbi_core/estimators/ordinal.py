@@ -1,4 +1,4 @@
-r"""Ordered values: a mixture of discretised logistics whose parameters a network computes.
+r"""Ordered values: a mixture of discretised logistics whose parameters are a function of h.
 
 .. math:: p(n\,|\,x) = (1 - \epsilon) \sum_{k=1}^{K} w_k
           \left[\sigma\!\left(\tfrac{e_+ - \mu_k}{s_k}\right) -
@@ -6,7 +6,7 @@ r"""Ordered values: a mixture of discretised logistics whose parameters a networ
           \epsilon = 10^{-3},
 
 with edges :math:`e_\pm = n \pm 1/2`, or their logarithms for wide ranges. The outer bins are open,
-so that the R probabilities sum to one exactly. Differences are taken as
+so that the R probabilities sum to one exactly. Differences are computed as
 :math:`\log\sigma(b) + \log\sigma(-a) + \log(1 - e^{a - b})`.
 
 References:
@@ -31,8 +31,8 @@ from sbi_core.estimators.discrete import DiscreteEstimator, DiscreteHead
 __all__ = ["OrdinalConfig", "OrdinalEstimator", "OrdinalHead"]
 
 F64 = NDArray[np.float64]
-_UNIFORM = 1e-3  # share of the uniform distribution
-_WIDE = 100.0  # ratio of the ends above which edges are taken in the logarithm
+_UNIFORM = 1e-3  # weight of the uniform distribution
+_WIDE = 100.0  # ratio of largest to smallest value above which edges are logarithmic
 
 
 class OrdinalConfig(BaseModel):
@@ -40,15 +40,18 @@ class OrdinalConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    components: int = Field(default=5, ge=1, description="Logistics in the mixture.")
-    hidden: tuple[int, ...] = Field(default=(128, 128), description="Widths of the network (SiLU).")
+    components: int = Field(default=5, ge=1, description="Number of logistics in the mixture.")
+    hidden: tuple[int, ...] = Field(
+        default=(128, 128), description="Layer widths of the network (SiLU)."
+    )
     scale: Literal["auto", "linear", "log"] = Field(
-        default="auto", description="Where edges are equal steps; auto: log for wide ranges."
+        default="auto",
+        description="Scale on which values are evenly spaced; auto: log for wide ranges.",
     )
 
 
 def _edges(values: F64, scale: str) -> F64:
-    """Return the R - 1 inner edges, so that values are about zero mean and unit variance."""
+    """Return the R - 1 inner edges, scaled so that values have about unit variance."""
     edges = (values[1:] + values[:-1]) / 2
     wide = values[0] >= 0 and (values[-1] + 0.5) / (values[0] + 0.5) > _WIDE
     if scale == "log" or (scale == "auto" and wide):
@@ -67,25 +70,25 @@ class OrdinalHead(DiscreteHead):
     noise_per = 2
 
     def prepare(self, tables: Sequence[F64], **options: Any) -> None:
-        """Set up the edges."""
+        """Compute the edges."""
         self.components = int(options["components"])
         for j, values in enumerate(tables):
             inner = torch.as_tensor(_edges(values, str(options["scale"]))).float()
             self.register_buffer(f"edges{j}", inner, persistent=False)
 
     def outputs(self, j: int) -> int:
-        """Return the numbers parameter j needs: weight, mean and width of every logistic."""
+        """Return the number of outputs: weight, mean and width of every logistic."""
         return 3 * self.components
 
     def _mixture(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logit, mean, width = torch.split(raw, self.components, dim=-1)
-        # means start spread over the range, widths at about a third of it
+        # initially means are spread over the range, and widths are about a third of it
         start = torch.linspace(-1.5, 1.5, self.components, dtype=raw.dtype, device=raw.device)
         scale = functional.softplus(width - 1.0) + 1e-4
         return logit.log_softmax(-1), mean + start, scale
 
     def log_pmf(self, j: int, raw: Tensor, place: Tensor) -> Tensor:
-        """Return log p of places (...) of parameter j."""
+        """Return log p (...) of value indices (...) of parameter j."""
         log_w, mean, scale = self._mixture(raw)
         inner, last = self.get_buffer(f"edges{j}").to(raw.dtype), self.sizes[j] - 1
         if last == 0:
@@ -95,7 +98,7 @@ class OrdinalHead(DiscreteHead):
         is_first, is_last = (place == 0).unsqueeze(-1), (place == last).unsqueeze(-1)
         above = torch.where(is_last, 0.0, functional.logsigmoid((high - mean) / scale))
         below = torch.where(is_first, 0.0, functional.logsigmoid((mean - low) / scale))
-        # open bins have no gap; a stand-in keeps the gradient of what `where` drops finite
+        # open bins have no gap; 1 keeps the gradient of the branch that `where` drops finite
         gap = torch.where(is_first | is_last, 1.0, (high - low) / scale)
         cell = torch.where(is_first | is_last, 0.0, _log1mexp(gap))
         log_p = (log_w + above + below + cell).logsumexp(-1)
@@ -103,7 +106,7 @@ class OrdinalHead(DiscreteHead):
         return torch.logaddexp(log_p + math.log1p(-_UNIFORM), floor)
 
     def pick(self, j: int, raw: Tensor, u: Tensor) -> Tensor:
-        """Return places (...) of parameter j: a component, then a logistic number in its bin."""
+        """Return value indices (...) for uniform numbers (..., 2): a component, then its draw."""
         log_w, mean, scale = self._mixture(raw.double())
         inner, count = self.get_buffer(f"edges{j}").double(), self.sizes[j]
         share = (1 - _UNIFORM) * log_w.exp().cumsum(-1)
@@ -152,6 +155,6 @@ class OrdinalEstimator(DiscreteEstimator):
     config: OrdinalConfig
 
     def discrete_head(self, features: int, tables: Sequence[F64]) -> DiscreteHead:
-        """Return a fresh head for those tables of values."""
+        """Return a new head for parameters with these values."""
         c = self.config
         return OrdinalHead(features, tables, c.hidden, components=c.components, scale=c.scale)
