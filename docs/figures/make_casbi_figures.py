@@ -3,9 +3,9 @@
     sbi-run --plugin casbi --out runs/casbi-standard
     python docs/figures/make_casbi_figures.py runs/casbi-standard
 
-One mock halo of galaxies that the run never trained on. ``casbi-plane.png``: its plane and what
-the posterior predicts. ``casbi-number.png``: probabilities of N. ``casbi-map.png``: expected
-members per cell of mass and infall time, and the true ones.
+One mock halo of galaxies that were not used for training. ``casbi-plane.png``: its plane and the
+posterior prediction. ``casbi-number.png``: probabilities of N. ``casbi-map.png``: expected members
+per cell of mass and infall time, and the true ones.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MASSES, TIMES = np.linspace(4.5, 10.0, 12), np.linspace(0.0, 14.0, 8)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
-    parser.add_argument("--seed", type=int, default=2, help="which mock halo")
+    parser.add_argument("--seed", type=int, default=2, help="seed of the mock halo")
     parser.add_argument("--out", default=Path(__file__).parent, type=Path)
     options = parser.parse_args()
     run = load_run(options.run)
@@ -43,7 +43,7 @@ def main() -> None:
         "map": figures.mass_time_map(members, MASSES, TIMES, truth),
     }
     for name, figure in made.items():
-        figure.savefig(options.out / f"casbi-{name}.png", dpi=90, metadata={"Software": None})
+        figure.savefig(options.out / f"casbi-{name}.png", dpi=150, metadata={"Software": None})
 
 
 if __name__ == "__main__":
