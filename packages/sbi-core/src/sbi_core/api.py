@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.runner import Run, execute
 from sbi_core.progress import Progress, make_progress
-from sbi_core.registry import Plugin, Registry
+from sbi_core.registry import Plugin, Registry, defects
 
 __all__ = [
     "get_combiner",
@@ -61,8 +62,10 @@ def run(
         ``{"section.key": value}`` or ``["section.key=value"]``.
     config
         TOML file with further options.
-    stages, restart
-        Only these stages; do this stage and all after it again.
+    stages
+        Run only these stages; the stages before must be done.
+    restart
+        Delete the results of this stage and of all later ones, and run them again.
     quiet
         Show no progress.
     columns
@@ -80,11 +83,11 @@ def run(
     SbiError
         One clear sentence for every kind of bad input.
     """
-    found = registry or Registry([plugin])
+    registry = registry or Registry([plugin])
     target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out).expanduser()
     is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
-        found,
+        registry,
         plugin,
         preset=preset,
         file=config,
@@ -94,12 +97,12 @@ def run(
         infer__columns=dict(columns) if columns and is_file else None,
     )
     if not is_file:
-        simulator = Context(resolved, found, RunDirectory(target), Progress()).simulator
+        simulator = Context(resolved, registry, RunDirectory(target), Progress()).simulator
         objects = read_objects(simulator, observations, columns)
         resolved.infer.observations = _as_file(objects, target)
     progress: Progress = make_progress(quiet=quiet)
     chosen = None if stages is None else list(stages)
-    return execute(resolved, target, found, stages=chosen, restart=restart, progress=progress)
+    return execute(resolved, target, registry, stages=chosen, restart=restart, progress=progress)
 
 
 def _as_file(observations: Observations, out: Path) -> str:
@@ -160,5 +163,5 @@ def get_combiner(name: str, **options: Any) -> Combiner:
 
 
 def plugins() -> list[Plugin]:
-    """Return the installed plugins with what they offer and what is wrong with them."""
-    return Registry().plugins
+    """Return the installed plugins with their components and their defects, as warnings."""
+    return [replace(p, warnings=(*p.warnings, *defects(p))) for p in Registry().plugins]

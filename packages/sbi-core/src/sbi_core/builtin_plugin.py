@@ -1,4 +1,4 @@
-"""The components that come with sbi-core, registered through the hooks a stranger uses."""
+"""The components of sbi-core, registered through the same hooks as those of plugins."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = [
 def register_embeddings(register: Register[Embedding]) -> None:
     """Register the summary networks: for vectors, images, spectra and sets."""
     for name, stem, summary in (
-        ("identity", "Identity", "values, errors and mask as they are"),
+        ("identity", "Identity", "the data as they are: values, errors and mask"),
         ("mlp", "Mlp", "multilayer perceptron"),
-        ("cnn", "Cnn", "strided convolutions, for images and series"),
-        ("conv1d-attention", "Conv1dAttention", "convolutions and attention, for spectra"),
-        ("deepset", "Deepset", "masked mean over the members of a set, and their number"),
-        ("transformer", "Transformer", "masked attention over elements or members of a set"),
+        ("cnn", "Cnn", "convolutional network, for images and series"),
+        ("conv1d-attention", "Conv1dAttention", "convolutions with attention, for spectra"),
+        ("deepset", "Deepset", "mean over the members of a set, and their number"),
+        ("transformer", "Transformer", "attention over elements, or over the members of a set"),
     ):
         module = f"sbi_core.embeddings.{name.replace('-', '_')}"
         register(
@@ -40,17 +40,17 @@ def register_embeddings(register: Register[Embedding]) -> None:
 def register_estimators(register: Register[Estimator]) -> None:
     """Register the estimators: flows, mixture, discrete ones, ensembles, those of sbi."""
     for name, stem, summary in (
-        ("mixture", "Mixture", "Gaussian mixture head, closed-form moments"),
+        ("mixture", "Mixture", "Gaussian mixture with closed-form moments"),
         ("maf", "Maf", "masked autoregressive flow (zuko)"),
         ("nsf", "Nsf", "neural spline flow (zuko); also for one parameter"),
-        ("ordinal", "Ordinal", "discretised logistics, for integers and ordered values"),
-        ("categorical", "Categorical", "softmax, for few values"),
-        ("mixed", "Mixed", "discrete parameters, and continuous ones given them"),
-        ("ensemble", "Ensemble", "several trainings of any estimator as one density"),
-        ("sbi-maf", "SbiMaf", "masked autoregressive flow of the sbi package (nflows)"),
-        ("sbi-nsf", "SbiNsf", "neural spline flow of the sbi package (nflows)"),
-        ("sbi-npse", "SbiNpse", "score network of the sbi package; slow densities"),
-        ("sbi-fmpe", "SbiFmpe", "flow matching of the sbi package; slow densities"),
+        ("ordinal", "Ordinal", "discretised logistic distribution, for integers"),
+        ("categorical", "Categorical", "softmax over a few values"),
+        ("mixed", "Mixed", "discrete and continuous parameters together"),
+        ("ensemble", "Ensemble", "average of several trainings of an estimator"),
+        ("sbi-maf", "SbiMaf", "masked autoregressive flow of the package sbi"),
+        ("sbi-nsf", "SbiNsf", "neural spline flow of the package sbi"),
+        ("sbi-npse", "SbiNpse", "score network of the package sbi; slow density"),
+        ("sbi-fmpe", "SbiFmpe", "flow matching of the package sbi; slow density"),
     ):
         module = f"sbi_core.estimators.{name.partition('-')[0]}"
         register(
@@ -62,12 +62,12 @@ def register_estimators(register: Register[Estimator]) -> None:
 def register_combiners(register: Register[Combiner]) -> None:
     """Register the rules that combine many objects."""
     for name, stem, summary in (
-        ("gaussian", "Gaussian", "product of Gaussian posteriors, prior divided out"),
-        ("recalibrated", "Recalibrated", "gaussian, then a learned correction of its error"),
-        ("deepset", "Deepset", "one network for whole groups, amortised over their size"),
-        ("product", "Product", "product of densities, on a grid or by an ensemble sampler"),
-        ("score", "Score", "diffusion with the scores of all objects; needs estimator sbi-npse"),
-        ("likelihood", "Likelihood", "likelihood of every object on a grid; the slow reference"),
+        ("gaussian", "Gaussian", "product of Gaussian posteriors divided by N - 1 priors"),
+        ("recalibrated", "Recalibrated", "gaussian with a learned correction of its error"),
+        ("deepset", "Deepset", "one network for groups of any size"),
+        ("product", "Product", "product of the densities, on a grid or by MCMC"),
+        ("score", "Score", "diffusion with the scores of all objects; needs sbi-npse"),
+        ("likelihood", "Likelihood", "likelihood of every object on a grid; slow reference"),
     ):
         module = f"sbi_core.combiners.{name}"
         register(name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary)

@@ -1,4 +1,4 @@
-"""Discovery of plugins and the typed registry of what they offer.
+"""Discovery of plugins, and the registry of their components.
 
 Entry-point group ``sbi_core``: the name is the plugin name, the object a module of hook
 implementations. Every entry point is loaded on its own, so that a broken plugin costs only
@@ -56,7 +56,7 @@ def domain_package(plugin: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One registered component: how to build it and where it comes from."""
+    """One registered component: its factory and its origin."""
 
     kind: Kind
     name: str
@@ -126,7 +126,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a plugin module comes from."""
+    """Origin of a plugin module."""
 
     name: str
     distribution: str
@@ -141,8 +141,8 @@ class Registry:
     Parameters
     ----------
     only
-        Plugin names to load at first; the rest is loaded when a name is not found among
-        them. None loads all.
+        Names of plugins to load at first; the others are loaded when a component is not found
+        among them. None loads all.
     extra
         More plugins, by name: modules or objects with hook implementations (for tests and
         notebooks).
@@ -191,7 +191,7 @@ class Registry:
         }
         return _restored, (tuple(self._plugins), extra)
 
-    # -- what is there -------------------------------------------------------------
+    # -- look-up ---------------------------------------------------------------------
 
     @property
     def plugins(self) -> list[Plugin]:
@@ -205,8 +205,8 @@ class Registry:
 
     def components(self, kind: Kind | None = None) -> list[Component]:
         """Return the components loaded so far."""
-        found = [c for cs in self._components.values() for c in cs]
-        return [c for c in found if kind is None or c.kind == kind]
+        loaded = [c for cs in self._components.values() for c in cs]
+        return [c for c in loaded if kind is None or c.kind == kind]
 
     def plugin(self, name: str) -> Plugin:
         """Load one plugin by name.
@@ -244,25 +244,25 @@ class Registry:
         ComponentNotFoundError
             If there is none; the message lists near matches.
         PluginError
-            If two distributions offer that name.
+            If two distributions provide that name.
         """
         distribution, _, bare = name.rpartition(":")
-        found = self._matching(kind, bare, distribution)
-        if not found:
+        matches = self._matching(kind, bare, distribution)
+        if not matches:
             self.load_all()
-            found = self._matching(kind, bare, distribution)
-        if not found:
+            matches = self._matching(kind, bare, distribution)
+        if not matches:
             raise ComponentNotFoundError(self._not_found(kind, name))
-        if len(found) > 1:
-            who = " and ".join(sorted(c.distribution for c in found))
-            choices = " or ".join(sorted(f"'{c.distribution}:{bare}'" for c in found))
-            msg = f"{kind} '{bare}' is offered by {who}; write {choices}"
+        if len(matches) > 1:
+            who = " and ".join(sorted(c.distribution for c in matches))
+            choices = " or ".join(sorted(f"'{c.distribution}:{bare}'" for c in matches))
+            msg = f"{kind} '{bare}' is provided by {who}; write {choices}"
             raise PluginError(msg)
-        return found[0]
+        return matches[0]
 
     def _matching(self, kind: Kind, name: str, distribution: str) -> list[Component]:
-        found = self._components.get((kind, name), [])
-        return [c for c in found if not distribution or c.distribution == distribution]
+        named = self._components.get((kind, name), [])
+        return [c for c in named if not distribution or c.distribution == distribution]
 
     def _not_found(self, kind: Kind, name: str) -> str:
         known = sorted({c.name for c in self.components(kind)})
@@ -380,7 +380,7 @@ def _load_plugin(source: _Source) -> Plugin:
         warnings = (*source.warnings, *_hook_warnings(manager, module))
     except (KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # a stranger's code may fail in any way, also with a panic
+    except BaseException as error:  # code of a plugin may fail in any way, also with a panic
         problem = f"{type(error).__name__}: {error}"
         return Plugin(source.name, source.distribution, source.version, "failed", problem)
     if not components and not warnings:
@@ -431,7 +431,7 @@ def _collector(kind: Kind, source: _Source, components: list[Component]) -> Call
     return register
 
 
-# -- what a plugin registers but cannot deliver ----------------------------------------------
+# -- defects ----------------------------------------------------------------------------------
 
 
 def defects(plugin: Plugin) -> list[str]:
@@ -454,7 +454,7 @@ def _not_toml(pipeline: Component) -> str:
         tomllib.loads(pipeline.build())
     except tomllib.TOMLDecodeError as error:
         return f"its text is not valid TOML: {error}"
-    except Exception as error:  # a stranger's code may fail in any way
+    except Exception as error:  # code of a plugin may fail in any way
         return f"its text cannot be read: {type(error).__name__}: {error}"
     return ""
 

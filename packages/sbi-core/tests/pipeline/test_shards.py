@@ -90,7 +90,7 @@ def test_a_damaged_pack_is_named(finished, registry):
     [
         (10**18, 10**13, "8000000000.* would take .* of memory|one shard of"),
         (10**13, 10**8, "10000000000000 simulations of .* bytes would take .* of disk"),
-        (10**12, 200, "makes 5000000000 files, at most 1000000 are planned"),
+        (10**12, 200, "makes 5000000000 files, at most 1000000 are allowed"),
     ],
 )
 def test_simulations_that_cannot_fit_are_refused_with_numbers(n, rows, message, toy_run, tmp_path):

@@ -1,7 +1,7 @@
 """The command ``sbi-run``: one file per command, imported when it is used.
 
-Exit codes: 0 fine; 2 bad input or configuration; 3 finished, but a calibration gate failed;
-130 interrupted (run the same command again to go on).
+Exit codes: 0 finished; 2 bad input or configuration; 3 finished, but a calibration test failed;
+130 interrupted (the same command continues the run).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a large run will take, measured before it starts."""
+"""Estimates of time, memory and disk of a run, before it starts."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def announce(context: Context) -> str:
     return (
         f"preset '{config.preset}': {config.simulate.n} simulations, about {minutes:.1f} min on "
         f"{workers} core(s); training of {steps} steps, typically {steps / 150 / 60:.0f} to "
-        f"{steps / 50 / 60:.0f} min; interrupt at any time, the same command goes on"
+        f"{steps / 50 / 60:.0f} min; the same command continues an interrupted run"
     )
 
 
 def check_resources(context: Context) -> None:
     """Compare what the simulations will take with the disk and memory that are free.
 
-    Draws 16 rows to learn their size, where there are many to come.
+    Draws 16 rows to measure their size if there are many.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def check_resources(context: Context) -> None:
     if shards > _MOST_SHARDS:
         msg = (
             f"simulate.n = {section.n} in shards of {section.shard_size} rows makes {shards} "
-            f"files, at most {_MOST_SHARDS} are planned; raise simulate.shard_size"
+            f"files, at most {_MOST_SHARDS} are allowed; raise simulate.shard_size"
         )
         raise ConfigError(msg)
     check_memory(

@@ -1,4 +1,4 @@
-r"""Hyper-parameter search with optuna: which options train the best estimator?
+r"""Search for the options of the estimator and its training, with optuna.
 
 Every trial trains on the same simulations and is scored on the validation rows, whose loss the
 training loop watches anyway; the test rows stay untouched:
@@ -49,7 +49,7 @@ _SHARED = ("simulations", "streamed")  # what a context caches about simulations
 
 @dataclass(frozen=True)
 class Search:
-    """The values one option may take.
+    """Values of one option to search.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Search:
     low, high
         Ends of the range, both included; integers make it a range of integers.
     log
-        Whether it is searched in the logarithm.
+        Search in the logarithm.
     """
 
     key: str
@@ -111,7 +111,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found.
+    """Result of a search.
 
     Parameters
     ----------
@@ -132,23 +132,23 @@ class Tuned:
 
 
 def default_search(config: RunConfig) -> list[Search]:
-    """Return what is searched when nothing is said: learning rate, batch, size of the network."""
-    found = [
+    """Return the default search: learning rate, batch size and size of the network."""
+    searched = [
         Search("train.learning_rate", None, 5e-4, 1e-2, True),
         Search("train.batch_size", (128, 256, 512, 1024)),
     ]
     options = config.estimator.options
     if "transforms" in options:
-        found.append(Search("estimator.transforms", None, 3, 8))
+        searched.append(Search("estimator.transforms", None, 3, 8))
     if "components" in options:
-        found.append(Search("estimator.components", None, 2, 12))
+        searched.append(Search("estimator.components", None, 2, 12))
     widths = (32, 64, 128, 256)
     if isinstance(options.get("hidden"), int):
-        found.append(Search("estimator.hidden", widths))
+        searched.append(Search("estimator.hidden", widths))
     elif "hidden" in options:
         depth = max(len(options["hidden"]), 1)
-        found.append(Search("estimator.hidden", tuple([w] * depth for w in widths)))
-    return found
+        searched.append(Search("estimator.hidden", tuple([w] * depth for w in widths)))
+    return searched
 
 
 @torch_defaults()
@@ -164,18 +164,18 @@ def tune(
     preset: str = "standard",
     **options: Any,
 ) -> Tuned:
-    """Search for better options of estimator and training; goes on with what is there.
+    """Search for better options of the estimator and its training; continue an earlier search.
 
     Parameters
     ----------
     registry, plugin, preset
-        Whose pipeline.
+        The pipeline.
     out
-        Run directory; simulations are made there once and serve a later run, too.
+        Run directory; its simulations are made once and also serve a later run.
     trials
         Total number of trials, those of earlier calls included.
     search
-        What to vary; :func:`default_search` when left out.
+        Options to search; default: :func:`default_search`.
     calibration_weight
         w, nats per unit of KS distance.
     progress
@@ -195,7 +195,7 @@ def tune(
     fixed = [*options.pop("overrides", ())]
     config = resolve(registry, plugin, preset=preset, overrides=fixed, **options)
     searched = list(search) or default_search(config)
-    for s in searched:  # a wrong key is said before anything is simulated
+    for s in searched:  # a wrong key is an error before anything is simulated
         first = s.low if s.choices is None else s.choices[0]
         word = f"{s.key}={json.dumps(first)}"
         resolve(registry, plugin, preset=preset, overrides=[*fixed, word], **options)
@@ -266,8 +266,8 @@ def _study(
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    said = config.model_dump(mode="json", include={"estimator", "embedding", "train", "simulator"})
-    what = json.dumps({"search": repr(searched), "weight": weight, "fixed": said}, sort_keys=True)
+    fixed = config.model_dump(mode="json", include={"estimator", "embedding", "train", "simulator"})
+    what = json.dumps({"search": repr(searched), "weight": weight, "fixed": fixed}, sort_keys=True)
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
     before = len(optuna.load_study(study_name="tune", storage=storage).trials) if names else 0
