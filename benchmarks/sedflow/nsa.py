@@ -32,10 +32,11 @@ def main():
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
     file = reference() / "nsa_v0_1_2_excerpt.fits"
-    table = read_nsa(file)
-    for note in table.observations.notes:
+    observations = read_nsa(file)
+    for note in (*observations.notes, *observations.reasons):
         print(note)
-    observations = table.observations[:200] if args.quick else table.observations
+    if args.quick:
+        observations = observations[:200]
     with Clock() as alone:
         posterior.sample(observations, args.draws)
     analysis = SedflowAnalysis(SedflowAnalysisConfig(refine=args.refine, limit=args.limit))
@@ -66,7 +67,7 @@ def main():
           f"{np.median(eff):.4f}, 16-84 % {np.percentile(eff, [16, 84]).round(4)}")  # fmt: skip
     mine = np.asarray(summary["logmsurv_p50"])
     formed = np.asarray(summary["logmstar_p50"])
-    mass = table.photometry.more["mass"][table.rows][:n]
+    mass = observations.labels["nsa_mass"]
     good = (mass > 0) & (flags & int(FLAGGED) == 0)
     off = (mine - np.log10(np.where(mass > 0, mass, 1.0)))[good]
     print(f"log M_surv - log MASS/h^2: median {np.median(off):+.3f}, scatter (68 %) "

@@ -67,7 +67,7 @@ def main():
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
     mocks = simulator.example_observations(stream(args.seed, "samplers"), args.mocks)
-    real = read_nsa(reference() / "nsa_v0_1_2_excerpt.fits").observations
+    real = read_nsa(reference() / "nsa_v0_1_2_excerpt.fits")
     rows = np.linspace(50, len(real) - 50, args.real).astype(int)
     ones = [mocks[k] for k in range(len(mocks))] + [real[int(k)] for k in rows]
     found = []

@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     run = load_run(options.run)
     simulator = run.simulator
-    observations = read_nsa(options.atlas).observations
+    observations = read_nsa(options.atlas)
     pair = observations[chosen(observations)]
     analysis = SedflowAnalysis(SedflowAnalysisConfig(refine="none"))
     analysis.attach(simulator)

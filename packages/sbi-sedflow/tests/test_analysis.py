@@ -17,9 +17,9 @@ from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_load
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.likelihood import Galaxies, log_likelihood
+from sbi_sedflow.photometry import Photometry, observations_of
 from sbi_sedflow.refine import StudentMixture, refine_galaxy, resampled
 from sbi_sedflow.support import Support
-from sbi_sedflow.tables import Photometry, as_observations
 from sbi_sedflow.target import Target
 
 
@@ -66,9 +66,9 @@ def test_a_galaxy_does_not_depend_on_its_company(toy, trained, galaxies, chunk, 
 def test_nothing_observed_gives_the_prior(toy, trained, support):
     nothing = np.full((1, 7), np.nan)
     photometry = Photometry(["a"], nothing, nothing, np.array([0.1]), np.array([0.1]))
-    table = as_observations(photometry, (0.003, 0.2), allow_prior=True)
-    assert table.flags[0] & Flag.NO_DATA
-    samples = described(toy, trained, table.observations, support, draws=2000, refine="all")
+    objects = observations_of(photometry, (0.003, 0.2), allow_prior=True)
+    assert objects.labels["flag_bits"][0] & Flag.NO_DATA
+    samples = described(toy, trained, objects, support, draws=2000, refine="all")
     mean, sd = toy.parameters.moments()
     got = samples.values[:, 0]
     assert (np.abs(got.mean(0) - mean) < 5 * sd / np.sqrt(2000)).all()  # false alarm 1e-5
@@ -188,7 +188,7 @@ def test_tables_have_a_row_for_every_row_of_the_file(toy, trained, galaxies, sup
         np.concatenate([[np.nan], z]),
         {"ra": np.arange(7.0)},
     )
-    objects = as_observations(photometry, (0.003, 0.2)).observations
+    objects = observations_of(photometry, (0.003, 0.2))
     samples = described(toy, trained, objects, support)
     assert samples.labels.keys() == set()  # filled in by the inference path of the core
     out = replace(
@@ -227,8 +227,8 @@ def test_one_valid_band_is_enough(toy, trained, support):
     flux, sigma = np.full((1, 7), np.nan), np.full((1, 7), np.nan)
     flux[0, 4], sigma[0, 4] = 100.0, 2.0
     photometry = Photometry(["a"], flux, sigma, np.array([0.05]), np.array([0.05]))
-    table = as_observations(photometry, (0.003, 0.2))
-    samples = described(toy, trained, table.observations, support, draws=200, refine="flagged")
+    objects = observations_of(photometry, (0.003, 0.2))
+    samples = described(toy, trained, objects, support, draws=200, refine="flagged")
     assert np.isfinite(samples.values).all()
     assert samples.columns["n_bands"][0] == 1
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy import units
+from astropy.io import fits
 from astropy.table import Table
 from numpy.testing import assert_allclose
 
-from sbi_core import ObservationError
+from sbi_core import ObservationError, read_table
 from sbi_sedflow.columns import nanomaggies_per, photometry_of_table
 from sbi_sedflow.constants import BANDS, PIVOTS
 from sbi_sedflow.photometry import repeated
+from sbi_sedflow.tables import read_galaxies
 
 FLUX = np.array([10.0, 13.0, 19.0, 74.0, 102.0, 115.0, 90.0])
 SIGMA = 0.03 * FLUX
@@ -171,10 +173,6 @@ def test_the_unit_of_a_text_file_stands_in_the_name_or_in_an_option():
 
 
 def test_nanomaggies_survive_a_fits_file(tmp_path):
-    from astropy.io import fits
-
-    from sbi_core import read_table
-
     table = fluxes(None)
     hdu = fits.table_to_hdu(table)
     for k in range(2, 16):
@@ -287,8 +285,6 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 def test_reference_tables_are_read(cases, name):
-    from sbi_core import read_table
-
     found = photometry_of_table(read_table(cases / name), name)
     assert len(found) == 8
     assert found.id[0].endswith("112367")
@@ -299,8 +295,6 @@ def test_reference_tables_are_read(cases, name):
 
 @pytest.mark.parametrize("name", ["legit_faint_mag.ecsv", "legit_faint_refused.ecsv"])
 def test_faint_galaxies_are_read_whatever_their_numbers_look_like(cases, name):
-    from sbi_core import read_table
-
     found = photometry_of_table(read_table(cases / name), name)
     assert_allclose(found.flux[0, 3:6], [14.25, 15.0, 15.75], rtol=1e-6)
 
@@ -310,15 +304,24 @@ def test_faint_galaxies_are_read_whatever_their_numbers_look_like(cases, name):
     [("vega.ecsv", "Vega"), ("fmt_flux.csv", "no unit"), ("fmt_nmgy.fits", "no unit")],
 )
 def test_reference_tables_that_lack_a_fact_are_refused(cases, name, message):
-    from sbi_core import read_table
-
     with pytest.raises(ObservationError, match=message):
         photometry_of_table(read_table(cases / name), name)
 
 
 def test_magnitudes_under_the_names_of_fluxes_get_a_remark(cases):
-    from sbi_core import read_table
-
     found = photometry_of_table(read_table(cases / "mags_as_nmgy_sentinel.ecsv"), "t")
     assert np.isnan(found.flux[0, 0])
     assert any("as magnitudes would" in n for n in found.notes)
+
+
+def test_odd_redshifts_of_the_reference_are_excluded_rows(cases):
+    found = read_galaxies(cases / "zodd.ecsv")
+    assert found.id.tolist() == ["113519", "113697"]  # at both ends of the range
+    assert [e.row for e in found.excluded] == [0, 1, 2, 3, 4, 5]
+    assert {e.reason for e in found.excluded} == {"redshift_outside_model"}
+
+
+def test_repeated_rows_of_the_reference_are_excluded_rows(cases):
+    found = read_galaxies(cases / "dup.ecsv")
+    assert len(found) == 7
+    assert [(e.row, e.id, e.reason) for e in found.excluded] == [(1, "112367", "repeated_id")]

@@ -6,11 +6,11 @@ from astropy import units
 from astropy.table import Table
 from numpy.testing import assert_allclose
 
-from sbi_core import ObservationError
+from sbi_core import ObservationError, read_table
 from sbi_sedflow.flags import Flag, count_flags, words
 from sbi_sedflow.luptitudes import flux_of
 from sbi_sedflow.nsa import SDSS_BITS, H
-from sbi_sedflow.tables import read_galaxies, read_nsa
+from sbi_sedflow.tables import photometry_of, read_galaxies, read_nsa
 
 BANDS = "FNugriz"
 
@@ -50,13 +50,14 @@ def written(table, tmp_path, name="t.ecsv"):
 def test_both_layouts_are_read(tmp_path, prefix):
     table = nsa(prefix=prefix)
     found = read_nsa(written(table, tmp_path, "nsa.fits"))
-    p = found.photometry
+    p = photometry_of(table, "nsa.fits")
     assert_allclose(p.flux, table[f"{prefix}NMGY"], rtol=1e-6)
     assert_allclose(p.sigma, 0.05 * p.flux, rtol=1e-5)
-    assert_allclose(p.more["mass"], 1e10 / H**2)
-    assert_allclose(flux_of(found.observations.batch.x), p.flux, rtol=1e-4)
-    assert found.observations.id.tolist() == p.id
-    assert (found.flags == 0).all()
+    assert_allclose(found.labels["nsa_mass"], 1e10 / H**2)
+    assert_allclose(found.labels["nmgy_r"], p.flux[:, 4])
+    assert_allclose(flux_of(found.batch.x), p.flux, rtol=1e-4)
+    assert found.id.tolist() == p.id
+    assert (found.labels["flag_bits"] == 0).all()
 
 
 def test_the_other_photometry_of_the_later_version_is_chosen(tmp_path):
@@ -65,8 +66,8 @@ def test_the_other_photometry_of_the_later_version_is_chosen(tmp_path):
         table[f"SERSIC_{c}"] = table[f"ELPETRO_{c}"]
     table["SERSIC_NMGY"] = 2 * table["ELPETRO_NMGY"]
     path = written(table, tmp_path, "nsa.fits")
-    twice = read_nsa(path, "sersic").photometry.flux
-    assert_allclose(twice, 2 * read_nsa(path).photometry.flux)
+    twice = read_nsa(path, "sersic").labels["nmgy_g"]
+    assert_allclose(twice, 2 * read_nsa(path).labels["nmgy_g"])
 
 
 def test_bad_rows_stay_and_are_flagged(tmp_path):
@@ -77,19 +78,16 @@ def test_bad_rows_stay_and_are_flagged(tmp_path):
     table["Z"][3], table["Z"][4] = np.nan, 0.9
     table["OK"][5] = 0
     found = read_nsa(written(table, tmp_path, "nsa.fits"))
-    assert found.flags[0] == Flag.MISSING_BAND | Flag.NO_DATA | Flag.QUALITY
-    assert found.flags[1] == Flag.MISSING_BAND | Flag.QUALITY  # no g flux
-    assert found.flags[2] == 0
-    assert found.flags[3] == found.flags[4] == Flag.Z_RANGE
-    assert found.flags[5] == Flag.QUALITY
+    reasons = {e.row: e.reason for e in found.excluded}
+    assert reasons == {0: "nothing_observed", 3: "redshift_outside_model",
+                       4: "redshift_outside_model"}  # fmt: skip
     assert found.rows.tolist() == [1, 2, 5]
-    notes = " ".join(found.observations.notes)
-    assert "1 negative inverse variance" in notes
-    reasons = {e.row: e.reason for e in found.observations.excluded}
-    assert reasons[3] == reasons[4] == "redshift_outside_model"
-    assert reasons[0] == "nothing_observed"
-    assert words(int(found.flags[1])) == "MISSING_BAND,QUALITY"
-    assert count_flags(found.flags)["Z_RANGE"] == 2
+    bits = found.labels["flag_bits"]
+    assert bits[0] == Flag.MISSING_BAND | Flag.QUALITY  # no g flux
+    assert bits[1:].tolist() == [0, Flag.QUALITY]
+    assert "1 negative inverse variance" in " ".join(found.notes)
+    assert words(int(bits[0])) == "MISSING_BAND,QUALITY"
+    assert count_flags(bits)["QUALITY"] == 2
 
 
 def test_sdss_flags_cut_with_counts(tmp_path):
@@ -103,8 +101,9 @@ def test_sdss_flags_cut_with_counts(tmp_path):
     found = read_nsa(
         written(table, tmp_path, "nsa.fits"), flags_table=written(flags, tmp_path, "flags.ecsv")
     )
-    assert ((found.flags & Flag.QUALITY) != 0).tolist() == [True, True, False, True, False, True]
-    note = next(n for n in found.observations.notes if n.startswith("quality cuts"))
+    rejected = (found.labels["flag_bits"] & Flag.QUALITY) != 0
+    assert rejected.tolist() == [True, True, False, True, False, True]
+    note = next(n for n in found.notes if n.startswith("quality cuts"))
     assert "2 of 6 pass" in note
     assert "no SATURATED rejects 1" in note
 
@@ -119,9 +118,9 @@ def test_a_file_that_is_not_the_atlas_lists_its_columns(tmp_path):
 
 def test_the_real_excerpt_is_read_whole(sedflow_data):
     found = read_nsa(sedflow_data / "nsa_v0_1_2_excerpt.fits")
-    assert len(found.photometry) == 1823
-    assert len(found.rows) > 1800
-    assert 0.02 < ((found.flags & Flag.MISSING_BAND) != 0).mean() < 0.1
+    assert found.n_rows == 1823
+    assert len(found) > 1800
+    assert 0.02 < ((found.labels["flag_bits"] & Flag.MISSING_BAND) != 0).mean() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_fluxes_are_converted_by_their_unit(tmp_path, unit, factor):
     for c in table.colnames[2:]:
         table[c].unit = units.Unit(unit, parse_strict="silent")
     found = read_galaxies(written(table, tmp_path))
-    assert_allclose(found.photometry.flux[:, 0], factor * table["flux_F"], rtol=1e-6)
+    assert_allclose(found.labels["nmgy_F"], factor * table["flux_F"], rtol=1e-6)
 
 
 def test_magnitudes_become_fluxes(tmp_path):
@@ -140,7 +139,7 @@ def test_magnitudes_become_fluxes(tmp_path):
     for b in "ugriz":
         table[f"mag_{b}"], table[f"mag_err_{b}"] = [17.5, 99.0], [0.1, 0.1]
     table["mag_r"][1] = 18.0
-    found = read_galaxies(written(table, tmp_path)).photometry
+    found = photometry_of(read_table(written(table, tmp_path)), "t")
     assert_allclose(found.flux[0, 2:], 100.0)
     assert_allclose(found.sigma[0, 2:], 10 / 1.0857362)
     assert np.isfinite(found.flux[1]).tolist() == [False] * 4 + [True] + [False] * 2
@@ -192,13 +191,13 @@ def test_errors_that_are_not_positive_mask_the_band_and_are_counted(tmp_path):
         table[c].unit = units.Unit("nmgy", parse_strict="silent")
     table["flux_err_u"][2], table["flux_err_z"][3] = 0.0, np.inf
     found = read_galaxies(written(table, tmp_path))
-    assert not np.isfinite(found.photometry.flux[2, 2])
-    assert "2 value(s) without a positive error masked (u 1, z 1)" in found.observations.notes
+    assert not np.isfinite(found.labels["nmgy_u"][2])
+    assert "2 value(s) without a positive error masked (u 1, z 1)" in found.notes
 
 
 def test_nothing_to_infer_is_an_error(tmp_path):
     table = nsa(2)
     table["Z"] = 3.0
-    found = read_nsa(written(table, tmp_path, "nsa.fits")).observations
+    found = read_nsa(written(table, tmp_path, "nsa.fits"))
     assert len(found) == 0
     assert found.reasons == ("2 row(s) cannot be inferred (redshift_outside_model): 0, 1",)

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from sbi_core import ConfigError, PosteriorSamples, Run, load_run
 from sbi_sedflow.columns import usable
 from sbi_sedflow.constants import BANDS, N_BANDS
+from sbi_sedflow.photometry import Photometry, observations_of
 from sbi_sedflow.simulator import SedflowSimulator
-from sbi_sedflow.tables import Photometry, as_observations
 
 __all__ = ["fit"]
 
@@ -69,4 +69,4 @@ def fit(
     ids = [str(k) for k in range(len(f))]
     photometry = Photometry(ids, f, e, shift, shift, {}, tuple(notes), "arrays")
     c = simulator.config
-    return loaded.infer(as_observations(photometry, (c.z_min, c.z_max)).observations, draws)
+    return loaded.infer(observations_of(photometry, (c.z_min, c.z_max)), draws)

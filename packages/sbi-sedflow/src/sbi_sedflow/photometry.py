@@ -1,4 +1,4 @@
-"""Fluxes and redshifts of the rows of a catalogue."""
+"""Fluxes and redshifts of the rows of a catalogue, and the observations made of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-__all__ = ["Photometry", "repeated"]
+from sbi_core import Batch, Excluded, Observations
+from sbi_sedflow.constants import BANDS
+from sbi_sedflow.cosmology import distance_modulus
+from sbi_sedflow.flags import Flag
+from sbi_sedflow.luptitudes import luptitude, luptitude_error
+from sbi_sedflow.parameters import CONTEXT, OBSERVABLES
+
+__all__ = ["Photometry", "observations_of", "repeated"]
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+_R = BANDS.index("r")
+_FARTHEST = 0.25  # redshift to which distances are tabulated
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,9 @@ class Photometry:
     z, z_dist : (n,)
         Observed redshift, and redshift for the distance; NaN where unknown.
     more
-        Further columns to keep, (n,) each: ``ra``, ``dec``, ``mass`` (Msun), ``quality``.
+        Further columns of the results, (n,) each: ``ra``, ``dec``, ``nsa_mass`` (Msun).
+    quality
+        Which rows pass the quality cuts of the catalogue, (n,); None: no cuts.
     notes
         Conversions and masked values, one sentence each.
     source
@@ -43,9 +55,78 @@ class Photometry:
     more: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     source: str = ""
+    quality: Bool | None = None
 
     def __len__(self) -> int:
         return len(self.id)
+
+
+def observations_of(
+    photometry: Photometry, z_range: tuple[float, float], *, allow_prior: bool = False
+) -> Observations:
+    """Return the galaxies that can be inferred; the other rows are excluded, with their reason.
+
+    Parameters
+    ----------
+    photometry
+        All rows.
+    z_range
+        Redshifts that can be inferred.
+    allow_prior
+        Also keep galaxies without any band: their posterior is the prior.
+    """
+    p = photometry
+    mask = np.isfinite(p.flux)
+    with np.errstate(invalid="ignore"):
+        inside = (p.z >= z_range[0]) & (p.z <= z_range[1])
+        inside &= (p.z_dist > 0) & (p.z_dist < _FARTHEST)
+    reasons = np.full(len(p), "", "U24")
+    reasons[~mask.any(1) & (not allow_prior)] = "nothing_observed"
+    reasons[~inside] = "redshift_outside_model"
+    reasons[repeated(p)] = "repeated_id"
+    bits = np.zeros(len(p), np.int64)
+    bits[~mask.all(1)] |= Flag.MISSING_BAND
+    bits[~mask.any(1)] |= Flag.NO_DATA
+    if p.quality is not None:
+        bits[~p.quality] |= Flag.QUALITY
+    rows = np.flatnonzero(reasons == "")
+    flux, sigma = (torch.as_tensor(v[rows]) for v in (p.flux, p.sigma))
+    batch = Batch(
+        x=luptitude(flux).float(),
+        x_err=luptitude_error(flux, sigma).float(),
+        mask=torch.as_tensor(mask[rows]),
+        context=torch.as_tensor(
+            np.stack([p.z[rows], distance_modulus(p.z_dist[rows])], 1), dtype=torch.float32
+        ),
+    )
+    labels = {name: np.asarray(values)[rows] for name, values in p.more.items()}
+    for k, b in enumerate(BANDS):
+        labels |= {f"nmgy_{b}": p.flux[rows, k], f"nmgy_err_{b}": p.sigma[rows, k]}
+    return Observations.from_batch(
+        batch,
+        id=[p.id[k] for k in rows],
+        observables=OBSERVABLES,
+        context_names=CONTEXT,
+        source=p.source,
+        notes=(*p.notes, *_remarks(p.flux[rows])),
+        excluded=tuple(
+            Excluded(int(k), str(p.id[k]), str(reasons[k])) for k in np.flatnonzero(reasons != "")
+        ),
+        rows=rows,
+        labels={**labels, "flag_bits": bits[rows]},
+    )
+
+
+def _remarks(flux: F64) -> list[str]:
+    """Return a note where the unit of the fluxes is in doubt."""
+    r = flux[:, _R]
+    r = r[np.isfinite(r) & (r > 0)]
+    if not r.size:
+        return []
+    median = 22.5 - 2.5 * float(np.log10(np.median(r)))
+    return (
+        [] if 5 < median < 30 else [f"median r is {median:.1f} mag: check the unit of the fluxes"]
+    )
 
 
 def repeated(photometry: Photometry) -> Bool:

@@ -1,4 +1,4 @@
-"""The sedflow simulator: twelve parameters and a redshift to seven asinh magnitudes."""
+"""The simulator ``sedflow``: seven asinh magnitudes from twelve parameters and a redshift."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from sbi_sedflow.luptitudes import flux_error_of, flux_of, luptitude, luptitude_
 from sbi_sedflow.masks import draw_masks
 from sbi_sedflow.noise import HotDeck, NoiseModel, floor_error, log_prob_flux
 from sbi_sedflow.parameters import CITATIONS, CONTEXT, FAILURES, OBSERVABLES, parameter_space
+from sbi_sedflow.photometry import observations_of
 from sbi_sedflow.ssp import load_library
-from sbi_sedflow.tables import as_observations, photometry_of
+from sbi_sedflow.tables import photometry_of
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -54,7 +55,7 @@ class SedflowSimulator(Simulator):
     Raises
     ------
     DataFileError
-        If stellar populations or bases are not there; the message says what to do.
+        If stellar populations or bases are missing.
     """
 
     name = "sedflow"
@@ -91,7 +92,7 @@ class SedflowSimulator(Simulator):
 
     @cached_property
     def model(self) -> ForwardModel:
-        """The forward model; made when it is first used."""
+        """The forward model; built on first use."""
         c = self.config
         library = load_library(c.ssp, path=c.ssp_path, pixels=c.pixels)
         return ForwardModel(library, c.filters, self.bases, c.variant, c.t_bc)
@@ -122,7 +123,7 @@ class SedflowSimulator(Simulator):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Name, version, model, filters, populations: what a run must not mix."""
+        """Name, version, model, filters, populations, noise: equal within a run."""
         c = self.config
         return {
             "name": self.name,
@@ -136,10 +137,10 @@ class SedflowSimulator(Simulator):
     # -- data ------------------------------------------------------------------------
 
     def draw_context(self, n: int, rng: Rng) -> F64:
-        """Return redshift and distance modulus (n, 2) as they occur in training.
+        """Return redshifts and distance moduli (n, 2) of the training set.
 
-        Redshifts are uniform; the distance follows from one that differs by 300 km/s (variant
-        ``provabgs``: from the same).
+        Redshifts are uniform; the distance is that of a redshift that differs by 300 km/s rms
+        (variant ``provabgs``: of the same redshift).
         """
         gen, c = as_generator(rng), self.config
         z = gen.uniform(c.z_min, c.z_max, n)
@@ -166,7 +167,7 @@ class SedflowSimulator(Simulator):
         theta
             Parameters, physical units.
         rng
-            Draws redshifts when ``context`` is left out.
+            Random numbers for the redshifts, if ``context`` is not given.
         context
             (n, 2): redshift and distance modulus.
         """
@@ -182,7 +183,7 @@ class SedflowSimulator(Simulator):
         )  # fmt: skip
 
     def observe(self, batch: Batch, rng: Rng) -> Batch:
-        """Return the batch with errors, noise and missing bands, drawn afresh."""
+        """Return the batch with new errors, noise and missing bands."""
         generator = torch_generator(rng, "cpu")
         flux = flux_of(batch.x.cpu())
         sigma = self.noise.sigma(flux, generator)
@@ -225,8 +226,8 @@ class SedflowSimulator(Simulator):
     def summaries(self, batch: Batch) -> Batch:
         """Return colours against the mean of the observed bands and the absolute level.
 
-        Missing bands have the mean colour; each value is divided by its error where that is
-        larger than the floor, so that noise does not look like an odd colour.
+        Missing bands have the mean colour; values with large errors are shrunk, so that noise
+        is not mistaken for an unusual colour.
         """
         if batch.x_err is None:
             return batch
@@ -243,7 +244,7 @@ class SedflowSimulator(Simulator):
     # -- objects ---------------------------------------------------------------------
 
     def observations_of(self, table: Table, source: str) -> Observations:
-        """Return galaxies: rows of an NSA file, or of any table of fluxes or magnitudes and ``z``.
+        """Return the galaxies of an NSA table, or of any table of fluxes or magnitudes.
 
         Raises
         ------
@@ -253,8 +254,8 @@ class SedflowSimulator(Simulator):
         c = self.config
         if c.ssp == "toy" and not c.allow_toy:
             msg = (
-                "galaxies are not fitted with toy stellar populations; if you mean it, "
-                "--set simulator.allow_toy=true"
+                "toy stellar populations are for tests only; to infer galaxies with them all the "
+                "same: --set simulator.allow_toy=true"
             )
             raise ConfigError(msg)
         photometry = photometry_of(
@@ -265,13 +266,13 @@ class SedflowSimulator(Simulator):
             flux_unit=c.flux_unit,
         )
         z_range = c.z_min, c.z_max
-        return as_observations(photometry, z_range, allow_prior=c.allow_prior).observations
+        return observations_of(photometry, z_range, allow_prior=c.allow_prior)
 
     def example_observations(self, rng: Rng, n: int = 100) -> Observations:
         """Return n mock galaxies of the prior with r between 12 and 18.5 mag, z below 0.15.
 
-        Chosen by *observed* magnitude, which leaves the posterior unbiased; all bands observed
-        but, for every tenth, the ultraviolet ones.
+        Selected by *observed* magnitude, which leaves the posterior unbiased. Every tenth has no
+        ultraviolet bands.
         """
         gen = as_generator(rng)
         parts: list[Batch] = []
