@@ -1,4 +1,4 @@
-"""Count what the structure of the packages costs a reader: ``python tools/structure.py``.
+"""Count what the structure of the packages costs a reader: ``python tools/structure.py [RUN]``.
 
 Lines and files of the core, loose modules at its root, import statements inside functions (all
 packages), import circles (deferred and type-only imports included), and the files that a table of
@@ -7,6 +7,7 @@ stars passes from the command line to the report.
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,8 @@ def main() -> int:
     print(f"import circles: {len(found)}")
     for circle in found:
         print(f"    {' <-> '.join(sorted(circle))}")
-    if "--passed" in sys.argv:
-        print(f"files a table of stars passes: {len(passed())}")
+    if len(sys.argv) > 1:
+        print(f"files a table of stars passes: {len(passed(sys.argv[1]))}")
     return 0
 
 
@@ -105,35 +106,38 @@ def components(graph: dict[str, set[str]]) -> list[set[str]]:
     return found
 
 
-def passed() -> set[str]:
-    """Return the files of sbi_core and sbi_chempy that infer a table of stars."""
-    code = """
-import sys, tempfile, pathlib
+TRACED = """
+import sys
 seen = set()
 def trace(frame, event, arg):
     name = frame.f_code.co_filename
     if ('/sbi_core/' in name or '/sbi_chempy/' in name) and frame.f_code.co_name != '<module>':
         seen.add(name)
 from sbi_core.cli import main
-out = pathlib.Path(sys.argv[1])
-stars = out / 'stars.csv'
-stars.write_text('id,fe_h,e_fe_h,mg_fe,e_mg_fe\\na,0.1,0.05,0.2,0.05\\nb,-0.1,0.05,0.1,0.05\\n')
-def call(*words):
-    try:
-        main([*map(str, words)])
-    except SystemExit:
-        pass
-import os
-run = os.environ['STRUCTURE_RUN']
+run, stars = sys.argv[1:]
+words = f'--plugin chempy --preset quick --seed 1 --workers 1 --out {run} --restart infer --quiet'
 sys.setprofile(trace)
-call('infer', run, '--observations', stars, '--out', out / 'out.ecsv', '--quiet')
+try:
+    main([*words.split(), '--observations', stars])
+except SystemExit:
+    pass
 sys.setprofile(None)
 print('\\n'.join(sorted(seen)))
 """
+
+
+def passed(run: str) -> set[str]:
+    """Return the files of sbi_core and sbi_chempy that work between a table and its report.
+
+    ``run`` is a finished run of chempy, preset quick, seed 1; a copy of it infers ten stars.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True
-        )
+        copy, stars = Path(folder) / "run", Path(folder) / "stars.csv"
+        shutil.copytree(run, copy)
+        rows = "".join(f"s{k},{0.01 * k},0.05,0.1,0.05\n" for k in range(10))
+        stars.write_text("id,fe_h,e_fe_h,mg_fe,e_mg_fe\n" + rows, encoding="utf-8")
+        call = [sys.executable, "-c", TRACED, str(copy), str(stars)]
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
     return set(re.findall(r"^/.*\.py$", done.stdout, re.MULTILINE))
 
 
