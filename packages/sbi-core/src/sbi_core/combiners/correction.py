@@ -35,6 +35,8 @@ from scipy import linalg
 from torch import Tensor
 
 from sbi_core.combiners.moments import Gaussian
+from sbi_core.data.alignment import aligned
+from sbi_core.rng import torch_defaults
 
 __all__ = ["Correction", "Examples", "SmoothField", "fit_correction", "normalised_score"]
 
@@ -102,10 +104,11 @@ class SmoothField:
         self._weight = linalg.cho_solve((self._root, True), y)
 
     @classmethod
+    @torch_defaults()
     def fit(cls, x: F64, y: F64, noise: F64, rng: np.random.Generator) -> SmoothField:
         """Choose the scales by marginal likelihood, on some of the examples."""
         some = rng.permutation(len(x))[:_FOR_SCALES]
-        tx, ty, tn = (torch.as_tensor(a[some]) for a in (x, y, noise))
+        tx, ty, tn = (aligned(torch.as_tensor(a[some])) for a in (x, y, noise))
         middle = np.r_[np.log(max(float(y.std()), 1e-3)), np.full(x.shape[1], 0.7)]
         centre = torch.as_tensor(middle)
         scales = centre.clone().requires_grad_(True)
