@@ -46,6 +46,7 @@ class Words(Progress):
     """A progress that keeps what was said."""
 
     def __init__(self):
+        super().__init__()
         self.said, self.stages = [], []
 
     def start(self, stage, total, unit):

@@ -219,3 +219,22 @@ def die_once(trace, item):
     except FileExistsError:
         return item
     os._exit(9)
+
+
+def ahead_result(context):
+    from sbi_core.pipeline.stage import StageResult
+
+    return StageResult({"n": context.config.simulate.n})
+
+
+def ahead_fails(context):
+    raise RuntimeError("no luck today")
+
+
+def ahead_dies(context):
+    os._exit(9)
+
+
+def ahead_sleeps(context):
+    Path(os.environ["SBI_TOY_PID"]).write_text(str(os.getpid()))
+    time.sleep(600)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -34,6 +36,7 @@ __all__ = [
     "data_quality",
     "object_moments",
     "shared_space",
+    "with_moments",
 ]
 
 F64 = NDArray[np.float64]
@@ -124,6 +127,7 @@ def shared_space(posterior: Posterior) -> ParameterSpace:
 
 _moments: WeakKeyDictionary[Posterior, OrderedDict[tuple[str, int], tuple[F64, F64]]]
 _moments = WeakKeyDictionary()
+_lock = Lock()
 
 
 def object_moments(
@@ -141,15 +145,39 @@ def object_moments(
         If the estimator infers no shared (global) parameter.
     """
     keep = posterior.select([p.name for p in shared_space(posterior).parameters])
-    kept = _moments.setdefault(posterior, OrderedDict())
     key = (_digest(observations.batch), draws)
-    if key not in kept:
-        kept[key] = _computed(posterior, observations.batch, keep, draws, key[0])
+    with _lock:
+        kept = _moments.setdefault(posterior, OrderedDict())
+        moments = kept.get(key)
+    if moments is None:
+        moments = _computed(posterior, observations.batch, keep, draws, key[0])
+    with _lock:
+        kept[key] = moments
+        kept.move_to_end(key)
         if len(kept) > _KEPT:
             kept.popitem(last=False)
-    kept.move_to_end(key)
-    quality = data_quality(observations.batch)
-    return ObjectMoments(*kept[key], observations.id.tolist(), quality)
+    return ObjectMoments(*moments, observations.id.tolist(), data_quality(observations.batch))
+
+
+def with_moments(
+    posterior: Posterior, groups: Iterable[Observations], *, draws: int, threads: int
+) -> Iterator[Observations]:
+    """Yield groups whose moments were computed by other threads; a few groups wait."""
+    if threads < 1:
+        yield from groups
+        return
+    threads = min(threads, _KEPT - 2)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Observations, Future[ObjectMoments]]] = deque()
+        for group in groups:
+            waiting.append((group, pool.submit(object_moments, posterior, group, draws=draws)))
+            if len(waiting) > threads:
+                first, done = waiting.popleft()
+                done.result()
+                yield first
+        for group, done in waiting:
+            done.result()
+            yield group
 
 
 def _computed(

@@ -20,6 +20,7 @@ from sbi_core.priors.space import ParameterSpace, canonical_hash
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream
+from sbi_core.simulate.executors import default_workers
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
 from sbi_core.training.config import TrainConfig
@@ -34,7 +35,9 @@ class Context:
     Attributes
     ----------
     facts
-        What finished stages found, by stage: JSON-serialisable parts of the report.
+        Results of finished stages, by stage: JSON-serialisable parts of the report.
+    cores
+        Cores that may be busy at one time: the worker processes of the simulations.
     overrides
         Options of reading and analysis that differ from those of the run.
     """
@@ -45,6 +48,12 @@ class Context:
     progress: Progress
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    cores: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        section = self.config.simulate
+        workers = section.workers or default_workers()
+        self.cores = workers if section.executor == "process" else 1
 
     @cached_property
     def inference(self) -> RunConfig:

@@ -31,7 +31,7 @@ from sbi_core.pipeline.groups import SimulatedGroups
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.simulate.store import single_thread
 
-__all__ = ["calibrate_groups"]
+__all__ = ["calibrate_groups", "test_groups"]
 
 F64 = NDArray[np.float64]
 Triple = tuple[F64, F64, F64]  # mean, covariance, truth
@@ -39,19 +39,24 @@ _SUBSETS = 5  # disjoint subsets per group for small N
 _SPARE = 1.05  # objects simulated per object combined, for failed simulations
 
 
+def test_groups(context: Context) -> SimulatedGroups | None:
+    """Return the groups that the combination is tested on, if it is."""
+    section = context.config.combine
+    if not section.calibration_groups:
+        return None
+    size = int(np.ceil(_SPARE * max(section.sizes)))
+    return SimulatedGroups(context, "test", section.calibration_groups, size)
+
+
 def calibrate_groups(
-    context: Context, combiner: Combiner
+    context: Context, combiner: Combiner, groups: SimulatedGroups
 ) -> tuple[list[dict[str, Any]], list[Verdict]]:
     """Return the entries of ``combined_calibration``, one per size, and the verdicts.
 
     Sizes above the number of observed objects are left out.
     """
-    section = context.config.combine
     available = max(len(rows) for rows in context.observations.groups.values())
-    sizes = sorted({n for n in section.sizes if n <= available} | {1})
-    groups = SimulatedGroups(
-        context, "test", section.calibration_groups, int(np.ceil(_SPARE * max(section.sizes)))
-    )
+    sizes = sorted({n for n in context.config.combine.sizes if n <= available} | {1})
     groups.simulate()
     context.progress.start("calibrate", len(groups), "groups")
     space = context.space.select("global")

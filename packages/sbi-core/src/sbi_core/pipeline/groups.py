@@ -93,8 +93,13 @@ class SimulatedGroups:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def present(self) -> bool:
+        """Whether all files are there."""
+        return all(shard.path.exists() for shard in self._shards)
+
     def simulate(self) -> None:
-        """Simulate what is not there yet."""
+        """Simulate the groups that are missing."""
         simulator = GroupSimulator(self.context.simulator, self.size, _SPREAD_OF[self.purpose])
         fill(self.context, simulator, self._shards, "groups")
 

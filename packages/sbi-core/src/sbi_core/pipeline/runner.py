@@ -25,6 +25,7 @@ from sbi_core.files.directory import RunDirectory, atomic_write, read_json, sha2
 from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
 from sbi_core.files.provenance import describe
+from sbi_core.pipeline.ahead import Ahead
 from sbi_core.pipeline.config import RunConfig, differences, from_toml, resolve, to_toml
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
@@ -118,8 +119,51 @@ def _execute(
         f.write(to_toml(context.config))
     write_records(directory, records)
     with _logging_to(directory.log):
-        for spec in STAGES:
-            _one(context, spec, records, prints, wanted=stages is None or spec.name in stages)
+        todo = _todo(context, records, prints, stages)
+        with Ahead(context) as ahead:
+            order = _late(todo) if ahead.possible else todo
+            for k, spec in enumerate(order):
+                for later in order[k + 1 :]:
+                    ready = [name for name in later.ahead if name in context.facts]
+                    if any([ahead.start(later, name) for name in ready]):
+                        _started(context, later, records, prints)
+                _one(context, spec, records, prints, ahead)
+
+
+def _todo(
+    context: Context,
+    records: Mapping[str, Any],
+    prints: Mapping[str, str],
+    stages: Sequence[str] | None,
+) -> list[StageSpec]:
+    """Return the wanted stages that are not done, after a check of those that are."""
+    todo: list[StageSpec] = []
+    for spec in STAGES:
+        wanted = stages is None or spec.name in stages
+        done = records["stages"].get(spec.name, {})
+        if done.get("status") == "done" and done["fingerprint"] == prints[spec.name]:
+            _verify(context.directory, spec, done)
+            context.facts[spec.name] = done["facts"]
+            if wanted:
+                context.progress.say(f"{spec.name:>9}: already done")
+        elif wanted:
+            there = {*context.facts, *(s.name for s in todo)}
+            missing = [name for name in spec.after if name not in there]
+            if missing and not spec.optional:
+                msg = f"stage '{spec.name}' needs '{missing[0]}', which has not run yet"
+                raise RunDirectoryError(msg)
+            todo.append(spec)
+    return todo
+
+
+def _late(todo: Sequence[StageSpec]) -> list[StageSpec]:
+    """Return the stages; those that can work ahead stand just before the first that needs them."""
+    order = [spec for spec in todo if not spec.ahead]
+    for spec in todo:
+        if spec.ahead:
+            users = [k for k, other in enumerate(order) if spec.name in other.after]
+            order.insert(min(users, default=len(order)), spec)
+    return order
 
 
 def simulate_shards(
@@ -196,23 +240,39 @@ def _one(
     spec: StageSpec,
     records: dict[str, Any],
     prints: Mapping[str, str],
-    *,
-    wanted: bool,
+    ahead: Ahead,
 ) -> None:
-    """Execute or skip one stage."""
-    done = records["stages"].get(spec.name, {})
-    if done.get("status") == "done" and done["fingerprint"] == prints[spec.name]:
-        _verify(context.directory, spec, done)
-        context.facts[spec.name] = done["facts"]
-        if wanted:
-            context.progress.say(f"{spec.name:>9}: already done")
-        return
-    if not wanted:
-        return
-    missing = [name for name in spec.after if name not in context.facts]
-    if missing and not spec.optional:
-        msg = f"stage '{spec.name}' needs '{missing[0]}', which has not run yet"
-        raise RunDirectoryError(msg)
+    """Execute one stage, or take its result from the background process."""
+    _started(context, spec, records, prints)
+    start = perf_counter()
+    done = ahead.result(spec)
+    waited = perf_counter() - start
+    result = spec.execute(context) if done is None else done[0]
+    facts = dict(result.facts)
+    if result.verdicts:
+        facts["verdicts"] = [[v.level, v.sentence, v.test] for v in result.verdicts]
+    if spec.arrays is not None and result.arrays:
+        np.savez_compressed(spec.arrays(context.directory), **result.arrays)
+    facts["stage_seconds"] = round(perf_counter() - start, 3)
+    if done is not None:
+        facts["stage_seconds"] = round(done[1], 3)
+        facts["hidden_seconds"] = round(max(0.0, done[1] - waited), 3)  # beside other stages
+        context.progress.say(f"{spec.name:>9}: done in the background ({done[1]:.1f} s)")
+    context.facts[spec.name] = facts
+    records["stages"][spec.name] = {
+        "status": "done",
+        "fingerprint": prints[spec.name],
+        "facts": facts,
+        "artefacts": _artefacts(context.directory, spec),
+    }
+    write_records(context.directory, records)
+    _log.info("stage %s done in %.1f s", spec.name, facts["stage_seconds"])
+
+
+def _started(
+    context: Context, spec: StageSpec, records: dict[str, Any], prints: Mapping[str, str]
+) -> None:
+    """Record that the results of a stage may be in the directory from now on."""
     records |= describe(context.registry.plugins, context.config.seed)
     records["prior"] = context.simulator.parameters.to_spec()
     records["hashes"] = {
@@ -224,23 +284,6 @@ def _one(
     records["stages"][spec.name] = {"status": "started", "fingerprint": prints[spec.name]}
     write_records(context.directory, records)
     _log.info("stage %s started", spec.name)
-    start = perf_counter()
-    result = spec.execute(context)
-    facts = dict(result.facts)
-    if result.verdicts:
-        facts["verdicts"] = [[v.level, v.sentence, v.test] for v in result.verdicts]
-    if spec.arrays is not None and result.arrays:
-        np.savez_compressed(spec.arrays(context.directory), **result.arrays)
-    facts["stage_seconds"] = round(perf_counter() - start, 3)
-    context.facts[spec.name] = facts
-    records["stages"][spec.name] = {
-        "status": "done",
-        "fingerprint": prints[spec.name],
-        "facts": facts,
-        "artefacts": _artefacts(context.directory, spec),
-    }
-    write_records(context.directory, records)
-    _log.info("stage %s done in %.1f s", spec.name, facts["stage_seconds"])
 
 
 def _fingerprints(context: Context) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
 
-__all__ = ["StageResult", "StageSpec"]
+__all__ = ["Job", "StageResult", "StageSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class StageResult:
     facts: Mapping[str, Any] = field(default_factory=dict)
     verdicts: Sequence[Verdict] = ()
     arrays: Mapping[str, Any] = field(default_factory=dict)
+
+
+Job = Callable[[Context], StageResult | None]
 
 
 def _no_inputs(context: Context) -> Mapping[str, str]:
@@ -61,6 +65,9 @@ class StageSpec:
     cheap
         Whether it is simply repeated after a change of its input; other stages are refused
         until the user restarts them.
+    ahead
+        Stages after which part of its work can be done in the background; its module then has
+        a function ``ahead`` (see :mod:`sbi_core.pipeline.ahead`).
     """
 
     name: Stage
@@ -71,11 +78,18 @@ class StageSpec:
     arrays: Callable[[RunDirectory], Path] | None = None
     optional: bool = False
     cheap: bool = False
+    ahead: tuple[Stage, ...] = ()
 
     def execute(self, context: Context) -> StageResult:
-        """Run the stage; its module is imported only now."""
-        import importlib
-
-        module = importlib.import_module(f"sbi_core.pipeline.stages.{self.name}")
-        result: StageResult = module.execute(context)
+        """Run the stage."""
+        result: StageResult = self._module().execute(context)
         return result
+
+    def work_ahead(self, context: Context, after: Stage) -> Job | None:
+        """Return the job that can be done after another stage, if there is any."""
+        job: Job | None = self._module().ahead(context, after)
+        return job
+
+    def _module(self) -> Any:
+        """Import the module of the stage, which may be slow."""
+        return importlib.import_module(f"sbi_core.pipeline.stages.{self.name}")

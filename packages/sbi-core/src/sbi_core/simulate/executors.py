@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
 from sbi_core.errors import ConfigError, SimulationError, near_matches
 
-__all__ = ["EXECUTORS", "Executor", "ProcessExecutor", "SerialExecutor", "get_executor"]
+__all__ = [
+    "EXECUTORS",
+    "Executor",
+    "ProcessExecutor",
+    "SerialExecutor",
+    "default_workers",
+    "end_with_parent",
+    "get_executor",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,16 +94,39 @@ class ProcessExecutor:
                 "simulate.executor = 'serial'"
             )
             raise SimulationError(msg) from None
+        except BaseException:  # interrupted, or an item failed
+            _end_workers(pool)
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_workers(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once; nobody waits for the items they are working on."""
+    for process in list(pool._processes.values()):
+        process.terminate()
 
 
 _worker: dict[str, Any] = {}  # what this worker process was started with
 
 
+def end_with_parent() -> None:
+    """End this process when the process that started it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
 def _start_worker(shared: Any) -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this
+    end_with_parent()
     torch.set_num_threads(1)
     _worker["shared"] = shared
 

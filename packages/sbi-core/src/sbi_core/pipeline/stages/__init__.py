@@ -33,7 +33,13 @@ STAGES: tuple[StageSpec, ...] = (
         outputs=lambda d: (d.sims,),
         inputs=_simulator,
     ),
-    StageSpec("emulate", uses=("emulate",), after=("simulate",), outputs=lambda d: (d.emulator,)),
+    StageSpec(
+        "emulate",
+        uses=("emulate",),
+        after=("simulate",),
+        outputs=lambda d: (d.emulator,),
+        ahead=("simulate",),
+    ),
     StageSpec(
         "train",
         uses=("embedding", "estimator", "train"),
@@ -60,6 +66,7 @@ STAGES: tuple[StageSpec, ...] = (
         after=("infer",),
         outputs=lambda d: (d.combined, d.combined_samples, d.combiners, d.groups),
         arrays=lambda d: d.combined_samples,
+        ahead=("simulate", "train"),  # groups, and what combiners learn from them
     ),
     StageSpec(
         "report",

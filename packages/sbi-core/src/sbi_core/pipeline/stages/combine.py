@@ -9,21 +9,24 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from sbi_core.combiners.moments import MomentCombiner, with_moments
 from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict, fit_error_law
+from sbi_core.errors import DataFileError
+from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.group_calibration import calibrate_groups
+from sbi_core.pipeline.group_calibration import calibrate_groups, test_groups
 from sbi_core.pipeline.groups import SimulatedGroups
 from sbi_core.pipeline.model_check import check_group
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stage import Job, StageResult
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream
 from sbi_core.simulate.store import single_thread
 
-__all__ = ["Combination", "combine_groups", "execute", "prepared", "shared_truth"]
+__all__ = ["Combination", "ahead", "combine_groups", "execute", "shared_truth"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +55,57 @@ class Combination:
         return {"group": self.group, **entry} if named else entry
 
 
+def ahead(context: Context, after: Stage) -> Job | None:
+    """Return the simulation of groups, or the learning of combiners, where there is any."""
+    if not _shares(context):
+        return None
+    if after == "simulate":
+        return None if all(g.present for g in _all_groups(context)) else simulate_groups
+    return learn if any(c.groups_needed for c in _combiners(context)) else None
+
+
+def simulate_groups(context: Context) -> None:
+    """Simulate all groups that the stage needs."""
+    for groups in _all_groups(context):
+        groups.simulate()
+
+
+def learn(context: Context) -> None:
+    """Let combiners learn, and store what they learned."""
+    _prepared(context)
+
+
+def _all_groups(context: Context) -> list[SimulatedGroups]:
+    groups = [_groups(context, c) for c in _combiners(context) if c.groups_needed]
+    test = test_groups(context)
+    return groups if test is None else [*groups, test]
+
+
+def _shares(context: Context) -> bool:
+    return any(p.scope == "global" for p in context.space.parameters)
+
+
+def _combiners(context: Context) -> list[Combiner]:
+    """Return the run's combiner and those it is compared with."""
+    names = [context.config.combiner.name, *context.config.combine.compare]
+    return [context.combiner(name) for name in dict.fromkeys(names)]
+
+
 def execute(context: Context) -> StageResult:
     """Combine and write combined.ecsv; nothing to do without shared parameters."""
-    if not any(p.scope == "global" for p in context.space.parameters):
+    if not _shares(context):
         return StageResult()
     observations, section = context.observations, context.config.combine
-    names = dict.fromkeys([context.config.combiner.name, *section.compare])
-    combiners = [prepared(context, context.combiner(name)) for name in names]
+    combiners = _prepared(context)
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
     _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
     main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
     context.progress.finish(repr(main[-1].posterior))
     calibration, verdicts = list[dict[str, Any]](), list[Verdict]()
-    if section.calibration_groups:
-        calibration, verdicts = calibrate_groups(context, combiners[0])
+    groups = test_groups(context)
+    if groups is not None:
+        calibration, verdicts = calibrate_groups(context, combiners[0], groups)
     named = len(observations.groups) > 1
     combined = [r.entry(named=named) for r in results]
     if section.remedies:
@@ -78,7 +117,7 @@ def execute(context: Context) -> StageResult:
     if any(v.level != "pass" for v in checked):
         flags.append("unlike_the_simulator")
     facts: dict[str, Any] = {"combined": combined, "flags": flags, "misspecification": checks}
-    if section.calibration_groups:
+    if groups is not None:
         facts["combined_calibration"] = calibration
     largest = {f"{r.group}/{r.posterior.combiner}": r.posterior.samples for r in results}
     return StageResult(facts, [*verdicts, *checked], largest)
@@ -153,24 +192,50 @@ def _check(
     return entries, verdicts
 
 
-def prepared(context: Context, combiner: Combiner) -> Combiner:
-    """Return the combiner after it learned from simulated groups, where it needs to."""
-    if not combiner.groups_needed:
-        return combiner
+def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
+    """Return the groups that a combiner learns from."""
     owner = "" if combiner.name == context.config.combiner.name else combiner.name
-    groups = SimulatedGroups(
+    return SimulatedGroups(
         context, "correction", combiner.groups_needed, combiner.group_size, owner
     )
+
+
+def _prepared(context: Context) -> list[Combiner]:
+    """Return the combiners; those that learn did, now or before the run was interrupted."""
+    combiners = _combiners(context)
+    for combiner in combiners:
+        if combiner.groups_needed and not _restored(context, combiner):
+            _prepare(context, combiner)
+    return combiners
+
+
+def _restored(context: Context, combiner: Combiner) -> bool:
+    directory = context.directory.combiner(combiner.name)
+    if not (directory / "config.json").exists():
+        return False
+    try:
+        combiner.restore(directory)
+    except DataFileError:  # interrupted while it was written
+        return False
+    context.progress.say(f"{'correct':>9}: {combiner.name}: already done")
+    return True
+
+
+def _prepare(context: Context, combiner: Combiner) -> None:
+    """Let a combiner learn from simulated groups, and store what it learned."""
+    groups = _groups(context, combiner)
     groups.simulate()
     context.progress.start("correct", len(groups), "groups")
     with single_thread():
-        facts = combiner.prepare(
-            context.posterior, _counted(groups, context.progress), seed=context.config.seed
-        )
+        observed = _counted(groups, context.progress)
+        if isinstance(combiner, MomentCombiner):
+            observed = with_moments(
+                context.posterior, observed, draws=combiner.config.draws, threads=context.cores - 1
+            )
+        facts = combiner.prepare(context.posterior, observed, seed=context.config.seed)
     numbers = ", ".join(f"{k} {v:.3g}" for k, v in facts.items())
     context.progress.finish(f"{combiner.name}: {numbers}")
     combiner.save(context.directory.combiner(combiner.name))
-    return combiner
 
 
 def _counted(groups: Iterable[Observations], progress: Progress) -> Iterator[Observations]:

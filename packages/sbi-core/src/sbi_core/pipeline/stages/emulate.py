@@ -6,36 +6,57 @@ from typing import TYPE_CHECKING
 
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
+from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stage import Job, StageResult
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
+from sbi_core.simulate.store import single_thread
 
 if TYPE_CHECKING:
     from sbi_core.simulate.emulator import EmulatorConfig
 
-__all__ = ["execute"]
+__all__ = ["ahead", "execute"]
+
+
+def ahead(context: Context, after: Stage) -> Job | None:
+    """Return the whole stage, if an emulator is wanted.
+
+    Raises
+    ------
+    ConfigError
+        If the simulations do not fit into the memory allowed.
+    """
+    if not context.config.emulate.enabled:
+        return None
+    _check_size(context, _config(context))
+    return execute
 
 
 def execute(context: Context) -> StageResult:
-    """Train the surrogate; report its error per output on held-out rows."""
-    section = context.config.emulate
-    if not section.enabled:
-        return StageResult()
-    from sbi_core.simulate.emulator import Emulator, EmulatorConfig
+    """Train the surrogate; report its error per output on held-out rows.
 
-    config = EmulatorConfig(**section.options)
+    Raises
+    ------
+    ConfigError
+        If the simulations do not fit into the memory allowed.
+    """
+    if not context.config.emulate.enabled:
+        return StageResult()
+    from sbi_core.simulate.emulator import Emulator
+
+    config = _config(context)
     _check_size(context, config)
-    wide = _wide(context, config)
-    emulator = Emulator(config)
-    emulator.fit(
-        context.simulator,
-        context.simulations,
-        wide=wide,
-        seed=context.config.seed,
-        directory=context.directory.emulator,
-        callbacks=[epoch_callback(context.progress, "emulate", config.epochs)],
-    )
+    with single_thread():
+        emulator = Emulator(config)
+        emulator.fit(
+            context.simulator,
+            context.simulations,
+            wide=_wide(context, config),
+            seed=context.config.seed,
+            directory=context.directory.emulator,
+            callbacks=[epoch_callback(context.progress, "emulate", config.epochs)],
+        )
     emulator.save(context.directory.emulator)
     errors = emulator.errors
     worst = max(errors["median"].values())
@@ -46,6 +67,12 @@ def execute(context: Context) -> StageResult:
         facts["box_median_abs_error"] = emulator.wide_errors["median"]
         facts["box_p95_abs_error"] = emulator.wide_errors["p95"]
     return StageResult({**facts, **({"holes": emulator.holes} if emulator.holes else {})})
+
+
+def _config(context: Context) -> EmulatorConfig:
+    from sbi_core.simulate.emulator import EmulatorConfig
+
+    return EmulatorConfig(**context.config.emulate.options)
 
 
 def _check_size(context: Context, config: EmulatorConfig) -> None:
