@@ -110,7 +110,7 @@ def test_one_process_has_no_background(serial, toy_run):
 
 
 def test_a_stage_alone_is_not_done_in_the_background(toy_run):
-    toy_run(*OPTIONS, *PARALLEL, stages=["simulate"])
+    toy_run(*OPTIONS, stages=["simulate"])
     run = toy_run(*OPTIONS, *PARALLEL, stages=["emulate"])
     assert "background" not in run.directory.log.read_text()
     assert (run.directory.emulator / "weights.safetensors").exists()
