@@ -39,10 +39,12 @@ class SedflowAnalysisConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     refine: Literal["flagged", "all", "none"] = Field(
-        default="flagged", description="Galaxies that are refined with the exact likelihood."
+        default="flagged", description="Galaxies to refine with the exact likelihood."
     )
     limit: int = Field(
-        default=40_000, ge=1000, description="Likelihood evaluations per refined galaxy."
+        default=40_000,
+        ge=1000,
+        description="Most likelihood evaluations per refined galaxy.",
     )
 
 
@@ -121,9 +123,7 @@ def _drawings(
     for k in chosen:
         name = str(observations.id[k])
         figure = sed(simulator, galaxies[np.array([k])], samples.values[:, k], title=name)
-        drawings.append(
-            Drawing(figure, f"{name}: observed fluxes, and what the posterior predicts for them.")
-        )
+        drawings.append(Drawing(figure, f"{name}: observed and posterior predictive fluxes."))
     k = int(chosen[0])
     shown = ["logmstar", "fburst", "tau_ism", "n_dust", "sfr_1gyr", "tage_mw"]
     draws = np.stack([samples[name][:, k] for name in shown], 1)
@@ -135,8 +135,8 @@ def _drawings(
         "n",
         r"\log\mathrm{SFR}",
         r"t_\mathrm{mw}",
-    ]  # noqa: E501
+    ]
     figure = plot.corner(draws, labels)
-    caption = f"{observations.id[k]}: some parameters and derived quantities (Msun, Msun/yr, Gyr)."
+    caption = f"{observations.id[k]}: mass [Msun], dust, SFR [Msun/yr] and age [Gyr]."
     drawings.append(Drawing(figure, caption, wide=True))
     return drawings

@@ -14,12 +14,12 @@ value                  error                        tables that use it
 ``b``                  ``err_b, e_b``               SDSS CasJobs
 ====================== ============================ ====================================
 
-The unit of a flux column decides about its meaning: nanomaggies, maggies, a flux density per
-frequency, or one per wavelength, which is converted at the pivot wavelength of the band,
-:math:`f_\nu = f_\lambda \lambda_p^2 / c`. It stands in the file, or in brackets behind the name,
+Fluxes are converted by the unit of their column: nanomaggies, maggies, a flux density per
+frequency, or one per wavelength, converted at the pivot wavelength of the band,
+:math:`f_\nu = f_\lambda \lambda_p^2 / c`. The unit may stand in brackets behind the name,
 ``flux_r [uJy]``. Magnitudes are AB, :math:`f = 10^{0.4 (22.5 - m)}`,
-:math:`\sigma = f \sigma_m / 1.0857`. Columns ``extinction_b`` [mag] and ``mw_transmission_b`` undo
-Galactic extinction.
+:math:`\sigma = f \sigma_m / 1.0857`. Galactic extinction is corrected
+with columns ``extinction_b`` [mag] or ``mw_transmission_b``.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ _TOKENS = {"F": ("f", "fuv"), "N": ("n", "nuv")} | {b: (b,) for b in "ugriz"}
 _REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp")
 _DISTANCE = ("z_dist", "zdist")
 _NO_NUMBER = {"", "n/a", "na", "nan", "null", "none", "-", "--", "...", "\\n"}
-_FLUX_MARKS = (-999.0, -9999.0, -99999.0)  # of missing values
-_FAINTEST = 90.0  # 99, 99.99, -99, -999, -9999 are no magnitudes, but marks of missing values
-_WORST = 9.0  # mag: errors of 9.99 and 99 are such marks, too
+_FLUX_MARKS = (-999.0, -9999.0, -99999.0)  # mark missing values
+_FAINTEST = 90.0  # 99, 99.99, -99, -999, -9999 mark missing magnitudes
+_WORST = 9.0  # mag: 9.99 and 99 mark missing errors
 _WORDS = {"nmgy": 1.0, "nanomaggy": 1.0, "nanomaggies": 1.0, "mgy": 1e9, "maggy": 1e9,
           "maggies": 1e9}  # fmt: skip
 _AB = {"", "mag", "mags", "magnitude", "ab", "abmag", "ab mag", "mag(ab)", "mag (ab)"}

@@ -1,8 +1,8 @@
 """Results per galaxy: exact chi-squared and importance weights, refinement, derived quantities.
 
 The chi-squared and the importance weights of some of the draws are computed with the exact
-likelihood; galaxies without a fitting draw are refined. Every galaxy has random numbers of its
-own, so that results do not depend on the other galaxies.
+likelihood; galaxies without a fitting draw are refined. Random numbers depend on the identifier of
+a galaxy, so that its results do not depend on the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BAD_P = 1e-3
 _EDGE, _EDGE_SHARE = 0.02, 0.5
 _OOD = 99.9
 _ODD = int(Flag.WIDE_NOISE | Flag.OOD_COLOUR)
-_FEW = 4.0  # effective draws among the checked ones: too few to trust odd objects
+_FEW = 4.0  # effective draws, below which unusual galaxies are refined
 
 
 def describe_galaxies(
@@ -50,7 +50,7 @@ def describe_galaxies(
     limit: int = 300_000,
     seed: int = 1,
 ) -> PosteriorSamples:
-    """Return the draws, refined where need be, with derived quantities, numbers and flags.
+    """Return the draws, refined if necessary, with derived quantities, columns and flags.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def describe_galaxies(
     support
         The range of the training set.
     refine
-        ``flagged``: galaxies without a fitting draw, and those with odd errors or colours whose
-        importance weights are poor; ``all``; ``none``.
+        ``flagged``: galaxies without a fitting draw, and those with unusual errors or colours
+        and a low importance efficiency; ``all``; ``none``.
     limit
         Likelihood calls per refined galaxy.
     seed
@@ -152,7 +152,7 @@ def _near_edges(simulator: SedflowSimulator, theta: F64) -> NDArray[np.bool_]:
     near = np.zeros(theta.shape[1], bool)
     for p, columns in simulator.parameters.blocks():
         if p.prior.size > 1 or p.name == "fburst":
-            continue  # shares pile up at their ends by nature
+            continue  # shares are often close to 0 or 1
         low, high = (float(v[0]) for v in p.prior.support)
         values = theta[..., columns.start]
         if p.prior.family == "loguniform":

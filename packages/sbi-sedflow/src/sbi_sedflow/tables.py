@@ -101,6 +101,6 @@ def photometry_of(
     if looks_like_nsa(table.colnames):
         return photometry_of_nsa(table, source, photometry=photometry, flags_table=flags_table)
     if flags_table is not None:
-        msg = f"{source}: a table of SDSS flags goes with an NSA file, which this is not"
+        msg = f"{source}: simulator.flags_table needs an NSA file, which this is not"
         raise ObservationError(msg)
     return photometry_of_table(table, source, flux_unit=flux_unit)

@@ -65,7 +65,7 @@ def register_estimators(register: Register[Estimator]) -> None:
         "sfh-percentiles",
         "sbi_sfh.estimator:PercentileEstimator",
         config="sbi_sfh.estimator:PercentileConfig",
-        summary="spline flow over percentiles that are in order by construction",
+        summary="density of percentiles that are ordered by construction",
     )
 
 
