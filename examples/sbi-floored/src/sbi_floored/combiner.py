@@ -2,7 +2,7 @@ r"""The Gaussian rule with a floor under its error.
 
 .. math:: P = I + \sum_i (P_i - I), \qquad P\mu = \sum_i P_i\mu_i, \qquad C = P^{-1} + f^2 I
 
-in unconstrained space, where the prior is N(0, I): it is divided out N - 1 times.
+in unconstrained space, where the prior N(0, I) is divided out N - 1 times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["FlooredCombiner", "FlooredConfig"]
 class FlooredConfig(MomentConfig):
     """Options of the combiner."""
 
-    floor: float = Field(0.01, ge=0, description="common error, in sigma of the prior")
+    floor: float = Field(0.01, ge=0, description="Common error, in sigma of the prior.")
 
 
 class FlooredCombiner(MomentCombiner):

@@ -1,4 +1,4 @@
-"""What the package registers."""
+"""Hooks of the plugin."""
 
 from sbi_core import hookimpl
 

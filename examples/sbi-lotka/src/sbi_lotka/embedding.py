@@ -2,8 +2,8 @@ r"""A summary of short series with gaps.
 
 .. math:: h = \rho\,(\mathrm{conv}_2 \circ \mathrm{conv}_1\,[x, m])
 
-Values and mask are channels of convolutions over time; a perceptron reads what they leave, in
-order: when something happened matters as much as that it did.
+Values and mask are channels of convolutions over time, followed by a perceptron on the ordered
+result, because the time of an event is informative.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class SeriesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: int = Field(24, ge=1, description="channels of both convolutions")
-    kernel: int = Field(5, ge=1, description="surveys that one convolution sees")
-    width: int = Field(64, ge=1, description="width of the summary")
+    channels: int = Field(24, ge=1, description="Channels of both convolutions.")
+    kernel: int = Field(5, ge=1, description="Width of the kernels, surveys.")
+    width: int = Field(64, ge=1, description="Width of the summary.")
 
 
 class SeriesEmbedding:

@@ -1,4 +1,4 @@
-"""What the package registers; light on import, the work is named, not imported."""
+"""Hooks of the plugin; components are given by name and imported only when they are used."""
 
 from importlib.resources import files
 

@@ -42,9 +42,11 @@ class LotkaConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    error: float = Field(0.15, gt=0, description="error of log(1 + count)")
-    missing: float = Field(0.1, ge=0, lt=1, description="fraction of surveys that do not happen")
-    max_events: int = Field(20_000, ge=100, description="events after which a row is given up")
+    error: float = Field(0.15, gt=0, description="Error of log(1 + count).")
+    missing: float = Field(0.1, ge=0, lt=1, description="Fraction of missing surveys.")
+    max_events: int = Field(
+        20_000, ge=100, description="Largest number of events; longer rows fail."
+    )
 
 
 class LotkaSimulator(Simulator):
@@ -86,7 +88,7 @@ class LotkaSimulator(Simulator):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes the data what they are."""
+        """Options that change the data."""
         return {**super().identity, **self.config.model_dump()}
 
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
@@ -133,14 +135,14 @@ def trajectories(
     rng
         Generator.
     max_events
-        Rows with more events are given up.
+        Rows with more events fail.
 
     Returns
     -------
     counts : (n, 2, surveys)
-        Prey and predators; zero after a row was given up.
+        Prey and predators; zero in failed rows.
     ok : (n,)
-        False where a row was given up.
+        False for failed rows.
     """
     n = len(theta)
     counts = np.zeros((n, 2, len(TIMES)), np.int64)
@@ -151,7 +153,7 @@ def trajectories(
         prey, predators = state.T
         each = rates * np.stack([prey, prey * predators, predators], 1)
         total = each.cumsum(1)
-        with np.errstate(divide="ignore"):  # nobody left: the next event is never
+        with np.errstate(divide="ignore"):  # extinct: no further event
             time = time + rng.standard_exponential(len(rows)) / total[:, 2]
         while (due := time >= TIMES[np.minimum(survey, len(TIMES) - 1)]).any():
             due &= survey < len(TIMES)

@@ -53,5 +53,5 @@ def test_zero_truths_and_constant_truths_neither_warn_nor_lie():
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="must have one shape"):
         mae(np.zeros((3, 2)), np.zeros(3))

@@ -73,7 +73,7 @@ def test_certainty_scores_zero_and_distance_counts():
 
 @pytest.mark.parametrize("function", [rps, lambda p, n, **k: pit_integer(p, n, None, **k)])
 def test_bad_input_is_named(function):
-    with pytest.raises(ValueError, match="sums to 0.9"):
+    with pytest.raises(ValueError, match="must sum to 1, not 0.9"):
         function(np.array([[0.5, 0.4]]), np.array([0]))
     with pytest.raises(ValueError, match=r"0\.\.1"):
         function(np.array([[0.5, 0.5]]), np.array([2]))

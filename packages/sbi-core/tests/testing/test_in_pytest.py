@@ -48,7 +48,7 @@ def test_it_shows_one_test_per_requirement(tmp_path, toy_installed):
     for test, outcome in (
         ("TestToy::test_component[simulator-toy-same-seed-same-bits]", "PASSED"),
         ("TestToy::test_loads_without_warnings", "PASSED"),
-        ("TestFrozen::test_noise_is_drawn_anew", "FAILED"),
+        ("TestFrozen::test_noise_is_fresh_in_every_call", "FAILED"),
         ("TestFrozen::test_it_was_made_once", "PASSED"),
     ):
         (line,) = (ln for ln in done.stdout.splitlines() if f"{test} " in ln and "%]" in ln)
@@ -100,7 +100,7 @@ def test_an_embedding_is_tested_on_the_data_of_the_plugin_s_own_simulator():
         plugin, module = "three", Plugin()
 
     outcomes = Tests.run()
-    assert outcomes["embedding-three-width-is-what-it-says"] == "passed"
+    assert outcomes["embedding-three-width-is-out-features"] == "passed"
 
 
 class OnlyThree(MlpEmbedding):

@@ -7,6 +7,7 @@ import sbi_toy
 import torch
 from torch import nn
 
+from sbi_core.analyses.base import Analysis
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.components import InputShape
 from sbi_core.data.observations import Observable
@@ -19,6 +20,7 @@ from sbi_core.posterior import combined_from_gaussian
 from sbi_core.priors.space import Prior
 from sbi_core.registry import Registry
 from sbi_core.testing import (
+    AnalysisChecks,
     Checks,
     CombinerChecks,
     CommandChecks,
@@ -194,23 +196,27 @@ class Nameless(LinearGaussian):
         (GlobalRandom, "global_generators_are_left_alone", "numpy's global random state"),
         (GlobalNoise, "global_generators_are_left_alone", "torch's global random state"),
         (GlobalNoise, "same_seed_same_bits", "observe with the same rng"),
-        (FrozenNoise, "noise_is_drawn_anew", "the same noise twice"),
-        (Centred, "rows_do_not_depend_on_their_company", "row 0 differs .* fewer others"),
-        (OwnSeed, "rows_do_not_depend_on_their_company", "return the same random numbers"),
-        (Sorted, "theta_comes_back", r"simulate returned theta \[.* in row 0"),
-        (Dropping, "theta_comes_back", "returned 11 rows for 12"),
-        (InPlace, "theta_comes_back", "but was given .*; return theta=theta and assign nothing"),
+        (FrozenNoise, "noise_is_fresh_in_every_call", "the same noise twice"),
+        (Centred, "rows_are_independent", "row 0 differs .* fewer others"),
+        (OwnSeed, "rows_are_independent", "return the same random numbers"),
+        (Sorted, "theta_is_returned_unchanged", r"simulate returned theta \[.* in row 0"),
+        (Dropping, "theta_is_returned_unchanged", "returned 11 rows for 12"),
+        (
+            InPlace,
+            "theta_is_returned_unchanged",
+            "but was given .*; return theta=theta and assign nothing",
+        ),
         (BareArray, "rows_have_the_declared_shape", "draw returns Tensor, not a Batch"),
         (Flat, "rows_have_the_declared_shape", r"x of shape \(12,\); return \(rows, columns\)"),
         (Dropping, "rows_have_the_declared_shape", "returned 11 rows"),
-        (Overflowing, "the_edges_of_the_prior_are_survived", "not flagged, e.g. first = "),
+        (Overflowing, "edges_of_the_prior_are_finite_or_flagged", "not flagged, e.g. first = "),
         (Unexplained, "failures_are_explained", r"codes \[7\]"),
-        (Altering, "observe_adds_fresh_noise_and_honest_masks", r"changes \['x'\]"),
-        (NegativeErrors, "observe_adds_fresh_noise_and_honest_masks", "errors .* not positive"),
-        (Leaking, "missing_values_leak_nothing", "mask calls missing still stand"),
+        (Altering, "observe_returns_valid_errors_and_masks", r"changes \['x'\]"),
+        (NegativeErrors, "observe_returns_valid_errors_and_masks", "errors .* not positive"),
+        (Leaking, "masked_values_are_removed", "masked values still stand"),
         (Unshared, "example_objects_can_be_inferred", "'first' is global, but differs"),
         (WithoutErrors, "example_objects_can_be_inferred", "'x_err' is absent in example"),
-        (Unpicklable, "it_travels_to_worker_processes", "cannot be pickled"),
+        (Unpicklable, "it_can_be_pickled", "cannot be pickled"),
         (TupleIdentity, "identity_can_be_recorded", "does not survive JSON"),
         (Restless, "identity_can_be_recorded", "changes from one call to the next"),
         (OddUnit, "describes_itself", "unit 'furlongs'"),
@@ -241,8 +247,8 @@ def test_all_faults_are_listed_at_once():
         SimulatorChecks.of(Both).run()
     text = str(raised.value)
     assert "2 of 16 checks failed" in text
-    assert "1. noise-is-drawn-anew: observe returns" in text
-    assert "2. it-travels-to-worker-processes: cannot be pickled" in text
+    assert "1. noise-is-fresh-in-every-call: observe returns" in text
+    assert "2. it-can-be-pickled: cannot be pickled" in text
 
 
 # -- priors -------------------------------------------------------------------------------------
@@ -357,8 +363,8 @@ class Anonymous(Plain):
     ("embedding", "check", "message"),
     [
         (Normalised, "rows_are_independent", "BatchNorm1d"),
-        (Mixing, "rows_are_independent", "changes by .* with its company"),
-        (Misjudged, "width_is_what_it_says", r"not \(1, 5\)"),
+        (Mixing, "rows_are_independent", "changes by .* with the other rows"),
+        (Misjudged, "width_is_out_features", r"not \(1, 5\)"),
         (Noisy, "same_input_same_output", "differ by"),
         (Idle, "every_weight_learns", "no gradient reaches"),
         (Forgetful, "weights_can_be_stored", "reloaded module differs"),
@@ -472,11 +478,11 @@ class Unlearned(Tiny):
         (InUnconstrainedSpace, "density_integrates_to_one", "log_abs_det"),
         (Narrow, "draws_follow_the_density", "one distribution"),
         (Escaping, "draws_stay_in_the_support", "lie outside the prior"),
-        (FillsIn, "missing_values_change_no_bit", "mask calls missing"),
+        (FillsIn, "masked_values_are_ignored", "masked values"),
         (Unseeded, "same_seed_same_draws", "two sets of draws"),
-        (OneStream, "same_seed_same_draws", "objects beside it"),
-        (Pickled, "stored_it_draws_the_same_bits", "extra.pt"),
-        (Amnesiac, "stored_it_draws_the_same_bits", "draws other numbers"),
+        (OneStream, "same_seed_same_draws", "with the other objects"),
+        (Pickled, "stored_estimator_draws_the_same_bits", "extra.pt"),
+        (Amnesiac, "stored_estimator_draws_the_same_bits", "draws other numbers"),
         (Silent, "training_is_recorded", "callbacks were called 0 times"),
         (WrongMoments, "moments_are_those_of_the_draws", "gaussian_moments has sd"),
         (Unlearned, "it_learns", "learned nothing"),
@@ -669,6 +675,19 @@ def test_a_hook_that_is_misspelt_is_found():
 def test_a_plugin_that_imports_something_heavy_is_found(install):
     install("sbi-heavy", {"heavy": "heavy_plugin"}, heavy_plugin="import torch")
     finds(plugin_tests("heavy", None), "discovery_is_light", r"imports \['torch'\]")
+
+
+class Wordless(Analysis):
+    name = "wordless"
+    flag_meanings = {"odd": ""}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "message"),
+    [(object, "it lacks"), (Analysis, "attribute 'name' is None"), (Wordless, "flags .'odd'.")],
+)
+def test_a_fault_of_an_analysis(analysis, message):
+    finds(AnalysisChecks.of(analysis), "describes_itself", message)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ cell :math:`[r/(S+1), (r+1)/(S+1)]` of the unit interval; spreading each rank ev
 makes a uniform rank exactly uniform on [0, 1], whatever :math:`S` is.
 """
 
-__all__ = ["Cells", "FloatArray", "IntArray", "check_draws", "rank_with_ties"]
-
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = ["Cells", "FloatArray", "IntArray", "check_draws", "rank_with_ties"]
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.integer[Any]]

@@ -1,11 +1,9 @@
 r"""Accuracy of point estimates, per parameter.
 
-Accuracy says how far estimates lie from truths; it says nothing about error bars, which is the
-business of the other modules here. For estimates :math:`\hat\theta_b` (posterior means or medians)
-of truths :math:`\theta_b`, :math:`e_b = \hat\theta_b - \theta_b`.
+Accuracy measures the distance of estimates from the true values, without regard to the error bars,
+which the other modules of this package test. For estimates :math:`\hat\theta_b` (posterior means or
+medians) of truths :math:`\theta_b`, :math:`e_b = \hat\theta_b - \theta_b`.
 """
-
-__all__ = ["accuracy", "mae", "median_ape", "r2", "rmse"]
 
 from collections.abc import Sequence
 
@@ -13,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.diagnostics._ranks import FloatArray
+
+__all__ = ["accuracy", "mae", "median_ape", "r2", "rmse"]
 
 
 def mae(estimate: FloatArray, truth: FloatArray) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ def r2(estimate: FloatArray, truth: FloatArray) -> NDArray[np.float64]:
     Returns
     -------
     (...)
-        1 is perfect, 0 is no better than the mean truth, negative is worse; NaN where the truth
+        1 is perfect, 0 as good as the mean truth, negative is worse; NaN where the truth
         does not vary. It depends on the spread of the test truths: compare only on one test set.
     """
     error = _error(estimate, truth)
@@ -69,8 +69,8 @@ def median_ape(estimate: FloatArray, truth: FloatArray) -> NDArray[np.float64]:
 
     .. warning::
         Unfit for parameters that come near 0, and meaningless for logarithms (dex, magnitudes),
-        where a shift of the unit changes it. It is here because papers quote it; use :func:`mae`
-        or :func:`rmse`.
+        where it depends on the unit. It is provided because papers quote it; prefer :func:`mae` or
+        :func:`rmse`.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def median_ape(estimate: FloatArray, truth: FloatArray) -> NDArray[np.float64]:
     Returns
     -------
     (...)
-        Objects whose truth is exactly 0 count as infinitely wrong, unless estimated exactly.
+        Infinite for objects whose truth is exactly 0, unless estimated exactly.
     """
     error = np.abs(_error(estimate, truth))
     size = np.abs(np.asarray(truth, dtype=np.float64))
@@ -92,7 +92,7 @@ def median_ape(estimate: FloatArray, truth: FloatArray) -> NDArray[np.float64]:
 def accuracy(
     estimate: FloatArray, truth: FloatArray, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """All four numbers per parameter, as ``report.json`` holds them.
+    """Return all four numbers per parameter, as in ``report.json``.
 
     Parameters
     ----------
@@ -115,5 +115,7 @@ def accuracy(
 def _error(estimate: FloatArray, truth: FloatArray) -> NDArray[np.float64]:
     e, t = np.asarray(estimate, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if e.shape != t.shape or e.ndim == 0 or not len(e):
-        raise ValueError(f"estimate and truth must be (B, ...) alike, not {e.shape} and {t.shape}")
+        raise ValueError(
+            f"estimate and truth must have one shape (B, ...), not {e.shape} and {t.shape}"
+        )
     return np.asarray(e - t)

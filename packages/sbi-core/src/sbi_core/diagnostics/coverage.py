@@ -1,4 +1,4 @@
-r"""Expected coverage: how often credible regions contain the truth.
+r"""Expected coverage: the fraction of credible regions that contain the truth.
 
 For a credible region :math:`R_c(x)` of level :math:`c`,
 
@@ -14,14 +14,14 @@ References:
       approximations can be unfaithful", arXiv:2110.06581
 """
 
-__all__ = ["LEVELS", "coverage_band", "coverage_central", "coverage_hpd", "coverage_sd"]
-
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.diagnostics._ranks import Cells, FloatArray, IntArray
+
+__all__ = ["LEVELS", "coverage_band", "coverage_central", "coverage_hpd", "coverage_sd"]
 
 LEVELS = (0.50, 0.68, 0.90, 0.95)
 
@@ -62,7 +62,7 @@ def coverage_hpd(
     Parameters
     ----------
     log_q_samples : (S, B)
-        log q(theta_sb | x_b) of the draws. An additive constant per object does not matter.
+        log q(theta_sb | x_b) of the draws. An additive constant per object has no effect.
     log_q_truth : (B,)
         log q(theta*_b | x_b) of the truths; ``-inf`` where the posterior excludes the truth.
     levels : (L,)
@@ -136,5 +136,5 @@ def coverage_band(
 def _checked(levels: Sequence[float]) -> list[float]:
     values = [float(level) for level in levels]
     if any(not 0.0 < value < 1.0 for value in values):
-        raise ValueError(f"levels lie strictly between 0 and 1, not {values}")
+        raise ValueError(f"levels must lie strictly between 0 and 1, not {values}")
     return values

@@ -5,19 +5,19 @@ out, while the combined error bar shrinks as :math:`\sigma_1/\sqrt{N}`. Averaged
 
 .. math:: z_\mathrm{rms}^2(N) = 1 + f^2 N ,
 
-so f, invisible at N = 1, is read from simulated groups of growing N.
+so that f, too small to measure at N = 1, follows from simulated groups of growing N.
 
 References:
     | docs/calibration.md
 """
-
-__all__ = ["ErrorLaw", "fit_error_law"]
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from sbi_core.diagnostics._ranks import FloatArray, IntArray
+
+__all__ = ["ErrorLaw", "fit_error_law"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ErrorLaw:
     f_squared_error: float
 
     def z_rms(self, n: FloatArray | IntArray | float) -> FloatArray:
-        """z-rms that this law expects of groups of ``n`` objects."""
+        """Return the z-rms expected for groups of ``n`` objects."""
         return np.asarray(np.sqrt(1.0 + self.f**2 * np.asarray(n)))
 
 

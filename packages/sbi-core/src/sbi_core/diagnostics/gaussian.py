@@ -6,16 +6,14 @@ If the posteriors are right,
 .. math:: z_{kj} = \frac{m_{kj} - t_{kj}}{\sqrt{C_{k,jj}}} \sim N(0, 1), \qquad
    \chi^2_k = (m_k - t_k)^T C_k^{-1} (m_k - t_k) \sim \chi^2_d .
 
-The root mean square of z sees what a comparison of widths cannot: a bias that does not shrink with
-N while the error bar does. Its own error is :math:`1/\sqrt{2Rd}` relative. The integral transform
-:math:`u = \Phi(-z)` is the rank of the truth among infinitely many draws, which SBC asks to be
-uniform.
+The root mean square of z is sensitive to a bias that does not shrink with N as the error bar does,
+unlike a comparison of widths. Its relative error is :math:`1/\sqrt{2Rd}`. The integral transform
+:math:`u = \Phi(-z)` is the rank of the truth among infinitely many draws, whose uniformity SBC
+tests.
 
 References:
     | docs/calibration.md
 """
-
-__all__ = ["GaussianCalibration", "calibrate_gaussian", "chi_squared", "z_rms", "z_scores"]
 
 from dataclasses import dataclass
 
@@ -24,6 +22,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sbi_core.diagnostics._ranks import FloatArray
+
+__all__ = ["GaussianCalibration", "calibrate_gaussian", "chi_squared", "z_rms", "z_scores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class GaussianCalibration:
     repeats : int
         R.
     z_mean : (d,)
-        Mean z: a bias, in units of the claimed sigma. Its error is :math:`1/\sqrt{R}`.
+        Mean z: the bias in units of the quoted sigma. Its error is :math:`1/\sqrt{R}`.
     z_rms : (d,)
         Root mean square of z; 1 when calibrated, above when overconfident or biased.
     coverage_68, coverage_95 : (d,)
         Fraction of truths inside the central 68 and 95 % interval of each parameter.
     z_rms_joint : float
-        :math:`\sqrt{\overline{\chi^2}/d}`, which also sees wrong correlations.
+        :math:`\sqrt{\overline{\chi^2}/d}`, which is also sensitive to wrong correlations.
     coverage_68_joint : float
         Fraction of truths inside the 68 % ellipsoid.
     sbc_p : (d,)

@@ -1,4 +1,4 @@
-r"""Holm's correction: p-values of several tests, such that all of them may be read at once.
+r"""Holm's correction of p-values for the number of tests.
 
 With p-values ordered :math:`p_{(1)} \le \dots \le p_{(d)}`,
 
@@ -12,10 +12,10 @@ References:
     | Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 65
 """
 
-__all__ = ["holm"]
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["holm"]
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-r"""Importance-sampling efficiency: how close is q to the exact posterior? Needs a likelihood.
+r"""Importance-sampling efficiency of q as a proposal for the exact posterior; needs a likelihood.
 
 For draws :math:`\theta_s \sim q(\theta \mid x)`,
 
@@ -9,9 +9,8 @@ For draws :math:`\theta_s \sim q(\theta \mid x)`,
 :math:`\epsilon = 1` if q is the posterior; about :math:`e^{-D}` with D the Renyi divergence of
 order 2. The weights are also the correction, see :func:`sbi_core.refine.importance_resample`.
 
-Limits: :math:`\epsilon` looks only where q draws. A mode that q misses altogether is not seen, and
-heavy tails of the weights make it a lucky number: the largest share and the Pareto index of the
-tail tell (above 0.7 the estimate is not to be trusted).
+Limits: :math:`\epsilon` is blind to modes where q has no draws, and unreliable where the weights
+have heavy tails: above a Pareto index of 0.7.
 
 References:
     | Kong 1992, "A note on importance sampling using standardized weights"
@@ -20,8 +19,6 @@ References:
     | Vehtari et al. 2024, "Pareto smoothed importance sampling", arXiv:1507.02646
 """
 
-__all__ = ["ImportanceWeights", "importance_weights", "is_efficiency"]
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +26,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sbi_core.diagnostics._ranks import FloatArray
+
+__all__ = ["ImportanceWeights", "importance_weights", "is_efficiency"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class ImportanceWeights:
     log_evidence : (B,)
         Log of the mean weight: log p(x), if likelihood and prior are normalised.
     pareto_k : (B,)
-        Index of the tail of the largest weights; below 0.7 the weights can be trusted.
+        Index of the tail of the largest weights; below 0.7 the weights are reliable.
     """
 
     weights: NDArray[np.float64]

@@ -1,4 +1,4 @@
-r"""Are these objects what the simulator makes?
+r"""Misspecification check: comparison of a group of objects with simulated ones.
 
 Objects are compared with reference objects, simulated at the combined value of the shared
 parameters and observed with the same errors and missing values. For any function
@@ -7,18 +7,16 @@ parameters and observed with the same errors and missing values. For any functio
 .. math:: \chi^2 = \delta^T \Big[S \Big(\frac1N + \frac1M\Big)\Big]^{-1} \delta, \qquad
           \delta = \bar\phi_\mathrm{data} - \bar\phi_\mathrm{reference} .
 
-Four functions: standardised residuals of all observables (is the mean right?), their squares
-(is the spread right?), squares of the single-object scores (do objects scatter about the common
-value as they should?), scores times covariates (do objects differ systematically along a
-covariate?). Shared parameters fitted to the same objects take up part of the difference, which
-makes the test slightly conservative. It sees what the parameters cannot take up, nothing else.
+Four functions are used: standardised residuals of all observables (test the mean), their squares
+(test the spread), squares of the single-object scores (test the scatter of objects about the common
+value), and scores times covariates (test for trends with a covariate). Shared parameters fitted to
+the same objects absorb part of the difference, which makes the test slightly conservative; it is
+sensitive only to what the parameters cannot absorb.
 
 References:
     | Hotelling 1931, Ann. Math. Stat. 2, 360
     | docs/calibration.md
 """
-
-__all__ = ["Comparison", "Residuals", "compare", "residuals"]
 
 from dataclasses import dataclass
 
@@ -26,9 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+__all__ = ["Comparison", "Residuals", "compare", "residuals"]
+
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-_CLIP = 5.0  # sigma: one wild value shall not decide about the mean
+_CLIP = 5.0  # sigma: limits the effect of one outlier on the mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Comparison:
     Attributes
     ----------
     name : str
-        What was compared.
+        The quantity that is compared.
     sigma : (k,)
         Difference of every column in its standard error.
     chi2, dof, p : float

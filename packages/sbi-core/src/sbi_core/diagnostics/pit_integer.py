@@ -13,13 +13,13 @@ References:
       Biometrics 65, 1254
 """
 
-__all__ = ["pit_integer", "pit_integer_draws", "pit_uniformity"]
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from sbi_core.diagnostics._ranks import FloatArray, IntArray, check_draws
+
+__all__ = ["pit_integer", "pit_integer_draws", "pit_uniformity"]
 
 
 def pit_integer(
@@ -45,7 +45,7 @@ def pit_integer(
     Raises
     ------
     ValueError
-        If a row is no distribution, or a truth lies outside the range.
+        If a row does not sum to 1, or a truth lies outside the range.
     """
     probabilities, k = check_probabilities(probabilities, n, low)
     here = np.take_along_axis(probabilities, k[:, None], axis=1)[:, 0]
@@ -67,7 +67,7 @@ def pit_integer_draws(
     Returns
     -------
     (B, d)
-        Exactly uniform for a calibrated posterior, however few the draws.
+        Exactly uniform for a calibrated posterior, for any number of draws.
     """
     samples, theta = np.asarray(samples), np.asarray(theta)
     check_draws(samples, theta)
@@ -82,11 +82,11 @@ def pit_uniformity(u: FloatArray) -> NDArray[np.float64]:
     Parameters
     ----------
     u : (B, ...)
-        Every further axis is a quantity of its own.
+        One quantity per further index.
     """
     u = np.asarray(u, dtype=np.float64)
     if len(u) == 0 or not np.isfinite(u).all():
-        raise ValueError("PIT values must be finite, and there must be some")
+        raise ValueError("PIT values must be finite and not empty")
     flat = u.reshape(len(u), -1)
     p = [stats.kstest(column, "uniform").pvalue for column in flat.T]
     return np.array(p).reshape(u.shape[1:])
@@ -107,7 +107,9 @@ def check_probabilities(
     wrong = ~(np.abs(probabilities.sum(axis=1) - 1.0) < 1e-4) | (probabilities < 0).any(axis=1)
     if wrong.any():
         k = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"row {k} is no distribution: it sums to {probabilities[k].sum():.6g}")
+        raise ValueError(
+            f"row {k} of probabilities must sum to 1, not {probabilities[k].sum():.6g}"
+        )
     columns = n.astype(np.int64) - low
     if columns.min() < 0 or columns.max() >= probabilities.shape[1]:
         raise ValueError(f"truths must lie in {low}..{low + probabilities.shape[1] - 1}")

@@ -1,4 +1,4 @@
-r"""Posterior-predictive chi-squared: does the posterior reproduce the observation?
+r"""Posterior predictive check with chi-squared.
 
 For noise-free predictions :math:`f(\theta_s)` of posterior draws,
 
@@ -7,19 +7,17 @@ For noise-free predictions :math:`f(\theta_s)` of posterior draws,
 
 p is the posterior-predictive p-value of Gelman, Meng & Stern with the realised discrepancy: given
 :math:`\theta_s` and Gaussian errors, the discrepancy of replicated data is exactly
-:math:`\chi^2_\nu`, so no replicate has to be drawn. The smallest :math:`\chi^2_s` tells whether any
-draw fits; the median whether typical ones do.
+:math:`\chi^2_\nu`, so that no replicates are needed. The smallest :math:`\chi^2_s` is that of the
+best draw, the median that of a typical one.
 
-Limits: the data are used twice, so p crowds around 0.5. Of well-specified objects fewer than a
-fraction a have p < a (that is the stated false-alarm bound), and small misfits go unnoticed, above
-all with many parameters for few data. Correlated errors need whitened data.
+Limits: the data are used twice, so that p concentrates around 0.5. The fraction of well-specified
+objects with p < a is smaller than a (the stated bound of the false-alarm rate), and small misfits
+pass, above all with many parameters for few data. Correlated errors need whitened data.
 
 References:
     | Gelman, Meng & Stern 1996, "Posterior predictive assessment of model fitness",
       Statistica Sinica 6, 733
 """
-
-__all__ = ["Ppc", "ppc_chi2"]
 
 from dataclasses import dataclass
 
@@ -28,6 +26,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sbi_core.diagnostics._ranks import FloatArray
+
+__all__ = ["Ppc", "ppc_chi2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def ppc_chi2(
     x_err : (B, ...)
         One standard deviation.
     mask : (B, ...)
-        True = observed; all, when left out. Other elements are never looked at.
+        True = observed; all, when left out. Other elements are ignored.
 
     Returns
     -------

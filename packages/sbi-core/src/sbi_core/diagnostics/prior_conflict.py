@@ -1,4 +1,4 @@
-r"""Prior-data conflict: do the data drag the posterior into the tail of the prior?
+r"""Prior-data conflict: the posterior lies in the tail of the prior.
 
 Averaged over data from the prior, :math:`\mathrm{Var}(\theta) = E[C] + \mathrm{Var}(m)` with m and
 C mean and covariance of the posterior. In unconstrained coordinates, where the prior is
@@ -7,20 +7,18 @@ C mean and covariance of the posterior. In unconstrained coordinates, where the 
 
 .. math:: T = m^T (I - C)^{-1} m \sim \chi^2_\nu
 
-(exactly for linear-Gaussian models) with :math:`\nu` the number of directions about which the data
-say something: eigenvalues of :math:`I - C` above a tenth. A tiny p means: under this prior, hardly
-any data would move the posterior that far. Either the object is no draw of the prior, or prior and
-simulator do not fit the data.
+(exactly for linear-Gaussian models) with :math:`\nu` the number of directions in which the data are
+informative: eigenvalues of :math:`I - C` above a tenth. A very small p means that data from this
+prior hardly ever move the posterior that far: the object is not a draw of the prior, or the
+simulator is misspecified.
 
 Limits: the chi-squared distribution is exact for Gaussian posteriors of constant covariance; for
-bent or multimodal ones p < 0.001 occurs more often than it says. An observation that looks like no
-simulation at all is the business of :mod:`sbi_core.diagnostics.support`.
+curved or multimodal ones p < 0.001 occurs more often than in 0.1 % of cases. Out-of-distribution
+data are detected by :mod:`sbi_core.diagnostics.support`.
 
 References:
     | Evans & Moshonov 2006, "Checking for prior-data conflict", Bayesian Analysis 1, 893
 """
-
-__all__ = ["PriorConflict", "prior_conflict"]
 
 from dataclasses import dataclass
 
@@ -29,6 +27,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sbi_core.diagnostics._ranks import FloatArray
+
+__all__ = ["PriorConflict", "prior_conflict"]
 
 _INFORMED = 0.1  # share of the prior's variance that the data must remove in a direction
 
@@ -44,7 +44,7 @@ class PriorConflict:
     dof : (B,)
         Informed directions; 0 where the posterior is the prior.
     p : (B,)
-        1 where nothing is informed.
+        1 where the data are not informative.
     """
 
     chi2: NDArray[np.float64]

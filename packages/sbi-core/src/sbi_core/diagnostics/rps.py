@@ -4,23 +4,23 @@ r"""Ranked probability score of integer parameters.
           \mathrm{skill} = 1 - \frac{\sum_b \mathrm{RPS}_b}{\sum_b \mathrm{RPS}^{\pi}_b}
 
 with :math:`F_b` the distribution function of the posterior and :math:`\mathrm{RPS}^\pi` the score
-of the prior. A proper score: in expectation nothing beats the true posterior. 0 is certainty about
-the truth; it grows with the distance of a mistake. Skill 1: certain and right; 0: no better than
-the prior; negative: worse than the prior. It judges accuracy and calibration together and has no
-threshold of its own.
+of the prior. It is a proper score: its expectation is best for the true posterior. It is 0 for
+certainty about the truth and grows with the distance of an error. The skill is 1 for certain and
+correct posteriors, 0 for the prior, and negative for worse than the prior. It measures accuracy and
+calibration together.
 
 References:
     | Epstein 1969, J. Appl. Meteor. 8, 985
     | Gneiting & Raftery 2007, "Strictly proper scoring rules", JASA 102, 359
 """
 
-__all__ = ["rps", "rps_skill"]
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.diagnostics._ranks import FloatArray, IntArray
 from sbi_core.diagnostics.pit_integer import check_probabilities
+
+__all__ = ["rps", "rps_skill"]
 
 
 def rps(probabilities: FloatArray, n: IntArray, *, low: int = 0) -> NDArray[np.float64]:
@@ -40,7 +40,7 @@ def rps(probabilities: FloatArray, n: IntArray, *, low: int = 0) -> NDArray[np.f
     Raises
     ------
     ValueError
-        If a row is no distribution, or a truth lies outside the range.
+        If a row does not sum to 1, or a truth lies outside the range.
 
     Examples
     --------

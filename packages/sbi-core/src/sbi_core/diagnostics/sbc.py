@@ -20,8 +20,6 @@ References:
       applications in goodness-of-fit evaluation", arXiv:2103.10522
 """
 
-__all__ = ["EcdfBand", "sbc_ecdf", "sbc_ecdf_band", "sbc_ranks", "sbc_uniformity"]
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +28,10 @@ from scipy import special, stats
 
 from sbi_core.diagnostics._ranks import Cells, FloatArray, IntArray, check_draws, rank_with_ties
 
-# Below this the (rigorous) bound of Dvoretzky, Kiefer, Wolfowitz and Massart is the answer: nobody
-# needs the exact value of so small a p, and the exact pass is slow for large deviations.
+__all__ = ["EcdfBand", "sbc_ecdf", "sbc_ecdf_band", "sbc_ranks", "sbc_uniformity"]
+
+# Below this the (rigorous) bound of Dvoretzky, Kiefer, Wolfowitz and Massart is returned: the exact
+# value of so small a p is not needed, and its computation is slow for large deviations.
 _TINY_P = 1e-10
 
 
@@ -98,7 +98,7 @@ def sbc_uniformity(ranks: IntArray, draws: int) -> NDArray[np.float64]:
     Parameters
     ----------
     ranks : (B, ...)
-        Ranks of B objects; every further axis is a quantity of its own.
+        Ranks of B objects; one quantity per further index.
     draws : int
         S, the number of draws the ranks were counted among.
 
@@ -151,7 +151,7 @@ def sbc_ecdf_band(n: int, draws: int, level: float = 0.95, *, points: int = 100)
     level : float
         Probability that a calibrated ECDF stays inside everywhere.
     points : int
-        At most so many points along the axis.
+        Largest number of points along the axis.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-r"""Support score: is an observation like the simulations?
+r"""Support score: detection of out-of-distribution observations.
 
-Two distances of x to the simulated set, each sensitive to what the other misses: Mahalanobis,
+Two complementary distances of x to the simulated set are used: Mahalanobis,
 
 .. math:: d^2 = (x - \mu)^T (\Sigma + \mathrm{diag}(\sigma^2))^{-1} (x - \mu),
 
@@ -172,7 +172,7 @@ def _fit(train: F64, width: F64) -> _Fitted:
 
 
 def _scores(x: F64, err: F64, mask: Mask, fitted: _Fitted, neighbours: int) -> tuple[F64, F64]:
-    """Return both scores, larger is stranger; the second is NaN for incomplete objects."""
+    """Return both scores, larger for stranger objects; the second is NaN for incomplete ones."""
     mean, cov, scale, tree = fitted
     noise = np.where(mask, err**2, _MISSING)
     full = cov + noise[:, :, None] * np.eye(len(mean))
@@ -186,8 +186,8 @@ def _scores(x: F64, err: F64, mask: Mask, fitted: _Fitted, neighbours: int) -> t
     distance = np.full(len(x), np.nan)
     complete = mask.all(1)
     if complete.any():
-        found, _ = tree.query((x[complete] - mean) @ scale.T, k=[k])
-        distance[complete] = found[:, 0]
+        nearest, _ = tree.query((x[complete] - mean) @ scale.T, k=[k])
+        distance[complete] = nearest[:, 0]
     return first, distance
 
 

@@ -9,8 +9,8 @@ it than the truth does,
 If :math:`q` is the posterior, :math:`\mathrm{ECP}(\alpha) = \alpha` whatever the reference points
 are, as long as they depend on the data alone, never on the truth. The converse needs *all* such
 points, also those that depend on :math:`x`: with references independent of :math:`x` the prior
-returned as posterior passes, because truths and prior draws are exchangeable when nobody looks at
-the data. :func:`references_from_data` makes references that do look.
+returned as posterior passes, because truths and prior draws are exchangeable if the data are not
+used. :func:`references_from_data` makes references that depend on the data.
 
 Distances are Euclidean after every parameter was scaled to [0, 1] by its smallest and largest
 truth.
@@ -20,8 +20,6 @@ References:
       posterior estimators for general inference", arXiv:2302.03026
 """
 
-__all__ = ["Tarp", "references_from_data", "tarp"]
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +27,8 @@ from numpy.typing import NDArray
 
 from sbi_core.diagnostics._ranks import Cells, FloatArray, check_draws, rank_with_ties
 from sbi_core.diagnostics.sbc import sbc_uniformity
+
+__all__ = ["Tarp", "references_from_data", "tarp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def tarp(
         Draws the references and breaks ties.
     references : (B, d), optional
         One point per object, in the units of ``theta``. The default is uniform in the box that the
-        truths span: it sees wrong widths and shifts but *cannot* see a posterior that ignores the
+        truths span: sensitive to wrong widths and shifts but *not* to a posterior that ignores the
         data. Test also with :func:`references_from_data`.
     points : int
         Number of levels on the curve.
@@ -124,8 +124,8 @@ def references_from_data(
     r"""Reference points that depend on the data: a linear guess of theta from x.
 
     Every object's point is :math:`\hat\theta(x_b)`, the ridge regression of theta on x fitted to
-    the *other* folds of objects. A fit that had seen the object's own truth would depend on it
-    beyond x, and a calibrated posterior would be rejected.
+    the *other* folds of objects. With the object itself in the fit, the reference would depend on
+    its truth beyond x, and a calibrated posterior would be rejected.
 
     Parameters
     ----------
@@ -179,5 +179,5 @@ def _ridge(x: FloatArray, theta: FloatArray, x_new: FloatArray) -> NDArray[np.fl
 def _box(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
     low = theta.min(axis=0)
     span = theta.max(axis=0) - low
-    # A parameter that never varies must not decide a distance by division by zero.
+    # A parameter that never varies must not dominate the distance by division by zero.
     return low, np.where(span > 0.0, span, 1.0)

@@ -15,7 +15,7 @@ prior conflict     p > 0.01/B for B objects               otherwise
 The limits of z-rms are widened by its sampling error :math:`1/\sqrt{2Rd}` (relative, R repeats
 of d pooled parameters). False alarms of a calibrated posterior: 1 % for all SBC tests of a run
 together, 0.3 % per coverage level and parameter, 1 % at most for predictive chi-squared and prior
-conflict of all objects together. The last two speak of data, not of calibration: they never fail.
+conflict of all objects together. The last two test data, not calibration, and never fail a run.
 
 References:
     | docs/calibration.md
@@ -79,7 +79,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether this does not fail the run (a warning does not)."""
+        """True unless this fails the run; a warning does not."""
         return self.level != "fail"
 
 
@@ -93,7 +93,7 @@ def judge_sbc(name: str, p: float, *, tests: int = 1) -> Verdict:
     p : float
         From :func:`~sbi_core.diagnostics.sbc.sbc_uniformity`.
     tests : int
-        d, how many quantities are tested together.
+        d, the number of quantities tested together.
     """
     return _judge_p(f"SBC ranks of {name}", p, tests, "sbc")
 
@@ -151,7 +151,7 @@ def judge_coverage(name: str, coverage: float, nominal: float, *, objects: int) 
     nominal : float
         The level, in (0, 1).
     objects : int
-        How many objects it was measured on.
+        Number of objects behind the fraction.
     """
     sigma = float(np.sqrt(nominal * (1.0 - nominal) / objects))
     deviation = (coverage - nominal) / sigma
@@ -171,7 +171,7 @@ def judge_z_rms(name: str, z_rms: float, *, repeats: int, pooled: int = 1) -> Ve
     Parameters
     ----------
     name : str
-        What was combined, for example ``"gaussian, N = 100"``.
+        Name of the combination, for example ``"gaussian, N = 100"``.
     z_rms : float
     repeats : int
         R, the number of simulated groups.
@@ -265,6 +265,6 @@ def _judge_objects(what: str, p: ArrayLike) -> Verdict:
 
 
 def _within(value: float, limits: tuple[float, float], error: float) -> bool:
-    """Whether value lies within limits that are widened by a relative error."""
+    """Return True if value lies within limits that are widened by a relative error."""
     low, high = limits
     return bool(low * (1.0 - error) <= value <= high * (1.0 + error))

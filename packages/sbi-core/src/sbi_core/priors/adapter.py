@@ -43,7 +43,7 @@ def adapt(
     Raises
     ------
     ConfigError
-        If it is no distribution, or its density cannot be tabulated.
+        If it is not a distribution, or its density cannot be tabulated.
     """
     source = _source(distribution)
     known = source.known() if low is None and high is None else None

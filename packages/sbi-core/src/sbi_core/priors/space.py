@@ -175,12 +175,12 @@ class Prior:
 
     @property
     def continuous(self) -> bool:
-        """Whether theta is continuous, and so has unconstrained coordinates."""
+        """True for priors with unconstrained coordinates; False for discrete ones."""
         return self._law.continuous
 
     @property
     def clamps(self) -> bool:
-        """Whether z is limited to the normal quantiles of 1e-7 and 1 - 1e-7."""
+        """True if z is limited to the normal quantiles of 1e-7 and 1 - 1e-7."""
         return self._law.clamps
 
     @property
@@ -314,7 +314,7 @@ class Parameter:
     description
         One line for people.
     repeat
-        Name of the integer parameter that says how often this one repeats in an object: a
+        Name of the integer parameter with the number of repetitions of this one in an object: a
         set-valued parameter, see :attr:`ParameterSpace.members`. Empty: it does not repeat.
     """
 
@@ -404,7 +404,7 @@ class ParameterSpace:
         Human-readable version of the prior.
     members
         Parameters that repeat a random number of times (``repeat`` names how often), in the order
-        of the last axis of ``Batch.theta_set``. They are no columns of theta.
+        of the last axis of ``Batch.theta_set``. They are not columns of theta.
 
     Examples
     --------

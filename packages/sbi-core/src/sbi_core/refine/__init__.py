@@ -1,4 +1,4 @@
-"""From an amortised posterior to a better one of a single object: more simulations, or weights."""
+"""Refinement of the posterior of one object: further simulations, or importance weights."""
 
 from sbi_core.refine.importance import ImportanceResult, importance_resample
 from sbi_core.refine.truncated import RefineConfig, RefinedPosterior, Round, refine

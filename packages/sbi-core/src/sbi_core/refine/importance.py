@@ -1,9 +1,9 @@
-r"""Importance-sampling refinement: draws of the exact posterior where a likelihood is at hand.
+r"""Importance-sampling refinement: draws of the exact posterior; needs a likelihood.
 
 Draws :math:`\theta_s \sim q(\theta \mid x)` with weights
 :math:`w_s \propto p(x \mid \theta_s)\, p(\theta_s) / q(\theta_s \mid x)` are draws of the exact
-posterior; resampling with those probabilities makes them equal again. The efficiency ESS / S says
-what is left of them.
+posterior; resampling with these probabilities gives equal weights. The efficiency is ESS / S, with
+ESS the effective sample size.
 
 References:
     | Dax et al. 2023, arXiv:2210.05686
@@ -25,18 +25,18 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImportanceResult:
-    """What importance sampling made of S draws of one object.
+    """Result of importance sampling of S draws of one object.
 
     Parameters
     ----------
     draws
         (n, d), equally weighted; draws of large weight repeat.
     weights
-        Normalised weights of the draws that came in, (S,).
+        Normalised weights of the S input draws, (S,).
     efficiency
         ESS / S.
     pareto_k
-        Index of the tail of the weights; above 0.7 do not trust them.
+        Index of the tail of the weights; above 0.7 they are unreliable.
     log_evidence
         log p(x), if likelihood and prior were normalised.
     """
@@ -49,12 +49,12 @@ class ImportanceResult:
 
     @property
     def ess(self) -> float:
-        """Effective number of draws."""
+        """Effective sample size."""
         return self.efficiency * len(self.weights)
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the result may be used."""
+        """Verdict on efficiency and tail of the weights."""
         return judge_importance("the posterior", self.efficiency, self.pareto_k)
 
     def __repr__(self) -> str:
@@ -82,9 +82,9 @@ def importance_resample(
     log_q, log_likelihood, log_prior
         At the draws, (S,), natural logarithms in the same coordinates.
     rng
-        Chooses.
+        Selects the draws.
     n
-        How many draws to return; S when left out. Systematic resampling: a draw of weight w
+        Number of draws to return; default S. Systematic resampling: a draw of weight w
         appears n w times, rounded up or down.
 
     Raises
@@ -96,9 +96,9 @@ def importance_resample(
     if draws.ndim != 2 or np.shape(log_q) != (len(draws),):
         msg = f"draws must be (S, d) and log_q (S,), not {draws.shape} and {np.shape(log_q)}"
         raise ValueError(msg)
-    found = importance_weights(log_likelihood, log_prior, log_q)
-    weights = found.weights[:, 0]
-    if not found.efficiency[0] > 0:
+    result = importance_weights(log_likelihood, log_prior, log_q)
+    weights = result.weights[:, 0]
+    if not result.efficiency[0] > 0:
         msg = "no draw has a positive likelihood and prior: q does not overlap the posterior"
         raise ValueError(msg)
     n = len(draws) if n is None else n
@@ -108,7 +108,7 @@ def importance_resample(
     return ImportanceResult(
         draws[chosen],
         weights,
-        float(found.efficiency[0]),
-        float(found.pareto_k[0]),
-        float(found.log_evidence[0]),
+        float(result.efficiency[0]),
+        float(result.pareto_k[0]),
+        float(result.log_evidence[0]),
     )

@@ -9,14 +9,14 @@ observation :math:`x_o` has density,
 with :math:`\tau_r` the :math:`\epsilon` quantile of :math:`q_{r-1}(z \mid x_o)` at its own draws,
 so that :math:`1 - \epsilon` of the mass stays, and :math:`B_r` the box around the draws above it.
 Inside, :math:`\tilde p_r` is proportional to the prior: the plain training loss, on simulations of
-this round and those of earlier ones that fall inside, has the posterior under the *original* prior
-as its optimum, and no correction is needed. Draws outside the region are drawn again.
+this round and those of earlier ones that fall inside, is optimal for the posterior under the
+*original* prior, without a correction. Posterior draws outside the region are rejected.
 
 The network of every round works in coordinates that are standard normal under the prior inside the
-box (a truncated normal for every z), so a narrow posterior is no narrow target.
+box (a truncated normal for every z), so that a narrow posterior has a width of order one.
 
-Limits: a mode that the first posterior misses is cut off for good; the check of a round looks at
-simulations inside its region only. Continuous parameters with a prior density only.
+Limits: a mode that the first posterior misses is lost; the check of a round covers only simulations
+inside its region. Only continuous parameters with a prior density are supported.
 
 References:
     | Deistler, Goncalves & Macke 2022, "Truncated proposals for scalable and hassle-free
@@ -59,7 +59,7 @@ __all__ = ["RefineConfig", "RefinedPosterior", "Round", "refine"]
 F64 = NDArray[np.float64]
 _CHUNK = 10_000
 _MARGIN = 0.02  # of the box's width, at either end
-_EDGE = 5.2  # |z| beyond which no draw lies
+_EDGE = 5.2  # largest |z| of a draw
 _CHECKED = 300  # simulations of the coverage check
 _CHECK_DRAWS = 200
 
@@ -69,7 +69,9 @@ class RefineConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rounds: int = Field(default=4, ge=1, description="At most so many rounds, the first included.")
+    rounds: int = Field(
+        default=4, ge=1, description="Largest number of rounds, including the first."
+    )
     simulations: int = Field(default=5000, ge=100, description="New simulations per round.")
     epsilon: float = Field(
         default=1e-4, gt=0, lt=0.1, description="Posterior mass that truncation may cut off."
@@ -90,12 +92,12 @@ class RefineConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Round:
-    """What one round did.
+    """Results of one round.
 
     Parameters
     ----------
     number
-        From 1, the round that knows the whole prior.
+        From 1, the round with the whole prior.
     simulations
         New simulations.
     trained_on
@@ -107,7 +109,7 @@ class Round:
     coverage_p
         p-values of the uniformity of ranks of held-out simulations inside the region.
     verdict
-        That of the check, in words.
+        Verdict of the coverage check.
     """
 
     number: int
@@ -125,7 +127,7 @@ class Round:
 
 @dataclass(frozen=True)
 class _Region:
-    """Where a round draws from: a box in z, and inside it a density above a threshold."""
+    """Region of the proposal of a round: a box in z, and inside it a density above a threshold."""
 
     low: F64
     high: F64
@@ -140,14 +142,14 @@ class _Region:
 
     def inside(self, z: F64) -> NDArray[np.bool_]:
         """Return which rows of z (n, d) lie in the region."""
-        found: NDArray[np.bool_] = np.all((z >= self.low) & (z <= self.high), axis=1)
-        if self.within is not None and found.any():
-            found[found] = self.within.inside(z[found])
-        if self.estimator is not None and found.any():
+        inside: NDArray[np.bool_] = np.all((z >= self.low) & (z <= self.high), axis=1)
+        if self.within is not None and inside.any():
+            inside[inside] = self.within.inside(z[inside])
+        if self.estimator is not None and inside.any():
             assert self.x_o is not None
-            log_q = self.estimator.log_prob(z[found][:, None], self.x_o)[:, 0]
-            found[found] = log_q > self.threshold
-        return found
+            log_q = self.estimator.log_prob(z[inside][:, None], self.x_o)[:, 0]
+            inside[inside] = log_q > self.threshold
+        return inside
 
     def proposal(self) -> ParameterSpace:
         """Return the z coordinates as parameters with their prior inside the box."""
@@ -162,27 +164,27 @@ class _Region:
         Raises
         ------
         SimulationError
-            If the region can hardly be hit.
+            If hardly any draw falls into the region.
         """
         # the upper tail mirrored into the lower one, where the distribution function is precise
         sign = np.where(self.low > 0, -1.0, 1.0)
         a, b = np.where(sign > 0, self.low, -self.high), np.where(sign > 0, self.high, -self.low)
         start, stop = special.ndtr(a), special.ndtr(b)
         kept: list[F64] = []
-        found = tried = 0
-        while found < n:
+        accepted = tried = 0
+        while accepted < n:
             u = rng.uniform(start, stop, size=(_CHUNK, len(a)))
             z = np.clip(sign * special.ndtri(u), -_EDGE, _EDGE)
             z = z[self.inside(z)]
             kept.append(z)
-            found, tried = found + len(z), tried + _CHUNK
-            if tried > tries * max(found, 1) and tried >= 10 * _CHUNK:
+            accepted, tried = accepted + len(z), tried + _CHUNK
+            if tried > tries * max(accepted, 1) and tried >= 10 * _CHUNK:
                 msg = (
-                    f"only {found} of {tried} draws of the prior fall into the region of the "
+                    f"only {accepted} of {tried} draws of the prior fall into the region of the "
                     "posterior: raise max_tries, or infer fewer parameters"
                 )
                 raise SimulationError(msg)
-        return np.concatenate(kept)[:n], float(np.prod(stop - start)) * found / tried
+        return np.concatenate(kept)[:n], float(np.prod(stop - start)) * accepted / tried
 
 
 def _normal(low: float, high: float) -> Prior:
@@ -201,7 +203,7 @@ class RefinedPosterior:
     observation
         The one object.
     rounds
-        What each round did; the last one's ``verdict`` is the coverage check.
+        Results of every round; the last ``verdict`` is that of the coverage check.
     """
 
     space: ParameterSpace
@@ -219,15 +221,15 @@ class RefinedPosterior:
 
     def _z(self, draws: int, rng: np.random.Generator) -> F64:
         kept: list[F64] = []
-        found = tried = 0
-        while found < draws:
-            n = max(draws - found, 100)
+        accepted = tried = 0
+        while accepted < draws:
+            n = max(draws - accepted, 100)
             z = self._estimator.sample(self.observation.batch, n, rng)[:, 0]
             z = z[self._region.inside(z)]
             kept.append(z)
-            found, tried = found + len(z), tried + n
-            if tried > self._max_tries * max(found, 1):
-                msg = f"only {found} of {tried} posterior draws lie in the region of the round"
+            accepted, tried = accepted + len(z), tried + n
+            if tried > self._max_tries * max(accepted, 1):
+                msg = f"only {accepted} of {tried} posterior draws lie in the region of the round"
                 raise SimulationError(msg)
         return np.concatenate(kept)[:draws]
 
@@ -283,7 +285,7 @@ def refine(
     callbacks: Sequence[Callback] = (),
     report: Callable[[Round], None] | None = None,
 ) -> RefinedPosterior:
-    """Refine the posterior of one object by simulations where it matters.
+    """Refine the posterior of one object by simulations in its region of the prior.
 
     Parameters
     ----------
@@ -298,7 +300,7 @@ def refine(
     config, train
         Options of the rounds and of the training loop.
     parameters
-        Which parameters to infer; the others are drawn from the prior and integrated out.
+        Parameters to infer; the others are drawn from the prior and integrated out.
     first
         Noise-free simulations from the prior, all parameters in ``theta``, instead of those of
         the first round.
@@ -318,7 +320,7 @@ def refine(
     ConfigError
         If a parameter is discrete.
     SimulationError
-        If simulations fail altogether, or the region can hardly be hit.
+        If all simulations fail, or hardly any draw falls into the region.
     """
     config, train = config or RefineConfig(), train or TrainConfig()
     if len(observation) != 1:
@@ -392,7 +394,7 @@ class _Work:
         """Return z of the rows that succeeded, and the rows."""
         batch = batch.succeeded
         if len(batch) == 0 or batch.theta is None:
-            msg = "there is no valid simulation in this round: all of them failed"
+            msg = "all simulations of this round failed"
             raise SimulationError(msg)
         return self.space.to_unconstrained(as_float64(batch.theta)[:, self.columns]), batch
 

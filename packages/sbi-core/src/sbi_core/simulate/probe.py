@@ -28,7 +28,7 @@ def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "draw
     Raises
     ------
     SimulationError
-        If one of them is wrong; the message says what to return instead.
+        If one of them is wrong; the message contains the remedy.
     """
     of = f"simulator '{simulator.name}': {method}"
     if not isinstance(batch, Batch):

@@ -23,11 +23,12 @@ from sbi_core.testing.embeddings import EmbeddingChecks
 from sbi_core.testing.estimators import EstimatorChecks
 from sbi_core.testing.models import ExactEstimator, LinearGaussian
 from sbi_core.testing.pipelines import PipelineChecks
-from sbi_core.testing.plugins import CommandChecks, PluginChecks
+from sbi_core.testing.plugins import AnalysisChecks, CommandChecks, PluginChecks
 from sbi_core.testing.priors import PriorChecks
 from sbi_core.testing.simulators import SimulatorChecks
 
 __all__ = [
+    "AnalysisChecks",
     "Checks",
     "CombinerChecks",
     "CommandChecks",

@@ -41,8 +41,9 @@ class CombinerChecks(Checks[Combiner]):
     Attributes
     ----------
     exact
-        Whether it is exact for Gaussian posteriors: then to 1e-6, up to N = 10,000. Otherwise the
-        mean must be within 0.3 combined sigma and the width within 10 %, up to N = 100.
+        True for rules that are exact for Gaussian posteriors: tested to 1e-6, up to N = 10,000.
+        Otherwise the mean must be within 0.3 combined sigma and the width within 10 %, up to
+        N = 100.
     """
 
     exact: ClassVar[bool] = False
@@ -119,7 +120,7 @@ class CombinerChecks(Checks[Combiner]):
         )
         for name in ("cov", "z_cov"):
             smallest = float(np.linalg.eigvalsh(getattr(got, name)).min())
-            assert smallest > 0, f"{name} has the eigenvalue {smallest:.2g}; mend the covariance"
+            assert smallest > 0, f"{name} has the eigenvalue {smallest:.2g}; correct the covariance"
         off = np.abs(got.samples.mean(0) - got.mean) / (got.sd / np.sqrt(len(got.samples)))
         assert (off < 6).all(), (
             f"the mean of the samples is {off.max():.1f} standard errors from `mean`; "
@@ -219,7 +220,7 @@ class CombinerChecks(Checks[Combiner]):
             "take posterior.space.select('global'), which raises where there is nothing to combine"
         )
 
-    def test_what_it_learned_can_be_stored(self) -> None:
+    def test_its_state_can_be_stored(self) -> None:
         """``save`` and ``restore`` give the same result; no pickle."""
         if not self.combiner.groups_needed:
             skip("it learns nothing")

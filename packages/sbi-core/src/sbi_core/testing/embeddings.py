@@ -82,7 +82,7 @@ class EmbeddingChecks(Checks[Embedding]):
                 f"options {config} read back as {again}; use JSON-like option types"
             )
 
-    def test_width_is_what_it_says(self) -> None:
+    def test_width_is_out_features(self) -> None:
         """(n, out_features) finite numbers, for one row and for several."""
         for shape, module in self.modules:
             width: Any = getattr(module, "out_features", None)
@@ -95,7 +95,7 @@ class EmbeddingChecks(Checks[Embedding]):
                     "return (n, out_features)"
                 )
                 finite = bool(torch.isfinite(out).all())
-                assert finite, f"for {shape} it returns NaN; mend forward"
+                assert finite, f"for {shape} it returns NaN; correct forward"
 
     def test_rows_are_independent(self) -> None:
         """A row has the same summary alone and among others; no batch normalisation."""
@@ -104,13 +104,13 @@ class EmbeddingChecks(Checks[Embedding]):
             assert not batch, (
                 f"the module for {shape} uses {type(batch[0]).__name__ if batch else ''}; "
                 "use LayerNorm or GroupNorm: with batch normalisation an object's posterior "
-                "depends on the objects beside it"
+                "depends on the other objects of the batch"
             )
             data = _data(shape, 6)
             alone: Any = tuple(None if d is None else d[2:3] for d in data)
             off = _off(_apply(module, data)[2:3], _apply(module, alone))
             assert off < 1e-4, (
-                f"for {shape} the summary of a row changes by {off:.2g} with its company; "
+                f"for {shape} the summary of a row changes by {off:.2g} with the other rows; "
                 "compute each row by itself"
             )
 
@@ -138,8 +138,8 @@ class EmbeddingChecks(Checks[Embedding]):
             module.zero_grad(set_to_none=True)
             dead = [n for n, g in gradients.items() if g is None]
             assert not dead, f"for {shape} no gradient reaches {dead}; use or remove them"
-            wild = [n for n, g in gradients.items() if not bool(torch.isfinite(g).all())]  # type: ignore[arg-type]
-            assert not wild, f"for {shape} the gradient of {wild} is not finite; mend forward"
+            wild = [n for n, g in gradients.items() if g is not None and not g.isfinite().all()]
+            assert not wild, f"for {shape} the gradient of {wild} is not finite; correct forward"
 
     def test_weights_can_be_stored(self) -> None:
         """Weights written as safetensors and loaded into a fresh module give the same bits."""

@@ -207,8 +207,8 @@ class EstimatorChecks(Checks[Estimator]):
             "return -inf there"
         )
 
-    def test_missing_values_change_no_bit(self) -> None:
-        """What stands where mask is False, NaN included, changes no bit of the draws."""
+    def test_masked_values_are_ignored(self) -> None:
+        """Masked values, NaN included, change no bit of the draws."""
         batch = self.objects(8)
         assert batch.mask is not None
         assert batch.x_err is not None
@@ -219,12 +219,12 @@ class EstimatorChecks(Checks[Estimator]):
         one, two = (self.estimator.sample(b, 5, 1) for b in (batch, other))
         changed = int((one != two).any((0, 2)).sum())
         assert changed == 0, (
-            f"draws of {changed} of 8 objects change with values that mask calls missing; "
+            f"draws of {changed} of 8 objects change with masked values; "
             "replace them before anything is computed: torch.where(batch.observed, x, 0)"
         )
 
     def test_same_seed_same_draws(self) -> None:
-        """One seed, one set of draws; an object's own generator makes it independent of company."""
+        """One seed, one set of draws; its own generator makes an object independent of others."""
         batch = self.objects(5)
         one, two = (self.estimator.sample(batch, 9, 3) for _ in range(2))
         assert np.array_equal(one, two), (
@@ -235,8 +235,8 @@ class EstimatorChecks(Checks[Estimator]):
         alone = self.estimator.sample(batch[3], 50, [stream(1, 3)])
         off, scale = float(np.abs(alone[:, 0] - together[:, 3]).max()), float(together.std())
         assert off <= 1e-2 * scale, (
-            f"draws of an object change by {off:.2g} (all draws: sd {scale:.2g}) with the objects "
-            "beside it; with a sequence of generators, take the numbers of row k from generator k"
+            f"draws of an object change by {off:.2g} (all draws: sd {scale:.2g}) with the other "
+            "objects; with a sequence of generators, take the numbers of row k from generator k"
         )
 
     def test_moments_are_those_of_the_draws(self) -> None:
@@ -277,7 +277,7 @@ class EstimatorChecks(Checks[Estimator]):
             "check columns and units of theta in the loss, and that x reaches the network"
         )
 
-    def test_stored_it_draws_the_same_bits(self) -> None:
+    def test_stored_estimator_draws_the_same_bits(self) -> None:
         """Saved and loaded: same draws, same prior; no file that could execute anything."""
         estimator, batch = self.estimator, self.objects(3)
         with tempfile.TemporaryDirectory() as folder:

@@ -88,7 +88,7 @@ class LinearGaussian(Simulator):
         """Return precision (n, 2, 2) and information (n, 2) that each object adds to the prior."""
         seen = batch.observed.numpy()
         err = np.ones(seen.shape) if batch.x_err is None else batch.x_err.double().numpy()
-        # 1e8: a value that says nothing
+        # 1e8: a value without information
         variance = np.where(seen, err, 1e8) ** 2
         v = variance[:, :, None] * np.eye(3) + np.outer(_B, _B)
         weighted = np.linalg.solve(v, np.broadcast_to(_A, (len(v), 3, 2)))
@@ -110,7 +110,7 @@ class ExactEstimator(Estimator):
     Parameters
     ----------
     closed_form
-        Whether it tells its moments; without, callers have to draw.
+        False: it has no moments, so that callers have to draw.
     """
 
     name = "exact"
@@ -133,7 +133,7 @@ class ExactEstimator(Estimator):
     def gaussian_moments(self, batch: Batch) -> tuple[F64, F64]:
         """Return exact mean (n, 2) and covariance (n, 2, 2)."""
         if not self.closed_form:
-            msg = "asked not to"
+            msg = "made without closed form"
             raise DensityUnavailableError(msg)
         precision, information = LinearGaussian.exact(batch)
         cov = np.asarray(np.linalg.inv(np.eye(2) + precision), np.float64)

@@ -51,7 +51,7 @@ class PipelineChecks(Checks[Registry]):
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            fail(f"its text is not TOML: {error}; mend the line it names")
+            fail(f"its text is not TOML: {error}; correct that line")
         raise AssertionError
 
     def small(self) -> RunConfig:
@@ -82,7 +82,7 @@ class PipelineChecks(Checks[Registry]):
             try:
                 resolve(self.subject, self.pipeline, preset=preset)
             except ConfigError as error:
-                fail(f"preset '{preset}': {error}; mend that option")
+                fail(f"preset '{preset}': {error}; correct that option")
 
     def test_it_runs_from_end_to_end(self) -> None:
         """All stages of the quick preset run, the report is complete, and a rerun does nothing."""

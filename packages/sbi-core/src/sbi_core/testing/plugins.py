@@ -11,18 +11,19 @@ from typing import Any, ClassVar
 
 import click
 
+from sbi_core.analyses.base import Analysis
 from sbi_core.components import Embedding, InputShape
 from sbi_core.errors import ConfigError, SbiError, near_matches
 from sbi_core.registry import BUILTIN, Component, Registry, defects
 from sbi_core.rng import stream
-from sbi_core.testing.checks import Checks, once, skip
+from sbi_core.testing.checks import Checks, fail, once, skip
 from sbi_core.testing.combiners import CombinerChecks
 from sbi_core.testing.embeddings import EmbeddingChecks
 from sbi_core.testing.estimators import EstimatorChecks
 from sbi_core.testing.pipelines import PipelineChecks
 from sbi_core.testing.simulators import SimulatorChecks
 
-__all__ = ["CommandChecks", "PluginChecks"]
+__all__ = ["AnalysisChecks", "CommandChecks", "PluginChecks"]
 
 _HEAVY = ("torch", "matplotlib", "scipy")
 
@@ -37,6 +38,21 @@ class CommandChecks(Checks[click.Command]):
             f"the path leads to {type(command).__name__}; register the path of a click command"
         )
         assert command.help, "the command has no help text; give its function a docstring"
+
+
+class AnalysisChecks(Checks[Analysis]):
+    """An analysis describes itself; the test of the pipeline runs it."""
+
+    def test_describes_itself(self) -> None:
+        """It has the methods of an analysis, a name, and a sentence for every flag."""
+        analysis = self.subject
+        lacking = [m for m in ("attach", "check", "describe", "report") if not hasattr(analysis, m)]
+        assert not lacking, f"it lacks {lacking}; subclass sbi_core.Analysis"
+        name = getattr(analysis, "name", None)
+        if not name or not isinstance(name, str):
+            fail(f"attribute 'name' is {name!r}; set it to the name it is registered under")
+        silent = [flag for flag, meaning in analysis.flag_meanings.items() if not str(meaning)]
+        assert not silent, f"flags {silent} have no meaning; write a sentence in flag_meanings"
 
 
 class PluginChecks(Checks[Registry]):
@@ -55,8 +71,8 @@ class PluginChecks(Checks[Registry]):
     exact
         Combiners that are exact for Gaussian posteriors.
     without
-        Tests of components to leave out, by the names pytest shows, with * and ?: say in a comment
-        why.
+        Tests of components to leave out, by the names pytest shows, with * and ?; give the reason
+        in a comment.
 
     Raises
     ------
@@ -99,7 +115,9 @@ class PluginChecks(Checks[Registry]):
         )
         command = [sys.executable, "-c", code, self.plugin, *_HEAVY]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"its entry point fails: {done.stderr[-300:]}; mend it"
+        assert done.returncode == 0, (
+            f"its entry point fails: {done.stderr[-300:]}; correct the module"
+        )
         assert done.stdout.strip() == "[]", (
             f"importing the plugin's module imports {done.stdout.strip()}; "
             'give factory and config as text, "package.module:Class": they are imported when used'
@@ -157,6 +175,8 @@ class PluginChecks(Checks[Registry]):
                 return CombinerChecks.of(make, exact=component.name in cls.exact)
             case "pipeline":
                 return PipelineChecks.of(lambda: cls.subject, pipeline=component.name)
+            case "analysis":
+                return AnalysisChecks.of(make)
             case _:
                 return CommandChecks.of(make)
 

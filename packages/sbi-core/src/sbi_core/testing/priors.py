@@ -40,9 +40,13 @@ class PriorChecks(Checks[Prior]):
         """Draws lie in the support and have a finite density."""
         prior, theta = self.subject, self.theta
         outside = int((~prior.inside(theta)).sum())
-        assert outside == 0, f"{outside} of {_N} draws of {prior} lie outside its support; mend it"
+        assert outside == 0, (
+            f"{outside} of {_N} draws of {prior} lie outside its support; correct the family"
+        )
         bad = int((~np.isfinite(prior.log_prob(theta))).sum())
-        assert bad == 0, f"{bad} of {_N} draws of {prior} have no finite log density; mend it"
+        assert bad == 0, (
+            f"{bad} of {_N} draws of {prior} have no finite log density; correct the family"
+        )
 
     def test_the_map_is_a_bijection(self) -> None:
         """The way theta -> z -> theta returns to 1e-6 of the prior's width."""
