@@ -50,7 +50,7 @@ def test_the_report_has_numbers_and_sections_of_the_domain(run):
     assert set(report["accuracy"]) == {*(f"t{k}0" for k in range(1, 10)), "mh"}
     page = run.directory.report_html.read_text()
     for title in (
-        "Formation times and residuals",
+        "Residuals of recovered spectra",
         "Information in the spectra",
         "Recovered histories and spectra",
         "Latents",

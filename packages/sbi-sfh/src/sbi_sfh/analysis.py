@@ -195,39 +195,46 @@ def _shown_times(simulator: SfhSimulator, t: F64) -> F64:
 
 
 def _value(draws: F64) -> str:
+    """Return the median and the central 68 %, with two digits of the smaller error."""
     low, middle, high = np.percentile(draws, [16, 50, 84])
-    return f"{middle:.2f} (+{high - middle:.2f} -{middle - low:.2f})"
+    smallest = max(min(high - middle, middle - low), 1e-4)
+    digits = int(np.clip(1 - np.floor(np.log10(smallest)), 2, 4))
+    return f"{middle:.{digits}f} (+{high - middle:.{digits}f} -{middle - low:.{digits}f})"
 
 
 def _table(
     simulator: SfhSimulator,
     observations: Observations,
     samples: PosteriorSamples,
-    found: list[Recovered],
+    recovered: list[Recovered],
 ) -> Section:
-    names = [n for n in ("t10", "t50", "t90", "mh", "afe") if n in samples.names]
-    word = "lookback time" if simulator.config.time == "lookback" else "cosmic time"
-    unlike = samples.columns["latent_percentile"]
+    lookback = simulator.config.time == "lookback"
+    names = ["t10", "t50", "t90"] if lookback else []  # cosmic times are among the results
     rows = []
-    for k, recovered in enumerate(found[:40]):
-        cells = [str(observations.id[k])]
-        for n in names:
-            draws = samples[n][:, k]
-            cells.append(_value(_shown_times(simulator, draws) if n[0] == "t" else draws))
-        fit = recovered.mean
-        cells += [f"{100 * fit.rms:.2f} %", f"{fit.chi2:.2f}", f"{recovered.best_chi2:.2f}"]
-        cells += [f"{fit.sigma:.0f}" if fit.sigma else "–", f"{unlike[k]:.1f}"]
-        rows.append(cells)
-    head = ["galaxy", *names, "residual rms", "χ²/pixel", "χ²/pixel, best draw", "σ [km/s]",
-            "latents, percentile"]  # fmt: skip
+    for k, galaxy in enumerate(recovered[:40]):
+        times = [_value(_shown_times(simulator, samples[n][:, k])) for n in names]
+        fit = galaxy.mean
+        rows.append([
+            str(observations.id[k]), *times, f"{100 * fit.rms:.2f} %", f"{fit.chi2:.2f}",
+            f"{galaxy.best_chi2:.2f}", f"{fit.sigma:.0f}" if fit.sigma else "–",
+            f"{samples.columns['latent_percentile'][k]:.1f}",
+        ])  # fmt: skip
+    head = ["galaxy", *(f"{n} [Gyr]" for n in names), "residual rms", "χ²/pixel", "best draw",
+            "σ [km/s]", "latents"]  # fmt: skip
     text = [
-        f"Times are {word} in Gyr by which 10, 50 and 90 % of the stars had formed: median with "
-        "the central 68 %. Residuals are those of the spectrum recovered from the posterior mean; "
-        "the last column is the percentile of the latents among simulations (flagged above 99.9).",
+        "Residual and χ² compare the observed spectrum with the one recovered from the posterior "
+        "mean; the best draw is the smallest χ² of the draws. Where it is much smaller, the "
+        "posterior contains different kinds of histories and their mean is not one of them: use "
+        "the draws. Latents: percentile among the simulations, flagged above 99.9.",
     ]
+    if lookback:
+        text.append(
+            "Times are lookback times by which 10, 50 and 90 % of the stars had formed: median "
+            "with the central 68 %."
+        )
     if simulator.library.synthetic:
         text.append("The SSP library is synthetic, made up for tests: no results.")
-    return Section("Formation times and residuals", text, tables=[Grid(head, rows)])
+    return Section("Residuals of recovered spectra", text, tables=[Grid(head, rows)])
 
 
 def _widths(simulator: SfhSimulator, samples: PosteriorSamples, ratio: F64) -> Section:
