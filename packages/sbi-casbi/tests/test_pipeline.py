@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 def test_a_run_writes_report_sets_and_sections(run):
     root = run.directory.root
     page = (root / "report.html").read_text(encoding="utf-8")
-    for words in ("Halo halo-1", "Number and members", "member by mass"):
+    for words in ("halo-1</h3>", "Number and members", "Members by decreasing"):
         assert words in page
     report = json.loads((root / "report.json").read_text())
     assert {"n_sub", "members", "n_major", "halos"} <= set(report["domain"])

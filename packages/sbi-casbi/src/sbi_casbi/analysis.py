@@ -158,7 +158,7 @@ def _halo_section(
     name = str(observations.id[k])
     plane = simulator.library.plane
     return Section(
-        f"Halo {name}",
+        name if name.lower().startswith("halo") else f"Halo {name}",
         (),
         (
             Drawing(
@@ -190,14 +190,18 @@ def _top_table(members: MemberSamples, truth: F64 | None) -> Grid:
             continue
         drawn = value[:, 0][there[:, 0]]
         low, middle, high = np.quantile(drawn, [0.16, 0.5, 0.84], axis=0)
-        cells = [f"{m:.2f} ({a:.2f}..{b:.2f})" for a, m, b in zip(low, middle, high, strict=True)]
+        cells: list[Any] = [*zip(low.tolist(), middle.tolist(), high.tolist(), strict=True)]
         if truth is not None:
-            true = [f"{v:.2f}" for v in truth[k - 1]] if k <= len(truth) else ["–"] * len(cells)
-            cells = [f"{cell}; {value}" for cell, value in zip(cells, true, strict=True)]
+            cells += [f"{v:.2f}" for v in truth[k - 1]] if k <= len(truth) else ["–"] * len(cells)
         rows.append((str(k), f"{100 * there.mean():.0f} %", *cells))
-    names = [f"{name} [{_UNITS[name]}]" for name in members.names]
-    what = "median (16-84 %)" + ("; truth" if truth is not None else "")
-    return Grid((f"member by mass: {what}", "exists in", *names), rows)
+    heads = [f"{name} [{_UNITS[name]}]" for name in members.names]
+    if truth is not None:
+        heads += [f"true {head}" for head in heads]
+    caption = (
+        "Members by decreasing stellar mass: share of the draws in which the member exists, and "
+        "median with the central 68 % of its properties."
+    )
+    return Grid(("member", "exists in", *heads), rows, caption)
 
 
 def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
@@ -205,9 +209,9 @@ def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
     rows = []
     for m, a in zip(limits, members.number_above(limits)[:, :, 0], strict=True):
         low, middle, high = np.quantile(a, [0.16, 0.5, 0.84])
-        row = [f"log_mstar > {m:g}", f"{middle:.0f} ({low:.0f}..{high:.0f})"]
+        row = [f"log_mstar > {m:g}", f"{middle:.0f} ({low:.0f} to {high:.0f})"]
         if truth is not None:
             row.append(str(int((truth[:, 0] > m).sum())))
         rows.append(row)
-    head = ["accreted galaxies", "median (16-84 %)"] + (["truth"] if truth is not None else [])
-    return Grid(head, rows)
+    head = ["accreted galaxies", "number"] + (["true number"] if truth is not None else [])
+    return Grid(head, rows, "Number above a stellar mass: median and central 68 %.")

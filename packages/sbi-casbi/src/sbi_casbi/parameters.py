@@ -71,9 +71,9 @@ _TEXT = {
     "log_mtot": (r"\log_{10} M_\mathrm{acc}", "dex(Msun)", "log10 of the accreted stellar mass"),
     "tau_mean": (r"\langle\tau\rangle_M", "Gyr", "mass-weighted mean infall time"),
     "n_major": (r"N(>1\%)", "", "members above 1 % of the accreted mass"),
-    "log_mstar": (r"\log_{10} M_*", "dex(Msun)", "log10 of the stellar mass"),
-    "log_mdm": (r"\log_{10} M_\mathrm{dm}", "dex(Msun)", "log10 of the dark mass"),
-    "tau": (r"\tau", "Gyr", "infall time since the Big Bang"),
+    "log_mstar": (r"\log_{10} M_{\star}", "dex(Msun)", "log10 of the stellar mass"),
+    "log_mdm": (r"\log_{10} M_{\mathrm{dm}}", "dex(Msun)", "log10 of the dark mass"),
+    "tau": (r"\tau_{\mathrm{inf}}", "Gyr", "infall time since the Big Bang"),
 }
 
 
@@ -140,7 +140,7 @@ def parameter_space(
             name, k = column[:-2], column[-1]
         label, unit, text = _TEXT[name]
         if k:
-            label, text = f"{{{label}}}_{{,{k}}}", f"{text} of member {k} by mass"
+            label, text = f"{label[:-1]},{k}}}", f"{text} of member {k} by mass"
         low, high = limits[name]
         columns.append(
             Parameter(column, _implicit(float(low), float(high)), label, unit, description=text)

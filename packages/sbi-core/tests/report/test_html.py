@@ -516,7 +516,7 @@ def sections():
             "Halo <1>",
             ("a < b",),
             (Drawing(figure, "c > d"),),
-            (Grid(("x", "n", "words"), [("7", "8", "long")], "A <caption>"),),
+            (Grid(("x", "n", "words"), [("7", (4.913, 5.2312, 5.562), "long")], "A <caption>"),),
         )
         return json.loads(json.dumps(section_records([section, section], "infer")))
 
@@ -536,9 +536,10 @@ def test_sections_of_a_domain_are_printed_escaped_with_their_figures():
     assert page.index('<h2 id="results"') < first < page.index('<h2 id="tests"') < second
 
 
-def test_columns_of_numbers_are_aligned_and_words_are_not():
+def test_columns_of_numbers_are_aligned_and_rounded_and_words_are_not():
     page = render({"plugin": "toy"}, sections=sections())
-    assert '<td class="n v">8</td><td class="text">long</td>' in page
+    assert '<td class="n v">5.23 <span class="errors"><span>+0.33</span>' in page
+    assert '</td><td class="text">long</td>' in page
 
 
 @pytest.mark.parametrize("kind", ["pdf", "png"])

@@ -129,14 +129,17 @@ def _drawings(
     draws = np.stack([samples[name][:, k] for name in shown], 1)
     draws[:, 4] = np.log10(np.maximum(draws[:, 4], 1e-6))
     labels = [
-        r"\log M_\star",
-        r"f_b",
+        r"\log_{10} M_\star\ [M_\odot]",
+        r"f_\mathrm{burst}",
         r"\tau_\mathrm{ISM}",
-        "n",
-        r"\log\mathrm{SFR}",
-        r"t_\mathrm{mw}",
+        r"n_\mathrm{dust}",
+        r"\log_{10} \mathrm{SFR}\ [M_\odot / \mathrm{yr}]",
+        r"t_\mathrm{mw}\ [\mathrm{Gyr}]",
     ]
     figure = plot.corner(draws, labels)
-    caption = f"{observations.id[k]}: mass [Msun], dust, SFR [Msun/yr] and age [Gyr]."
+    caption = (
+        f"{observations.id[k]}: some parameters with the star-formation rate (mean of the last "
+        "Gyr) and the mass-weighted age."
+    )
     drawings.append(Drawing(figure, caption, wide=True))
     return drawings

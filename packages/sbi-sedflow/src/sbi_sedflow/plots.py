@@ -53,7 +53,7 @@ def sed(
     nu_l = lum * wave**2  # proportional to f_nu per unit of the predicted band fluxes
     anchor = model[:, 4] / _at(wave * (1 + z), nu_l, PIVOTS[4])
     spectrum = nu_l * anchor[:, None]
-    figure = figure or figures.Figure(figsize=(6.4, 4.0))
+    figure = figure or figures.Figure(figsize=(4.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     low, middle, high = np.percentile(spectrum, [16, 50, 84], axis=0)
     axes.fill_between(wave * (1 + z), low, high, color="0.8", lw=0, label="spectrum, 68 %")

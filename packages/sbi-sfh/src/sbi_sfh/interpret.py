@@ -189,9 +189,9 @@ def _histograms(result: Interpretation) -> Figure:
             axes.set_axis_off()
             continue
         axes.hist(result.latents[:, j], bins=30)
-        axes.set(yticks=[], title=f"z{j + 1}")
-        axes.tick_params(labelsize=6)
-        axes.title.set_fontsize(7)
+        axes.set(yticks=[])
+        axes.set_title(f"latent {j + 1}", fontsize=8)
+        axes.tick_params(labelsize=7)
     return figure
 
 
@@ -206,11 +206,13 @@ def _matrices(result: Interpretation) -> Figure:
         ("with line strengths", result.feature_correlation, list(result.features)),
     ]
     for ax, (title, matrix, words) in zip(axes, parts, strict=True):
-        image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
-        ax.set(title=title, ylabel="latent" if ax is axes[0] else "")
+        rows, columns = matrix.shape
+        extent = (0.5, columns + 0.5, rows + 0.5, 0.5)  # latents are numbered from 1
+        image = ax.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto", extent=extent)
+        ax.set(title=title, ylabel="latent", xlabel="latent" if words is None else "")
         if words is not None:
-            ax.set_xticks(range(len(words)), words, rotation=90, fontsize=6)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+            ax.set_xticks(range(1, columns + 1), words, rotation=90, fontsize=7)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="correlation")
     return figure
 
 
@@ -228,15 +230,15 @@ def _wavelengths(result: Interpretation) -> Figure:
         cmap="RdBu_r",
         aspect="auto",
     )
-    figure.colorbar(image, ax=top)
+    figure.colorbar(image, ax=top, label="correlation")
     width = max(1, len(result.wave) // 300)
     kept = len(result.wave) // width * width
     blocks = result.saliency[:, :kept].reshape(len(result.saliency), -1, width).mean(-1)
     blocks /= np.maximum(blocks.max(1, keepdims=True), 1e-30)
     image = bottom.imshow(blocks, extent=extent, vmin=0, vmax=1, aspect="auto")
-    figure.colorbar(image, ax=bottom)
+    figure.colorbar(image, ax=bottom, label="saliency")
     top.set(ylabel="latent", title="correlation with flux")
-    bottom.set(ylabel="latent", title="saliency (each latent to its maximum)")
+    bottom.set(ylabel="latent", title="saliency, relative to the maximum of each latent")
     bottom.set_xlabel("rest wavelength, air [Å]")
     return figure
 
@@ -256,7 +258,7 @@ def _maps(result: Interpretation) -> Figure:
         axes.scatter(
             *result.map[some].T, c=value[some], s=2, linewidths=0, cmap="viridis", rasterized=True
         )
-        axes.set_title(name, fontsize=7)
+        axes.set_title(name, fontsize=9)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     return figure
@@ -277,8 +279,8 @@ def figures(result: Interpretation) -> dict[str, tuple[Figure, str]]:
         ),
         "map": (
             _maps(result),
-            f"Latents in two dimensions ({result.map_method}), coloured by line strengths and "
-            "parameters.",
+            f"Latents in two dimensions ({result.map_method}; axes without unit), coloured by line "
+            "strengths and parameters, each from its minimum (dark) to its maximum (bright).",
         ),
     }
 

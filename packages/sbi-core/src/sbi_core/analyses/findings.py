@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,22 +36,26 @@ class Drawing:
     wide: bool = False
 
 
+Cell: TypeAlias = "str | tuple[float, float, float]"
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table of a section: words, one row after the other.
+    """A table of a section.
 
     Parameters
     ----------
     head
-        Names of the columns.
+        Names of the columns, with units in brackets.
     rows
-        Cells as they are printed.
+        Cells: words as they are printed, or an estimate as its (16, 50, 84 %) quantiles, which
+        the report rounds as it rounds all others.
     caption
         What it shows, above the table.
     """
 
     head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
     caption: str = ""
 
 

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sbi_core.analyses.findings import Drawing, Section
+from sbi_core.analyses.findings import Cell, Drawing, Section
 from sbi_core.report import plots
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.plots.style import LOCK
@@ -117,12 +117,23 @@ def section_records(sections: Sequence[Section], prefix: str) -> list[dict[str, 
                 {str(j): d for j, d in enumerate(section.drawings)}, f"{prefix}-{k}-"
             ),
             "tables": [
-                {"head": list(t.head), "rows": [list(r) for r in t.rows], "caption": t.caption}
+                {
+                    "head": list(t.head),
+                    "rows": [
+                        [c if isinstance(c, str) else interval(*c) for c in r] for r in t.rows
+                    ],
+                    "caption": t.caption,
+                }
                 for t in section.tables
             ],
         }
         for k, section in enumerate(sections)
     ]
+
+
+def _printed(cell: Cell) -> str | tuple[str, ...]:
+    """Return a cell as words, or as value and errors."""
+    return cell if isinstance(cell, str) else interval(*cell)
 
 
 def write_figures(

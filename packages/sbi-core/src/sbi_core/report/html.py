@@ -99,10 +99,13 @@ def _with_markup(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "pictures": _marked(record["pictures"]), "tables": tables}
 
 
-def _numeric(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+def _numeric(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[bool]:
     """Return the columns that hold numbers, which are aligned to the right."""
-    columns = [[str(row[k]) for row in rows if k < len(row)] for k in range(len(head))]
-    return [k > 0 and all(map(_NUMBER.match, cells)) for k, cells in enumerate(columns)]
+    columns = [[row[k] for row in rows if k < len(row)] for k in range(len(head))]
+    return [
+        k > 0 and all(not isinstance(c, str) or _NUMBER.match(c) for c in cells)
+        for k, cells in enumerate(columns)
+    ]
 
 
 def _refuse_active(svg: str) -> None:

@@ -591,7 +591,10 @@ def _accuracy(report: Report) -> list[dict[str, Any]]:
         {
             "label": _label(report, name),
             "unit": _unit(report, name) or "–",
-            "values": [number(part[k]) if k in part else "–" for k in ("mae", "rmse", "r2")],
+            "values": [
+                *(number(part[k]) if k in part else "–" for k in ("mae", "rmse")),
+                f"{part['r2']:.3f}".replace("-", "−") if "r2" in part else "–",
+            ],
             "ape": f"{number(part['median_ape'])} %" if "median_ape" in part else "–",
         }
         for name, part in report.get("accuracy", {}).items()
@@ -604,7 +607,8 @@ def _accuracy(report: Report) -> list[dict[str, Any]]:
 def _run(report: Report) -> dict[str, Any]:
     timing = report.get("timing", {})
     versions = report.get("versions", {})
-    facts = [(word, str(report[key])) for key, word in (("created", "date"),) if key in report]
+    created = str(report.get("created", ""))
+    facts = [("date", created.replace("T", " ").replace("+00:00", " UTC"))] if created else []
     facts += [("version", f"sbi-core {versions['sbi-core']}")] if "sbi-core" in versions else []
     facts += [(key, str(report[key])) for key in ("preset", "seed") if key in report]
     return {
