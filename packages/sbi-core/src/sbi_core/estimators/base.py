@@ -216,7 +216,7 @@ class FlowEstimator(Estimator):
         return torch.as_tensor(self.encode(theta_of(batch, training), training.space))
 
     def log_det(self, batch: Batch, training: Training) -> Tensor:
-        """Return log |d targets / d theta|, (n,), which turns the loss into a density of theta."""
+        """Return ``log |d targets / d theta|``, (n,), which makes the loss a density of theta."""
         theta, space = theta_of(batch, training), training.space
         return torch.as_tensor(self.log_volume(theta, self.encode(theta, space), space))
 
