@@ -117,7 +117,7 @@ def test_nothing_is_done_twice(finished, toy_run):
     second = toy_run(progress=words)
     assert words.stages == []
     assert words.said == [f"{name}: already done" for name in stage_names()]
-    kept = {p: t for p, t in files.items() if p.name != "run.toml"}
+    kept = {p: t for p, t in files.items() if p.name not in ("run.toml", ".lock")}
     assert {p: age(p) for p in kept} == kept
     assert_same_results(first, second)
 
@@ -619,3 +619,13 @@ def test_objects_far_outside_are_inferred_flagged_and_counted(toy_run, toy, rng,
     samples = run.infer(far)
     assert [samples.flags[k] for k in (3, 7)] == ["outside_training"] * 2
     assert np.isfinite(samples.values).all()
+
+
+def test_a_run_never_writes_over_its_observations(finished, registry, tmp_path):
+    summary = finished.directory.summary
+    before = summary.read_bytes()
+    words = {"overrides": {"infer.observations": summary}}
+    config = resolve(registry, "toy", preset="quick", **words)
+    with pytest.raises(ConfigError, match="is a file that this run writes; copy it, or choose"):
+        execute(config, finished.directory.root, registry, restart="infer")
+    assert summary.read_bytes() == before

@@ -56,11 +56,14 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
-    from sbi_core import load_run
+    from sbi_core import ConfigError, load_run
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
     from sbi_sfh.simulator import SfhSimulator
 
+    if Path(out).exists() and Path(out).samefile(observations):
+        msg = f"'{out}' is the file of the observations; choose another --out"
+        raise ConfigError(msg)
     loaded = load_run(run)
     simulator = loaded.simulator
     assert isinstance(simulator, SfhSimulator)

@@ -67,9 +67,9 @@ def execute(
     registry
         Where components are found.
     stages
-        Only these; what they need must be there.
+        Run only these stages; the stages before must be done.
     restart
-        Do this stage and all after it again.
+        Delete the results of this stage and of all later ones, and run them again.
     progress
         Where progress is shown.
 
@@ -90,6 +90,7 @@ def execute(
     _ = context.space
     _check_machine(config)
     if config.infer.observations:
+        _refuse_outputs(Path(config.infer.observations), directory)
         _ = context.observations
     if restart == STAGES[0].name or not directory.provenance.exists():
         check_resources(context)
@@ -97,6 +98,15 @@ def execute(
     with locked(directory.root):
         _execute(context, prints, stages, restart)
     return Run(directory.root, registry)
+
+
+def _refuse_outputs(observations: Path, directory: RunDirectory) -> None:
+    """Raise when the observations are a file that the run writes."""
+    path = observations.resolve()
+    outputs = [output.resolve() for spec in STAGES for output in spec.outputs(directory)]
+    if any(path == output or output in path.parents for output in outputs):
+        msg = f"'{observations}' is a file that this run writes; copy it, or choose another --out"
+        raise ConfigError(msg)
 
 
 def _execute(
