@@ -5,12 +5,13 @@ r"""Product of single-object densities.
 
 without the assumption that any factor is Gaussian. For one or two shared parameters on a grid
 around the Gaussian combination, moved until no probability lies at its edge; beyond that with
-an ensemble sampler started there. Errors of q in its tails add up like those of its mean: not
-automatically better than ``gaussian``. Tails are guarded: no object can say more than
-``exp(guard)`` against a value.
+an ensemble sampler (emcee) started there. Errors of q in its tails add up like those of its
+mean: the result is not automatically better than that of ``gaussian``. Tails are guarded: no
+object can lower the density of a value by more than ``exp(guard)``.
 
 References:
     | docs/calibration.md
+    | Foreman-Mackey et al. 2013, PASP 125, 306 (emcee)
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import emcee
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.combiners.ensemble import stretch_sample
 from sbi_core.combiners.gaussian import combine_moments
 from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng
@@ -164,10 +165,12 @@ class ProductCombiner(Combiner):
         walkers = max(c.walkers, 4 * d) // 2 * 2
         root = np.linalg.cholesky(start.cov)
         first = start.mean + rng.standard_normal((walkers, d)) @ root.T
-        chain, accepted = stretch_sample(density, first, c.steps, rng)
-        draws = chain[c.steps // 2 :].reshape(-1, d)
-        found = Gaussian(draws.mean(0), np.atleast_2d(np.cov(draws.T)))
-        return found, {"accepted": accepted}
+        seed = np.random.MT19937(int(rng.integers(2**32))).state
+        sampler = emcee.EnsembleSampler(walkers, d, density, vectorize=True)
+        sampler.run_mcmc(emcee.State(first, random_state=seed), c.steps)
+        draws = sampler.get_chain(discard=c.steps // 2, flat=True)
+        sampled = Gaussian(draws.mean(0), np.atleast_2d(np.cov(draws.T)))
+        return sampled, {"accepted": float(sampler.acceptance_fraction.mean())}
 
 
 def _kl(p: Gaussian, q: Gaussian) -> float:
