@@ -87,7 +87,9 @@ class Examples:
 class SmoothField:
     r"""Gaussian-process regression of one number on a few inputs.
 
-    Covariance: Matern 5/2 with a length scale per input, plus a linear function.
+    Covariance: Matern 5/2 with a length scale per input, plus a linear function. Unlike
+    scikit-learn's, it has the gradient of the mean, which the Gauss-Newton steps need, and a
+    prior on the scales.
 
     Parameters
     ----------
