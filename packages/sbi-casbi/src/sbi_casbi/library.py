@@ -345,7 +345,7 @@ def read_library(path: str | Path) -> Library:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r") as f:
+        with h5py.File(path, "r", locking=False) as f:
             if int(f.attrs.get("schema", -1)) != _SCHEMA:
                 msg = f"'{path}' is not a template library of schema {_SCHEMA}"
                 raise DataFileError(msg)

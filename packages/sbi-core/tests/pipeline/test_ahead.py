@@ -196,6 +196,29 @@ def test_killed_in_both_processes_it_goes_on_with_the_same_numbers(
     assert Run(out, registry).verify()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to process groups")
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)])
+def test_signals_to_the_run_alone_leave_no_process(signals, tmp_path):
+    """The workers, in the middle of a shard of a minute, end with the run."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SBI_TOY_PIDS": str(tmp_path)}
+    job = subprocess.Popen(
+        [sys.executable, "-c", JOB, str(tmp_path / "run"), *PARALLEL, "simulate.shard_size=400"],
+        env=env,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    limit = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        assert job.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    for number in signals:
+        job.send_signal(number)
+        time.sleep(0.3)
+    assert job.wait(20) != 0
+    _wait_until_empty(job.pid)
+
+
 def _pid(path):
     limit = time.monotonic() + 60
     while not path.exists() or not path.read_text():

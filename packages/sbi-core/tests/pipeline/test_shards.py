@@ -1,8 +1,7 @@
-"""Shards made apart, packed, refused before they are made when they cannot fit."""
+"""Shards made apart, refused before they are made when they cannot fit."""
 
 import json
 
-import numpy as np
 import pytest
 
 from sbi_core.cli.simulate import slurm_script
@@ -10,7 +9,6 @@ from sbi_core.errors import ConfigError, RunDirectoryError
 from sbi_core.files.lock import locked
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import Run, execute, simulate_shards
-from sbi_core.simulate.pack import PACK, open_shard
 from sbi_core.simulate.rows import ShardedBatch
 
 
@@ -57,32 +55,13 @@ def test_the_array_covers_every_shard_once(config):
         assert "sbi-run simulate --plugin 'to y' --shards" in script
 
 
-def test_a_packed_run_is_the_same_run(finished, config, registry, tmp_path):
-    sims = finished.directory.sims
+def test_a_packed_run_of_the_first_version_is_refused_with_the_way_out(finished, registry):
+    context, sims = finished._context, finished.directory.sims
     paths = sorted(sims.glob("part-*.h5"))
-    before = ShardedBatch(paths)
-    identity, rows = before.identity, before[np.array([7, 900, 201])].numpy()
-    assert finished.pack()[1] == 6
-    assert [p.name for p in sims.iterdir()] == [PACK]
-    after = ShardedBatch(paths)
-    assert after.identity == identity
-    found = after[np.array([7, 900, 201])].numpy()
-    assert all(np.array_equal(rows[k], found[k]) for k in rows)
-    with open_shard(paths[2]) as shard:
-        assert shard.attrs["number"] == 2
-    again = execute(config, finished.directory.root, registry, restart="train")
-    assert again.report["combined"] == finished.report["combined"]
-    assert Run(tmp_path / "run", registry).pack(keep_shards=True)[1] == 6  # a pack of a pack
-
-
-def test_a_damaged_pack_is_named(finished, registry):
-    finished.pack()
-    path = finished.directory.sims / PACK
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-    with pytest.raises(RunDirectoryError, match=r"pack.h5' was altered since stage 'simulate'"):
-        Run(finished.directory.root, registry).verify()
+    paths[0].rename(sims / "pack.h5")
+    for read in (lambda: ShardedBatch(paths), lambda: context.simulations):
+        with pytest.raises(RunDirectoryError, match=r"pack.h5' holds .* --restart simulate"):
+            read()
 
 
 @pytest.mark.parametrize(

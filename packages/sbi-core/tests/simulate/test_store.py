@@ -1,7 +1,10 @@
 """Shards: a pure function of seed and identity, whole or absent, never mixed."""
 
+import errno
 import logging
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -11,8 +14,9 @@ import torch
 from numpy.testing import assert_array_equal
 
 from sbi_core.data.batch import Batch
-from sbi_core.errors import RunDirectoryError, SimulationError
+from sbi_core.errors import DataFileError, RunDirectoryError, SimulationError
 from sbi_core.simulate.executors import ProcessExecutor, SerialExecutor
+from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import (
     Shard,
     foreign_shards,
@@ -125,6 +129,39 @@ def test_a_truncated_shard_is_found_removed_and_said_so(kept, shards, caplog):
     assert not path.exists()
     write_shard(sbi_toy.ToySimulator(), shards[1])
     assert len(read_all(shards)[0]) == 250
+
+
+def test_a_shard_that_another_process_holds_is_read(shards):
+    """Other processes that open it for writing (by mistake) lock it."""
+    fill(shards)
+    with h5py.File(shards[0].path, "r+"):
+        code = (
+            "import sys; from pathlib import Path; from sbi_core.simulate.store import *; "
+            "print(is_complete(Shard(Path(sys.argv[1]), 0, 100, 5, 'abc')))"
+        )
+        command = [sys.executable, "-c", code, str(shards[0].directory)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [(errno.ENOLCK, True), (errno.EAGAIN, True), (errno.EMFILE, False), (errno.EIO, False)],
+)
+def test_a_shard_that_cannot_be_opened_is_named_and_kept(code, hint, shards, monkeypatch):
+    fill(shards)
+
+    def refuse(*args, **kwargs):
+        raise OSError(code, "unable to open file")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    for read in (is_complete, lambda shard: read_all([shard])):
+        with pytest.raises(DataFileError, match="part-000000.h5' cannot be read now") as raised:
+            read(shards[0])
+        assert ("HDF5_USE_FILE_LOCKING" in str(raised.value)) == hint
+    with pytest.raises(DataFileError):
+        ShardedBatch([shards[0].path])
+    assert shards[0].path.exists()
 
 
 def test_an_altered_byte_of_the_data_is_found(shards):

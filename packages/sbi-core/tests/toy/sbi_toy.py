@@ -6,6 +6,7 @@ processes and subprocesses import it, too.
 """
 
 import json
+import multiprocessing
 import os
 import time
 from dataclasses import replace
@@ -97,6 +98,9 @@ class ToySimulator(Simulator):
         # slowed down from outside where a test needs time to interrupt; no option, since it
         # must not change the identity
         time.sleep(float(os.environ.get("SBI_TOY_SIMULATE_SECONDS", "0")))
+        if multiprocessing.parent_process() is not None and "SBI_TOY_PIDS" in os.environ:
+            (Path(os.environ["SBI_TOY_PIDS"]) / f"{os.getpid()}.pid").touch()
+            time.sleep(60)
         theta = np.asarray(theta, float)
         x = torch.as_tensor(theta[:, :2] @ A.T + theta[:, 2:] * B)
         ok = torch.as_tensor(np.asarray(rng.random(len(theta)) >= self.config.failing))

@@ -192,7 +192,7 @@ def _tng_species(names: Iterable[bytes]) -> list[str | None]:
 
 
 def _tng_sn1a(directory: Path) -> SnIaYield:
-    with h5py.File(directory / "TNG" / "SNIa.hdf5", "r") as file:
+    with h5py.File(directory / "TNG" / "SNIa.hdf5", "r", locking=False) as file:
         species = _tng_species(file["Species_names"][()])
         yields = file["Yield"][()]
         study = file["Reference"][()].decode()
@@ -212,7 +212,7 @@ def _tng(directory: Path, channel: Channel) -> YieldTable:
     limits = SN2_RANGE_MSUN if channel == "sn2" else AGB_RANGE_MSUN
     filename = "SNII.hdf5" if channel == "sn2" else "AGB.hdf5"
     rows = []
-    with h5py.File(directory / "TNG" / filename, "r") as file:
+    with h5py.File(directory / "TNG" / filename, "r", locking=False) as file:
         species = _tng_species(file["Species_names"][()])
         order = [species.index(e) for e in ELEMENTS]
         mass = file["Masses"][()]

@@ -493,6 +493,6 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _read_hdf5(path: Path) -> dict[str, NDArray[np.generic]]:
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         content = {key: np.asarray(file[key]) for key in file}
         return content | {key: np.asarray(value) for key, value in file.attrs.items()}

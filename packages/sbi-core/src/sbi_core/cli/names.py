@@ -19,7 +19,6 @@ COMMANDS = (  # in the order in which they are used
     "cite",
     "data",
     "simulate",
-    "pack",
     "tune",
     "new-plugin",
 )

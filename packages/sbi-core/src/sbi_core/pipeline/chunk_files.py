@@ -33,6 +33,7 @@ from sbi_core.data.observations import Excluded, Observations, excluded_sentence
 from sbi_core.diagnostics.support import SupportScale
 from sbi_core.errors import NothingObservedError, ObservationError, RunDirectoryError
 from sbi_core.files.directory import sha256_of
+from sbi_core.files.hdf5 import open_hdf5
 from sbi_core.files.lock import locked
 from sbi_core.files.posterior_file import Part
 from sbi_core.pipeline.context import Context
@@ -162,13 +163,13 @@ class ChunkFiles:
     def tables(self, meta: Mapping[str, Any]) -> Iterator[Table]:
         """Yield the summary tables of all chunks."""
         for chunk in range(len(self.source)):
-            with h5py.File(self.path(chunk), "r") as f:
+            with open_hdf5(self.path(chunk)) as f:
                 yield _table(f, meta)
 
     def parts(self) -> Iterator[Part]:
         """Yield draws and data of all chunks that have objects."""
         for chunk in range(len(self.source)):
-            with h5py.File(self.path(chunk), "r") as f:
+            with open_hdf5(self.path(chunk)) as f:
                 if f.attrs["n"]:
                     observed = {k: v[()] for k, v in f["observed"].items()}
                     yield Part(self._samples(f, self.source.bounds(chunk)[0]), observed)
@@ -374,7 +375,7 @@ def _infer_all(context: Context, work: ChunkFiles, executor: Executor) -> Inferr
     seconds = perf_counter() - start
     n = flagged = 0
     for k in range(len(source)):
-        with h5py.File(work.path(k), "r") as f:
+        with open_hdf5(work.path(k)) as f:
             n += int(f.attrs["n"])
             flagged += int(f.attrs["flagged"])
     context.progress.finish(
@@ -443,7 +444,7 @@ def _is_there(work: ChunkFiles, chunk: int) -> bool:
     if not path.exists():
         return False
     try:
-        with h5py.File(path, "r") as f:
+        with open_hdf5(path) as f:
             if f.attrs["key"] != work.keys[chunk]:
                 return False
             # reading checks the checksums

@@ -635,38 +635,6 @@ class Run:
             made = drawings(report, inputs["arrays"], inputs["history"])
             return write_figures(made, inputs["sections"], target, kind)
 
-    def pack(self, *, keep_shards: bool = False) -> tuple[Path, int, str]:
-        """Put all shards into one file and delete theirs; return it, their number and its size.
-
-        Raises
-        ------
-        RunDirectoryError
-            If a shard is missing or damaged, or another process works in the directory.
-        ConfigError
-            If the disk has no room for the pack.
-        """
-        from sbi_core.data.limits import check_disk, gib
-        from sbi_core.simulate.pack import write_pack
-        from sbi_core.simulate.store import read_reports
-
-        with locked(self.directory.root):
-            context = self._context
-            shards = context.shards
-            read_reports(shards)  # reading checks every checksum
-            needed = sum(s.path.stat().st_size for s in shards if s.path.exists())
-            check_disk("the pack", needed, self.directory.sims, "free some, or keep the shards")
-            pack = write_pack([s.path for s in shards])
-            records = read_records(self.directory)
-            record = records["stages"].get("simulate", {})
-            gone = [] if keep_shards else [s.path for s in shards]
-            if record.get("status") == "done":  # recorded first: a kill leaves files too many
-                names = {str(p.relative_to(self.directory.root)) for p in gone}
-                found = _artefacts(self.directory, STAGES[0])
-                record["artefacts"] = {k: v for k, v in found.items() if k not in names}
-                write_records(self.directory, records)
-            self.directory.remove(*gone)
-        return pack, len(shards), gib(pack.stat().st_size)
-
     def __repr__(self) -> str:
         return f"Run({self.config.plugin}, {self.config.preset}, '{self.directory.root}')"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sbi_core.data.batch import Batch
 from sbi_core.errors import RunDirectoryError, SimulationError
-from sbi_core.simulate.pack import open_shard
+from sbi_core.simulate.store import open_shard
 
 __all__ = ["ShardedBatch"]
 

@@ -27,8 +27,8 @@ import torch
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.errors import RunDirectoryError
+from sbi_core.files.hdf5 import open_hdf5
 from sbi_core.rng import stream
-from sbi_core.simulate.pack import PACK, is_packed, open_shard
 from sbi_core.simulate.probe import check_batch
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "foreign_shards",
     "is_complete",
     "landmark",
+    "open_shard",
     "plan",
     "put_image",
     "put_shard",
@@ -51,6 +52,7 @@ __all__ = [
 
 SCHEMA = 1
 _log = logging.getLogger(__name__)
+_PACK = "pack.h5"  # of version 0.1.0
 _NAME = re.compile(r"^part-(\d{6})\.h5$")
 
 
@@ -208,8 +210,36 @@ def _attributes(shard: Shard, report: ShardReport) -> Mapping[str, Any]:
     }
 
 
+@contextmanager
+def open_shard(path: Path) -> Iterator[h5py.File]:
+    """Open the file of a shard.
+
+    Raises
+    ------
+    OSError
+        If it is missing or damaged.
+    DataFileError
+        If the system cannot open or read it.
+    RunDirectoryError
+        If version 0.1.0 packed the shards of the run into one file.
+    """
+    if not path.exists() and path.with_name(_PACK).exists():
+        msg = (
+            f"'{path.with_name(_PACK)}' holds the simulations of this run in the layout of "
+            "`sbi-run pack`, which is not read any more; pass --restart simulate"
+        )
+        raise RunDirectoryError(msg)
+    with open_hdf5(path) as f:
+        for name, data in f.items():
+            # the data are not compressed: more promised than stored means damage
+            if isinstance(data, h5py.Dataset) and data.nbytes > data.id.get_storage_size():
+                msg = f"'{name}' of shape {data.shape} is not in the file"
+                raise OSError(msg)
+        yield f
+
+
 def _read(shard: Shard) -> tuple[Batch, ShardReport]:
-    """Return what the file holds; OSError when it is damaged."""
+    """Return the content of the file; OSError when it is damaged."""
     with open_shard(shard.path) as f:
         found = str(f.attrs.get("identity", ""))
         seed = int(f.attrs.get("seed", -1))
@@ -242,16 +272,14 @@ def is_complete(shard: Shard) -> bool:
     ------
     RunDirectoryError
         If the file belongs to another simulator, prior or seed.
+    DataFileError
+        If the system cannot open or read it.
     """
-    packed = is_packed(shard.path)
-    if not shard.path.exists() and not packed:
+    if not shard.path.exists():
         return False
     try:
         _read(shard)
     except (OSError, KeyError, RuntimeError) as error:
-        if packed:
-            msg = f"'{shard.path.with_name(PACK)}' is damaged ({error}); pass --restart simulate"
-            raise RunDirectoryError(msg) from None
         _log.warning("%s is damaged and will be computed again: %s", shard.path.name, error)
         shard.path.unlink()
         return False

@@ -35,7 +35,7 @@ def read_dsps(path: str | Path) -> SSPGrid:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r") as f:
+        with h5py.File(path, "r", locking=False) as f:
             missing = [k for k in _KEYS if k not in f]
             if missing:
                 listed = ", ".join(f)
