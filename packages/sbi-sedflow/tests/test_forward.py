@@ -175,3 +175,11 @@ def test_theta_of_the_wrong_shape_or_not_finite_is_refused(toy, rng):
 
 def test_no_rows_give_no_rows(toy):
     assert toy.model.photometry(np.empty((0, 12)), 0.1).shape == (0, 7)
+
+
+def test_the_highest_redshift_may_be_rounded_to_float32(toy):
+    theta = toy.parameters.sample(3, np.random.default_rng(1))
+    exact = toy.model.photometry(theta, 0.2)
+    assert_allclose(toy.model.photometry(theta, np.float64(np.float32(0.2))), exact)
+    with pytest.raises(ConfigError, match="outside"):
+        toy.model.photometry(theta, 0.2001)

@@ -351,6 +351,20 @@ def test_a_mask_the_other_way_round_is_refused(spectrum, tmp_path):
         read(tmp_path / "t.ecsv")
 
 
+def test_mode_mock_takes_complete_spectra_only(simulator, spectrum, tmp_path):
+    hdus = images(spectrum, 3, FRAME="rest")
+    hdus[1].data /= 1.03
+    hdus[3].data[1, 500:520] = 0.0
+    fits.HDUList(hdus).writeto(tmp_path / "rows.fits")
+    found = simulator.read_observations(tmp_path / "rows.fits")
+    assert [(e.row, e.reason) for e in found.excluded] == [(1, "masked_pixels")]
+    assert found.rows.tolist() == [0, 2]
+    hdus[3].data[:, 500:520] = 0.0
+    fits.HDUList(hdus).writeto(tmp_path / "none.fits")
+    with pytest.raises(UnusableSpectrumError, match="simulator.mode=observed"):
+        simulator.read_observations(tmp_path / "none.fits")
+
+
 def test_flux_per_frequency_becomes_flux_per_wavelength(spectrum, reference, tmp_path):
     wave, flux, err, facts = spectrum
     table = Table({"wave": wave, "flux": flux * wave**2, "err": err * wave**2}, meta=facts)

@@ -197,7 +197,7 @@ def _named(reader: ColumnReader, forms: tuple[str, ...], band: str) -> str | Non
 
 
 def _only(reader: ColumnReader, band: str, layout: _Layout, value: str) -> None:
-    """Raise where a band has a flux and a magnitude under the names of our own."""
+    """Raise if a band has both flux_b and mag_b."""
     if layout.value == "flux_{}" and (mag := _named(reader, ("mag_{}",), band)):
         msg = f"{reader.source}: band {band} has both '{value}' and '{mag}'; keep one"
         raise ObservationError(msg)
@@ -320,7 +320,7 @@ def _survey_unit(reader: ColumnReader, bands: list[_Band], notes: list[str]) -> 
         return ""
     notes.append(
         "flux_b with flux_ivar_b: read as in the Legacy Surveys, whose filters differ a little "
-        "from those of SDSS; nanomaggies where there is no unit"
+        "from those of SDSS; nanomaggies if the columns have no unit"
     )
     return "nmgy"
 
@@ -399,7 +399,7 @@ def _is_flux(unit: str) -> bool:
 
 
 def _is_vega(reader: ColumnReader, column: str) -> bool:
-    """Return whether the unit or description of a column, or a fact of the table, says Vega."""
+    """Return True if the unit or description of a column or the metadata contain Vega."""
     facts = reader.table.meta.items()
     words = [_unit(reader, column), reader.table[column].description or ""]
     words += [str(v) for k, v in facts if re.search("sys|mag|phot", str(k).lower())]

@@ -253,6 +253,8 @@ class ForwardModel:
         if bool(bad.any()):
             msg = f"theta is not finite in row {int(bad.nonzero()[0])} ({int(bad.sum())} such rows)"
             raise ConfigError(msg)
+        rounded = (shift > Z_MAX) & (shift < Z_MAX + 1e-7)  # 0.2 as float32
+        shift = torch.where(rounded, Z_MAX, shift)
         outside = ~((shift > 0) & (shift <= Z_MAX))
         if bool(outside.any()):
             row = int(outside.nonzero()[0])

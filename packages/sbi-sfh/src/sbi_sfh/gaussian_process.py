@@ -49,7 +49,7 @@ class GrowthCurves:
     overshoot
         Negative mass that was removed, as a fraction of the total, (n,).
     knots_crossed
-        Whether knots of recent star formation lie before a drawn one, (n,).
+        True where knots of recent star formation lie before a drawn one, (n,).
     finite
         False where the Gaussian process had no finite solution or no mass is left, (n,).
     """

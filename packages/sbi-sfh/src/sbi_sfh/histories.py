@@ -36,7 +36,7 @@ class Histories:
     overshoot
         Negative mass that was removed, as a fraction of the total, (n,); 0 for family tau.
     knots_crossed
-        Whether recent knots lie before drawn ones, (n,); False for family tau.
+        True where recent knots lie before drawn ones, (n,); False for family tau.
     ok
         False where there is no mass or no finite curve, (n,).
     """

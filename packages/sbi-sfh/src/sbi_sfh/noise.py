@@ -202,7 +202,7 @@ class Telescope:
         rng
             Noise.
         tell_sigma
-            Whether the velocity dispersion enters the context; None: for half of the rows.
+            Pass the velocity dispersion on as context; None: for half of the rows.
         """
         generator = torch_generator(rng, batch.x.device)
         flux = self.shifted(self.at_dispersion(batch.x, with_.sigma), with_.velocity)

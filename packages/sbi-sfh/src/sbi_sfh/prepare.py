@@ -46,7 +46,7 @@ class Prepared:
     sigma
         Velocity dispersion beyond the library's resolution, km/s; NaN when not known.
     notes
-        What was done and counted.
+        Conversions and masked pixels, one sentence each.
     flags
         Warnings that go into the tables of results.
     """
@@ -166,8 +166,8 @@ def _redshift(raw: RawSpectrum, config: SfhConfig, notes: list[str], flags: list
     z = raw.redshift if raw.redshift is not None else config.redshift
     if (z is None or not np.isfinite(z)) and not raw.rest:
         msg = (
-            f"{raw.where}: no redshift; give REDSHIFT in the file (0 for spectra at rest) or "
-            "--set simulator.redshift=..."
+            f"{raw.where}: no redshift; give REDSHIFT in the file (0 for spectra at rest; in text "
+            "'# REDSHIFT = 0.03'), or train with --set simulator.redshift=..."
         )
         raise UnusableSpectrumError("facts_missing", msg)
     if z is None or not np.isfinite(z):

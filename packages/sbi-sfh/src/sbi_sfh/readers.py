@@ -1,12 +1,13 @@
 """Galaxy spectra from files and tables, brought to the pixels of the model.
 
-What files may be: :mod:`sbi_sfh.formats`; what is done to them: :mod:`sbi_sfh.prepare`. A spectrum
-that cannot be used is an excluded row with its reason; the others are read.
+File formats are read by :mod:`sbi_sfh.formats`, and spectra prepared by :mod:`sbi_sfh.prepare`. A
+spectrum that cannot be used becomes an excluded row with its reason; the others are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ from sbi_sfh.noise import CONTEXT
 from sbi_sfh.prepare import Prepared, prepare
 from sbi_sfh.velocity import Velocities
 
-__all__ = ["FLAG_MEANINGS", "observations_of_spectra", "read_spectra"]
+__all__ = ["FLAG_MEANINGS", "observations_of_spectra", "only_complete", "read_spectra"]
 
 F64 = NDArray[np.float64]
 _MOCK = (
-    "mode 'mock' knows neither velocity dispersion nor flux calibration: real spectra need "
+    "mode 'mock' has neither velocity dispersion nor flux calibration: real spectra need "
     "simulator.mode = 'observed' (preset large, or --set simulator.mode=observed)"
 )
 _FAR = 80.0  # km/s: vacuum read as air is 83; exceeded by 1 % of the simulations
@@ -62,13 +63,12 @@ def read_spectra(
     fwhm
         Resolution of the library, Angstrom.
     velocities
-        Finds spectra whose lines are not at their wavelengths; left out: no such check.
+        Measures the velocity of each spectrum; default: no such check.
 
     Raises
     ------
     ObservationError
-        If a file cannot be read or no spectrum can be used; the message names file, galaxy, what
-        was found and what to do.
+        If a file cannot be read or no spectrum can be used.
     """
     raw = list(read_raw(path))
     return observations_of_spectra(raw, str(path), wave, config, fwhm=fwhm, velocities=velocities)
@@ -138,6 +138,33 @@ def observations_of_spectra(
         rows=np.array(rows),
         labels={"reading": np.array([",".join(words) for words in flags], np.str_)},
     )
+
+
+def only_complete(observations: Observations) -> Observations:
+    """Return the spectra without masked pixels: mode ``mock`` is trained on complete spectra.
+
+    Raises
+    ------
+    UnusableSpectrumError
+        If all have masked pixels.
+    """
+    mask = observations.batch.observed.numpy()
+    complete = mask.all(1)
+    if complete.all():
+        return observations
+    advice = "mode 'mock' is trained on complete spectra: use --set simulator.mode=observed"
+    if not complete.any():
+        msg = f"{observations.source}: {int((~mask[0]).sum())} pixels are masked; {advice}"
+        raise UnusableSpectrumError("masked_pixels", msg)
+    assert observations.rows is not None
+    lost = [
+        Excluded(int(observations.rows[k]), str(observations.id[k]), "masked_pixels")
+        for k in np.flatnonzero(~complete)
+    ]
+    excluded = sorted((*observations.excluded, *lost), key=lambda e: e.row)
+    notes = (*observations.notes, f"{len(lost)} spectra have masked pixels; {advice}")
+    rows = observations.rows[complete]
+    return replace(observations[complete], excluded=tuple(excluded), rows=rows, notes=notes)
 
 
 def _off(velocity: float) -> str:

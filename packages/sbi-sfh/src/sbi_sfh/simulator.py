@@ -36,7 +36,7 @@ from sbi_sfh.libraries import load_library
 from sbi_sfh.noise import CONTEXT, Nuisances, Telescope
 from sbi_sfh.percentiles import names_of
 from sbi_sfh.populations import Synthesis, mh_bins
-from sbi_sfh.readers import observations_of_spectra
+from sbi_sfh.readers import observations_of_spectra, only_complete
 from sbi_sfh.recover import Recovery
 from sbi_sfh.summaries import block_summaries
 from sbi_sfh.velocity import Velocities
@@ -295,7 +295,7 @@ class SfhSimulator(Simulator):
 
     @cached_property
     def velocities(self) -> Velocities:
-        """Templates that find spectra whose lines are not at their wavelengths."""
+        """Templates for the velocity of observed spectra."""
         return Velocities(self.library)
 
     def read_observations(self, path: str | Path) -> Observations:
@@ -307,10 +307,11 @@ class SfhSimulator(Simulator):
         return self._observed(spectra_of_table(table, source), source)
 
     def _observed(self, spectra: Iterable[Spectrum], source: str) -> Observations:
-        return observations_of_spectra(
+        observations = observations_of_spectra(
             spectra, source, self.wave, self.config, fwhm=self.library.fwhm,
             velocities=self.velocities,
         )  # fmt: skip
+        return observations if self.telescope.observed_mode else only_complete(observations)
 
     def example_observations(self, rng: Rng, n: int = 20) -> Observations:
         """Return n mock galaxies with known truth, observed as in training."""

@@ -71,7 +71,7 @@ class SspLibrary:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the library is marked as made up for tests."""
+        """True for a library made up for tests."""
         return bool(self.meta.get("synthetic", False))
 
     def spectra(self, afe: int = 0) -> F64:
@@ -89,7 +89,7 @@ class SspLibrary:
         step = self.wave[1] - self.wave[0]
         if low < self.wave[0] - step / 2 or high > self.wave[-1] + step / 2:
             msg = (
-                f"wave_range asks for {low:g}-{high:g} Angstrom, library '{self.name}' covers "
+                f"wave_range is {low:g}-{high:g} Angstrom, library '{self.name}' covers "
                 f"{self.wave[0]:g}-{self.wave[-1]:g}"
             )
             raise ConfigError(msg)

@@ -119,7 +119,7 @@ def _wavelengths(
     prefix: str,
     path: Path,
 ) -> tuple[str | None, dict[str, Any]]:
-    """Add wavelengths from the header where there is no image of them; return unit and facts."""
+    """Add wavelengths from the header if there is no image WAVE; return unit and facts."""
     for name in ("WAVE", "WAVELENGTH"):
         if name in columns:
             return str(images[prefix + name].header.get("BUNIT", "")) or None, {}

@@ -49,14 +49,14 @@ _FAILED_DISPERSION = 850.0  # km/s: where the fit of the SDSS pipeline ends, not
 
 
 class UnusableSpectrumError(ObservationError):
-    """A spectrum cannot be inferred; others of the same file may.
+    """A spectrum that cannot be inferred, although others of the same file may be.
 
     Parameters
     ----------
     reason
         Flag of the galaxy in the tables of results.
     message
-        What is wrong with which spectrum, and what to do.
+        The problem, with the name of the spectrum, and the remedy.
     id
         Name of the galaxy, where it is known.
     """
@@ -84,21 +84,21 @@ class RawSpectrum:
     ivar
         Inverse variance, (L,); 0 where there are no data.
     good
-        False where the file says not to use, (L,).
+        False where the file masks a pixel, (L,).
     unit
-        Unit of the wavelengths; None when the file does not say.
+        Unit of the wavelengths; None if the file has none.
     vacuum
-        Whether wavelengths are those in vacuum; None when the file does not say.
+        True for wavelengths in vacuum, False in air; None if the file does not state it.
     redshift
-        None when the file does not say.
+        Redshift; None if the file has none.
     sigma
-        Velocity dispersion of the galaxy, km/s, when the file says.
+        Velocity dispersion of the galaxy, km/s; None if the file has none.
     resolution
-        Resolving power lambda/FWHM, (L,), when the file says.
+        Resolving power lambda/FWHM, (L,); None if the file has none.
     rest
-        Whether the wavelengths are in the rest frame already.
+        True for wavelengths in the rest frame.
     notes
-        What was converted.
+        Conversions, one sentence each.
     """
 
     id: str
@@ -116,7 +116,7 @@ class RawSpectrum:
     notes: tuple[str, ...] = ()
 
 
-Spectrum = RawSpectrum | UnusableSpectrumError  # of a row: the spectrum, or why there is none
+Spectrum = RawSpectrum | UnusableSpectrumError  # of a row: the spectrum, or the reason for its lack
 
 
 def has_spectrum(columns: Mapping[str, Any]) -> bool:
@@ -221,14 +221,14 @@ def _number(facts: Mapping[str, Any], kind: str, where: str) -> float | None:
 
 
 def _vacuum(facts: Mapping[str, Any], where: str) -> bool | None:
-    """Return whether the facts say vacuum, or air, in any of the usual words."""
+    """Return True for vacuum, False for air, None if the facts do not state it."""
     value = _fact(facts, "vacuum")
     if value is None:
         return None
     word = str(np.asarray(value).reshape(-1)[0]).strip().lower()
     if word in (*_VACUUM, *_AIR):
         return word in _VACUUM
-    msg = f"{where}: VACUUM = '{value}' says neither vacuum nor air; write T or F"
+    msg = f"{where}: VACUUM = '{value}' is neither vacuum nor air; write T or F"
     raise UnusableSpectrumError("facts_missing", msg)
 
 
