@@ -537,6 +537,9 @@ class Combiner(ABC):
     groups_needed, group_size
         Number of simulated groups, and of objects in each, that :meth:`prepare` learns from;
         0 if it learns nothing.
+    takes_emulator
+        Whether the emulator of a run, with its error added to the noise, is attached in place
+        of the simulator; for rules that run it very often.
     """
 
     name: str
@@ -544,6 +547,7 @@ class Combiner(ABC):
     warning: str = ""
     groups_needed: int = 0
     group_size: int = 0
+    takes_emulator: bool = False
 
     def attach(self, simulator: Simulator) -> None:  # noqa: B027 - most rules need none
         """Take the simulator; only rules that simulate or evaluate its likelihood need it."""

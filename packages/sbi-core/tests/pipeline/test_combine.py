@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sbi_toy
 
+from sbi_core.errors import RunDirectoryError
 from sbi_core.pipeline.groups import GroupSimulator, SimulatedGroups
 from sbi_core.rng import stream
 
@@ -90,3 +91,42 @@ def test_another_combiner_learns_from_groups_of_its_own(finished):
     own, other = (SimulatedGroups(context, "correction", 3, 4, o) for o in ("", "deepset"))
     assert own._shards[0].directory.name == "correction"
     assert other._shards[0].directory.name == "correction-deepset"
+
+
+EMULATED = (
+    "emulate.enabled=true", "emulate.epochs=60", "emulate.hidden=[32]", "emulate.batch_size=64",
+    "emulate.optimizer=adam-onecycle", "emulate.learning_rate=0.01",
+    'combine.compare=["likelihood"]', "combine.sizes=[10]", "infer.n_example=10",
+)  # fmt: skip
+
+
+def test_the_likelihood_takes_the_emulator_of_the_run(toy_run, monkeypatch):
+    from sbi_core.combiners.likelihood import LikelihoodCombiner
+
+    attached = []
+    monkeypatch.setattr(
+        LikelihoodCombiner,
+        "attach",
+        lambda self, s: (attached.append(s), setattr(self, "_simulator", s)),
+    )
+    run = toy_run(*EMULATED)
+    assert {s.name for s in attached} == {"toy-emulator"}
+    assert all(s.carry_error for s in attached)
+    exact, emulated = run.report["combined"]
+    for name, value in exact["parameters"].items():
+        off = emulated["parameters"][name]["mean"] - value["mean"]
+        assert abs(off) < 0.5 * value["sd"]  # an emulator of seconds: rms 0.03 of 0.5
+
+
+def test_an_emulator_that_is_not_trained_yet_is_asked_for(toy_run):
+    with pytest.raises(RunDirectoryError, match="stage 'emulate' has not run yet"):
+        toy_run(*EMULATED, stages=["simulate", "train", "diagnose", "infer", "combine"])
+
+
+def test_another_emulator_invalidates_its_users_only(toy_run):
+    toy_run(*EMULATED)
+    with pytest.raises(RunDirectoryError, match="invalidates emulate, combine;"):
+        toy_run(*EMULATED, "emulate.hidden=[16]")
+    toy_run(*EMULATED[:-3], out="plain")
+    with pytest.raises(RunDirectoryError, match="invalidates emulate;"):
+        toy_run(*EMULATED[:-3], "emulate.hidden=[16]", out="plain")

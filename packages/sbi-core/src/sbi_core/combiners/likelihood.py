@@ -13,7 +13,8 @@ is smooth there, and differ between objects, so that their errors average out in
 up. The bias of the logarithm of a mean is removed by the jackknife. A polynomial through the
 grid gives the moments; the grid moves until its centre is near the mode.
 
-Costs ``draws`` x ``points ** d`` simulations per object: minutes for hundreds of objects.
+Costs ``draws`` x ``points ** d`` simulations per object: minutes for hundreds of objects. A run
+with an emulator uses it here, with the error of the emulator added to the noise.
 
 References:
     | Owen 2013, "Monte Carlo theory, methods and examples", ch. 9 (defensive importance sampling)
@@ -90,6 +91,7 @@ class LikelihoodCombiner(Combiner):
     """
 
     name = "likelihood"
+    takes_emulator = True
 
     def __init__(self, config: LikelihoodConfig | None = None) -> None:
         self.config = config or LikelihoodConfig()

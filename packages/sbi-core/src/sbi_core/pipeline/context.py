@@ -10,7 +10,7 @@ from sbi_core.analyses.base import Analysis
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import PriorMismatchError
+from sbi_core.errors import PriorMismatchError, RunDirectoryError
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import RunConfig, after_training
@@ -20,6 +20,7 @@ from sbi_core.priors.space import ParameterSpace, canonical_hash
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream
+from sbi_core.simulate.emulator import Emulator, EmulatorSimulator
 from sbi_core.simulate.executors import default_workers
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
@@ -90,12 +91,37 @@ class Context:
 
     def combiner(self, name: str | None = None) -> Combiner:
         """Return the run's combiner, or another one with its default options."""
+        combiner = self.bare_combiner(name)
+        combiner.attach(self.emulated if combiner.takes_emulator else self.simulator)
+        return combiner
+
+    def bare_combiner(self, name: str | None = None) -> Combiner:
+        """Return a combiner without a simulator."""
         section = self.config.combiner
         options = section.options if name in (None, section.name) else {}
-        built = self.registry.build("combiner", name or section.name, options)
-        combiner = cast("Combiner", built)
-        combiner.attach(self.simulator)
-        return combiner
+        return cast("Combiner", self.registry.build("combiner", name or section.name, options))
+
+    @property
+    def combiners(self) -> tuple[str, ...]:
+        """Names of the run's combiner and of those it is compared with."""
+        return tuple(dict.fromkeys([self.config.combiner.name, *self.config.combine.compare]))
+
+    @cached_property
+    def emulated(self) -> Simulator:
+        """The run's emulator in place of the simulator, where the run has one.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the run should have one that is not trained yet.
+        """
+        if not self.config.emulate.enabled:
+            return self.simulator
+        if not (self.directory.emulator / "config.json").exists():
+            msg = "a combiner of this run uses the emulator: stage 'emulate' has not run yet"
+            raise RunDirectoryError(msg)
+        emulator = Emulator.load(self.directory.emulator)
+        return EmulatorSimulator(self.simulator, emulator, carry_error=True)
 
     @cached_property
     def observations(self) -> Observations:

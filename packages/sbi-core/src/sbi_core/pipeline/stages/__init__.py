@@ -9,6 +9,7 @@ from sbi_core.files.directory import sha256_of
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stage import StageSpec
+from sbi_core.priors.space import canonical_hash
 
 __all__ = ["STAGES", "stage_names"]
 
@@ -23,6 +24,15 @@ def _observations(context: Context) -> Mapping[str, str]:
         return {}
     file = Path(path)
     return {"observations sha256": sha256_of(file) if file.is_file() else "missing"}
+
+
+def _emulator(context: Context) -> Mapping[str, str]:
+    """Return the options of the emulator, where a combiner uses it."""
+    emulate = context.config.emulate
+    combiners = [context.bare_combiner(name) for name in context.combiners]
+    if not emulate.enabled or not any(c.takes_emulator for c in combiners):
+        return {}
+    return {"emulator": canonical_hash(emulate.model_dump(mode="json"))}
 
 
 STAGES: tuple[StageSpec, ...] = (
@@ -65,6 +75,7 @@ STAGES: tuple[StageSpec, ...] = (
         uses=("combiner", "combine"),
         after=("infer",),
         outputs=lambda d: (d.combined, d.combined_samples, d.combiners, d.groups),
+        inputs=_emulator,
         arrays=lambda d: d.combined_samples,
         ahead=("simulate", "train"),  # groups, and what combiners learn from them
     ),

@@ -61,7 +61,8 @@ def ahead(context: Context, after: Stage) -> Job | None:
         return None
     if after == "simulate":
         return None if all(g.present for g in _all_groups(context)) else simulate_groups
-    return learn if any(c.groups_needed for c in _combiners(context)) else None
+    combiners = [context.bare_combiner(name) for name in context.combiners]
+    return learn if any(c.groups_needed for c in combiners) else None
 
 
 def simulate_groups(context: Context) -> None:
@@ -76,7 +77,8 @@ def learn(context: Context) -> None:
 
 
 def _all_groups(context: Context) -> list[SimulatedGroups]:
-    groups = [_groups(context, c) for c in _combiners(context) if c.groups_needed]
+    combiners = [context.bare_combiner(name) for name in context.combiners]
+    groups = [_groups(context, c) for c in combiners if c.groups_needed]
     test = test_groups(context)
     return groups if test is None else [*groups, test]
 
@@ -86,9 +88,7 @@ def _shares(context: Context) -> bool:
 
 
 def _combiners(context: Context) -> list[Combiner]:
-    """Return the run's combiner and those it is compared with."""
-    names = [context.config.combiner.name, *context.config.combine.compare]
-    return [context.combiner(name) for name in dict.fromkeys(names)]
+    return [context.combiner(name) for name in context.combiners]
 
 
 def execute(context: Context) -> StageResult:

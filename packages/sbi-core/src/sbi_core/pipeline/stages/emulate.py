@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.pipeline.config import Stage
@@ -11,10 +9,8 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stage import Job, StageResult
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
+from sbi_core.simulate.emulator import Emulator, EmulatorConfig, draw_box
 from sbi_core.simulate.store import single_thread
-
-if TYPE_CHECKING:
-    from sbi_core.simulate.emulator import EmulatorConfig
 
 __all__ = ["ahead", "execute"]
 
@@ -43,8 +39,6 @@ def execute(context: Context) -> StageResult:
     """
     if not context.config.emulate.enabled:
         return StageResult()
-    from sbi_core.simulate.emulator import Emulator
-
     config = _config(context)
     _check_size(context, config)
     with single_thread():
@@ -70,8 +64,6 @@ def execute(context: Context) -> StageResult:
 
 
 def _config(context: Context) -> EmulatorConfig:
-    from sbi_core.simulate.emulator import EmulatorConfig
-
     return EmulatorConfig(**context.config.emulate.options)
 
 
@@ -91,8 +83,6 @@ def _wide(context: Context, config: EmulatorConfig) -> Batch | None:
     """Return simulations that are uniform in a box around the prior, or None."""
     if not config.box_rows:
         return None
-    from sbi_core.simulate.emulator import draw_box
-
     size = context.config.simulate.shard_size
     context.progress.start("box", config.box_rows, "runs")
     parts = []

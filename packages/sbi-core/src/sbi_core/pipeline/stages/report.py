@@ -228,7 +228,7 @@ def page_inputs(context: Context, report: Mapping[str, Any]) -> dict[str, Any]:
         "sections": sections,
         "objects": objects,
         "meanings": context.analysis.flag_meanings,
-        "warnings": {name: context.combiner(name).warning for name in _combiners(report)},
+        "warnings": {name: context.bare_combiner(name).warning for name in _combiners(report)},
         "config": to_toml(context.config),
     }
 
