@@ -51,7 +51,6 @@ def test_the_report_has_numbers_and_sections_of_the_domain(run):
     page = run.directory.report_html.read_text()
     for title in (
         "Residuals of recovered spectra",
-        "Information in the spectra",
         "Recovered histories and spectra",
         "Latents",
     ):

@@ -38,7 +38,7 @@ def test_objects_of_the_simulator_are_not_flagged(toy_run):
     run = toy_run(*OPTIONS)
     (entry,) = run.report["misspecification"]
     assert entry["n"] == 40
-    assert "look like what this simulator makes" in entry["verdict"]
+    assert "are consistent with the simulator" in entry["verdict"]
     assert "unlike_the_simulator" not in run.report["flags"]
     combined = run.combine(run._context.observations)
     assert combined.diagnostics["misspecification_p"] == pytest.approx(entry["p"])
@@ -58,7 +58,7 @@ def test_other_objects_are_flagged_and_named(toy_run, toy, tmp_path):
     assert "unlike_the_simulator" in run.report["flags"]
     assert "unlike_the_simulator" in run.combine(path).flags
     sentence = run.report["misspecification"][0]["verdict"]
-    assert "not what this simulator makes" in sentence
+    assert "No value of the shared parameters reproduces" in sentence
     assert sentence.split(";")[0] in run.directory.report_html.read_text()
 
 

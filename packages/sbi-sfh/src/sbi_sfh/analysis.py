@@ -149,7 +149,6 @@ class SfhAnalysis(Analysis):
         ratio = samples.values.std(0, ddof=1).mean(0) / theta.double().numpy().std(0, ddof=1)
         sections = [
             _table(simulator, objects, samples, made),
-            _widths(simulator, samples, ratio),
             _figures(simulator, objects, samples, made),
         ]
         stack = _by_dispersion(simulator, objects, samples)
@@ -194,14 +193,6 @@ def _shown_times(simulator: SfhSimulator, t: F64) -> F64:
     return simulator.config.t_end - t if simulator.config.time == "lookback" else t
 
 
-def _value(draws: F64) -> str:
-    """Return the median and the central 68 %, with two digits of the smaller error."""
-    low, middle, high = np.percentile(draws, [16, 50, 84])
-    smallest = max(min(high - middle, middle - low), 1e-4)
-    digits = int(np.clip(1 - np.floor(np.log10(smallest)), 2, 4))
-    return f"{middle:.{digits}f} (+{high - middle:.{digits}f} -{middle - low:.{digits}f})"
-
-
 def _table(
     simulator: SfhSimulator,
     observations: Observations,
@@ -210,12 +201,13 @@ def _table(
 ) -> Section:
     lookback = simulator.config.time == "lookback"
     names = ["t10", "t50", "t90"] if lookback else []  # cosmic times are among the results
-    rows = []
+    rows: list[list[Any]] = []
     for k, galaxy in enumerate(recovered[:40]):
-        times = [_value(_shown_times(simulator, samples[n][:, k])) for n in names]
+        times = [_shown_times(simulator, samples[n][:, k]) for n in names]
+        estimates = [tuple(np.percentile(t, [16, 50, 84]).tolist()) for t in times]
         fit = galaxy.mean
         rows.append([
-            str(observations.id[k]), *times, f"{100 * fit.rms:.2f} %", f"{fit.chi2:.2f}",
+            str(observations.id[k]), *estimates, f"{100 * fit.rms:.2f} %", f"{fit.chi2:.2f}",
             f"{galaxy.best_chi2:.2f}", f"{fit.sigma:.0f}" if fit.sigma else "–",
             f"{samples.columns['latent_percentile'][k]:.1f}",
         ])  # fmt: skip
@@ -235,17 +227,6 @@ def _table(
     if simulator.library.synthetic:
         text.append("The SSP library is synthetic, made up for tests: no results.")
     return Section("Residuals of recovered spectra", text, tables=[Grid(head, rows)])
-
-
-def _widths(simulator: SfhSimulator, samples: PosteriorSamples, ratio: F64) -> Section:
-    head = ["parameter", "posterior width / prior width"]
-    rows = [[n, f"{v:.2f}"] for n, v in zip(samples.names, ratio, strict=True)]
-    text = [
-        "Near 1, the spectra do not constrain the parameter and the posterior is the prior, as for "
-        "early percentiles at low signal to noise. The prior is that of the "
-        f"{simulator.config.family} family of histories."
-    ]
-    return Section("Information in the spectra", text, tables=[Grid(head, rows)])
 
 
 def _figures(

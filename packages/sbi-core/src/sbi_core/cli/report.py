@@ -21,7 +21,7 @@ def command(run: str, figures: str | None) -> None:
 
     With `--figures`, the folder RUN/figures receives one file per figure: corner, convergence,
     sbc, coverage, tarp, recovery, training, ... Text stays text in PDF files, so that labels can
-    be edited and searched. Figures that a plugin adds are always written as SVG.
+    be edited and searched. The figures of a plugin are drawn anew from the observations.
     """
     from sbi_core.pipeline.runner import Run
 

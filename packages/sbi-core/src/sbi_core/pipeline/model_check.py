@@ -110,7 +110,7 @@ def _verdict(
 ) -> Verdict:
     bad = [f for f in found if f.p < _FALSE_ALARM]
     if not bad:
-        return Verdict("pass", f"The {n} objects look like what this simulator makes.")
+        return Verdict("pass", f"The {n} objects are consistent with the simulator.")
     parts = []
     means, spreads = found[0], found[1]
     if means in bad:
@@ -121,7 +121,7 @@ def _verdict(
             for j in worst
             if abs(means.sigma[j]) > 2
         )
-        parts.append(f"mean values differ: {listed or 'all together, none alone'}")
+        parts.append(f"mean values differ: {listed or 'jointly, no single one'}")
     if spreads in bad:
         worst = np.argsort(-np.abs(spreads.sigma))[:_WORST]
         listed = ", ".join(
@@ -129,18 +129,16 @@ def _verdict(
             for j in worst
             if abs(spreads.sigma[j]) > 2
         )
-        parts.append(f"the spread differs: {listed or 'all together, none alone'}")
+        parts.append(f"the spread differs: {listed or 'jointly, no single one'}")
     if found[2] in bad:
-        parts.append("single results scatter about the common one by more or less than they should")
+        parts.append("the scatter of single posteriors about the combined one differs")
     if found[3] in bad:
-        parts.append(
-            "single results follow the data, or their errors, in another way than they should"
-        )
+        parts.append("the trend of single posteriors with the data or their errors differs")
     p = min(f.p for f in bad)
     return Verdict(
         "warn",
-        f"These {n} objects are not what this simulator makes with local parameters drawn from "
-        f"the prior, whatever the shared ones (p = {p:.1g}): {'; '.join(parts)}.",
+        f"No value of the shared parameters reproduces the {n} objects, with local parameters "
+        f"from the prior (p = {p:.1g}): {'; '.join(parts)}.",
     )
 
 

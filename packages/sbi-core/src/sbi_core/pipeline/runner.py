@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sbi_core.analyses.findings import Findings, Section
 from sbi_core.components import Simulator
 from sbi_core.data.limits import read_text
 from sbi_core.data.observations import Observations
@@ -613,10 +614,12 @@ class Run:
     def write_figures(self, kind: str = "pdf", folder: str | Path | None = None) -> list[Path]:
         """Write the figures of the report as files with editable text.
 
+        The figures of a plugin are drawn anew, for which its objects are inferred again.
+
         Parameters
         ----------
         kind
-            ``pdf``, ``png`` or ``svg``. Figures that the plugin adds are always SVG.
+            ``pdf``, ``png`` or ``svg``.
         folder
             Where; default: ``figures`` in the run directory.
 
@@ -631,9 +634,24 @@ class Run:
         report = build_report(context)
         inputs = page_inputs(context, report)
         target = Path(folder) if folder else self.directory.root / "figures"
+        sections = self._sections()
         with drawing_style():
             made = drawings(report, inputs["arrays"], inputs["history"])
-            return write_figures(made, inputs["sections"], target, kind)
+            return write_figures(made, sections, target, kind)
+
+    def _sections(self) -> list[Section]:
+        """Return the sections of the plugin's analysis with their figures."""
+        from sbi_core.pipeline.stages.diagnose import analysis_tests
+        from sbi_core.pipeline.stages.infer import analysis_report
+
+        context = self._context
+        results: Findings | None = None
+        if self.directory.infer_sections.exists():
+            objects = context.observations
+            samples = infer_in_memory(context, objects, self.config.infer.draws)
+            results = analysis_report(context, objects, samples)
+        tests = analysis_tests(context) if self.directory.diagnose_sections.exists() else None
+        return [section for part in (results, tests) if part for section in part.sections]
 
     def __repr__(self) -> str:
         return f"Run({self.config.plugin}, {self.config.preset}, '{self.directory.root}')"

@@ -54,7 +54,12 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.6,
     "path.simplify": True,
 }
-_EDITABLE: dict[Any, Any] = {"pdf.fonttype": 42, "savefig.dpi": 300, "savefig.bbox": "tight"}
+_EDITABLE: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "savefig.dpi": 300,
+    "savefig.bbox": "tight",
+}
 _NO_METADATA = {"Date": None, "Creator": None, "Type": None, "Format": None}
 _MIN_DRAWS = 50  # below, contours are noise
 _MAX_GROUPS = 6  # in one corner plot
@@ -137,7 +142,7 @@ def _printed(cell: Cell) -> str | tuple[str, ...]:
 
 
 def write_figures(
-    made: Drawings, sections: Sequence[Mapping[str, Any]], folder: Path, kind: str
+    made: Drawings, sections: Sequence[Section], folder: Path, kind: str
 ) -> list[Path]:
     """Write every figure into a file of its own, with text that stays text.
 
@@ -146,7 +151,7 @@ def write_figures(
     made
         From :func:`drawings`.
     sections
-        Records of :func:`section_records`: their figures are kept as SVG, and written as that.
+        Sections of an analysis.
     folder
         Where.
     kind
@@ -156,18 +161,16 @@ def write_figures(
     -------
     list of Path
     """
+    named = {name: drawing for part in made.values() for name, drawing in part.items()}
+    for k, section in enumerate(sections, 1):
+        title = re.sub(r"\W+", "-", section.title.lower()).strip("-")
+        named |= {f"{k:02d}-{title}-{j}": d for j, d in enumerate(section.drawings, 1)}
     folder.mkdir(exist_ok=True)
-    written = []
+    paths = [folder / f"{name}.{kind}" for name in named]
     with LOCK, matplotlib.rc_context(_EDITABLE):
-        for name, drawing in (item for part in made.values() for item in part.items()):
-            written.append(folder / f"{name}.{kind}")
-            drawing.figure.savefig(written[-1])
-    for k, record in enumerate(sections):
-        title = re.sub(r"\W+", "-", str(record["title"]).lower()).strip("-")
-        for j, picture in enumerate(record["pictures"]):
-            written.append(folder / f"{k + 1:02d}-{title}-{j + 1}.svg")
-            written[-1].write_text(_standalone(picture["svg"]), encoding="utf-8")
-    return written
+        for path, drawing in zip(paths, named.values(), strict=True):
+            drawing.figure.savefig(path)
+    return paths
 
 
 def svg(figure: Figure) -> str:
@@ -196,12 +199,6 @@ def _distinct(image: str, caption: str, prefix: str) -> str:
     prefix = re.sub(r"[^\w-]", "-", prefix)
     image = re.sub(r'\bid="', f'id="{prefix}-', image)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", image)
-
-
-def _standalone(image: str) -> str:
-    """Return an inline image as a file of its own."""
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return image.replace("<svg ", f"<svg {names} ", 1)
 
 
 def _figure(ax: Axes) -> Figure:

@@ -31,18 +31,21 @@ from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
 from sbi_core.training.splits import splits_of
 
-__all__ = ["execute"]
+__all__ = ["analysis_tests", "execute"]
 
 
 def execute(context: Context) -> StageResult:
     """Run SBC, coverage and TARP, and the checks of the domain."""
     batch = _test_rows(context)
     result = _single(context, batch)
-    findings = _of_domain(context, batch)
+    findings = _of_analysis(context, batch)
     if findings is not None:
         more = [Verdict(level, sentence) for level, sentence in findings.verdicts]
         facts = {**result.facts, "domain": dict(findings.numbers)}
         result = StageResult(facts, [*result.verdicts, *more], result.arrays)
+        if findings.sections:
+            records = section_records(findings.sections, "diagnose")
+            write_json(context.directory.diagnose_sections, records)
     context.progress.finish(combine_verdicts(result.verdicts).level)
     return result
 
@@ -56,16 +59,15 @@ def _test_rows(context: Context) -> Batch:
     return context.simulator.observe(clean, stream(context.config.seed, "diagnose", "noise"))
 
 
-def _of_domain(context: Context, batch: Batch) -> Findings | None:
-    """Return the further calibration tests of the analysis; write their sections."""
+def analysis_tests(context: Context) -> Findings | None:
+    """Return the further calibration tests of the analysis, with their figures."""
+    return _of_analysis(context, _test_rows(context))
+
+
+def _of_analysis(context: Context, batch: Batch) -> Findings | None:
+    rng = stream(context.config.seed, "diagnose", "domain")
     with drawing_style():
-        found = context.analysis.check(
-            context.posterior, batch, stream(context.config.seed, "diagnose", "domain")
-        )
-        if found is not None and found.sections:
-            records = section_records(found.sections, "diagnose")
-            write_json(context.directory.diagnose_sections, records)
-    return found
+        return context.analysis.check(context.posterior, batch, rng)
 
 
 def _single(context: Context, batch: Batch) -> StageResult:

@@ -18,7 +18,7 @@ from sbi_core.pipeline.stage import StageResult
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.report.figures import drawing_style, section_records
 
-__all__ = ["execute"]
+__all__ = ["analysis_report", "execute"]
 
 
 def execute(context: Context) -> StageResult:
@@ -34,7 +34,10 @@ def execute(context: Context) -> StageResult:
         write_parts(context.directory.summary, lambda: files.tables(meta), rows)
         write_draws(context, files, context.directory.posterior, done.n)
         samples = PosteriorSamples.cat([part.samples for part in files.parts()])
-    findings = _report(context, observations, samples)
+    findings = analysis_report(context, observations, samples) or Findings()
+    if findings.sections:
+        records = section_records(findings.sections, "infer")
+        write_json(context.directory.infer_sections, records)
     flags = dict(zip(map(str, samples.id), samples.flags, strict=True))
     outside = [i for i, f in flags.items() if "outside_training" in f.split(",")]
     facts = {
@@ -52,18 +55,13 @@ def execute(context: Context) -> StageResult:
     return StageResult(facts, verdicts)
 
 
-def _report(context: Context, observations: Observations, samples: PosteriorSamples) -> Findings:
-    """Return what the analysis reports; write its sections."""
+def analysis_report(
+    context: Context, observations: Observations, samples: PosteriorSamples
+) -> Findings | None:
+    """Return what the analysis reports about the objects, with its figures."""
+    seed = context.config.seed
     with drawing_style():
-        findings = context.analysis.report(
-            context.posterior, observations, samples, context.config.seed
-        )
-        if findings is None:
-            return Findings()
-        if findings.sections:
-            records = section_records(findings.sections, "infer")
-            write_json(context.directory.infer_sections, records)
-    return findings
+        return context.analysis.report(context.posterior, observations, samples, seed)
 
 
 def _of_analysis(flags: dict[str, str]) -> dict[str, str]:
