@@ -243,6 +243,15 @@ def test_an_unusable_spectrum_is_an_excluded_row(spectrum, reference, tmp_path):
     assert found.rows.tolist() == [0, 2]
 
 
+def test_notes_that_many_spectra_share_are_one_sentence(spectrum, tmp_path):
+    hdus = images(spectrum, 5)
+    hdus[2].data[:, 900] = np.nan
+    hdus[2].data[1, 901] = np.nan
+    fits.HDUList(hdus).writeto(tmp_path / "rows.fits")
+    notes = [n for n in read(tmp_path / "rows.fits", OBSERVED).notes if "finite" in n]
+    assert notes == ["rows-0 and 4 more: 1 pixels without a finite flux or error masked"]
+
+
 def test_a_broken_file_of_a_folder_is_an_excluded_row(spectrum, tmp_path):
     wave, flux, err, facts = spectrum
     columns = {"WAVE": wave, "FLUX": flux, "IVAR": err**-2}

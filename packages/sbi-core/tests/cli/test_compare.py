@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from sbi_core.cli.compare import command
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
-from sbi_core.pipeline import runner
+from sbi_core.pipeline import opening
+from sbi_core.pipeline.run import Run
 
 
 @pytest.fixture
 def two_runs(finished, registry, monkeypatch, tmp_path):
     """Two runs of the same simulator, and a file of its objects."""
-    monkeypatch.setattr(runner, "Registry", lambda names: registry)
+    monkeypatch.setattr(opening, "Registry", lambda names: registry)
     other = tmp_path / "other"
     shutil.copytree(finished.directory.root, other)
     objects = finished.simulator.example_observations(3, 6)
@@ -50,9 +51,9 @@ def test_equal_simulators_are_equally_probable_and_average_to_themselves(two_run
 
 def test_flags_of_a_combination_are_shown(two_runs, monkeypatch):
     runs, folder = two_runs
-    whole = runner.Run.combine
+    whole = Run.combine
     monkeypatch.setattr(
-        runner.Run,
+        Run,
         "combine",
         lambda *a, **k: replace(whole(*a, **k), flags=("unlike_trained_groups",)),
     )

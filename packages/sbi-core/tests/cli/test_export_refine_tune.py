@@ -13,13 +13,13 @@ from sbi_core.cli.refine import command as refine
 from sbi_core.cli.targets import safe_name
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.files.posterior_file import read_posterior
-from sbi_core.pipeline import runner
+from sbi_core.pipeline import opening
 
 
 @pytest.fixture
 def call(finished, registry, monkeypatch):
     """``call(command, *words)`` runs a command on the finished run; errors are raised."""
-    monkeypatch.setattr(runner, "Registry", lambda names: registry)
+    monkeypatch.setattr(opening, "Registry", lambda names: registry)
 
     def run(command, *words):
         done = CliRunner().invoke(command, [str(finished.directory.root), *words])

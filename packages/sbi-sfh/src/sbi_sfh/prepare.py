@@ -293,8 +293,8 @@ def _matched(
     if config.mode == "mock" and float((own[inside] / fwhm).max()) > 1.1:
         msg = (
             f"{raw.where}: its resolution (FWHM {own[inside].max():.2f} Angstrom at {where:.0f}) "
-            f"is worse than the library's {fwhm:.2f}, which mode 'mock' assumes: use "
-            "--set simulator.mode=observed"
+            f"is worse than the library's {fwhm:.2f}, which mode 'mock' assumes: "
+            "train with --set simulator.mode=observed"
         )
         raise UnusableSpectrumError("resolution_too_low", msg)
     if worst > min(_COARSEST, config.sigma_range[1]):

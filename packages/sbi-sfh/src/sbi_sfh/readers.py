@@ -6,6 +6,7 @@ spectrum that cannot be used becomes an excluded row with its reason; the others
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def observations_of_spectra(
     made: list[Prepared] = []
     rows: list[int] = []
     excluded: list[Excluded] = []
-    notes: list[str] = []
+    notes: list[tuple[str, str]] = []
     problems: list[UnusableSpectrumError] = []
     for k, r in enumerate(raw):
         try:
@@ -102,22 +103,20 @@ def observations_of_spectra(
                 raise r
             made.append(prepare(r, wave, config, fwhm=fwhm))
             rows.append(k)
-            notes += [f"{ids[k]}: {note}" for note in made[-1].notes]
+            notes += [(ids[k], note) for note in made[-1].notes]
         except UnusableSpectrumError as error:
             problems.append(error)
             excluded.append(Excluded(k, ids[k], error.reason))
-            notes.append(f"not inferred: {error}")
+            notes.append(("not inferred", str(error)))
     if not made:
         raise problems[0]
-    if config.mode == "mock":
-        notes.insert(0, _MOCK)
     flags = [list(m.flags) for m in made]
     if velocities is not None:
         for words, k, m in zip(flags, rows, made, strict=True):
             velocity, similar = velocities.offset(np.where(m.mask, m.flux, 0.0), m.mask)
             if abs(velocity) > _FAR and similar > _SIMILAR:
                 words.append("velocity_offset")
-                notes.append(f"{ids[k]}: {_off(velocity)}")
+                notes.append((ids[k], _off(velocity)))
     mask = np.array([m.mask for m in made])
     context = None
     if config.mode == "observed":
@@ -133,7 +132,7 @@ def observations_of_spectra(
         id=[ids[k] for k in rows],
         context_names=CONTEXT if context is not None else (),
         source=source,
-        notes=tuple(notes),
+        notes=(*([_MOCK] if config.mode == "mock" else ()), *_grouped(notes)),
         excluded=tuple(excluded),
         rows=np.array(rows),
         labels={"reading": np.array([",".join(words) for words in flags], np.str_)},
@@ -152,7 +151,7 @@ def only_complete(observations: Observations) -> Observations:
     complete = mask.all(1)
     if complete.all():
         return observations
-    advice = "mode 'mock' is trained on complete spectra: use --set simulator.mode=observed"
+    advice = "mode 'mock' is trained on complete spectra: train with --set simulator.mode=observed"
     if not complete.any():
         msg = f"{observations.source}: {int((~mask[0]).sum())} pixels are masked; {advice}"
         raise UnusableSpectrumError("masked_pixels", msg)
@@ -165,6 +164,19 @@ def only_complete(observations: Observations) -> Observations:
     notes = (*observations.notes, f"{len(lost)} spectra have masked pixels; {advice}")
     rows = observations.rows[complete]
     return replace(observations[complete], excluded=tuple(excluded), rows=rows, notes=notes)
+
+
+def _grouped(notes: list[tuple[str, str]]) -> list[str]:
+    """Return one sentence for all notes that differ by their numbers only."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for name, note in notes:
+        key = note if name == "not inferred" else re.sub(r"[-+]?\d[\d.e]*", "#", note)
+        alike.setdefault(key, []).append((name, note))
+    return [
+        f"{name}: {note}" if len(same) == 1 else f"{name} and {len(same) - 1} more: {note}"
+        for same in alike.values()
+        for name, note in same[:1]
+    ]
 
 
 def _off(velocity: float) -> str:

@@ -32,7 +32,7 @@ from sbi_core.data.limits import check_disk, check_memory
 from sbi_core.data.observations import Excluded, Observations, excluded_sentence
 from sbi_core.diagnostics.support import SupportScale
 from sbi_core.errors import NothingObservedError, ObservationError, RunDirectoryError
-from sbi_core.files.directory import sha256_of
+from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.files.hdf5 import open_hdf5
 from sbi_core.files.lock import locked
 from sbi_core.files.posterior_file import Part
@@ -44,6 +44,7 @@ from sbi_core.pipeline.inference import (
     repeated,
     support_scale,
 )
+from sbi_core.pipeline.opening import open_context, read_config
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import canonical_hash
@@ -136,15 +137,15 @@ class ChunkFiles:
     def loaded(self) -> Context:
         """The run."""
         if self.context is None:
-            from sbi_core.pipeline.runner import Run
-
             if not landmark(self.folder, self.word).exists():
                 msg = (
                     f"a worker does not see '{self.folder}': inference in workers needs a file "
                     "system that all workers share; use --executor process on one machine"
                 )
                 raise RunDirectoryError(msg)
-            self.context = Run(self.run, self.registry, self.overrides)._context
+            directory = RunDirectory(self.run)
+            config = read_config(directory)
+            self.context = open_context(directory, config, self.registry, self.overrides)
         return self.context
 
     @cached_property

@@ -7,39 +7,31 @@ fingerprints of the stages before, and the identity of the simulator.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from sbi_core.analyses.findings import Findings, Section
-from sbi_core.components import Simulator
-from sbi_core.data.limits import read_text
-from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError, RunDirectoryError, SbiError, near_matches
-from sbi_core.files.directory import RunDirectory, atomic_write, read_json, sha256_of
-from sbi_core.files.integrity import read_records, verify_files, write_records
+from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
+from sbi_core.files.directory import RunDirectory, atomic_write
+from sbi_core.files.integrity import read_records, write_records
 from sbi_core.files.lock import locked
 from sbi_core.files.provenance import describe
 from sbi_core.pipeline.ahead import Ahead
-from sbi_core.pipeline.config import RunConfig, differences, from_toml, resolve, to_toml
+from sbi_core.pipeline.config import RunConfig, differences, to_toml
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
-from sbi_core.pipeline.inference import infer_in_memory
-from sbi_core.pipeline.model_check import check_group
-from sbi_core.pipeline.reading import read_objects
+from sbi_core.pipeline.opening import artefacts, read_config, verify_stage
+from sbi_core.pipeline.run import Run
 from sbi_core.pipeline.stage import StageSpec
 from sbi_core.pipeline.stages import STAGES, stage_names
-from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
-from sbi_core.rng import stream, torch_defaults
+from sbi_core.rng import torch_defaults
 from sbi_core.simulate.executors import get_executor
 
 __all__ = ["Run", "execute", "simulate_shards"]
@@ -153,7 +145,7 @@ def _todo(
         wanted = stages is None or spec.name in stages
         done = records["stages"].get(spec.name, {})
         if done.get("status") == "done" and done["fingerprint"] == prints[spec.name]:
-            _verify(context.directory, spec, done)
+            verify_stage(context.directory, spec, done)
             context.facts[spec.name] = done["facts"]
             if wanted:
                 context.progress.say(f"{spec.name:>9}: already done")
@@ -274,7 +266,7 @@ def _one(
         "status": "done",
         "fingerprint": prints[spec.name],
         "facts": facts,
-        "artefacts": _artefacts(context.directory, spec),
+        "artefacts": artefacts(context.directory, spec),
     }
     write_records(context.directory, records)
     _log.info("stage %s done in %.1f s", spec.name, facts["stage_seconds"])
@@ -315,14 +307,6 @@ def _at(tree: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _read_config(directory: RunDirectory) -> RunConfig:
-    try:
-        return from_toml(read_text(directory.config))
-    except (SbiError, OSError, ValueError, RecursionError) as error:  # not TOML, not UTF-8, ...
-        msg = f"'{directory.config}' is damaged: {error}"
-        raise RunDirectoryError(msg) from None
-
-
 def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping[str, str]) -> None:
     """Raise when results in the directory belong to another configuration."""
     stages = records["stages"]
@@ -332,7 +316,7 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
         return
     changed = ["the simulator, its data or its prior"]
     if context.directory.config.exists():
-        old = _read_config(context.directory)
+        old = read_config(context.directory)
         changed = differences(old, context.config) or changed
     listed = "; ".join(changed[:4]) + ("; ..." if len(changed) > 4 else "")
     msg = (
@@ -341,22 +325,6 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
         f"--restart {stale[0]} to delete its results from that stage on"
     )
     raise RunDirectoryError(msg)
-
-
-def _artefacts(directory: RunDirectory, spec: StageSpec) -> dict[str, str]:
-    found = {}
-    for output in spec.outputs(directory):
-        files = sorted(p for p in output.rglob("*") if p.is_file()) if output.is_dir() else [output]
-        for path in files:
-            if path.is_file() and not path.name.startswith("."):
-                found[str(path.relative_to(directory.root))] = sha256_of(path)
-    return found
-
-
-def _verify(directory: RunDirectory, spec: StageSpec, record: Mapping[str, Any]) -> None:
-    """Raise when an artefact of a finished stage is gone or was altered."""
-    advice = f"stage '{spec.name}' wrote it; pass --restart {spec.name} to make it again"
-    verify_files(directory, record.get("artefacts", {}), advice)
 
 
 class _LogFile(logging.FileHandler):
@@ -379,298 +347,3 @@ def _logging_to(path: Path) -> Iterator[None]:
         _log.removeHandler(handler)
         _log.setLevel(level)
         handler.close()
-
-
-class Run:
-    """A run directory and what can be done with it.
-
-    Parameters
-    ----------
-    directory
-        A directory written by ``sbi-run`` or :func:`sbi_core.run`.
-    registry
-        Where components are found; default: the installed plugins.
-    overrides
-        Options that differ from those of the run, ``"section.key=value"``: options of the analysis,
-        and those of the simulator that change only how files are read.
-    """
-
-    def __init__(
-        self,
-        directory: str | Path,
-        registry: Registry | None = None,
-        overrides: Iterable[str] = (),
-    ) -> None:
-        self.directory = RunDirectory(directory)
-        self.directory.require()
-        self.config = _read_config(self.directory)
-        self._registry = registry
-        self._overrides = tuple(overrides)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the place of the run: the other process reads it from there."""
-        return Run, (self.directory.root.resolve(), self._registry, self._overrides)
-
-    @cached_property
-    def _context(self) -> Context:
-        registry = self._registry or Registry([self.config.plugin])
-        if "analysis" not in self.config.model_fields_set:
-            self._take_analysis(registry)
-        context = Context(
-            self.config, registry, self.directory, Progress(), overrides=self._overrides
-        )
-        cheap = [spec.name for spec in STAGES if spec.cheap]  # nothing is made from them
-        stages = self.verify(without=cheap)["stages"]
-        for name, record in stages.items():
-            if record.get("status") == "done":
-                context.facts[name] = record["facts"]
-        return context
-
-    def _take_analysis(self, registry: Registry) -> None:
-        """Complete a run of sbi-core 0.1.0, whose configuration names no analysis.
-
-        Raises
-        ------
-        RunDirectoryError
-            If the plugin has other options by now, with the command that makes the run again.
-        """
-        config = self.config
-        try:
-            config.analysis = resolve(registry, config.plugin, preset=config.preset).analysis
-            registry.find("simulator", config.simulator.name).build(config.simulator.options)
-        except ConfigError as error:
-            msg = (
-                f"'{self.directory.root}' was made by an earlier version of plugin "
-                f"'{config.plugin}' ({error}); make it again: sbi-run run {config.plugin} "
-                f"--preset {config.preset} --seed {config.seed} --out {self.directory.root} "
-                "--restart simulate"
-            )
-            raise RunDirectoryError(msg) from None
-
-    def verify(self, without: Sequence[str] = ()) -> dict[str, Any]:
-        """Compare everything that finished stages wrote with its recorded SHA-256.
-
-        Done when a run is first used, but for the report, which is compared when it is read.
-        Returns the records.
-
-        Parameters
-        ----------
-        without
-            Stages that are left out.
-
-        Raises
-        ------
-        RunDirectoryError
-            Naming the file that is missing, truncated or altered, and the stage that makes it.
-        """
-        records = read_records(self.directory)
-        config = records.get("config", {})
-        verify_files(self.directory, config, "the run wrote it; give the run its command again")
-        for spec in STAGES:
-            record = records["stages"].get(spec.name, {})
-            if record.get("status") == "done" and spec.name not in without:
-                _verify(self.directory, spec, record)
-        return records
-
-    @property
-    def simulator(self) -> Simulator:
-        """The simulator of this run."""
-        return self._context.simulator
-
-    @property
-    def posterior(self) -> Posterior:
-        """The trained posterior."""
-        return self._context.posterior
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """The contents of report.json."""
-        record = read_records(self.directory)["stages"].get("report", {})
-        name = self.directory.report_json.name
-        known = record.get("artefacts", {}).get(name)
-        if known:
-            verify_files(self.directory, {name: known}, "it was written; make it again: report RUN")
-        found: dict[str, Any] = read_json(self.directory.report_json)
-        return found
-
-    def observations(self, source: Any, columns: Mapping[str, str] | None = None) -> Observations:
-        """Return the objects of a file or table as the run's simulator reads them.
-
-        Parameters
-        ----------
-        source
-            A file name, a table in memory (astropy ``Table`` or ``QTable``, pandas ``DataFrame``,
-            dict of columns), or observations.
-        columns
-            ``{name: column}``: the table's ``column`` is read as ``name``.
-        """
-        return read_objects(self.simulator, source, columns)
-
-    @torch_defaults()
-    def infer(
-        self,
-        observations: Any,
-        draws: int | None = None,
-        *,
-        columns: Mapping[str, str] | None = None,
-    ) -> PosteriorSamples:
-        """Return posterior draws for every object, with all that tables of results hold.
-
-        Parameters
-        ----------
-        observations
-            See :meth:`observations`.
-        draws
-            Posterior draws per object; default: those of the run.
-        columns
-            ``{name: column}``: the table's ``column`` is read as ``name``.
-
-        Returns
-        -------
-        PosteriorSamples
-            ``samples["name"]`` are draws (draw, object), ``samples.summary()`` is the table that
-            ``sbi-run infer`` writes. Objects unlike the simulations carry the flag
-            ``outside_training``.
-
-        Raises
-        ------
-        ConfigError
-            If ``draws`` is not a whole number above 0.
-        ObservationError
-            If the objects cannot be read.
-        """
-        number = self.config.infer.draws if draws is None else draws
-        if isinstance(number, bool) or int(number) != number or number < 1:
-            msg = f"draws must be a whole number above 0, got {draws!r}"
-            raise ConfigError(msg)
-        data = self.observations(observations, columns)
-        return infer_in_memory(self._context, data, int(number))
-
-    @torch_defaults()
-    def combine(
-        self,
-        observations: Any,
-        combiner: str | None = None,
-        *,
-        columns: Mapping[str, str] | None = None,
-    ) -> CombinedPosterior:
-        """Combine all objects, which must belong to one group, into one posterior.
-
-        Parameters
-        ----------
-        observations
-            See :meth:`observations`.
-        combiner
-            Name of the rule; default: that of the run.
-        columns
-            ``{name: column}``: the table's ``column`` is read as ``name``.
-
-        Returns
-        -------
-        CombinedPosterior
-            With the flag ``unlike_the_simulator`` where the simulator, with the combined
-            parameters, does not make objects like these (plugins that set ``combine.reference``).
-
-        Raises
-        ------
-        ConfigError
-            If the objects belong to several groups.
-        """
-        data = self.observations(observations, columns)
-        if len(data.groups) > 1:
-            msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"
-            raise ConfigError(msg)
-        rng = stream(self.config.seed, "combine", combiner or self.config.combiner.name)
-        rule = self._context.combiner(combiner)
-        if rule.groups_needed:
-            rule.restore(self.directory.combiner(rule.name))
-        combined = rule.combine(self.posterior, data, rng=rng)
-        checked = check_group(self._context, combined, data)
-        if checked is None:
-            return combined
-        entry, verdict = checked
-        unlike = () if verdict.level == "pass" else ("unlike_the_simulator",)
-        return replace(
-            combined,
-            diagnostics={**combined.diagnostics, "misspecification_p": entry["p"]},
-            flags=(*combined.flags, *unlike),
-        )
-
-    def write_report(self) -> None:
-        """Write report.json and report.html again from the recorded facts."""
-        from sbi_core.pipeline.stages.report import execute as write
-
-        with locked(self.directory.root):
-            context = self._context
-            write(context)
-            records = read_records(self.directory)
-            for spec in STAGES:
-                record = records["stages"].get(spec.name, {})
-                if record.get("status") == "done" and spec.name == "report":
-                    record["artefacts"] = _artefacts(self.directory, spec)
-            if records["stages"]:
-                write_records(self.directory, records)
-
-    def write_figures(self, kind: str = "pdf", folder: str | Path | None = None) -> list[Path]:
-        """Write the figures of the report as files with editable text.
-
-        The figures of a plugin are drawn anew, for which its objects are inferred again.
-
-        Parameters
-        ----------
-        kind
-            ``pdf``, ``png`` or ``svg``.
-        folder
-            Where; default: ``figures`` in the run directory.
-
-        Returns
-        -------
-        list of Path
-        """
-        from sbi_core.pipeline.stages.report import build_report, page_inputs
-        from sbi_core.report.figures import drawing_style, drawings, write_figures
-
-        context = self._context
-        report = build_report(context)
-        inputs = page_inputs(context, report)
-        target = Path(folder) if folder else self.directory.root / "figures"
-        sections = self._sections()
-        with drawing_style():
-            made = drawings(report, inputs["arrays"], inputs["history"])
-            return write_figures(made, sections, target, kind)
-
-    def _sections(self) -> list[Section]:
-        """Return the sections of the plugin's analysis with their figures."""
-        from sbi_core.pipeline.stages.diagnose import analysis_tests
-        from sbi_core.pipeline.stages.infer import analysis_report
-
-        context = self._context
-        results: Findings | None = None
-        if self.directory.infer_sections.exists():
-            objects = context.observations
-            samples = infer_in_memory(context, objects, self.config.infer.draws)
-            results = analysis_report(context, objects, samples)
-        tests = analysis_tests(context) if self.directory.diagnose_sections.exists() else None
-        return [section for part in (results, tests) if part for section in part.sections]
-
-    def __repr__(self) -> str:
-        return f"Run({self.config.plugin}, {self.config.preset}, '{self.directory.root}')"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from sbi_core.report.text import measurement
-
-        rows = ""
-        if self.directory.report_json.exists():
-            for entry in self.report.get("combined", []):
-                values = ", ".join(
-                    f"{escape(name)} = {measurement(p['mean'], p['sd'])}"
-                    for name, p in entry["parameters"].items()
-                )
-                rows += (
-                    f"<tr><td>{escape(entry['combiner'])}</td><td>{entry['n']}</td>"
-                    f"<td>{values}</td></tr>"
-                )
-        head = f"<b>{escape(self.config.plugin)}</b> ({escape(self.config.preset)})"
-        return f"{head}<table><tr><th>combiner</th><th>N</th><th>result</th></tr>{rows}</table>"
