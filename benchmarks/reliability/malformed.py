@@ -117,7 +117,6 @@ CONFIGS = {
         "a" + ".a" * 3_000 + " = 1",
         "seed = 1" + "0" * 5_000,
         "[simulate]\nn = 1" + "0" * 400,
-        "\ufeff[simulate]\nn = 5",
         "[simulate]\nn = 5\nn = 6",
         "[simulate]\nn = 1e400",
         "['__class__']\nx = 1",
