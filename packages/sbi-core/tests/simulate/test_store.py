@@ -12,6 +12,7 @@ import pytest
 import sbi_toy
 import torch
 from numpy.testing import assert_array_equal
+from threadpoolctl import threadpool_info
 
 from sbi_core.data.batch import Batch
 from sbi_core.errors import DataFileError, RunDirectoryError, SimulationError
@@ -23,6 +24,7 @@ from sbi_core.simulate.store import (
     is_complete,
     plan,
     read_all,
+    single_thread,
     write_shard,
 )
 
@@ -87,6 +89,19 @@ def test_threads_do_not_change_the_bits(shards, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert_array_equal(read_all(shards)[0].x, read_all(other)[0].x)
+
+
+def test_inside_single_thread_neither_torch_nor_blas_uses_more():
+    def counts():
+        blas = [v["num_threads"] for v in threadpool_info() if v["user_api"] == "blas"]
+        return torch.get_num_threads(), *blas
+
+    torch.set_num_threads(2)
+    before = counts()
+    with single_thread():
+        assert set(counts()) == {1}
+    assert counts() == before
+    torch.set_num_threads(1)
 
 
 def test_worker_processes_make_the_same_bits(shards, tmp_path):

@@ -26,6 +26,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stage import Job, StageResult, StageSpec
 from sbi_core.progress import Progress
 from sbi_core.simulate.executors import end_with_parent
+from sbi_core.simulate.store import single_thread
 
 __all__ = ["Ahead"]
 
@@ -138,12 +139,9 @@ class Ahead:
 
 def _work(image: bytes, connection: Connection[Any, Any]) -> None:
     """Do one job after the other."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself is interrupted, and ends this
     signal.signal(signal.SIGTERM, _end)
     end_with_parent()
-    torch.set_num_threads(1)
     context = pickle.loads(image)  # noqa: S301 - sent by the run itself
     while True:
         try:
@@ -152,7 +150,9 @@ def _work(image: bytes, connection: Connection[Any, Any]) -> None:
             return
         start = perf_counter()
         try:
-            connection.send((job(context), perf_counter() - start, ""))
+            with single_thread():
+                result = job(context)
+            connection.send((result, perf_counter() - start, ""))
         except Exception:  # noqa: BLE001 - reported by the run, which then does the work itself
             connection.send((None, 0.0, format_exc()))
 

@@ -82,7 +82,7 @@ class EstimatorSection(ComponentSection):
 class SimulateSection(_Section):
     """Number of simulations, their shards, and the executor."""
 
-    n: int = Field(10_000, ge=1, le=10**12, description="Number of simulations.")
+    n: int = Field(10_000, ge=1, le=10**18, description="Number of simulations.")
     shard_size: int = Field(5_000, ge=1, description="Simulations per file.")
     executor: str = Field("process", description="serial, process or dask.")
     workers: int | None = Field(None, ge=1, description="Worker processes; default: all cores.")

@@ -29,7 +29,6 @@ from sbi_core.errors import NotPositiveDefiniteError
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.groups import SimulatedGroups
 from sbi_core.priors.space import ParameterSpace
-from sbi_core.simulate.store import single_thread
 
 __all__ = ["calibrate_groups", "test_groups"]
 
@@ -62,14 +61,13 @@ def calibrate_groups(
     space = context.space.select("global")
     triples: dict[int, list[tuple[int, Triple]]] = {n: [] for n in sizes}
     refused = 0
-    with single_thread():
-        for number, group in enumerate(groups):
-            for n, triple in _combine_subsets(context, combiner, group, space, sizes):
-                if triple is None:
-                    refused += 1
-                else:
-                    triples[n].append((number, triple))
-            context.progress.advance()
+    for number, group in enumerate(groups):
+        for n, triple in _combine_subsets(context, combiner, group, space, sizes):
+            if triple is None:
+                refused += 1
+            else:
+                triples[n].append((number, triple))
+        context.progress.advance()
     verdicts = []
     if refused:
         verdicts.append(Verdict("warn", f"{refused} simulated groups could not be combined."))

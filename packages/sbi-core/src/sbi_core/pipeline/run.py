@@ -24,6 +24,7 @@ from sbi_core.pipeline.stages import STAGES
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
+from sbi_core.simulate.store import single_thread
 
 __all__ = ["Run"]
 
@@ -192,8 +193,9 @@ class Run:
         rule = self._context.combiner(combiner)
         if rule.groups_needed:
             rule.restore(self.directory.combiner(rule.name))
-        combined = rule.combine(self.posterior, data, rng=rng)
-        checked = check_group(self._context, combined, data)
+        with single_thread():
+            combined = rule.combine(self.posterior, data, rng=rng)
+            checked = check_group(self._context, combined, data)
         if checked is None:
             return combined
         entry, verdict = checked

@@ -33,6 +33,7 @@ from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import torch_defaults
 from sbi_core.simulate.executors import get_executor
+from sbi_core.simulate.store import single_thread
 
 __all__ = ["Run", "execute", "simulate_shards"]
 
@@ -121,16 +122,16 @@ def _execute(
     with atomic_write(directory.config) as f:
         f.write(to_toml(context.config))
     write_records(directory, records)
-    with _logging_to(directory.log):
-        todo = _todo(context, records, prints, stages)
-        with Ahead(context) as ahead:
-            order = _late(todo) if ahead.possible else todo
-            for k, spec in enumerate(order):
-                for later in order[k + 1 :]:
-                    ready = [name for name in later.ahead if name in context.facts]
-                    if any([ahead.start(later, name) for name in ready]):
-                        _started(context, later, records, prints)
-                _one(context, spec, records, prints, ahead)
+    todo = _todo(context, records, prints, stages)
+    # one thread, but for train.threads: the same bits on any number of cores
+    with _logging_to(directory.log), single_thread(), Ahead(context) as ahead:
+        order = _late(todo) if ahead.possible else todo
+        for k, spec in enumerate(order):
+            for later in order[k + 1 :]:
+                ready = [name for name in later.ahead if name in context.facts]
+                if any([ahead.start(later, name) for name in ready]):
+                    _started(context, later, records, prints)
+            _one(context, spec, records, prints, ahead)
 
 
 def _todo(

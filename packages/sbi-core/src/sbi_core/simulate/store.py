@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
@@ -189,11 +190,12 @@ def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Use one torch thread: the same bits whatever the number of cores."""
+    """Use one thread in torch and BLAS: the same bits whatever the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -24,7 +24,6 @@ from sbi_core.pipeline.stage import Job, StageResult
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream
-from sbi_core.simulate.store import single_thread
 
 __all__ = ["Combination", "ahead", "combine_groups", "execute", "shared_truth"]
 
@@ -226,13 +225,12 @@ def _prepare(context: Context, combiner: Combiner) -> None:
     groups = _groups(context, combiner)
     groups.simulate()
     context.progress.start("correct", len(groups), "groups")
-    with single_thread():
-        observed = _counted(groups, context.progress)
-        if isinstance(combiner, MomentCombiner):
-            observed = with_moments(
-                context.posterior, observed, draws=combiner.config.draws, threads=context.cores - 1
-            )
-        facts = combiner.prepare(context.posterior, observed, seed=context.config.seed)
+    observed = _counted(groups, context.progress)
+    if isinstance(combiner, MomentCombiner):
+        observed = with_moments(
+            context.posterior, observed, draws=combiner.config.draws, threads=context.cores - 1
+        )
+    facts = combiner.prepare(context.posterior, observed, seed=context.config.seed)
     numbers = ", ".join(f"{k} {v:.3g}" for k, v in facts.items())
     context.progress.finish(f"{combiner.name}: {numbers}")
     combiner.save(context.directory.combiner(combiner.name))

@@ -10,7 +10,6 @@ from sbi_core.pipeline.stage import Job, StageResult
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
 from sbi_core.simulate.emulator import Emulator, EmulatorConfig, draw_box
-from sbi_core.simulate.store import single_thread
 
 __all__ = ["ahead", "execute"]
 
@@ -41,16 +40,15 @@ def execute(context: Context) -> StageResult:
         return StageResult()
     config = _config(context)
     _check_size(context, config)
-    with single_thread():
-        emulator = Emulator(config)
-        emulator.fit(
-            context.simulator,
-            context.simulations,
-            wide=_wide(context, config),
-            seed=context.config.seed,
-            directory=context.directory.emulator,
-            callbacks=[epoch_callback(context.progress, "emulate", config.epochs)],
-        )
+    emulator = Emulator(config)
+    emulator.fit(
+        context.simulator,
+        context.simulations,
+        wide=_wide(context, config),
+        seed=context.config.seed,
+        directory=context.directory.emulator,
+        callbacks=[epoch_callback(context.progress, "emulate", config.epochs)],
+    )
     emulator.save(context.directory.emulator)
     errors = emulator.errors
     worst = max(errors["median"].values())
