@@ -206,7 +206,7 @@ def test_the_stars_of_the_experiments(tiny):
     assert_allclose(shifted.batch.x_err, 0.05)
     again = of_experiment("shifted", tiny.simulator, n=40, seed=2)
     assert_array_equal(shifted.batch.x, again.batch.x)
-    with pytest.raises(sbi_core.ConfigError, match="no experiment 'other'"):
+    with pytest.raises(sbi_core.ConfigError, match="unknown experiment 'other'"):
         of_experiment("other", tiny.simulator)
 
 
