@@ -556,3 +556,18 @@ def test_figures_are_written_as_files_with_editable_text(kind, inputs, tmp_path)
         assert all(b"/Type0" in c for c in content)  # letters of a font instead of outlines
     if kind == "svg":
         assert all(b"<text" in c for c in content)
+
+
+def test_letters_of_an_embedded_picture_may_spell_anything():
+    """A heat map of a run ended in ``/OnQ7nTcwPigAAAABJRU5ErkJggg==``."""
+    from sbi_core.errors import RunDirectoryError
+    from sbi_core.report.html import _refuse_active
+
+    _refuse_active('<svg><image href="data:image/png;base64,\niVBO/OnQ7nTcwPigAAAA=="/></svg>')
+    for active in (
+        '<svg><image href="data:image/png;base64,AA==" onload="x()"/></svg>',
+        "<svg><image href=data:image/png;base64,AA/onload=x() /></svg>",
+        '<svg onload="x()"></svg>',
+    ):
+        with pytest.raises(RunDirectoryError, match="altered"):
+            _refuse_active(active)

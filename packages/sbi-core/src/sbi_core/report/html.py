@@ -31,6 +31,10 @@ _ACTIVE = re.compile(
     r"|href\s*=\s*[\"']?(?![\"'#]|data:image/(?:png|jpeg);)|url\(\s*[\"']?(?!#)",
     re.IGNORECASE,
 )
+# Letters of an embedded picture, between quotes: they may spell anything, "/on...=" too.
+_EMBEDDED = re.compile(
+    r"(?<=[\"'])(data:image/(?:png|jpeg);base64,)\s*[A-Za-z0-9+/]+={0,2}(?=[\"'])"
+)
 _NUMBER = re.compile(r"\s*(?:[-+−<>≤≥~±(]*\s*\d|[-–]?\s*$|nan\b|inf\b)")
 
 
@@ -114,7 +118,7 @@ def _refuse_active(svg: str) -> None:
     Images come from the records of a run directory, which may be a stranger's; those that we draw
     have none of this.
     """
-    match = _ACTIVE.search(html.unescape(svg))
+    match = _ACTIVE.search(_EMBEDDED.sub(r"\1", html.unescape(svg)))
     if not svg.startswith("<svg") or match:
         what = f"'{match[0].strip()[:30]}'" if match else "no svg element"
         msg = (
