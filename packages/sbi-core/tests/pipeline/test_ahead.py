@@ -215,7 +215,11 @@ def test_signals_to_the_run_alone_leave_no_process(signals, tmp_path):
     for number in signals:
         job.send_signal(number)
         time.sleep(0.3)
-    assert job.wait(20) != 0
+    while job.poll() is None:  # on a busy machine two signals may arrive as one
+        assert time.monotonic() < limit + 60
+        time.sleep(2)
+        job.send_signal(signals[-1])
+    assert job.returncode != 0
     _wait_until_empty(job.pid)
 
 
