@@ -169,10 +169,10 @@ class PosteriorSamples:
             return self.values[:, 0]
         known = self.id.tolist()
         if object is None or str(object) not in known:
-            what = "which object?" if object is None else f"no object '{object}'"
+            what = "which object" if object is None else f"no object '{object}'"
             near = "" if object is None else near_matches(str(object), known)
             more = ", ..." if len(known) > 5 else ""
-            msg = f"{what}{near} There are {len(known)}: {', '.join(known[:5])}{more}"
+            msg = f"{what}{near}; there are {len(known)}: {', '.join(known[:5])}{more}"
             raise ConfigError(msg)
         return self.values[:, known.index(str(object))]
 

@@ -292,6 +292,11 @@ def test_infer_never_overwrites_its_input(done, toy_file):
         code, _, err = done("infer", "r", "--observations", toy_file, "--out", out)
         assert (code, "is the file of the observations" in err) == (2, True)
     assert toy_file.read_bytes() == before
+    summary = done.work / "r" / "summary.ecsv"
+    before = summary.read_bytes()
+    code, _, err = done("infer", "r", "--observations", toy_file, "--out", summary)
+    assert (code, "is a result of the run itself" in err) == (2, True)
+    assert summary.read_bytes() == before
 
 
 def test_results_of_files_with_one_stem_stand_beside_each_other(done, toy_file):

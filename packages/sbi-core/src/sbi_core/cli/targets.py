@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from sbi_core.errors import ConfigError
+from sbi_core.files.directory import RunDirectory
 
 __all__ = ["checked_target", "safe_name", "summary_target"]
 
@@ -34,13 +35,19 @@ def checked_target(
     Raises
     ------
     ConfigError
-        If the file cannot be written, or is one of the inputs.
+        If the file cannot be written, is one of the inputs, or belongs to a run.
     """
     path = Path(path)
     for source in map(Path, inputs):
         if path.exists() and source.exists() and os.path.samefile(path, source):
             msg = f"'{path}' is the file of the observations; choose another file for the output"
             raise ConfigError(msg)
+    run = RunDirectory(path.parent)
+    if run.provenance.exists() and path.name in {
+        p.name for p in vars(run).values() if isinstance(p, Path) and p.parent == run.root
+    }:
+        msg = f"'{path}' is a result of the run itself; choose another file for the output"
+        raise ConfigError(msg)
     if suffixes and path.suffix not in suffixes:
         msg = f"cannot write '{path}': unknown format, use {', '.join(suffixes)}"
         raise ConfigError(msg)
