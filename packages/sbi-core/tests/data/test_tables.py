@@ -326,3 +326,14 @@ def test_two_columns_that_mean_the_same_are_refused(tmp_path):
 def test_integer_columns_are_read_as_numbers():
     table = Table({"flux": np.array([1, 2], dtype=np.int16)})
     assert ColumnReader(table, "memory").values("flux").dtype == np.float64
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "# ", "#"])
+@pytest.mark.parametrize("first", ["mg_fe,id", "id,mg_fe"])
+def test_a_mark_before_the_header_does_not_hide_the_first_column(mark, first, tmp_path):
+    rows = {"mg_fe,id": "0.1,s1\n0.2,s2\n", "id,mg_fe": "s1,0.1\ns2,0.2\n"}[first]
+    path = tmp_path / "stars.csv"
+    path.write_text(f"{mark}{first}\n{rows}", encoding="utf-8")
+    got = read_observations(path, OBSERVABLES, default_error=0.1)
+    assert got.id.tolist() == ["s1", "s2"]
+    assert_allclose(got.batch.x[:, 0], [0.1, 0.2], rtol=1e-6)

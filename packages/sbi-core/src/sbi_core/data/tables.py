@@ -49,7 +49,9 @@ GROUP_NAMES = ("group", "galaxy", "cluster")
 
 def normalise(name: str) -> str:
     """Return a column name in the form used for comparison."""
-    return re.sub(r"[\s/\-]+", "_", re.sub(r"[\[\]()]", "", name.strip().lower()))
+    # a byte order mark (Excel), or "#" (numpy.savetxt), stands before the first name of a header
+    plain = name.strip().lstrip("\ufeff#").strip().lower()
+    return re.sub(r"[\s/\-]+", "_", re.sub(r"[\[\]()]", "", plain))
 
 
 def read_table(path: str | Path) -> Table:
