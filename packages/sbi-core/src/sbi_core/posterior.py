@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from astropy.table import Table, vstack
 from numpy.typing import ArrayLike, NDArray
 
 from sbi_core.components import Estimator, Rng
@@ -25,7 +27,6 @@ from sbi_core.validation import checked_device
 
 if TYPE_CHECKING:
     import xarray as xr
-    from astropy.table import Table
 
 __all__ = [
     "CombinedPosterior",
@@ -271,8 +272,6 @@ class PosteriorSamples:
         quantity; ``flags``; further columns. NaN, and the reason in ``flags``, where a row could
         not be inferred.
         """
-        from astropy.table import Table
-
         units = {**dict(zip(self.names, self.space.units, strict=True)), **self.units}
         drawn = {name: self.values[:, :, k] for k, name in enumerate(self.names)}
         drawn |= {name: d for name, d in self.derived.items() if d.ndim == 2}
@@ -292,8 +291,6 @@ class PosteriorSamples:
 
     def _with_excluded(self, table: Table) -> Table:
         """Return the table with the rows that could not be inferred, in the order of the source."""
-        from astropy.table import Table, vstack
-
         ids = np.asarray([e.id for e in self.excluded], np.str_)
         rest = Table({"id": ids})
         for name in table.colnames[1:]:
@@ -392,8 +389,6 @@ class CombinedPosterior:
         return f"CombinedPosterior({self.combiner}, n={self.n}: {numbers})"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         head = "<tr><th>parameter</th><th>mean</th><th>sd</th><th>unit</th></tr>"
         rows = "".join(
             f"<tr><td>{escape(name)}</td><td>{mean:.4g}</td><td>{sd:.2g}</td>"

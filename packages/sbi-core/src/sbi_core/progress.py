@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, TextIO
 
+from tqdm import tqdm
+
 __all__ = ["Progress", "epoch_callback", "make_progress"]
 
 _INTERVAL = 5.0  # seconds between lines where there is no terminal
@@ -35,7 +37,6 @@ class Progress:
         self._stage, self._begin = stage, perf_counter()
         if self._stream is None:
             return
-        from tqdm import tqdm
 
         form: dict[str, Any] = {"file": self._stream, "dynamic_ncols": True}
         if not self._stream.isatty():

@@ -23,10 +23,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import pluggy
+from packaging.requirements import InvalidRequirement, Requirement
 
-from sbi_core import hookspecs
-from sbi_core.errors import ComponentNotFoundError, PluginError, near_matches
+from sbi_core import __version__, hookspecs
+from sbi_core.errors import ComponentNotFoundError, ConfigError, PluginError, near_matches
 from sbi_core.hookspecs import HOOK_API, PROJECT
+from sbi_core.validation import validate
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,9 +84,6 @@ class Component:
         PluginError
             If the path of the factory leads nowhere.
         """
-        from sbi_core.errors import ConfigError
-        from sbi_core.validation import validate
-
         make = self._imported(self.factory)
         if self.kind == "command":
             return make
@@ -300,8 +299,6 @@ def _same(module: Any) -> Any:
 
 
 def _discover() -> dict[str, _Source]:
-    from sbi_core import __version__
-
     builtin = partial(importlib.import_module, "sbi_core.builtin_plugin")
     sources = {BUILTIN: _Source(BUILTIN, BUILTIN, __version__, builtin)}
     for entry in entry_points(group=GROUP):
@@ -333,12 +330,9 @@ def _source(entry: EntryPoint) -> _Source:
 
 def _unmet(requires: Iterable[str]) -> tuple[str, ...]:
     """Return a warning when a distribution requires another version of sbi-core than this one."""
-    from sbi_core import __version__
-
     mine = [r for r in requires if re.match(r"sbi[-_.]core\b", r, re.IGNORECASE)]
     if not mine:
         return ()
-    from packaging.requirements import InvalidRequirement, Requirement
 
     try:
         wanted = Requirement(mine[0])

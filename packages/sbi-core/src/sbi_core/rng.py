@@ -14,12 +14,9 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 __all__ = [
     "RngLike",
@@ -67,8 +64,6 @@ def as_generator(rng: np.random.Generator | torch.Generator | int) -> np.random.
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         return stream(int(rng), "user")
     if type(rng).__name__ == "Generator" and type(rng).__module__.startswith("torch"):
-        import torch
-
         assert isinstance(rng, torch.Generator)
         word = torch.randint(0, 2**62, (1,), generator=rng, device=rng.device).item()
         return stream(int(word), "torch")
@@ -83,8 +78,6 @@ def torch_generator(
 
     A torch generator already on ``device`` is returned unchanged.
     """
-    import torch
-
     if isinstance(rng, torch.Generator) and rng.device == torch.device(device):
         return rng
     seed = int(as_generator(rng).integers(0, 2**63 - 1))
@@ -99,8 +92,6 @@ class _DefaultDtype:
         self.before: torch.dtype | None = None
 
     def __enter__(self) -> None:
-        import torch
-
         with self.lock:
             if self.inside == 0:
                 self.before = torch.get_default_dtype()
@@ -108,8 +99,6 @@ class _DefaultDtype:
             self.inside += 1
 
     def __exit__(self, *_: object) -> None:
-        import torch
-
         with self.lock:
             self.inside -= 1
             if self.inside == 0 and self.before is not None:
@@ -126,8 +115,6 @@ def torch_defaults() -> Iterator[None]:
     These are float32, and gradients that are recorded. Results then do not depend on
     ``torch.set_default_dtype``, ``torch.no_grad`` or ``torch.inference_mode`` of the caller.
     """
-    import torch
-
     with _DEFAULT_DTYPE, torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -146,8 +133,6 @@ def seeded(rng: np.random.Generator | int, device: torch.device | str = "cpu") -
     device
         Device whose generator is seeded, beside that of the CPU.
     """
-    import torch
-
     seed = int(rng.integers(0, 2**63 - 1)) if isinstance(rng, np.random.Generator) else rng
     device = torch.device(device)
     cuda = [device.index or 0] if device.type == "cuda" else []

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import NMF
 
 from sbi_core import stream
 from sbi_sedflow.bases import Bases
@@ -92,8 +93,6 @@ def fit_bases(seed: int = 1) -> Bases:
     ImportError
         If scikit-learn is not installed (extra ``bases``).
     """
-    from sklearn.decomposition import NMF
-
     rng = stream(seed, "sedflow", "bases")
     t = grid()
 

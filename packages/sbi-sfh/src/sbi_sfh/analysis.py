@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sbi_core import (
@@ -29,9 +30,6 @@ from sbi_sfh.readers import FLAG_MEANINGS
 from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.recovered import Recovered, recover_object
 from sbi_sfh.simulator import SfhSimulator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["SfhAnalysis"]
 
@@ -255,8 +253,6 @@ def _figures(
 def _figure(
     simulator: SfhSimulator, observations: Observations, k: int, recovered: Recovered
 ) -> Figure:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=[2.2, 2, 1])
     time = _shown_times(simulator, simulator.synthesis.time)
@@ -303,7 +299,6 @@ def _by_dispersion(
     known = np.isfinite(sigma)
     if known.sum() < 3 or observations.batch.theta is not None:
         return None
-    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -28,8 +29,6 @@ from sbi_sfh.indices import measure
 from sbi_sfh.latents import latents_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from sbi_sfh.simulator import SfhSimulator
 
 __all__ = ["Interpretation", "figures", "interpret", "section", "write"]
@@ -179,8 +178,6 @@ def _map(z: F64, rng: np.random.Generator) -> tuple[F64, str]:
 
 
 def _histograms(result: Interpretation) -> Figure:
-    from matplotlib.figure import Figure
-
     count = result.latents.shape[1]
     rows = -(-count // 8)
     figure = Figure(figsize=(9.0, 1.2 * rows + 0.3), layout="constrained")
@@ -196,8 +193,6 @@ def _histograms(result: Interpretation) -> Figure:
 
 
 def _matrices(result: Interpretation) -> Figure:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.0, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
     parts = [
@@ -217,8 +212,6 @@ def _matrices(result: Interpretation) -> Figure:
 
 
 def _wavelengths(result: Interpretation) -> Figure:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.0, 4.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
     extent = (result.wave[0], result.wave[-1], len(result.saliency) + 0.5, 0.5)
@@ -244,8 +237,6 @@ def _wavelengths(result: Interpretation) -> Figure:
 
 
 def _maps(result: Interpretation) -> Figure:
-    from matplotlib.figure import Figure
-
     shown: dict[str, F64] = dict(result.features)
     shown |= {n: result.theta[:, k] for k, n in enumerate(result.names)}
     rows = -(-len(shown) // 6)

@@ -15,6 +15,7 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import CoreGroup, examples
 from sbi_core.cli.names import COMMANDS, EXIT_CALIBRATION, EXIT_INTERRUPTED
+from sbi_core.cli.system_errors import explain
 from sbi_core.errors import SbiError
 
 __all__ = ["COMMANDS", "EXIT_CALIBRATION", "EXIT_INTERRUPTED", "app", "main"]
@@ -103,6 +104,4 @@ def _expanded(tilde: re.Match[str]) -> str:
 
 
 def _of_the_system(error: Exception) -> str | None:
-    from sbi_core.cli.system_errors import explain
-
     return explain(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.files.directory import read_json
 
 __all__ = ["command"]
 
@@ -13,7 +14,6 @@ __all__ = ["command"]
 @click.argument("run")
 def command(run: str) -> None:
     """List the references for the results of RUN, BibTeX of the software, and versions."""
-    from sbi_core.files.directory import read_json
     from sbi_core.pipeline.runner import Run
     from sbi_core.report.references import bibtex, references
 

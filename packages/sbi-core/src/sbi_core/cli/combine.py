@@ -8,6 +8,8 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
+from sbi_core.cli.results import flag_sentences, values_of
+from sbi_core.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -45,8 +47,6 @@ def command(
 
     The objects must belong to one group, for example the stars of one galaxy.
     """
-    from sbi_core.cli.results import flag_sentences, values_of
-    from sbi_core.errors import ConfigError
     from sbi_core.pipeline.runner import Run
 
     loaded = Run(run, overrides=overrides)

@@ -9,6 +9,10 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
+from sbi_core.cli.results import flag_sentences, measured, values_of
+from sbi_core.cli.targets import checked_target
+from sbi_core.errors import ConfigError
+from sbi_core.files.directory import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,11 +54,7 @@ def command(
     objects. Prints the probability of every model, its posterior of the shared parameters, and
     the average over the models. Probabilities are relative: all models may be wrong.
     """
-    from sbi_core.cli.results import flag_sentences, measured, values_of
-    from sbi_core.cli.targets import checked_target
     from sbi_core.combiners.comparison import CompareConfig, ModelComparison, average
-    from sbi_core.errors import ConfigError
-    from sbi_core.files.directory import write_json
     from sbi_core.pipeline.runner import Run
     from sbi_core.rng import stream
     from sbi_core.simulate.store import single_thread

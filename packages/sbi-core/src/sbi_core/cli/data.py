@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from sbi_core.cli.groups import Group, examples
+from sbi_core.data.fetch import datasets, fetch
+from sbi_core.registry import Registry
 
 __all__ = ["command"]
 
@@ -21,9 +23,6 @@ def command() -> None:
 @command.command("list", epilog=examples("sbi-run data list"))
 def list_data() -> None:
     """List the data sets of all plugins: size, presence, licence, citation and source."""
-    from sbi_core.data.fetch import datasets
-    from sbi_core.registry import Registry
-
     sets = datasets(Registry())
     if not sets:
         click.echo("no installed plugin declares data sets")
@@ -37,7 +36,4 @@ def list_data() -> None:
 @click.argument("name")
 def fetch_data(name: str) -> None:
     """Download the data set NAME into the cache and verify the SHA-256 of every file."""
-    from sbi_core.data.fetch import fetch
-    from sbi_core.registry import Registry
-
     click.echo(f"'{name}' is in {fetch(name, Registry(), progress=True)}")

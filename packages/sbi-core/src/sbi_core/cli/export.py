@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.cli.targets import safe_name
+from sbi_core.errors import ConfigError
+from sbi_core.files.directory import atomic_write, read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +46,6 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
     """
     import numpy as np
 
-    from sbi_core.cli.targets import safe_name
-    from sbi_core.errors import ConfigError
-    from sbi_core.files.directory import read_arrays
     from sbi_core.files.posterior_file import read_samples
     from sbi_core.pipeline.runner import Run
     from sbi_core.posterior import PosteriorSamples
@@ -90,8 +90,6 @@ def _write_csv(
 ) -> None:
     """Write draws (S, d), with a first column ``id`` where it is given."""
     from astropy.table import Table
-
-    from sbi_core.files.directory import atomic_write
 
     table = Table(draws, names=list(names))
     if ids is not None:

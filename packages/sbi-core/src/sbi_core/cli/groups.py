@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sbi_core.errors import near_matches
+from sbi_core.registry import Registry, domain_package
 
 if TYPE_CHECKING:
     from sbi_core.registry import Component, Registry
@@ -77,7 +78,6 @@ class CoreGroup(Group):
         if cmd_name in self._modules:
             command: click.Command = importlib.import_module(self._modules[cmd_name]).command
             return command
-        from sbi_core.registry import domain_package
 
         registry = _registry(ctx)
         if cmd_name in registry.installed or domain_package(cmd_name):
@@ -99,8 +99,6 @@ class CoreGroup(Group):
 
 def _registry(ctx: click.Context) -> Registry:
     """Return one registry per call of the program; no plugin is loaded yet."""
-    from sbi_core.registry import Registry
-
     registry: Registry = ctx.meta.get("sbi_core.registry") or Registry([])
     ctx.meta["sbi_core.registry"] = registry
     return registry

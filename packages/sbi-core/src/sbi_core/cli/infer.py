@@ -9,7 +9,10 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
+from sbi_core.cli.targets import checked_target, summary_target
 from sbi_core.errors import ConfigError
+from sbi_core.progress import make_progress
+from sbi_core.simulate.executors import get_executor
 
 __all__ = ["command"]
 
@@ -75,11 +78,8 @@ def command(
     Writes a table like summary.ecsv of the run. The file is read, inferred and written in chunks,
     so that memory does not grow with it. The same command continues an interrupted one.
     """
-    from sbi_core.cli.targets import checked_target, summary_target
     from sbi_core.pipeline.catalogue import infer_catalogue
     from sbi_core.pipeline.runner import Run
-    from sbi_core.progress import make_progress
-    from sbi_core.simulate.executors import get_executor
 
     if summary_only and samples:
         msg = "--summary-only and --samples contradict each other; leave one out"

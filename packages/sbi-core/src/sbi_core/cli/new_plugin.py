@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from sbi_core import __version__
 from sbi_core.cli.groups import examples
 from sbi_core.cli.names import COMMANDS
 from sbi_core.errors import ConfigError
+from sbi_core.registry import BUILTIN, Registry, domain_package
 
 __all__ = ["command"]
 
@@ -66,8 +68,6 @@ def _checked(name: str) -> str:
     ConfigError
         If it cannot be a name, or is the name of a plugin or of a command.
     """
-    from sbi_core.registry import BUILTIN, Registry, domain_package
-
     plugin = name.removeprefix("sbi-")
     if not _NAME.fullmatch(plugin) or len(plugin) > 40:
         better = re.sub(r"[^a-z0-9]+", "-", plugin.lower()).strip("-0123456789")[:40].strip("-")
@@ -95,8 +95,6 @@ def _checked(name: str) -> str:
 
 def _words(plugin: str) -> dict[str, str]:
     """Return what the marks @WORD@ of the template stand for."""
-    from sbi_core import __version__
-
     major, minor = (int(part) for part in __version__.split(".")[:2])
     return {
         "NAME": plugin,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.registry import Registry, defects
 
 __all__ = ["command"]
 
@@ -12,8 +13,6 @@ __all__ = ["command"]
 @click.command("plugins", epilog=examples("sbi-run plugins"))
 def command() -> None:
     """List the installed plugins, their components, and what prevents one from working."""
-    from sbi_core.registry import Registry, defects
-
     for plugin in Registry().plugins:
         status = "" if plugin.status == "loaded" else f"  [{plugin.status}]"
         click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version}){status}")

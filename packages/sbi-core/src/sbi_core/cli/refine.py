@@ -7,6 +7,9 @@ from pathlib import Path
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.cli.targets import checked_target, safe_name
+from sbi_core.errors import ConfigError, ObservationError, near_matches
+from sbi_core.files.directory import read_json, write_json
 
 __all__ = ["command"]
 
@@ -57,9 +60,6 @@ def command(
     """
     import numpy as np
 
-    from sbi_core.cli.targets import checked_target, safe_name
-    from sbi_core.errors import ConfigError, ObservationError, near_matches
-    from sbi_core.files.directory import read_json, write_json
     from sbi_core.pipeline.runner import Run
     from sbi_core.refine import RefineConfig, Round, refine
     from sbi_core.training.config import TrainConfig

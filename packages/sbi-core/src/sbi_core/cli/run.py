@@ -10,6 +10,9 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.names import EXIT_CALIBRATION
+from sbi_core.cli.results import measured
+from sbi_core.progress import make_progress
+from sbi_core.registry import Registry
 
 __all__ = ["command", "run"]
 
@@ -58,14 +61,11 @@ def run(
     quiet: bool,
 ) -> int:
     """Run the pipeline; return the exit code."""
-    from sbi_core.registry import Registry
-
     registry = Registry([plugin])
     registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported
 
     from sbi_core.pipeline.config import resolve
     from sbi_core.pipeline.runner import execute
-    from sbi_core.progress import make_progress
 
     resolved = resolve(
         registry,
@@ -100,8 +100,6 @@ def run(
 
 
 def _echo(report: dict[str, object], target: Path) -> None:
-    from sbi_core.cli.results import measured
-
     combined = report.get("combined") or []
     assert isinstance(combined, list)
     rules = dict.fromkeys(c["combiner"] for c in combined)

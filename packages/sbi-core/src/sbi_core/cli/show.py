@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.registry import Registry
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from sbi_core.components import Simulator
     from sbi_core.pipeline.config import RunConfig
     from sbi_core.priors.space import ParameterSpace
-    from sbi_core.registry import Registry
 
 __all__ = ["command"]
 
@@ -34,8 +34,6 @@ _COMMENT = 32  # column of the descriptions
 )  # fmt: skip
 def command(name: str, preset: str) -> None:
     """Show parameters, priors, input columns, presets and options of the plugin NAME."""
-    from sbi_core.registry import Registry
-
     registry = Registry([name])
     plugin = registry.plugin(name)
 

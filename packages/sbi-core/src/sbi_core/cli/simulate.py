@@ -11,6 +11,8 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.errors import ConfigError
+from sbi_core.progress import make_progress
+from sbi_core.registry import Registry
 
 if TYPE_CHECKING:
     from sbi_core.pipeline.config import RunConfig
@@ -66,8 +68,6 @@ def command(
     """
     from sbi_core.pipeline.config import resolve
     from sbi_core.pipeline.runner import simulate_shards
-    from sbi_core.progress import make_progress
-    from sbi_core.registry import Registry
 
     registry = Registry([plugin])
     resolved = resolve(

@@ -6,6 +6,8 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
+from sbi_core.progress import make_progress
+from sbi_core.registry import Registry
 
 __all__ = ["command"]
 
@@ -60,13 +62,10 @@ def command(
     options are written to DIR/tune/best.toml, for `sbi-run run NAME --config`. The same command
     continues an interrupted search.
     """
-    from sbi_core.registry import Registry
-
     registry = Registry([plugin])
     registry.plugin(plugin)
 
     from sbi_core.pipeline.tune import Search, tune
-    from sbi_core.progress import make_progress
 
     tuned = tune(
         registry,

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 __all__ = ["Plan", "inverse", "plan"]
 
@@ -75,8 +76,6 @@ class Plan:
 
 def plan(transform: Any) -> Plan | None:
     """Return the plan of a zuko ``MaskedAutoregressiveTransform``; None for other transforms."""
-    from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
-
     hyper, order = getattr(transform, "hyper", None), getattr(transform, "order", None)
     if not isinstance(hyper, nn.Sequential) or order is None:
         return None

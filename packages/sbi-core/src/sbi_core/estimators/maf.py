@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
+import zuko
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -117,8 +118,6 @@ class MafEstimator(FlowEstimator):
         ConfigError
             For one parameter, for which the flow would be a Gaussian.
         """
-        import zuko
-
         if dim == 1:
             msg = "a masked autoregressive flow of one parameter is a Gaussian: use 'nsf'"
             raise ConfigError(msg)

@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import zuko
 from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core.estimators.base import FlowEstimator
@@ -55,8 +56,6 @@ class NsfEstimator(FlowEstimator):
 
     def build_head(self, features: int, dim: int) -> Head:
         """Return a new density of ``dim`` numbers given ``features`` numbers."""
-        import zuko
-
         c = self.config
         rest = (
             {} if dim == 1 else {"passes": c.passes or None}

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from sbi_core.data.limits import read_text
 from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
 from sbi_core.registry import Kind, Registry
+from sbi_core.simulate.emulator import EmulatorConfig
+from sbi_core.training.config import TrainConfig
 from sbi_core.validation import validate
 
 __all__ = [
@@ -205,9 +208,6 @@ def resolve(
     ConfigError
         If a key is unknown (with near matches) or a value has the wrong type.
     """
-    from sbi_core.simulate.emulator import EmulatorConfig
-    from sbi_core.training.config import TrainConfig
-
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)
     if file is not None:
@@ -386,8 +386,6 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def to_toml(config: RunConfig) -> str:
     """Return the configuration as TOML; options that are None are left out."""
-    import tomli_w
-
     return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
 
 
@@ -450,8 +448,6 @@ def _table(config: RunConfig) -> dict[str, Any]:
 
 def _toml_value(value: Any) -> str:
     """Return a value as ``--set`` reads it."""
-    import tomli_w
-
     return " ".join(tomli_w.dumps({"v": value}).partition("=")[2].split())
 
 

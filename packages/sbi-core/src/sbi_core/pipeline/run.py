@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -267,8 +268,6 @@ class Run:
         return f"Run({self.config.plugin}, {self.config.preset}, '{self.directory.root}')"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         from sbi_core.report.text import measurement
 
         rows = ""

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 
 from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
 from sbi_core.files.directory import RunDirectory, atomic_write
@@ -28,6 +29,7 @@ from sbi_core.pipeline.opening import artefacts, read_config, verify_stage
 from sbi_core.pipeline.run import Run
 from sbi_core.pipeline.stage import StageSpec
 from sbi_core.pipeline.stages import STAGES, stage_names
+from sbi_core.pipeline.stages.simulate import fill
 from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
@@ -205,8 +207,6 @@ def simulate_shards(
     RunDirectoryError
         If the directory holds another configuration, or another process works on these shards.
     """
-    from sbi_core.pipeline.stages.simulate import fill
-
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or Progress())
     _check_machine(config)
@@ -227,8 +227,6 @@ def simulate_shards(
 
 def _check_machine(config: RunConfig) -> None:
     """Raise when executor or device are not there."""
-    import torch
-
     section = config.simulate
     get_executor(section.executor, section.workers, section.dask_scheduler)
     try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import special
 
@@ -214,16 +215,12 @@ class _Torch(_Source):
         return None
 
     def quantile(self, u: F64) -> F64 | None:
-        import torch
-
         try:
             return np.asarray(self.object.icdf(torch.as_tensor(u)), np.float64)
         except NotImplementedError:
             return None
 
     def log_prob(self, x: F64) -> F64:
-        import torch
-
         return np.asarray(self.object.log_prob(torch.as_tensor(x)), np.float64)
 
     def sample(self, n: int, rng: np.random.Generator) -> F64:

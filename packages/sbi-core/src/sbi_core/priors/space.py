@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -635,8 +636,6 @@ class ParameterSpace:
         return f"ParameterSpace({', '.join(self.names)}; {self.hash[:12]})"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         head = "<tr><th>parameter</th><th>unit</th><th>scope</th><th>prior</th></tr>"
         rows = "".join(
             f"<tr><td>{escape(p.name)}</td><td>{escape(p.unit)}</td><td>{p.scope}</td>"

@@ -16,6 +16,8 @@ from html import escape, unescape
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from latex2mathml.converter import convert_to_element
+
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
@@ -255,8 +257,6 @@ def tex_to_html(label: str, fallback: str = "") -> str:
     >>> tex_to_html(r"\alpha_\mathrm{IMF}")
     '<math><mrow><msub><mi>α</mi><mrow><mi>IMF</mi></mrow></msub></mrow></math>'
     """
-    from latex2mathml.converter import convert_to_element
-
     tex = label.replace("$", "")
     if _balanced(tex):
         # the converter sets \log x without a space, and a single upright letter in italics

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import schedulefree
 import torch
 from torch import Tensor, nn
 
@@ -91,7 +92,6 @@ def make_optimizer(weights: Sequence[nn.Parameter], config: TrainConfig) -> torc
     """Return the optimiser that the options name."""
     if config.optimizer == "adam-onecycle":
         return torch.optim.AdamW(weights, config.peak, weight_decay=config.weight_decay, fused=True)
-    import schedulefree
 
     optimizer: torch.optim.Optimizer = schedulefree.AdamWScheduleFree(
         weights,
