@@ -28,7 +28,7 @@ from common import one_thread, problem, report
 from sbi_core.components import Training
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.base import _log_normal
-from sbi_core.estimators.maf import MafConfig, MafEstimator
+from sbi_core.estimators.flows import MafConfig, MafEstimator
 from sbi_core.rng import stream
 from sbi_core.training.config import TrainConfig
 from sbi_core.training.loop import mean_loss

@@ -8,7 +8,7 @@ import torch
 from astropy.table import Table
 
 import sbi_core
-from sbi_core.testing.products import assert_one_product
+from sbi_core.testing.pipelines import assert_one_product
 
 TINY = {
     "simulate.n": 500,

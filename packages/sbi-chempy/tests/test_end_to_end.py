@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import sbi_core
 from sbi_core.cli import main
-from sbi_core.testing.products import assert_one_product
+from sbi_core.testing.pipelines import assert_one_product
 
 TINY = {
     "simulate.n": 2000,

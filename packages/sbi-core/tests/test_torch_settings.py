@@ -12,7 +12,7 @@ from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
 from sbi_core.estimators import load_estimator
-from sbi_core.estimators.maf import MafConfig, MafEstimator
+from sbi_core.estimators.flows import MafConfig, MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.estimators.sbi import SbiNpseConfig, SbiNpseEstimator
 from sbi_core.posterior import Posterior

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 import sbi_core
 import sbi_sedflow
 from sbi_core.files.posterior_file import read_posterior
-from sbi_core.testing.products import assert_one_product
+from sbi_core.testing.pipelines import assert_one_product
 from sbi_sedflow.arrays import fit
 from sbi_sedflow.cli import ssp
 

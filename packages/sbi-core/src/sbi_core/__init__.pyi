@@ -2,11 +2,11 @@
 
 from . import diagnostics as diagnostics
 from . import plot as plot
-from .analyses.base import Analysis as Analysis
-from .analyses.findings import Drawing as Drawing
-from .analyses.findings import Findings as Findings
-from .analyses.findings import Grid as Grid
-from .analyses.findings import Section as Section
+from .analyses import Analysis as Analysis
+from .analyses import Drawing as Drawing
+from .analyses import Findings as Findings
+from .analyses import Grid as Grid
+from .analyses import Section as Section
 from .api import get_combiner as get_combiner
 from .api import get_embedding as get_embedding
 from .api import get_estimator as get_estimator

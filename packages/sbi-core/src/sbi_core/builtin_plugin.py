@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sbi_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from sbi_core.analyses.base import Analysis
+    from sbi_core.analyses import Analysis
     from sbi_core.components import Combiner, Embedding, Estimator
     from sbi_core.hookspecs import Register
 
@@ -39,23 +39,21 @@ def register_embeddings(register: Register[Embedding]) -> None:
 @hookimpl
 def register_estimators(register: Register[Estimator]) -> None:
     """Register the estimators: flows, mixture, discrete ones, ensembles, those of sbi."""
-    for name, stem, summary in (
-        ("mixture", "Mixture", "Gaussian mixture with closed-form moments"),
-        ("maf", "Maf", "masked autoregressive flow (zuko)"),
-        ("nsf", "Nsf", "neural spline flow (zuko); also for one parameter"),
-        ("ordinal", "Ordinal", "discretised logistic distribution, for integers"),
-        ("categorical", "Categorical", "softmax over a few values"),
-        ("mixed", "Mixed", "discrete and continuous parameters together"),
-        ("ensemble", "Ensemble", "average of several trainings of an estimator"),
-        ("sbi-maf", "SbiMaf", "masked autoregressive flow of the package sbi"),
-        ("sbi-nsf", "SbiNsf", "neural spline flow of the package sbi"),
-        ("sbi-npse", "SbiNpse", "score network of the package sbi; slow density"),
-        ("sbi-fmpe", "SbiFmpe", "flow matching of the package sbi; slow density"),
+    for name, module, stem, summary in (
+        ("mixture", "mixture", "Mixture", "Gaussian mixture with closed-form moments"),
+        ("maf", "flows", "Maf", "masked autoregressive flow (zuko)"),
+        ("nsf", "flows", "Nsf", "neural spline flow (zuko); also for one parameter"),
+        ("ordinal", "ordinal", "Ordinal", "discretised logistic distribution, for integers"),
+        ("categorical", "categorical", "Categorical", "softmax over a few values"),
+        ("mixed", "mixed", "Mixed", "discrete and continuous parameters together"),
+        ("ensemble", "ensemble", "Ensemble", "average of several trainings of an estimator"),
+        ("sbi-maf", "sbi", "SbiMaf", "masked autoregressive flow of the package sbi"),
+        ("sbi-nsf", "sbi", "SbiNsf", "neural spline flow of the package sbi"),
+        ("sbi-npse", "sbi", "SbiNpse", "score network of the package sbi; slow density"),
+        ("sbi-fmpe", "sbi", "SbiFmpe", "flow matching of the package sbi; slow density"),
     ):
-        module = f"sbi_core.estimators.{name.partition('-')[0]}"
-        register(
-            name, f"{module}:{stem}Estimator", config=f"{module}:{stem}Config", summary=summary
-        )
+        path = f"sbi_core.estimators.{module}:{stem}"
+        register(name, f"{path}Estimator", config=f"{path}Config", summary=summary)
 
 
 @hookimpl
@@ -76,4 +74,4 @@ def register_combiners(register: Register[Combiner]) -> None:
 @hookimpl
 def register_analyses(register: Register[Analysis]) -> None:
     """Register the analysis that adds nothing."""
-    register("none", "sbi_core.analyses.base:NoAnalysis", summary="adds nothing to the results")
+    register("none", "sbi_core.analyses:NoAnalysis", summary="adds nothing to the results")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import click
     from pydantic import BaseModel
 
-    from sbi_core.analyses.base import Analysis
+    from sbi_core.analyses import Analysis
     from sbi_core.components import Combiner, Embedding, Estimator, Simulator
 
 __all__ = ["HOOK_API", "PROJECT", "Register", "hookimpl", "hookspec"]

@@ -8,9 +8,8 @@ from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
-from sbi_core.estimators.maf import MafConfig, MafEstimator
+from sbi_core.estimators.flows import MafConfig, MafEstimator, NsfConfig, NsfEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.estimators.sbi import SbiMafEstimator, SbiNsfConfig, SbiNsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator

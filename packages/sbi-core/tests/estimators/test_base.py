@@ -22,7 +22,7 @@ from sbi_core.errors import (
 )
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
-from sbi_core.estimators.maf import MafEstimator
+from sbi_core.estimators.flows import MafEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
 from sbi_core.hookspecs import hookimpl
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior

@@ -22,8 +22,8 @@ from sbi_core.diagnostics import (
 )
 from sbi_core.diagnostics.coverage import LEVELS
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
+from sbi_core.estimators.flows import NsfConfig, NsfEstimator
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.training.config import TrainConfig

@@ -37,7 +37,7 @@ def test_what_is_beyond_the_spline_is_left_alone():
 
 
 def test_draws_with_gradients_are_those_without():
-    from sbi_core.estimators.nsf import NsfEstimator
+    from sbi_core.estimators.flows import NsfEstimator
 
     head = NsfEstimator().build_head(3, 4).double()
     h, noise = torch.randn(5, 3).double(), torch.randn(2, 5, 4).double()

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError, DensityUnavailableError
-from sbi_core.estimators.maf import MafConfig, MafEstimator
+from sbi_core.estimators.flows import MafConfig, MafEstimator
 from sbi_core.priors.space import Prior
 from sbi_core.rng import stream
 

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.embeddings.identity import IdentityEmbedding
-from sbi_core.estimators.nsf import NsfConfig, NsfEstimator
+from sbi_core.estimators.flows import NsfConfig, NsfEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 from sbi_core.training.config import TrainConfig

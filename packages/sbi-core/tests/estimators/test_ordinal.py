@@ -8,7 +8,7 @@ from sbi_core.diagnostics import judge_sbc, sbc_ranks, sbc_uniformity
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError
 from sbi_core.estimators import load_estimator
-from sbi_core.estimators.maf import MafEstimator
+from sbi_core.estimators.flows import MafEstimator
 from sbi_core.estimators.ordinal import OrdinalConfig, OrdinalEstimator, OrdinalHead, _log1mexp
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream

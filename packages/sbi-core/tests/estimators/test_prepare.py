@@ -4,7 +4,7 @@ import torch
 
 from sbi_core import Batch, Prior, Trainable, Training, train_network
 from sbi_core.embeddings.mlp import MlpConfig, MlpEmbedding
-from sbi_core.estimators.maf import MafConfig, MafEstimator
+from sbi_core.estimators.flows import MafConfig, MafEstimator
 from sbi_core.testing.models import ProbeSimulator
 from sbi_core.training import rows
 

@@ -18,7 +18,7 @@ from sbi_core.pipeline.ahead import Ahead
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import Run, execute
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stages import StageResult
 from sbi_core.progress import Progress
 
 OPTIONS = (

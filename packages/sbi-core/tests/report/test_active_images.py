@@ -3,7 +3,7 @@
 import pytest
 from matplotlib import pyplot
 
-from sbi_core.analyses.findings import Drawing, Section
+from sbi_core.analyses import Drawing, Section
 from sbi_core.errors import RunDirectoryError
 from sbi_core.report.figures import section_records
 from sbi_core.report.html import _with_markup

@@ -11,7 +11,7 @@ import pytest
 from astropy.table import Table
 from matplotlib.figure import Figure
 
-from sbi_core.analyses.findings import Drawing, Grid, Section
+from sbi_core.analyses import Drawing, Grid, Section
 from sbi_core.report import html, measurement, plots, render, write_html
 from sbi_core.report.figures import drawing_style, drawings, section_records, write_figures
 from sbi_core.report.view import FLAGS, linked, main_combiner, more_than_chance

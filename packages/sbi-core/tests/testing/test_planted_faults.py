@@ -7,7 +7,7 @@ import sbi_toy
 import torch
 from torch import nn
 
-from sbi_core.analyses.base import Analysis
+from sbi_core.analyses import Analysis
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.components import InputShape
 from sbi_core.data.observations import Observable

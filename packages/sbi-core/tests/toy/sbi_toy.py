@@ -226,7 +226,7 @@ def die_once(trace, item):
 
 
 def ahead_result(context):
-    from sbi_core.pipeline.stage import StageResult
+    from sbi_core.pipeline.stages import StageResult
 
     return StageResult({"n": context.config.simulate.n})
 

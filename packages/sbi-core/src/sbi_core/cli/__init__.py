@@ -13,8 +13,7 @@ from pathlib import Path
 import click
 
 from sbi_core.cli import options
-from sbi_core.cli.groups import CoreGroup, examples
-from sbi_core.cli.names import COMMANDS, EXIT_CALIBRATION, EXIT_INTERRUPTED
+from sbi_core.cli.groups import COMMANDS, EXIT_CALIBRATION, EXIT_INTERRUPTED, CoreGroup, examples
 from sbi_core.cli.system_errors import explain
 from sbi_core.errors import SbiError
 

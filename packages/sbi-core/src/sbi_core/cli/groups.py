@@ -1,21 +1,43 @@
-"""Groups of commands that are imported when they are used: those of the core, those of plugins."""
+"""Commands, imported when they are used: those of the core, those of plugins; exit codes."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import click
 
 from sbi_core.errors import near_matches
-from sbi_core.registry import Registry, domain_package
+from sbi_core.registry import Component, Registry, domain_package
 
-if TYPE_CHECKING:
-    from sbi_core.registry import Component, Registry
+__all__ = [
+    "COMMANDS",
+    "EXIT_CALIBRATION",
+    "EXIT_INTERRUPTED",
+    "CoreGroup",
+    "PluginGroup",
+    "examples",
+]
 
-__all__ = ["CoreGroup", "PluginGroup", "examples"]
+EXIT_CALIBRATION = 3
+EXIT_INTERRUPTED = 130
+COMMANDS = (  # in the order in which they are used
+    "run",
+    "show",
+    "plugins",
+    "infer",
+    "combine",
+    "compare",
+    "refine",
+    "report",
+    "export",
+    "cite",
+    "data",
+    "simulate",
+    "tune",
+    "new-plugin",
+)
 
 
 def examples(*lines: str) -> str:

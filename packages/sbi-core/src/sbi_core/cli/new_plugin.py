@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from sbi_core import __version__
-from sbi_core.cli.groups import examples
-from sbi_core.cli.names import COMMANDS
+from sbi_core.cli.groups import COMMANDS, examples
 from sbi_core.errors import ConfigError
 from sbi_core.registry import BUILTIN, Registry, domain_package
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from sbi_core.cli import options
-from sbi_core.cli.groups import examples
-from sbi_core.cli.names import EXIT_CALIBRATION
+from sbi_core.cli.groups import EXIT_CALIBRATION, examples
 from sbi_core.cli.results import measured
 from sbi_core.progress import make_progress
 from sbi_core.registry import Registry

@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sbi_core.combiners.consistency import group_consistency
 from sbi_core.combiners.gaussian import combine_gaussian
-from sbi_core.combiners.moments import Gaussian, data_quality, shared_space
+from sbi_core.combiners.moments import Gaussian, data_quality, group_consistency, shared_space
 from sbi_core.combiners.set_network import SetNetwork, exists
 from sbi_core.combiners.set_training import fit_sets, simulate_sets
 from sbi_core.components import Combiner, InputShape, Rng, Simulator

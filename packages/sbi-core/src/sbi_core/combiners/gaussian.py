@@ -17,8 +17,14 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from sbi_core.combiners.consistency import group_consistency
-from sbi_core.combiners.moments import F64, Gaussian, MomentCombiner, MomentConfig, ObjectMoments
+from sbi_core.combiners.moments import (
+    F64,
+    Gaussian,
+    MomentCombiner,
+    MomentConfig,
+    ObjectMoments,
+    group_consistency,
+)
 from sbi_core.errors import NotPositiveDefiniteError
 
 __all__ = ["GaussianCombiner", "GaussianConfig", "combine_gaussian", "combine_moments"]

@@ -23,7 +23,7 @@ from typing import Any
 
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import Job, StageResult, StageSpec
+from sbi_core.pipeline.stages import Job, StageResult, StageSpec
 from sbi_core.progress import Progress
 from sbi_core.simulate.executors import end_with_parent
 from sbi_core.simulate.store import single_thread

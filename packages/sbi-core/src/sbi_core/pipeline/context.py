@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
-from sbi_core.analyses.base import Analysis
+from sbi_core.analyses import Analysis
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations

@@ -11,8 +11,7 @@ from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.files.integrity import read_records, verify_files
 from sbi_core.pipeline.config import RunConfig, from_toml, resolve
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import StageSpec
-from sbi_core.pipeline.stages import STAGES
+from sbi_core.pipeline.stages import STAGES, StageSpec
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sbi_core.analyses.findings import Findings, Section
+from sbi_core.analyses import Findings, Section
 from sbi_core.components import Simulator
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError

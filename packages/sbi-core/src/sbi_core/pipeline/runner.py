@@ -27,8 +27,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
 from sbi_core.pipeline.opening import artefacts, read_config, verify_stage
 from sbi_core.pipeline.run import Run
-from sbi_core.pipeline.stage import StageSpec
-from sbi_core.pipeline.stages import STAGES, stage_names
+from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
 from sbi_core.pipeline.stages.simulate import fill
 from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress

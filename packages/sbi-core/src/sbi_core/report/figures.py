@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sbi_core.analyses.findings import Cell, Drawing, Section
+from sbi_core.analyses import Cell, Drawing, Section
 from sbi_core.report import plots
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.plots.style import LOCK

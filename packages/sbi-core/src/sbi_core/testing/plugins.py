@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import click
 
-from sbi_core.analyses.base import Analysis
+from sbi_core.analyses import Analysis
 from sbi_core.components import Embedding, InputShape
 from sbi_core.errors import ConfigError, SbiError, near_matches
 from sbi_core.registry import BUILTIN, Component, Registry, defects

@@ -17,10 +17,9 @@ from sbi_core.diagnostics import Verdict, fit_error_law
 from sbi_core.errors import DataFileError
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.group_calibration import calibrate_groups, test_groups
-from sbi_core.pipeline.groups import SimulatedGroups
+from sbi_core.pipeline.groups import SimulatedGroups, calibrate_groups, test_groups
 from sbi_core.pipeline.model_check import check_group
-from sbi_core.pipeline.stage import Job, StageResult
+from sbi_core.pipeline.stages import Job, StageResult
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sbi_core.analyses.findings import Findings
+from sbi_core.analyses import Findings
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import (
@@ -26,7 +26,7 @@ from sbi_core.diagnostics import (
 )
 from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stages import StageResult
 from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
 from sbi_core.training.splits import splits_of

@@ -6,7 +6,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import Job, StageResult
+from sbi_core.pipeline.stages import Job, StageResult
 from sbi_core.progress import epoch_callback
 from sbi_core.rng import stream
 from sbi_core.simulate.emulator import Emulator, EmulatorConfig, draw_box

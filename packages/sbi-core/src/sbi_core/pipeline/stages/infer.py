@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sbi_core.analyses.findings import Findings
+from sbi_core.analyses import Findings
 from sbi_core.data.chunks import WholeObservations
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict
@@ -14,7 +14,7 @@ from sbi_core.pipeline.catalogue import table_meta, write_draws
 from sbi_core.pipeline.chunk_files import inferred
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import chunk_rows
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stages import StageResult
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.report.figures import drawing_style, section_records
 

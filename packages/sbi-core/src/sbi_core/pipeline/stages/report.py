@@ -23,7 +23,7 @@ from sbi_core.files.provenance import versions
 from sbi_core.files.schema import REPORT_SCHEMA, check_report
 from sbi_core.pipeline.config import command_words, to_toml
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stages import StageResult
 from sbi_core.report import model_card, write_html
 from sbi_core.report.references import references
 from sbi_core.report.view import more_than_chance

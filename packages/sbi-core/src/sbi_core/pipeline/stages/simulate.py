@@ -13,7 +13,7 @@ from sbi_core.components import Simulator
 from sbi_core.errors import RunDirectoryError, SimulationError
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stages import StageResult
 from sbi_core.simulate.executors import get_executor
 from sbi_core.simulate.probe import try_components
 from sbi_core.simulate.store import (

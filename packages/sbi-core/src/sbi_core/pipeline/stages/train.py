@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.stage import StageResult
+from sbi_core.pipeline.stages import StageResult
 from sbi_core.progress import epoch_callback
 
 __all__ = ["execute"]

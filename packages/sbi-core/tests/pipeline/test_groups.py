@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sbi_core.pipeline.group_calibration import _entry, _judge_ranks
+from sbi_core.pipeline.groups import _entry, _judge_ranks
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 
 SPACE = ParameterSpace((Parameter("a", Prior("normal", {"loc": 0.0, "scale": 1.0})),))

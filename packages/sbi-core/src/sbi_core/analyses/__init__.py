@@ -1,1 +1,0 @@
-"""What a domain adds to the results of a run."""
