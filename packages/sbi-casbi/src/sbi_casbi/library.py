@@ -23,7 +23,7 @@ from scipy import sparse
 from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
 from sbi_casbi.smoothing import coarse
 from sbi_casbi.stems import canonical
-from sbi_core import ConfigError, DataFileError, stream
+from sbi_core import ConfigError, DataFileError, open_hdf5, stream
 
 __all__ = [
     "SPLITS",
@@ -345,7 +345,7 @@ def read_library(path: str | Path) -> Library:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r", locking=False) as f:
+        with open_hdf5(path) as f:
             if int(f.attrs.get("schema", -1)) != _SCHEMA:
                 msg = f"'{path}' is not a template library of schema {_SCHEMA}"
                 raise DataFileError(msg)

@@ -7,7 +7,6 @@ the medians are used. A histogram comes with its edges (npz: ``counts``,
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from sbi_core import (
     DataFileError,
     ObservationError,
     Observations,
+    read_npz,
     read_table,
 )
 
@@ -332,18 +332,9 @@ def _histogram(path: Path, plane: Plane) -> tuple[NDArray[np.float32], list[str]
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = np.load(path, allow_pickle=False)
-        if path.suffix == ".npy":
-            return {"counts": content}
-        with content:
-            arrays = {name: content[name] for name in content.files}
-    except FileNotFoundError:
-        msg = f"'{path}' does not exist"
-        raise DataFileError(msg) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"'{path}' cannot be read: {error}"
-        raise DataFileError(msg) from None
+    arrays: dict[str, Any] = read_npz(path)
+    if path.suffix == ".npy":
+        return {"counts": arrays[""]}
     if "counts" not in arrays:
         msg = f"'{path}' has {sorted(arrays)}, but no array 'counts' (64, 64)"
         raise DataFileError(msg)

@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sbi_casbi.cosmology import redshift
 from sbi_casbi.library import FINE, Library, split_stems
 from sbi_casbi.plane import Plane
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
-from sbi_core import DataFileError
+from sbi_core import DataFileError, read_npz
 
 __all__ = ["library_of_stars"]
 
@@ -123,15 +122,7 @@ def _load_all(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            arrays = {name: f[name] for name in f.files}
-    except FileNotFoundError:
-        msg = f"'{path}' does not exist"
-        raise DataFileError(msg) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"'{path}' cannot be read: {error}"
-        raise DataFileError(msg) from None
+    arrays = read_npz(path)
     missing = [k for k in _NEEDED if k not in arrays]
     if missing:
         msg = f"'{path}' lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays))}"

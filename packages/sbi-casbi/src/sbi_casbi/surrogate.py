@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.library import FINE, Library, make_templates, split_stems
 from sbi_casbi.plane import FINE_PER_PIXEL
-from sbi_core import ConfigError, DataFileError, seeded, stream
+from sbi_core import ConfigError, DataFileError, checked_file, read_text, seeded, stream
 
 __all__ = ["Surrogate", "SurrogateConfig", "shape_of", "surrogate_library", "train_surrogate"]
 
@@ -188,9 +188,9 @@ class Surrogate(nn.Module):
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            facts = json.loads(read_text(folder / "config.json"))
             made = cls(int(facts["dim"]), SurrogateConfig(**facts["options"]))
-            made.load_state_dict(load_file(folder / "weights.safetensors"))
+            made.load_state_dict(load_file(checked_file(folder / "weights.safetensors")))
             made.hull = Delaunay(np.asarray(facts["hull"]))
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             msg = f"'{folder}' has no surrogate, or a damaged one: {error}"

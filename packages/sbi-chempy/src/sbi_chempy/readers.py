@@ -11,7 +11,6 @@ npz: ``abundances`` and ``abundance_errs`` (n, k), ``elements`` (k), optional ``
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from sbi_core import (
     ObservationError,
     Observations,
     observations_from_columns,
+    read_npz,
 )
 
 if TYPE_CHECKING:
@@ -115,12 +115,7 @@ def npz_table(path: str | Path) -> Table:
     if path.is_file() and path.stat().st_size == 0:
         msg = f"observations file '{path}' is empty"
         raise DataFileError(msg)
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            arrays = {name: f[name] for name in f.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        msg = f"'{path}' cannot be read as npz: {error}"
-        raise DataFileError(msg) from None
+    arrays = read_npz(path)
     missing = [k for k in ("abundances", "abundance_errs", "elements") if k not in arrays]
     if missing:
         msg = f"'{path}' lacks the array(s) {', '.join(missing)}; it has {', '.join(arrays)}"

@@ -37,6 +37,7 @@ from sbi_core import (
     Simulator,
     as_generator,
     data_dirs,
+    read_npz,
     torch_generator,
 )
 
@@ -230,10 +231,8 @@ class ChempySimulator(Simulator):
         if spec is None:
             return None
         try:
-            given = np.load(spec, allow_pickle=False) if isinstance(spec, str) else spec
+            given = read_npz(spec)[""] if isinstance(spec, str) else spec
             return check_covariance(given, self.frame.names)
-        except OSError as error:
-            raise DataFileError(f"covariance file '{spec}' cannot be read: {error}") from None
         except ValueError as error:
             where = f"covariance file '{spec}': " if isinstance(spec, str) else "simulator: "
             raise ConfigError(f"{where}{error}") from None

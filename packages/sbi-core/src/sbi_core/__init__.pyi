@@ -33,6 +33,10 @@ from .data.fetch import Dataset as Dataset
 from .data.fetch import data_dirs as data_dirs
 from .data.fetch import find_data as find_data
 from .data.fetch import require_data as require_data
+from .data.gate import checked_file as checked_file
+from .data.gate import open_hdf5 as open_hdf5
+from .data.gate import read_npz as read_npz
+from .data.gate import read_text as read_text
 from .data.observations import Excluded as Excluded
 from .data.observations import Observable as Observable
 from .data.observations import Observations as Observations

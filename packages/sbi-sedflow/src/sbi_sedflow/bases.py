@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError
+from sbi_core import DataFileError, read_npz, read_text
 from sbi_sedflow.ssp.rebin import cumulative_at
 
 __all__ = ["Bases", "load_bases", "parametric_bases", "provabgs_bases", "tng_bases"]
@@ -119,8 +119,8 @@ def parametric_bases() -> Bases:
     """Return the bases that ship with the package (see :mod:`sbi_sedflow.nmf`)."""
     with (
         as_file(files("sbi_sedflow").joinpath("data/parametric_nmf.npz")) as path,
-        np.load(path, allow_pickle=False) as f,
     ):
+        f = read_npz(path)
         meta = {"name": "parametric-nmf", "seed": int(f["seed"])}
         return Bases(f["time"], f["sfh"], f["zh"], meta)
 
@@ -183,7 +183,7 @@ def _text(folder: Path, name: str) -> F64:
         msg = f"no file '{path}': give the folder of the PROVABGS basis files with simulator.bases"
         raise DataFileError(msg)
     try:
-        return np.loadtxt(path)
+        return np.loadtxt(read_text(path).splitlines())
     except ValueError as error:
         msg = f"'{path}' is not a table of numbers: {error}"
         raise DataFileError(msg) from None

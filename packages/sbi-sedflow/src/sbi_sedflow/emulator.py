@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from sbi_core import ConfigError, DataFileError
+from sbi_core import ConfigError, DataFileError, checked_file, read_npz
 from sbi_sedflow.ssp.grid import write_arrays
 
 __all__ = ["ProvabgsEmulator", "convert_pickles", "restricted_load"]
@@ -73,13 +73,8 @@ class ProvabgsEmulator:
                 "`sbi-run sedflow emulator convert FILE... --out FILE.npz`"
             )
             raise DataFileError(msg)
-        try:
-            with np.load(path, allow_pickle=False) as f:
-                wanted = [name for name in _names() if name in f.files]
-                arrays = {name: np.asarray(f[name], np.float64) for name in wanted}
-        except (OSError, ValueError, EOFError) as error:
-            msg = f"emulator '{path}' cannot be read: {error}"
-            raise DataFileError(msg) from None
+        stored = read_npz(path)
+        arrays = {n: np.asarray(stored[n], np.float64) for n in _names() if n in stored}
         missing = [n for n in _names() if n not in arrays]
         if missing:
             msg = f"'{path}' lacks {', '.join(missing[:4])} ({len(missing)} arrays)"
@@ -177,7 +172,7 @@ def convert_pickles(paths: Sequence[str | Path], out: str | Path) -> Path:
         if not Path(path).is_file():
             msg = f"no file '{path}'"
             raise DataFileError(msg)
-        items = restricted_load(Path(path).read_bytes())
+        items = restricted_load(checked_file(path).read_bytes())
         if not isinstance(items, (list, tuple)) or len(items) < 14:
             msg = f"'{path}' is not an emulator of PROVABGS: expected a list of 18 items"
             raise DataFileError(msg)

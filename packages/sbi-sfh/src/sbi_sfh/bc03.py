@@ -18,7 +18,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sbi_core import ConfigError
+from sbi_core import ConfigError, checked_file
 from sbi_sfh.constants import FWHM_LIBRARY
 from sbi_sfh.miles import LibraryError
 from sbi_sfh.resample import rebin
@@ -62,7 +62,7 @@ def read_bc03(*, components: int = 64) -> SspLibrary:
         If the file has another layout than expected.
     """
     path = find_bc03()
-    with fits.open(path) as hdus:
+    with fits.open(checked_file(path)) as hdus:
         air = np.asarray(hdus[-1].data, np.float64)
         age = np.asarray(hdus[-2].data, np.float64) / 1e9
         cube = np.array([np.asarray(h.data, np.float64) for h in hdus[1:-3]])

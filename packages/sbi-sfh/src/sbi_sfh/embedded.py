@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import numpy as np
 
-from sbi_core import DataFileError
+from sbi_core import DataFileError, read_npz
 from sbi_sfh.ssp import SspLibrary
 
 __all__ = ["embedded_library"]
@@ -29,9 +29,10 @@ def embedded_library() -> SspLibrary:
         If the file is damaged.
     """
     path = files("sbi_sfh").joinpath("data", _FILE)
-    with path.open("rb") as f, np.load(f, allow_pickle=False) as stored:
-        meta = json.loads(str(stored["meta"]))
-        parts = {k: stored[k] for k in stored.files if k != "meta"}
+    with as_file(path) as file:
+        stored = read_npz(file)
+    meta = json.loads(str(stored["meta"]))
+    parts = {k: v for k, v in stored.items() if k != "meta"}
     digest = hashlib.sha256()
     for name in sorted(parts):
         digest.update(np.ascontiguousarray(parts[name]).tobytes())

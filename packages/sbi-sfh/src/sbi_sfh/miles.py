@@ -31,7 +31,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError, data_dirs
+from sbi_core import DataFileError, checked_file, data_dirs, read_npz
 from sbi_sfh.constants import FWHM_LIBRARY
 from sbi_sfh.ssp import SspLibrary, compress
 
@@ -126,7 +126,11 @@ def read_cube(directory: str | Path) -> tuple[F64, tuple[F64, F64, F64], F64, di
     files = _files(Path(directory))
     names = _names(files)
     axes, order = _grid(directory, names)
-    blobs = [files[k].read_bytes() for k in order]
+    try:
+        blobs = [checked_file(files[k]).read_bytes() for k in order]
+    except DataFileError as error:
+        msg = f"a file of '{directory}' is not a FITS spectrum: {error}"
+        raise LibraryError(msg) from None
     digest = hashlib.sha256()
     for k, blob in zip(order, blobs, strict=True):
         digest.update(files[k].name.encode() + hashlib.sha256(blob).digest())
@@ -292,12 +296,12 @@ def _cache_path(key: str) -> Path:
 def _read_cache(key: str) -> tuple[F64, NDArray[np.float32], bool] | None:
     path = _cache_path(key)
     try:
-        with np.load(path, allow_pickle=False) as f:
-            facts = json.loads(str(f["meta"]))
-            if facts["key"] != key:
-                return None
-            return f["wave"], f["flux"], bool(facts["synthetic"])
-    except (OSError, ValueError, KeyError):
+        f = read_npz(path)
+        facts = json.loads(str(f["meta"]))
+        if facts["key"] != key:
+            return None
+        return f["wave"], f["flux"], bool(facts["synthetic"])
+    except (DataFileError, ValueError, KeyError):
         return None  # missing or damaged: read the files
 
 

@@ -12,14 +12,13 @@ every call, so that a network cannot memorise the noise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbi_core import Batch, ConfigError, Rng, torch_generator
+from sbi_core import Batch, ConfigError, DataFileError, Rng, read_text, torch_generator
 from sbi_sfh.broadening import NODE_STEP, broaden, edge_pixels, nodes
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.constants import C_KMS
@@ -229,8 +228,8 @@ def _shape(path: str | None, wave: F64) -> Tensor | None:
     if path is None:
         return None
     try:
-        table = np.loadtxt(Path(path), ndmin=2)
-    except (OSError, ValueError) as error:
+        table = np.loadtxt(read_text(path).splitlines(), ndmin=2)
+    except (OSError, ValueError, DataFileError) as error:
         msg = f"noise_shape '{path}' cannot be read as two columns of numbers: {error}"
         raise ConfigError(msg) from None
     if table.shape[1] < 2 or (np.diff(table[:, 0]) <= 0).any() or (table[:, 1] <= 0).any():

@@ -30,7 +30,7 @@ from sbi_casbi.plane import Plane
 from sbi_casbi.snapshots.halos import HaloSource
 from sbi_casbi.snapshots.reader import files_of, read_snapshot
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
-from sbi_core import ConfigError, DataFileError, data_dirs
+from sbi_core import ConfigError, DataFileError, data_dirs, read_npz
 
 __all__ = [
     "BuildConfig",
@@ -237,15 +237,15 @@ def _usable(path: Path) -> bool:
         return False
     try:
         _stars(path)
-    except (OSError, ValueError, KeyError):
+    except (DataFileError, ValueError, KeyError):
         path.unlink()
         return False
     return True
 
 
 def _stars(path: Path) -> tuple[F64, F64, F64, dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as f:
-        return f["fe_h"], f["o_fe"], f["mass"], json.loads(str(f["facts"]))
+    f = read_npz(path)
+    return f["fe_h"], f["o_fe"], f["mass"], json.loads(str(f["facts"]))
 
 
 def _cut(job: _Job, c: BuildConfig) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError
+from sbi_core import DataFileError, checked_file
 
 __all__ = ["HaloSource", "catalogue_files", "main_halo"]
 
@@ -109,7 +109,7 @@ def _read_ahf(snapshot: Any, file: Path) -> dict[int, I64]:
     """
     opened = gzip.open if file.suffix == ".gz" else open
     try:
-        with opened(file, "rt") as f:
+        with opened(checked_file(file), "rt") as f:
             text = f.read()
         head = text.split("\n", 2)
         columns = len(head[1].split()) if len(head) > 1 else 1

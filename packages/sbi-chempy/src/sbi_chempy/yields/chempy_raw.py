@@ -30,7 +30,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +42,7 @@ from sbi_chempy.yields.tables import (
     YieldTable,
     YieldTableError,
 )
+from sbi_core import open_hdf5, read_npz, read_text
 
 __all__ = ["RAW_SETS", "find_missing_files", "read_chempy_directory"]
 
@@ -192,7 +192,7 @@ def _tng_species(names: Iterable[bytes]) -> list[str | None]:
 
 
 def _tng_sn1a(directory: Path) -> SnIaYield:
-    with h5py.File(directory / "TNG" / "SNIa.hdf5", "r", locking=False) as file:
+    with open_hdf5(directory / "TNG" / "SNIa.hdf5") as file:
         species = _tng_species(file["Species_names"][()])
         yields = file["Yield"][()]
         study = file["Reference"][()].decode()
@@ -212,7 +212,7 @@ def _tng(directory: Path, channel: Channel) -> YieldTable:
     limits = SN2_RANGE_MSUN if channel == "sn2" else AGB_RANGE_MSUN
     filename = "SNII.hdf5" if channel == "sn2" else "AGB.hdf5"
     rows = []
-    with h5py.File(directory / "TNG" / filename, "r", locking=False) as file:
+    with open_hdf5(directory / "TNG" / filename) as file:
         species = _tng_species(file["Species_names"][()])
         order = [species.index(e) for e in ELEMENTS]
         mass = file["Masses"][()]
@@ -243,7 +243,7 @@ def _tng(directory: Path, channel: Channel) -> YieldTable:
 
 
 def _thielemann(directory: Path) -> SnIaYield:
-    lines = (directory / "Thielemann2003" / "0.02.txt").read_text().splitlines()
+    lines = read_text(directory / "Thielemann2003" / "0.02.txt").splitlines()
     values = dict(zip(lines[0].split(), (float(v) for v in lines[1].split()), strict=True))
     return SnIaYield(
         "alternative",
@@ -270,7 +270,7 @@ def _nomoto_gross(directory: Path) -> YieldTable:
     """Gross rows: y = sum of isotopes / M, u = 1 - r - (sum of everything) / M."""
     rows = []
     for z in _NOMOTO_Z:
-        text = (directory / "Nomoto2013" / f"nomoto_2013_z={z}.dat").read_text()
+        text = read_text(directory / "Nomoto2013" / f"nomoto_2013_z={z}.dat")
         lines = [line.split() for line in text.splitlines() if line.strip()]
         mass, final = (np.array(line[1:], dtype=np.float64) for line in lines[:2])
         elements = {e: np.zeros_like(mass) for e in ELEMENTS}
@@ -302,7 +302,7 @@ def _nomoto_net(directory: Path) -> YieldTable:
     rows = []
     for i in reversed(range(len(_NOMOTO_Z))):
         path = directory / "Nomoto2013" / f"nomoto_net_met_ind_{i}.npy"
-        table = np.load(path, allow_pickle=False)
+        table = read_npz(path)[""]
         yields = np.stack([table[e] for e in ELEMENTS], axis=1)
         rows.append(
             YieldRows.from_columns(
@@ -332,7 +332,7 @@ def _karakas16(directory: Path) -> YieldTable:
 def _karakas16_rows(folder: Path, z: str) -> YieldRows:
     """Net rows: y = mean ejected minus initial composition, both normalised to 1."""
     initial = _karakas_initial(folder, z)
-    text = (folder / f"yield_z{z}.dat").read_text()
+    text = read_text(folder / f"yield_z{z}.dat")
     models = _models_z001(text) if z == "001" else _models(text, z)
     mass = np.array([m for m, _, _ in models])
     remnant = np.array([final for _, final, _ in models]) / mass
@@ -345,7 +345,7 @@ def _karakas_initial(folder: Path, z: str) -> Array:
     if z == "03" and not path.is_file():
         path = folder / "surf_z03_first_block.dat"
     if path.is_file():
-        initial = _first_block(path.read_text())
+        initial = _first_block(read_text(path))
     else:
         logger.info("reconstructed the initial composition of %s from Z = 0.03", path.name)
         initial = _karakas_initial_from_z03(folder, z)
@@ -356,7 +356,7 @@ def _karakas_initial(folder: Path, z: str) -> Array:
 def _karakas_initial_from_z03(folder: Path, z: str) -> dict[str, float]:
     source = next(folder / Path(p).name for p in _SURF_Z03 if (folder / Path(p).name).is_file())
     scale, hydrogen, helium = _KARAKAS_RECONSTRUCTED[z]
-    mix = {e: x * scale for e, x in _first_block(source.read_text()).items()}
+    mix = {e: x * scale for e, x in _first_block(read_text(source)).items()}
     mix["O"] *= _OXYGEN_FACTOR
     return mix | {"H": hydrogen, "He": helium}
 

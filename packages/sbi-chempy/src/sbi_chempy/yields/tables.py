@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_chempy.constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
+from sbi_core import DataFileError, open_hdf5, read_npz
 
 __all__ = [
     "Channel",
@@ -406,7 +406,7 @@ def read_yields(path: Path, name: str = "") -> dict[str, SnIaYield | YieldTable]
         content = _read_npz(path) if path.suffix == ".npz" else _read_hdf5(path)
     except FileNotFoundError:
         raise
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, DataFileError) as error:
         raise YieldTableError(f"{path}: cannot be read as a yield file: {error}") from None
     name = name or path.stem
     order = _element_order(content, path)
@@ -488,11 +488,10 @@ def _named(
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+    return dict(read_npz(path))
 
 
 def _read_hdf5(path: Path) -> dict[str, NDArray[np.generic]]:
-    with h5py.File(path, "r", locking=False) as file:
+    with open_hdf5(path) as file:
         content = {key: np.asarray(file[key]) for key in file}
         return content | {key: np.asarray(value) for key, value in file.attrs.items()}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbi_core.data.batch import Batch
-from sbi_core.data.limits import check_fits, check_hdf5, check_names
+from sbi_core.data.gate import checked_file
+from sbi_core.data.limits import check_names
 from sbi_core.data.observations import (
     FORMATS,
     LABEL,
@@ -116,7 +117,6 @@ class FitsSlices(Slices):
         """Return the slices, or None when the table is not one that can be cut."""
         from astropy.io import fits
 
-        check_fits(path)
         with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
             hdu = next((h for h in hdus if isinstance(h, (fits.BinTableHDU, fits.TableHDU))), None)
             if not isinstance(hdu, fits.BinTableHDU) or isinstance(hdu, fits.CompImageHDU):
@@ -238,7 +238,6 @@ class Hdf5Slices(Slices):
         """Return the slices, or None when there is not exactly one table."""
         import h5py
 
-        check_hdf5(path)
         with h5py.File(path, "r") as f:
             tables = [k for k in f if isinstance(f[k], h5py.Dataset) and f[k].dtype.names]
             if len(tables) != 1:
@@ -271,7 +270,6 @@ class ArraySlices(Slices):
         """Return the slices."""
         import h5py
 
-        check_hdf5(path)
         with h5py.File(path, "r") as f:
             if "rows" not in f:
                 return cls(path, rows, len(f["x"]))
@@ -442,6 +440,8 @@ def open_slices(path: str | Path, rows: int) -> Slices:
         openers: dict[str, Any] = {"fits": FitsSlices, "hdf5": Hdf5Slices, "parquet": ParquetSlices}
         opener = TextSlices if path.suffix.lower() in _TEXT else openers.get(kind)
     try:
+        if opener is not None:
+            checked_file(path, rows)
         found: Slices | None = None if opener is None else opener.open(path, rows)
     except (DataFileError, ConfigError):
         raise

@@ -1,43 +1,83 @@
 """Bounds on what a file or a run may ask of this machine, checked before anything is allocated.
 
-A few bytes of a file can promise terabytes: a zip member that inflates a thousandfold, an HDF5
-data set of which nothing is stored, a FITS header with a large NAXIS2. Sizes are compared with the
-file and with the memory that is free; a refusal gives the numbers.
+The numbers are in one table, :class:`Limits`; ``SBI_LIMITS="expansion=1000,columns=50000"`` raises
+them.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import os
+import resource
 import shutil
-import zipfile
-import zlib
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sbi_core.errors import ConfigError, DataFileError
+from sbi_core.errors import ConfigError, DataFileError, near_matches
 
 __all__ = [
+    "Limits",
     "available_memory",
     "check_disk",
-    "check_fits",
-    "check_names",
-    "check_gzip",
-    "check_hdf5",
     "check_memory",
+    "check_names",
     "gib",
-    "load_npz",
-    "read_text",
+    "limits",
 ]
 
-_SHARE = 0.5  # of the free memory that one file may take
-_SMALL = 2**28  # bytes: below this, no ratio is suspicious
-_RATIO = 200  # times that honest data hardly ever shrink
-_MOST_FIELDS = 999  # axes, and columns of a table, that FITS allows
+_VARIABLE = "SBI_LIMITS"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of what is read from files.
+
+    Parameters
+    ----------
+    memory
+        Share of the free memory that the content of one file, or of one chunk of its rows, may
+        take.
+    expansion
+        Times that a file may grow when it is decompressed, above ``small``.
+    small
+        MiB below which no expansion is too large.
+    columns
+        Columns of a table.
+    line
+        Bytes of one line, or characters of one cell, of a table.
+    objects
+        Groups and data sets of an HDF5 file.
+    """
+
+    memory: float = 0.5
+    expansion: float = 200
+    small: float = 64
+    columns: float = 10_000
+    line: float = 2**20
+    objects: float = 100_000
+
+
+def limits() -> Limits:
+    """Return the limits, with those that ``SBI_LIMITS`` changes.
+
+    Raises
+    ------
+    ConfigError
+        If the variable is not ``name=number,...``.
+    """
+    known = [f.name for f in fields(Limits)]
+    changed: dict[str, float] = {}
+    for word in filter(None, os.environ.get(_VARIABLE, "").replace(" ", "").split(",")):
+        name, _, number = word.partition("=")
+        if name not in known:
+            msg = f"{_VARIABLE}: unknown limit '{name}'{near_matches(name, known)}"
+            raise ConfigError(f"{msg} (known: {', '.join(known)})")
+        try:
+            changed[name] = float(number)
+        except ValueError:
+            msg = f"{_VARIABLE}: '{word}' is not {name}=NUMBER"
+            raise ConfigError(msg) from None
+    return Limits(**changed)
 
 
 def gib(nbytes: float) -> str:
@@ -64,6 +104,10 @@ def available_memory() -> int:
             free = min(free, max(int(most) - used, 0))
     except (OSError, ValueError):
         pass
+    most_virtual = resource.getrlimit(resource.RLIMIT_AS)[0]  # ulimit -v
+    if most_virtual != resource.RLIM_INFINITY:
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        free = min(free, max(most_virtual - used * resource.getpagesize(), 0))
     return free
 
 
@@ -84,177 +128,6 @@ def check_disk(what: str, nbytes: float, folder: Path, advice: str) -> None:
     if nbytes > free:
         msg = f"{what} would take {gib(nbytes)} of disk, {gib(free)} are free there; {advice}"
         raise ConfigError(msg)
-
-
-def _refuse_size(path: str | Path, nbytes: float, stored: int) -> None:
-    """Raise DataFileError when a file would need too much memory, or inflates suspiciously."""
-    free = available_memory() * _SHARE
-    if nbytes > free:
-        msg = (
-            f"'{path}' ({gib(stored)}) would take {gib(nbytes)} in memory, at most {gib(free)} are "
-            "allowed on this machine; split it, or write it as FITS or HDF5 table, which are read "
-            "in parts"
-        )
-        raise DataFileError(msg)
-    if nbytes > _SMALL and nbytes > _RATIO * max(stored, 1):
-        msg = (
-            f"'{path}' would inflate from {gib(stored)} to {gib(nbytes)}, more than {_RATIO} "
-            "times: such a file is refused; write the array uncompressed if it is genuine"
-        )
-        raise DataFileError(msg)
-
-
-def load_npz(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Read an npz file without unpickling anything and without inflating a bomb.
-
-    Raises
-    ------
-    DataFileError
-        If it would need too much memory, or a member is not what its header promises.
-    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error
-        If it cannot be read.
-    """
-    path = Path(path)
-    with zipfile.ZipFile(path) as members:
-        total = sum(info.file_size for info in members.infolist())
-        _refuse_size(path, total, path.stat().st_size)
-        for info in members.infolist():
-            if not info.filename.endswith(".npy"):
-                continue
-            with members.open(info) as f:
-                shape, _, dtype = _npy_header(f)
-            promised = int(np.prod([int(s) for s in shape], dtype=object)) * dtype.itemsize
-            if promised > info.file_size:
-                msg = (
-                    f"'{path}': the header of '{info.filename}' promises {gib(promised)}, the "
-                    f"file holds {gib(info.file_size)}"
-                )
-                raise DataFileError(msg)
-    with np.load(path, allow_pickle=False) as f:
-        return {name: f[name] for name in f.files}
-
-
-def _npy_header(f: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    from numpy.lib import format as npy
-
-    version = npy.read_magic(f)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(f)
-    if found[2].hasobject:
-        msg = "Object arrays cannot be loaded: nothing in a file is unpickled"
-        raise ValueError(msg)
-    return found
-
-
-def check_hdf5(path: str | Path) -> None:
-    """Raise DataFileError when a data set promises more than memory, or links point elsewhere."""
-    import h5py
-
-    path = Path(path)
-    stored = path.stat().st_size
-    with h5py.File(path, "r") as f:
-        total = 0
-        for name in f:
-            link = f.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                msg = f"'{path}': '{name}' is a link to another file, which is not followed"
-                raise DataFileError(msg)
-            node = f[name]
-            if isinstance(node, h5py.Dataset):
-                if node.external or node.is_virtual:
-                    msg = f"'{path}': '{name}' keeps its data in other files; this is refused"
-                    raise DataFileError(msg)
-                total += int(np.prod(node.shape, dtype=object)) * node.dtype.itemsize
-    _refuse_size(path, total, stored)
-
-
-def check_fits(path: str | Path) -> None:
-    """Raise DataFileError when a header promises more than the file has, or than FITS allows.
-
-    Headers are read as text, one after the other; nothing is built from them.
-
-    References:
-        | FITS Standard 4.0 (Pence et al. 2010, A&A 524, A42), sections 4.4.1 and 7.3.1
-    """
-    from astropy.io.fits import Header
-
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as f:
-        k = 0
-        while f.tell() < size:
-            try:
-                header = Header.fromfile(f, endcard=True)
-                promised, words = _fits_bytes(header)
-            except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
-                if k:  # what follows the extensions is not ours to read
-                    return
-                msg = f"'{path}' cannot be read as fits: {error}"
-                raise DataFileError(msg) from None
-            if int(header.get("TFIELDS", 0)) > _MOST_FIELDS:
-                msg = f"'{path}': the header of extension {k} promises {header['TFIELDS']} columns"
-                raise DataFileError(msg)
-            if f.tell() + promised > size:
-                msg = (
-                    f"'{path}' is truncated or damaged: the header of extension {k} promises "
-                    f"{words}, the file ends {gib(f.tell() + promised - size)} earlier"
-                )
-                raise DataFileError(msg)
-            f.seek(f.tell() + -(-promised // 2880) * 2880)
-            k += 1
-
-
-def _fits_bytes(header: Any) -> tuple[int, str]:
-    """Return the size of the data that a header announces, and how it says so."""
-    axes = int(header["NAXIS"])
-    if not 0 <= axes <= _MOST_FIELDS:
-        msg = f"NAXIS = {axes}"
-        raise ValueError(msg)
-    shape = [int(header[f"NAXIS{i + 1}"]) for i in range(axes)]
-    if min(shape, default=0) < 0:
-        msg = f"negative size {shape}"
-        raise ValueError(msg)
-    if not shape:
-        return 0, "nothing"
-    groups = shape[0] == 0 and bool(header.get("GROUPS", False))
-    pixels = int(np.prod(shape[1:] if groups else shape, dtype=object))
-    extra, count = int(header.get("PCOUNT", 0)), int(header.get("GCOUNT", 1))
-    total = abs(int(header["BITPIX"])) // 8 * max(count, 1) * (max(extra, 0) + pixels)
-    if str(header.get("XTENSION", "")).strip() == "BINTABLE":
-        return total, f"{shape[-1]} rows of {shape[0]} bytes"
-    return total, f"an array of {' x '.join(map(str, shape))}"
-
-
-def check_gzip(path: str | Path) -> None:
-    """Raise DataFileError when a gzip file inflates beyond the memory."""
-    path = Path(path)
-    stored, total = path.stat().st_size, 0
-    try:
-        with gzip.open(path) as f:
-            while block := f.read(2**24):
-                total += len(block)
-                if total > _SMALL:
-                    _refuse_size(path, total, stored)
-    except (OSError, EOFError, zlib.error) as error:
-        msg = f"'{path}' cannot be read as gzip: {error}"
-        raise DataFileError(msg) from None
-
-
-def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
-
-    Raises
-    ------
-    DataFileError
-        If it is not a regular file: a pipe or a device may never end.
-    OSError, UnicodeDecodeError
-        If it cannot be read.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        msg = f"'{path}' is not a regular file"
-        raise DataFileError(msg)
-    return path.read_text(encoding="utf-8-sig")
 
 
 def check_names(path: str | Path, delimiter: str) -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
-from sbi_core.data.limits import check_hdf5, load_npz
+from sbi_core.data.gate import checked_file, open_hdf5, read_npz
 from sbi_core.errors import DataFileError, ObservationError
 
 if TYPE_CHECKING:
@@ -352,25 +352,20 @@ def holds_arrays(path: str | Path) -> bool:
         return False
     try:
         if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as members:
+            with zipfile.ZipFile(checked_file(path)) as members:
                 return not _LAYOUT - {n.removesuffix(".npy") for n in members.namelist()}
-        import h5py
-
-        with h5py.File(path, "r") as f:
+        with open_hdf5(path, rows=1) as f:
             return not _LAYOUT - set(f)
-    except _UNREADABLE:
+    except (*_UNREADABLE, DataFileError):
         return False
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".npz":
-            arrays: dict[str, Any] = load_npz(path)
+            arrays: dict[str, Any] = read_npz(path)
         else:
-            import h5py
-
-            check_hdf5(path)
-            with h5py.File(path, "r") as f:
+            with open_hdf5(path) as f:
                 arrays = {name: decoded(f[name][()]) for name in f if hasattr(f[name], "dtype")}
     except (*_UNREADABLE, zlib.error) as error:
         first = str(error).strip().split("\n")[0]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
-from sbi_core.data.limits import check_fits, check_gzip, check_hdf5, check_names
+from sbi_core.data.gate import checked_file
+from sbi_core.data.limits import check_names
 from sbi_core.data.observations import FORMATS, Excluded, Observable, Observations, holds_arrays
 from sbi_core.errors import (
     DataFileError,
@@ -149,13 +150,8 @@ def renamed(table: Table, columns: Mapping[str, str], source: str) -> Table:
 
 def _check_bounds(path: Path, suffix: str) -> None:
     """Raise DataFileError where the headers of a file promise what cannot be."""
-    if suffix == ".fits.gz":
-        check_gzip(path)
-    elif FORMATS[suffix] == "fits":
-        check_fits(path)
-    elif FORMATS[suffix] == "hdf5":
-        check_hdf5(path)
-    elif suffix in (".csv", ".tsv"):
+    checked_file(path)
+    if suffix in (".csv", ".tsv"):
         check_names(path, "," if suffix == ".csv" else "\t")
 
 

@@ -11,15 +11,13 @@ import json
 import os
 import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from numpy.typing import NDArray
 
-from sbi_core.data.limits import load_npz, read_text
+from sbi_core.data.gate import read_npz, read_text, regular_file
 from sbi_core.errors import DataFileError, RunDirectoryError
 
 __all__ = [
@@ -31,8 +29,6 @@ __all__ = [
     "sha256_of",
     "write_json",
 ]
-
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, NotImplementedError)
 
 
 @contextlib.contextmanager
@@ -83,8 +79,8 @@ def read_lines(path: Path) -> list[Any]:
         If the file is missing or a line is not JSON.
     """
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError, RecursionError) as error:
+        return [json.loads(line) for line in read_text(path).splitlines() if line]
+    except (OSError, ValueError, RecursionError, DataFileError) as error:
         msg = f"'{path}' is missing or damaged: {error}"
         raise RunDirectoryError(msg) from None
 
@@ -98,17 +94,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         If the file is missing, damaged or holds objects.
     """
     try:
-        return load_npz(path)
+        return read_npz(path)
     except DataFileError as error:
-        raise RunDirectoryError(str(error)) from None
-    except (OSError, ValueError, EOFError, AttributeError, *_BROKEN_ZIP) as error:
         msg = f"'{path}' is missing or damaged: {error}"
         raise RunDirectoryError(msg) from None
 
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hex."""
-    with path.open("rb") as f:
+    with regular_file(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices
+from sbi_core.data.gate import open_hdf5
 from sbi_core.data.limits import check_disk, check_memory
 from sbi_core.data.observations import Excluded, Observations, excluded_sentence
 from sbi_core.diagnostics.support import SupportScale
 from sbi_core.errors import NothingObservedError, ObservationError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, sha256_of
-from sbi_core.files.hdf5 import open_hdf5
 from sbi_core.files.lock import locked
 from sbi_core.files.posterior_file import Part
 from sbi_core.pipeline.context import Context

@@ -18,7 +18,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
-from sbi_core.data.limits import read_text
+from sbi_core.data.gate import read_text
 from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
 from sbi_core.registry import Kind, Registry
 from sbi_core.simulate.emulator import EmulatorConfig

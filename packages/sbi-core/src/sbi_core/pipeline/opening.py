@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sbi_core.data.limits import read_text
+from sbi_core.data.gate import read_text
 from sbi_core.errors import ConfigError, RunDirectoryError, SbiError
 from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.files.integrity import read_records, verify_files

@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
+from sbi_core.data.gate import open_hdf5
 from sbi_core.errors import RunDirectoryError
-from sbi_core.files.hdf5 import open_hdf5
 from sbi_core.rng import stream
 from sbi_core.simulate.probe import check_batch
 

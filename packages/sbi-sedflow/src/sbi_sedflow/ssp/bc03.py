@@ -20,7 +20,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError
+from sbi_core import DataFileError, checked_file
 from sbi_sedflow.ssp.grid import SSPGrid
 
 __all__ = ["SHA256", "SIZE", "find", "read", "sha256_of"]
@@ -87,7 +87,7 @@ def read(path: Path, sha256: str) -> SSPGrid:
         If the layout or known values differ: the message has both hashes.
     """
     try:
-        with fits.open(path, memmap=True) as f:
+        with fits.open(checked_file(path), memmap=True) as f:
             names = [h.name for h in f[1:]]
             expected = [f"ZMET_{z:.3f}ZSOL" for z in _SOLAR]
             expected += ["LIV_MSTAR_FRAC", "STELLAR_AGE_YR", "WAVELENGTHS_AA"]

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from sbi_core import DataFileError
+from sbi_core import DataFileError, open_hdf5
 from sbi_sedflow.constants import C_ANGSTROM
 from sbi_sedflow.ssp.bc03 import sha256_of
 from sbi_sedflow.ssp.grid import SSPGrid
@@ -35,7 +34,7 @@ def read_dsps(path: str | Path) -> SSPGrid:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r", locking=False) as f:
+        with open_hdf5(path) as f:
             missing = [k for k in _KEYS if k not in f]
             if missing:
                 listed = ", ".join(f)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError
+from sbi_core import DataFileError, read_npz
 
 __all__ = ["SSPGrid", "read_grid", "write_arrays", "write_grid"]
 
@@ -124,16 +124,16 @@ def read_grid(path: str | Path) -> SSPGrid:
         If the file is missing, damaged, or holds something else.
     """
     path = Path(path)
+    stored = read_npz(path)
+    missing = [n for n in (*_ARRAYS, "meta") if n not in stored]
+    if missing:
+        have = ", ".join(stored)
+        msg = f"'{path}' is not an SSP grid: it lacks {', '.join(missing)} (it has {have})"
+        raise DataFileError(msg)
+    arrays = {name: stored[name] for name in _ARRAYS}
     try:
-        with np.load(path, allow_pickle=False) as f:
-            missing = [n for n in (*_ARRAYS, "meta") if n not in f.files]
-            if missing:
-                have = ", ".join(f.files)
-                msg = f"'{path}' is not an SSP grid: it lacks {', '.join(missing)} (it has {have})"
-                raise DataFileError(msg)
-            arrays = {name: f[name] for name in _ARRAYS}
-            meta = json.loads(str(f["meta"]))
-    except (OSError, ValueError, EOFError) as error:
+        meta = json.loads(str(stored["meta"]))
+    except ValueError as error:
         msg = f"SSP grid '{path}' cannot be read: {error}"
         raise DataFileError(msg) from None
     return SSPGrid(**arrays, meta=meta)

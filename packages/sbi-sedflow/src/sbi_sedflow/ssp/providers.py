@@ -11,10 +11,9 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import platformdirs
 
-from sbi_core import ConfigError, DataFileError
+from sbi_core import ConfigError, DataFileError, read_npz, read_text
 from sbi_sedflow.ssp import bc03
 from sbi_sedflow.ssp.dsps import read_dsps
 from sbi_sedflow.ssp.fsps import export_fsps
@@ -91,7 +90,7 @@ def _hash(source: Path, folder: Path) -> str:
     mark = {"path": str(source), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     note = folder / "source.json"
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
+        known = json.loads(read_text(note))
         if {k: known.get(k) for k in mark} == mark:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError, AttributeError):
@@ -111,10 +110,10 @@ def _read_cache(target: Path, sha256: str, pixels: int) -> Library | None:
     if not target.is_file():
         return None
     try:
-        with np.load(target, allow_pickle=False) as f:
-            arrays = {n: f[n] for n in ("age_gyr", "metallicity", "edges", "lum", "living")}
-            meta = json.loads(str(f["meta"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        stored = read_npz(target)
+        arrays = {n: stored[n] for n in ("age_gyr", "metallicity", "edges", "lum", "living")}
+        meta = json.loads(str(stored["meta"]))
+    except (DataFileError, ValueError, KeyError) as error:
         _LOG.warning("the cache '%s' is damaged (%s) and is made again", target, error)
         return None
     if meta.get("sha256") != sha256 or arrays["lum"].shape[-1] != pixels:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from sbi_core import read_npz
 from sbi_sfh.formats.spectrum import Spectrum, spectra_of
 
 __all__ = ["read"]
@@ -14,8 +13,7 @@ __all__ = ["read"]
 
 def read(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of an npz file: one (L,), or n with flux (n, L) and facts (n,)."""
-    with np.load(path, allow_pickle=False) as f:
-        arrays = {n: f[n] for n in f.files}
+    arrays = read_npz(path)
     columns = {n: v for n, v in arrays.items() if v.size > 1}
     facts = {n: v.reshape(-1)[0] for n, v in arrays.items() if v.size == 1}
     yield from spectra_of(columns, facts, f"'{path.name}'")

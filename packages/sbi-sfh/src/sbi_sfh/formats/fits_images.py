@@ -16,7 +16,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sbi_core import ObservationError
+from sbi_core import ObservationError, checked_file
 from sbi_sfh.formats.spectrum import Spectrum, spectra_of
 
 __all__ = ["read"]
@@ -31,7 +31,7 @@ _KINDS = ("WAVE", "WAVELENGTH", "IVAR", "ERR", "ERROR", "STAT", "MASK", "ANDMASK
 
 def read(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of the images of a file; none where it has no image of a flux."""
-    with fits.open(path) as hdus:
+    with fits.open(checked_file(path)) as hdus:
         images = {
             h.name.upper(): h for h in hdus if h.is_image and h.data is not None and h.data.size > 1
         }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from sbi_core import checked_file
 from sbi_sfh.formats.spectrum import Spectrum, has_spectrum, spectra_of
 
 __all__ = ["read"]
@@ -21,7 +22,7 @@ def read(path: Path) -> Iterator[Spectrum]:
 
     Of SDSS files only HDU COADD is read: the single exposures follow it.
     """
-    with fits.open(path) as hdus:
+    with fits.open(checked_file(path)) as hdus:
         names = {h.name.upper() for h in hdus}
         shared = _sdss(hdus, names)
         for k, hdu in enumerate(hdus):

@@ -1,0 +1,549 @@
+"""The gate: every file that this program did not just write is opened through this module.
+
+A file must be a regular one, hold all its data (no references to other files or to the network),
+and fit: its size is compared with :class:`~sbi_core.data.limits.Limits` before anything is
+expanded. The form of a file is recognised from its content, as readers do. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import lzma
+import math
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from xml.parsers import expat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core.data.limits import available_memory, gib, limits
+from sbi_core.errors import DataFileError
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = [
+    "UnsafeFileError",
+    "checked_file",
+    "open_hdf5",
+    "read_npz",
+    "read_text",
+    "regular_file",
+    "unchanged",
+]
+
+_COMPRESSED: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+_UNREAD = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x9d": "compress"}  # what astropy would expand, too
+_TEXT = (".csv", ".tsv", ".ecsv", ".txt", ".dat")
+_XML = (".vot", ".xml")
+_PARSED = 16  # bytes of memory for a byte of text while it is read as a table
+_LETTER = 4  # bytes of memory for a character of a cell: all cells of a column have one width
+_FITS_AXES = 999  # axes, and columns of a table, that FITS allows
+_DAMAGED = (ValueError, EOFError, AttributeError, KeyError, RuntimeError, NotImplementedError,
+            MemoryError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+_LOCKING = (errno.EAGAIN, errno.EACCES, errno.ENOLCK)
+
+
+class UnsafeFileError(DataFileError):
+    """A file that is not read because of what it is, or would become."""
+
+
+def checked_file(path: str | Path, rows: int | None = None) -> Path:
+    """Return the path of a file that can be opened safely.
+
+    Parameters
+    ----------
+    path
+        The file; links to it are followed.
+    rows
+        Rows of a table that are in memory at one time; default: all.
+
+    Raises
+    ------
+    UnsafeFileError
+        If it is not a regular file, refers to other files, or exceeds a limit.
+    OSError
+        If it is missing or cannot be opened.
+    """
+    path = Path(path)
+    size = regular_file(path).stat().st_size
+    with path.open("rb") as f:
+        head, tail = f.read(8), _tail(f, size)
+        for magic, name in _UNREAD.items():
+            if head.startswith(magic):
+                _refuse(path, f"is compressed with {name}; decompress it first")
+        for magic, opened in _COMPRESSED.items():
+            if head.startswith(magic):
+                total = _inflated(path, opened, size)
+                with opened(path) as inner:
+                    _check_stream(path, inner, total, rows)
+                return path
+        if b"PAR1" in (head[:4], tail):
+            _check_parquet(path, size, rows)
+        elif _is_hdf5(f, size):
+            with _hdf5(path) as opened_file:
+                _check_hdf5(path, opened_file, rows)
+        elif head.startswith(b"PK"):
+            if path.suffix != ".npz":
+                _refuse(path, "is a zip archive; unpack it first")
+            _check_zip(path, size)
+        elif head.startswith(b"\x93NUMPY"):
+            f.seek(0)
+            _check_array(path, f, size)
+        else:
+            f.seek(0)
+            _check_stream(path, f, size, rows)
+    return path
+
+
+def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file; of an npy file its only one, under the name ``""``.
+
+    Raises
+    ------
+    DataFileError
+        If it is missing, damaged, unsafe, or holds objects.
+    """
+    path = Path(path)
+    try:
+        with checked_file(path).open("rb") as f:
+            content = np.load(f, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"": content}
+            return {name: content[name] for name in content.files}
+    except DataFileError:
+        raise
+    except FileNotFoundError:
+        msg = f"'{path}' cannot be read: it does not exist"
+        raise DataFileError(msg) from None
+    except (OSError, *_DAMAGED) as error:
+        first = str(error).strip().split("\n")[0]
+        msg = f"'{path}' cannot be read: {first}"
+        raise DataFileError(msg) from None
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    UnsafeFileError
+        If it is not a regular file (a pipe or a device may never end), or exceeds the memory.
+    OSError, UnicodeDecodeError
+        If it cannot be read.
+    """
+    path = Path(path)
+    _fits(path, _PARSED * regular_file(path).stat().st_size)
+    return path.read_text(encoding="utf-8-sig")
+
+
+@contextmanager
+def open_hdf5(path: str | Path, rows: int | None = None) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, without a lock: ours are replaced, never changed in place.
+
+    Parameters
+    ----------
+    path
+        The file.
+    rows
+        Rows of the data sets that are in memory at one time; default: all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    OSError
+        If it is damaged.
+    UnsafeFileError
+        If it refers to other files or exceeds a limit.
+    DataFileError
+        If the system cannot open or read it (locks, rights, too many open files, ...).
+    """
+    path = Path(path)
+    if path.exists():
+        regular_file(path)
+    with _hdf5(path) as f:
+        _check_hdf5(path, f, rows)
+        yield f
+
+
+@contextmanager
+def unchanged(*paths: str | Path) -> Iterator[None]:
+    """Raise DataFileError when a file, or one in a folder, is another one after the block."""
+    before = [_state(Path(p)) for p in paths]
+    yield
+    for path, was in zip(paths, before, strict=True):
+        if _state(Path(path)) != was:
+            msg = f"'{path}' changed while it was read; give the command again when it is complete"
+            raise DataFileError(msg)
+
+
+def _state(path: Path) -> list[tuple[str, int, int, int]]:
+    """Return name, inode, size and time of a file, or of the files of a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(p.name, p.stat()) for p in files if p.exists()]
+    return [(name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats]
+
+
+# -- limits ---------------------------------------------------------------------------------
+
+
+def _refuse(path: Path, why: str, limit: str = "") -> None:
+    raised = f" (SBI_LIMITS={limit}=... raises this limit)" if limit else ""
+    msg = f"'{path}'{why if why[0] == ':' else f' {why}'}{raised}"
+    raise UnsafeFileError(msg)
+
+
+def regular_file(path: Path) -> Path:
+    """Return the path of a regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe, such as <(...), or a device
+        _refuse(path, "is not a regular file; write its content to a file first")
+    return path
+
+
+def _fits(path: Path, nbytes: float) -> None:
+    """Raise when content would need too much memory."""
+    most = limits().memory * available_memory()
+    if nbytes > most:
+        why = f"would take {gib(nbytes)} in memory, at most {gib(most)} are allowed"
+        _refuse(path, f"{why} on this machine; split it, or read fewer rows at a time", "memory")
+
+
+def _expands(path: Path, nbytes: float, stored: int) -> None:
+    """Raise when content would be too many times larger than what is stored."""
+    bounds = limits()
+    if nbytes > max(bounds.small * 2**20, bounds.expansion * stored):
+        why = f"would inflate from {gib(stored)} to {gib(nbytes)}"
+        _refuse(path, f"{why}, more than {bounds.expansion:g} times: it is refused", "expansion")
+
+
+def _columns(path: Path, n: int) -> None:
+    if n > limits().columns:
+        _refuse(path, f"has {n} columns, at most {limits().columns:g} are read", "columns")
+
+
+# -- compressed streams, text, FITS, XML ----------------------------------------------------
+
+
+def _tail(f: IO[bytes], size: int) -> bytes:
+    f.seek(max(size - 4, 0))
+    return f.read(4)
+
+
+def _inflated(path: Path, opened: Any, stored: int) -> int:
+    """Return the size of a compressed file, which is never held."""
+    total = 0
+    try:
+        with opened(path) as f:
+            while block := f.read(2**20):
+                total += len(block)
+                _expands(path, total, stored)
+                _fits(path, total)
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        msg = f"'{path}' cannot be decompressed: {error}"
+        raise DataFileError(msg) from None
+    return total
+
+
+def _check_stream(path: Path, f: IO[bytes], size: int, rows: int | None) -> None:
+    """Check what can also be compressed: FITS, XML and text, by content or by suffix."""
+    head = f.read(8)
+    f.seek(0)
+    suffixes = [s.lower() for s in path.suffixes]
+    if head.startswith((b"PK", *_COMPRESSED, *_UNREAD)):
+        _refuse(path, "is compressed twice; decompress it first")
+    elif head == b"SIMPLE  ":
+        _check_fits(path, f, size)
+    elif any(s in _XML for s in suffixes):
+        _check_xml(path, f, size)
+    elif any(s in _TEXT for s in suffixes):
+        _check_text(path, f, size, rows)
+
+
+def _check_text(path: Path, f: IO[bytes], size: int, rows: int | None) -> None:
+    """Bound columns, the longest line, and the memory of that many rows as wide as it is."""
+    most, longest, n, named = int(limits().line), 0, 0, False
+    while line := f.readline(most + 1):
+        if len(line) > most:
+            _refuse(path, f"has a line of more than {most} bytes", "line")
+        if line.startswith(b"#") or not line.strip():
+            continue
+        if not named:
+            named = True
+            _columns(path, 1 + max(map(line.count, (b",", b"\t", b" ", b";", b"|"))))
+        n += 1
+        longest = max(longest, len(line))
+    held = n if rows is None else min(rows, n)
+    _fits(path, _LETTER * longest * held + (_PARSED * size if rows is None else 0))
+
+
+def _check_fits(path: Path, f: IO[bytes], size: int) -> None:
+    """Compare headers with the file; they are read as text and nothing is built from them.
+
+    References:
+        | FITS Standard 4.0 (Pence et al. 2010, A&A 524, A42), sections 4.4.1, 7.3.1 and 10.1
+    """
+    from astropy.io.fits import Header
+
+    at = k = 0
+    while at < size:
+        f.seek(at)
+        try:
+            header = Header.fromfile(f, endcard=True)
+            promised, words = _fits_bytes(header)
+            fields = int(header.get("TFIELDS", 0))
+            table = str(header.get("XTENSION", "")).strip() in ("BINTABLE", "TABLE")
+            rows = int(header["NAXIS2"]) if table else 0
+            image = _fits_image(header) if header.get("ZIMAGE", False) else 0
+        except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
+            if k:  # what follows the extensions is not ours to read
+                return
+            msg = f"'{path}' cannot be read as fits: {error}"
+            raise DataFileError(msg) from None
+        if fields > _FITS_AXES:
+            _refuse(path, f": the header of extension {k} promises {fields} columns")
+        at = f.tell()
+        if at + promised > size or rows > size:
+            msg = (
+                f"'{path}' is truncated or damaged: the header of extension {k} promises {words}, "
+                f"the file ends {gib(max(at + promised - size, 0))} earlier"
+            )
+            raise UnsafeFileError(msg)
+        _expands(path, image, size)
+        _fits(path, image)
+        at += -(-promised // 2880) * 2880
+        k += 1
+
+
+def _fits_image(header: Any) -> int:
+    """Return the size of an image that is compressed in a table."""
+    shape = [int(header[f"ZNAXIS{i + 1}"]) for i in range(int(header["ZNAXIS"]))]
+    return math.prod(shape) * abs(int(header["ZBITPIX"])) // 8
+
+
+def _fits_bytes(header: Any) -> tuple[int, str]:
+    """Return the size of the data that a header announces, and its words for it."""
+    axes = int(header["NAXIS"])
+    if not 0 <= axes <= _FITS_AXES:
+        msg = f"NAXIS = {axes}"
+        raise ValueError(msg)
+    shape = [int(header[f"NAXIS{i + 1}"]) for i in range(axes)]
+    if min(shape, default=0) < 0:
+        msg = f"negative size {shape}"
+        raise ValueError(msg)
+    if not shape:
+        return 0, "nothing"
+    groups = shape[0] == 0 and bool(header.get("GROUPS", False))
+    pixels = math.prod(shape[1:] if groups else shape)
+    extra, count = int(header.get("PCOUNT", 0)), int(header.get("GCOUNT", 1))
+    total = abs(int(header["BITPIX"])) // 8 * max(count, 1) * (max(extra, 0) + pixels)
+    if str(header.get("XTENSION", "")).strip() == "BINTABLE":
+        return total, f"{shape[-1]} rows of {shape[0]} bytes"
+    return total, f"an array of {' x '.join(map(str, shape))}"
+
+
+def _check_xml(path: Path, f: IO[bytes], size: int) -> None:
+    """Refuse references and entities in a VOTable; bound columns, rows, and widths of cells."""
+    rows = columns = width = cell = longest = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal rows, columns, width, cell
+        name = name.rpartition(":")[2].upper()
+        if name == "STREAM" and any(k.lower().endswith("href") for k in attributes):
+            _refuse(path, "keeps its data elsewhere (STREAM href), which is not followed")
+        if name == "TABLE":
+            rows = max(rows, int(attributes.get("nrows", 0)))
+        if name == "FIELD":
+            columns += 1
+            sizes = attributes.get("arraysize", "1").replace("*", "").split("x")
+            width += 16 * math.prod(int(n) for n in sizes if n.strip())
+            _columns(path, columns)
+        if name == "TD":
+            cell = 0
+
+    def characters(text: str) -> None:
+        nonlocal cell, longest
+        cell += len(text)
+        longest = max(longest, cell)
+
+    def entity(*_: Any) -> None:
+        _refuse(path, "defines entities, which are not expanded")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    parser.CharacterDataHandler = characters
+    parser.EntityDeclHandler = entity
+    try:
+        parser.ParseFile(f)
+    except (expat.ExpatError, ValueError) as error:
+        msg = f"'{path}' cannot be read as votable: {error}"
+        raise DataFileError(msg) from None
+    if rows > size:
+        _refuse(path, f"promises {rows} rows, the file has {size} bytes")
+    _fits(path, _PARSED * size + rows * width)
+    if longest > limits().line:
+        _refuse(path, f"has a cell of {longest} characters", "line")
+
+
+# -- numpy, HDF5, parquet -------------------------------------------------------------------
+
+
+def _check_zip(path: Path, size: int) -> None:
+    """Compare the members of an npz file with the archive, and their headers with the members."""
+    try:
+        with zipfile.ZipFile(path) as members:
+            total = sum(info.file_size for info in members.infolist())
+            _expands(path, total, size)
+            _fits(path, total)
+            for info in members.infolist():
+                if info.filename.endswith(".npy"):
+                    with members.open(info) as f:
+                        _check_array(path, f, info.file_size)
+    except _DAMAGED as error:
+        msg = f"'{path}' cannot be read: {error}"
+        raise DataFileError(msg) from None
+
+
+def _check_array(path: Path, f: IO[bytes], size: int) -> None:
+    """Compare the header of an array with its size."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(f)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(f)
+    if dtype.hasobject:
+        _refuse(path, "cannot be read: Object arrays cannot be loaded, nothing is unpickled")
+    promised = math.prod(int(s) for s in shape) * dtype.itemsize
+    if promised > size:
+        _refuse(path, f"promises {gib(promised)} in a header, the file holds {gib(size)}")
+
+
+def _is_hdf5(f: IO[bytes], size: int) -> bool:
+    """Return whether the signature stands at 0, 512, 1024, 2048, ..., as HDF5 allows."""
+    at = 0
+    while at < size:
+        f.seek(at)
+        if f.read(8) == b"\x89HDF\r\n\x1a\n":
+            return True
+        at = max(512, 2 * at)
+    return False
+
+
+@contextmanager
+def _hdf5(path: Path) -> Iterator[h5py.File]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            yield f
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # of the format, not of the system
+            raise
+        msg = f"'{path}' cannot be read now: {os.strerror(error.errno)}"
+        if error.errno in _LOCKING:
+            msg += "; where files cannot be locked, set HDF5_USE_FILE_LOCKING=FALSE"
+        raise DataFileError(msg) from None
+
+
+def _check_hdf5(path: Path, f: h5py.File, rows: int | None) -> None:
+    """Visit all groups and data sets; links that leave the file are found before any is followed.
+
+    Soft links stay in the file when it has no link that leaves it.
+    """
+    import h5py
+
+    todo: list[Any] = [f]
+    seen, held = set(), 0.0
+    while todo:
+        group = todo.pop()
+        for name in group:
+            kind = group.get(name, getlink=True)
+            if isinstance(kind, h5py.SoftLink):
+                continue
+            if not isinstance(kind, h5py.HardLink):
+                _refuse(path, f": '{name}' is a link to another file, which is not followed")
+            node = group[name]
+            info = h5py.h5o.get_info(node.id)
+            if info.addr in seen:
+                continue
+            seen.add(info.addr)
+            if len(seen) > limits().objects:
+                _refuse(path, f"holds more than {limits().objects:g} objects", "objects")
+            if isinstance(node, h5py.Group):
+                todo.append(node)
+            elif isinstance(node, h5py.Dataset):
+                held += _check_dataset(path, name, node, rows)
+    _fits(path, held)
+
+
+def _check_dataset(path: Path, name: str, data: h5py.Dataset, rows: int | None) -> float:
+    """Check one data set; return the memory for that many rows of it."""
+    if data.is_virtual or data.external:
+        _refuse(path, f": '{name}' keeps its data in other files; this is refused")
+    if data.shape is None:
+        return 0.0
+    total = math.prod(map(int, data.shape)) * data.dtype.itemsize
+    _expands(path, total, data.id.get_storage_size())
+    _columns(path, len(data.dtype.names or ()))
+    chunk = math.prod(map(int, data.chunks)) * data.dtype.itemsize if data.chunks else 0
+    _expands(path, chunk, data.id.get_storage_size())
+    n = int(data.shape[0]) if data.shape else 1
+    part = 1.0 if rows is None or n <= rows else rows / n
+    return float(part * total + min(chunk, total))
+
+
+def _check_parquet(path: Path, size: int, rows: int | None) -> None:
+    """Bound columns, rows, and the longest words, which one dictionary entry may repeat."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        from pyarrow import parquet
+    except ImportError:  # the reader explains how to install it
+        return
+    try:
+        with parquet.ParquetFile(path) as f:
+            facts, schema = f.metadata, f.schema_arrow
+            _columns(path, facts.num_columns)
+            held = facts.num_rows if rows is None else min(rows, facts.num_rows)
+            groups = [facts.row_group(k) for k in range(facts.num_row_groups)]
+            columns = [g.column(k) for g in groups for k in range(g.num_columns)]
+            largest = max((c.total_uncompressed_size for c in columns), default=0)
+            _expands(path, max(largest, 8 * facts.num_rows * facts.num_columns), size)
+            stored = sum(c.total_uncompressed_size for c in columns)
+            share = held / max(facts.num_rows, 1)
+            _fits(path, max(share * stored, 8.0 * held * facts.num_columns))
+        words = [c.name for c in schema if str(c.type) in _WORDS]
+        if not words:
+            return
+        with parquet.ParquetFile(path, read_dictionary=words) as f:
+            longest = dict.fromkeys(words, 0)
+            for batch in f.iter_batches(batch_size=2**16, columns=words):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    entries = getattr(column, "dictionary", column)
+                    length = pyarrow.compute.max(pyarrow.compute.binary_length(entries)).as_py()
+                    longest[name] = max(longest[name], length or 0)
+    except (pyarrow.ArrowException, OSError) as error:
+        first = str(error).strip().split("\n")[0]
+        msg = f"'{path}' cannot be read as parquet: {first}"
+        raise DataFileError(msg) from None
+    if max(longest.values()) > limits().line:
+        _refuse(path, f"has a cell of {max(longest.values())} bytes", "line")
+    _fits(path, held * _LETTER * sum(longest.values()))
+
+
+_WORDS = ("string", "large_string", "binary", "large_binary")
