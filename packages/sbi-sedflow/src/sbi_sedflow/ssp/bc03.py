@@ -87,7 +87,11 @@ def read(path: Path, sha256: str) -> SSPGrid:
         If the layout or known values differ: the message has both hashes.
     """
     try:
-        with fits.open(checked_file(path), memmap=True) as f:
+        checked_file(path)
+    except DataFileError as error:
+        raise _altered(path, sha256, f"it cannot be read as FITS ({error})") from None
+    try:
+        with fits.open(path, memmap=True) as f:
             names = [h.name for h in f[1:]]
             expected = [f"ZMET_{z:.3f}ZSOL" for z in _SOLAR]
             expected += ["LIV_MSTAR_FRAC", "STELLAR_AGE_YR", "WAVELENGTHS_AA"]
