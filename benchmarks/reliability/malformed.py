@@ -3,7 +3,7 @@
     python benchmarks/reliability/malformed.py --plugin chempy --json out.json
 
 Every case is one call of the command line's entry point. It counts as clear when it ends with exit
-code 2, with exactly one line ``sbi-run: ...`` (or click's ``Error: ...``) on stderr, no traceback,
+code 2, with exactly one line ``sbi-run: ...`` on stderr, no traceback,
 and no run directory left behind.
 """
 
@@ -324,7 +324,7 @@ def main() -> None:
                 print(k, kind, [a[:60] for a in arguments], flush=True)
             code, err = call([*base, *arguments])
             counts[kind] += 1
-            said = [x for x in err.splitlines() if x.startswith(("sbi-run:", "Error:"))]
+            said = [x for x in err.splitlines() if x.startswith("sbi-run:")]
             left = (work / "run").exists()
             shutil.rmtree(work / "run", ignore_errors=True)
             if code != 2 or len(said) != 1 or "Traceback" in err or left:

@@ -50,6 +50,7 @@ from .errors import DensityUnavailableError as DensityUnavailableError
 from .errors import ObservationError as ObservationError
 from .errors import PriorMismatchError as PriorMismatchError
 from .errors import SbiError as SbiError
+from .errors import counted as counted
 from .estimators.base import FlowEstimator as FlowEstimator
 from .hookspecs import HOOK_API as HOOK_API
 from .hookspecs import Register as Register

@@ -1,9 +1,8 @@
-"""What a domain adds to the results of a run: the sixth contract.
+"""Analyses: domain-specific results of a run.
 
-A simulator knows physics, noise and files. What is reported about objects beyond draws of the
-parameters belongs to an :class:`Analysis`: further calibration tests, derived quantities, refined
-draws, flags, figures. A pipeline names its analysis as it names the other components; the default
-adds nothing.
+A simulator holds physics, noise and files. Results beyond draws of the parameters belong to an
+:class:`Analysis`: further calibration tests, derived quantities, refined draws, flags, figures. A
+pipeline names its analysis like the other components; the default adds nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Analysis:
         Largest number of objects that :meth:`describe` receives at a time; None: no limit. Set
         it where objects are expensive: interrupted work loses at most one chunk.
     flag_meanings
-        For every flag that :meth:`describe` sets: what it means and what to do, one sentence.
+        One sentence for every flag that :meth:`describe` sets: meaning and advice.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Analysis:
         self.simulator = simulator
 
     def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
-        """Test the calibration of what is not a column of theta, e.g. derived quantities.
+        """Test the calibration of derived quantities, which are not columns of theta.
 
         Parameters
         ----------
@@ -65,7 +64,7 @@ class Analysis:
     def describe(
         self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
     ) -> PosteriorSamples:
-        """Return the draws with all that belongs into the tables of results.
+        """Return the draws with everything for the tables of results.
 
         Called for some objects at a time, in worker processes too: the result for an object must
         not depend on the other objects. ``samples.described(...)`` adds derived quantities,
@@ -97,7 +96,7 @@ class Analysis:
         objects
             All objects of the run.
         samples
-            What :meth:`describe` returned for them.
+            Their draws as returned by :meth:`describe`.
         seed
             Root seed.
         """
@@ -112,7 +111,7 @@ class NoAnalysis(Analysis):
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure of a section, with the sentence that says how to read it.
+    """A figure of a section, with a caption that explains how to read it.
 
     Parameters
     ----------
@@ -121,7 +120,7 @@ class Drawing:
     caption
         How to read it.
     wide
-        Whether it takes the full width of the page.
+        True if it takes the full width of the page.
     """
 
     figure: Figure
@@ -144,7 +143,7 @@ class Grid:
         Cells: words as they are printed, or an estimate as its (16, 50, 84 %) quantiles, which
         the report rounds as it rounds all others.
     caption
-        What it shows, above the table.
+        Caption above the table.
     """
 
     head: Sequence[str]

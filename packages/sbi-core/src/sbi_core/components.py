@@ -56,7 +56,7 @@ Rng = np.random.Generator | torch.Generator | int
 
 
 class Simulator(ABC):
-    """A forward model. Subclass it: only ``simulate`` has to be written.
+    """A forward model; subclasses write ``simulate``, the rest is optional.
 
     Attributes
     ----------
@@ -65,20 +65,20 @@ class Simulator(ABC):
     parameters
         The :class:`~sbi_core.ParameterSpace` (names, units, scopes, priors).
     observables
-        What the columns of ``x`` are; empty for images and spectra.
+        Names and units of the columns of ``x``; empty for images and spectra.
     context_names
-        What the columns of ``context`` are after ``observe``.
+        Names of the columns of ``context`` after ``observe``.
     failures
-        Reason codes of failed rows and what they mean.
+        Reason codes of failed rows with their meaning.
     citations
-        What to cite, one reference each.
+        References to cite.
     default_error
         One standard deviation used where data come without errors.
     input_help
         Columns and formats of files of observations, for ``sbi-run show``; default: a column per
         observable.
     rows_are_objects
-        Whether a row of a table is an object, so that long tables can be read in parts.
+        True if a row of a table is an object, so that long tables can be read in parts.
     """
 
     name: str
@@ -130,9 +130,8 @@ class Simulator(ABC):
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
         """Return the batch observed with errors and missing values as in ``like``.
 
-        Used to calibrate combinations for the data at hand: every row takes the errors and
-        mask of a random row of ``like``. Default: Gaussian noise; simulators whose noise is
-        not Gaussian, or that use context, override it.
+        Used to calibrate combinations for given data: every row takes the errors and mask of a
+        random row of ``like``. Default: Gaussian noise; override it for other noise or context.
         """
         if like.x_err is None or like.context is not None:
             return self.observe(batch, rng)
@@ -150,8 +149,8 @@ class Simulator(ABC):
     def log_likelihood(self, simulated: Batch, observed: Batch) -> NDArray[np.float64]:
         """Return log p(observed | simulated) row by row, (n,), up to a constant per object.
 
-        ``simulated`` is noise-free, with theta; missing values say nothing. Default: Gaussian
-        errors; simulators whose noise is another, or that use context, override it.
+        ``simulated`` is noise-free, with theta; missing values do not contribute. Default:
+        Gaussian errors; override it for other noise or context.
 
         Raises
         ------
@@ -199,7 +198,7 @@ class Simulator(ABC):
         return some(self.observations_of(self.read_table(path), str(path)))
 
     def read_table(self, path: str | Path) -> Table:
-        """Return the table of a file; override it for formats of tables that are your own.
+        """Return the table of a file; override it for other formats of tables.
 
         Raises
         ------
@@ -232,17 +231,16 @@ class Simulator(ABC):
         )
 
     def summaries(self, batch: Batch) -> Batch:
-        """Return a few numbers per object that stand for its data in checks.
+        """Return summary statistics of each object for the support score and TARP references.
 
-        The support score and data-dependent TARP references look at them. Default: the batch
-        itself; simulators whose noise is not Gaussian, or whose data are images, override it and
-        return observed data reduced to ``x`` (n, k), without errors.
+        Default: the batch itself; simulators whose noise is not Gaussian, or whose data are
+        images, override it and return observed data reduced to ``x`` (n, k), without errors.
         """
         return batch
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two simulators the same: recorded and compared, JSON-serialisable."""
+        """Identity of the simulator: recorded and compared, JSON-serialisable."""
         return {"name": self.name, "version": self.version}
 
 
@@ -394,7 +392,7 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """What an estimator is trained on.
+    """Input of the training of an estimator.
 
     Parameters
     ----------
@@ -413,7 +411,7 @@ class Training:
     seed
         Root seed.
     directory
-        Where checkpoint and metrics go; None keeps everything in memory.
+        Folder of checkpoint and metrics; None: nothing is written.
     device
         Torch device.
     split_seed
@@ -434,7 +432,7 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What came out of training.
+    """Record of a training.
 
     Parameters
     ----------
@@ -506,7 +504,7 @@ class Estimator(ABC):
         raise DensityUnavailableError(msg)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move what can be moved to a torch device and return self; by default nothing."""
+        """Move networks to a torch device and return self; the default does nothing."""
         return self
 
     @abstractmethod
@@ -516,10 +514,10 @@ class Estimator(ABC):
     @classmethod
     @abstractmethod
     def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Estimator:
-        """Read what :meth:`save` wrote; executes nothing that is stored there.
+        """Read the files of :meth:`save`; nothing stored there is executed.
 
-        ``registry``: where embeddings (and other estimators) are found by name; default: the
-        installed plugins.
+        ``registry`` provides embeddings (and other estimators) by name; default: the installed
+        plugins.
         """
 
 
@@ -531,15 +529,15 @@ class Combiner(ABC):
     name
         Registry name.
     comparison_only
-        True for a rule that is known to be wrong and shown for comparison; never a default.
+        True for a rule that is biased and shown for comparison; never a default.
     warning
         Sentence that the report shows beside the results of the rule, if there is one.
     groups_needed, group_size
-        Number of simulated groups, and of objects in each, that :meth:`prepare` learns from;
-        0 if it learns nothing.
+        Number of simulated groups, and of objects in each, for :meth:`prepare`; 0 if the rule
+        learns nothing.
     takes_emulator
-        Whether the emulator of a run, with its error added to the noise, is attached in place
-        of the simulator; for rules that run it very often.
+        True if the emulator of a run, with its error added to the noise, replaces the simulator;
+        for rules that run it very often.
     """
 
     name: str

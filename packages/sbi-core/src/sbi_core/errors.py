@@ -1,4 +1,4 @@
-"""Errors a user may meet: one clear sentence each, exit code 2 on the command line."""
+"""Errors a user may meet, one sentence each (exit code 2), and words for such sentences."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "SbiError",
     "SimulationError",
     "TrainingError",
+    "counted",
     "near_matches",
 ]
 
@@ -45,7 +46,7 @@ class ComponentNotFoundError(PluginError, LookupError):
 
 
 class DataFileError(SbiError):
-    """A data file that is missing, truncated, or not what its name promises."""
+    """A data file that is missing, truncated, or of another kind than its name."""
 
 
 class ObservationError(SbiError, ValueError):
@@ -57,11 +58,11 @@ class NothingObservedError(ObservationError):
 
 
 class PriorMismatchError(SbiError):
-    """Posterior and analysis disagree about the prior."""
+    """Posterior and analysis have different priors."""
 
 
 class DensityUnavailableError(SbiError):
-    """A density was asked of a prior that only has a sampler, or of an object without one."""
+    """A density of a prior that only has a sampler, or of an estimator without one."""
 
 
 class NotPositiveDefiniteError(SbiError):
@@ -73,11 +74,20 @@ class RunDirectoryError(SbiError):
 
 
 class SimulationError(SbiError):
-    """A simulator returned something that breaks the contract."""
+    """A simulator returned something that violates the contract."""
 
 
 class TrainingError(SbiError):
     """Training cannot start or cannot go on."""
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "object"), counted(0, "object"), counted(2, "galaxy", "galaxies")
+    ('1 object', '0 objects', '2 galaxies')
+    """
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
@@ -86,9 +96,9 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     Parameters
     ----------
     name
-        What the user wrote.
+        The name as given by the user.
     known
-        The names that exist.
+        Existing names.
     """
     folded = {k.casefold(): k for k in sorted(set(known))}
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What users hold: a posterior, its samples, and the combination of many.
+"""Posteriors as users see them: a trained posterior, its samples, and combinations.
 
 ``PosteriorSamples.values`` has dims (draw, object, parameter), physical units.
 """
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from sbi_core.components import Estimator, Rng
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Excluded, Observations
-from sbi_core.errors import ConfigError, DensityUnavailableError, near_matches
+from sbi_core.errors import ConfigError, DensityUnavailableError, counted, near_matches
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.validation import checked_device
@@ -398,7 +398,7 @@ class CombinedPosterior:
             )
         )
         flags = f"<br>flags: {escape(', '.join(self.flags))}" if self.flags else ""
-        what = f"<b>{escape(self.combiner)}</b>, {self.n} objects{flags}"
+        what = f"<b>{escape(self.combiner)}</b>, {counted(self.n, 'object')}{flags}"
         return f"{what}<table>{head}{rows}</table>"
 
 

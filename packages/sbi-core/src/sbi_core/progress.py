@@ -1,4 +1,4 @@
-"""Progress with time estimates (tqdm): a bar on a terminal, a line now and then elsewhere."""
+"""Progress with time estimates (tqdm): a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Progress:
     Parameters
     ----------
     stream
-        Where it is shown; None: nowhere.
+        Output stream; None: no output.
     interval
         Seconds between lines on a stream that is not a terminal.
     """
@@ -87,7 +87,7 @@ class Progress:
 
 
 class _Lines:
-    """A stream on which every state of a bar is a line of its own."""
+    """A stream that writes every state of a bar on a separate line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -126,7 +126,7 @@ def epoch_callback(
     Parameters
     ----------
     progress
-        Where it is shown.
+        The progress display.
     stage
         Its name.
     epochs

@@ -45,7 +45,7 @@ def stream(seed: int, *keys: int | str) -> np.random.Generator:
     seed
         Root seed of the run, a non-negative integer.
     keys
-        What the stream is for, e.g. ``("simulate", 12)``.
+        Name of the stream, e.g. ``("simulate", 12)``.
     """
     entropy = [int(seed), *(_word(k) for k in keys)]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sbi_core.errors import ConfigError, near_matches
+from sbi_core.errors import ConfigError, counted, near_matches
 
 if TYPE_CHECKING:
     import torch
@@ -25,14 +25,14 @@ def validate(model: type[Model], options: Mapping[str, Any], where: str) -> Mode
     model
         A pydantic model; models that forbid extra keys get near-match suggestions.
     options
-        What the user wrote.
+        Options as given by the user.
     where
-        How to name this part of the configuration, e.g. ``"simulator"``.
+        Name of this part of the configuration, e.g. ``"simulator"``.
 
     Raises
     ------
     ConfigError
-        One sentence per mistake: key, what is wrong, what is known.
+        One sentence per mistake: key, problem, known options.
     """
     try:
         return model.model_validate(dict(options))
@@ -41,7 +41,7 @@ def validate(model: type[Model], options: Mapping[str, Any], where: str) -> Mode
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Return a torch device that is there.
+    """Return a torch device that exists.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def checked_device(device: str | torch.device) -> torch.device:
             msg = f"device '{device}' cannot be used: torch finds no CUDA device: use 'cpu'"
             raise ConfigError(msg)
         if (chosen.index or 0) >= n:
-            msg = f"device '{device}' cannot be used: torch finds only {n} CUDA device(s)"
+            msg = f"device '{device}' cannot be used: torch finds only {counted(n, 'CUDA device')}"
             raise ConfigError(msg)
     return chosen
 

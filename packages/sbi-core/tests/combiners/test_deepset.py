@@ -193,7 +193,7 @@ def test_other_errors_than_those_it_learned_are_flagged(prepared, toy, rng):
 
 def test_what_it_cannot_work_with_is_refused(prepared, toy, rng):
     group = observed(toy, 5, rng, 0.0)
-    with pytest.raises(ConfigError, match="has not been prepared"):
+    with pytest.raises(ConfigError, match="is not trained"):
         DeepsetCombiner().combine(exact(), group)
     with pytest.raises(ConfigError, match="attach"):
         DeepsetCombiner().prepare(exact(), [group])

@@ -161,7 +161,7 @@ def test_what_is_read_combines_as_what_was_written(prepared, toy, rng, tmp_path)
 
 def test_an_unprepared_rule_and_another_prior_are_refused(prepared, toy, rng):
     group = next(groups(toy, rng, 1, 5))
-    with pytest.raises(ConfigError, match="has not been prepared"):
+    with pytest.raises(ConfigError, match="is not trained"):
         RecalibratedCombiner().combine(Posterior(Biased()), group)
     other = Biased()
     other.space = ParameterSpace(
@@ -176,7 +176,7 @@ def test_an_unprepared_rule_and_another_prior_are_refused(prepared, toy, rng):
 
 def test_too_few_groups_are_refused(toy, rng):
     rule = RecalibratedCombiner()
-    with pytest.raises(ConfigError, match="can learn from 3 simulated groups"):
+    with pytest.raises(ConfigError, match="needs 20 usable simulated groups, got 3"):
         rule.prepare(Posterior(Biased()), groups(toy, rng, 3, 50))
 
 

@@ -84,13 +84,13 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"sbi-run: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"sbi-run: {_of_click(error)}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command continues from here", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        sentence = _of_the_system(error)
+        sentence = explain(error)
         if sentence is None or "--debug" in argv:
             raise
         click.echo(f"sbi-run: {sentence}", err=True)
@@ -98,9 +98,13 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _of_click(error: click.ClickException) -> str:
+    """Return the message of an option or argument in our style, with the help to read."""
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "sbi-run"
+    return f"{text[:1].lower()}{text[1:]}; see `{path} --help`"
+
+
 def _expanded(tilde: re.Match[str]) -> str:
     return f"{tilde[1]}{Path.home()}"
-
-
-def _of_the_system(error: Exception) -> str | None:
-    return explain(error)

@@ -9,7 +9,7 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.results import flag_sentences, values_of
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, counted
 
 __all__ = ["command"]
 
@@ -49,18 +49,14 @@ def command(
     """
     from sbi_core.pipeline.runner import Run
 
+    numbers = _numbers(sizes)
     loaded = Run(run, overrides=overrides)
     data = loaded.observations(observations, columns)
     for note in data.notes:
         click.echo(f"observations: {note}")
-    try:
-        numbers = [int(n) for n in sizes.split(",")] if sizes else [len(data)]
-    except ValueError:
-        msg = f"--sizes takes whole numbers separated by commas, got '{sizes}'"
-        raise ConfigError(msg) from None
-    for n in numbers:
-        if not 0 <= n <= len(data):
-            msg = f"--sizes {n}: the file has {len(data)} objects"
+    for n in numbers or [len(data)]:
+        if n > len(data):
+            msg = f"--sizes {n}: the file has {counted(len(data), 'object')}"
             raise ConfigError(msg)
         result = loaded.combine(data[:n], combiner)
         click.echo(f"{result.combiner}, N = {n}: {values_of(result)}")
@@ -73,3 +69,15 @@ def command(
             )
         for sentence in flag_sentences(result.flags):
             click.echo(f"    {sentence}")
+
+
+def _numbers(sizes: str | None) -> list[int]:
+    """Return the numbers of objects to combine, without repetition."""
+    try:
+        numbers = [int(n) for n in sizes.split(",")] if sizes is not None else []
+    except ValueError:
+        numbers = [0]
+    if any(n < 1 for n in numbers):
+        msg = f"--sizes takes whole numbers above 0, separated by commas, got '{sizes}'"
+        raise ConfigError(msg)
+    return list(dict.fromkeys(numbers))

@@ -11,7 +11,7 @@ from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.results import flag_sentences, measured, values_of
 from sbi_core.cli.targets import checked_target
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, counted
 from sbi_core.files.directory import write_json
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ def command(
     with single_thread():
         facts = comparison.fit(data.batch, seed=seed)
     result = comparison.probabilities(data)
+    groups = counted(round(facts["groups"]), "simulated group")
     click.echo(
-        f"on {facts['groups']:.0f} simulated groups: {facts['accuracy']:.0%} of those held out "
-        f"classified correctly, calibration error {facts['calibration_error']:.3f}"
+        f"on {groups}: {facts['accuracy']:.0%} of those held out classified "
+        f"correctly, calibration error {facts['calibration_error']:.3f}"
     )
     posteriors = []
     for (name, run), p in zip(loaded.items(), result.probability, strict=True):

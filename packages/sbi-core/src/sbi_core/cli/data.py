@@ -6,6 +6,7 @@ import click
 
 from sbi_core.cli.groups import Group, examples
 from sbi_core.data.fetch import datasets, fetch
+from sbi_core.errors import counted
 from sbi_core.registry import Registry
 
 __all__ = ["command"]
@@ -28,7 +29,7 @@ def list_data() -> None:
         click.echo("no installed plugin declares data sets")
     for d in sets.values():
         here = "present" if d.present else "not fetched"
-        click.echo(f"{d.name}  {d.size / 1e6:.2f} MB, {len(d.files)} files, {here}")
+        click.echo(f"{d.name}  {d.size / 1e6:.2f} MB, {counted(len(d.files), 'file')}, {here}")
         click.echo(f"    {d.title}\n    licence: {d.licence}; cite: {d.citation}\n    from {d.url}")
 
 

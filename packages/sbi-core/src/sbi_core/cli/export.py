@@ -10,7 +10,7 @@ import click
 
 from sbi_core.cli.groups import examples
 from sbi_core.cli.targets import safe_name
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, counted
 from sbi_core.files.directory import atomic_write, read_arrays
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
         _write_csv(folder / "posterior.csv", samples.names, rows, np.repeat(samples.id, draws))
         for k, v in combined.items():
             _write_csv(folder / f"combined-{safe_name(k)}.csv", shared, v)
-    click.echo(f"{len(samples.id)} objects, {len(combined)} combinations: {folder}")
+    click.echo(
+        f"{counted(len(samples.id), 'object')}, {counted(len(combined), 'combination')}: {folder}"
+    )
 
 
 def _write_csv(

@@ -10,7 +10,7 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.targets import checked_target, summary_target
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, counted
 from sbi_core.progress import make_progress
 from sbi_core.simulate.executors import get_executor
 
@@ -104,7 +104,7 @@ def command(
     )
     for note in done.notes:
         click.echo(f"observations: {note}")
-    click.echo(f"{done.n} objects, {done.flagged} outside the training set: {target}")
+    click.echo(f"{counted(done.n, 'object')}, {done.flagged} outside the training set: {target}")
     if done.flagged:
         click.echo(
             "outside_training: these objects are unlike 99 % of the simulations (so is 1 % of "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sbi_core.cli.groups import examples
+from sbi_core.errors import counted
 from sbi_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _presets(registry: Registry, name: str) -> Iterator[str]:
         n = sections.get("simulate", {}).get("n", base)
         minutes = spec.get("minutes", {}).get(preset)
         time = f"about {minutes:g} min" if minutes else "estimated when the run starts"
-        rows.append((preset, f"{n} simulations" if n else "", time))
+        rows.append((preset, counted(n, "simulation") if n else "", time))
     yield from _columns(rows)
 
 

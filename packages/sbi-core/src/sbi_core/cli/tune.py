@@ -6,6 +6,7 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
+from sbi_core.errors import counted
 from sbi_core.progress import make_progress
 from sbi_core.registry import Registry
 
@@ -84,4 +85,6 @@ def command(
     for key, value in tuned.options.items():
         click.echo(f"    {key} = {value}")
     counts = sum(t["state"] == "complete" for t in tuned.trials)
-    click.echo(f"best score {tuned.score:.4f} nats of {counts} finished trials: {tuned.path}")
+    click.echo(
+        f"best score {tuned.score:.4f} nats of {counted(counts, 'finished trial')}: {tuned.path}"
+    )

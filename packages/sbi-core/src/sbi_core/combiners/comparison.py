@@ -1,4 +1,4 @@
-r"""Which of several simulators made a group of objects? An amortised, calibrated model posterior.
+r"""Comparison of several simulators as models of one group of objects: amortised and calibrated.
 
 Simulators :math:`M_1 .. M_K` (e.g. one model with different tables) describe the same observables.
 A network is trained on simulated groups, each from one simulator at one draw of the shared
@@ -14,8 +14,8 @@ posteriors :math:`p(\Lambda\,|\,x, M_k)` of every model, the one that no longer 
 
 .. math:: p(\Lambda\,|\,x) = \sum_k p(M_k\,|\,x)\,p(\Lambda\,|\,x, M_k) .
 
-All probabilities are relative to the models given: none of them need be right. Whether a model
-can make the objects at all is another question (:mod:`sbi_core.diagnostics.misspecification`).
+All probabilities are relative to the models given: all of them may be wrong. The check that a model
+reproduces the objects is in :mod:`sbi_core.diagnostics.misspecification`.
 
 References:
     | Radev et al. 2021, https://arxiv.org/abs/2004.10629 (amortised model comparison)
@@ -68,7 +68,7 @@ class CompareConfig(BaseModel):
     max_objects: int = Field(100, ge=1, description="largest number of objects of a group")
     simulations: int = Field(100_000, ge=1000, description="objects simulated per model")
     steps: int = Field(1500, ge=1, description="training steps")
-    rows: int = Field(4096, ge=1, description="objects per training step, about")
+    rows: int = Field(4096, ge=1, description="objects per training step (about)")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
     member: tuple[int, ...] = Field((64, 64), min_length=1, description="widths per object")
     pooled: int = Field(32, ge=1, description="length of the summary that is averaged")
@@ -162,7 +162,9 @@ class ModelComparison:
         for name in others:
             own = [o.name for o in self.simulators[name].observables]
             if own != columns:
-                msg = f"models '{first}' and '{name}' have other observables: {columns} and {own}"
+                msg = (
+                    f"models '{first}' and '{name}' have different observables: {columns} and {own}"
+                )
                 raise ConfigError(msg)
         for name, simulator in self.simulators.items():
             if "global" not in simulator.parameters.scopes:
@@ -181,9 +183,9 @@ class ModelComparison:
         Parameters
         ----------
         like
-            Objects whose errors, missing values and context are typical, e.g. the data.
+            Objects with typical errors, missing values and context, e.g. the data.
         seed
-            Of everything random.
+            Seed of all random numbers.
 
         Raises
         ------
@@ -279,11 +281,11 @@ def average(
     posteriors
         One per model, of the same shared parameters (their priors may differ).
     probability : (K,)
-        Of the models.
+        Probabilities of the models.
     draws
-        How many.
+        Number of draws.
     rng
-        Of the draws.
+        Random numbers of the draws.
 
     Raises
     ------

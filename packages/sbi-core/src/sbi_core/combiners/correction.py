@@ -5,13 +5,13 @@ means :math:`\mu_i` have the summed score and its precision
 
 .. math:: s(\Lambda) = \sum_i P_i\mu_i - B\Lambda, \qquad B = \sum_i (P_i - I) = RR^T .
 
-Were the posteriors exact and Gaussian, :math:`r = R^{-1} s(\Lambda)` would be N(0, I) at the
-true :math:`\Lambda`. It is a sum over independent objects, so that in any case
+For exact Gaussian posteriors, :math:`r = R^{-1} s(\Lambda)` is N(0, I) at the true
+:math:`\Lambda`. It is a sum over independent objects, so that in general
 
 .. math:: r\,|\,\Lambda \sim N(\sqrt N\,g(\Lambda, f),\ V(\Lambda))
 
-for large N, whatever N is: *g* is the error of one object in units of its own width, which grows
-as :math:`\sqrt N` when objects are combined. *f* are features of the group (mean error, observed
+for all large N: *g* is the error of one object in units of its own width; it grows as
+:math:`\sqrt N` when objects are combined. *f* are features of the group (mean error, observed
 fraction). *g* is learned by Gaussian-process regression on simulated groups, which may have any
 distribution of truths, with variance *u* where few were simulated; *V* is a polynomial. The
 corrected posterior is the prior times
@@ -135,7 +135,7 @@ class SmoothField:
         return cls(x, y, noise, found if np.isfinite(found).all() else middle)
 
     def _kernel(self, a: F64, b: F64) -> tuple[F64, F64, F64]:
-        """Return k (n, m), and what its derivative needs: slope (n, m), offsets (n, m, q)."""
+        """Return k (n, m), and for its derivative slope (n, m) and offsets (n, m, q)."""
         off = (a[:, None] - b[None]) / np.exp(self.log_scales[1:])
         r = _ROOT5 * np.sqrt((off**2).sum(-1))
         amplitude = np.exp(2 * self.log_scales[0] - r)
@@ -158,7 +158,7 @@ class SmoothField:
 
 
 class Correction:
-    """g and V of the module, and the posterior that follows.
+    """g and V of the module, and the corrected posterior.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class Correction:
     spread
         Coefficients of V, (terms, d * d).
     centre, scale
-        Of the features, (k,).
+        Centre and scale of the features, (k,).
     domain
         Smallest and largest truths that were simulated, (2, d).
     """
@@ -188,7 +188,7 @@ class Correction:
         return np.array([field.variance(self._input(value, features)) for field in self.fields])
 
     def unlike(self, features: F64, tolerance: float) -> bool:
-        """Whether a group's features lie beyond those it was learned from."""
+        """Return True if the features of a group lie outside those of the training groups."""
         k = len(features)
         seen = self.fields[0].x[:, -k:] * self.scale + self.centre if k else np.empty((1, 0))
         low, high = seen.min(0) - tolerance, seen.max(0) + tolerance
@@ -220,7 +220,7 @@ class Correction:
         features : (k,)
             f of the group.
         start : (d,)
-            Where the search begins.
+            Start of the search.
 
         Returns
         -------
@@ -252,7 +252,7 @@ class Correction:
         return Gaussian(value, 0.5 * (cov + cov.T)), share
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what :meth:`from_tensors` needs."""
+        """Return the state, for :meth:`from_tensors`."""
         arrays: dict[str, F64] = {
             "x": self.fields[0].x,
             "y": np.stack([f.y for f in self.fields]),
@@ -267,7 +267,7 @@ class Correction:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Correction:
-        """Build from what :meth:`tensors` returned."""
+        """Build from the state that :meth:`tensors` returned."""
         a = {k: v.double().numpy() for k, v in tensors.items()}
         parts = zip(a["y"], a["noise"], a["log_scales"], strict=True)
         fields = [SmoothField(a["x"], y, noise, scales) for y, noise, scales in parts]
@@ -282,10 +282,10 @@ def fit_correction(
     Returns
     -------
     Correction
-        What was learned.
+        The learned correction.
     dict
         ``f``: root mean square of g, the error of one object in its own sigma;
-        ``f_after``: standard error of what was learned of it; ``spread``: mean width of r.
+        ``f_after``: standard error of the learned g; ``spread``: mean width of r.
     """
     n, d = examples.truth.shape
     centre = examples.features.mean(0)

@@ -1,15 +1,15 @@
-r"""One network for whole groups: amortised over the objects, their order and their number.
+r"""One network for groups of objects: amortised over the objects, their order and their number.
 
 .. math:: q(\Lambda\,|\,\{x_1 .. x_N\}, N), \qquad 0 \le N \le N_\max
 
-is trained on simulated groups of random size, observed like the data at hand, and needs no
-posterior of single objects (:mod:`sbi_core.combiners.set_network` has the network,
-:mod:`sbi_core.combiners.set_training` the training). N = 0 is the prior. Objects of which nothing
-was observed do not count.
+is trained on simulated groups of random size with the errors and missing values of the data. It
+needs no posteriors of single objects. The network is in :mod:`sbi_core.combiners.set_network`, the
+training in :mod:`sbi_core.combiners.set_training`. N = 0 is the prior. Objects without any observed
+value do not count.
 
 More than :math:`N_\max` objects are refused, or, with ``beyond = "aggregate"``, divided into parts
-of at most that many, whose posteriors are combined by the Gaussian rule: a common error of the
-parts then grows again as the root of their number.
+of at most that many, whose posteriors are combined by the Gaussian rule; a common error of the
+parts then grows as the square root of their number.
 
 References:
     | Deep Sets (Zaheer et al., 2017), https://arxiv.org/abs/1703.06114
@@ -54,8 +54,8 @@ from sbi_core.training.networks import Standardizer
 __all__ = ["DeepsetCombiner", "DeepsetConfig"]
 
 F64 = NDArray[np.float64]
-_LIKE_GROUPS, _LIKE_SIZE = 20, 500  # objects that show errors, missing values and context
-_UNLIKE = 0.1  # how far mean features may lie beyond those, dex or fraction
+_LIKE_GROUPS, _LIKE_SIZE = 20, 500  # groups of objects with the errors and masks of the data
+_UNLIKE = 0.1  # allowed distance of mean features from those of these groups, dex or fraction
 _ROWS_PER_CALL = 65_536
 _ARCHITECTURE = ("member", "pooled", "hidden", "components", "max_objects")
 
@@ -65,15 +65,15 @@ class DeepsetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_objects: int = Field(1000, ge=1, description="largest number of objects it learns")
+    max_objects: int = Field(1000, ge=1, description="largest number of objects in training")
     beyond: Literal["refuse", "aggregate"] = Field(
-        "refuse", description="what to do with more: refuse, or combine parts by the Gaussian rule"
+        "refuse", description="more objects: refuse, or combine parts by the Gaussian rule"
     )
     simulations: int = Field(
-        1_000_000, ge=1000, description="objects simulated for training, in sets of random size"
+        1_000_000, ge=1000, description="simulated objects for training, in sets of random size"
     )
     steps: int = Field(4000, ge=1, description="training steps")
-    rows: int = Field(8192, ge=1, description="objects per training step, about")
+    rows: int = Field(8192, ge=1, description="objects per training step (about)")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
     member: tuple[int, ...] = Field(
         (128, 128), min_length=1, description="widths of the network of one object"
@@ -89,7 +89,7 @@ class DeepsetConfig(BaseModel):
 
 @dataclass(frozen=True)
 class _Found:
-    """Terms (n, t) of objects, which of them exist (n,), and their features (n, k)."""
+    """Terms (n, t) of objects, True where they were observed (n,), and their features (n, k)."""
 
     terms: Tensor
     there: Tensor
@@ -127,12 +127,12 @@ class DeepsetCombiner(Combiner):
     def prepare(
         self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
     ) -> Mapping[str, float]:
-        """Simulate sets and train; ``groups`` show how objects are observed.
+        """Simulate sets and train; ``groups`` have the errors and missing values of the data.
 
         Raises
         ------
         ConfigError
-            If no simulator was attached, nothing is shared, or no group is given.
+            If no simulator was attached, no parameter is shared, or no group is given.
         PriorMismatchError
             If the posterior was trained under another prior than the simulator has.
         ObservationError
@@ -152,7 +152,7 @@ class DeepsetCombiner(Combiner):
             raise PriorMismatchError(msg)
         examples = [g.batch.to("cpu", torch.float32) for g in islice(groups, _LIKE_GROUPS)]
         if not examples:
-            msg = "the deepset combiner needs a simulated group that shows how objects are observed"
+            msg = "the deepset combiner needs a simulated group with errors like those of the data"
             raise ConfigError(msg)
         like = Batch.cat(examples).with_(theta=None)
         if like.x.ndim != 2:
@@ -219,10 +219,10 @@ class DeepsetCombiner(Combiner):
         PriorMismatchError
             If the posterior has another prior than the network was trained with.
         ObservationError
-            If there are more objects than the network knows, and ``beyond`` is ``"refuse"``.
+            If there are more than ``max_objects`` objects, and ``beyond`` is ``"refuse"``.
         """
         if self._network is None:
-            msg = "the deepset combiner has not been prepared: it trains on simulated groups first"
+            msg = "the deepset combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)
         space = shared_space(posterior)
         if space.hash != self._prior:

@@ -75,7 +75,7 @@ def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, 
     """Return the combination and the smallest eigenvalue of P in units of P_0."""
     p0 = np.linalg.inv(prior.cov)
     # Sums of differences, in float64: the two sums of the equation nearly cancel when objects
-    # say little.
+    # carry little information.
     precision = p0 + (moments.precision - p0).sum(0)
     information = p0 @ prior.mean + (moments.information - p0 @ prior.mean).sum(0)
     chol0 = np.asarray(np.linalg.cholesky(prior.cov), np.float64)
@@ -118,7 +118,7 @@ class GaussianCombiner(MomentCombiner):
         self.config = config or GaussianConfig()
 
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
-        """Return the combination, and how well parts of the objects agree."""
+        """Return the combination, with the consistency of the parts of the sample."""
         prior = Gaussian.standard(objects.information.shape[1])
         combined, smallest = combine_moments(objects, prior)
         agreement = group_consistency(

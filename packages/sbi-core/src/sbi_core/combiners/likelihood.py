@@ -1,4 +1,4 @@
-r"""Combination by the likelihood itself: the reference that other rules are compared with.
+r"""Combination by the likelihood: a slow reference for the other rules.
 
 For objects i = 1..N with local parameters :math:`\Theta_i` and draws
 :math:`\Theta_{im} \sim q_i`,
@@ -6,15 +6,15 @@ For objects i = 1..N with local parameters :math:`\Theta_i` and draws
 .. math:: \log p(\Lambda | x_1 .. x_N) = \log p(\Lambda) + \sum_i \log \frac1M \sum_m
           \frac{p(\Theta_{im})}{q_i(\Theta_{im})}\, p(x_i | \Lambda, \Theta_{im}) + \mathrm{const}.
 
-No network is involved beyond the starting point. Each object has its own proposal
-:math:`q_i`: a Gaussian around the locals that explain it, widened, and some of the prior.
-Draws are kept while :math:`\Lambda` moves over a grid (common random numbers), so that the sum
-is smooth there, and differ between objects, so that their errors average out instead of adding
-up. The bias of the logarithm of a mean is removed by the jackknife. A polynomial through the
-grid gives the moments; the grid moves until its centre is near the mode.
+A network gives the starting point only. Every object has its own proposal :math:`q_i`: a widened
+Gaussian around the local parameters of high likelihood, mixed with the prior. The same draws are
+used for all :math:`\Lambda` on a grid (common random numbers), so that the sum is smooth; they
+differ between objects, so that their errors average out. The bias of the logarithm of a mean is
+removed by the jackknife. A polynomial through the grid gives the moments; the grid moves until its
+centre is near the mode.
 
-Costs ``draws`` x ``points ** d`` simulations per object: minutes for hundreds of objects. A run
-with an emulator uses it here, with the error of the emulator added to the noise.
+Cost: ``draws`` x ``points ** d`` simulations per object, minutes for hundreds of objects. A run
+with an emulator uses it instead of the simulator, with its error added to the noise.
 
 References:
     | Owen 2013, "Monte Carlo theory, methods and examples", ch. 9 (defensive importance sampling)
@@ -60,23 +60,23 @@ class LikelihoodConfig(BaseModel):
 
     draws: int = Field(512, ge=32, description="draws of the local parameters per object")
     total: int = Field(
-        8192, ge=1, description="draws of all objects together: few objects get more each"
+        8192, ge=1, description="draws of all objects together; with few objects, each gets more"
     )
-    search: int = Field(4000, ge=100, description="draws of the prior that proposals start from")
+    search: int = Field(4000, ge=100, description="draws of the prior from which proposals start")
     prior_fraction: float = Field(
-        0.1, gt=0, le=1, description="part of every proposal that is the prior"
+        0.1, gt=0, le=1, description="weight of the prior in every proposal"
     )
     points: int = Field(
         5, ge=3, description="grid points per shared parameter (3 suffice for many objects)"
     )
     reach: float = Field(3.0, gt=0.5, description="half width of the grid in combined sigma")
-    moves: int = Field(4, ge=0, description="how often the grid may be moved")
+    moves: int = Field(4, ge=0, description="largest number of moves of the grid")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
 
 
 @dataclass(frozen=True, slots=True)
 class _Locals:
-    """Draws of the local parameters, and what makes them weighted draws of the prior."""
+    """Draws of the local parameters, and their weights relative to the prior."""
 
     z: F64  # (n, M, k), unconstrained
     log_weight: F64  # (n, M)
@@ -87,7 +87,7 @@ class LikelihoodCombiner(Combiner):
 
     See Also
     --------
-    sbi_core.combiners.gaussian : where the grid starts.
+    sbi_core.combiners.gaussian : starting point of the grid.
     """
 
     name = "likelihood"
@@ -172,11 +172,11 @@ class LikelihoodCombiner(Combiner):
     def _propose(
         self, model: _Model, objects: Batch, z_shared: F64, rng: np.random.Generator
     ) -> tuple[_Locals, F64]:
-        """Return draws near the locals that explain each object at one Lambda, and their ESS."""
+        """Return draws of the locals near the best fit of each object at one Lambda, and ESS."""
         c, n, k = self.config, len(objects), model.k
         if k == 0:
             return _Locals(np.zeros((n, 1, 0)), np.zeros((n, 1))), np.ones(n)
-        # weights are flattened where few draws have any: one lucky draw shall not decide
+        # weights are flattened where few draws have any, so that no single draw dominates
         enough = 4.0 * (k + 1)
         table = rng.standard_normal((c.search, k))
         simulated = model.simulate(z_shared, model.theta(table))
@@ -202,7 +202,7 @@ class LikelihoodCombiner(Combiner):
         return _Locals(z, log_weight), ess
 
     def _count(self, n: int) -> int:
-        """Return the draws per object: no other object makes up for what one was unlucky with."""
+        """Return the number of draws per object."""
         least = 1 << math.ceil(math.log2(max(self.config.total / n, 1.0)))  # whole Sobol nets
         return max(self.config.draws, least)
 
@@ -239,7 +239,7 @@ class LikelihoodCombiner(Combiner):
         return total
 
 
-# -- the simulator, seen as a likelihood -----------------------------------------------------
+# -- the simulator as a likelihood -----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +326,7 @@ def _fitted(mean: F64, root: F64, weight: F64, draws: F64) -> None:
 def _log_means(values: F64) -> F64:
     """Return log mean exp along the draws without its first-order bias: (3, n).
 
-    Of all draws, of the first and of the second half.
+    Rows: all draws, their first half, their second half.
     """
     m = values.shape[1]
     whole = special.logsumexp(values, 1) - np.log(m)
@@ -418,7 +418,7 @@ def _capped(values: F64) -> F64:
 
 
 def _quadratic(coefficients: F64, d: int) -> tuple[F64, F64]:
-    """Return maximum and inverse curvature of a quadratic, d <= any."""
+    """Return maximum and inverse curvature of a quadratic in d variables."""
     exponents = [e for e in itertools.product(range(3), repeat=d) if sum(e) <= 2]
     slope, curvature = np.zeros(d), np.zeros((d, d))
     for e, c in zip(exponents, coefficients, strict=True):

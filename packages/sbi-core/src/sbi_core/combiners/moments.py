@@ -137,9 +137,9 @@ def object_moments(
 ) -> ObjectMoments:
     """Return the moments of each object in the shared parameters.
 
-    Per-object parameters are integrated out by leaving out their rows and columns. Moments of the
-    objects that were asked for last are kept. Where the estimator has no closed form they come
-    from draws, whose random numbers depend on the objects: the same objects, the same moments.
+    Per-object parameters are integrated out by leaving out their rows and columns. The moments of
+    the latest sets of objects are kept. Where the estimator has no closed form they come from
+    draws, whose random numbers depend on the objects only: same objects, same moments.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def object_moments(
 def with_moments(
     posterior: Posterior, groups: Iterable[Observations], *, draws: int, threads: int
 ) -> Iterator[Observations]:
-    """Yield groups whose moments were computed by other threads; a few groups wait."""
+    """Yield groups, with their moments computed ahead by other threads."""
     if threads < 1:
         yield from groups
         return
@@ -202,9 +202,9 @@ def _digest(batch: Batch) -> str:
 
 
 def data_quality(batch: Batch) -> F64:
-    """Return numbers that describe the quality of each object's data, not the data, (n, k).
+    """Return numbers that describe the quality of each object's data, (n, k).
 
-    Mean log10 error and observed fraction of the values, and which context is present.
+    Mean log10 error and observed fraction of the values, and 1 or 0 per column of context.
     """
     n = len(batch)
     columns = []
@@ -230,7 +230,7 @@ class MomentConfig(BaseModel):
 
 
 class MomentCombiner(Combiner):
-    """A rule on the moments of the objects: only :meth:`solve` has to be written.
+    """A rule on the moments of the objects; subclasses write :meth:`solve` only.
 
     Attributes
     ----------

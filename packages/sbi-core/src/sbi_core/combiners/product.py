@@ -48,9 +48,13 @@ class ProductConfig(BaseModel):
 
     points: int = Field(64, ge=16, description="grid points per parameter, for one or two")
     edge: float = Field(1e-6, gt=0, description="largest probability at the edge of the grid")
-    guard: float = Field(50.0, gt=0, description="most that one object can say, log density ratio")
-    walkers: int = Field(64, ge=8, description="of the ensemble, for three parameters or more")
-    steps: int = Field(500, ge=50, description="of the ensemble; the first half is left out")
+    guard: float = Field(50.0, gt=0, description="largest log density ratio of one object")
+    walkers: int = Field(
+        64, ge=8, description="walkers of the ensemble sampler, for three or more parameters"
+    )
+    steps: int = Field(
+        500, ge=50, description="steps of the ensemble sampler; the first half is discarded"
+    )
     draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
 
@@ -60,7 +64,7 @@ class ProductCombiner(Combiner):
 
     See Also
     --------
-    sbi_core.combiners.gaussian : where it starts, and what its result is compared with.
+    sbi_core.combiners.gaussian : its starting point, with which the result is compared.
     """
 
     name = "product"
@@ -76,7 +80,7 @@ class ProductCombiner(Combiner):
         Raises
         ------
         ConfigError
-            If the estimator infers other than shared parameters: their density is not known.
+            If the estimator infers parameters that are not shared.
         """
         gen = as_generator(rng)
         space = shared_space(posterior)

@@ -1,17 +1,17 @@
-r"""Gaussian combination with a learned correction of its own error.
+r"""Gaussian combination with a learned correction of its error.
 
 The Gaussian rule divides the prior out correctly, but an error of f sigma in the single-object
-posteriors becomes :math:`f\sqrt N` combined sigma. This rule simulates groups of objects,
-observed like the data at hand, learns the mean and the spread of their scores at the true
-:math:`\Lambda`, and solves
+posteriors becomes :math:`f\sqrt N` combined sigma. This rule simulates groups of objects
+with the errors and missing values of the data, learns the mean and the spread of their scores at
+the true :math:`\Lambda`, and solves
 
-.. math:: \sum_i [P_i\mu_i - (P_i - P_0)\Lambda] = \text{what simulations with this }
-          \Lambda\text{ give on average}
+.. math:: \sum_i [P_i\mu_i - (P_i - P_0)\Lambda] =
+          \left\langle\sum_i [P_i\mu_i - (P_i - P_0)\Lambda]\right\rangle_{\Lambda},
 
-instead of setting the sum to zero (see :mod:`sbi_core.combiners.correction`). A sum over
-objects has the same mean and spread per object whatever their number: the correction holds for
-any N from 3 up. What was not learned of it (few groups, truths far from all simulated) widens
-the result, and is flagged once it dominates.
+with the mean of simulations at this :math:`\Lambda` on the right, instead of setting the sum to
+zero (see :mod:`sbi_core.combiners.correction`). Mean and spread per object do not depend on the
+number of objects, so that the correction holds for all N >= 3. Its uncertainty (few groups, truths
+far from all simulated ones) widens the result, and is flagged when it dominates.
 
 References:
     | docs/calibration.md
@@ -43,15 +43,15 @@ F64 = NDArray[np.float64]
 _SMALLEST = 3  # fewer objects are combined without correction
 _FEWEST = 20  # groups
 _PART, _LARGEST_PART = 5, 50  # objects per part of a group whose scatter gives the spread
-_CONSTANT = 1e-6  # features that vary less than this do not vary
-_TILTED = 4  # one group in so many is divided into two that differ in their features
-_UNLIKE = 0.1  # how far features may lie beyond those of the simulated groups, dex or fraction
+_CONSTANT = 1e-6  # features that vary less count as constant
+_TILTED = 4  # one group of this number is divided into two that differ in their features
+_UNLIKE = 0.1  # allowed distance of features from those of the simulated groups, dex or fraction
 
 
 class RecalibratedConfig(GaussianConfig):
     """Options of the recalibrated combiner."""
 
-    groups: int = Field(1000, ge=20, description="simulated groups the correction learns from")
+    groups: int = Field(1000, ge=20, description="simulated groups for training the correction")
     max_objects: int = Field(1000, ge=25, description="objects per simulated group")
 
 
@@ -80,8 +80,8 @@ class RecalibratedCombiner(GaussianCombiner):
     ) -> Mapping[str, float]:
         """Learn the error of the Gaussian rule from simulated groups with known truth.
 
-        Truths may have any distribution; where there are none, the correction is uncertain and
-        the result wider.
+        Truths may have any distribution; far from all of them the correction is uncertain and the
+        result wider.
         """
         space = shared_space(posterior)
         parts: list[_Example] = []
@@ -92,8 +92,8 @@ class RecalibratedCombiner(GaussianCombiner):
             parts += _examples(moments, _truth(group, space), rng, tilted=tilted)
         if len(parts) < _FEWEST:
             msg = (
-                f"the recalibrated combiner can learn from {len(parts)} simulated groups, "
-                f"{_FEWEST} are needed"
+                f"the recalibrated combiner needs {_FEWEST} usable simulated groups, got "
+                f"{len(parts)}; raise combiner.groups"
             )
             raise ConfigError(msg)
         examples = Examples(*(np.stack(column) for column in zip(*parts, strict=True)))
@@ -104,7 +104,7 @@ class RecalibratedCombiner(GaussianCombiner):
     # -- combining -----------------------------------------------------------------
 
     def check(self, space: ParameterSpace) -> None:
-        """Raise if nothing was learned, or for parameters with another prior.
+        """Raise if the correction is not trained, or the parameters have another prior.
 
         Raises
         ------
@@ -114,14 +114,14 @@ class RecalibratedCombiner(GaussianCombiner):
             If the posterior has another prior than the correction was trained with.
         """
         if self._correction is None:
-            msg = "the recalibrated combiner has not been prepared on simulated groups"
+            msg = "the recalibrated combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)
         if space.hash != self._prior:
             msg = "the correction of the recalibrated combiner was trained with another prior"
             raise PriorMismatchError(msg)
 
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
-        """Return the corrected combination; the plain one of fewer than three objects."""
+        """Return the corrected combination; fewer than three objects are not corrected."""
         assert self._correction is not None
         plain, diagnostics, flags = super().solve(objects)
         n, d = objects.information.shape
@@ -190,7 +190,7 @@ def _examples(
     *,
     tilted: bool,
 ) -> list[_Example]:
-    """Return a group as an example; when ``tilted``, two parts that differ in their features.
+    """Return a group as one example, or, if ``tilted``, as two that differ in their features.
 
     Objects are chosen by errors and missing values, never by their data.
     """

@@ -1,4 +1,4 @@
-r"""Two remedies for a combination that is too sure of itself; shown beside it, never instead.
+r"""Two remedies for a combination that is too narrow; shown beside it, never instead of it.
 
 Error floor: an error of f sigma in every single posterior (``f`` from a calibration curve,
 :math:`z^2(N) = 1 + f^2 N`) is common to all objects and does not average out,
@@ -37,7 +37,7 @@ def error_floor(combined: CombinedPosterior, f: float, *, rng: Rng = 0) -> Combi
     f
         Systematic error of single posteriors in their own sigma; 0 changes nothing.
     rng
-        Of the draws.
+        Random numbers of the draws.
     """
     factor = 1.0 + f**2 * combined.n
     return _changed(combined, "tau", combined.z_mean, combined.z_cov * factor, {"f": f}, rng)

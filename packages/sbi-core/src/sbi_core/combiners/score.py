@@ -1,6 +1,6 @@
 r"""Combination by scores: a diffusion towards the posterior of all objects at once.
 
-A score network knows the gradient of every single-object posterior at every noise level t. The
+A score network gives the gradient of every single-object posterior at every noise level t. The
 scores of N objects do not simply add up at t > 0; with Gaussian denoising posteriors they do when
 weighted by their precisions,
 
@@ -11,8 +11,8 @@ weighted by their precisions,
 
 with the precision :math:`P_i` of posterior i, the prior as i = 0 (N(0, I) in unconstrained space),
 and the schedule :math:`m_t, \sigma_t` of the network. At t = 0 this is the exact score of the
-product for posteriors of any shape; what is approximate is the way there. Needs the estimator
-``sbi-npse`` on the shared parameters alone. One object's posterior is the estimator's own.
+product for posteriors of any shape; only the path at t > 0 is approximate. Needs the estimator
+``sbi-npse`` on the shared parameters alone. A single object has the posterior of the estimator.
 
 References:
     | Linhart et al. 2024, https://arxiv.org/abs/2404.07593 (GAUSS)
@@ -74,7 +74,7 @@ class ScoreCombiner(Combiner):
         Raises
         ------
         ConfigError
-            If the estimator is no score network, or infers other than shared parameters.
+            If the estimator is not a score network, or infers parameters that are not shared.
         NotPositiveDefiniteError
             If the precisions do not combine; the message names the objects.
         """
@@ -143,7 +143,7 @@ class ScoreCombiner(Combiner):
 
 
 def _score_network(posterior: Posterior) -> Any:
-    """Return the estimator, if it is a score network; this layer does not know its class.
+    """Return the estimator, if it is a score network.
 
     Raises
     ------

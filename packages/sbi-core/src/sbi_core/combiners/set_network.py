@@ -10,10 +10,10 @@ N(0, I):
           \log(1 + N)\right), \quad
           r = R^T (\Lambda - m) - \sqrt N\,g(e),
 
-with a mixture of Gaussians for r given e. What the sums cannot say, the mixture learns, in
-units of the width that N objects have: a network that had to resolve that width by itself would
-be too wide for many objects. The error of a sum grows as :math:`\sqrt N` of them, hence the
-factor of g. Everything is trained at once.
+with a mixture of Gaussians for r given e. The mixture learns what the sums leave out, in units of
+the width of the posterior of N objects; a network without this scale would give posteriors that
+are too wide for large N. The error of a sum grows as :math:`\sqrt N`, hence the factor of g. All
+parts are trained together.
 
 References:
     | Deep Sets (Zaheer et al., 2017), https://arxiv.org/abs/1703.06114
@@ -38,19 +38,19 @@ _SMALL = 0.1  # first J of an object, in units of the prior's precision
 
 
 def exists(batch: Batch) -> Tensor:
-    """Return which objects were observed at all, (n,) bool; the others are padding."""
+    """Return True for objects with at least one observed value, (n,); the others are padding."""
     return batch.observed.flatten(1).any(1)
 
 
 class SetNetwork(nn.Module):
-    """The density of the module.
+    """The density q(Lambda | x_1 .. x_N); see the module.
 
     Parameters
     ----------
     standardizer
-        Of single objects; fitted or about to be loaded.
+        Standardisation of single objects; fitted, or loaded later.
     dim
-        Shared parameters, unconstrained.
+        Number of shared parameters, unconstrained.
     member
         Widths of the network of one object.
     pooled
@@ -110,7 +110,7 @@ class SetNetwork(nn.Module):
         root = torch.linalg.cholesky(precision)
         m = torch.cholesky_solve(b.unsqueeze(-1), root).squeeze(-1)
         width = 2 * root.diagonal(dim1=-2, dim2=-1).log() - n.log1p()
-        # far from all truths nothing can be learned: m enters where it is sure to be known
+        # m is clipped: far from all truths nothing can be learned
         e = torch.cat([h / n, m.clamp(-6.0, 6.0), width, n.log1p()], -1)
         return m, root, n.sqrt() * self.shift(e), e
 

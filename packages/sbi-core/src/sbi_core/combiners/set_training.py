@@ -1,12 +1,12 @@
-r"""Training of set networks on sets that are simulated for it.
+r"""Training of set networks on simulated sets.
 
 Every set has its own draw of the shared parameters from the prior and a size
 
 .. math:: N \sim \text{log-uniform on } \{1, .., N_\max\} .
 
-Sets are simulated once, noise-free. Every step draws sizes anew, takes that many objects from
-sets that have them, and observes them afresh, with errors, missing values and context like those
-of given objects. Rows of all sets of a step are packed into one batch: small sets cost little.
+Sets are simulated once, noise-free. Every training step draws new sizes, takes as many objects
+from sets that are large enough, and adds fresh noise, with errors, missing values and context like
+those of given objects. The rows of all sets of a step form one batch, so that small sets are cheap.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SetSource:
     def choose(self, which: I64, sizes: I64, rng: np.random.Generator) -> tuple[I64, I64]:
         """Return row numbers and set numbers of random parts of sets, (rows,) each.
 
-        Objects of a set are independent: any consecutive ones are as good as others.
+        Objects of a set are independent, so that consecutive ones are a random part.
         """
         number = np.repeat(np.arange(len(which)), sizes)
         first = np.cumsum(sizes) - sizes
@@ -104,12 +104,12 @@ def log_uniform(low: int, high: int, n: int, rng: np.random.Generator) -> I64:
 def simulate_sets(
     simulator: Simulator, space: ParameterSpace, rows: int, largest: int, seed: int
 ) -> SetSource:
-    """Simulate sets until about ``rows`` objects are there; failed ones make a set smaller.
+    """Simulate sets of about ``rows`` objects in total; failed ones make a set smaller.
 
     Raises
     ------
     ConfigError
-        If too few sets would come of it.
+        If ``rows`` is too small for the required number of sets.
     """
     rng = stream(seed, "sets", "sizes")
     sizes = np.empty(0, np.int64)
@@ -153,18 +153,18 @@ def fit_sets(
     learning_rate: float,
     seed: int,
 ) -> Mapping[str, float]:
-    """Train; the network keeps the weights that did best on sets it was not trained on.
+    """Train; the network keeps the weights with the lowest loss on held-out sets.
 
     Parameters
     ----------
     network
         Changed in place.
     source
-        Where sets come from.
+        Simulated sets.
     simulator
-        Observes them.
+        Adds noise, errors and missing values.
     like
-        Objects whose errors, missing values and context are typical.
+        Objects with typical errors, missing values and context.
     largest
         N_max.
     steps, rows
@@ -172,7 +172,7 @@ def fit_sets(
     learning_rate
         Peak of the cycle.
     seed
-        Of everything random.
+        Seed of all random numbers.
 
     Returns
     -------
@@ -210,22 +210,22 @@ def train_sets(
     learning_rate: float,
     seed: int,
 ) -> tuple[float, Sets]:
-    """Minimise the mean loss of sets; keep the weights that did best on held-out ones.
+    """Minimise the mean loss of sets; keep the weights with the lowest loss on held-out ones.
 
     Parameters
     ----------
     network
         Changed in place.
     loader
-        Where sets come from; every tenth by size is held out.
+        Source of the sets; every tenth by size is held out.
     loss
-        Of every set, (B,).
+        Loss of every set, (B,).
     steps, rows
         Number of steps, and objects per step (about).
     learning_rate
         Peak of the cycle.
     seed
-        Of everything random.
+        Seed of all random numbers.
 
     Returns
     -------
@@ -278,11 +278,11 @@ class SetLoader:
     Parameters
     ----------
     source
-        Where sets come from.
+        Simulated sets.
     simulator
-        Observes them.
+        Adds noise, errors and missing values.
     like
-        Objects whose errors, missing values and context are typical.
+        Objects with typical errors, missing values and context.
     largest
         N_max.
     """
@@ -309,7 +309,7 @@ class SetLoader:
         index = torch.as_tensor(number)[there]
         counts = torch.bincount(index, minlength=len(which))
         truth = torch.as_tensor(self.source.truth[which], dtype=torch.float32)
-        some = counts > 0  # sets of which nothing was observed teach nothing
+        some = counts > 0  # sets without any observed value are left out
         index = (some.cumsum(0) - 1)[index]
         return objects[there], index, counts[some], truth[some]
 

@@ -11,7 +11,7 @@ Four functions are used: standardised residuals of all observables (test the mea
 (test the spread), squares of the single-object scores (test the scatter of objects about the common
 value), and scores times covariates (test for trends with a covariate). Shared parameters fitted to
 the same objects absorb part of the difference, which makes the test slightly conservative; it is
-sensitive only to what the parameters cannot absorb.
+sensitive only to differences that the parameters cannot absorb.
 
 References:
     | Hotelling 1931, Ann. Math. Stat. 2, 360

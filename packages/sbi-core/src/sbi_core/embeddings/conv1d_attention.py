@@ -71,7 +71,7 @@ class Conv1dAttentionConfig(BaseModel):
     )
 
     def resolved(self) -> _Preset:
-        """Return the preset, with the given options in place of its own.
+        """Return the preset, with the given options changed.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What every stage of a run is given."""
+"""The context of a run, which every stage receives."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Context:
 
     @cached_property
     def training(self) -> Training:
-        """What the estimator is trained on: streamed when it exceeds ``train.max_memory_gb``.
+        """Training data of the estimator: streamed if they exceed ``train.max_memory_gb``.
 
         Raises
         ------

@@ -6,7 +6,7 @@ import math
 from time import perf_counter
 
 from sbi_core.data.limits import check_disk, check_memory
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.rng import stream
 from sbi_core.simulate.executors import default_workers
@@ -38,9 +38,10 @@ def announce(context: Context) -> str:
     train = TrainConfig(**config.train)
     steps = train.epochs * math.ceil(0.8 * config.simulate.n / train.batch_size)
     return (
-        f"preset '{config.preset}': {config.simulate.n} simulations, about {minutes:.1f} min on "
-        f"{workers} core(s); training of {steps} steps, typically {steps / 150 / 60:.0f} to "
-        f"{steps / 50 / 60:.0f} min; the same command continues an interrupted run"
+        f"preset '{config.preset}': {counted(config.simulate.n, 'simulation')}, about "
+        f"{minutes:.1f} min on {counted(workers, 'core')}; training of {counted(steps, 'step')}, "
+        f"typically {steps / 150 / 60:.0f} to {steps / 50 / 60:.0f} min; the same command "
+        "continues an interrupted run"
     )
 
 

@@ -28,7 +28,7 @@ from sbi_core.diagnostics import (
     judge_sbc_all,
     judge_z_rms,
 )
-from sbi_core.errors import NotPositiveDefiniteError
+from sbi_core.errors import NotPositiveDefiniteError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages.simulate import fill
 from sbi_core.priors.space import ParameterSpace
@@ -93,11 +93,11 @@ class SimulatedGroups:
     context
         The run.
     purpose
-        What they are for; groups that test a correction are not those it was trained on.
+        Their use: groups that test a correction are different from those it was trained on.
     count, size
-        How many groups, of how many objects (failed simulations make a group smaller).
+        Number of groups, and of objects in each (failed simulations make a group smaller).
     owner
-        Combiner that they are for, when it is not the run's: its groups have their own folder.
+        Combiner that uses them, if it is not the run's: its groups have a separate folder.
     """
 
     context: Context
@@ -111,7 +111,7 @@ class SimulatedGroups:
 
     @property
     def present(self) -> bool:
-        """Whether all files are there."""
+        """True if all files exist."""
         return all(shard.path.exists() for shard in self._shards)
 
     def simulate(self) -> None:
@@ -182,7 +182,9 @@ def calibrate_groups(
         context.progress.advance()
     verdicts = []
     if refused:
-        verdicts.append(Verdict("warn", f"{refused} simulated groups could not be combined."))
+        verdicts.append(
+            Verdict("warn", f"{counted(refused, 'simulated group')} could not be combined.")
+        )
     judged = [_entry(combiner.name, space, n, t, len(groups)) for n, t in triples.items() if t]
     entries = [entry for entry, _ in judged]
     verdicts += [verdict for _, verdict in judged]

@@ -1,4 +1,4 @@
-"""Are the observed objects what the simulator makes? Reference objects, comparison, verdict."""
+"""Check of the model: comparison of the observed objects with simulated ones, and verdict."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_group(
 ) -> tuple[dict[str, Any], Verdict] | None:
     """Compare the objects of a group with ``combine.reference`` simulated ones.
 
-    None when the run's configuration asks for no comparison, or :func:`check_model` makes none.
+    None if ``combine.reference`` is 0, or :func:`check_model` returns None.
     """
     n = context.config.combine.reference
     if not n or len(objects) < _FEWEST:
@@ -70,7 +70,7 @@ def check_model(
         ``p`` of the worst comparison, ``verdict`` (a sentence), ``comparisons`` (p of each) and
         ``observables``: mean difference and its size in standard errors.
     Verdict
-        Never worse than a warning: the posterior is what the model says, right or wrong.
+        Never worse than a warning: the posterior is correct under the model.
     """
     k = int(np.prod(objects.batch.x.shape[1:]))
     if min(len(objects), len(reference)) < _FEWEST or k > MAX_COLUMNS:
@@ -162,7 +162,7 @@ def _scores(posterior: Posterior, combined: CombinedPosterior, objects: Observat
 
 
 def _covariates(batch: Batch, x: F64) -> F64:
-    """Return data, their quality and context, centred nowhere in particular, (n, k)."""
+    """Return data, their quality and context, not centred, (n, k)."""
     columns = [x, data_quality(batch)]
     if batch.context is not None:
         context = torch.nan_to_num(batch.context.double()).cpu().numpy()

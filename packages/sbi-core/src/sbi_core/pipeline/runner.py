@@ -326,7 +326,7 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
 
 
 class _LogFile(logging.FileHandler):
-    """Leaves out what cannot be written: on a full disk the stage itself says what is wrong."""
+    """Drops records that cannot be written: on a full disk the stage reports the error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say nothing, where the base class prints a traceback."""

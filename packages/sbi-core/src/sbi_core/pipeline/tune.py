@@ -29,7 +29,7 @@ import tomli_w
 
 from sbi_core.data.batch import Batch
 from sbi_core.diagnostics import sbc_ranks
-from sbi_core.errors import ConfigError, SbiError
+from sbi_core.errors import ConfigError, SbiError, counted
 from sbi_core.files.directory import RunDirectory, atomic_write
 from sbi_core.pipeline.config import RunConfig, resolve
 from sbi_core.pipeline.context import Context
@@ -224,7 +224,9 @@ def tune(
         )
     scored = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     if not scored:
-        msg = f"none of {trials} trials finished; see '{folder}' and the options searched"
+        msg = (
+            f"none of {counted(trials, 'trial')} finished; see '{folder}' and the options searched"
+        )
         raise SbiError(msg)
     best = min(scored, key=lambda t: t.value)
     values = {s.key: s.suggest(optuna.trial.FixedTrial(best.params)) for s in searched}

@@ -38,7 +38,7 @@ class ImportanceResult:
     pareto_k
         Index of the tail of the weights; above 0.7 they are unreliable.
     log_evidence
-        log p(x), if likelihood and prior were normalised.
+        log p(x), for normalised likelihood and prior.
     """
 
     draws: F64
@@ -73,16 +73,16 @@ def importance_resample(
     *,
     n: int | None = None,
 ) -> ImportanceResult:
-    """Turn draws of q into draws of the exact posterior.
+    """Return draws of the exact posterior, resampled from draws of q.
 
     Parameters
     ----------
     draws
         Draws of q for one object, (S, d).
     log_q, log_likelihood, log_prior
-        At the draws, (S,), natural logarithms in the same coordinates.
+        Log densities at the draws, (S,), in the same coordinates.
     rng
-        Selects the draws.
+        Random numbers of the resampling.
     n
         Number of draws to return; default S. Systematic resampling: a draw of weight w
         appears n w times, rounded up or down.

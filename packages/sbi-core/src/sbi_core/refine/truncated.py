@@ -47,7 +47,7 @@ from sbi_core.components import (
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict, combine_verdicts, judge_sbc_all
-from sbi_core.errors import ConfigError, ObservationError, SimulationError
+from sbi_core.errors import ConfigError, ObservationError, SimulationError, counted
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior, as_float64
 from sbi_core.rng import as_generator, stream, torch_defaults
@@ -265,7 +265,8 @@ class RefinedPosterior:
         total = sum(r.simulations for r in self.rounds)
         return (
             f"RefinedPosterior({list(self.space.names)} of '{self.observation.id[0]}'; "
-            f"{len(self.rounds)} rounds, {total} simulations, prior mass {last.prior_mass:.2g})"
+            f"{counted(len(self.rounds), 'round')}, {counted(total, 'simulation')}, prior mass "
+            f"{last.prior_mass:.2g})"
         )
 
 

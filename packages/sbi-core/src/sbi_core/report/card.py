@@ -1,10 +1,11 @@
-"""The model card of an estimator: what it is, what it was trained on, and how far to trust it."""
+"""The model card of an estimator: its parts, its training data, calibration and limits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from sbi_core.errors import counted
 from sbi_core.report.text import prior_words
 
 __all__ = ["model_card"]
@@ -64,7 +65,10 @@ def _what(
         size = " x ".join(map(str, shape["x"])) or "1"
         parts = (("errors", "has_err"), ("missing values", "has_mask"))
         extra = " and ".join(word for word, key in parts if shape[key])
-        lines.append(f"* input: {size} values" + (f", with {extra}" if extra else ""))
+        lines.append(
+            f"* input: {size} value{'' if size == '1' else 's'}"
+            + (f", with {extra}" if extra else "")
+        )
     both = (("options", estimator.get("options")), ("embedding", embedding.get("options")))
     for what, options in both:
         if options:
@@ -91,8 +95,8 @@ def _training(
     if simulation:
         share = 100 * simulation["failed"] / max(simulation["n"], 1)
         lines.append(
-            f"* {simulation['n']} simulations, {simulation['failed']} of them ({share:.2g} %) "
-            "failed and were left out"
+            f"* {counted(simulation['n'], 'simulation')}, {simulation['failed']} of them "
+            f"({share:.2g} %) failed and were left out"
         )
     record = estimator.get("training") or report.get("training")
     if record:
@@ -100,7 +104,7 @@ def _training(
         sizes = ", ".join(f"{split[k]} {k}" for k in ("train", "val", "test") if k in split)
         lines.append(f"* seed {report['seed']}" + (f"; rows: {sizes}" if sizes else ""))
         lines.append(
-            f"* {record['epochs']} epochs, weights of epoch {record['best_epoch']}; "
+            f"* {counted(record['epochs'], 'epoch')}, weights of epoch {record['best_epoch']}; "
             f"test loss {record['test_nll']:.4f} nats per object"
         )
     return lines
@@ -145,7 +149,7 @@ def _limits(report: Mapping[str, Any]) -> list[str]:
     combined = report.get("combined_calibration")
     if combined:
         most = max(entry["n"] for entry in combined)
-        lines.append(f"* Combinations were tested up to {most} objects.")
+        lines.append(f"* Combinations were tested up to {counted(most, 'object')}.")
     elif report.get("combined"):
         lines.append("* Combinations of objects were not tested: a small bias grows with sqrt(N).")
     lines += [f"* flag of the run: `{flag}`" for flag in report.get("flags", [])]

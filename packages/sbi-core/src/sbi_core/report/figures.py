@@ -144,7 +144,7 @@ def _printed(cell: Cell) -> str | tuple[str, ...]:
 def write_figures(
     made: Drawings, sections: Sequence[Section], folder: Path, kind: str
 ) -> list[Path]:
-    """Write every figure into a file of its own, with text that stays text.
+    """Write every figure into a separate file, with editable text.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""References of a run: the software, the methods it used, and what its plugin names."""
+"""References of a run: the software, its methods, and the references of the plugin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def references(
     own
         References of the plugin.
     calibrated
-        Whether calibration was tested.
+        True if the calibration was tested.
     estimator
         Registry name of the density estimator.
     """

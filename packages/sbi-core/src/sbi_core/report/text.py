@@ -131,7 +131,7 @@ def p_value(p: float) -> str:
 
 
 def plain(value: float) -> str:
-    """Return a number as somebody wrote it down, up to six digits and without padding.
+    """Return a number with up to six digits and without padding.
 
     >>> plain(-2.30), plain(13.797617)
     ('−2.3', '13.7976')
@@ -269,7 +269,7 @@ def tex_to_html(label: str, fallback: str = "") -> str:
 
 
 def _balanced(tex: str) -> bool:
-    """Whether braces match and nothing is a comment, which the converter does not check."""
+    """Return True if braces match and there is no comment; the converter does not check this."""
     depth = 0
     for token in re.findall(r"\\.|[{}%]", tex):
         depth += {"{": 1, "}": -1}.get(token, 0)

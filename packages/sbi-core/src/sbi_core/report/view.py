@@ -104,7 +104,7 @@ _MAX_NAMES = 12  # objects that are named beside a flag
 _MAX_GROUPS = 6  # in the headline
 _CHANCE = 0.02  # one object of one or two that is outside 99 % of the simulations is reported
 _EXPECTED = 0.01  # of all objects are outside the range of 99 % of the simulations
-_WIDE = 0.9  # of the prior's width; a posterior beyond is not narrower to speak of
+_WIDE = 0.9  # of the prior's width; a wider posterior is not called constrained
 
 
 def view(
@@ -159,7 +159,7 @@ def view(
     }
 
 
-# ------------------------------------------------------------------------ what several parts need
+# -------------------------------------------------------------------------------- common parts
 
 
 def main_combiner(report: Report) -> str:
@@ -187,7 +187,7 @@ def tex_label(report: Report, name: str, *, unit: bool = False) -> str:
 
 
 def more_than_chance(outside: int, objects: int) -> bool:
-    """Whether so many objects beyond the 99th percentile are more than chance explains.
+    """Return True if more objects lie beyond the 99th percentile than chance explains.
 
     One-sided binomial test at 2 %, so that one object of one or two is enough.
     """
@@ -195,7 +195,7 @@ def more_than_chance(outside: int, objects: int) -> bool:
 
 
 def is_constrained(width: Mapping[str, float]) -> bool:
-    """Whether a posterior is narrower than the prior."""
+    """Return True if a posterior is narrower than the prior."""
     return bool(width["posterior"] < _WIDE * width["prior"])
 
 
@@ -347,7 +347,7 @@ def _plain_cell(value: Any) -> str:
 
 
 def _widths(report: Report) -> list[dict[str, Any]]:
-    """Return the widths of prior and posterior, and whether the data constrain a parameter."""
+    """Return the widths of prior and posterior, and True where the data constrain a parameter."""
     return [
         {
             "label": _label(report, name),
@@ -519,7 +519,7 @@ def _model_check(report: Report) -> list[dict[str, Any]]:
 def _outcomes(checks: Iterable[Mapping[str, str]], stages: set[str]) -> dict[str, Any]:
     """Return the number of tests of some stages, those that did not pass, and further ones.
 
-    A passed test of a kind that has a table of its own needs no sentence.
+    A passed test of a kind that is shown in a table has no sentence.
     """
     mine = [c for c in checks if c.get("stage", "diagnose") in stages]
     passed = [c for c in mine if c["level"] == "pass"]

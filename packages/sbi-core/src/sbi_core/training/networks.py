@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.data.batch import Batch
-from sbi_core.errors import ObservationError
+from sbi_core.errors import ObservationError, counted
 from sbi_core.training.loop import Trainable
 
 __all__ = ["ConditionalNetwork", "Head", "Pooling", "Standardizer", "mlp", "pooling_of"]
@@ -132,8 +132,8 @@ class Standardizer(nn.Module):
             got = replace(got, x=(want.x[0], got.x[1]))  # a set may be padded less
         if got.x != want.x or (want.context and got.context != want.context):
             msg = (
-                f"data have x {got.x} and {got.context} context column(s) per object, this "
-                f"estimator was trained on x {want.x} and {want.context} context column(s)"
+                f"data have x {got.x} and {counted(got.context, 'context column')} per object, the "
+                f"estimator was trained on x {want.x} and {counted(want.context, 'context column')}"
             )
             raise ObservationError(msg)
         if want.has_err and batch.x_err is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sbi_core.components import Training
 from sbi_core.data.batch import Batch
-from sbi_core.errors import TrainingError
+from sbi_core.errors import TrainingError, counted
 from sbi_core.rng import stream
 from sbi_core.training.config import config_of
 
@@ -112,8 +112,8 @@ def split_blocks(
             n, k = len(side), len(some)
             many = "or more " if k >= 1000 else ""
             msg = (
-                f"{n} simulations with {k} {many}split key(s) leave the {name} split empty: "
-                "simulate more"
+                f"{counted(n, 'simulation')} with {counted(k, f'{many}split key')} leave the "
+                f"{name} split empty: simulate more"
             )
             raise TrainingError(msg)
     return Splits(sides[0], sides[1], sides[2], _digest(sides))

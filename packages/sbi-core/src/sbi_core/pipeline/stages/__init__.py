@@ -62,10 +62,10 @@ class StageSpec:
     arrays
         File of the arrays it returns.
     optional
-        Whether stages of ``after`` may be missing.
+        True if stages of ``after`` may be missing.
     cheap
-        Whether it is simply repeated after a change of its input; other stages are refused
-        until the user restarts them.
+        True if it is repeated after a change of its input; other stages are refused until the
+        user restarts them.
     ahead
         Stages after which part of its work can be done in the background; its module then has
         a function ``ahead`` (see :mod:`sbi_core.pipeline.ahead`).

@@ -99,7 +99,10 @@ def execute(context: Context) -> StageResult:
     results = combine_groups(context, observations, combiners)
     _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
     main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
-    context.progress.finish(repr(main[-1].posterior))
+    last = main[-1].posterior
+    values = zip(last.names, last.mean, last.sd, strict=True)
+    numbers = ", ".join(f"{name} = {mean:.4g} +- {sd:.2g}" for name, mean, sd in values)
+    context.progress.finish(f"{last.combiner}, N = {last.n}: {numbers}")
     calibration, verdicts = list[dict[str, Any]](), list[Verdict]()
     groups = test_groups(context)
     if groups is not None:
@@ -199,7 +202,7 @@ def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
 
 
 def _prepared(context: Context) -> list[Combiner]:
-    """Return the combiners; those that learn did, now or before the run was interrupted."""
+    """Return the combiners, trained now or before the run was interrupted."""
     combiners = _combiners(context)
     for combiner in combiners:
         if combiner.groups_needed and not _restored(context, combiner):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sbi_core.components import Simulator
-from sbi_core.errors import RunDirectoryError, SimulationError
+from sbi_core.errors import RunDirectoryError, SimulationError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
 from sbi_core.pipeline.stages import StageResult
@@ -45,7 +45,7 @@ def fill(
     context
         The run.
     simulator
-        What is simulated.
+        The simulator.
     shards
         Which shards are wanted.
     label
@@ -61,8 +61,8 @@ def fill(
     foreign = list(foreign_shards(shards[0].directory, planned or shards))
     if foreign:
         msg = (
-            f"{shards[0].directory} holds {len(foreign)} shard(s) that this run does not plan "
-            f"(e.g. {foreign[0].name}); use another --out or --restart simulate"
+            f"{shards[0].directory} holds {counted(len(foreign), 'shard')} that this run does not "
+            f"plan (e.g. {foreign[0].name}); use another --out or --restart simulate"
         )
         raise RunDirectoryError(msg)
     todo = []
@@ -87,7 +87,7 @@ def fill(
                 put_shard(shard, image)
             context.progress.advance(report.rows)
     context.progress.finish(
-        f"{len(shards)} shards" + (f", {done} of them were there" if done else "")
+        counted(len(shards), "shard") + (f", {done} of them from before" if done else "")
     )
     return done
 
@@ -127,7 +127,7 @@ def execute(context: Context) -> StageResult:
         msg = f"all {failed} simulations failed ({dict(reasons)}); look at prior and options"
         raise SimulationError(msg)
     if failed > 0.01 * n:
-        context.progress.say(f"{failed} of {n} simulations failed and are left out")
+        context.progress.say(f"{failed} of {counted(n, 'simulation')} failed, left out")
     seconds = sum(r.seconds for r in reports)
     return StageResult(
         {

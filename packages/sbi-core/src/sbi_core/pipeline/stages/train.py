@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from sbi_core.errors import counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.progress import epoch_callback
@@ -22,7 +23,9 @@ def execute(context: Context) -> StageResult:
     if metrics.exists():
         shutil.copyfile(metrics, context.directory.metrics)
     context.__dict__.pop("posterior", None)  # a cached posterior would be the old one
-    context.progress.finish(f"test loss {record.test_nll:.4f} nats after {record.epochs} epochs")
+    context.progress.finish(
+        f"test loss {record.test_nll:.4f} nats after {counted(record.epochs, 'epoch')}"
+    )
     return StageResult(
         {
             "epochs": record.epochs,

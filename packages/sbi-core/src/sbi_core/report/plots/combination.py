@@ -23,7 +23,7 @@ __all__ = ["convergence", "is_comparison", "pulls"]
 
 
 def is_comparison(entry: Entry) -> bool:
-    """Whether an entry of ``combined`` is shown for comparison only, never to be quoted."""
+    """Return True if an entry of ``combined`` is shown for comparison only."""
     return "comparison_only" in entry.get("flags", ())
 
 
@@ -90,7 +90,7 @@ def pulls(
     ax
         Axes to draw on.
     legend
-        Whether to name the combiners; colours are those of :func:`convergence`.
+        True to name the combiners; colours are those of :func:`convergence`.
 
     Returns
     -------
