@@ -214,9 +214,29 @@ def test_observing_like_data_takes_their_errors_gaps_and_ages(chempy, simulated)
     assert_allclose(batch.x_err[second][:, 0], 0.2, rtol=1e-6)
     assert (batch.context[second] == 0).all()
     age = batch.context[~second]
-    assert_allclose(age[:, 1], 0.2 * good.theta[~second, 5], rtol=1e-5)  # relative error kept
+    assert_allclose(age[:, 1], 1.0)  # the donor's error, not scaled with the birth time
     z = (age[:, 0] - good.theta[~second, 5]) / age[:, 1]
     assert abs(float(z.mean())) < 5 / np.sqrt(len(z))
+
+
+@pytest.mark.parametrize("n", [1, 40, 340])
+def test_errors_of_ages_follow_donors_as_old_as_the_universe(chempy, simulated, n):
+    """Errors grow with the age, as in Bensby et al. 2014; some stars are older than 13.8 Gyr."""
+    good = simulated.succeeded
+    t_obs = torch.linspace(-0.9, 13.5, n)  # the only star of n = 1 is one of them
+    error = 0.3 + 0.15 * (13.5 - t_obs)
+    context = torch.stack([t_obs, error, torch.ones(n)], 1)
+    like = Batch(x=torch.zeros(n, 8), x_err=torch.full((n, 8), 0.05), context=context)
+    time, used, there = chempy.observe_like(good, like, 5).context.unbind(1)
+    assert (there == 1).all()
+    truth = good.theta[:, 5]
+    assert float(used.max()) <= float(error.max())
+    if n > 1:  # a twentieth of the stars to either side, steps of the grid, 0.3 Gyr beyond its end
+        expected = 0.3 + 0.15 * (13.5 - truth)
+        assert float((used - expected).abs().max()) < 0.15 * (14.4 * (0.05 + 2 / n) + 0.3)
+    z = (time - truth) / used
+    assert abs(float(z.mean())) < 5 / np.sqrt(len(z))
+    assert abs(float(z.std()) - 1) < 5 / np.sqrt(2 * len(z))
 
 
 def test_observing_like_complete_data_without_errors_takes_the_default(chempy, simulated):

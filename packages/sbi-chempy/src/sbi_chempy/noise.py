@@ -31,6 +31,7 @@ __all__ = [
     "AGE_COLUMNS",
     "ERROR_RANGE",
     "add_noise",
+    "age_errors_like",
     "check_covariance",
     "covariant_noise",
     "draw_errors",
@@ -94,6 +95,31 @@ def training_ages(t_birth: Tensor, generator: torch.Generator) -> Tensor:
     observed = _uniform(shape, generator, t_birth) < 0.5
     noise = torch.randn(shape, generator=generator, device=t_birth.device, dtype=t_birth.dtype)
     return observe_ages(t_birth, error, observed, noise)
+
+
+def age_errors_like(t_birth: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return errors of birth times (n,) [Gyr], each of a star of ``like`` with a similar time.
+
+    They are taken as they are, since errors of ages scale neither with the birth time nor without
+    limit: the error of a star as old as the Universe, divided by its birth time, has none.
+
+    Parameters
+    ----------
+    t_birth
+        True birth times, (n,) Gyr.
+    like
+        Context columns of real stars, (m, 3).
+    generator
+        Chooses among the tenth of the stars that is nearest in birth time.
+    """
+    known = like[like[:, 2] > 0]
+    if len(known) == 0:
+        return torch.zeros_like(t_birth)
+    known = known[known[:, 0].argsort()]
+    near = max(1, len(known) // 20)
+    shift = torch.randint(-near, near + 1, t_birth.shape, generator=generator)
+    place = torch.searchsorted(known[:, 0].contiguous(), t_birth.contiguous()) + shift
+    return known[place.clamp(0, len(known) - 1), 1]
 
 
 def add_noise(

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 
     from sbi_chempy.published import PublishedCombiner
     from sbi_chempy.simulator import ChempySimulator
-    from sbi_core import Register
+    from sbi_core import Analysis, Register
 
-__all__ = ["register_commands", "register_pipelines", "register_simulators"]
+__all__ = [
+    "register_analyses",
+    "register_combiners",
+    "register_commands",
+    "register_pipelines",
+    "register_simulators",
+]
 
 
 def _simulator(config: ChempyConfig) -> ChempySimulator:
@@ -50,6 +56,13 @@ def register_combiners(register: Register[PublishedCombiner]) -> None:
         config="sbi_chempy.published:PublishedConfig",
         summary="Buck et al. 2025 eqs. 8-9; comparison only",
     )
+
+
+@hookimpl
+def register_analyses(register: Register[Analysis]) -> None:
+    """Register ``chempy``."""
+    summary = "flags stars older than the Universe"
+    register("chempy", "sbi_chempy.analysis:ChempyAnalysis", summary=summary)
 
 
 @hookimpl

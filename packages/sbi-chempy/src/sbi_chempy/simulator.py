@@ -17,6 +17,7 @@ from sbi_chempy.frame import OBSERVED, Frame
 from sbi_chempy.noise import (
     AGE_COLUMNS,
     add_noise,
+    age_errors_like,
     check_covariance,
     covariant_noise,
     draw_errors,
@@ -194,6 +195,8 @@ class ChempySimulator(Simulator):
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
         """Return the batch observed with errors, missing elements and ages as in ``like``.
 
+        Errors and missing values are those of a random star of ``like``; errors of birth times are
+        those of its stars with similar birth times (see :func:`~sbi_chempy.noise.age_errors_like`).
         With the option ``covariance``, noise has its correlations and the errors of ``like``; a
         file with one covariance per star of ``like`` gives every star its own.
         """
@@ -208,10 +211,10 @@ class ChempySimulator(Simulator):
         context = torch.zeros(len(batch), 3, dtype=batch.x.dtype)
         if like.context is not None:
             there = like.context[donor].to(context.dtype)
-            relative = there[:, 1] / there[:, 0].clamp_min(1e-3)  # errors grow with the time
             time = self._t_birth(batch)
             noise = torch.randn(len(batch), generator=generator, dtype=time.dtype)
-            context = observe_ages(time, relative * time, there[:, 2] > 0, noise)
+            error = age_errors_like(time, like.context.to(time), generator)
+            context = observe_ages(time, error, there[:, 2] > 0, noise)
         if self.covariance is None:
             noise = self.frame.noise(err, mask, generator)
         else:
