@@ -44,6 +44,7 @@ from .data.tables import ColumnReader as ColumnReader
 from .data.tables import observations_from_columns as observations_from_columns
 from .data.tables import read_observations as read_observations
 from .data.tables import read_table as read_table
+from .data.writing import written as written
 from .errors import ConfigError as ConfigError
 from .errors import DataFileError as DataFileError
 from .errors import DensityUnavailableError as DensityUnavailableError

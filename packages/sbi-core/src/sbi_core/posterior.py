@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sbi_core.components import Estimator, Rng
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Excluded, Observations
+from sbi_core.data.writing import written
 from sbi_core.errors import ConfigError, DensityUnavailableError, counted, near_matches
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream, torch_defaults
@@ -199,15 +199,12 @@ class PosteriorSamples:
     def to_netcdf(self, path: str | Path) -> Path:
         """Write the group ``posterior`` of a netCDF file that ArviZ and xarray read."""
         path = Path(path)
-        temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
         try:
-            self.to_dataset().to_netcdf(temporary, group="posterior", engine="h5netcdf")
-            os.replace(temporary, path)
+            with written(path) as temporary:
+                self.to_dataset().to_netcdf(temporary, group="posterior", engine="h5netcdf")
         except OSError as error:
             msg = f"cannot write '{path}': {error.strerror or error}"
             raise ConfigError(msg) from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     def to_arviz(self) -> Any:

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from sbi_core.data.writing import atomic_write
 from sbi_core.errors import RunDirectoryError
 from sbi_core.files.directory import (
     RunDirectory,
-    atomic_write,
     read_arrays,
     read_json,
     read_lines,

@@ -74,7 +74,7 @@ def test_an_interrupted_file_is_absent(samples, toy, rng, tmp_path, monkeypatch)
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sbi_core.files.posterior_file.os.replace", stop)
+    monkeypatch.setattr("sbi_core.data.writing.os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "p.nc", samples, toy.example_observations(rng, 4))
     assert list(tmp_path.iterdir()) == []

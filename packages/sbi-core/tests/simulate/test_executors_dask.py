@@ -8,9 +8,10 @@ import pytest
 import sbi_toy
 
 from sbi_core.errors import ConfigError, SimulationError
+from sbi_core.files.lock import Hold, locked
 from sbi_core.simulate.executors import SerialExecutor, get_executor
 from sbi_core.simulate.executors_dask import DaskExecutor
-from sbi_core.simulate.store import deliver_shard, landmark, plan, put_shard, read_all
+from sbi_core.simulate.store import deliver_shard, plan, put_shard, read_all
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -64,9 +65,11 @@ def test_shards_have_the_same_bits_as_in_one_process(tmp_path):
     ours, theirs = (plan(tmp_path / k, 500, 100, seed=5, identity="abc") for k in "ab")
     for shards, executor in ((ours, threads()), (theirs, SerialExecutor())):
         shards[0].directory.mkdir()
-        landmark(shards[0].directory, "w").touch()
-        for _, _, image in executor.map(deliver_shard, (sbi_toy.ToySimulator(), "w"), shards):
-            assert image is None  # written where it was made
+        with locked(tmp_path) as hold:
+            for _, _, image in executor.map(
+                deliver_shard, (sbi_toy.ToySimulator(), (hold,)), shards
+            ):
+                assert image is None  # written where it was made
     for a, b in zip(ours, theirs, strict=True):
         x, y = (read_all([s])[0].numpy() for s in (a, b))
         assert all(np.array_equal(x[k], y[k], equal_nan=True) for k in x)
@@ -75,7 +78,7 @@ def test_shards_have_the_same_bits_as_in_one_process(tmp_path):
 def test_a_worker_that_sees_another_disk_returns_the_file(tmp_path):
     (shard,) = plan(tmp_path / "far", 100, 100, seed=5, identity="abc")
     ((_, report, image),) = SerialExecutor().map(
-        deliver_shard, (sbi_toy.ToySimulator(), "another word"), [shard]
+        deliver_shard, (sbi_toy.ToySimulator(), (Hold(tmp_path / "far" / ".lock", "x"),)), [shard]
     )
     assert report.rows == 100
     assert not shard.path.exists()

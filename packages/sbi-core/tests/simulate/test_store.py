@@ -250,7 +250,7 @@ def test_an_interrupted_shard_leaves_nothing_behind(shards, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sbi_core.simulate.store.os.replace", stop)
+    monkeypatch.setattr("sbi_core.data.writing.os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         write_shard(sbi_toy.ToySimulator(), shards[0])
     assert list(shards[0].directory.iterdir()) == []

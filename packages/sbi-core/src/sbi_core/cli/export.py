@@ -10,8 +10,9 @@ import click
 
 from sbi_core.cli.groups import examples
 from sbi_core.cli.targets import safe_name
+from sbi_core.data.writing import atomic_write
 from sbi_core.errors import ConfigError, counted
-from sbi_core.files.directory import atomic_write, read_arrays
+from sbi_core.files.directory import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
     """
     import numpy as np
 
+    from sbi_core.data.writing import written
     from sbi_core.files.posterior_file import read_samples
     from sbi_core.pipeline.runner import Run
     from sbi_core.posterior import PosteriorSamples
@@ -72,7 +74,8 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
     if form == "npz":
         arrays = {f"posterior/{n}": samples[n] for n in samples.names}
         arrays |= {f"combined/{k}": v for k, v in combined.items()}
-        np.savez_compressed(folder / "draws.npz", id=samples.id, **arrays)  # type: ignore[arg-type]
+        with written(folder / "draws.npz") as temporary:
+            np.savez_compressed(temporary, id=samples.id, **arrays)  # type: ignore[arg-type]
     else:
         draws, n, d = samples.values.shape
         rows = samples.values.swapaxes(0, 1).reshape(n * draws, d)

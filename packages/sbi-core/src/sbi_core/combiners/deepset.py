@@ -38,14 +38,9 @@ from sbi_core.combiners.set_training import fit_sets, simulate_sets
 from sbi_core.components import Combiner, InputShape, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, PriorMismatchError
-from sbi_core.files.tensors import (
-    load_weights,
-    read_json,
-    read_tensors,
-    write_atomic,
-    write_tensors,
-)
+from sbi_core.files.tensors import load_weights, read_json, read_tensors, write_tensors
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults

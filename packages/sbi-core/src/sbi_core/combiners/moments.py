@@ -206,18 +206,16 @@ def data_quality(batch: Batch) -> F64:
 
     Mean log10 error and observed fraction of the values, and 1 or 0 per column of context.
     """
-    n = len(batch)
     columns = []
     mask = batch.observed.flatten(1).double().cpu().numpy()
     if batch.x_err is not None:
         err = batch.x_err.flatten(1).double().cpu().numpy()
         log_err = np.log10(np.where(mask > 0, err, 1.0))
         columns.append((log_err * mask).sum(1) / np.maximum(mask.sum(1), 1))
-    if batch.mask is not None:
-        columns.append(mask.mean(1))
+    columns.append(mask.mean(1))
     if batch.context is not None:
         columns += list((batch.context != 0).double().cpu().numpy().T)
-    return np.stack(columns, 1) if columns else np.empty((n, 0))
+    return np.stack(columns, 1)
 
 
 class MomentConfig(BaseModel):

@@ -31,8 +31,9 @@ from sbi_core.combiners.correction import Correction, Examples, fit_correction, 
 from sbi_core.combiners.gaussian import GaussianCombiner, GaussianConfig
 from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_space
 from sbi_core.data.observations import Observations
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
-from sbi_core.files.tensors import read_json, read_tensors, write_atomic, write_tensors
+from sbi_core.files.tensors import read_json, read_tensors, write_tensors
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import stream

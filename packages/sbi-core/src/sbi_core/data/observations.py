@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.gate import checked_file, open_hdf5, read_npz
+from sbi_core.data.writing import written
 from sbi_core.errors import DataFileError, ObservationError
 
 if TYPE_CHECKING:
@@ -273,9 +274,12 @@ class Observations:
             msg = f"{path} exists; pass overwrite=True to replace it"
             raise ObservationError(msg)
         if path.suffix in _ARRAY_FILES:
-            _write_arrays(self, path)
+            with written(path) as temporary:
+                _write_arrays(self, temporary)
         elif path.suffix in FORMATS:
-            self.to_table().write(path, format=FORMATS[path.suffix], overwrite=overwrite)
+            table = self.to_table()
+            with written(path) as temporary:
+                table.write(temporary, format=FORMATS[path.suffix], overwrite=True)
         else:
             known = ", ".join([*FORMATS, ".npz"])
             msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
 from sbi_core.data.batch import Batch
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.stored import read_spec, record_of, restoring, write_spec
-from sbi_core.files.tensors import write_atomic
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream, torch_defaults

@@ -12,9 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sbi_core.components import TrainingRecord
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import DataFileError
 from sbi_core.files.provenance import versions
-from sbi_core.files.tensors import read_json, write_atomic
+from sbi_core.files.tensors import read_json
 from sbi_core.hookspecs import HOOK_API
 from sbi_core.priors.space import ParameterSpace
 

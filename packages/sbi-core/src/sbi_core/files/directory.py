@@ -1,28 +1,23 @@
-"""Paths of a run directory, and files that are either whole or absent.
-
-Every file is written under a temporary name, flushed to disk, and renamed.
-"""
+"""Paths of a run directory; its JSON files and arrays."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
 from sbi_core.data.gate import read_npz, read_text, regular_file
+from sbi_core.data.writing import atomic_write
 from sbi_core.errors import DataFileError, RunDirectoryError
 
 __all__ = [
     "RunDirectory",
-    "atomic_write",
     "read_arrays",
     "read_json",
     "read_lines",
@@ -30,19 +25,11 @@ __all__ = [
     "write_json",
 ]
 
-
-@contextlib.contextmanager
-def atomic_write(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Open a file that appears under its name only when the block ended well."""
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        with temporary.open(mode, encoding="utf-8" if mode == "w" else None) as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+# what stages write into folders, recorded or not yet; with temporary names of version 0.1.0
+_OWN = re.compile(
+    r"^(part-\d{6}\.h5|pack\.h5|\w+\.safetensors|(config|made-from|failed_step)\.json|metrics\.jsonl"
+    r"|card\.md)(\.tmp[\w-]*)?$|^\..*\.tmp-[0-9a-f]{16}(\.\w+)*$|^\.landmark-[0-9a-f]{32}$"
+)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -171,13 +158,55 @@ class RunDirectory:
             msg = f"run directory '{self.root}' {what}"
             raise RunDirectoryError(msg)
 
-    def remove(self, *paths: Path) -> None:
-        """Delete files or folders of this run, if they are there."""
+    def refuse_links(self) -> None:
+        """Raise RunDirectoryError when the run holds a symbolic link."""
+        for folder, folders, files in os.walk(self.root):
+            for name in sorted((*folders, *files)):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    msg = (
+                        f"'{path}' is a link to '{path.readlink()}': nothing is written through "
+                        "links in a run directory; put the file in its place"
+                    )
+                    raise RunDirectoryError(msg)
+
+    def remove(self, *paths: Path, made: Iterable[str] = ()) -> None:
+        """Delete files and folders of this run, if they are there; check all before.
+
+        Parameters
+        ----------
+        paths
+            Files and folders.
+        made
+            Files that the run recorded, below the run directory, beside those of known names.
+
+        Raises
+        ------
+        RunDirectoryError
+            If one is outside the run, a link, or was not made by it; nothing is deleted then.
+        """
+        files, folders = list[Path](), list[Path]()
+        known = {self.root / name for name in (*made, *self._own())}
         for path in paths:
-            if self.root.resolve() not in path.resolve().parents:
-                msg = f"refusing to delete '{path}': it is not inside '{self.root}'"
+            if self.root.resolve() not in path.resolve().parents or path.is_symlink():
+                msg = f"refusing to delete '{path}': it is a link, or not inside '{self.root}'"
                 raise RunDirectoryError(msg)
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            inside = sorted(path.rglob("*")) if path.is_dir() else []
+            for p in (path, *inside):
+                if p.is_dir() and not p.is_symlink():
+                    folders.append(p)
+                elif p.is_symlink() or (p.exists() and p not in known and not _OWN.match(p.name)):
+                    msg = f"refusing to delete '{p}': this run did not make it; move it elsewhere"
+                    raise RunDirectoryError(msg)
+                elif p.exists():
+                    files.append(p)
+        for p in files:
+            p.unlink(missing_ok=True)
+        for p in reversed(folders):
+            p.rmdir()
+
+    def _own(self) -> list[str]:
+        """Return the names of the files of a run that lie at its top."""
+        return [
+            p.name for p in vars(self).values() if isinstance(p, Path) and p.parent == self.root
+        ]

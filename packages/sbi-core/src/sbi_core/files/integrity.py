@@ -14,7 +14,7 @@ from typing import Any
 from sbi_core.errors import RunDirectoryError
 from sbi_core.files.directory import RunDirectory, read_json, sha256_of, write_json
 
-__all__ = ["SCHEMA", "read_records", "verify_files", "write_records"]
+__all__ = ["SCHEMA", "missing_records", "read_records", "verify_files", "write_records"]
 
 SCHEMA = 1
 
@@ -30,15 +30,32 @@ def write_records(directory: RunDirectory, records: dict[str, Any]) -> None:
     write_json(directory.provenance, records)
 
 
-def read_records(directory: RunDirectory) -> dict[str, Any]:
+def missing_records(directory: RunDirectory, why: str) -> RunDirectoryError:
+    """Return the error about a run without records, with the way out."""
+    return RunDirectoryError(
+        f"'{directory.provenance}' is missing: {why}; restore it from a copy of the run, or give "
+        "the run its command again with --restart train (simulations are kept) or another --out"
+    )
+
+
+def read_records(directory: RunDirectory, *, required: bool = False) -> dict[str, Any]:
     """Read the records; those of a run in which no stage has started are ``{"stages": {}}``.
+
+    Parameters
+    ----------
+    directory
+        The run.
+    required
+        Whether results of the run are going to be used.
 
     Raises
     ------
     RunDirectoryError
-        If they are damaged or altered, or written by a later version.
+        If they are damaged or altered, or written by a later version; missing though required.
     """
     if not directory.provenance.exists():
+        if required:
+            raise missing_records(directory, "nothing in this run can be verified")
         return {"stages": {}}
     records = read_json(directory.provenance)
     stages = records.get("stages") if isinstance(records, dict) else None

@@ -7,7 +7,6 @@ length 1. The file is written in parts: nothing but the current part is in memor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from sbi_core.data.gate import checked_file
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError, RunDirectoryError
+from sbi_core.data.writing import written
+from sbi_core.errors import ConfigError, DataFileError, RunDirectoryError
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import ParameterSpace
 
@@ -76,9 +77,8 @@ def write_posterior(
     ConfigError
         If the file cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
-        with h5netcdf.File(temporary, "w") as f:
+        with written(path) as temporary, h5netcdf.File(temporary, "w") as f:
             start = 0
             for part in parts():
                 if start == 0:
@@ -86,19 +86,14 @@ def write_posterior(
                 stop = start + len(part.samples.id)
                 _fill(f, part, slice(start, stop))
                 start = stop
-        with temporary.open("rb+") as raw:
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         msg = f"cannot write '{path}': {error.strerror or error}"
         raise ConfigError(msg) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_posterior(path: str | Path, group: str = "posterior") -> xr.Dataset:
     """Return one group of the file."""
-    return xr.load_dataset(path, group=group, engine=_ENGINE)
+    return xr.load_dataset(checked_file(path), group=group, engine=_ENGINE)
 
 
 def read_samples(path: str | Path, space: ParameterSpace) -> PosteriorSamples:
@@ -112,7 +107,7 @@ def read_samples(path: str | Path, space: ParameterSpace) -> PosteriorSamples:
     try:
         found = read_posterior(path)
         values = np.stack([found[n].values[0] for n in space.names], axis=-1).astype(np.float64)
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, DataFileError) as error:
         msg = f"'{path}' is missing, damaged, or holds other parameters ({error})"
         raise RunDirectoryError(msg) from None
     return PosteriorSamples(values, space, np.asarray(found["object"].values, np.str_))

@@ -6,7 +6,6 @@ All parts have the same columns. The file appears under its name when the last p
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sbi_core.data.writing import written
 from sbi_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,17 +43,12 @@ def write_parts(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> Non
     ConfigError
         If the disk is full or the file cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
-        _WRITERS[path.suffix](temporary, parts, n)
-        with temporary.open("rb+") as raw:
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
+        with written(path) as temporary:
+            _WRITERS[path.suffix](temporary, parts, n)
     except OSError as error:
         msg = f"cannot write '{path}': {error.strerror or error}"
         raise ConfigError(msg) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _text(form: str) -> Callable[[Path, Callable[[], Iterator[Table]], int], None]:

@@ -10,7 +10,6 @@ References:
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sbi_core.data.alignment import align_weights, aligned
+from sbi_core.data.gate import read_text, regular_file
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import DataFileError
 
 __all__ = [
@@ -29,28 +30,8 @@ __all__ = [
     "load_weights",
     "read_json",
     "read_tensors",
-    "write_atomic",
     "write_tensors",
 ]
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that, at any moment, it is either the old or the new one.
-
-    Parameters
-    ----------
-    path
-        Its final name; the folder is made if need be.
-    content
-        What it will hold.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")  # a killed writer leaves at most this one
-    with temporary.open("wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -96,6 +77,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     if not path.is_file():
         msg = f"{path} does not exist"
         raise DataFileError(msg)
+    regular_file(path)
     try:
         with safe_open(path, "pt") as f:
             header = f.metadata() or {}
@@ -121,11 +103,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror or error})"
         raise DataFileError(msg) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{path} is not valid JSON ({error})"
         raise DataFileError(msg) from None
     if not isinstance(value, dict):

@@ -21,6 +21,7 @@ from traceback import format_exc
 from types import TracebackType
 from typing import Any
 
+from sbi_core.data.writing import current_fences, fenced
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import Job, StageResult, StageSpec
@@ -102,7 +103,7 @@ class Ahead:
         context = replace(self._context, config=config, progress=Progress(), facts={})
         context.cores = self._context.cores
         try:
-            image = pickle.dumps(context)
+            image = pickle.dumps((context, current_fences()))
         except (pickle.PicklingError, TypeError, AttributeError):
             self.possible = False
             return False
@@ -142,7 +143,7 @@ def _work(image: bytes, connection: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself is interrupted, and ends this
     signal.signal(signal.SIGTERM, _end)
     end_with_parent()
-    context = pickle.loads(image)  # noqa: S301 - sent by the run itself
+    context, fences = pickle.loads(image)  # noqa: S301 - sent by the run itself
     while True:
         try:
             job: Job = connection.recv()
@@ -150,7 +151,7 @@ def _work(image: bytes, connection: Connection[Any, Any]) -> None:
             return
         start = perf_counter()
         try:
-            with single_thread():
+            with single_thread(), fenced(*fences):
                 result = job(context)
             connection.send((result, perf_counter() - start, ""))
         except Exception:  # noqa: BLE001 - reported by the run, which then does the work itself

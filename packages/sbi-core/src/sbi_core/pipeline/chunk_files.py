@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +26,20 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices
-from sbi_core.data.gate import open_hdf5
+from sbi_core.data.gate import UnsafeFileError, open_hdf5
 from sbi_core.data.limits import check_disk, check_memory
 from sbi_core.data.observations import Excluded, Observations, excluded_sentence
+from sbi_core.data.writing import (
+    Fence,
+    current_fences,
+    fenced,
+    remove_leftovers,
+    write_atomic,
+)
 from sbi_core.diagnostics.support import SupportScale
-from sbi_core.errors import NothingObservedError, ObservationError, RunDirectoryError
+from sbi_core.errors import DataFileError, NothingObservedError, ObservationError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, sha256_of
-from sbi_core.files.lock import locked
+from sbi_core.files.lock import LOCK, locked
 from sbi_core.files.posterior_file import Part
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import (
@@ -50,7 +55,7 @@ from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import canonical_hash
 from sbi_core.registry import Registry
 from sbi_core.simulate.executors import Executor, SerialExecutor
-from sbi_core.simulate.store import landmark, put_image, single_thread
+from sbi_core.simulate.store import single_thread
 
 __all__ = ["ChunkFiles", "Inferred", "inferred"]
 
@@ -105,10 +110,12 @@ class ChunkFiles:
         Columns of the table by the name they are read as.
     keep_draws
         Whether the files hold the draws, too.
-    word
-        Name of a file by which workers recognise the folder.
+    fences
+        Locks under which the files are written; workers that do not see them share no disk.
     donors
         Fields of the batch that gives the support score its errors and missing elements.
+    shared
+        Hash of all that the results depend on beside the rows.
     keys
         Identity of every chunk.
     context
@@ -123,8 +130,9 @@ class ChunkFiles:
     folder: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     keep_draws: bool = False
-    word: str = ""
+    fences: tuple[Fence, ...] = ()
     donors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    shared: str = ""
     keys: list[str] = field(default_factory=list)
     context: Context | None = None
 
@@ -137,7 +145,7 @@ class ChunkFiles:
     def loaded(self) -> Context:
         """The run."""
         if self.context is None:
-            if not landmark(self.folder, self.word).exists():
+            if not all(fence.valid for fence in self.fences):
                 msg = (
                     f"a worker does not see '{self.folder}': inference in workers needs a file "
                     "system that all workers share; use --executor process on one machine"
@@ -156,6 +164,10 @@ class ChunkFiles:
     def objects(self, chunk: int) -> Observations:
         """Return the objects of a chunk."""
         return objects_of(self.loaded.simulator, self.source, chunk, self.columns)
+
+    def key(self, digest: str) -> str:
+        """Return the identity of a chunk with rows of this digest."""
+        return canonical_hash({"shared": self.shared, "rows": digest})
 
     def path(self, chunk: int) -> Path:
         """Return the file of a chunk."""
@@ -236,9 +248,10 @@ def inferred(
     numbers = 5 * len(context.space.names) + 3
     disk = source.n * (numbers * 30 + (per_object if keep_draws else 0))  # 25 characters a number
     check_disk(f"inferring {source.n} objects", disk, folder.parent, "choose another --out")
-    folder = folder.resolve()
     _make(folder)
-    with locked(folder):
+    folder = folder.resolve()
+    with locked(folder) as hold:
+        remove_leftovers(folder)
         work = ChunkFiles(
             context.directory.root.resolve(),
             context.registry,
@@ -248,6 +261,7 @@ def inferred(
             folder,
             columns or {},
             keep_draws,
+            fences=(*current_fences(), hold),
         )
         work.context = context
         excluded, notes = _check_all(context, work)
@@ -255,10 +269,15 @@ def inferred(
         yield work, replace(result, excluded=excluded, notes=notes)
         for chunk in range(len(source)):
             work.path(chunk).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+        (folder / LOCK).unlink()
+    with suppress(OSError):  # it holds files that are not ours
+        folder.rmdir()
 
 
 def _make(folder: Path) -> None:
+    if folder.is_symlink():
+        msg = f"'{folder}' is a link; remove it: intermediate results are not written through links"
+        raise RunDirectoryError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -296,8 +315,8 @@ def _check_all(context: Context, work: ChunkFiles) -> tuple[int, tuple[str, ...]
         raise NothingObservedError(msg)
     _refuse_repeated(work, np.concatenate(hashes))
     work.donors = {k: v for k, v in donors.batch.numpy().items() if k in DATA_FIELDS}
-    shared = _shared_identity(context, work)
-    work.keys = [canonical_hash({"shared": shared, "rows": d}) for d in digests]
+    work.shared = _shared_identity(context, work)
+    work.keys = [work.key(digest) for digest in digests]
     context.progress.finish(f"{sum(map(len, hashes))} objects in {len(source)} chunks")
     sentences = [
         note if count == 1 or len(source) == 1 else f"{note} (and alike in {count - 1} more chunks)"
@@ -363,16 +382,10 @@ def _infer_all(context: Context, work: ChunkFiles, executor: Executor) -> Inferr
     sizes = {k: int(np.diff(source.bounds(k))[0]) for k in range(len(source))}
     context.progress.skip(source.n - sum(sizes[k] for k in chunks))
     start, new = perf_counter(), 0
-    work.word = secrets.token_hex(16)
-    mark = landmark(work.folder, work.word)
-    mark.touch()
-    try:
-        for chunk in executor.map(write_chunk, work, chunks):
-            new += sizes[chunk]
-            rate = new / (perf_counter() - start)
-            context.progress.advance(sizes[chunk], f"{rate:.0f} objects/s")
-    finally:
-        mark.unlink(missing_ok=True)
+    for chunk in executor.map(write_chunk, work, chunks):
+        new += sizes[chunk]
+        rate = new / (perf_counter() - start)
+        context.progress.advance(sizes[chunk], f"{rate:.0f} objects/s")
     seconds = perf_counter() - start
     n = flagged = 0
     for k in range(len(source)):
@@ -388,8 +401,21 @@ def _infer_all(context: Context, work: ChunkFiles, executor: Executor) -> Inferr
 
 
 def write_chunk(work: ChunkFiles, chunk: int) -> int:
-    """Infer the objects of one chunk and write its file; return its number."""
+    """Infer the objects of one chunk and write its file; return its number.
+
+    Raises
+    ------
+    DataFileError
+        If the rows are not those that were checked before.
+    """
     objects = work.objects(chunk)
+    key = work.key(_digest(objects))
+    if key != work.keys[chunk]:
+        msg = (
+            f"'{work.source.path}' changed while it was inferred (chunk {chunk + 1} of "
+            f"{len(work.source)} holds other rows than at the beginning); give the command again"
+        )
+        raise DataFileError(msg)
     with single_thread():
         samples = infer_chunk(work.loaded, objects, work.draws, work.scale)
     table = samples.summary()
@@ -415,12 +441,13 @@ def write_chunk(work: ChunkFiles, chunk: int) -> int:
     outside = sum("outside_training" in f.split(",") for f in samples.flags)
     attributes = {
         "schema": SCHEMA,
-        "key": work.keys[chunk],
+        "key": key,
         "n": len(objects),
         "flagged": outside,
         "words": json.dumps(words),
     }
-    put_image(work.path(chunk), _image(arrays, attributes))
+    with fenced(*work.fences):
+        write_atomic(work.path(chunk), _image(arrays, attributes))
     return chunk
 
 
@@ -450,7 +477,7 @@ def _is_there(work: ChunkFiles, chunk: int) -> bool:
                 return False
             # reading checks the checksums
             f.visititems(lambda _, node: node[()] is None if hasattr(node, "dtype") else None)
-    except (OSError, KeyError, RuntimeError):
+    except (OSError, KeyError, RuntimeError, UnsafeFileError):
         return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from sbi_core.analyses import Analysis
@@ -13,6 +14,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.errors import PriorMismatchError, RunDirectoryError
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
+from sbi_core.files.integrity import verify_files
 from sbi_core.pipeline.config import RunConfig, after_training
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.posterior import Posterior
@@ -41,6 +43,8 @@ class Context:
         Cores that may be busy at one time: the worker processes of the simulations.
     overrides
         Options of reading and analysis that differ from those of the run.
+    artefacts
+        SHA-256 of the files of finished stages, by path below the run directory.
     """
 
     config: RunConfig
@@ -49,12 +53,26 @@ class Context:
     progress: Progress
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    artefacts: dict[str, str] = field(default_factory=dict)
     cores: int = field(init=False)
 
     def __post_init__(self) -> None:
         section = self.config.simulate
         workers = section.workers or default_workers()
         self.cores = workers if section.executor == "process" else 1
+
+    def verified(self, path: Path) -> Path:
+        """Return a folder of the run after comparing its recorded files with their SHA-256.
+
+        Raises
+        ------
+        RunDirectoryError
+            If one is missing or was altered.
+        """
+        below = path.relative_to(self.directory.root).parts
+        files = {n: h for n, h in self.artefacts.items() if Path(n).parts[: len(below)] == below}
+        verify_files(self.directory, files, "its stage wrote it; load the run again")
+        return path
 
     @cached_property
     def inference(self) -> RunConfig:
@@ -120,7 +138,7 @@ class Context:
         if not (self.directory.emulator / "config.json").exists():
             msg = "a combiner of this run uses the emulator: stage 'emulate' has not run yet"
             raise RunDirectoryError(msg)
-        emulator = Emulator.load(self.directory.emulator)
+        emulator = Emulator.load(self.verified(self.directory.emulator))
         return EmulatorSimulator(self.simulator, emulator, carry_error=True)
 
     @cached_property
@@ -158,6 +176,7 @@ class Context:
     @cached_property
     def simulations(self) -> Batch:
         """All simulations in memory, failed rows included."""
+        self.verified(self.directory.sims)
         return read_all(self.shards)[0]
 
     @cached_property
@@ -169,6 +188,7 @@ class Context:
         SimulationError
             If every simulation failed.
         """
+        self.verified(self.directory.sims)
         return ShardedBatch([s.path for s in self.shards])
 
     @cached_property
@@ -210,7 +230,7 @@ class Context:
             If the estimator that the configuration names is not installed.
         """
         self.registry.find("estimator", self.config.estimator.name)
-        estimator = load_estimator(self.directory.estimator, self.registry)
+        estimator = load_estimator(self.verified(self.directory.estimator), self.registry)
         if estimator.space.hash != self.space.hash:
             msg = (
                 f"the estimator in '{self.directory.estimator}' was trained with prior version "

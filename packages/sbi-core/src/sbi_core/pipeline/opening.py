@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbi_core.data.gate import read_text
+from sbi_core.data.writing import sync
 from sbi_core.errors import ConfigError, RunDirectoryError, SbiError
 from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.files.integrity import read_records, verify_files
@@ -48,6 +49,7 @@ def open_context(
     for name, record in verified_records(directory, cheap)["stages"].items():
         if record.get("status") == "done":
             context.facts[name] = record["facts"]
+            context.artefacts |= record["artefacts"]
     return context
 
 
@@ -81,7 +83,7 @@ def verified_records(directory: RunDirectory, without: Sequence[str] = ()) -> di
     RunDirectoryError
         Naming the file that is missing, truncated or altered, and the stage that makes it.
     """
-    records = read_records(directory)
+    records = read_records(directory, required=True)
     config = records.get("config", {})
     verify_files(directory, config, "the run wrote it; give the run its command again")
     for spec in STAGES:
@@ -119,11 +121,16 @@ def _complete(config: RunConfig, registry: Registry, directory: RunDirectory) ->
 
 
 def artefacts(directory: RunDirectory, spec: StageSpec) -> dict[str, str]:
-    """Return the SHA-256 of every file that a stage wrote, by its path below the run."""
-    found = {}
+    """Return the SHA-256 of every file that a stage wrote, by its path below the run.
+
+    Files and their folders are flushed to the disk: the record that names them follows.
+    """
+    hashes = {}
     for output in spec.outputs(directory):
-        files = sorted(p for p in output.rglob("*") if p.is_file()) if output.is_dir() else [output]
-        for path in files:
+        paths = sorted(output.rglob("*")) if output.is_dir() else [output]
+        for path in paths:
             if path.is_file() and not path.name.startswith("."):
-                found[str(path.relative_to(directory.root))] = sha256_of(path)
-    return found
+                hashes[str(path.relative_to(directory.root))] = sha256_of(path)
+                sync(path)
+        sync(*(p for p in (*paths, output, directory.root) if p.is_dir()))
+    return hashes

@@ -12,7 +12,7 @@ from typing import Any
 from sbi_core.analyses import Findings, Section
 from sbi_core.components import Simulator
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, read_json
 from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
@@ -95,13 +95,16 @@ class Run:
     @property
     def report(self) -> dict[str, Any]:
         """The contents of report.json."""
-        record = read_records(self.directory)["stages"].get("report", {})
+        record = read_records(self.directory, required=True)["stages"].get("report", {})
         name = self.directory.report_json.name
+        advice = "it was written; make it again: sbi-run report RUN"
         known = record.get("artefacts", {}).get(name)
-        if known:
-            verify_files(self.directory, {name: known}, "it was written; make it again: report RUN")
-        found: dict[str, Any] = read_json(self.directory.report_json)
-        return found
+        if known is None:
+            msg = f"no record verifies '{self.directory.report_json}'; write it: sbi-run report RUN"
+            raise RunDirectoryError(msg)
+        verify_files(self.directory, {name: known}, advice)
+        report: dict[str, Any] = read_json(self.directory.report_json)
+        return report
 
     def observations(self, source: Any, columns: Mapping[str, str] | None = None) -> Observations:
         """Return the objects of a file or table as the run's simulator reads them.
@@ -193,7 +196,7 @@ class Run:
         rng = stream(self.config.seed, "combine", combiner or self.config.combiner.name)
         rule = self._context.combiner(combiner)
         if rule.groups_needed:
-            rule.restore(self.directory.combiner(rule.name))
+            rule.restore(self._context.verified(self.directory.combiner(rule.name)))
         with single_thread():
             combined = rule.combine(self.posterior, data, rng=rng)
             checked = check_group(self._context, combined, data)
@@ -212,6 +215,7 @@ class Run:
         from sbi_core.pipeline.stages.report import execute as write
 
         with locked(self.directory.root):
+            self.directory.refuse_links()
             context = self._context
             write(context)
             records = read_records(self.directory)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sbi_core.data.writing import atomic_write, remove_leftovers, written
 from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
-from sbi_core.files.directory import RunDirectory, atomic_write
-from sbi_core.files.integrity import read_records, write_records
+from sbi_core.files.directory import RunDirectory
+from sbi_core.files.integrity import missing_records, read_records, write_records
 from sbi_core.files.lock import locked
 from sbi_core.files.provenance import describe
 from sbi_core.pipeline.ahead import Ahead
@@ -91,6 +92,7 @@ def execute(
         check_resources(context)
     directory.create()
     with locked(directory.root):
+        directory.refuse_links()
         _execute(context, prints, stages, restart)
     return Run(directory.root, registry)
 
@@ -115,11 +117,15 @@ def _execute(
     records = read_records(directory)
     names: list[str] = list(stage_names())
     again = STAGES[names.index(restart) :] if restart else ()
+    made = [n for record in records["stages"].values() for n in record.get("artefacts", ())]
     for spec in again:
         records["stages"].pop(spec.name, None)
     _refuse_mixing(context, records, prints)  # before anything is deleted
+    _refuse_unrecorded(directory, again)
     if again:
-        directory.remove(*(path for spec in again for path in spec.outputs(directory)))
+        directory.remove(*(p for spec in again for p in spec.outputs(directory)), made=made)
+    for folder in (directory.root, *(p for p in directory.root.rglob("*") if p.is_dir())):
+        remove_leftovers(folder)
     with atomic_write(directory.config) as f:
         f.write(to_toml(context.config))
     write_records(directory, records)
@@ -149,6 +155,7 @@ def _todo(
         if done.get("status") == "done" and done["fingerprint"] == prints[spec.name]:
             verify_stage(context.directory, spec, done)
             context.facts[spec.name] = done["facts"]
+            context.artefacts |= done["artefacts"]
             if wanted:
                 context.progress.say(f"{spec.name:>9}: already done")
         elif wanted:
@@ -216,6 +223,7 @@ def simulate_shards(
         raise ConfigError(msg)
     directory.create()
     with locked(directory.root, f"shards-{first}-{last}"):
+        directory.refuse_links()
         _refuse_mixing(context, read_records(directory), _fingerprints(context))
         if not directory.config.exists():
             with atomic_write(directory.config) as f:
@@ -253,18 +261,21 @@ def _one(
     if result.verdicts:
         facts["verdicts"] = [[v.level, v.sentence, v.test] for v in result.verdicts]
     if spec.arrays is not None and result.arrays:
-        np.savez_compressed(spec.arrays(context.directory), **result.arrays)
+        with written(spec.arrays(context.directory)) as temporary:
+            np.savez_compressed(temporary, **result.arrays)
     facts["stage_seconds"] = round(perf_counter() - start, 3)
     if done is not None:
         facts["stage_seconds"] = round(done[1], 3)
         facts["hidden_seconds"] = round(max(0.0, done[1] - waited), 3)  # beside other stages
         context.progress.say(f"{spec.name:>9}: done in the background ({done[1]:.1f} s)")
     context.facts[spec.name] = facts
+    made = artefacts(context.directory, spec)
+    context.artefacts |= made
     records["stages"][spec.name] = {
         "status": "done",
         "fingerprint": prints[spec.name],
         "facts": facts,
-        "artefacts": artefacts(context.directory, spec),
+        "artefacts": made,
     }
     write_records(context.directory, records)
     _log.info("stage %s done in %.1f s", spec.name, facts["stage_seconds"])
@@ -323,6 +334,16 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
         f"--restart {stale[0]} to delete its results from that stage on"
     )
     raise RunDirectoryError(msg)
+
+
+def _refuse_unrecorded(directory: RunDirectory, again: Sequence[StageSpec]) -> None:
+    """Raise when there are results that no record verifies; shards verify themselves."""
+    if directory.provenance.exists():
+        return
+    kept = [spec for spec in STAGES[1:] if spec not in again]
+    there = [p for spec in kept for p in spec.outputs(directory) if p.exists()]
+    if there:
+        raise missing_records(directory, f"'{there[0].name}' cannot be verified")
 
 
 class _LogFile(logging.FileHandler):

@@ -28,9 +28,10 @@ import numpy as np
 import tomli_w
 
 from sbi_core.data.batch import Batch
+from sbi_core.data.writing import atomic_write
 from sbi_core.diagnostics import sbc_ranks
 from sbi_core.errors import ConfigError, SbiError, counted
-from sbi_core.files.directory import RunDirectory, atomic_write
+from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import RunConfig, resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import execute

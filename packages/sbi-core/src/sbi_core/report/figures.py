@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sbi_core.analyses import Cell, Drawing, Section
+from sbi_core.data.writing import written
 from sbi_core.report import plots
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.plots.style import LOCK
@@ -169,7 +170,8 @@ def write_figures(
     paths = [folder / f"{name}.{kind}" for name in named]
     with LOCK, matplotlib.rc_context(_EDITABLE):
         for path, drawing in zip(paths, named.values(), strict=True):
-            drawing.figure.savefig(path)
+            with written(path) as temporary:
+                drawing.figure.savefig(temporary)
     return paths
 
 

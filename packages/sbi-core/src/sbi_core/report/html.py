@@ -17,8 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from sbi_core.data.writing import atomic_write
 from sbi_core.errors import RunDirectoryError
-from sbi_core.files.directory import atomic_write
 from sbi_core.report import text
 from sbi_core.report.figures import Arrays, History, drawing_style, drawings, pictures
 from sbi_core.report.view import linked, view

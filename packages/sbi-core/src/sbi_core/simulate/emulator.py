@@ -34,14 +34,9 @@ from torch import Tensor, nn
 from sbi_core.components import Callback, Rng, Simulator, Training, TrainingRecord
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, DataFileError, SimulationError, TrainingError
-from sbi_core.files.tensors import (
-    load_weights,
-    read_json,
-    read_tensors,
-    write_atomic,
-    write_tensors,
-)
+from sbi_core.files.tensors import load_weights, read_json, read_tensors, write_tensors
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults, torch_generator
 from sbi_core.training.config import TrainConfig

@@ -9,7 +9,6 @@ name, flushed, and renamed: the final name means done. Every dataset carries a c
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
 from collections import Counter
@@ -27,7 +26,8 @@ from threadpoolctl import threadpool_limits
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
-from sbi_core.data.gate import open_hdf5
+from sbi_core.data.gate import UnsafeFileError, open_hdf5
+from sbi_core.data.writing import Fence, fenced, write_atomic
 from sbi_core.errors import RunDirectoryError
 from sbi_core.rng import stream
 from sbi_core.simulate.probe import check_batch
@@ -39,10 +39,8 @@ __all__ = [
     "deliver_shard",
     "foreign_shards",
     "is_complete",
-    "landmark",
     "open_shard",
     "plan",
-    "put_image",
     "put_shard",
     "read_all",
     "read_reports",
@@ -115,53 +113,33 @@ def write_shard(simulator: Simulator, shard: Shard) -> ShardReport:
 
 
 def deliver_shard(
-    shared: tuple[Simulator, str], shard: Shard
+    shared: tuple[Simulator, tuple[Fence, ...]], shard: Shard
 ) -> tuple[Shard, ShardReport, bytes | None]:
     """Simulate one shard and write its file, or return it where the folder is not in sight.
 
     Parameters
     ----------
     shared
-        The simulator, and the random word in the name of a file of the folder
-        (:func:`landmark`). A worker that sees that file shares the file system and writes; any
-        other returns the content of the file.
+        The simulator, and the locks of the run. A worker that sees them shares the file system
+        and writes; any other returns the content of the file.
     shard
         What to simulate.
     """
-    simulator, word = shared
+    simulator, fences = shared
     image, report = shard_image(simulator, shard)
-    try:
-        in_sight = landmark(shard.directory, word).exists()
-        if in_sight:
-            put_shard(shard, image)
-    except OSError:
-        in_sight = False
+    in_sight = bool(fences) and all(fence.valid for fence in fences)
+    if in_sight:
+        try:
+            with fenced(*fences):
+                put_shard(shard, image)
+        except OSError:
+            in_sight = False
     return shard, report, None if in_sight else image
 
 
-def landmark(directory: Path, word: str) -> Path:
-    """Return the file by which workers know the folder of the shards."""
-    return directory / f".landmark-{word}"
-
-
 def put_shard(shard: Shard, image: bytes) -> None:
-    """Write the file of a shard: under a temporary name, flushed to the disk, renamed."""
-    put_image(shard.path, image)
-
-
-def put_image(path: Path, image: bytes) -> None:
-    """Write a file so that it is whole or absent, whoever else writes it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # two hosts may use one process number, and retried work may be written twice at a time
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as raw:
-            raw.write(image)
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write the file of a shard."""
+    write_atomic(shard.path, image)
 
 
 def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]:
@@ -281,7 +259,7 @@ def is_complete(shard: Shard) -> bool:
         return False
     try:
         _read(shard)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, UnsafeFileError) as error:
         _log.warning("%s is damaged and will be computed again: %s", shard.path.name, error)
         shard.path.unlink()
         return False
@@ -320,7 +298,7 @@ def read_all(shards: list[Shard]) -> tuple[Batch, list[ShardReport]]:
 def _whole(shard: Shard) -> tuple[Batch, ShardReport]:
     try:
         return _read(shard)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, UnsafeFileError) as error:
         msg = f"simulation shard '{shard.path}' is missing or damaged ({error}); run simulate"
         raise RunDirectoryError(msg) from None
 

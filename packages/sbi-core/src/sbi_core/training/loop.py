@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from sbi_core.components import Callback, Training, TrainingRecord
 from sbi_core.data.alignment import align_weights
 from sbi_core.data.batch import Batch
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import DataFileError, TrainingError
-from sbi_core.files.tensors import write_atomic
 from sbi_core.rng import seeded, stream, torch_defaults
 from sbi_core.training.checkpoint import Checkpoint, architecture, write_checkpoint
 from sbi_core.training.config import TrainConfig, config_of
@@ -346,9 +346,9 @@ def train_network(
         while not loop.finished or loop.restart():
             line = loop.epoch()
             if directory is not None:
+                loop.save(path, mark)
                 with metrics.open("a") as f:
                     f.write(json.dumps(line) + "\n")
-                loop.save(path, mark)
             for callback in callbacks:
                 callback({**line, "epochs": loop.planned})
         network.load_state_dict(loop.best)

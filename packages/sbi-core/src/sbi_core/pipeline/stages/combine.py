@@ -13,8 +13,10 @@ from sbi_core.combiners.moments import MomentCombiner, with_moments
 from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
 from sbi_core.data.observations import Observations
+from sbi_core.data.writing import written
 from sbi_core.diagnostics import Verdict, fit_error_law
-from sbi_core.errors import DataFileError
+from sbi_core.errors import DataFileError, RunDirectoryError
+from sbi_core.files.directory import read_json, sha256_of, write_json
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.groups import SimulatedGroups, calibrate_groups, test_groups
@@ -25,6 +27,9 @@ from sbi_core.progress import Progress
 from sbi_core.rng import stream
 
 __all__ = ["Combination", "ahead", "combine_groups", "execute", "shared_truth"]
+
+
+_MADE_FROM = "made-from.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,8 @@ def execute(context: Context) -> StageResult:
     combiners = _prepared(context)
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
-    _table(results).write(context.directory.combined, format="ascii.ecsv", overwrite=True)
+    with written(context.directory.combined) as temporary:
+        _table(results).write(temporary, format="ascii.ecsv", overwrite=True)
     main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
     last = main[-1].posterior
     values = zip(last.names, last.mean, last.sd, strict=True)
@@ -212,11 +218,12 @@ def _prepared(context: Context) -> list[Combiner]:
 
 def _restored(context: Context, combiner: Combiner) -> bool:
     directory = context.directory.combiner(combiner.name)
-    if not (directory / "config.json").exists():
-        return False
     try:
+        made_from = read_json(directory / _MADE_FROM)
+        if made_from != _made_from(context, combiner):  # another run's, interrupted, or altered
+            return False
         combiner.restore(directory)
-    except DataFileError:  # interrupted while it was written
+    except (DataFileError, RunDirectoryError):
         return False
     context.progress.say(f"{'correct':>9}: {combiner.name}: already done")
     return True
@@ -235,7 +242,22 @@ def _prepare(context: Context, combiner: Combiner) -> None:
     facts = combiner.prepare(context.posterior, observed, seed=context.config.seed)
     numbers = ", ".join(f"{k} {v:.3g}" for k, v in facts.items())
     context.progress.finish(f"{combiner.name}: {numbers}")
-    combiner.save(context.directory.combiner(combiner.name))
+    directory = context.directory.combiner(combiner.name)
+    combiner.save(directory)
+    write_json(directory / _MADE_FROM, _made_from(context, combiner))
+
+
+def _made_from(context: Context, combiner: Combiner) -> dict[str, Any]:
+    """Return hashes of what a combiner learned from, and of what it stored."""
+    directory = context.directory.combiner(combiner.name)
+    weights = sorted(context.directory.estimator.rglob("*.safetensors"))
+    stored = sorted(p for p in directory.glob("*") if p.name[0] != "." and p.name != _MADE_FROM)
+    return {
+        "estimator": [sha256_of(p) for p in weights if p.name != "checkpoint.safetensors"],
+        "options": context.config.combiner.model_dump(mode="json"),
+        "simulator": context.simulator_identity,
+        "stored": {p.name: sha256_of(p) for p in stored},
+    }
 
 
 def _counted(groups: Iterable[Observations], progress: Progress) -> Iterator[Observations]:

@@ -11,14 +11,9 @@ import h5py
 import numpy as np
 from astropy.table import Table
 
+from sbi_core.data.writing import atomic_write
 from sbi_core.diagnostics import Verdict, combine_verdicts
-from sbi_core.files.directory import (
-    atomic_write,
-    read_arrays,
-    read_json,
-    read_lines,
-    write_json,
-)
+from sbi_core.files.directory import read_arrays, read_json, read_lines, write_json
 from sbi_core.files.provenance import versions
 from sbi_core.files.schema import REPORT_SCHEMA, check_report
 from sbi_core.pipeline.config import command_words, to_toml

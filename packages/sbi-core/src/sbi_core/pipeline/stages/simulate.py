@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from sbi_core.components import Simulator
+from sbi_core.data.writing import current_fences
 from sbi_core.errors import RunDirectoryError, SimulationError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
@@ -21,7 +18,6 @@ from sbi_core.simulate.store import (
     deliver_shard,
     foreign_shards,
     is_complete,
-    landmark,
     put_shard,
     read_reports,
 )
@@ -81,28 +77,15 @@ def fill(
     executor = get_executor(section.executor, section.workers, section.dask_scheduler)
     folder = shards[0].directory.resolve()  # workers may have another working directory
     items = [replace(s, directory=folder) for s in todo]
-    with _landmark(folder) as word:
-        for shard, report, image in executor.map(deliver_shard, (simulator, word), items):
-            if image is not None:
-                put_shard(shard, image)
-            context.progress.advance(report.rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard, report, image in executor.map(deliver_shard, (simulator, current_fences()), items):
+        if image is not None:
+            put_shard(shard, image)
+        context.progress.advance(report.rows)
     context.progress.finish(
         counted(len(shards), "shard") + (f", {done} of them from before" if done else "")
     )
     return done
-
-
-@contextmanager
-def _landmark(folder: Path) -> Iterator[str]:
-    """Put a random word into the folder, by which workers know whether they share it."""
-    word = secrets.token_hex(16)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = landmark(folder, word)
-    path.touch()
-    try:
-        yield word
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def execute(context: Context) -> StageResult:

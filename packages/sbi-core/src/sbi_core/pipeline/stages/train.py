@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import StageResult
@@ -21,7 +20,7 @@ def execute(context: Context) -> StageResult:
     estimator.save(context.directory.estimator)
     metrics = context.directory.estimator / "metrics.jsonl"
     if metrics.exists():
-        shutil.copyfile(metrics, context.directory.metrics)
+        write_atomic(context.directory.metrics, metrics.read_bytes())
     context.__dict__.pop("posterior", None)  # a cached posterior would be the old one
     context.progress.finish(
         f"test loss {record.test_nll:.4f} nats after {counted(record.epochs, 'epoch')}"

@@ -1,0 +1,140 @@
+"""One way to write: a temporary name beside the target, fsync of file and folder, rename.
+
+A file is under its name either old or new, and on the disk before anything that relies on it. The
+temporary file is new and random in name, so that nothing is written through a link; a link under
+the name of the target is replaced, not followed.
+
+A process that holds a lock sets a fence (:func:`fenced`): every rename first checks that the lock
+is still held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol
+
+__all__ = [
+    "Fence",
+    "atomic_write",
+    "current_fences",
+    "fenced",
+    "remove_leftovers",
+    "sync",
+    "write_atomic",
+    "written",
+]
+
+_MARK = ".tmp-"
+_LEFT = re.compile(r"^\..*\.tmp-[0-9a-f]{16}(\.\w+)*$|^\.landmark-[0-9a-f]{32}$")  # of 0.1.0, too
+
+
+class Fence(Protocol):
+    """A lock that may be lost; can be sent to workers."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether the lock is held, and its file in sight."""
+        ...
+
+    def check(self) -> None:
+        """Raise when the lock was lost."""
+        ...
+
+
+_FENCES: list[Fence] = []  # of this process
+
+
+@contextlib.contextmanager
+def fenced(*fences: Fence) -> Iterator[None]:
+    """Check the fences before every write while the block runs."""
+    _FENCES.extend(fences)
+    try:
+        yield
+    finally:
+        for fence in fences:
+            _FENCES.remove(fence)
+
+
+def current_fences() -> tuple[Fence, ...]:
+    """Return the fences of this process, for its workers."""
+    return tuple(_FENCES)
+
+
+@contextlib.contextmanager
+def written(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file, which gets its name when the block ended well.
+
+    Parameters
+    ----------
+    path
+        The final name; its folder exists.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    RunDirectoryError
+        If a lock of this process was lost.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}{_MARK}{secrets.token_hex(8)}{path.suffix}")
+    new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    os.close(new)
+    try:
+        yield temporary
+        sync(temporary)
+        for fence in _FENCES:
+            fence.check()
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Open a file that appears under its name only when the block ended well."""
+    with written(path) as temporary:
+        with temporary.open(mode, encoding="utf-8" if mode == "w" else None) as f:
+            yield f
+
+
+def write_atomic(path: str | Path, content: bytes) -> None:
+    """Write a file so that, at any moment, it is either the old or the new one.
+
+    Parameters
+    ----------
+    path
+        Its final name; the folder is made if need be.
+    content
+        What it will hold.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, "wb") as f:
+        f.write(content)
+
+
+def sync(*paths: Path) -> None:
+    """Flush files or folders to the disk."""
+    for path in paths:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the temporary files that a killed process left, of one target or of all.
+
+    Call it only where no other process can write: under the lock.
+    """
+    for path in folder.glob(f".{name[:100]}*"):
+        if _LEFT.match(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
