@@ -15,7 +15,7 @@ from sbi_core.errors import PriorMismatchError, RunDirectoryError
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
 from sbi_core.files.integrity import verify_files
-from sbi_core.pipeline.config import RunConfig, after_training
+from sbi_core.pipeline.config import RunConfig, Stage, after_training
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import ParameterSpace, canonical_hash
@@ -61,7 +61,7 @@ class Context:
         workers = section.workers or default_workers()
         self.cores = workers if section.executor == "process" else 1
 
-    def verified(self, path: Path) -> Path:
+    def verified(self, path: Path, stage: Stage) -> Path:
         """Return a folder of the run after comparing its recorded files with their SHA-256.
 
         Raises
@@ -71,7 +71,11 @@ class Context:
         """
         below = path.relative_to(self.directory.root).parts
         files = {n: h for n, h in self.artefacts.items() if Path(n).parts[: len(below)] == below}
-        verify_files(self.directory, files, "its stage wrote it; load the run again")
+        verify_files(
+            self.directory,
+            files,
+            f"stage '{stage}' wrote it; pass --restart {stage} to make it again",
+        )
         return path
 
     @cached_property
@@ -138,7 +142,7 @@ class Context:
         if not (self.directory.emulator / "config.json").exists():
             msg = "a combiner of this run uses the emulator: stage 'emulate' has not run yet"
             raise RunDirectoryError(msg)
-        emulator = Emulator.load(self.verified(self.directory.emulator))
+        emulator = Emulator.load(self.verified(self.directory.emulator, "emulate"))
         return EmulatorSimulator(self.simulator, emulator, carry_error=True)
 
     @cached_property
@@ -176,8 +180,9 @@ class Context:
     @cached_property
     def simulations(self) -> Batch:
         """All simulations in memory, failed rows included."""
-        self.verified(self.directory.sims)
-        return read_all(self.shards)[0]
+        batch = read_all(self.shards)[0]
+        self.verified(self.directory.sims, "simulate")
+        return batch
 
     @cached_property
     def streamed(self) -> ShardedBatch:
@@ -188,8 +193,9 @@ class Context:
         SimulationError
             If every simulation failed.
         """
-        self.verified(self.directory.sims)
-        return ShardedBatch([s.path for s in self.shards])
+        batch = ShardedBatch([s.path for s in self.shards])
+        self.verified(self.directory.sims, "simulate")
+        return batch
 
     @cached_property
     def training(self) -> Training:
@@ -230,7 +236,7 @@ class Context:
             If the estimator that the configuration names is not installed.
         """
         self.registry.find("estimator", self.config.estimator.name)
-        estimator = load_estimator(self.verified(self.directory.estimator), self.registry)
+        estimator = load_estimator(self.verified(self.directory.estimator, "train"), self.registry)
         if estimator.space.hash != self.space.hash:
             msg = (
                 f"the estimator in '{self.directory.estimator}' was trained with prior version "

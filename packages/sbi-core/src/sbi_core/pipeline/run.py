@@ -196,7 +196,7 @@ class Run:
         rng = stream(self.config.seed, "combine", combiner or self.config.combiner.name)
         rule = self._context.combiner(combiner)
         if rule.groups_needed:
-            rule.restore(self._context.verified(self.directory.combiner(rule.name)))
+            rule.restore(self._context.verified(self.directory.combiner(rule.name), "combine"))
         with single_thread():
             combined = rule.combine(self.posterior, data, rng=rng)
             checked = check_group(self._context, combined, data)

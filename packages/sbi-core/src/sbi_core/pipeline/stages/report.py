@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-import h5py
 import numpy as np
 from astropy.table import Table
 
+from sbi_core.data.gate import checked_file, open_hdf5
 from sbi_core.data.writing import atomic_write
 from sbi_core.diagnostics import Verdict, combine_verdicts
 from sbi_core.files.directory import read_arrays, read_json, read_lines, write_json
@@ -122,7 +122,7 @@ def _combiners(report: Mapping[str, Any]) -> list[str]:
 
 
 def _summary(context: Context) -> Table:
-    table = Table.read(context.directory.summary, format="ascii.ecsv")
+    table = Table.read(checked_file(context.directory.summary), format="ascii.ecsv")
     for name in table.colnames:  # empty words are read as missing
         if table[name].dtype.kind in "OU" and hasattr(table[name], "filled"):
             table[name] = table[name].filled("")
@@ -134,7 +134,7 @@ def _widths(context: Context) -> dict[str, dict[str, float]]:
     table = _summary(context)
     if not len(table):
         return {}
-    with h5py.File(context.directory.posterior) as f:
+    with open_hdf5(context.directory.posterior) as f:
         prior = {name: float(np.std(f["prior"][name][0], ddof=1)) for name in context.space.names}
     median = {name: float(np.nanmedian(table[f"{name}_sd"])) for name in context.space.names}
     return {
@@ -246,7 +246,7 @@ def _draws(context: Context, objects: Table) -> dict[str, Any]:
     """Return draws of the prior and of the first objects, with true values where known."""
     names = context.space.names
     shown = _SHOWN if len(names) <= _FEW else 1
-    with h5py.File(context.directory.posterior) as f:
+    with open_hdf5(context.directory.posterior) as f:
         ids = [str(i) for i in f["posterior"]["object"].asstr()[:shown]]
         drawn = {
             f"object/{name}": np.stack([f["posterior"][n][0, :, k] for n in names], -1)
