@@ -341,7 +341,7 @@ BAD = {
     "duplicate ids": (
         "stars.ecsv",
         _set("id", [3], "s1"),
-        "{path}: 1 id(s) appear more than once, e.g. 's1' in rows [1, 3]",
+        "{path}: 1 row(s) cannot be inferred (repeated_id): 3; 's1' appears again in row 3",
     ),
     "linear abundances": (
         "stars.ecsv",
@@ -351,7 +351,7 @@ BAD = {
     "words": (
         "stars.csv",
         _csv(lambda t: t.replace_column("c_fe", ["0.1", "high", "0.2", "0.1", "0.3"])),
-        "{path}: column 'c_fe' is not numeric ('high' in row 1)",
+        "{path}: column 'c_fe' is not numeric ('high') in row 1",
     ),
     "[X/H] without [Fe/H]": (
         "stars.ecsv",
@@ -384,7 +384,7 @@ def test_a_bad_file_costs_one_sentence_and_leaves_no_run(case, tmp_path, capsys)
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as raised:
         main(["--plugin", "chempy", "--preset", "quick", "--observations", str(path), "--out",
-              str(out)])  # fmt: skip
+              str(out), "--strict"])  # fmt: skip
     assert raised.value.code == 2
     err = capsys.readouterr().err.strip()
     assert message.format(path=path) in err

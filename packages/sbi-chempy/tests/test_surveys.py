@@ -105,7 +105,9 @@ def test_a_table_of_something_else_is_refused(tmp_path):
         read(table, tmp_path, survey="apogee")
 
 
-def test_a_mark_of_missing_values_without_the_option_points_to_it(tmp_path):
-    table = Table({"fe_h": [0.1, -9999.0], "e_fe_h": [0.05, 0.05]})
-    with pytest.raises(ObservationError, match="survey = 'apogee' or 'galah'"):
-        read(table, tmp_path)
+def test_a_mark_of_missing_values_is_counted_without_the_option_too(tmp_path):
+    got = read(Table({"fe_h": [0.1, -9999.0], "e_fe_h": [0.05, 0.05]}), tmp_path)
+    assert len(got) == 1
+    assert (
+        "1 value(s) of 'fe_h' are at a mark of missing values: treated as unobserved" in got.notes
+    )

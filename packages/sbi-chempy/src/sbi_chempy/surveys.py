@@ -103,7 +103,7 @@ def standard_columns(table: Table, name: SurveyName, source: str) -> tuple[Table
         If no abundance column of the survey is there, or no star is left.
     """
     survey = SURVEYS[name]
-    reader = ColumnReader(table, source)
+    reader = ColumnReader(table, source, missing=())  # counted here
     good, notes = _good_stars(reader, survey)
     out = Table()
     identifier = reader.find(survey.identifier)

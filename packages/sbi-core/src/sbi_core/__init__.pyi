@@ -28,6 +28,8 @@ from .components import Simulator as Simulator
 from .components import Training as Training
 from .components import TrainingRecord as TrainingRecord
 from .data.batch import Batch as Batch
+from .data.chunks import read_observations as read_observations
+from .data.chunks import read_table as read_table
 from .data.fetch import DataFile as DataFile
 from .data.fetch import Dataset as Dataset
 from .data.fetch import data_dirs as data_dirs
@@ -42,8 +44,6 @@ from .data.observations import Observable as Observable
 from .data.observations import Observations as Observations
 from .data.tables import ColumnReader as ColumnReader
 from .data.tables import observations_from_columns as observations_from_columns
-from .data.tables import read_observations as read_observations
-from .data.tables import read_table as read_table
 from .data.writing import written as written
 from .errors import ConfigError as ConfigError
 from .errors import DataFileError as DataFileError

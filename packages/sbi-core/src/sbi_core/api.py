@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator
 from sbi_core.data.observations import Observations
+from sbi_core.data.reading import Reading
 from sbi_core.files.directory import RunDirectory
-from sbi_core.pipeline.config import resolve
+from sbi_core.pipeline.config import reading_options, resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.runner import Run, execute
@@ -41,6 +42,8 @@ def run(
     restart: str | None = None,
     quiet: bool = True,
     columns: Mapping[str, str] | None = None,
+    strict: bool = False,
+    missing: Sequence[float] | None = None,
     registry: Registry | None = None,
 ) -> Run:
     """Run a plugin's pipeline and return the run.
@@ -70,6 +73,10 @@ def run(
         Show no progress.
     columns
         ``{name: column}``: the table's ``column`` is read as ``name``.
+    strict
+        Refuse rows that cannot be used, instead of leaving them out.
+    missing
+        Numbers that mark missing values; default: those of the plugin.
     registry
         Where plugins are found; default: those installed.
 
@@ -85,6 +92,8 @@ def run(
     """
     registry = registry or Registry([plugin])
     target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out).expanduser()
+    marks = None if missing is None else tuple(missing)
+    reading = Reading(columns or {}, strict, marks)
     is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
         registry,
@@ -94,11 +103,11 @@ def run(
         overrides=overrides,
         seed=seed,
         infer__observations=str(observations) if is_file and observations is not None else None,
-        infer__columns=dict(columns) if columns and is_file else None,
+        **(reading_options(reading) if is_file else {}),
     )
     if not is_file:
         simulator = Context(resolved, registry, RunDirectory(target), Progress()).simulator
-        objects = read_objects(simulator, observations, columns)
+        objects = read_objects(simulator, observations, reading)
         resolved.infer.observations = _as_file(objects, target)
     progress: Progress = make_progress(quiet=quiet)
     chosen = None if stages is None else list(stages)

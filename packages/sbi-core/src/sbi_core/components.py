@@ -22,8 +22,9 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from sbi_core.data.batch import Batch
+from sbi_core.data.chunks import read_table
 from sbi_core.data.observations import Observable, Observations, holds_arrays
-from sbi_core.data.tables import ColumnReader, observations_from_columns, read_table, some
+from sbi_core.data.tables import ColumnReader, checked, observations_from_columns
 from sbi_core.errors import (
     ConfigError,
     DensityUnavailableError,
@@ -195,7 +196,7 @@ class Simulator(ABC):
         """
         if holds_arrays(path):
             return Observations.read(path)
-        return some(self.observations_of(self.read_table(path), str(path)))
+        return checked(self.observations_of(self.read_table(path), str(path)))
 
     def read_table(self, path: str | Path) -> Table:
         """Return the table of a file; override it for other formats of tables.

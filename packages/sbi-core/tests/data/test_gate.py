@@ -14,9 +14,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from sbi_core.data import gate
-from sbi_core.data.chunks import open_slices
+from sbi_core.data.chunks import open_slices, read_table
 from sbi_core.data.observations import Observations
-from sbi_core.data.tables import read_table
 from sbi_core.errors import DataFileError
 
 

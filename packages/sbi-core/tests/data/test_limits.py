@@ -3,7 +3,7 @@
 import pytest
 
 from sbi_core.data import limits
-from sbi_core.data.tables import read_table
+from sbi_core.data.chunks import read_table
 from sbi_core.errors import ConfigError, DataFileError
 
 

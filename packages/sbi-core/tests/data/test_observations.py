@@ -6,8 +6,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.data.batch import Batch
+from sbi_core.data.chunks import read_observations
 from sbi_core.data.observations import Observable, Observations, holds_arrays
-from sbi_core.data.tables import read_observations
 from sbi_core.errors import DataFileError, ObservationError
 
 OBSERVABLES = (Observable("a", unit="dex"), Observable("b"), Observable("c", unit="Jy"))

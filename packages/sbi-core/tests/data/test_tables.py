@@ -5,8 +5,10 @@ import pytest
 from astropy.table import MaskedColumn, Table
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sbi_core.data.chunks import read_observations, read_table
 from sbi_core.data.observations import Observable
-from sbi_core.data.tables import ColumnReader, normalise, read_observations, read_table
+from sbi_core.data.reading import normalise
+from sbi_core.data.tables import ColumnReader
 from sbi_core.errors import DataFileError, ObservationError
 
 OBSERVABLES = (
@@ -33,7 +35,7 @@ def write(table, path):
     if path.suffix == ".hdf5":
         name = "hdf5"
     options = {"path": "stars"} if name == "hdf5" else {}
-    table.write(path, format=name, **options)
+    table.write(path, format=name, overwrite=True, **options)
     return path
 
 
@@ -268,8 +270,12 @@ def test_rows_all_empty_are_refused(tmp_path):
 def test_bad_errors_are_named_with_column_row_and_value(value, shown, tmp_path):
     table = good()
     table["e_mg_fe"][[1, 3]] = value
+    got = read(table, tmp_path)
+    assert got.id.tolist() == ["s0", "s2"]
+    assert {e.reason for e in got.excluded} == {"not_positive:e_mg_fe"}
+    assert "(not_positive:e_mg_fe): 1, 3; error column 'e_mg_fe'" in got.reasons[0]
     with pytest.raises(ObservationError) as raised:
-        read(table, tmp_path)
+        read(table, tmp_path, strict=True)
     text = str(raised.value)
     assert f"error column 'e_mg_fe' must be positive, but is {shown} in row 1" in text
     assert "(2 row(s): 1, 3; rows count from 0)" in text
@@ -279,8 +285,9 @@ def test_bad_errors_are_named_with_column_row_and_value(value, shown, tmp_path):
 def test_an_infinite_value_is_named(tmp_path):
     table = good()
     table["flux"][2] = np.inf
+    assert [(e.row, e.reason) for e in read(table, tmp_path).excluded] == [(2, "not_finite:flux")]
     with pytest.raises(ObservationError, match="'flux' is inf in row 2"):
-        read(table, tmp_path)
+        read(table, tmp_path, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -295,17 +302,28 @@ def test_a_wrong_unit_names_column_given_and_expected(column, unit, tmp_path):
         read(table, tmp_path)
 
 
-def test_duplicate_identifiers_are_named_with_rows(tmp_path):
+@pytest.mark.parametrize(("gap", "kept"), [(None, 1), (1, 2), (2, 1)])
+def test_of_repeated_identifiers_the_first_complete_row_is_kept(gap, kept, tmp_path):
     table = good()
     table["id"] = ["s0", "s1", "s1", "s3"]
-    with pytest.raises(ObservationError, match=r"1 id\(s\).*'s1' in rows \[1, 2\]"):
-        read(table, tmp_path)
+    if gap is not None:
+        table["flux"][gap] = np.nan
+    got = read(table, tmp_path)
+    assert got.rows.tolist() == [0, kept, 3]
+    assert [(e.row, e.id, e.reason) for e in got.excluded] == [(3 - kept, "s1", "repeated_id")]
+    with pytest.raises(ObservationError, match=rf"1 row\(s\) .*\(repeated_id\): {3 - kept}.*'s1'"):
+        read(table, tmp_path, strict=True)
 
 
 def test_words_in_a_number_column_are_named(tmp_path):
     table = good()
     table["flux"] = ["1.0", "bright", "2.0", "3.0"]
-    with pytest.raises(ObservationError, match="column 'flux' is not numeric.*'bright'"):
+    got = read(table, tmp_path, ".csv")
+    assert [(e.row, e.reason) for e in got.excluded] == [(1, "not_a_number:flux")]
+    with pytest.raises(ObservationError, match="column 'flux' is not numeric.*'bright'.* row 1"):
+        read(table, tmp_path, ".csv", strict=True)
+    table["flux"] = ["bright"] * 4
+    with pytest.raises(ObservationError, match="nothing to infer.*column 'flux' is not numeric"):
         read(table, tmp_path, ".csv")
 
 

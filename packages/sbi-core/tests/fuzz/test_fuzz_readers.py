@@ -8,9 +8,8 @@ from astropy.table import Table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sbi_core.data.chunks import open_slices
+from sbi_core.data.chunks import open_slices, read_observations
 from sbi_core.data.observations import Observable, Observations
-from sbi_core.data.tables import read_observations
 from sbi_core.errors import SbiError
 from sbi_core.files.directory import read_arrays, read_json, read_lines
 from sbi_core.files.tensors import read_tensors

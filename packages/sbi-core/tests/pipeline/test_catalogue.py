@@ -5,8 +5,9 @@ import pytest
 from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sbi_core.data.chunks import read_table
 from sbi_core.data.observations import FORMATS
-from sbi_core.data.tables import read_table
+from sbi_core.data.reading import Reading
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, RunDirectoryError
 from sbi_core.files.lock import locked
 from sbi_core.files.posterior_file import read_posterior
@@ -121,20 +122,36 @@ def test_a_bad_row_is_found_before_anything_is_inferred(infer, objects, monkeypa
     table = Table.read(objects)
     table["e_b"][16] = -1.0
     table.write(tmp_path / "bad.fits")
+    result, out = infer(tmp_path / "bad.fits")
+    assert (result.n, result.excluded) == (N - 1, 1)
+    assert result.notes[-1].startswith(
+        "1 row(s) cannot be inferred (not_positive:e_b): 16; error column"
+    )
+    assert out["flags"][16] == "not_positive:e_b"
     monkeypatch.setattr(chunk_files, "write_chunk", None)
     message = r"bad.fits: error column 'e_b' must be positive, but is -1 in row 2.* from row 14"
     with pytest.raises(ObservationError, match=message):
-        infer(tmp_path / "bad.fits")
+        infer(tmp_path / "bad.fits", reading=Reading(strict=True))
 
 
-def test_an_identifier_that_appears_twice_is_named(infer, objects, tmp_path):
+def test_of_an_identifier_in_several_chunks_the_first_complete_row_counts(
+    infer, finished, objects, tmp_path
+):
     table = Table.read(objects)
-    table["id"][20] = table["id"][1]
-    table.write(tmp_path / "twice.fits")
-    with pytest.raises(
-        ObservationError, match=r"1 id\(s\) appear more than once, e.g. '1'; every object"
-    ):
-        infer(tmp_path / "twice.fits")
+    for row, of in ((20, 1), (22, 1), (9, 2), (10, 3)):
+        table["id"][row] = table["id"][of]
+    table["b"][[1, 10]] = np.nan  # row 20 has more than row 1, row 10 less than row 3
+    path = tmp_path / "twice.fits"
+    table.write(path)
+    result, out = infer(path)
+    assert (result.n, result.excluded) == (N - 4, 4)
+    assert result.notes[-1] == "4 row(s) cannot be inferred (repeated_id): 1, 9, 10, 22"
+    assert np.flatnonzero(out["flags"] == "repeated_id").tolist() == [1, 9, 10, 22]
+    whole = finished.infer(path, 50).summary()
+    for name in ("slope_mean", "support_percentile"):
+        assert_allclose(np.ma.filled(out[name], np.nan), np.ma.filled(whole[name], np.nan))
+    with pytest.raises(ObservationError, match="repeated_id"):
+        infer(path, reading=Reading(strict=True))
 
 
 def test_rows_without_any_value_are_counted(infer, objects, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +10,9 @@ from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.results import flag_sentences, values_of
 from sbi_core.errors import ConfigError, counted
+
+if TYPE_CHECKING:
+    from sbi_core.data.reading import Reading
 
 __all__ = ["command"]
 
@@ -24,7 +27,7 @@ __all__ = ["command"]
 )
 @click.argument("run")
 @options.objects
-@options.columns
+@options.tables
 @options.reading
 @click.option(
     "--combiner", metavar="NAME", show_default="that of the run",
@@ -38,7 +41,7 @@ __all__ = ["command"]
 def command(
     run: str,
     observations: str,
-    columns: Mapping[str, str],
+    reading: Reading,
     overrides: tuple[str, ...],
     combiner: str | None,
     sizes: str | None,
@@ -47,11 +50,12 @@ def command(
 
     The objects must belong to one group, for example the stars of one galaxy.
     """
+    from sbi_core.pipeline.reading import read_objects
     from sbi_core.pipeline.runner import Run
 
     numbers = _numbers(sizes)
     loaded = Run(run, overrides=overrides)
-    data = loaded.observations(observations, columns)
+    data = read_objects(loaded.simulator, observations, reading)
     for note in data.notes:
         click.echo(f"observations: {note}")
     for n in numbers or [len(data)]:

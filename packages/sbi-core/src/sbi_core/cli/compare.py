@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sbi_core.data.reading import Reading
+
 __all__ = ["command"]
 
 
@@ -29,6 +31,7 @@ __all__ = ["command"]
 )
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @options.objects
+@options.tables
 @click.option(
     "--simulations", metavar="N", type=click.IntRange(min=1000), default=100_000,
     show_default=True, help="Simulated objects per model.",
@@ -42,6 +45,7 @@ __all__ = ["command"]
 def command(
     runs: tuple[str, ...],
     observations: str,
+    reading: Reading,
     simulations: int,
     steps: int,
     seed: int | None,
@@ -55,6 +59,7 @@ def command(
     the average over the models. Probabilities are relative: all models may be wrong.
     """
     from sbi_core.combiners.comparison import CompareConfig, ModelComparison, average
+    from sbi_core.pipeline.reading import read_objects
     from sbi_core.pipeline.runner import Run
     from sbi_core.rng import stream
     from sbi_core.simulate.store import single_thread
@@ -66,7 +71,7 @@ def command(
     if len(loaded) != len(runs):
         msg = f"runs need different folder names to be told apart, got {', '.join(runs)}"
         raise ConfigError(msg)
-    data = next(iter(loaded.values())).observations(observations)
+    data = read_objects(next(iter(loaded.values())).simulator, observations, reading)
     if len(data.groups) > 1:
         msg = f"the objects belong to {len(data.groups)} groups; compare one group at a time"
         raise ConfigError(msg)

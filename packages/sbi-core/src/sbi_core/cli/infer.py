@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,9 @@ from sbi_core.cli.targets import checked_target, summary_target
 from sbi_core.errors import ConfigError, counted
 from sbi_core.progress import make_progress
 from sbi_core.simulate.executors import get_executor
+
+if TYPE_CHECKING:
+    from sbi_core.data.reading import Reading
 
 __all__ = ["command"]
 
@@ -31,7 +34,7 @@ _TABLES = (".ecsv", ".csv", ".tsv", ".fits", ".vot", ".h5", ".parquet")
 )
 @click.argument("run")
 @options.objects
-@options.columns
+@options.tables
 @options.reading
 @click.option(
     "--out", metavar="FILE", show_default="RUN/infer-NAME.ecsv",
@@ -61,7 +64,7 @@ _TABLES = (".ecsv", ".csv", ".tsv", ".fits", ".vot", ".h5", ".parquet")
 def command(
     run: str,
     observations: str,
-    columns: Mapping[str, str],
+    reading: Reading,
     overrides: tuple[str, ...],
     out: str | None,
     draws: int | None,
@@ -97,7 +100,7 @@ def command(
         observations,
         target,
         draws=draws or loaded.config.infer.draws,
-        columns=columns,
+        reading=reading,
         samples=Path(samples) if samples else None,
         rows=chunk,
         executor=get_executor(executor or default, workers, dask_scheduler),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
+from sbi_core.data.reading import Reading
+
 __all__ = [
-    "columns",
     "config",
     "dask_scheduler",
     "device",
@@ -22,6 +24,7 @@ __all__ = [
     "quiet",
     "reading",
     "seed",
+    "tables",
     "workers",
 ]
 
@@ -35,7 +38,24 @@ def _mapping(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
         if len(pair) != 2 or not all(pair):
             msg = f"write NAME=COLUMN, for example fe_h=FeH, not '{word}'"
             raise click.BadParameter(msg, ctx, param)
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        msg = f"{twice} is given {names.count(twice)} columns; keep one"
+        raise click.BadParameter(msg, ctx, param)
     return {name: column for name, column in pairs}
+
+
+def _numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Return the numbers of words N,N."""
+    try:
+        words = [] if value is None else value.split(",")
+        return None if value is None else tuple(float(w) for w in words if w.strip())
+    except ValueError:
+        msg = f"write numbers separated by commas, for example -9999,99, not '{value}'"
+        raise click.BadParameter(msg, ctx, param) from None
 
 
 plugin = click.option(
@@ -86,9 +106,19 @@ observations = click.option(
     help="Objects to infer.", show_default="the plugin's example",
 )  # fmt: skip
 objects = click.option("--observations", metavar="FILE", required=True, help="File of the objects.")
-columns = click.option(
+_columns = click.option(
     "--column", "columns", metavar="NAME=COLUMN", multiple=True, callback=_mapping,
     help="Read COLUMN of the table as NAME, for example fe_h=FeH (repeatable).",
+)  # fmt: skip
+_strict = click.option(
+    "--strict", is_flag=True,
+    help="Refuse a file with rows that cannot be used; default: leave these rows out and count "
+    "them.",
+)  # fmt: skip
+_missing = click.option(
+    "--missing", metavar="N,N", callback=_numbers,
+    show_default="-999, -9999, ... and those of the plugin",
+    help="Numbers that mark missing values.",
 )  # fmt: skip
 reading = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True,
@@ -104,6 +134,18 @@ restart = click.option(
 )  # fmt: skip
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 quiet = click.option("--quiet", is_flag=True, help="Print no progress.")
+
+
+def tables(function: Function) -> Function:
+    """Add the options of reading tables, which arrive together as ``reading``."""
+
+    @wraps(function)
+    def command(*args: Any, columns: Any, strict: bool, missing: Any, **rest: Any) -> Any:
+        return function(*args, reading=Reading(columns, strict, missing), **rest)
+
+    for option in (_missing, _strict, _columns):
+        command = option(command)
+    return cast("Function", command)
 
 
 def pipeline(function: Function) -> Function:
@@ -122,7 +164,7 @@ def pipeline(function: Function) -> Function:
         config,
         overrides,
         out,
-        columns,
+        tables,
         observations,
         preset,
     ):

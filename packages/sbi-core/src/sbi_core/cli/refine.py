@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.targets import checked_target, safe_name
 from sbi_core.errors import ConfigError, ObservationError, near_matches
 from sbi_core.files.directory import read_json, write_json
+
+if TYPE_CHECKING:
+    from sbi_core.data.reading import Reading
 
 __all__ = ["command"]
 
@@ -27,6 +32,7 @@ __all__ = ["command"]
     "--observations", metavar="FILE", show_default="the observations of the run",
     help="File that contains the object.",
 )  # fmt: skip
+@options.tables
 @click.option(
     "--rounds", metavar="N", type=click.IntRange(min=1), default=4, show_default=True,
     help="Largest number of rounds, the first one included.",
@@ -47,6 +53,7 @@ def command(
     run: str,
     chosen: str,
     observations: str | None,
+    reading: Reading,
     rounds: int,
     simulations: int,
     draws: int,
@@ -60,13 +67,16 @@ def command(
     """
     import numpy as np
 
+    from sbi_core.pipeline.reading import read_objects
     from sbi_core.pipeline.runner import Run
     from sbi_core.refine import RefineConfig, Round, refine
     from sbi_core.training.config import TrainConfig
 
     loaded = Run(run)
     context = loaded._context
-    objects = loaded.observations(observations) if observations else context.observations
+    objects = context.observations
+    if observations:
+        objects = read_objects(loaded.simulator, observations, reading)
     row = np.flatnonzero(objects.id == chosen)
     if not row.size:
         msg = f"no object '{chosen}'{near_matches(chosen, objects.id.tolist())} in {objects.source}"

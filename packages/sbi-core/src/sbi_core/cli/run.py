@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,9 @@ from sbi_core.cli.groups import EXIT_CALIBRATION, examples
 from sbi_core.cli.results import measured
 from sbi_core.progress import make_progress
 from sbi_core.registry import Registry
+
+if TYPE_CHECKING:
+    from sbi_core.data.reading import Reading
 
 __all__ = ["command", "run"]
 
@@ -45,7 +48,7 @@ def run(
     plugin: str,
     preset: str,
     observations: str | None,
-    columns: Mapping[str, str],
+    reading: Reading,
     out: str | None,
     overrides: tuple[str, ...],
     config: str | None,
@@ -63,7 +66,7 @@ def run(
     registry = Registry([plugin])
     registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported
 
-    from sbi_core.pipeline.config import resolve
+    from sbi_core.pipeline.config import reading_options, resolve
     from sbi_core.pipeline.runner import execute
 
     resolved = resolve(
@@ -74,7 +77,7 @@ def run(
         overrides=overrides,
         seed=seed,
         infer__observations=observations,
-        infer__columns=columns or None,
+        **reading_options(reading),
         infer__draws=draws,
         simulate__workers=workers,
         simulate__executor=executor or ("dask" if dask_scheduler else None),

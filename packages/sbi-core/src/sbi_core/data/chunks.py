@@ -1,23 +1,31 @@
-"""Large files of objects, some rows at a time.
+"""Files of objects: one reader per format, for whole files and for some rows at a time.
 
-A file is cut into chunks of equally many rows; a chunk is read without the others: FITS tables and
-HDF5 by position, text by the offsets of its lines, parquet by its row groups. Formats that cannot
-be read in parts (VOTable, gzip, npz, ASCII of unknown form) are read whole, within the limits of
-:mod:`sbi_core.data.limits`.
+A file is cut into chunks of equally many rows; a whole file is one chunk. FITS tables and HDF5 are
+read by position, CSV, TSV and ECSV by the offsets of their rows, parquet by its row groups. Formats
+that cannot be read in parts (VOTable, MRT, compressed FITS, npz, text of unknown form) are read
+whole and then cut, within the limits of :mod:`sbi_core.data.limits`. Text, FITS and VOTable may be
+compressed (``.gz``, ``.bz2``, ``.xz``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import bz2
+import csv
+import gzip
+import io
+import lzma
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.gate import checked_file
-from sbi_core.data.limits import check_names
 from sbi_core.data.observations import (
     FORMATS,
     LABEL,
@@ -26,16 +34,99 @@ from sbi_core.data.observations import (
     decoded,
     holds_arrays,
 )
-from sbi_core.data.tables import FITS_OPTIONS, GROUP_NAMES, ID_NAMES, normalise, read_table
-from sbi_core.errors import ConfigError, DataFileError
+from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, normalise
+from sbi_core.data.tables import (
+    NO_NUMBER,
+    ColumnReader,
+    checked,
+    noted,
+    observations_from_columns,
+    prepared,
+)
+from sbi_core.errors import ConfigError, DataFileError, near_matches
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["Slices", "open_slices"]
+__all__ = ["Slices", "is_table", "open_slices", "read_observations", "read_table"]
 
-_TEXT = {".csv": "csv", ".tsv": "tab", ".ecsv": "ecsv"}
+# units that FITS does not know (dex) are read as they are written; we check units by ourselves
+_OPTIONS: dict[str, Any] = {
+    "fits": {"unit_parse_strict": "silent"},
+    "votable": {"use_names_over_ids": True},
+}
+_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_BLOCK = 10_000  # rows of text that are converted at a time
+_MARK = b"\xef\xbb\xbf"  # byte order mark
+_END = "\0end-of-file\0"
+_COMMA = "decimal commas are read as decimal points"
 _WORDS = ("observables", "units", "context_names", "truth_names")
+
+
+def _suffix(path: Path) -> tuple[str, str]:
+    """Return the suffixes of format and compression, in lower case."""
+    last = path.suffix.lower()
+    return (Path(path.stem).suffix.lower(), last) if last in _COMPRESSED else (last, "")
+
+
+def read_table(path: str | Path, reading: Reading | None = None) -> Table:
+    """Read a table; the format follows from the suffix.
+
+    Parameters
+    ----------
+    path
+        File.
+    reading
+        Options: which columns hold identifiers.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing, empty, of an unknown format or unreadable, or has no rows.
+    """
+    return _open(Path(path), None, reading or Reading()).read(0)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file has the suffix of a table."""
+    return _suffix(path)[0] in FORMATS
+
+
+def read_observations(
+    path: str | Path,
+    observables: Sequence[Observable],
+    *,
+    default_error: float | None = None,
+    strict: bool = False,
+) -> Observations:
+    """Read a table with one column per observable into observations.
+
+    Parameters
+    ----------
+    path
+        ECSV, FITS, CSV or any table that astropy reads, or what :meth:`Observations.write`
+        wrote as npz or HDF5.
+    observables
+        What to look for; aliases count.
+    default_error
+        One standard deviation where the table has no error column.
+    strict
+        Refuse a file with rows that cannot be used, instead of leaving them out.
+
+    Raises
+    ------
+    DataFileError
+        If the file cannot be read.
+    ObservationError
+        If columns are missing or no row can be used; the message names rows and columns.
+    """
+    if holds_arrays(path):
+        return Observations.read(path)
+    table = prepared(read_table(path), Reading(strict=strict), str(path))
+    reader = ColumnReader(table, str(path))
+    found = observations_from_columns(reader, observables, default_error=default_error)
+    return checked(found, strict)
 
 
 @dataclass
@@ -50,11 +141,14 @@ class Slices:
         Rows per chunk; the last one may have fewer.
     n
         Rows of the file.
+    reading
+        Options of reading.
     """
 
     path: Path
     rows: int
     n: int = 0
+    reading: Reading = field(default_factory=Reading)
 
     def __len__(self) -> int:
         return -(-self.n // self.rows)
@@ -66,11 +160,6 @@ class Slices:
             raise IndexError(msg)
         return chunk * self.rows, min((chunk + 1) * self.rows, self.n)
 
-    def name(self, chunk: int) -> str:
-        """Return the name under which the rows of a chunk appear in messages."""
-        start, stop = self.bounds(chunk)
-        return f"{self.path}[rows {start}:{stop}]"
-
     def read(self, chunk: int) -> Table | Observations:
         """Return the rows of one chunk.
 
@@ -81,27 +170,408 @@ class Slices:
         """
         start, stop = self.bounds(chunk)
         try:
-            found = self._read(chunk, start, stop)
+            part = self._read(chunk, start, stop)
         except DataFileError:
             raise
         except Exception as error:  # readers raise many kinds of errors on broken files
-            first = str(error).strip().split("\n")[0]
-            msg = f"'{self.path}' cannot be read, rows {start} to {stop - 1}: {first}"
-            raise DataFileError(msg) from None
-        if isinstance(found, Observations):
-            return found
-        if len(found) != stop - start:
+            rows = "" if len(self) == 1 else f", rows {start} to {stop - 1}"
+            raise _unreadable(self.path, error, rows) from None
+        if not isinstance(part, Observations) and len(part) != stop - start:
             msg = (
-                f"'{self.path}' is damaged: rows {start} to {stop - 1} hold {len(found)} objects, "
+                f"'{self.path}' is damaged: rows {start} to {stop - 1} hold {len(part)} objects, "
                 f"not {stop - start}"
             )
             raise DataFileError(msg)
-        if not {normalise(c) for c in found.colnames} & set(ID_NAMES):
-            found["id"] = [str(k) for k in range(start, stop)]
-        return found
+        return part
 
     def _read(self, chunk: int, start: int, stop: int) -> Table | Observations:
         raise NotImplementedError
+
+
+def _unreadable(path: Path, error: Exception, rows: str = "") -> DataFileError:
+    first = str(error).strip().split("\n")[0]
+    return DataFileError(f"'{path}' cannot be read as {FORMATS[_suffix(path)[0]]}{rows}: {first}")
+
+
+def open_slices(path: str | Path, rows: int, reading: Reading | None = None) -> Slices:
+    """Return the chunks of a file.
+
+    Parameters
+    ----------
+    path
+        A table, or npz or HDF5 as :meth:`Observations.write` makes it.
+    rows
+        Rows per chunk.
+    reading
+        Options of reading.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing, empty, of an unknown format, unreadable, or has no rows.
+    """
+    path = Path(path)
+    if holds_arrays(path) and path.suffix == ".npz":
+        return WholeObservations.of(Observations.read(path), rows)
+    return _open(path, rows, reading or Reading())
+
+
+def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
+    _check_file(path)
+    suffix, compressed = _suffix(path)
+    kind = FORMATS[suffix]
+    try:
+        checked_file(path, rows)
+        opened: Slices | None = None
+        if suffix in (*_DELIMITERS, ".ecsv"):
+            opened = (EcsvSlices if suffix == ".ecsv" else TextSlices).open(path, rows, reading)
+        elif compressed:
+            pass
+        elif rows is not None and holds_arrays(path):
+            opened = ArraySlices.open(path, rows)
+        elif kind in _IN_PARTS:
+            opened = _IN_PARTS[kind].open(path, rows)
+        if opened is None:
+            table = _read_whole(path, kind, reading)
+            opened = WholeTable(path, rows or max(len(table), 1), len(table), reading, table)
+    except (DataFileError, ConfigError):
+        raise
+    except Exception as error:  # readers raise many kinds of errors on broken files
+        raise _unreadable(path, error) from None
+    if opened.n == 0:
+        msg = f"observations file '{path}' has no rows"
+        raise DataFileError(msg)
+    opened.reading = reading
+    return opened
+
+
+def _check_file(path: Path) -> None:
+    """Raise DataFileError for what is no file, or of no known format."""
+    problem = ""
+    if not path.exists():
+        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        problem = f"observations file '{path}' does not exist{near_matches(path.name, siblings)}"
+    elif path.is_dir():
+        problem = f"'{path}' is a directory; pass one table file"
+    elif not path.is_file():  # a pipe, such as <(...), or a device
+        problem = f"'{path}' is not a regular file; write the table to a file first"
+    elif path.stat().st_size == 0:
+        problem = f"observations file '{path}' is empty"
+    else:
+        suffix, compressed = _suffix(path)
+        if suffix not in FORMATS or (compressed and FORMATS[suffix] in ("hdf5", "parquet")):
+            known = ", ".join([*FORMATS, ".npz"])
+            problem = (
+                f"unknown format '{suffix}{compressed}' of '{path}'; known suffixes: {known}; "
+                "text, FITS and VOTable also with .gz, .bz2 or .xz"
+            )
+    if problem:
+        raise DataFileError(problem)
+
+
+def _stream(path: Path) -> BinaryIO:
+    """Open a file, inflated where it is compressed."""
+    if path.suffix.lower() not in _COMPRESSED:
+        return path.open("rb")
+    return io.BytesIO(_inflated(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _inflated(path: Path, changed: int) -> bytes:
+    with _COMPRESSED[path.suffix.lower()](path) as f:
+        content: bytes = f.read()
+    return content
+
+
+def _read_whole(path: Path, kind: str, reading: Reading) -> Table:
+    from astropy.table import Table
+
+    if kind in ("ascii", "ascii.mrt"):
+        with _stream(path) as f:
+            return _free_text(f.read().decode("utf-8-sig"), kind, reading)
+    if path.suffix.lower() not in _COMPRESSED:
+        return Table.read(path, format=kind, **_OPTIONS.get(kind, {}))
+    with _stream(path) as f:
+        return Table.read(f, format=kind, **_OPTIONS.get(kind, {}))
+
+
+def _free_text(text: str, kind: str, reading: Reading) -> Table:
+    """Read text whose layout is guessed; identifiers and groups stay as they are written."""
+    from astropy.io import ascii as reader
+
+    if "\n" not in text:  # line ends of old Macs; astropy takes one line for a file name
+        text = text.replace("\r", "\n") + "\n"
+    options: dict[str, Any] = {} if kind == "ascii" else {"format": kind.removeprefix("ascii.")}
+    table = reader.read(text, **options)
+    names = [c for c in table.colnames if _is_word(c, reading) and table[c].dtype.kind in "fi"]
+    if kind == "ascii" and names:  # 007 is another star than 7
+        table = reader.read(text, converters={c: [reader.convert_numpy(str)] for c in names})
+    return table
+
+
+def _is_word(column: str, reading: Reading) -> bool:
+    """Return whether a column holds identifiers or groups, which are words."""
+    return normalise(column) in (*ID_NAMES, *GROUP_NAMES) or column in reading.words
+
+
+# -- text -----------------------------------------------------------------------------------
+
+
+@dataclass
+class TextSlices(Slices):
+    """Rows of a CSV or TSV file, found by their offsets; a quoted line end ends no row.
+
+    The delimiter is that of the suffix unless the header has another one and not this. A header may
+    begin with ``#`` and follow comments. Types of columns are those of the whole file.
+
+    Parameters
+    ----------
+    names, kinds
+        Columns, and their types: ``i``, ``f`` or ``U`` (words).
+    delimiter
+        Character between cells.
+    comments
+        Lines before the header, without their ``#``.
+    offsets
+        Where the chunks begin in the (inflated) file, and where the last one ends.
+    """
+
+    names: tuple[str, ...] = ()
+    kinds: str = ""
+    delimiter: str = ","
+    comments: tuple[str, ...] = ()
+    offsets: tuple[int, ...] = ()
+
+    @classmethod
+    def open(cls, path: Path, rows: int | None, reading: Reading) -> Slices | None:
+        """Find the header, the rows at which chunks begin, and the types of the columns."""
+        with _stream(path) as f:
+            return cls(path, rows or 0, 0, reading)._indexed(f, rows)
+
+    def _indexed(self, f: BinaryIO, rows: int | None) -> Slices:
+        begin = len(_MARK) if f.read(len(_MARK)) == _MARK else 0
+        f.seek(begin)
+        lines = io.TextIOWrapper(f, encoding="utf-8", newline="")
+        position = self._header(lines, begin)
+        kinds = self._new_kinds()
+        offsets: list[int] = []
+        lines.seek(position)
+        for begin, end, row in self._rows(lines, position):
+            if not offsets or (rows is not None and self.n % rows == 0):
+                offsets.append(begin)
+            for kind, cell in zip(kinds, row, strict=False):
+                kind.add(cell, self.delimiter == ";")
+            self.n, position = self.n + 1, end
+        self.rows = rows or max(self.n, 1)
+        self.offsets = (*offsets, position)
+        self.kinds = "".join(k.kind for k in kinds)
+        if any(k.comma for k in kinds):
+            self.comments = (*self.comments, _COMMA)
+        return self
+
+    def _new_kinds(self) -> list[_Kind]:
+        return [_Kind(_is_word(name, self.reading)) for name in self.names]
+
+    def _header(self, lines: Iterable[str], position: int) -> int:
+        """Set names, delimiter and comments; return where the rows begin."""
+        before: tuple[str, int] | None = None  # a comment that may be the header
+        comments: list[str] = []
+        for text, end in _logical(lines, position):
+            line = text.strip()
+            if not line:
+                continue
+            if before is not None and self._heads(before[0], line):
+                line, end = before
+                comments.pop()
+            elif line.startswith("#"):
+                before = line.lstrip("# "), end
+                comments.append(before[0])
+                continue
+            self._named(line, comments)
+            return end
+        if before is not None:
+            self._named(before[0], comments[:-1])
+            return before[1]
+        return position
+
+    def _heads(self, comment: str, line: str) -> bool:
+        """Return whether a comment is the header of the row that follows it."""
+        names, cells = csv.reader([comment, line], delimiter=self._separator(comment))
+        return (
+            len(names) == len(cells)
+            and (len(names) > 1 or " " not in comment)
+            and not any(_is_number(n) for n in names)
+            and any(_is_number(c) or not c.strip() for c in cells)
+        )
+
+    def _separator(self, header: str) -> str:
+        usual = _DELIMITERS[_suffix(self.path)[0]]
+        return next((d for d in (usual, "\t", ";", ",", "|") if d in header), usual)
+
+    def _named(self, header: str, comments: list[str]) -> None:
+        self.delimiter = self._separator(header)
+        self.comments = tuple(comments)
+        names = [n.strip() for n in next(csv.reader([header], delimiter=self.delimiter))]
+        names = [n or f"col{k + 1}" for k, n in enumerate(names)]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:  # readers would give the second one another name
+            msg = f"'{self.path}': column '{twice}' appears {names.count(twice)} times; keep one"
+            raise DataFileError(msg)
+        self.names = tuple(names)
+
+    def _rows(self, lines: Iterable[str], position: int) -> Iterator[tuple[int, int, list[str]]]:
+        """Yield first byte, end and cells of every row."""
+        width, end = len(self.names), position
+
+        def counted() -> Iterator[str]:
+            nonlocal end
+            for line in lines:
+                end += len(line.encode())
+                yield line
+            yield f"{_END}{self.delimiter}{_END}"  # one cell where a quote is open
+
+        begin = position
+        blanks = self.delimiter == " "
+        for row in csv.reader(counted(), delimiter=self.delimiter, skipinitialspace=blanks):
+            if row == [_END, _END]:
+                return
+            cells = [c.strip() for c in row]
+            while len(cells) > width and not cells[-1]:
+                cells.pop()
+            if not cells or (not cells[0] and len(row) == 1 and (width > 1 or row[0])):
+                pass  # a line without anything
+            elif _END in cells[-1]:
+                msg = "a quote that is opened is never closed"
+                raise ValueError(msg)
+            elif cells[0].startswith("#") and len(cells) != width:
+                pass  # a comment
+            elif len(cells) > width:
+                msg = f"row '{self.delimiter.join(row)[:40]}' has more cells than the header"
+                raise ValueError(msg)
+            else:
+                yield begin, end, cells + [""] * (width - len(cells))
+            begin = end
+
+    def _read(self, chunk: int, start: int, stop: int) -> Table:
+        with _stream(self.path) as f:
+            f.seek(self.offsets[chunk])
+            body = f.read(self.offsets[chunk + 1] - self.offsets[chunk]).decode()
+        return self._parsed(body)
+
+    def _parsed(self, body: str) -> Table:
+        from astropy.table import vstack
+
+        parts, block = [], []
+        for _, _, row in self._rows(io.StringIO(body, newline=""), 0):
+            block.append(row)
+            if len(block) == _BLOCK:
+                parts.append(self._table(block))
+                block = []
+        if block or not parts:
+            parts.append(self._table(block))
+        table = parts[0] if len(parts) == 1 else vstack(parts, metadata_conflicts="silent")
+        comments = [c for c in self.comments if c != _COMMA]
+        table.meta = {"comments": comments} if comments else {}
+        if len(comments) < len(self.comments):
+            noted(table, _COMMA)
+        return table
+
+    def _table(self, rows: list[list[str]]) -> Table:
+        from astropy.table import Table
+
+        table = Table()
+        for name, kind, cells in zip(self.names, self.kinds, zip(*rows, strict=True), strict=True):
+            mask = np.asarray([not c if kind == "U" else c.lower() in NO_NUMBER for c in cells])
+            values: NDArray[Any] = np.asarray(cells, np.str_)
+            if kind != "U":
+                values[mask] = "0"
+                if self.delimiter == ";":
+                    values = np.char.replace(values, ",", ".")
+                values = values.astype(np.int64 if kind == "i" else np.float64)
+            table[name] = np.ma.MaskedArray(values, mask) if mask.any() else values
+        return table
+
+
+@dataclass
+class _Kind:
+    """Type of a column of text: the first of i, f, U (words) that holds all its cells."""
+
+    word: bool
+    comma: bool = False
+    kind: str = "i"
+
+    def __post_init__(self) -> None:
+        self.kind = "U" if self.word else "i"
+
+    def add(self, cell: str, comma: bool) -> None:
+        """Consider a cell."""
+        if self.kind == "U" or cell.lower() in NO_NUMBER:
+            return
+        if self.kind == "i" and not (cell.isascii() and re.fullmatch(r"[+-]?\d{1,18}", cell)):
+            self.kind = "f"
+        if self.kind == "f" and not _is_number(cell):
+            self.comma = comma and _is_number(cell.replace(",", ".", 1))
+            self.kind = self.kind if self.comma else "U"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def _logical(lines: Iterable[str], position: int) -> Iterator[tuple[str, int]]:
+    """Yield lines, joined where a quote is open, and where each ends."""
+    text = ""
+    for line in lines:
+        text += line
+        position += len(line.encode())
+        if text.count('"') % 2 == 0 or text.lstrip().startswith("#"):
+            yield text, position
+            text = ""
+    if text:
+        yield text, position
+
+
+@dataclass
+class EcsvSlices(TextSlices):
+    """Rows of an ECSV file, which names the types of its columns.
+
+    A row whose first word begins with ``#`` is a row, unless it lacks cells.
+    """
+
+    head: str = ""
+
+    def _new_kinds(self) -> list[_Kind]:
+        return []
+
+    def _header(self, lines: Iterable[str], position: int) -> int:
+        for text, end in _logical(lines, position):
+            position = end
+            if text.strip() and not text.startswith("#"):
+                delimiter = re.search(r"(?m)^#\s*delimiter:\s*'?,", self.head)
+                self.delimiter = "," if delimiter else " "
+                options: Any = {"delimiter": self.delimiter, "skipinitialspace": not delimiter}
+                self.names = tuple(next(csv.reader([text.strip()], **options)))
+                self.head += text
+                break
+            self.head += text
+        return position
+
+    def _parsed(self, body: str) -> Table:
+        from astropy.table import Table
+
+        rows = [row for _, _, row in self._rows(io.StringIO(body, newline=""), 0)]
+        if any(row[0].startswith("#") for row in rows):  # comments to other readers
+            quoted = io.StringIO(newline="")
+            writer = csv.writer(quoted, delimiter=self.delimiter, quoting=csv.QUOTE_ALL)
+            writer.writerows(rows)
+            body = quoted.getvalue()
+        text = self.head + body
+        text = text if "\n" in text else text.replace("\r", "\n")
+        return Table.read(text, format="ascii.ecsv")
 
 
 @dataclass
@@ -113,7 +583,7 @@ class FitsSlices(Slices):
     width: int = 0
 
     @classmethod
-    def open(cls, path: Path, rows: int) -> Slices | None:
+    def open(cls, path: Path, rows: int | None) -> Slices | None:
         """Return the slices, or None when the table is not one that can be cut."""
         from astropy.io import fits
 
@@ -123,13 +593,14 @@ class FitsSlices(Slices):
                 return None
             if hdu.header["PCOUNT"] != 0:  # columns of variable length lie behind the rows
                 return None
+            n = max(int(hdu.header["NAXIS2"]), 0)
             return cls(
                 path,
-                rows,
-                int(hdu.header["NAXIS2"]),
-                hdu.header.tostring(),
-                int(hdu.fileinfo()["datLoc"]),
-                int(hdu.header["NAXIS1"]),
+                rows or max(n, 1),
+                n,
+                header=hdu.header.tostring(),
+                offset=int(hdu.fileinfo()["datLoc"]),
+                width=int(hdu.header["NAXIS1"]),
             )
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
@@ -146,85 +617,7 @@ class FitsSlices(Slices):
         header["NAXIS2"] = stop - start
         padded = content + bytes(-len(content) % 2880)
         hdu = fits.BinTableHDU.fromstring(header.tostring().encode("ascii") + padded)
-        return Table.read(hdu, **FITS_OPTIONS)
-
-
-@dataclass
-class TextSlices(Slices):
-    """Rows of a CSV, TSV or ECSV file, found by the offsets of their lines.
-
-    A line ends no row while a quote is open. The columns of identifiers and groups are of one type
-    in all chunks, as they are when the file is read whole.
-    """
-
-    head: bytes = b""
-    offsets: tuple[int, ...] = ()
-    types: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, path: Path, rows: int) -> Slices | None:
-        """Find the lines at which chunks begin."""
-        if path.suffix.lower() != ".ecsv":
-            check_names(path, "," if path.suffix.lower() == ".csv" else "\t")
-        head, offsets, n = _index_lines(path, rows)
-        new = cls(path, rows, n, head, offsets)
-        if path.suffix.lower() != ".ecsv":  # those say what type a column has
-            new.types = new._types()
-        return new
-
-    def _types(self) -> dict[str, str]:
-        kinds: dict[str, set[str]] = {}
-        for chunk in range(len(self)):
-            table = self.read(chunk)
-            assert not isinstance(table, Observations)
-            for name in table.colnames:
-                if normalise(name) in (*ID_NAMES, *GROUP_NAMES) and name in table.colnames:
-                    kinds.setdefault(name, set()).add(table[name].dtype.kind)
-        order = {"U": "str", "S": "str", "O": "str", "f": "float64", "i": "int64"}
-        found = {}
-        for name, seen in kinds.items():
-            if len(seen) > 1:
-                found[name] = next(order[k] for k in order if k in seen)
-        return found
-
-    def _read(self, chunk: int, start: int, stop: int) -> Table:
-        from astropy.io import ascii as text
-
-        with self.path.open("rb") as f:
-            f.seek(self.offsets[chunk])
-            body = f.read(self.offsets[chunk + 1] - self.offsets[chunk])
-        options: dict[str, Any] = {}
-        if self.types:
-            options["converters"] = {k: [text.convert_numpy(v)] for k, v in self.types.items()}
-        content = (self.head + body).decode("utf-8")
-        form = _TEXT[self.path.suffix.lower()]
-        return text.read(content, format=form, guess=False, **options)
-
-
-def _index_lines(path: Path, rows: int) -> tuple[bytes, tuple[int, ...], int]:
-    """Return the header, the offset of every ``rows``-th row and of the end, and their number."""
-    comments = path.suffix.lower() == ".ecsv"
-    head: list[bytes] = []
-    offsets: list[int] = []
-    n, position, named, quotes = 0, 0, False, 0
-    with path.open("rb") as f:
-        for line in f:
-            begins = quotes % 2 == 0
-            quotes += line.count(b'"')
-            if not named:
-                head.append(line)
-                blank = not line.strip() or (comments and line.startswith(b"#"))
-                named = quotes % 2 == 0 and not blank
-                quotes = 0 if blank else quotes
-            elif begins and line.strip():
-                if n % rows == 0:
-                    offsets.append(position)
-                n += 1
-            position += len(line)
-    if quotes % 2:
-        msg = f"'{path}' cannot be read: a quote that is opened is never closed"
-        raise DataFileError(msg)
-    return b"".join(head), (*offsets, position), n
+        return Table.read(hdu, **_OPTIONS["fits"])
 
 
 @dataclass
@@ -234,7 +627,7 @@ class Hdf5Slices(Slices):
     key: str = ""
 
     @classmethod
-    def open(cls, path: Path, rows: int) -> Slices | None:
+    def open(cls, path: Path, rows: int | None) -> Slices | None:
         """Return the slices, or None when there is not exactly one table."""
         import h5py
 
@@ -242,7 +635,8 @@ class Hdf5Slices(Slices):
             tables = [k for k in f if isinstance(f[k], h5py.Dataset) and f[k].dtype.names]
             if len(tables) != 1:
                 return None
-            return cls(path, rows, len(f[tables[0]]), tables[0])
+            n = len(f[tables[0]])
+            return cls(path, rows or max(n, 1), n, key=tables[0])
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
         import h5py
@@ -304,21 +698,22 @@ class ParquetSlices(Slices):
         self._next = -1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "rows": self.rows, "n": self.n, "_batches": None, "_next": -1}
+        return {**self.__dict__, "_batches": None, "_next": -1}
 
     @classmethod
-    def open(cls, path: Path, rows: int) -> Slices | None:
+    def open(cls, path: Path, rows: int | None) -> Slices | None:
         """Return the slices."""
         with _parquet().ParquetFile(path) as f:
-            return cls(path, rows, int(f.metadata.num_rows))
+            n = int(f.metadata.num_rows)
+            return cls(path, rows or max(n, 1), n)
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
         if self._batches is None or self._next != chunk:
             self._batches, self._next = self._from(start), chunk
         assert self._batches is not None
-        found = next(self._batches)
+        part = next(self._batches)
         self._next = chunk + 1
-        return found
+        return part
 
     def _from(self, start: int) -> Iterator[Table]:
         """Yield chunk after chunk, beginning with the one that starts at a row."""
@@ -348,26 +743,45 @@ class ParquetSlices(Slices):
                 yield _from_arrow(pyarrow.Table.from_batches(kept))
 
 
-def _from_arrow(found: Any) -> Table:
+def _from_arrow(part: Any) -> Table:
     from astropy.table import MaskedColumn, Table
 
     table = Table()
-    meta = (found.schema.metadata or {}).get(b"table_meta_yaml", b"").decode()
+    meta = (part.schema.metadata or {}).get(b"table_meta_yaml", b"").decode()
     units = _units_of(meta.split("\n")) if meta else {}
-    for name in found.column_names:
-        column = found.column(name)
-        values = column.to_numpy()
-        mask = column.is_null().to_numpy()
-        if values.dtype == object:
-            values = np.asarray(["" if m else str(v) for v, m in zip(values, mask, strict=True)])
+    for name in part.column_names:
+        values, mask = _values(part.column(name))
         table[name] = MaskedColumn(values, mask=mask) if mask.any() else values
-        own = (found.schema.field(name).metadata or {}).get(b"unit", b"").decode()
+        own = (part.schema.field(name).metadata or {}).get(b"unit", b"").decode()
         table[name].unit = own or units.get(name) or None
     for name in [c for c in table.colnames if c.endswith(".mask")]:  # as astropy stores masks
         if (of := name.removesuffix(".mask")) in table.colnames:
             table[of] = MaskedColumn(table[of], mask=np.asarray(table[name], bool))
             table.remove_column(name)
     return table
+
+
+def _values(column: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the values of a column of parquet, and where it has none."""
+    from pyarrow import types
+
+    mask = np.asarray(column.is_null().to_numpy())
+    if types.is_integer(column.type) or types.is_boolean(column.type):
+        filled = column.fill_null(False if types.is_boolean(column.type) else 0)
+        return np.asarray(filled.to_numpy()), mask  # integers with nulls would become floats
+    values = np.asarray(column.to_numpy())
+    if values.dtype == object and "list" in str(column.type):
+        lengths = {len(v) for v in values}
+        return (np.stack(list(values)) if len(lengths) == 1 else values), np.zeros(
+            len(values), bool
+        )
+    if values.dtype == object:
+        values = np.asarray(["" if m else _decoded(v) for v, m in zip(values, mask, strict=True)])
+    return values, mask
+
+
+def _decoded(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _units_of(lines: list[str]) -> dict[str, str]:
@@ -405,54 +819,12 @@ class WholeObservations(Slices):
     @classmethod
     def of(cls, observations: Observations, rows: int) -> Slices:
         """Return the chunks of observations in memory."""
-        return cls(Path(observations.source), rows, observations.n_rows, observations)
+        source = Path(observations.source)
+        return cls(source, rows, observations.n_rows, observations=observations)
 
     def _read(self, chunk: int, start: int, stop: int) -> Observations:
         assert self.observations is not None
         return self.observations.in_source(start, stop)
 
 
-def open_slices(path: str | Path, rows: int) -> Slices:
-    """Return the chunks of a file.
-
-    Parameters
-    ----------
-    path
-        FITS, HDF5, CSV, TSV, ECSV or parquet, read in parts; anything else that astropy reads, and
-        npz, read whole.
-    rows
-        Rows per chunk.
-
-    Raises
-    ------
-    DataFileError
-        If the file is missing, empty, of an unknown format, unreadable, or has no rows.
-    """
-    path = Path(path)
-    if holds_arrays(path):
-        if path.suffix == ".npz":
-            return WholeObservations.of(Observations.read(path), rows)
-        opener: Any = ArraySlices
-    elif path.name.endswith(".gz") or not path.is_file() or path.stat().st_size == 0:
-        opener = None
-    else:
-        kind = FORMATS.get(path.suffix.lower(), "")
-        openers: dict[str, Any] = {"fits": FitsSlices, "hdf5": Hdf5Slices, "parquet": ParquetSlices}
-        opener = TextSlices if path.suffix.lower() in _TEXT else openers.get(kind)
-    try:
-        if opener is not None:
-            checked_file(path, rows)
-        found: Slices | None = None if opener is None else opener.open(path, rows)
-    except (DataFileError, ConfigError):
-        raise
-    except Exception as error:  # readers raise many kinds of errors on broken files
-        first = str(error).strip().split("\n")[0]
-        msg = f"'{path}' cannot be read: {first}"
-        raise DataFileError(msg) from None
-    if found is None:
-        table = read_table(path)  # says what is wrong, where something is
-        return WholeTable(path, rows, len(table), table)
-    if found.n == 0:
-        msg = f"observations file '{path}' has no rows"
-        raise DataFileError(msg)
-    return found
+_IN_PARTS: dict[str, Any] = {"fits": FitsSlices, "hdf5": Hdf5Slices, "parquet": ParquetSlices}

@@ -47,7 +47,7 @@ _COMPRESSED: dict[bytes, Any] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 _UNREAD = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x9d": "compress"}  # what astropy would expand, too
-_TEXT = (".csv", ".tsv", ".ecsv", ".txt", ".dat")
+_TEXT = (".csv", ".tsv", ".ecsv", ".txt", ".dat", ".mrt")
 _XML = (".vot", ".xml")
 _PARSED = 16  # bytes of memory for a byte of text while it is read as a table
 _LETTER = 4  # bytes of memory for a character of a cell: all cells of a column have one width

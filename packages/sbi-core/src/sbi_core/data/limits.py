@@ -6,21 +6,19 @@ them.
 
 from __future__ import annotations
 
-import csv
 import os
 import resource
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sbi_core.errors import ConfigError, DataFileError, near_matches
+from sbi_core.errors import ConfigError, near_matches
 
 __all__ = [
     "Limits",
     "available_memory",
     "check_disk",
     "check_memory",
-    "check_names",
     "gib",
     "limits",
 ]
@@ -128,18 +126,3 @@ def check_disk(what: str, nbytes: float, folder: Path, advice: str) -> None:
     if nbytes > free:
         msg = f"{what} would take {gib(nbytes)} of disk, {gib(free)} are free there; {advice}"
         raise ConfigError(msg)
-
-
-def check_names(path: str | Path, delimiter: str) -> None:
-    """Raise DataFileError when two columns of a text table have the same name.
-
-    Readers would give the second one another name, and nobody would notice.
-    """
-    path = Path(path)
-    with path.open(encoding="utf-8-sig", newline="") as f:
-        names = next((row for row in csv.reader(f, delimiter=delimiter) if any(row)), [])
-    seen = [n.strip() for n in names]
-    twice = [n for n in dict.fromkeys(seen) if n and seen.count(n) > 1]
-    if twice:
-        msg = f"'{path}': column '{twice[0]}' appears {seen.count(twice[0])} times; keep one"
-        raise DataFileError(msg)

@@ -26,7 +26,7 @@ from sbi_core.errors import DataFileError, ObservationError
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["Excluded", "Observable", "Observations", "holds_arrays"]
+__all__ = ["Excluded", "Observable", "Observations", "holds_arrays", "repeated"]
 
 FORMATS = {  # of tables, as astropy calls them
     ".ecsv": "ascii.ecsv",
@@ -36,12 +36,12 @@ FORMATS = {  # of tables, as astropy calls them
     ".dat": "ascii",
     ".fits": "fits",
     ".fit": "fits",
-    ".fits.gz": "fits",
     ".vot": "votable",
     ".xml": "votable",
     ".h5": "hdf5",
     ".hdf5": "hdf5",
     ".parquet": "parquet",
+    ".mrt": "ascii.mrt",
 }
 _ARRAY_FILES = (".npz", ".h5", ".hdf5")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
@@ -85,11 +85,14 @@ class Excluded:
         Identifier.
     reason
         Flag of the row in every table of results, e.g. ``"nothing_observed"``.
+    detail
+        Explanation, e.g. the value that cannot be used.
     """
 
     row: int
     id: str
     reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,10 +211,21 @@ class Observations:
     @property
     def reasons(self) -> tuple[str, ...]:
         """One sentence per reason for which rows are excluded, with their number."""
-        by_reason: dict[str, list[int]] = {}
+        by_reason: dict[str, list[Excluded]] = {}
         for e in self.excluded:
-            by_reason.setdefault(e.reason, []).append(e.row)
-        return tuple(excluded_sentence(reason, rows) for reason, rows in by_reason.items())
+            by_reason.setdefault(e.reason, []).append(e)
+        return tuple(map(excluded_sentence, by_reason.values()))
+
+    def without(self, rows: NDArray[np.int64]) -> Observations:
+        """Return the observations with some rows of the source excluded as repeated."""
+        assert self.rows is not None
+        keep = np.flatnonzero(~np.isin(self.rows, rows))
+        if len(keep) == len(self):
+            return self
+        names = dict(zip(self.rows.tolist(), self.id.tolist(), strict=True))
+        more = [Excluded(int(k), names[int(k)], "repeated_id") for k in rows if int(k) in names]
+        excluded = tuple(sorted((*self.excluded, *more), key=lambda e: e.row))
+        return replace(self[keep], rows=self.rows[keep], excluded=excluded)
 
     @property
     def truth(self) -> Mapping[str, NDArray[np.float64]] | None:
@@ -317,10 +331,28 @@ class Observations:
         return f"Observations(n={len(self)}, groups={groups}, source={self.source!r})"
 
 
-def excluded_sentence(reason: str, rows: Sequence[int]) -> str:
+def excluded_sentence(excluded: Sequence[Excluded]) -> str:
     """Return e.g. ``"2 row(s) cannot be inferred (nothing_observed): 4, 9"``; rows from 0."""
-    listed = ", ".join(str(r) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
-    return f"{len(rows)} row(s) cannot be inferred ({reason}): {listed}"
+    first, n = excluded[0], len(excluded)
+    listed = ", ".join(str(e.row) for e in excluded[:5]) + (", ..." if n > 5 else "")
+    sentence = f"{n} row(s) cannot be inferred ({first.reason}): {listed}"
+    return f"{sentence}; {first.detail} in row {first.row}" if first.detail else sentence
+
+
+def repeated(ids: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows repeat an identifier: all but its first row with the most values.
+
+    Parameters
+    ----------
+    ids : (n,)
+        Identifiers, or their hashes.
+    values : (n,)
+        Number of observed values of every row.
+    """
+    order = np.lexsort((np.arange(len(ids)), -np.asarray(values, np.int64), ids))
+    out = np.zeros(len(ids), bool)
+    out[order[1:]] = ids[order][1:] == ids[order][:-1]
+    return out
 
 
 def _check_values(obs: Observations) -> None:

@@ -1,193 +1,251 @@
-"""Reading tables of objects: any format astropy reads, with errors that name row and column.
+"""Tables of objects in memory: their columns by name, and errors that name row and column.
 
-Column names are compared after normalisation: lower case, brackets dropped, ``/`` and blanks
-become ``_``; ``[Mg/Fe]``, ``mg_fe`` and ``MG_FE`` are the same column.
+Files are read in :mod:`sbi_core.data.chunks`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
-from sbi_core.data.gate import checked_file
-from sbi_core.data.limits import check_names
-from sbi_core.data.observations import FORMATS, Excluded, Observable, Observations, holds_arrays
-from sbi_core.errors import (
-    DataFileError,
-    NothingObservedError,
-    ObservationError,
-    near_matches,
+from sbi_core.data.observations import (
+    Excluded,
+    Observable,
+    Observations,
+    repeated,
 )
+from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, normalise
+from sbi_core.errors import NothingObservedError, ObservationError, near_matches
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
 __all__ = [
+    "MISSING",
     "ColumnReader",
-    "normalise",
-    "observations_from_columns",
-    "read_observations",
-    "read_table",
     "as_table",
-    "renamed",
+    "checked",
+    "observations_from_columns",
+    "prepared",
 ]
 
 F64 = NDArray[np.float64]
-# units that FITS does not know (dex) are read as they are written; we check units by ourselves
-FITS_OPTIONS = {"unit_parse_strict": "silent"}
-ID_NAMES = (
-    "id", "object_id", "star_id", "source_id", "name", "apogee_id", "sobject_id", "objid",
-    "specobjid", "targetid", "nsaid",
+Bool = NDArray[np.bool_]
+MISSING = (-999.0, -9999.0, -999.99, -9999.99, -99999.0)  # mark missing values in most surveys
+NO_NUMBER = {"", "n/a", "na", "<na>", "nan", "null", "none", "-", "--", "---", "...", "\\n"}
+UNGROUPED = "ungrouped"
+_SMALLEST, _LARGEST = 1e-37, 3e38  # in single precision
+_READING = "sbi_core_reading"  # keys of table.meta
+_NOTES = "sbi_core_notes"
+_ERRORS = (
+    "e_{}", "{}_err", "{}_error", "{}_sigma", "err_{}", "sigma_{}", "{}err", "{}_std", "sig_{}",
 )  # fmt: skip
-GROUP_NAMES = ("group", "galaxy", "cluster")
+_TWO_ERRORS = (  # upper and lower error
+    ("{}_err_up", "{}_err_low"),
+    ("{}_err_upper", "{}_err_lower"),
+    ("{}_errup", "{}_errlo"),
+    ("{}_err1", "{}_err2"),
+)
+_DEX = re.compile(r"(dex\(|\[)?(-*|sun|solar)(\)|\])?|dex", re.IGNORECASE)
 
 
-def normalise(name: str) -> str:
-    """Return a column name in the form used for comparison."""
-    # a byte order mark (Excel), or "#" (numpy.savetxt), stands before the first name of a header
-    plain = name.strip().lstrip("\ufeff#").strip().lower()
-    return re.sub(r"[\s/\-]+", "_", re.sub(r"[\[\]()]", "", plain))
-
-
-def read_table(path: str | Path) -> Table:
-    """Read a table; the format follows from the suffix.
-
-    Raises
-    ------
-    DataFileError
-        If the file is missing, empty, of an unknown format or unreadable, or has no rows.
-    """
-    from astropy.table import Table
-
-    path = Path(path)
-    if not path.exists():
-        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        msg = f"observations file '{path}' does not exist{near_matches(path.name, siblings)}"
-        raise DataFileError(msg)
-    if path.is_dir():
-        msg = f"'{path}' is a directory; pass one table file"
-        raise DataFileError(msg)
-    if not path.is_file():  # a pipe, such as <(...), or a device
-        msg = f"'{path}' is not a regular file; write the table to a file first"
-        raise DataFileError(msg)
-    if path.stat().st_size == 0:
-        msg = f"observations file '{path}' is empty"
-        raise DataFileError(msg)
-    suffix = ".fits.gz" if path.name.endswith(".fits.gz") else path.suffix.lower()
-    if suffix not in FORMATS:
-        known = ", ".join([*FORMATS, ".npz"])
-        msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"
-        raise DataFileError(msg)
-    try:
-        _check_bounds(path, suffix)
-        options = FITS_OPTIONS if FORMATS[suffix] == "fits" else {}
-        table = Table.read(path, format=FORMATS[suffix], **options)
-    except DataFileError:
-        raise
-    except Exception as error:  # readers raise many kinds of errors on broken files
-        first = str(error).strip().split("\n")[0]
-        msg = f"'{path}' cannot be read as {FORMATS[suffix]}: {first}"
-        raise DataFileError(msg) from None
-    if len(table) == 0:
-        msg = f"observations file '{path}' has no rows"
-        raise DataFileError(msg)
-    return table
+# -- tables in memory -----------------------------------------------------------------------
 
 
 def as_table(source: Any) -> Table | None:
-    """Return a table in memory as an astropy table, or None if ``source`` is not a table.
+    """Return a table in memory as a new astropy table, or None if ``source`` is not a table.
 
-    Taken are astropy ``Table`` and ``QTable``, pandas ``DataFrame``, mappings of columns, and
-    structured arrays.
+    Taken are astropy ``Table``, ``QTable`` and ``Row``, pandas ``DataFrame``, mappings of columns
+    or single values, and structured arrays.
+
+    Raises
+    ------
+    ObservationError
+        If columns differ in length, or there are no rows.
     """
+    from astropy.table import Row, Table
+
+    if isinstance(source, (Table, Row)):
+        table = Table(source, copy=False)
+    elif hasattr(source, "columns") and hasattr(source, "iloc"):  # pandas is not imported for this
+        table = _from_pandas(source)
+    elif isinstance(source, Mapping):
+        table = _from_mapping(source)
+    elif isinstance(source, np.ndarray) and source.dtype.names:
+        table = Table(np.atleast_1d(source))
+    else:
+        return None
+    if len(table) == 0:
+        msg = "table in memory has no rows"
+        raise ObservationError(msg)
+    return table
+
+
+def _from_pandas(frame: Any) -> Table:
     from astropy.table import Table
 
-    if isinstance(source, Table):
-        return source
-    if hasattr(source, "columns") and hasattr(source, "iloc"):  # pandas is not imported for this
-        return Table.from_pandas(source.reset_index(drop=True))
-    if isinstance(source, Mapping) or (isinstance(source, np.ndarray) and source.dtype.names):
-        return Table(source)
-    return None
+    table = Table()
+    index = frame.index
+    levels = [index.get_level_values(k) for k in range(index.nlevels)]
+    named = {str(v.name): v.to_series() for v in levels if v.name is not None}
+    columns = named | {str(name): frame.iloc[:, k] for k, name in enumerate(frame.columns)}
+    if len(set(map(str, frame.columns))) < len(frame.columns):
+        twice = next(c for c in frame.columns if list(frame.columns).count(c) > 1)
+        msg = f"table in memory: column '{twice}' appears more than once; keep one"
+        raise ObservationError(msg)
+    for name, series in columns.items():
+        null = series.isna().to_numpy(dtype=bool)
+        if series.dtype.kind in "fiub":  # of nullable types, too
+            kind = {"f": float, "b": bool}.get(series.dtype.kind, np.int64)
+            values = np.zeros(len(series), kind)
+            values[~null] = series[~null].to_numpy(kind)
+            table[name] = np.ma.MaskedArray(values, null) if null.any() else values
+        else:
+            table[name] = _objects([None if m else v for v, m in zip(series, null, strict=True)])
+    return table
 
 
-def renamed(table: Table, columns: Mapping[str, str], source: str) -> Table:
-    """Return the table with columns under the names that are looked for.
+def _from_mapping(source: Mapping[Any, Any]) -> Table:
+    from astropy.table import Table
+
+    columns = {}
+    for name, value in source.items():
+        if hasattr(value, "detach"):  # a tensor
+            value = value.detach().cpu().numpy()
+        if not hasattr(value, "dtype"):
+            value = [value] if isinstance(value, (str, bytes)) or np.ndim(value) == 0 else value
+            mixed = any(v is None or isinstance(v, str) for v in value)
+            value = _objects(value) if mixed else np.ma.asarray(value)
+        columns[str(name)] = value.reshape(1) if value.ndim == 0 else value
+    lengths: dict[str, int] = {name: len(value) for name, value in columns.items()}
+    n = max(lengths.values(), default=0)
+    odd = [name for name, length in lengths.items() if length not in (1, n)]
+    if odd:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        msg = f"table in memory: columns differ in length: {listed}"
+        raise ObservationError(msg)
+    return Table({k: v if len(v) == n else v.repeat(n, 0) for k, v in columns.items()}, copy=False)
+
+
+def _objects(values: Iterable[Any]) -> NDArray[Any]:
+    """Return objects of any kind as words, masked where there is none."""
+    values = list(values)
+    null = np.asarray([v is None or v is np.ma.masked or v != v for v in values], bool)  # noqa: PLR0124
+    words = ["" if m else word(v) for v, m in zip(values, null, strict=True)]
+    return np.ma.MaskedArray(np.asarray(words, np.str_), null)
+
+
+def prepared(table: Table, reading: Reading, source: str) -> Table:
+    """Return the table with columns under the names that are looked for, and the options.
 
     Parameters
     ----------
     table
         The table.
-    columns
-        ``{name: column}``: the table's ``column`` is read as ``name``.
+    reading
+        The options; ``ColumnReader`` follows them.
     source
         File name for messages.
 
     Raises
     ------
     ObservationError
-        If the table has no such column.
+        If the table has no column of ``reading.columns``, or one is read under two names.
     """
-    if not columns:
-        return table
-    out = table.copy(copy_data=False)
-    for name, column in columns.items():
+    from astropy.table import Table
+
+    by_column: dict[str, str] = {}
+    for name, column in reading.columns.items():
         if column not in table.colnames:
             msg = f"{source}: no column '{column}'{near_matches(column, table.colnames)}"
             raise ObservationError(msg)
-        wanted = normalise(name)
-        for other in [c for c in out.colnames if normalise(c) == wanted and c != column]:
-            out.remove_column(other)
-        out.rename_column(column, name)
+        if column in by_column:
+            msg = f"{source}: column '{column}' is read as both '{by_column[column]}' and '{name}'"
+            raise ObservationError(msg)
+        by_column[column] = name
+    wanted = [normalise(name) for name in by_column.values()]
+    twice = next((name for name in wanted if wanted.count(name) > 1), None)
+    if twice is not None:
+        same = " and ".join(f"'{c}'" for c, name in by_column.items() if normalise(name) == twice)
+        msg = f"{source}: {same} are both read as '{twice}'; keep one"
+        raise ObservationError(msg)
+    kept = [c for c in table.colnames if c in by_column or normalise(c) not in wanted]
+    out = Table([table[c] for c in kept], names=[by_column.get(c, c) for c in kept], copy=False)
+    out.meta = {**table.meta, _READING: reading}
     return out
 
 
-def _check_bounds(path: Path, suffix: str) -> None:
-    """Raise DataFileError where the headers of a file promise what cannot be."""
-    checked_file(path)
-    if suffix in (".csv", ".tsv"):
-        check_names(path, "," if suffix == ".csv" else "\t")
+def noted(table: Table, note: str) -> None:
+    """Record a note about how a table was read; :class:`ColumnReader` passes it on."""
+    table.meta[_NOTES] = (*table.meta.get(_NOTES, ()), note)
 
 
-def _word(value: Any) -> str:
-    """Return a cell as a word; HDF5 gives strings of variable length as bytes."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text.strip()
+def word(value: Any) -> str:
+    """Return a cell as a word; HDF5 gives strings as bytes, pandas gives integers as floats."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    return str(value).strip()
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def words(column: Any) -> list[str]:
+    """Return the cells of a column as words; "" where masked or missing."""
+    null = np.ma.getmaskarray(np.ma.asarray(column)).reshape(len(column))
+    cells = [
+        "" if m else word(v) for v, m in zip(np.asarray(column).reshape(-1), null, strict=True)
+    ]
+    return ["" if c in ("nan", "None", "<NA>") else c for c in cells]
+
+
+# -- columns ----------------------------------------------------------------------------------
 
 
 class ColumnReader:
-    """Columns of one table by normalised name, as float64 with NaN where masked.
+    """Columns of one table by normalised name, as float64 with NaN where missing.
+
+    Missing are masked and empty cells, words such as ``N/A``, the numbers ``missing``, and limits:
+    ``<`` or ``>`` in the cell itself or in a column ``l_NAME``. They are counted in ``notes``.
 
     Parameters
     ----------
     table
-        The table.
+        The table; it is not changed.
     source
         File name for messages.
+    missing
+        Numbers that mark missing values, unless the user names others.
+
+    Attributes
+    ----------
+    notes
+        Sentences on what was read otherwise than it is written.
+    excluded
+        Rows that cannot be used: row to reason and explanation (see :meth:`leave_out`).
     """
 
-    def __init__(self, table: Table, source: str) -> None:
-        self.table = table
+    def __init__(self, table: Table, source: str, missing: Sequence[float] = MISSING) -> None:
+        self.table = table.copy(copy_data=False)
         self.source = source
+        reading: Reading = table.meta.get(_READING, Reading())
+        self.strict = reading.strict
+        self.missing = tuple(missing if reading.missing is None else reading.missing)
+        self.notes: list[str] = list(table.meta.get(_NOTES, ()))
+        self.excluded: dict[int, tuple[str, str]] = {}
         self.names = {normalise(c): c for c in table.colnames}
         self._first = {normalise(c): c for c in reversed(table.colnames)}
+        self._start = reading.start
+        self._numbers: dict[str, tuple[Any, F64]] = {}
 
     def find(self, names: Iterable[str]) -> str | None:
         """Return the table's column that matches one of ``names``, or None.
+
+        ``E_x`` and ``e_x`` are upper and lower error of x: a column with their mean.
 
         Raises
         ------
@@ -200,46 +258,140 @@ class ColumnReader:
             if column is None:
                 continue
             other = self._first.get(key, column)
-            if other != column:
-                msg = f"{self.source}: columns '{other}' and '{column}' are the same; keep one"
-                raise ObservationError(msg)
-            return column
+            if other == column:
+                return column
+            upper, lower = sorted((other, column))
+            if upper.startswith("E_") and lower.startswith("e_"):
+                return self._mean(upper, lower)
+            msg = f"{self.source}: columns '{other}' and '{column}' are the same; keep one"
+            raise ObservationError(msg)
         return None
 
     def find_error(self, names: Iterable[str]) -> str | None:
-        """Return the column with the standard deviation of the first match of ``names``."""
-        forms = ("e_{}", "{}_err", "{}_error", "{}_sigma", "err_{}", "sigma_{}")
-        return self.find(form.format(normalise(n)) for n in names for form in forms)
+        """Return the column with the standard deviation of the first match of ``names``.
+
+        Upper and lower error are replaced by their mean, with a note.
+        """
+        names = [normalise(n) for n in names]
+        one = self.find(form.format(n) for n in names for form in _ERRORS)
+        if one is not None:
+            return one
+        for forms in _TWO_ERRORS:
+            for n in names:
+                upper, lower = (self.find([form.format(n)]) for form in forms)
+                if upper is not None and lower is not None:
+                    return self._mean(upper, lower)
+        return None
+
+    def _mean(self, upper: str, lower: str) -> str:
+        """Add a column with the mean of upper and lower error; return its name."""
+        name = f"mean of {upper} and {lower}"
+        if name not in self.table.colnames:
+            unit = self.table[lower].unit
+            wanted = "" if unit is None else str(unit)
+            sizes = [np.abs(self.values(c, wanted)) for c in (upper, lower)]
+            self.add(name, np.mean(sizes, 0))
+            self.table[name].unit = unit
+            self.notes.append(f"asymmetric errors '{upper}' and '{lower}': their mean is used")
+        return name
+
+    def add(self, name: str, values: Any) -> None:
+        """Add a column, or replace one."""
+        self.table[name] = values
+        self.names[normalise(name)] = self._first[normalise(name)] = name
 
     def values(self, column: str, unit: str = "") -> F64:
-        """Return a column as float64, converted to ``unit``; NaN where masked.
+        """Return a column as float64, converted to ``unit``; NaN where missing.
+
+        Rows with a word instead of a number are left out (see :meth:`leave_out`).
 
         Raises
         ------
         ObservationError
-            If the column is not numeric, has more than one value per row, or has a unit that
-            cannot be converted.
+            If the column has more than one value per row, or a unit that cannot be converted.
         """
+        return self.numbers(column) * self._factor(column, unit)
+
+    def numbers(self, column: str) -> F64:
+        """Return a column as float64 in the unit of the table (see :meth:`values`)."""
         data = self.table[column]
-        if getattr(data, "ndim", 1) != 1:
+        known = self._numbers.get(column)
+        if known is None or known[0] is not data:
+            self._numbers[column] = known = (data, self._read_numbers(column, data))
+        return known[1].copy()
+
+    def _read_numbers(self, column: str, data: Any) -> F64:
+        n = len(data)
+        if getattr(data, "ndim", 1) != 1 and np.size(data) != n:
             msg = f"{self.source}: column '{column}' has {data.shape[1:]} values per row, needs one"
             raise ObservationError(msg)
-        if data.dtype.kind not in "fiub":
-            row = next((k for k, v in enumerate(data) if not _is_number(v)), 0)
-            msg = f"{self.source}: column '{column}' is not numeric ('{data[row]}' in row {row})"
-            raise ObservationError(msg)
-        filled = np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan)
-        return np.asarray(filled) * self._factor(column, unit)
+        limits = np.zeros(n, bool)
+        if data.dtype.kind in "fiub":
+            x = np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan).reshape(n)
+        else:
+            cells = words(data)
+            limits = np.asarray([c[:1] in ("<", ">") for c in cells])
+            x, bad = _parsed(cells, limits)
+            self.leave_out(
+                bad,
+                f"not_a_number:{column}",
+                f"column '{column}' is not numeric ('{{value}}')",
+                cells,
+            )
+        flags = self.names.get(normalise(f"l_{column}"))
+        if flags is not None and flags != column:
+            limits |= np.asarray([("<" in w) or (">" in w) for w in words(self.table[flags])])
+        limits &= np.isfinite(x) | (data.dtype.kind not in "fiub")
+        # a survey may store its marks in single precision
+        marked = np.isclose(x[:, None], self.missing, rtol=1e-6, atol=0).any(1) & ~limits
+        for rows, what in ((limits, "limits"), (marked, "at a mark of missing values")):
+            if rows.any():
+                note = f"{int(rows.sum())} value(s) of '{column}' are {what}: treated as unobserved"
+                self.notes.append(note)
+        return np.asarray(np.where(limits | marked, np.nan, x), np.float64)
+
+    def leave_out(self, rows: Bool, reason: str, message: str, values: Sequence[Any]) -> None:
+        """Leave rows out of the observations, counted and with a reason.
+
+        Parameters
+        ----------
+        rows
+            Which, (n,).
+        reason
+            Flag of these rows in the tables of results, e.g. ``"not_positive:e_fe_h"``.
+        message
+            Explanation; ``{value}`` stands for the value of the row.
+        values
+            Value of every row, (n,).
+
+        Raises
+        ------
+        ObservationError
+            If the user asked for strict reading.
+        """
+        index = np.flatnonzero(rows)
+        for k in map(int, index):
+            value = values[k] if isinstance(values[k], str) else f"{values[k]:g}"
+            text = message.replace("{value}", value[:40])
+            if self.strict:
+                listed = ", ".join(str(r) for r in index[:5]) + (", ..." if index.size > 5 else "")
+                msg = (
+                    f"{self.source}: {text} in row {k} ({index.size} row(s): {listed}; rows count "
+                    "from 0)"
+                )
+                raise ObservationError(msg)
+            self.excluded.setdefault(k, (reason, text))
 
     def _factor(self, column: str, unit: str) -> float:
         from astropy import units
 
         given = self.table[column].unit
-        if given is None or str(given) in ("", unit):
-            return 1.0
+        text = "" if given is None else str(given).strip()
+        if text in ("", unit) or (unit in ("", "dex") and _DEX.fullmatch(text)):
+            return 1.0  # CDS and VizieR write [-], [Sun] or --- for dex
         try:
             with units.add_enabled_units([units.dex]):
-                factor = float(units.Unit(str(given)).to(units.Unit(unit)))
+                factor = float(units.Unit(text).to(units.Unit(unit)))
         except (units.UnitsError, ValueError, TypeError):
             factor = 0.0
         if factor <= 0:  # magnitudes count backwards: -0.4 dex
@@ -249,57 +401,68 @@ class ColumnReader:
         return factor
 
     def ids(self) -> tuple[list[str], str]:
-        """Return an identifier per row, and the column it came from ("" for row numbers)."""
+        """Return an identifier per row, and the column it came from ("" for row numbers).
+
+        A row without identifier in a table that has some is called ``row-N``.
+        """
         column = self.find(ID_NAMES)
+        start = self._start
         if column is None:
-            return [str(k) for k in range(len(self.table))], ""
-        return [_word(v) for v in self.table[column]], column
+            return [str(k) for k in range(start, start + len(self.table))], ""
+        names = words(self.table[column])
+        self._count(names.count(""), "without identifier, called row-N")
+        return [name or f"row-{k}" for k, name in enumerate(names, start)], column
 
     def groups(self) -> list[str]:
         """Return the group of each row; ``all`` when the table has no such column."""
         column = self.find(GROUP_NAMES)
         if column is None:
             return ["all"] * len(self.table)
-        return [_word(v) for v in self.table[column]]
+        names = words(self.table[column])
+        self._count(names.count(""), f"without '{column}', combined as group '{UNGROUPED}'")
+        return [name or UNGROUPED for name in names]
+
+    def _count(self, n: int, what: str) -> None:
+        note = f"{n} row(s) {what}"
+        if n and note not in self.notes:
+            self.notes.append(note)
 
 
-def read_observations(
-    path: str | Path,
-    observables: Sequence[Observable],
-    *,
-    default_error: float | None = None,
-) -> Observations:
-    """Read a table with one column per observable into observations.
+def _parsed(cells: list[str], limits: Bool) -> tuple[F64, Bool]:
+    """Return numbers, NaN where a cell has none, and which cells are words."""
+    x, bad = np.full(len(cells), np.nan), np.zeros(len(cells), bool)
+    for k, cell in enumerate(cells):
+        if limits[k] or cell.lower() in NO_NUMBER:
+            continue
+        try:
+            x[k] = float(cell)
+            bad[k] = "_" in cell  # Python reads 1_000
+        except ValueError:
+            bad[k] = True
+    return np.where(bad, np.nan, x), bad
 
-    Parameters
-    ----------
-    path
-        ECSV, FITS, CSV or any table that astropy reads, or what :meth:`Observations.write`
-        wrote as npz or HDF5.
-    observables
-        What to look for; aliases count.
-    default_error
-        One standard deviation where the table has no error column.
+
+# -- observations -----------------------------------------------------------------------------
+
+
+def checked(observations: Observations, strict: bool = False) -> Observations:
+    """Return the observations, unless they hold no object or strict reading refuses a row.
 
     Raises
     ------
-    DataFileError
-        If the file cannot be read.
+    NothingObservedError
+        If they hold no object.
     ObservationError
-        If columns are missing or values cannot be used; the message names rows and columns.
+        If ``strict`` and rows are left out.
     """
-    if holds_arrays(path):
-        return Observations.read(path)
-    reader = ColumnReader(read_table(path), str(path))
-    return some(observations_from_columns(reader, observables, default_error=default_error))
-
-
-def some(observations: Observations) -> Observations:
-    """Return the observations, or raise NothingObservedError when they hold no object."""
+    reasons = observations.reasons
+    why = "; ".join(reasons) or "it holds no object"
     if len(observations) == 0:
-        why = "; ".join(observations.reasons) or "it holds no object"
         msg = f"{observations.source}: nothing to infer: {why}"
         raise NothingObservedError(msg)
+    if strict and reasons:
+        msg = f"{observations.source}: {why}; strict reading accepts no such row"
+        raise ObservationError(msg)
     return observations
 
 
@@ -311,7 +474,11 @@ def observations_from_columns(
     context: NDArray[Any] | None = None,
     context_names: Sequence[str] = (),
 ) -> Observations:
-    """Build observations from the columns of a table (see :func:`read_observations`)."""
+    """Build observations from the columns of a table (see :func:`read_observations`).
+
+    Rows that cannot be used are left out and counted, those of ``reader.excluded`` among them. Of
+    rows with one identifier, the first of those with the most values is kept.
+    """
     x, err, missing, notes = _observable_columns(reader, observables, default_error)
     if len(missing) == len(observables):
         wanted = ", ".join(o.name for o in observables)
@@ -319,11 +486,15 @@ def observations_from_columns(
         msg = f"{reader.source}: none of the columns {wanted} found; the file has {have}"
         raise ObservationError(msg)
     mask = np.isfinite(x)
-    keep = mask.any(1)
     if missing:
         notes.append(f"not in the table, treated as unobserved: {', '.join(missing)}")
-    ids, _ = reader.ids()
-    excluded = [Excluded(int(k), ids[k], "nothing_observed") for k in np.flatnonzero(~keep)]
+    ids, groups = np.asarray(reader.ids()[0], np.str_), np.asarray(reader.groups(), np.str_)
+    reasons = {int(k): ("nothing_observed", "") for k in np.flatnonzero(~mask.any(1))}
+    reasons |= reader.excluded
+    good = np.setdiff1d(np.arange(len(ids)), list(reasons))
+    twice = good[repeated(ids[good], mask[good].sum(1))]
+    reasons |= {int(k): ("repeated_id", f"'{ids[k]}' appears again") for k in twice}
+    keep = np.setdiff1d(good, twice)
     batch = Batch.of_arrays(
         x=np.where(mask, x, np.nan)[keep].astype(np.float32),
         x_err=None if err is None else np.where(mask, err, np.nan)[keep].astype(np.float32),
@@ -332,14 +503,14 @@ def observations_from_columns(
     )
     return Observations.from_batch(
         batch,
-        id=np.asarray(ids, np.str_)[keep].tolist(),
-        group=np.asarray(reader.groups(), np.str_)[keep].tolist(),
+        id=ids[keep].tolist(),
+        group=groups[keep].tolist(),
         observables=tuple(observables),
         context_names=tuple(context_names),
         source=reader.source,
-        notes=tuple(notes),
-        excluded=tuple(excluded),
-        rows=np.flatnonzero(keep),
+        notes=(*notes, *reader.notes),
+        excluded=tuple(Excluded(k, str(ids[k]), *reasons[k]) for k in sorted(reasons)),
+        rows=keep,
     )
 
 
@@ -357,15 +528,21 @@ def _observable_columns(
         if column is None:
             missing.append(o.name)
             continue
-        x[:, k] = reader.values(column, o.unit)
-        _check_finite(reader.source, column, x[:, k])
+        x[:, k] = value = reader.values(column, o.unit)
+        infinite = ~np.isnan(value) & ~(np.abs(value) <= _LARGEST)
+        reader.leave_out(infinite, f"not_finite:{column}", f"'{column}' is {{value}}", list(value))
         error_column = reader.find_error((column, *names))
         if error_column is None:
             assumed.append(o.name)
             err[:, k] = np.nan if default_error is None else default_error
-        else:
-            err[:, k] = reader.values(error_column, o.unit)
-            _check_errors(reader.source, error_column, err[:, k], np.isfinite(x[:, k]))
+            continue
+        err[:, k] = error = reader.values(error_column, o.unit)
+        reader.leave_out(
+            np.isfinite(value) & ~((error > _SMALLEST) & (error <= _LARGEST)),
+            f"not_positive:{error_column}",
+            f"error column '{error_column}' must be positive, but is {{value}}",
+            list(error),
+        )
     notes = []
     if assumed and default_error is not None:
         notes.append(f"no errors given, {default_error:g} assumed: {', '.join(assumed)}")
@@ -373,24 +550,3 @@ def _observable_columns(
         msg = f"{reader.source}: {', '.join(assumed)} have no error column, but others have one"
         raise ObservationError(msg)
     return x, None if default_error is None and assumed else err, missing, notes
-
-
-def _check_finite(source: str, column: str, x: F64) -> None:
-    bad = np.flatnonzero(np.isinf(x))
-    if bad.size:
-        msg = (
-            f"{source}: '{column}' is {x[bad[0]]:g} in row {bad[0]} ({bad.size} row(s); rows "
-            "count from 0); leave a value empty or NaN if it was not observed"
-        )
-        raise ObservationError(msg)
-
-
-def _check_errors(source: str, column: str, err: F64, observed: NDArray[np.bool_]) -> None:
-    bad = np.flatnonzero(observed & ~(np.isfinite(err) & (err > 0)))
-    if bad.size:
-        listed = ", ".join(str(r) for r in bad[:5]) + (", ..." if bad.size > 5 else "")
-        msg = (
-            f"{source}: error column '{column}' must be positive, but is {err[bad[0]]:g} in row "
-            f"{bad[0]} ({bad.size} row(s): {listed}; rows count from 0)"
-        )
-        raise ObservationError(msg)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sbi_core.data.reading import Reading
 from sbi_core.files.posterior_file import write_posterior
 from sbi_core.files.table_file import write_parts
 from sbi_core.pipeline.chunk_files import ChunkFiles, Inferred, inferred
@@ -25,7 +25,7 @@ def infer_catalogue(
     target: Path,
     *,
     draws: int,
-    columns: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
     samples: Path | None = None,
     rows: int | None = None,
     executor: Executor | None = None,
@@ -42,8 +42,8 @@ def infer_catalogue(
         Summary table (see :func:`sbi_core.files.table_file.write_parts`).
     draws
         Posterior draws per object.
-    columns
-        Columns of the file by the name they are read as.
+    reading
+        Options of reading.
     samples
         Also write the draws, netCDF.
     rows
@@ -58,14 +58,13 @@ def infer_catalogue(
         See :func:`sbi_core.pipeline.chunk_files.inferred`.
     """
     size = chunk_rows(context, draws, rows)
-    source = open_objects(context.simulator, observations, size, columns)
+    source = open_objects(context.simulator, observations, size, reading)
     folder = target.with_name(f".{target.name}.chunks")
     with inferred(
         context,
         source,
         folder,
         draws=draws,
-        columns=columns,
         keep_draws=samples is not None,
         executor=executor,
     ) as (files, done):

@@ -2,7 +2,7 @@
 
 First every chunk is read and checked: a bad row is found before the work and not in the middle of
 it. Then every chunk is inferred and written to a file; one that is there already, for the same
-rows, network, seed and options, is not computed again. Memory holds one chunk, and eight bytes per
+rows, network, seed and options, is not computed again. Memory holds one chunk, and twenty bytes per
 object by which repeated identifiers are found.
 """
 
@@ -28,7 +28,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices
 from sbi_core.data.gate import UnsafeFileError, open_hdf5
 from sbi_core.data.limits import check_disk, check_memory
-from sbi_core.data.observations import Excluded, Observations, excluded_sentence
+from sbi_core.data.observations import Excluded, Observations, excluded_sentence, repeated
 from sbi_core.data.writing import (
     Fence,
     current_fences,
@@ -46,7 +46,6 @@ from sbi_core.pipeline.inference import (
     DATA_FIELDS,
     Donors,
     infer_chunk,
-    repeated,
     support_scale,
 )
 from sbi_core.pipeline.opening import open_context, read_config
@@ -60,6 +59,7 @@ from sbi_core.simulate.store import single_thread
 __all__ = ["ChunkFiles", "Inferred", "inferred"]
 
 SCHEMA = 2
+_ROWS = [("hash", np.uint64), ("values", np.int32), ("row", np.int64)]
 _COPIES = 5  # arrays as large as the draws that exist at one time
 
 
@@ -106,8 +106,6 @@ class ChunkFiles:
         Posterior draws per object.
     folder
         Folder of the files.
-    columns
-        Columns of the table by the name they are read as.
     keep_draws
         Whether the files hold the draws, too.
     fences
@@ -118,6 +116,8 @@ class ChunkFiles:
         Hash of all that the results depend on beside the rows.
     keys
         Identity of every chunk.
+    repeated
+        Rows of the source whose identifier another chunk has more completely.
     context
         The run, where it is loaded already.
     """
@@ -128,12 +128,12 @@ class ChunkFiles:
     source: Slices
     draws: int
     folder: Path
-    columns: Mapping[str, str] = field(default_factory=dict)
     keep_draws: bool = False
     fences: tuple[Fence, ...] = ()
     donors: dict[str, NDArray[Any]] = field(default_factory=dict)
     shared: str = ""
     keys: list[str] = field(default_factory=list)
+    repeated: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     context: Context | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -163,7 +163,12 @@ class ChunkFiles:
 
     def objects(self, chunk: int) -> Observations:
         """Return the objects of a chunk."""
-        return objects_of(self.loaded.simulator, self.source, chunk, self.columns)
+        objects = objects_of(self.loaded.simulator, self.source, chunk)
+        return objects.without(self._repeated(chunk))
+
+    def _repeated(self, chunk: int) -> NDArray[np.int64]:
+        start, stop = self.source.bounds(chunk)
+        return self.repeated[slice(*np.searchsorted(self.repeated, [start, stop]))] - start
 
     def key(self, digest: str) -> str:
         """Return the identity of a chunk with rows of this digest."""
@@ -210,7 +215,6 @@ def inferred(
     folder: Path,
     *,
     draws: int,
-    columns: Mapping[str, str] | None = None,
     keep_draws: bool = False,
     executor: Executor | None = None,
 ) -> Iterator[tuple[ChunkFiles, Inferred]]:
@@ -226,8 +230,6 @@ def inferred(
         Where the files go.
     draws
         Posterior draws per object.
-    columns
-        Columns of the table by the name they are read as.
     keep_draws
         Whether the files hold the draws, too.
     executor
@@ -259,7 +261,6 @@ def inferred(
             source,
             draws,
             folder,
-            columns or {},
             keep_draws,
             fences=(*current_fences(), hold),
         )
@@ -289,52 +290,66 @@ def _make(folder: Path) -> None:
 
 
 def _check_all(context: Context, work: ChunkFiles) -> tuple[int, tuple[str, ...]]:
-    """Read all chunks; set donors and identities; return the excluded rows and the notes."""
+    """Read all chunks; set repeated rows, donors and identities; return excluded rows and notes."""
     source = work.source
     context.progress.start("check", source.n, "objects")
-    hashes: list[NDArray[np.uint64]] = []
+    objects_of_rows: list[NDArray[Any]] = []
     digests: list[str] = []
     notes: dict[str, tuple[str, int]] = {}
-    donors, excluded = Donors(), dict[str, list[int]]()
+    donors, excluded = Donors(), dict[str, list[Excluded]]()
     for chunk in range(len(source)):
         objects = work.objects(chunk)
         start, stop = source.bounds(chunk)
         digests.append(_digest(objects))
         if len(objects):
-            hashes.append(donors.add(objects))
+            assert objects.rows is not None
+            rows = np.empty(len(objects), _ROWS)
+            rows["hash"], rows["values"] = donors.add(objects)
+            rows["row"] = objects.rows + start
+            objects_of_rows.append(rows)
         for e in objects.excluded:
-            excluded.setdefault(e.reason, []).append(e.row + start)
+            excluded.setdefault(e.reason, []).append(replace(e, row=e.row + start))
         for note in objects.notes:
-            alike = re.sub(r"\d+", "#", note)
-            first, count = notes.get(alike, (note, 0))
-            notes[alike] = (first, count + 1)
+            _add_note(notes, note)
         context.progress.advance(stop - start)
-    reasons = [excluded_sentence(reason, rows) for reason, rows in excluded.items()]
-    if not hashes:
-        msg = f"{source.path}: nothing to infer: {'; '.join(reasons)}"
+    if not objects_of_rows:
+        why = "; ".join(map(excluded_sentence, excluded.values()))
+        msg = f"{source.path}: nothing to infer: {why}"
         raise NothingObservedError(msg)
-    _refuse_repeated(work, np.concatenate(hashes))
+    rows = np.concatenate(objects_of_rows)
+    work.repeated = np.sort(rows["row"][repeated(rows["hash"], rows["values"])])
+    if len(work.repeated):
+        more = [Excluded(int(row), "", "repeated_id") for row in work.repeated]
+        excluded["repeated_id"] = [*excluded.get("repeated_id", []), *more]
+        excluded["repeated_id"].sort(key=lambda e: e.row)
+    reasons = [excluded_sentence(rows) for rows in excluded.values()]
+    if source.reading.strict and reasons:
+        msg = f"{source.path}: {'; '.join(reasons)}; strict reading accepts no such row"
+        raise ObservationError(msg)
     work.donors = {k: v for k, v in donors.batch.numpy().items() if k in DATA_FIELDS}
     work.shared = _shared_identity(context, work)
+    changed = {int(row) // source.rows for row in work.repeated}
+    digests = [_digest(work.objects(k)) if k in changed else d for k, d in enumerate(digests)]
     work.keys = [work.key(digest) for digest in digests]
-    context.progress.finish(f"{sum(map(len, hashes))} objects in {len(source)} chunks")
+    n = len(rows) - len(work.repeated)
+    context.progress.finish(f"{n} objects in {len(source)} chunks")
     sentences = [
-        note if count == 1 or len(source) == 1 else f"{note} (and alike in {count - 1} more chunks)"
+        note if count == 1 else f"{note} (and alike in {count - 1} more chunks)"
         for note, count in notes.values()
     ]
     return sum(map(len, excluded.values())), (*sentences, *reasons)
 
 
-def _refuse_repeated(work: ChunkFiles, hashes: NDArray[np.uint64]) -> None:
-    """Raise when an identifier appears more than once."""
-    found = repeated((work.objects(k) for k in range(len(work.source))), hashes)
-    if found is not None:
-        name, count = found
-        msg = (
-            f"{work.source.path}: {count} id(s) appear more than once, e.g. '{name}'; every "
-            "object needs its own id"
-        )
-        raise ObservationError(msg)
+def _add_note(notes: dict[str, tuple[str, int]], note: str) -> None:
+    """Add the note of a chunk: counts at the beginning of a sentence are summed."""
+    count = re.match(r"\d+(?= )", note)
+    alike = re.sub(r"\d+", "#", note)
+    first, n = notes.get(alike, ("", 0))
+    if first and count:
+        total = int(first.split(" ")[0]) + int(count[0])
+        notes[alike] = f"{total}{note[count.end() :]}", 1
+    elif first != note:
+        notes[alike] = first or note, n + 1
 
 
 def _digest(objects: Observations) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from sbi_core.data.gate import read_text
+from sbi_core.data.reading import Reading
 from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
 from sbi_core.registry import Kind, Registry
 from sbi_core.simulate.emulator import EmulatorConfig
@@ -37,6 +38,7 @@ __all__ = [
     "after_training",
     "command_words",
     "differences",
+    "reading_options",
     "resolve",
     "to_toml",
 ]
@@ -127,7 +129,22 @@ class InferSection(_Section):
         default_factory=dict,
         description="Columns of the file by the name they are read as, for example {fe_h = 'FeH'}.",
     )
+    strict: bool = Field(
+        False,
+        description="Refuse a file with rows that cannot be used, instead of leaving them out.",
+    )
+    missing: list[float] | None = Field(
+        None,
+        description="Numbers that mark missing values; default: -999, -9999, -99999, -999.99, "
+        "-9999.99 and those of the plugin.",
+    )
     n_example: int = Field(100, ge=1, description="Number of objects in the example.")
+
+    @property
+    def reading(self) -> Reading:
+        """The options of reading the file."""
+        missing = None if self.missing is None else tuple(self.missing)
+        return Reading(self.columns, self.strict, missing)
 
     @field_validator("observations", mode="before")
     @classmethod
@@ -235,6 +252,15 @@ def resolve(
     for name in config.combine.compare:
         registry.find("combiner", name)
     return config
+
+
+def reading_options(reading: Reading) -> dict[str, Any]:
+    """Return the options of reading for :func:`resolve`; what was not given is left as it is."""
+    return {
+        "infer__columns": dict(reading.columns) or None,
+        "infer__strict": reading.strict or None,
+        "infer__missing": None if reading.missing is None else list(reading.missing),
+    }
 
 
 def after_training(

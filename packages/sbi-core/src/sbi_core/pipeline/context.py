@@ -150,7 +150,7 @@ class Context:
         """The configured observations, or the plugin's example."""
         section = self.config.infer
         if section.observations:
-            return read_objects(self.simulator, section.observations, section.columns)
+            return read_objects(self.simulator, section.observations, section.reading)
         rng = stream(self.config.seed, "example")
         return self.simulator.example_observations(rng, section.n_example)
 

@@ -10,7 +10,6 @@ depends on the order of the rows, or on how they are cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import WholeObservations
-from sbi_core.data.observations import Excluded, Observations
+from sbi_core.data.observations import Observations, repeated
 from sbi_core.diagnostics.support import SupportScale
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
@@ -32,7 +31,6 @@ __all__ = [
     "infer_chunk",
     "infer_in_memory",
     "prior_draws",
-    "repeated",
     "support_scale",
 ]
 
@@ -86,7 +84,7 @@ def infer_in_memory(context: Context, observations: Observations, draws: int) ->
     scale = support_scale(context, donors.batch)
     parts = []
     for chunk in range(len(source)):
-        objects = objects_of(context.simulator, source, chunk, {})
+        objects = objects_of(context.simulator, source, chunk)
         start = source.bounds(chunk)[0]
         parts.append(_shifted(infer_chunk(context, objects, draws, scale), start))
     return PosteriorSamples.cat([p for p in parts if len(p.id)] or parts)
@@ -95,7 +93,7 @@ def infer_in_memory(context: Context, observations: Observations, draws: int) ->
 def _shifted(samples: PosteriorSamples, start: int) -> PosteriorSamples:
     """Return the samples with rows counted from the start of the source."""
     assert samples.rows is not None
-    excluded = tuple(Excluded(e.row + start, e.id, e.reason) for e in samples.excluded)
+    excluded = tuple(replace(e, row=e.row + start) for e in samples.excluded)
     return replace(samples, rows=samples.rows + start, excluded=excluded)
 
 
@@ -111,18 +109,26 @@ class Donors:
     def __init__(self) -> None:
         self._batch: Batch | None = None
         self._kept = np.empty(0, np.uint64)
+        self._values = np.empty(0, np.int64)
 
-    def add(self, objects: Observations) -> U64:
-        """Consider more objects; return the hashes of their identifiers."""
+    def add(self, objects: Observations) -> tuple[U64, NDArray[np.int64]]:
+        """Consider more objects; return hashes of their identifiers and their observed values.
+
+        Of objects with one identifier, the first with the most values counts.
+        """
         hashes = _hashes(objects.id)
+        observed = objects.batch.observed.reshape(len(objects), -1)
+        values = observed.sum(1).cpu().numpy().astype(np.int64)
         fields = {k: v for k, v in objects.batch.numpy().items() if k in DATA_FIELDS}
-        best = np.argsort(hashes, kind="stable")[:_DONORS]
-        part, mine = Batch.of_arrays(**fields)[best], hashes[best]
+        part, mine, counts = Batch.of_arrays(**fields), hashes, values
         if self._batch is not None:
-            part, mine = Batch.cat([self._batch, part]), np.concatenate([self._kept, mine])
-        order = np.argsort(mine, kind="stable")[:_DONORS]
-        self._batch, self._kept = part[order], mine[order]
-        return hashes
+            part = Batch.cat([self._batch, part])
+            mine = np.concatenate([self._kept, mine])
+            counts = np.concatenate([self._values, counts])
+        single = np.flatnonzero(~repeated(mine, counts))
+        best = single[np.argsort(mine[single], kind="stable")[:_DONORS]]
+        self._batch, self._kept, self._values = part[best], mine[best], counts[best]
+        return hashes, values
 
     @property
     def batch(self) -> Batch:
@@ -160,19 +166,3 @@ def prior_draws(context: Context, n: int = 1000) -> F64:
     assert theta is not None
     rows = rng.integers(len(theta), size=n)
     return np.asarray(theta.double().cpu().numpy()[rows][:, list(context.training.columns)])
-
-
-def repeated(chunks: Iterator[Observations], hashes: U64) -> tuple[str, int] | None:
-    """Return an identifier that appears more than once and how many do, or None."""
-    values, counts = np.unique(hashes, return_counts=True)
-    twice = values[counts > 1]
-    if not len(twice):
-        return None
-    seen: set[str] = set()
-    for objects in chunks:
-        for k in np.flatnonzero(np.isin(_hashes(objects.id), twice[:1000])):
-            name = str(objects.id[k])
-            if name in seen:
-                return name, len(twice)
-            seen.add(name)
-    return None

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sbi_core.components import Simulator
-from sbi_core.data.chunks import Slices, WholeObservations, open_slices
+from sbi_core.data.chunks import (
+    Slices,
+    WholeObservations,
+    is_table,
+    open_slices,
+    read_table,
+)
 from sbi_core.data.observations import Observations, holds_arrays
-from sbi_core.data.tables import as_table, renamed, some
+from sbi_core.data.reading import Reading
+from sbi_core.data.tables import as_table, checked, prepared
 from sbi_core.errors import ConfigError, DataFileError, ObservationError
 
 __all__ = ["objects_of", "open_objects", "read_objects"]
 
 
-def read_objects(
-    simulator: Simulator, source: Any, columns: Mapping[str, str] | None = None
-) -> Observations:
+def read_objects(simulator: Simulator, source: Any, reading: Reading | None = None) -> Observations:
     """Return the objects of a file or of a table in memory, all at once.
 
     Parameters
@@ -26,8 +31,8 @@ def read_objects(
         Knows what tables and files of its domain mean.
     source
         A file name, observations, or a table (astropy, pandas, columns by name).
-    columns
-        ``{name: column}``: the table's ``column`` is read as ``name``.
+    reading
+        Options of reading.
 
     Raises
     ------
@@ -38,6 +43,7 @@ def read_objects(
     """
     if isinstance(source, Observations):
         return source
+    reading = reading or Reading()
     table = as_table(source)
     name = "table in memory"
     if table is None:
@@ -50,40 +56,37 @@ def read_objects(
         source = Path(source).expanduser()
         name = str(source)
         if holds_arrays(source):
-            return some(Observations.read(source))
-        if not columns:
-            return some(simulator.read_observations(source))
-        table = simulator.read_table(source)
-    return some(simulator.observations_of(renamed(table, columns or {}, name), name))
+            return checked(Observations.read(source), reading.strict)
+        special = type(simulator).read_observations is not Simulator.read_observations
+        if reading == Reading() or (special and not is_table(source)):
+            return checked(simulator.read_observations(source), reading.strict)
+        ours = is_table(source)
+        table = read_table(source, reading) if ours else simulator.read_table(source)
+    return checked(simulator.observations_of(prepared(table, reading, name), name), reading.strict)
 
 
 def open_objects(
-    simulator: Simulator, source: Any, rows: int, columns: Mapping[str, str] | None = None
+    simulator: Simulator, source: Any, rows: int, reading: Reading | None = None
 ) -> Slices:
     """Return the chunks of a source; files are read in parts where rows are objects."""
     if isinstance(source, (str, Path)):
         source = Path(source).expanduser()
-        if _is_cut(simulator, source):
-            return open_slices(source, rows)
-    return WholeObservations.of(read_objects(simulator, source, columns), rows)
+        if holds_arrays(source) or (simulator.rows_are_objects and source.suffix.lower() != ".npz"):
+            return open_slices(source, rows, reading)
+    return WholeObservations.of(read_objects(simulator, source, reading), rows)
 
 
-def _is_cut(simulator: Simulator, path: Path) -> bool:
-    """Return whether a file can be read in parts."""
-    return holds_arrays(path) or (simulator.rows_are_objects and path.suffix.lower() != ".npz")
-
-
-def objects_of(
-    simulator: Simulator, source: Slices, chunk: int, columns: Mapping[str, str]
-) -> Observations:
+def objects_of(simulator: Simulator, source: Slices, chunk: int) -> Observations:
     """Return the objects of a chunk, with rows and excluded rows counted from its first row."""
     part = source.read(chunk)
     if isinstance(part, Observations):
         return part
     start = source.bounds(chunk)[0]
     name = str(source.path)
+    reading = replace(source.reading, start=start)
     try:
-        return simulator.observations_of(renamed(part, columns, name), name)
+        objects = simulator.observations_of(prepared(part, reading, name), name)
+        return checked(objects, strict=True) if reading.strict and len(objects) else objects
     except (ObservationError, DataFileError) as error:
         if not start:
             raise

@@ -12,6 +12,7 @@ from typing import Any
 from sbi_core.analyses import Findings, Section
 from sbi_core.components import Simulator
 from sbi_core.data.observations import Observations
+from sbi_core.data.reading import Reading
 from sbi_core.errors import ConfigError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, read_json
 from sbi_core.files.integrity import read_records, verify_files, write_records
@@ -106,7 +107,14 @@ class Run:
         report: dict[str, Any] = read_json(self.directory.report_json)
         return report
 
-    def observations(self, source: Any, columns: Mapping[str, str] | None = None) -> Observations:
+    def observations(
+        self,
+        source: Any,
+        columns: Mapping[str, str] | None = None,
+        *,
+        strict: bool = False,
+        missing: Sequence[float] | None = None,
+    ) -> Observations:
         """Return the objects of a file or table as the run's simulator reads them.
 
         Parameters
@@ -116,8 +124,13 @@ class Run:
             dict of columns), or observations.
         columns
             ``{name: column}``: the table's ``column`` is read as ``name``.
+        strict
+            Refuse rows that cannot be used, instead of leaving them out.
+        missing
+            Numbers that mark missing values; default: those of the plugin.
         """
-        return read_objects(self.simulator, source, columns)
+        marks = None if missing is None else tuple(missing)
+        return read_objects(self.simulator, source, Reading(columns or {}, strict, marks))
 
     @torch_defaults()
     def infer(
@@ -126,6 +139,8 @@ class Run:
         draws: int | None = None,
         *,
         columns: Mapping[str, str] | None = None,
+        strict: bool = False,
+        missing: Sequence[float] | None = None,
     ) -> PosteriorSamples:
         """Return posterior draws for every object, with all that tables of results hold.
 
@@ -137,6 +152,10 @@ class Run:
             Posterior draws per object; default: those of the run.
         columns
             ``{name: column}``: the table's ``column`` is read as ``name``.
+        strict
+            Refuse rows that cannot be used, instead of leaving them out.
+        missing
+            Numbers that mark missing values; default: those of the plugin.
 
         Returns
         -------
@@ -156,7 +175,7 @@ class Run:
         if isinstance(number, bool) or int(number) != number or number < 1:
             msg = f"draws must be a whole number above 0, got {draws!r}"
             raise ConfigError(msg)
-        data = self.observations(observations, columns)
+        data = self.observations(observations, columns, strict=strict, missing=missing)
         return infer_in_memory(self._context, data, int(number))
 
     @torch_defaults()
@@ -166,6 +185,8 @@ class Run:
         combiner: str | None = None,
         *,
         columns: Mapping[str, str] | None = None,
+        strict: bool = False,
+        missing: Sequence[float] | None = None,
     ) -> CombinedPosterior:
         """Combine all objects, which must belong to one group, into one posterior.
 
@@ -177,6 +198,10 @@ class Run:
             Name of the rule; default: that of the run.
         columns
             ``{name: column}``: the table's ``column`` is read as ``name``.
+        strict
+            Refuse rows that cannot be used, instead of leaving them out.
+        missing
+            Numbers that mark missing values; default: those of the plugin.
 
         Returns
         -------
@@ -189,7 +214,7 @@ class Run:
         ConfigError
             If the objects belong to several groups.
         """
-        data = self.observations(observations, columns)
+        data = self.observations(observations, columns, strict=strict, missing=missing)
         if len(data.groups) > 1:
             msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"
             raise ConfigError(msg)
