@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -51,9 +54,30 @@ __all__ = [
     "Simulator",
     "Training",
     "TrainingRecord",
+    "simulate_handler",
 ]
 
 Rng = np.random.Generator | torch.Generator | int
+# what runs call in place of ``simulate``, to find the rows that fail: handler(method, self, theta,
+# rng), where method is the one that was written
+simulate_handler: ContextVar[Callable[..., Batch] | None] = ContextVar(
+    "simulate_handler", default=None
+)
+
+
+def _handled(method: Callable[..., Batch]) -> Callable[..., Batch]:
+    """Return the method ``simulate``, which goes through the handler where there is one."""
+
+    @wraps(method)
+    def simulate(self: Simulator, theta: ArrayLike | Tensor, *args: Any, **options: Any) -> Batch:
+        handler = simulate_handler.get()
+        if not args and options.keys() == {"rng"}:
+            args, options = (options["rng"],), {}
+        if handler is None or options or len(args) != 1:
+            return method(self, theta, *args, **options)
+        return handler(method, self, theta, *args)
+
+    return simulate
 
 
 class Simulator(ABC):
@@ -85,7 +109,7 @@ class Simulator(ABC):
     name: str
     version: str
     parameters: ParameterSpace
-    observables: tuple[Observable, ...]
+    observables: tuple[Observable, ...] = ()
     rows_are_objects: ClassVar[bool] = True
     context_names: tuple[str, ...] = ()
     failures: Mapping[int, str] = {0: "ok"}
@@ -103,6 +127,8 @@ class Simulator(ABC):
                 'register_analyses, and name it in the pipeline: analysis = { name = "..." }'
             )
             raise PluginError(msg)
+        if isinstance(vars(cls).get("simulate"), FunctionType):
+            cls.simulate = _handled(vars(cls)["simulate"])  # type: ignore[method-assign]
 
     @abstractmethod
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:

@@ -12,6 +12,7 @@ from sbi_core.files.lock import Hold, locked
 from sbi_core.simulate.executors import SerialExecutor, get_executor
 from sbi_core.simulate.executors_dask import DaskExecutor
 from sbi_core.simulate.store import deliver_shard, plan, put_shard, read_all
+from sbi_core.simulate.tolerance import Tolerance
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -67,7 +68,7 @@ def test_shards_have_the_same_bits_as_in_one_process(tmp_path):
         shards[0].directory.mkdir()
         with locked(tmp_path) as hold:
             for _, _, image in executor.map(
-                deliver_shard, (sbi_toy.ToySimulator(), (hold,)), shards
+                deliver_shard, (sbi_toy.ToySimulator(), Tolerance(), (hold,)), shards
             ):
                 assert image is None  # written where it was made
     for a, b in zip(ours, theirs, strict=True):
@@ -78,7 +79,9 @@ def test_shards_have_the_same_bits_as_in_one_process(tmp_path):
 def test_a_worker_that_sees_another_disk_returns_the_file(tmp_path):
     (shard,) = plan(tmp_path / "far", 100, 100, seed=5, identity="abc")
     ((_, report, image),) = SerialExecutor().map(
-        deliver_shard, (sbi_toy.ToySimulator(), (Hold(tmp_path / "far" / ".lock", "x"),)), [shard]
+        deliver_shard,
+        (sbi_toy.ToySimulator(), Tolerance(), (Hold(tmp_path / "far" / ".lock", "x"),)),
+        [shard],
     )
     assert report.rows == 100
     assert not shard.path.exists()

@@ -8,6 +8,7 @@ processes and subprocesses import it, too.
 import json
 import multiprocessing
 import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core import (
     Batch,
+    ConfigError,
     Gaussian,
     MomentCombiner,
     MomentConfig,
@@ -119,6 +121,49 @@ class ToySimulator(Simulator):
         return replace(objects, batch=objects.batch.with_(x=objects.batch.x + self.config.shift))
 
 
+class FragileConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    how: str = "mark"
+    above: float = 1.5
+
+
+class FragileSimulator(ToySimulator):
+    """The toy with random numbers in ``simulate``; fails in some way where ``size`` is large."""
+
+    name = "fragile"
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.fragile = config or FragileConfig()
+
+    def simulate(self, theta, rng):
+        theta = np.asarray(theta, float)
+        bad = theta[:, 2] > self.fragile.above
+        how = self.fragile.how if bad.any() else ""
+        if how == "raise":
+            raise ValueError("size is too large")
+        if how == "stop":
+            raise ConfigError("the table of sizes is missing")
+        if how == "exit":
+            os._exit(7)
+        if how == "segv":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "hang":
+            time.sleep(600)
+        if how == "sysexit":
+            raise SystemExit(5)
+        if how == "interrupt":
+            raise KeyboardInterrupt
+        if how == "memory" and len(theta) > 50:
+            raise MemoryError
+        if how == "once":  # dies the first time
+            die_once(os.environ["SBI_TOY_TRACE"], None)
+        x = theta[:, :2] @ A.T + theta[:, 2:] * B + rng.normal(size=(len(theta), 3))
+        ok = ~bad if how in ("", "mark") else np.ones(len(theta), bool)
+        return Batch.of_arrays(x=x, theta=theta, ok=ok, failure=np.where(ok, 0, 3))
+
+
 def exact_moments(batch):
     """Mean (n, 2) and covariance (n, 2, 2) of Lambda given one x, in units of the prior."""
     x = batch.x.double().numpy()
@@ -188,6 +233,7 @@ class WrongSignCombiner(MomentCombiner):
 @hookimpl
 def register_simulators(register):
     register("toy", ToySimulator, config=ToyConfig, summary="linear and Gaussian")
+    register("fragile", FragileSimulator, config=FragileConfig, summary="fails for some rows")
 
 
 @hookimpl

@@ -25,6 +25,7 @@ class Simulation(_Part):
     failed: int
     per_second: float
     failures: dict[str, int] = {}
+    messages: list[str] = []
 
 
 class EmulatorErrors(_Part):

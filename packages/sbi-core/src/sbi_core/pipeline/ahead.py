@@ -151,7 +151,7 @@ def _work(image: bytes, connection: Connection[Any, Any]) -> None:
             return
         start = perf_counter()
         try:
-            with single_thread(), fenced(*fences):
+            with single_thread(), fenced(*fences), context.tolerance.active():
                 result = job(context)
             connection.send((result, perf_counter() - start, ""))
         except Exception:  # noqa: BLE001 - reported by the run, which then does the work itself

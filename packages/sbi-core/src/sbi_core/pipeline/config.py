@@ -94,6 +94,21 @@ class SimulateSection(_Section):
     dask_scheduler: str | None = Field(
         None, description="Address of a running dask scheduler; default: a local cluster."
     )
+    max_failed: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest fraction of simulations that may raise an exception, crash or exceed "
+        "the time limit; they are left out.",
+    )
+    time_limit: float | None = Field(
+        None, gt=0, description="Seconds for one call of simulate; default: no limit."
+    )
+    protect: bool = Field(
+        False,
+        description="Run the simulator in a process that may crash; with several workers this is "
+        "switched on after the first crash.",
+    )
 
 
 class EmulateSection(BaseModel):

@@ -26,6 +26,7 @@ from sbi_core.simulate.emulator import Emulator, EmulatorSimulator
 from sbi_core.simulate.executors import default_workers
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
+from sbi_core.simulate.tolerance import Tolerance
 from sbi_core.training.config import TrainConfig
 
 __all__ = ["Context"]
@@ -90,6 +91,12 @@ class Context:
         """The simulator with this run's options."""
         section = self.inference.simulator
         return cast("Simulator", self.registry.build("simulator", section.name, section.options))
+
+    @cached_property
+    def tolerance(self) -> Tolerance:
+        """How failures of the simulator are treated."""
+        section = self.config.simulate
+        return Tolerance(section.max_failed, section.time_limit, section.protect)
 
     @cached_property
     def embedding(self) -> Embedding:

@@ -34,8 +34,10 @@ from sbi_core.priors.space import canonical_hash
 from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 from sbi_core.rng import torch_defaults
+from sbi_core.simulate.child import CRASHED, TOO_LONG
 from sbi_core.simulate.executors import get_executor
 from sbi_core.simulate.store import single_thread
+from sbi_core.simulate.tolerance import REASONS
 
 __all__ = ["Run", "execute", "simulate_shards"]
 
@@ -81,6 +83,14 @@ def execute(
             raise ConfigError(msg)
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or Progress())
+    with context.tolerance.closing(), context.tolerance.active():
+        _prepare(context, stages, restart)
+    return Run(directory.root, registry)
+
+
+def _prepare(context: Context, stages: Sequence[str] | None, restart: str | None) -> None:
+    """Check everything that needs no simulation, then execute the stages."""
+    config, directory = context.config, context.directory
     prints = _fingerprints(context)
     # before anything is written: bad input leaves no trace
     _ = context.space
@@ -94,7 +104,6 @@ def execute(
     with locked(directory.root):
         directory.refuse_links()
         _execute(context, prints, stages, restart)
-    return Run(directory.root, registry)
 
 
 def _refuse_outputs(observations: Path, directory: RunDirectory) -> None:
@@ -130,6 +139,9 @@ def _execute(
         f.write(to_toml(context.config))
     write_records(directory, records)
     todo = _todo(context, records, prints, stages)
+    failures = context.facts.get("simulate", {}).get("failures", {})
+    if any(REASONS[code] in failures for code in (CRASHED, TOO_LONG)):
+        context.tolerance.protect = True
     # one thread, but for train.threads: the same bits on any number of cores
     with _logging_to(directory.log), single_thread(), Ahead(context) as ahead:
         order = _late(todo) if ahead.possible else todo
@@ -215,6 +227,15 @@ def simulate_shards(
     """
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or Progress())
+    with context.tolerance.closing(), context.tolerance.active():
+        return _fill(context, first, last)
+
+
+def _fill(context: Context, first: int, last: int) -> int:
+    """Simulate some shards of a run; return how many it has."""
+    from sbi_core.pipeline.stages.simulate import fill
+
+    config, directory = context.config, context.directory
     _check_machine(config)
     check_resources(context)
     shards = context.shards

@@ -23,6 +23,7 @@ __all__ = [
     "Executor",
     "ProcessExecutor",
     "SerialExecutor",
+    "WorkerLostError",
     "default_workers",
     "end_with_parent",
     "get_executor",
@@ -30,6 +31,10 @@ __all__ = [
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class WorkerLostError(SimulationError):
+    """A worker process died; finished items are kept."""
 
 
 class Executor(Protocol):
@@ -72,7 +77,7 @@ class ProcessExecutor:
 
         Raises
         ------
-        SimulationError
+        WorkerLostError
             If workers cannot start or die; finished shards are kept.
         """
         if not items:
@@ -93,7 +98,7 @@ class ProcessExecutor:
                 "In a script, call sbi_core.run below `if __name__ == '__main__':`, or set "
                 "simulate.executor = 'serial'"
             )
-            raise SimulationError(msg) from None
+            raise WorkerLostError(msg) from None
         except BaseException:  # interrupted, or an item failed
             _end_workers(pool)
             raise

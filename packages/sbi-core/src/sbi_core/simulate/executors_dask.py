@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sbi_core.errors import ConfigError, SimulationError
+from sbi_core.simulate.executors import WorkerLostError
 
 __all__ = ["DaskExecutor"]
 
@@ -65,8 +66,10 @@ class DaskExecutor:
         ------
         ConfigError
             If no scheduler answers at the address.
+        WorkerLostError
+            If a task loses worker after worker.
         SimulationError
-            If a task loses worker after worker, or the scheduler is lost.
+            If the scheduler is lost.
         """
         if not items:
             return
@@ -87,7 +90,7 @@ class DaskExecutor:
                     f"{_LOSSES + 1} dask worker(s) in a row died with the same work; finished work "
                     "is kept: look at their logs (memory?), run the same command again"
                 )
-                raise SimulationError(msg) from None
+                raise WorkerLostError(msg) from None
             except (CancelledError, asyncio.CancelledError, OSError) as error:
                 if isinstance(error, OSError) and client.status == "running":
                     raise

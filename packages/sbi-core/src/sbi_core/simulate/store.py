@@ -8,13 +8,14 @@ name, flushed, and renamed: the final name means done. Every dataset carries a c
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,12 +29,15 @@ from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.gate import UnsafeFileError, open_hdf5
 from sbi_core.data.writing import Fence, fenced, write_atomic
-from sbi_core.errors import RunDirectoryError
+from sbi_core.errors import RunDirectoryError, SbiError, SimulationError
 from sbi_core.rng import stream
+from sbi_core.simulate.child import described
 from sbi_core.simulate.probe import check_batch
+from sbi_core.simulate.tolerance import Caught, Tolerance
 
 __all__ = [
     "SCHEMA",
+    "Message",
     "Shard",
     "ShardReport",
     "deliver_shard",
@@ -51,6 +55,7 @@ __all__ = [
 
 SCHEMA = 1
 _log = logging.getLogger(__name__)
+_MESSAGES = 10  # that are kept per shard
 _PACK = "pack.h5"  # of version 0.1.0
 _NAME = re.compile(r"^part-(\d{6})\.h5$")
 
@@ -84,13 +89,52 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """Rows of a shard for which the simulator failed in the same way.
+
+    Parameters
+    ----------
+    text
+        What happened.
+    code
+        Failure code of the rows.
+    rows
+        How many they are.
+    row, theta
+        The first of them: its number in the shard, and its parameters.
+    """
+
+    text: str
+    code: int
+    rows: int
+    row: int
+    theta: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What a finished shard says about itself."""
+    """Facts of a finished shard.
+
+    Parameters
+    ----------
+    number, rows
+        Which shard, and how many rows it has.
+    failed
+        Rows that failed, for any reason.
+    seconds
+        Time of its simulation.
+    caught
+        Rows for which the simulator raised, crashed or took too long.
+    messages
+        The first reasons of these.
+    """
 
     number: int
     rows: int
     failed: int
     seconds: float
+    caught: int = 0
+    messages: tuple[Message, ...] = ()
 
 
 def plan(directory: Path, n: int, rows: int, seed: int, identity: str) -> list[Shard]:
@@ -113,20 +157,20 @@ def write_shard(simulator: Simulator, shard: Shard) -> ShardReport:
 
 
 def deliver_shard(
-    shared: tuple[Simulator, tuple[Fence, ...]], shard: Shard
+    shared: tuple[Simulator, Tolerance, tuple[Fence, ...]], shard: Shard
 ) -> tuple[Shard, ShardReport, bytes | None]:
     """Simulate one shard and write its file, or return it where the folder is not in sight.
 
     Parameters
     ----------
     shared
-        The simulator, and the locks of the run. A worker that sees them shares the file system
-        and writes; any other returns the content of the file.
+        The simulator, how its failures are treated, and the locks of the run. A worker that sees
+        them shares the file system and writes; any other returns the content of the file.
     shard
         What to simulate.
     """
-    simulator, fences = shared
-    image, report = shard_image(simulator, shard)
+    simulator, tolerance, fences = shared
+    image, report = shard_image(simulator, shard, tolerance)
     in_sight = bool(fences) and all(fence.valid for fence in fences)
     if in_sight:
         try:
@@ -142,20 +186,44 @@ def put_shard(shard: Shard, image: bytes) -> None:
     write_atomic(shard.path, image)
 
 
-def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]:
+def shard_image(
+    simulator: Simulator, shard: Shard, tolerance: Tolerance | None = None
+) -> tuple[bytes, ShardReport]:
     """Simulate one shard and return the content of its file.
+
+    Parameters
+    ----------
+    simulator, shard
+        What to simulate.
+    tolerance
+        How failures of the simulator are treated.
 
     Raises
     ------
     SimulationError
-        If the simulator returns something else than it should (:func:`check_batch`).
+        If the simulator returns something else than it should (:func:`check_batch`), or fails too
+        often; the message names the shard.
     """
     start = perf_counter()
-    with single_thread():
-        batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
-    check_batch(simulator, batch, shard.rows)
+    try:
+        with single_thread(), (tolerance or Tolerance()).active() as caught:
+            batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
+        check_batch(simulator, batch, shard.rows)
+    except SimulationError as error:
+        msg = f"{error} [shard {shard.number}]"
+        raise SimulationError(msg) from error
+    except SbiError:
+        raise
+    except Exception as error:
+        msg = (
+            f"simulator '{simulator.name}': draw raised {described(error)} [shard "
+            f"{shard.number}]; only failures of simulate can be attributed to rows"
+        )
+        raise SimulationError(msg) from error
     failed = int((~batch.ok).sum())
-    report = ShardReport(shard.number, shard.rows, failed, perf_counter() - start)
+    report = ShardReport(
+        shard.number, shard.rows, failed, perf_counter() - start, len(caught), _messages(caught)
+    )
     name = f"{shard.path.name}-{secrets.token_hex(8)}"  # threads share files of one name
     with h5py.File(name, "w", driver="core", backing_store=False) as f:
         for name, value in batch.numpy().items():
@@ -164,6 +232,18 @@ def shard_image(simulator: Simulator, shard: Shard) -> tuple[bytes, ShardReport]
         f.flush()
         image = f.id.get_file_image()
     return image, report
+
+
+def _messages(caught: list[Caught]) -> tuple[Message, ...]:
+    """Return the first reasons of failures, with the number of rows."""
+    reasons: dict[tuple[int, str], Message] = {}
+    for c in caught:
+        old = reasons.get((c.code, c.message))
+        if old is not None:
+            reasons[c.code, c.message] = replace(old, rows=old.rows + 1)
+        elif len(reasons) < _MESSAGES:
+            reasons[c.code, c.message] = Message(c.message, c.code, 1, c.row, c.theta)
+    return tuple(reasons.values())
 
 
 @contextmanager
@@ -187,6 +267,8 @@ def _attributes(shard: Shard, report: ShardReport) -> Mapping[str, Any]:
         "rows": shard.rows,
         "failed": report.failed,
         "seconds": report.seconds,
+        "caught": report.caught,
+        "messages": json.dumps([asdict(m) for m in report.messages]),
     }
 
 
@@ -236,8 +318,14 @@ def _read(shard: Shard) -> tuple[Batch, ShardReport]:
             msg = f"{shard.path.name} has other rows or another schema than this run"
             raise RunDirectoryError(msg)
         arrays = {name: np.asarray(f[name]) for name in f}
+        stored = json.loads(f.attrs.get("messages", "[]"))
         report = ShardReport(
-            shard.number, shard.rows, int(f.attrs["failed"]), float(f.attrs["seconds"])
+            shard.number,
+            shard.rows,
+            int(f.attrs["failed"]),
+            float(f.attrs["seconds"]),
+            int(f.attrs.get("caught", 0)),
+            tuple(Message(**{**m, "theta": tuple(m["theta"])}) for m in stored),
         )
     if len(arrays["x"]) != shard.rows:
         msg = f"{shard.path.name} holds {len(arrays['x'])} rows, not {shard.rows}"

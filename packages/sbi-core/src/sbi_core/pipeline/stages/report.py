@@ -54,7 +54,9 @@ def build_report(context: Context) -> dict[str, Any]:
     hidden = sum(f.get("hidden_seconds", 0.0) for f in facts.values())  # beside other stages
     report["timing"]["total_s"] = round(sum(seconds.values()) - hidden, 3)
     if "simulate" in facts:
-        report["simulation"] = _pick(facts["simulate"], "n", "failed", "per_second", "failures")
+        report["simulation"] = _pick(
+            facts["simulate"], "n", "failed", "per_second", "failures", "messages"
+        )
     if facts.get("emulate", {}).get("median_abs_error"):
         report["emulator"] = _pick(facts["emulate"], "median_abs_error", "p95_abs_error")
     if "train" in facts:
