@@ -233,8 +233,6 @@ def simulate_shards(
 
 def _fill(context: Context, first: int, last: int) -> int:
     """Simulate some shards of a run; return how many it has."""
-    from sbi_core.pipeline.stages.simulate import fill
-
     config, directory = context.config, context.directory
     _check_machine(config)
     check_resources(context)

@@ -649,7 +649,12 @@ def _simulation(report: Report) -> dict[str, Any] | None:
         share = f" ({percent(part['failed'] / part['n'])})" if part.get("n") else ""
         facts.append(("failed and left out", count(part["failed"]) + share))
     rows = sorted(part.get("failures", {}).items(), key=lambda row: (-row[1], row[0]))
-    return {"facts": facts, "failures": [(reason, count(n)) for reason, n in rows]}
+    return {
+        "facts": facts,
+        "failures": [(reason, count(n)) for reason, n in rows],
+        "failed": percent(part["failed"] / part["n"]) if part.get("failed") and part["n"] else "",
+        "messages": part.get("messages", []),
+    }
 
 
 def _emulator(report: Report) -> dict[str, Any] | None:
