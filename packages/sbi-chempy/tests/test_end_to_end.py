@@ -116,7 +116,7 @@ def test_stars_far_outside_are_inferred_flagged_and_counted(tiny, stars, tmp_pat
         table[o.name] = x[:, k].double().numpy()
     table.write(tmp_path / "far.ecsv")
     samples = tiny.infer(tmp_path / "far.ecsv")
-    assert samples.flags[2] == samples.flags[5] == "outside_training"
+    assert samples.flags[2] == samples.flags[5] == "outside_training,far_outside_training"
     assert sum(bool(f) for f in samples.flags) <= 4
     assert np.isfinite(samples.values).all()
 

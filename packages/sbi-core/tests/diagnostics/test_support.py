@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.data.batch import Batch
-from sbi_core.diagnostics.support import support_percentile
+from sbi_core.diagnostics.support import SupportScale, more_than_chance, support_percentile
 
 N = 4000
 
@@ -117,3 +117,39 @@ def test_the_same_seed_gives_the_same_score(simulated, rng):
     observed = observe(simulated, rng, n=20)
     one, two = (support_percentile(observed, simulated, np.random.default_rng(1)) for _ in "ab")
     assert_allclose(one, two, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("outside", "n", "many"),
+    [(0, 5, False), (1, 1, True), (10, 1000, False), (3, 100, False), (4, 100, True)],
+)
+def test_a_catalogue_is_reported_when_chance_does_not_explain_its_share(outside, n, many):
+    assert more_than_chance(outside, n) == many
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_perfect_catalogues_are_rarely_reported(missing, simulated, rng):
+    observed = observe(simulated, rng, missing=missing)
+    percentile, far = SupportScale(observed, simulated[:-N], rng).compare(observed)
+    catalogues = (percentile > 99).reshape(40, 100).sum(1)
+    # P(4 or more of 100) = 1.8 %: 8 or more of 40 catalogues with probability 1e-6
+    assert sum(more_than_chance(int(k), 100) for k in catalogues) < 8
+    assert not far.any()
+
+
+@pytest.mark.parametrize(
+    ("shift", "is_far"), [(0.0, False), (3.0, False), (60.0, True), (1e12, True)]
+)
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_only_objects_beyond_three_times_the_largest_distance_are_far(
+    shift, is_far, missing, simulated, rng
+):
+    observed = observe(simulated, rng, n=100, missing=missing)
+    x, mask = observed.x.clone(), observed.mask.clone()
+    x[3], mask[3] = simulated.x[-1], True
+    x[3, 2] += shift
+    err = torch.full_like(x, 0.2)
+    objects = observed.with_(x=x, mask=mask, x_err=err)
+    far = SupportScale(objects, simulated[:-N], rng).compare(objects)[1]
+    assert far[3] == is_far
+    assert far.sum() == is_far

@@ -617,7 +617,11 @@ def test_objects_far_outside_are_inferred_flagged_and_counted(toy_run, toy, rng,
     assert report["observations"]["unsupported"] >= 2
     assert "objects_outside_training" in report["flags"]
     samples = run.infer(far)
-    assert [samples.flags[k] for k in (3, 7)] == ["outside_training"] * 2
+    assert "objects_far_outside_training" in report["flags"]
+    assert [samples.flags[k] for k in (3, 7)] == ["outside_training,far_outside_training"] * 2
+    assert sum("far" in f for f in samples.flags) == 2
+    combined = run.combine(far)
+    assert {"objects_outside_training", "objects_far_outside_training"} <= {*combined.flags}
     assert np.isfinite(samples.values).all()
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sbi_core.analyses import Drawing, Grid, Section
 from sbi_core.report import html, measurement, plots, render, write_html
 from sbi_core.report.figures import drawing_style, drawings, section_records, write_figures
-from sbi_core.report.view import FLAGS, linked, main_combiner, more_than_chance
+from sbi_core.report.view import FLAGS, linked, main_combiner
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -412,7 +412,6 @@ def test_disagreement_between_parts_is_said_in_words(words_only):
     ("outside", "n", "many"), [(0, 5, False), (1, 1, True), (10, 1000, False), (3, 10, True)]
 )
 def test_only_more_objects_outside_than_chance_explains_are_a_warning(outside, n, many, words_only):
-    assert more_than_chance(outside, n) == many
     page = render({"observations": {"n": n, "source": "x", "unsupported": outside}})
     assert ("would be expected by chance" in page) == many
 

@@ -8,7 +8,9 @@ over the observed elements (turned into a probability with the chi-squared distr
 number, so that objects with different missing elements compare), and the distance to the k-th
 nearest simulation in whitened space (complete objects only). The score is the percentile of the
 larger of the two among simulations that were given the errors and missing elements of the
-observed objects: 1 % of well-specified objects score above 99.
+observed objects: 1 % of well-specified objects score above 99. Beyond the reference simulations
+the percentile is 100; objects more than three times as far as the most distant one are *far*
+outside.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from sbi_core.data.batch import Batch
 
-__all__ = ["SupportScale", "distance_percentile", "support_percentile"]
+__all__ = ["SupportScale", "distance_percentile", "more_than_chance", "support_percentile"]
 
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -33,6 +35,9 @@ _MAX_SIMULATIONS = 50_000
 _DEAD = 1e-6  # columns that vary less than this, relative to the widest, are left out
 _FLAT = 1e-10  # and directions with less than this share of the largest correlation eigenvalue
 _ROWS = 500  # points at a time
+_FAR = (9.0, 3.0)  # times the largest scores of the references: -log p grows as the square of sigma
+_EXPECTED = 0.01  # share of well-specified objects above the 99th percentile
+_CHANCE = 0.02  # p-value of a catalogue below which it is reported
 
 
 def support_percentile(
@@ -113,11 +118,17 @@ class SupportScale:
 
     def percentile(self, observed: Batch) -> F64:
         """Return the support percentile of every object, (n,), 0 to 100."""
+        return self.compare(observed)[0]
+
+    def compare(self, observed: Batch) -> tuple[F64, NDArray[np.bool_]]:
+        """Return the support percentile of every object, and True where it is far outside, (n,)."""
         if len(observed) == 0:
-            return np.empty(0)
+            return np.empty(0), np.empty(0, bool)
         ours = self._scores(*self._projected(*_arrays(observed)))
         combined = [_percentiles(o, t) for o, t in zip(ours, self._theirs, strict=True)]
-        return _percentiles(np.fmax(*combined), self._reference)
+        largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in self._theirs]
+        far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
+        return _percentiles(np.fmax(*combined), self._reference), np.any(far, axis=0)
 
     def _projected(self, x: F64, err: F64, mask: Mask) -> tuple[F64, F64, Mask]:
         """Return the data in principal components, where there are too many features."""
@@ -198,6 +209,15 @@ def _percentiles(values: F64, reference: F64) -> F64:
         return np.full(len(values), np.nan)
     below = np.searchsorted(known, values, side="left")
     return np.where(np.isfinite(values), 100.0 * below / known.size, np.nan)
+
+
+def more_than_chance(outside: int, objects: int) -> bool:
+    """Return True if more objects lie above the 99th percentile than chance explains.
+
+    One-sided binomial test of the expected 1 % at p < 0.02, so that one object of one or two is
+    enough, and four of a hundred.
+    """
+    return bool(outside) and float(stats.binom.sf(outside - 1, objects, _EXPECTED)) < _CHANCE
 
 
 # -- points without errors ------------------------------------------------------------------

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import WholeObservations
 from sbi_core.data.observations import Observations, repeated
-from sbi_core.diagnostics.support import SupportScale
+from sbi_core.diagnostics.support import SupportScale, more_than_chance
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
@@ -27,9 +27,11 @@ from sbi_core.training.rows import known_rows
 
 __all__ = [
     "Donors",
+    "catalogue_flags",
     "chunk_rows",
     "infer_chunk",
     "infer_in_memory",
+    "outside_flags",
     "prior_draws",
     "support_scale",
 ]
@@ -59,10 +61,10 @@ def infer_chunk(
 ) -> PosteriorSamples:
     """Return the draws of some objects with everything that tables of results hold."""
     drawn = context.posterior.sample(objects, draws)
-    percentile = scale.percentile(context.simulator.summaries(objects.batch))
+    percentile, far = scale.compare(context.simulator.summaries(objects.batch))
     samples = replace(
         drawn,
-        flags=tuple("outside_training" if p > OUTSIDE else "" for p in percentile),
+        flags=tuple(map(outside_flags, percentile, far)),
         columns={"support_percentile": percentile},
         labels=objects.labels,
         rows=objects.rows,
@@ -71,6 +73,12 @@ def infer_chunk(
     if len(objects) == 0:
         return samples
     return context.analysis.describe(context.posterior, objects, samples, context.config.seed)
+
+
+def outside_flags(percentile: float, far: bool) -> str:
+    """Return the flags of an object with this support percentile, ``far`` outside or not."""
+    words = ["outside_training"] if percentile > OUTSIDE else []
+    return ",".join([*words, "far_outside_training"] if far else words)
 
 
 def infer_in_memory(context: Context, observations: Observations, draws: int) -> PosteriorSamples:
@@ -155,6 +163,22 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
     some_rows = known[np.sort(rng.permutation(len(known))[:_SUMMARISED])]
     theirs = simulator.summaries(simulator.observe(some_rows, rng))  # noise is already in them
     return SupportScale(ours, theirs, rng)
+
+
+def catalogue_flags(context: Context, observations: Observations) -> list[str]:
+    """Return the flags of objects as a whole: more outside than chance explains, some far outside.
+
+    The scale is that of :func:`infer_in_memory`.
+    """
+    if len(observations) == 0:
+        return []
+    donors = Donors()
+    donors.add(observations)
+    scale = support_scale(context, donors.batch)
+    percentile, far = scale.compare(context.simulator.summaries(observations.batch))
+    outside = int((percentile > OUTSIDE).sum())
+    flags = ["objects_outside_training"] if more_than_chance(outside, len(observations)) else []
+    return [*flags, "objects_far_outside_training"] if far.any() else flags
 
 
 def prior_draws(context: Context, n: int = 1000) -> F64:

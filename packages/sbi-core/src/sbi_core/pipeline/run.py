@@ -18,7 +18,7 @@ from sbi_core.files.directory import RunDirectory, read_json
 from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.inference import infer_in_memory
+from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory
 from sbi_core.pipeline.model_check import check_group
 from sbi_core.pipeline.opening import artefacts, open_context, read_config, verified_records
 from sbi_core.pipeline.reading import read_objects
@@ -207,7 +207,8 @@ class Run:
         -------
         CombinedPosterior
             With the flag ``unlike_the_simulator`` where the simulator, with the combined
-            parameters, does not make objects like these (plugins that set ``combine.reference``).
+            parameters, does not make objects like these (plugins that set ``combine.reference``),
+            and ``objects_outside_training`` as in reports.
 
         Raises
         ------
@@ -225,15 +226,13 @@ class Run:
         with single_thread():
             combined = rule.combine(self.posterior, data, rng=rng)
             checked = check_group(self._context, combined, data)
-        if checked is None:
-            return combined
-        entry, verdict = checked
-        unlike = () if verdict.level == "pass" else ("unlike_the_simulator",)
-        return replace(
-            combined,
-            diagnostics={**combined.diagnostics, "misspecification_p": entry["p"]},
-            flags=(*combined.flags, *unlike),
-        )
+        flags = [*combined.flags, *catalogue_flags(self._context, data)]
+        facts = dict(combined.diagnostics)
+        if checked is not None:
+            entry, verdict = checked
+            facts["misspecification_p"] = entry["p"]
+            flags += [] if verdict.level == "pass" else ["unlike_the_simulator"]
+        return replace(combined, diagnostics=facts, flags=tuple(flags))
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""

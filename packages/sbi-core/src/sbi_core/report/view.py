@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
-from scipy.stats import binom
 
 from sbi_core.diagnostics import judge_coverage, judge_sbc_all
 from sbi_core.diagnostics.holm import holm
+from sbi_core.diagnostics.support import more_than_chance
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.references import METHODS, bibtex
 from sbi_core.report.text import (
@@ -41,7 +41,6 @@ __all__ = [
     "is_constrained",
     "linked",
     "main_combiner",
-    "more_than_chance",
     "tex_label",
     "view",
 ]
@@ -57,6 +56,8 @@ FLAGS = {
     "objects_outside_training": "More objects than expected by chance lie outside the range of the "
     "simulations. Their posteriors are extrapolations; check these objects and their errors, or "
     "leave them out.",
+    "objects_far_outside_training": "Some objects are more than three times as far from the "
+    "simulations as the most distant of these. Errors in the data are likely; check these objects.",
     "failed_simulations_above_1_percent": "More than 1 % of the simulations failed. The posterior "
     "is not valid where they fail; the reasons are listed under Simulator.",
     "more_objects_than_calibrated": "More objects were combined than the calibration was tested "
@@ -78,6 +79,8 @@ FLAGS = {
 _OBJECT_FLAGS = {
     "outside_training": "The data lie outside the range of 99 % of the simulations; the posterior "
     "is an extrapolation. Check the data and their errors.",
+    "far_outside_training": "The data are more than three times as far from the simulations as the "
+    "most distant of these. Check the data and their errors.",
     "nothing_observed": "No value of this row was observed, so it has no result.",
 }
 _STAGES = {
@@ -102,7 +105,6 @@ _MAX_OUTPUTS = 24  # of the emulator
 _MAX_OBJECTS = 200  # rows of the table of results
 _MAX_NAMES = 12  # objects that are named beside a flag
 _MAX_GROUPS = 6  # in the headline
-_CHANCE = 0.02  # one object of one or two that is outside 99 % of the simulations is reported
 _EXPECTED = 0.01  # of all objects are outside the range of 99 % of the simulations
 _WIDE = 0.9  # of the prior's width; a wider posterior is not called constrained
 
@@ -184,14 +186,6 @@ def tex_label(report: Report, name: str, *, unit: bool = False) -> str:
     plain_name = name.replace("_", r"\_")
     label = str(column.get("label") or rf"\mathrm{{{plain_name}}}")
     return with_unit(label, str(column.get("unit", ""))) if unit else label
-
-
-def more_than_chance(outside: int, objects: int) -> bool:
-    """Return True if more objects lie beyond the 99th percentile than chance explains.
-
-    One-sided binomial test at 2 %, so that one object of one or two is enough.
-    """
-    return bool(outside) and float(binom.sf(outside - 1, objects, _EXPECTED)) < _CHANCE
 
 
 def is_constrained(width: Mapping[str, float]) -> bool:

@@ -20,6 +20,8 @@ from sbi_core.report.figures import drawing_style, section_records
 
 __all__ = ["analysis_report", "execute"]
 
+_SUPPORT = ("outside_training", "far_outside_training")
+
 
 def execute(context: Context) -> StageResult:
     """Infer every object and write posterior.nc and summary.ecsv."""
@@ -39,12 +41,14 @@ def execute(context: Context) -> StageResult:
         records = section_records(findings.sections, "infer")
         write_json(context.directory.infer_sections, records)
     flags = dict(zip(map(str, samples.id), samples.flags, strict=True))
-    outside = [i for i, f in flags.items() if "outside_training" in f.split(",")]
+    words = {i: f.split(",") for i, f in flags.items()}
+    outside = [i for i, w in words.items() if "outside_training" in w]
     facts = {
         "n": len(observations),
         "source": observations.source,
         "unsupported": len(outside),
         "flagged": outside[:100],
+        "far": [i for i, w in words.items() if "far_outside_training" in w][:100],
         "excluded": len(observations.excluded),
         "notes": [*observations.notes, *observations.reasons],
         "groups": len(np.unique(observations.group)),
@@ -67,7 +71,7 @@ def analysis_report(
 def _of_analysis(flags: dict[str, str]) -> dict[str, str]:
     """Return the flags that the analysis set, by object."""
     rest = {
-        i: ",".join(w for w in words.split(",") if w and w != "outside_training")
+        i: ",".join(w for w in words.split(",") if w and w not in _SUPPORT)
         for i, words in flags.items()
     }
     return {i: words for i, words in rest.items() if words}

@@ -13,6 +13,7 @@ from astropy.table import Table
 from sbi_core.data.gate import checked_file, open_hdf5
 from sbi_core.data.writing import atomic_write
 from sbi_core.diagnostics import Verdict, combine_verdicts
+from sbi_core.diagnostics.support import more_than_chance
 from sbi_core.files.directory import read_arrays, read_json, read_lines, write_json
 from sbi_core.files.provenance import versions
 from sbi_core.files.schema import REPORT_SCHEMA, check_report
@@ -21,7 +22,6 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.report import model_card, write_html
 from sbi_core.report.references import references
-from sbi_core.report.view import more_than_chance
 
 __all__ = ["build_report", "execute", "page_inputs"]
 
@@ -154,6 +154,8 @@ def _flags(context: Context, verdict: str) -> list[str]:
     infer = facts.get("infer", {})
     if more_than_chance(infer.get("unsupported", 0), infer.get("n", 0)):
         flags.append("objects_outside_training")
+    if infer.get("far"):
+        flags.append("objects_far_outside_training")
     words = ",".join(infer.get("domain_flags", {}).values())
     flags += sorted(set(words.split(",")) - {""})
     simulation = facts.get("simulate", {})
