@@ -19,6 +19,7 @@ __all__ = [
     "SbiError",
     "SimulationError",
     "TrainingError",
+    "WorkerLostError",
     "counted",
     "near_matches",
 ]
@@ -75,6 +76,10 @@ class RunDirectoryError(SbiError):
 
 class SimulationError(SbiError):
     """A simulator returned something that violates the contract."""
+
+
+class WorkerLostError(SimulationError):
+    """A worker process died; finished items are kept."""
 
 
 class TrainingError(SbiError):

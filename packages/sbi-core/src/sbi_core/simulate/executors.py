@@ -16,14 +16,13 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
-from sbi_core.errors import ConfigError, SimulationError, near_matches
+from sbi_core.errors import ConfigError, WorkerLostError, near_matches
 
 __all__ = [
     "EXECUTORS",
     "Executor",
     "ProcessExecutor",
     "SerialExecutor",
-    "WorkerLostError",
     "default_workers",
     "end_with_parent",
     "get_executor",
@@ -31,10 +30,6 @@ __all__ = [
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class WorkerLostError(SimulationError):
-    """A worker process died; finished items are kept."""
 
 
 class Executor(Protocol):

@@ -21,8 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sbi_core.errors import ConfigError, SimulationError
-from sbi_core.simulate.executors import WorkerLostError
+from sbi_core.errors import ConfigError, SimulationError, WorkerLostError
 
 __all__ = ["DaskExecutor"]
 

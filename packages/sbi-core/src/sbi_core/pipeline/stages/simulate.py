@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from sbi_core.components import Simulator
 from sbi_core.data.writing import Fence, current_fences
-from sbi_core.errors import RunDirectoryError, SimulationError, counted
+from sbi_core.errors import RunDirectoryError, SimulationError, WorkerLostError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
 from sbi_core.pipeline.stages import StageResult
-from sbi_core.simulate.executors import WorkerLostError, get_executor
+from sbi_core.simulate.executors import get_executor
 from sbi_core.simulate.probe import try_components
 from sbi_core.simulate.store import (
     Message,
