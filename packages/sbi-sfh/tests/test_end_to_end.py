@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,3 +144,14 @@ def test_two_alpha_planes_are_inferred(make_library):
     afe = batch.theta[:, -1].numpy()
     assert 0 <= afe.min() < afe.max() <= 0.4
     assert "synthetic" in simulator.example_observations(1, 2).source
+
+
+def test_spectra_that_the_posterior_mean_does_not_reproduce_are_flagged(run):
+    objects = run.simulator.example_observations(1, 4)
+    x = objects.batch.x.clone()
+    x[2, ::2] *= 1.3
+    samples = run.infer(replace(objects, batch=objects.batch.with_(x=x)), 20)
+    poor = ["poor_fit" in f.split(",") for f in samples.flags]
+    assert poor[2]
+    assert poor == (samples.columns["chi2_per_pixel"] > 5).tolist()
+    assert "poor_fit" in run._context.analysis.flag_meanings

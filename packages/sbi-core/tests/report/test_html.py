@@ -458,7 +458,7 @@ def test_a_single_object_has_a_corner_plot_with_prior_and_truth(inputs):
 
 def test_parameters_as_wide_as_the_prior_are_called_unconstrained(page):
     table = page.split('aria-label="widths of prior and posterior"')[1].split("</table>")[0]
-    assert table.count("not constrained by these data") == 1
+    assert table.count("hardly constrained by these data") == 1
 
 
 def test_each_group_has_its_own_answer(words_only):

@@ -39,6 +39,7 @@ _SHOWN = 4  # objects with figures
 _MOST = 200  # objects whose draws are turned into spectra for the report
 _CLOUD = 2000
 _UNLIKE = 99.9
+_POOR = 5.0  # chi-squared per pixel; 1 for a correct model
 
 
 class SfhAnalysis(Analysis):
@@ -51,6 +52,8 @@ class SfhAnalysis(Analysis):
         "simulations: check its residuals, redshift and masks before using the result",
         "snr_outside_training": "the signal-to-noise ratio is outside the training range: train "
         "with another simulator.snr or simulator.snr_range",
+        "poor_fit": "the spectrum of the posterior mean does not reproduce the data (chi-squared "
+        "per pixel above 5): check errors, masks and redshift, or train on more simulations",
     }
 
     simulator: SfhSimulator
@@ -96,7 +99,7 @@ class SfhAnalysis(Analysis):
         }
         if self.simulator.config.mode == "observed":
             columns["sigma"] = np.array([f.sigma for f in fits])
-        flags = self._flags(percentile, columns["snr"])
+        flags = self._flags(percentile, columns["snr"], columns["chi2_per_pixel"])
         read = objects.labels.get("reading", [""] * len(objects))
         described = samples.described(
             columns=columns,
@@ -114,7 +117,7 @@ class SfhAnalysis(Analysis):
         ratio = np.where(batch.observed, batch.x / batch.x_err, np.nan).astype(float)
         return np.nanmedian(ratio, axis=1)
 
-    def _flags(self, percentile: F64, snr: F64) -> list[str]:
+    def _flags(self, percentile: F64, snr: F64, chi2: F64) -> list[str]:
         config = self.simulator.config
         low, high = config.snr_range if config.mode == "observed" else (
             config.snr / 1.25, config.snr * 1.25)  # fmt: skip
@@ -125,10 +128,11 @@ class SfhAnalysis(Analysis):
                 for word, set_ in (
                     ("latents_unlike_training", p > _UNLIKE),
                     ("snr_outside_training", o),
+                    ("poor_fit", c > _POOR),
                 )
                 if set_
             )
-            for p, o in zip(percentile, odd, strict=True)
+            for p, o, c in zip(percentile, odd, chi2, strict=True)
         ]
 
     def report(
