@@ -69,6 +69,8 @@ class PosteriorSamples:
         Position of every object in its source, (object,); default: one after the other.
     excluded
         Rows of the source that could not be inferred, with their reasons.
+    meta
+        Header of the summary table: plugin, prior, source, draws.
     """
 
     values: F64
@@ -81,6 +83,7 @@ class PosteriorSamples:
     units: Mapping[str, str] = field(default_factory=dict)
     rows: NDArray[np.int64] | None = None
     excluded: tuple[Excluded, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -281,10 +284,16 @@ class PosteriorSamples:
             units |= {f"{name}_{s}": unit for s in ("p16", "p50", "p84", "mean", "sd")}
         flags = np.asarray(self.flags or [""] * len(self.id), np.str_)
         table = Table({"id": self.id, **self.labels, **statistics, "flags": flags, **self.columns})
+        table.meta = dict(self.meta)
         for column in table.colnames[1:]:
             if units.get(column):
                 table[column].unit = units[column]
-        return self._with_excluded(table) if self.excluded else table
+        if self.excluded:
+            table = self._with_excluded(table)
+        for column in table.colnames[1:]:  # as files give them back: no word is masked
+            if table[column].dtype.kind == "U" and (table[column] == "").any():
+                table[column] = MaskedColumn(table[column], mask=table[column] == "")
+        return table
 
     def _with_excluded(self, table: Table) -> Table:
         """Return the table with the rows that could not be inferred, in the order of the source."""

@@ -481,12 +481,12 @@ class TextSlices(Slices):
 
         table = Table()
         for name, kind, cells in zip(self.names, self.kinds, zip(*rows, strict=True), strict=True):
+            if self.delimiter == ";" and not _is_word(name, self.reading):
+                cells = tuple(map(_with_point, cells))
             mask = np.asarray([not c if kind == "U" else c.lower() in NO_NUMBER for c in cells])
             values: NDArray[Any] = np.asarray(cells, np.str_)
             if kind != "U":
                 values[mask] = "0"
-                if self.delimiter == ";":
-                    values = np.char.replace(values, ",", ".")
                 values = values.astype(np.int64 if kind == "i" else np.float64)
             table[name] = np.ma.MaskedArray(values, mask) if mask.any() else values
         return table
@@ -503,15 +503,22 @@ class _Kind:
     def __post_init__(self) -> None:
         self.kind = "U" if self.word else "i"
 
-    def add(self, cell: str, comma: bool) -> None:
-        """Consider a cell."""
-        if self.kind == "U" or cell.lower() in NO_NUMBER:
+    def add(self, cell: str, commas: bool) -> None:
+        """Consider a cell; ``commas`` may be decimal points."""
+        if self.word or cell.lower() in NO_NUMBER:
             return
+        if commas and _with_point(cell) != cell:
+            self.comma, cell = True, _with_point(cell)
         if self.kind == "i" and not (cell.isascii() and re.fullmatch(r"[+-]?\d{1,18}", cell)):
             self.kind = "f"
         if self.kind == "f" and not _is_number(cell):
-            self.comma = comma and _is_number(cell.replace(",", ".", 1))
-            self.kind = self.kind if self.comma else "U"
+            self.kind = "U"
+
+
+def _with_point(cell: str) -> str:
+    """Return a number with a decimal comma as Python writes it; another cell as it is."""
+    number = cell.replace(",", ".", 1)
+    return number if number != cell and _is_number(number) else cell
 
 
 def _is_number(cell: str) -> bool:

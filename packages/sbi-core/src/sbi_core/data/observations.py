@@ -7,6 +7,8 @@ that was not observed is NaN or masked.
 
 from __future__ import annotations
 
+import io
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -293,7 +295,11 @@ class Observations:
         elif path.suffix in FORMATS:
             table = self.to_table()
             with written(path) as temporary:
-                table.write(temporary, format=FORMATS[path.suffix], overwrite=True)
+                form = FORMATS[path.suffix]
+                if form.startswith("ascii"):
+                    temporary.write_text(text_of(table, form), encoding="utf-8")
+                else:
+                    table.write(temporary, format=form, overwrite=True)
         else:
             known = ", ".join([*FORMATS, ".npz"])
             msg = f"unknown format '{path.suffix}' of '{path}'; known suffixes: {known}"
@@ -379,6 +385,21 @@ def _check_values(obs: Observations) -> None:
                 "leave a value empty or NaN if it was not observed"
             )
             raise ObservationError(msg)
+
+
+def text_of(table: Table, form: str) -> str:
+    """Return a table as text; a row whose first word begins with ``#`` stays a row to readers."""
+    text = io.StringIO()
+    table.write(text, format=form)
+    lines = text.getvalue().split("\n")
+    first = next((k for k, x in enumerate(lines) if not x.startswith("#")), 0) + 1
+    quoted = False
+    for k, line in enumerate(lines[first:], first):
+        if line.startswith("#") and not quoted:
+            cell = re.split("[ ,\t]", line, maxsplit=1)[0]
+            lines[k] = f'"{cell}"{line[len(cell) :]}'
+        quoted ^= line.count('"') % 2 == 1
+    return "\n".join(lines)
 
 
 def holds_arrays(path: str | Path) -> bool:

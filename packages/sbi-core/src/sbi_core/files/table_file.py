@@ -5,7 +5,6 @@ All parts have the same columns. The file appears under its name when the last p
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sbi_core.data.observations import text_of
 from sbi_core.data.writing import written
 from sbi_core.errors import ConfigError
 
@@ -55,9 +55,7 @@ def _text(form: str) -> Callable[[Path, Callable[[], Iterator[Table]], int], Non
     def write(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
         with path.open("w", encoding="utf-8", newline="") as f:
             for k, part in enumerate(parts()):
-                text = io.StringIO()
-                part.write(text, format=form)
-                content = text.getvalue()
+                content = text_of(part, form)
                 if k:  # the header once: comment lines and the line of names
                     lines = content.split("\n")
                     comments = next(i for i, x in enumerate(lines) if not x.startswith("#"))

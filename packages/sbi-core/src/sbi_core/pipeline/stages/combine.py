@@ -12,7 +12,7 @@ from astropy.table import Table
 from sbi_core.combiners.moments import MomentCombiner, with_moments
 from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
-from sbi_core.data.observations import Observations
+from sbi_core.data.observations import Observations, text_of
 from sbi_core.data.writing import written
 from sbi_core.diagnostics import Verdict, fit_error_law
 from sbi_core.errors import DataFileError, RunDirectoryError
@@ -103,7 +103,7 @@ def execute(context: Context) -> StageResult:
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
     with written(context.directory.combined) as temporary:
-        _table(results).write(temporary, format="ascii.ecsv", overwrite=True)
+        temporary.write_text(text_of(_table(results), "ascii.ecsv"), encoding="utf-8")
     main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
     last = main[-1].posterior
     values = zip(last.names, last.mean, last.sd, strict=True)
