@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from astropy.table import Table, vstack
+from astropy.table import MaskedColumn, Table, vstack
 from numpy.typing import ArrayLike, NDArray
 
 from sbi_core.components import Estimator, Rng
@@ -269,8 +269,9 @@ class PosteriorSamples:
         """Return one row per row of the source, those that could not be inferred included.
 
         Columns: ``id``, labels; ``_p16, _p50, _p84, _mean, _sd`` of every parameter and derived
-        quantity; ``flags``; further columns. NaN, and the reason in ``flags``, where a row could
-        not be inferred.
+        quantity; ``flags``, masked where all is well; further columns. NaN, and the reason in
+        ``flags``, where a row could not be inferred. The same is read from the table of
+        ``sbi-run infer``.
         """
         units = {**dict(zip(self.names, self.space.units, strict=True)), **self.units}
         drawn = {name: self.values[:, :, k] for k, name in enumerate(self.names)}

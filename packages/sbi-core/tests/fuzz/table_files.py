@@ -55,7 +55,10 @@ class RandomTable:
             self._observable(str(name))
         self._names()
         if rng.random() < 0.5:
-            self.cells["n_lines"] = ["0", *(str(v) if rng.random() < 0.8 else "" for v in range(1, n))]
+            self.cells["n_lines"] = [
+                "0",
+                *(str(v) if rng.random() < 0.8 else "" for v in range(1, n)),
+            ]
         order = rng.permutation(list(self.cells))
         self.cells = {str(c): self.cells[str(c)] for c in order}
         self.columns = {}  # what the user names
