@@ -23,7 +23,7 @@ from scipy import sparse
 from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
 from sbi_casbi.smoothing import coarse
 from sbi_casbi.stems import canonical
-from sbi_core import ConfigError, DataFileError, open_hdf5, stream
+from sbi_core import ConfigError, DataFileError, open_hdf5, stream, written
 
 __all__ = [
     "SPLITS",
@@ -296,9 +296,8 @@ def write_library(library: Library, path: str | Path) -> Path:
     ``hist`` contains counts per pixel for libraries of star particles, and fractions otherwise.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     t = library.templates
-    try:
+    with written(path) as temporary:
         with h5py.File(temporary, "w") as f:
             f.create_dataset("fine/data", data=t.data.astype(np.float32), compression="gzip")
             f.create_dataset("fine/indices", data=t.indices.astype(np.int32), compression="gzip")
@@ -319,9 +318,6 @@ def write_library(library: Library, path: str | Path) -> Path:
                 options=json.dumps(dict(library.options)),
                 hash=library.hash,
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

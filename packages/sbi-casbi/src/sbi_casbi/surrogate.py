@@ -33,7 +33,15 @@ from torch import Tensor, nn
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.library import FINE, Library, make_templates, split_stems
 from sbi_casbi.plane import FINE_PER_PIXEL
-from sbi_core import ConfigError, DataFileError, checked_file, read_text, seeded, stream
+from sbi_core import (
+    ConfigError,
+    DataFileError,
+    checked_file,
+    read_text,
+    seeded,
+    stream,
+    written,
+)
 
 __all__ = ["Surrogate", "SurrogateConfig", "shape_of", "surrogate_library", "train_surrogate"]
 
@@ -169,13 +177,12 @@ class Surrogate(nn.Module):
         """Write weights (safetensors) and options (JSON)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.contiguous() for k, v in self.state_dict().items()},
-            folder / "weights.safetensors",
-        )
+        with written(folder / "weights.safetensors") as temporary:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, temporary)
         assert self.hull is not None
         facts = {"dim": self.dim, "options": vars(self.config), "hull": self.hull.points.tolist()}
-        (folder / "config.json").write_text(json.dumps(facts), encoding="utf-8")
+        with written(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(facts), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Surrogate:

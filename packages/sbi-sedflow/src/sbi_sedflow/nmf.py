@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import NMF
 
-from sbi_core import stream
+from sbi_core import stream, written
 from sbi_sedflow.bases import Bases
 
 __all__ = ["Z_TOP", "fit_bases", "histories", "metallicity_histories", "write_bases"]
@@ -117,5 +117,6 @@ def fit_bases(seed: int = 1) -> Bases:
 def write_bases(bases: Bases, path: str | Path, seed: int) -> Path:
     """Write bases as npz with the seed they came from; return the path."""
     path = Path(path)
-    np.savez(path, time=bases.time, sfh=bases.sfh, zh=bases.zh, seed=np.array(seed))
+    with written(path) as temporary, temporary.open("wb") as f:
+        np.savez(f, time=bases.time, sfh=bases.sfh, zh=bases.zh, seed=np.array(seed))
     return path

@@ -56,7 +56,7 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
-    from sbi_core import ConfigError, load_run
+    from sbi_core import ConfigError, load_run, written
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
     from sbi_sfh.simulator import SfhSimulator
@@ -72,19 +72,20 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
     recovered = [recover_object(simulator, data, k, samples.values[:, k]) for k in range(len(data))]
     time = simulator.synthesis.time
     growth = np.stack([r.growth for r in recovered])
-    np.savez_compressed(
-        out,
-        id=data.id,
-        time_gyr=time,
-        growth=growth,
-        sfr_per_gyr=np.stack([star_formation_rate(g, time) for g in growth]),
-        wave=simulator.wave,
-        observed=data.batch.x.numpy(),
-        used=data.batch.observed.numpy(),
-        recovered=np.stack([r.mean.model for r in recovered]),
-        residual_rms=np.array([r.mean.rms for r in recovered]),
-        chi2_per_pixel=np.array([r.mean.chi2 for r in recovered]),
-    )
+    with written(out) as temporary, temporary.open("wb") as f:
+        np.savez_compressed(
+            f,
+            id=data.id,
+            time_gyr=time,
+            growth=growth,
+            sfr_per_gyr=np.stack([star_formation_rate(g, time) for g in growth]),
+            wave=simulator.wave,
+            observed=data.batch.x.numpy(),
+            used=data.batch.observed.numpy(),
+            recovered=np.stack([r.mean.model for r in recovered]),
+            residual_rms=np.array([r.mean.rms for r in recovered]),
+            chi2_per_pixel=np.array([r.mean.chi2 for r in recovered]),
+        )
     for name, r in zip(data.id, recovered, strict=True):
         click.echo(
             f"{name}: residual rms {100 * r.mean.rms:.2f} %, chi2/pixel {r.mean.chi2:.2f}, "

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from sbi_core import Batch, ConfigError, Drawing, Grid, Section
+from sbi_core import Batch, ConfigError, Drawing, Grid, Section, written
 from sbi_sfh.indices import measure
 from sbi_sfh.latents import latents_of
 
@@ -312,7 +312,9 @@ def write(result: Interpretation, directory: str | Path) -> Path:
     arrays |= {"names": np.array(result.names), "map_method": np.array(result.map_method)}
     arrays["feature_names"] = np.array(list(result.features))
     arrays |= {f"feature/{k}": v for k, v in result.features.items()}
-    np.savez_compressed(path, **arrays)
+    with written(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
     for name, (figure, _) in figures(result).items():
-        figure.savefig(directory / f"latents-{name}.svg", dpi=150)
+        with written(directory / f"latents-{name}.svg") as temporary:
+            figure.savefig(temporary, dpi=150)
     return path

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import ConfigError
+from sbi_core import ConfigError, written
 from sbi_sfh.ssp import compress
 
 __all__ = ["AGES_GYR", "METALLICITIES", "SOLAR_LUMINOSITY_SCALE", "main", "synthesiser", "write"]
@@ -109,7 +109,8 @@ def write(path: Path, wave: F64, cube: F64, version: str) -> dict[str, Any]:
         "citations": list(_CITATIONS),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **parts)  # type: ignore[arg-type]
+    with written(path) as temporary, temporary.open("wb") as f:
+        np.savez_compressed(f, meta=np.array(json.dumps(meta)), **parts)  # type: ignore[arg-type]
     return meta
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -31,7 +30,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError, checked_file, data_dirs, read_npz
+from sbi_core import DataFileError, checked_file, data_dirs, read_npz, written
 from sbi_sfh.constants import FWHM_LIBRARY
 from sbi_sfh.ssp import SspLibrary, compress
 
@@ -307,13 +306,10 @@ def _read_cache(key: str) -> tuple[F64, NDArray[np.float32], bool] | None:
 
 def _write_cache(key: str, wave: F64, flux: NDArray[np.float32], synthetic: bool) -> None:  # noqa: FBT001
     path = _cache_path(key)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}.npz")
     meta = np.array(json.dumps({"key": key, "synthetic": synthetic}))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, wave=wave, flux=flux, meta=meta)
-        os.replace(temporary, path)
+        with written(path) as temporary:
+            np.savez(temporary, wave=wave, flux=flux, meta=meta)
     except OSError:
         return  # a cache that cannot be written costs time only
-    finally:
-        temporary.unlink(missing_ok=True)

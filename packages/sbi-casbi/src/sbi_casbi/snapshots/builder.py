@@ -30,7 +30,7 @@ from sbi_casbi.plane import Plane
 from sbi_casbi.snapshots.halos import HaloSource
 from sbi_casbi.snapshots.reader import files_of, read_snapshot
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
-from sbi_core import ConfigError, DataFileError, data_dirs, read_npz
+from sbi_core import ConfigError, DataFileError, data_dirs, read_npz, written
 
 __all__ = [
     "BuildConfig",
@@ -160,9 +160,9 @@ def build_library(
         reason = _cut(job, c)
         if reason:
             skipped[str(job.path)] = reason
-    out.with_name(out.name + ".skipped.json").write_text(
-        json.dumps(skipped, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    with written(out.with_name(out.name + ".skipped.json")) as temporary:
+        content = json.dumps(skipped, indent=1, sort_keys=True) + "\n"
+        temporary.write_text(content, encoding="utf-8")
     if failed > _MOST_FAILURES * len(jobs):
         first = next(iter(skipped.values()))
         msg = (
@@ -225,10 +225,10 @@ def _read_one(job: _Job) -> tuple[str, bool]:
     except DataFileError as error:
         return str(error), False
     facts = {k: v for k, v in asdict(s).items() if np.isscalar(v)}
-    temporary = job.cache.with_name(f"{job.cache.name}.tmp{os.getpid()}")
-    with temporary.open("wb") as f:
-        np.savez(f, fe_h=s.fe_h, o_fe=s.o_fe, mass=s.mass, facts=np.array(json.dumps(facts)))
-    os.replace(temporary, job.cache)
+    with written(job.cache) as temporary:
+        np.savez(
+            temporary, fe_h=s.fe_h, o_fe=s.o_fe, mass=s.mass, facts=np.array(json.dumps(facts))
+        )
     return "", False
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_chempy.constants import AGB_RANGE_MSUN, ELEMENTS, SN2_RANGE_MSUN
-from sbi_core import DataFileError, open_hdf5, read_npz
+from sbi_core import DataFileError, open_hdf5, read_npz, written
 
 __all__ = [
     "Channel",
@@ -352,9 +352,10 @@ def write_yields(
         content["ia_total_msun"] = np.array(sn1a.total)
         content["ia_about"] = np.array(json.dumps(_about(sn1a)))
     if path.suffix == ".npz":
-        np.savez_compressed(path, **content)  # type: ignore[arg-type]
+        with written(path) as temporary:
+            np.savez_compressed(temporary, **content)  # type: ignore[arg-type]
         return
-    with h5py.File(path, "w", track_order=True) as file:
+    with written(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         for key, value in content.items():
             if value.dtype.kind == "U":  # text: attributes keep the file small and readable
                 file.attrs[key] = value.tolist()

@@ -6,7 +6,6 @@ The npz file holds the arrays of :class:`SSPGrid` and its ``meta`` as JSON text,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError, read_npz
+from sbi_core import DataFileError, read_npz, written
 
 __all__ = ["SSPGrid", "read_grid", "write_arrays", "write_grid"]
 
@@ -94,19 +93,13 @@ class SSPGrid:
 def write_arrays(path: str | Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
     """Write arrays and ``meta`` as npz under a temporary name, then rename it."""
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as f:
+        with written(path) as temporary, temporary.open("wb") as f:
             np.savez(f, meta=np.array(json.dumps(dict(meta))), **arrays)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         msg = f"cannot write '{path}': {error.strerror or error}"
         raise DataFileError(msg) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

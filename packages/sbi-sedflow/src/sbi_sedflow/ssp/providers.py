@@ -13,7 +13,7 @@ from typing import Literal
 
 import platformdirs
 
-from sbi_core import ConfigError, DataFileError, read_npz, read_text
+from sbi_core import ConfigError, DataFileError, read_npz, read_text, written
 from sbi_sedflow.ssp import bc03
 from sbi_sedflow.ssp.dsps import read_dsps
 from sbi_sedflow.ssp.fsps import export_fsps
@@ -98,9 +98,8 @@ def _hash(source: Path, folder: Path) -> str:
     sha256 = bc03.sha256_of(source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_suffix(f".tmp{stat.st_mtime_ns}")
-        temporary.write_text(json.dumps({**mark, "sha256": sha256}), encoding="utf-8")
-        temporary.replace(note)
+        with written(note) as temporary:
+            temporary.write_text(json.dumps({**mark, "sha256": sha256}), encoding="utf-8")
     except OSError as error:
         _LOG.warning("cannot remember the hash of '%s' in '%s': %s", source, folder, error)
     return sha256
