@@ -226,6 +226,24 @@ def test_one_wide_cell_is_not_repeated_for_all_rows(tmp_path, monkeypatch):
     assert len(gate.checked_file(tmp_path / "x.csv", rows=10).name)
 
 
+@pytest.mark.parametrize("compound", [False, True])
+def test_one_wide_cell_of_variable_length_is_found(compound, tmp_path, monkeypatch):
+    words = ["a", "b", "L" * 10**5]
+    with h5py.File(tmp_path / "x.h5", "w") as f:
+        if compound:
+            kind = np.dtype([("id", h5py.string_dtype()), ("a", "f8")])
+            f["t"] = np.array([(w, 1.0) for w in words], kind)
+        else:
+            f.create_dataset("t", data=words, dtype=h5py.string_dtype())
+    gate.checked_file(tmp_path / "x.h5")
+    monkeypatch.setattr(gate, "available_memory", lambda: 2**21)
+    with pytest.raises(DataFileError, match="in memory"):
+        gate.checked_file(tmp_path / "x.h5")
+    monkeypatch.setenv("SBI_LIMITS", "line=1e4")
+    with pytest.raises(DataFileError, match="cell of 100000 bytes"):
+        gate.checked_file(tmp_path / "x.h5")
+
+
 def test_parquet_is_bounded_by_rows_columns_and_words(tmp_path, monkeypatch):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     word = "x" * 10**5

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 import filelock
 import pytest
 
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import RunDirectoryError
 from sbi_core.files import lock
 from sbi_core.files.lock import LOCK, locked
@@ -51,9 +53,9 @@ def impatient(monkeypatch):
     monkeypatch.setattr(lock, "_PATIENCE", 0.05)
 
 
-def hold(root):
+def lock_of_another(root, *before):
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(root)],
+        [*before, sys.executable, "-c", HOLD, str(root)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout.readline() == "held\n"
@@ -77,7 +79,7 @@ def test_an_error_gives_it_back(tmp_path):
 
 
 def test_a_process_that_lives_is_respected_and_one_that_was_killed_is_not(tmp_path):
-    child = hold(tmp_path)
+    child = lock_of_another(tmp_path)
     with pytest.raises(RunDirectoryError, match=f"process {child.pid} "):
         locked(tmp_path).__enter__()
     child.kill()
@@ -140,3 +142,52 @@ def test_a_file_system_without_locks_is_an_error_with_a_remedy(tmp_path, monkeyp
     monkeypatch.setenv("SBI_FILE_LOCKS", "off")
     with locked(tmp_path):
         pass
+
+
+def test_an_owner_that_lost_its_lock_writes_nothing_more(tmp_path):
+    """Suspended, its lock file removed, and somebody else at work: the fence holds."""
+    with locked(tmp_path) as hold:
+        write_atomic(tmp_path / "mine", b"1")
+        (tmp_path / LOCK).unlink()
+        child = lock_of_another(tmp_path)
+        assert not hold.valid
+        with pytest.raises(RunDirectoryError, match=r"lost its lock on .* to process \d+ on "):
+            write_atomic(tmp_path / "mine", b"2")
+    assert (tmp_path / "mine").read_bytes() == b"1"
+    assert "token" in (tmp_path / LOCK).read_text()  # that of the other one
+    child.kill()
+    child.communicate()
+    write_atomic(tmp_path / "mine", b"3")  # without a lock there is no fence
+
+
+def test_the_fence_holds_without_locks_of_the_file_system(tmp_path, monkeypatch):
+    monkeypatch.setenv("SBI_FILE_LOCKS", "off")
+    with locked(tmp_path) as earlier, locked(tmp_path) as later:
+        assert later.valid
+        assert not earlier.valid
+        with pytest.raises(RunDirectoryError, match="lost its lock"):
+            write_atomic(tmp_path / "a", b"")
+
+
+def test_a_lock_file_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(RunDirectoryError, match="'.lock' is a link"):
+        locked(tmp_path / "run").__enter__()
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-Urpf", "true"], check=False, capture_output=True).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="no user namespaces here",
+)
+def test_processes_of_another_container_are_respected(tmp_path):
+    """Process numbers mean nothing there: the first process of a namespace has number 1."""
+    child = lock_of_another(tmp_path, "unshare", "-Urpf", "--mount-proc")
+    with pytest.raises(RunDirectoryError, match="in use by process 1 of another container on "):
+        locked(tmp_path).__enter__()
+    child.kill()
+    child.communicate()

@@ -219,3 +219,58 @@ def test_what_cannot_fit_is_refused_with_numbers(infer, objects, monkeypatch):
 def test_a_missing_file_is_named(infer, tmp_path):
     with pytest.raises(DataFileError, match="none.fits' does not exist"):
         infer(tmp_path / "none.fits")
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".ecsv", ".csv", ".h5", ".parquet"])
+def test_a_catalogue_that_changes_ends_the_run(suffix, infer, objects, tmp_path, monkeypatch):
+    """No chunk is stored under the identity of rows that it was not inferred from."""
+    path, other = tmp_path / f"cat{suffix}", tmp_path / f"new{suffix}"
+    table = read_table(objects)
+    form = (
+        {"format": FORMATS[suffix], "path": "t"} if suffix == ".h5" else {"format": FORMATS[suffix]}
+    )
+    table.write(path, **form)
+    changed = table.copy()
+    changed[table.colnames[2]] = np.asarray(table[table.colnames[2]]) + 0.25
+    changed.write(other, **form)
+    whole = chunk_files.infer_chunk
+    done = []
+
+    def infer_chunk(*args):
+        if len(done) == 2:
+            path.write_bytes(other.read_bytes())
+        done.append(1)
+        return whole(*args)
+
+    _, before = infer(path)
+    content = path.read_bytes()
+    monkeypatch.setattr(chunk_files, "infer_chunk", infer_chunk)
+    if suffix == ".parquet":  # its rows were in memory
+        infer(path, out="again.ecsv")
+    else:
+        with pytest.raises(DataFileError, match="changed while it was inferred"):
+            infer(path, out="again.ecsv")
+    monkeypatch.setattr(chunk_files, "infer_chunk", whole)
+    path.write_bytes(content)
+    result, after = infer(path, out="again.ecsv")
+    assert [before[c].tolist() for c in before.colnames] == [
+        after[c].tolist() for c in after.colnames
+    ]
+
+
+def test_intermediate_results_are_not_written_through_a_link(infer, objects, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("precious")
+    (tmp_path / ".out.ecsv.chunks").symlink_to(home)
+    with pytest.raises(RunDirectoryError, match="is a link"):
+        infer(objects)
+    assert [p.name for p in home.iterdir()] == ["thesis.txt"]
+
+
+def test_files_of_others_among_the_chunks_stay(infer, objects, tmp_path):
+    folder = tmp_path / ".out.ecsv.chunks"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("precious")
+    infer(objects)
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]

@@ -10,7 +10,7 @@ import click
 
 from sbi_core.cli.groups import examples
 from sbi_core.cli.targets import safe_name
-from sbi_core.data.writing import atomic_write
+from sbi_core.data.writing import atomic_write, harmless
 from sbi_core.errors import ConfigError, counted
 from sbi_core.files.directory import read_arrays
 
@@ -98,7 +98,7 @@ def _write_csv(
 
     table = Table(draws, names=list(names))
     if ids is not None:
-        table.add_column(ids, index=0, name="id")
+        table.add_column(harmless(ids, ".csv"), index=0, name="id")
     text = io.StringIO()
     table.write(text, format="ascii.csv", formats=dict.fromkeys(names, "%.9g"))
     with atomic_write(path) as f:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from itertools import takewhile
@@ -13,9 +14,15 @@ from sbi_core.files.directory import RunDirectory
 __all__ = ["checked_target", "safe_name", "summary_target"]
 
 
+_LONGEST = 120  # bytes; file systems allow 255
+
+
 def safe_name(text: str) -> str:
     """Return a file name for an identifier: letters, digits and ``._+-``, the rest as ``_``."""
-    return re.sub(r"[^\w.+-]", "_", text).lstrip(".") or "_"
+    name = re.sub(r"[^\w.+-]", "_", text).lstrip(".") or "_"
+    if len(name.encode()) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def checked_target(

@@ -504,7 +504,30 @@ def _check_dataset(path: Path, name: str, data: h5py.Dataset, rows: int | None) 
     _expands(path, chunk, data.id.get_storage_size())
     n = int(data.shape[0]) if data.shape else 1
     part = 1.0 if rows is None or n <= rows else rows / n
-    return float(part * total + min(chunk, total))
+    words = n * part * _LETTER * _longest_word(path, data) if data.dtype.hasobject else 0.0
+    return float(part * total + min(chunk, total) + words)
+
+
+def _longest_word(path: Path, data: h5py.Dataset) -> int:
+    """Return the longest cell of variable length: its header does not say."""
+    if not data.ndim:
+        return _length(path, data[()])
+    names = [name for name in data.dtype.names or () if data.dtype[name].hasobject]
+    block = int(limits().memory * available_memory() / max(path.stat().st_size, 1))
+    block = min(max(block, 64), 4096)
+    longest = 0
+    for start in range(0, data.shape[0], block):
+        cells = data.fields(names)[start : start + block] if names else data[start : start + block]
+        columns = [cells[name] for name in names] if names else [cells]
+        longest = max([longest, *(_length(path, c) for column in columns for c in column.flat)])
+    return longest
+
+
+def _length(path: Path, cell: Any) -> int:
+    length = len(cell) if hasattr(cell, "__len__") else 0
+    if length > limits().line:
+        _refuse(path, f"has a cell of {length} bytes", "line")
+    return length
 
 
 def _check_parquet(path: Path, size: int, rows: int | None) -> None:
@@ -532,12 +555,13 @@ def _check_parquet(path: Path, size: int, rows: int | None) -> None:
             return
         with parquet.ParquetFile(path, read_dictionary=words) as f:
             longest = dict.fromkeys(words, 0)
-            for batch in f.iter_batches(batch_size=2**16, columns=words):
+            block = min(max(2**26 * facts.num_rows // max(stored, 1), 1), 2**16)
+            for batch in f.iter_batches(batch_size=block, columns=words):
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     entries = getattr(column, "dictionary", column)
                     length = pyarrow.compute.max(pyarrow.compute.binary_length(entries)).as_py()
                     longest[name] = max(longest[name], length or 0)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
         first = str(error).strip().split("\n")[0]
         msg = f"'{path}' cannot be read as parquet: {first}"
         raise DataFileError(msg) from None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.gate import checked_file, open_hdf5, read_npz
-from sbi_core.data.writing import written
+from sbi_core.data.writing import harmless, written
 from sbi_core.errors import DataFileError, ObservationError
 
 if TYPE_CHECKING:
@@ -294,6 +294,8 @@ class Observations:
                 _write_arrays(self, temporary)
         elif path.suffix in FORMATS:
             table = self.to_table()
+            for name in table.colnames:
+                table[name] = harmless(table[name], path.suffix)
             with written(path) as temporary:
                 form = FORMATS[path.suffix]
                 if form.startswith("ascii"):
@@ -466,4 +468,4 @@ def _write_arrays(obs: Observations, path: Path) -> None:
     with h5py.File(path, "w") as f:
         for name, value in arrays.items():
             text = value.dtype.kind == "U"
-            f[name] = value.astype(h5py.string_dtype()) if text else value
+            f[name] = harmless(value, ".h5").astype(h5py.string_dtype()) if text else value

@@ -18,17 +18,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+import numpy as np
+
 __all__ = [
     "Fence",
     "atomic_write",
     "current_fences",
     "fenced",
+    "harmless",
     "remove_leftovers",
     "sync",
     "write_atomic",
     "written",
 ]
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_NUL = re.compile("\x00")
+_FORMULA = re.compile(r"[=+\-@](?!(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$)")
 _MARK = ".tmp-"
 _LEFT = re.compile(r"^\..*\.tmp-[0-9a-f]{16}(\.\w+)*$|^\.landmark-[0-9a-f]{32}$")  # of 0.1.0, too
 
@@ -128,6 +134,34 @@ def sync(*paths: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
+
+
+def harmless(words: Any, suffix: str) -> Any:
+    r"""Return words in the form in which a format holds them; other values as they are.
+
+    Parameters
+    ----------
+    words
+        A column: text is changed where it must be.
+    suffix
+        Of the file. Text formats and VOTable hold control characters as escapes (``\n``,
+        ``\x1b``), HDF5 and netCDF only NUL. In CSV and TSV a word that begins with ``= + - @``
+        and is no number gets an apostrophe in front: spreadsheets would execute it.
+    """
+    column = np.asarray(words)
+    if column.dtype.kind not in "UO":
+        return words
+    control = _CONTROL if suffix in (".ecsv", ".csv", ".tsv", ".txt", ".dat", ".vot") else _NUL
+    formula = _FORMULA if suffix in (".csv", ".tsv") else None
+    text = column.tolist()
+    plain = [control.sub(_escape, w) if isinstance(w, str) else w for w in text]
+    if formula is not None:
+        plain = [f"'{w}" if isinstance(w, str) and formula.match(w) else w for w in plain]
+    return words if plain == text else np.asarray(plain, column.dtype.kind)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

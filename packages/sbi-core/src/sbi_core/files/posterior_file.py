@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.gate import checked_file
 from sbi_core.data.observations import Observations
-from sbi_core.data.writing import written
+from sbi_core.data.writing import harmless, written
 from sbi_core.errors import ConfigError, DataFileError, RunDirectoryError
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import ParameterSpace
@@ -196,12 +196,12 @@ def _fill(f: Any, part: Part, rows: slice) -> None:
     for name, (kind, values, _) in _drawn(part.samples).items():
         f[kind].variables[name][0, :, rows] = values.astype(np.float32)
     for name, column in _statistics(part.samples).items():
-        value = column.astype(object) if column.dtype.kind == "U" else column
+        value = harmless(column, ".nc").astype(object) if column.dtype.kind == "U" else column
         f["sample_stats"].variables[name][rows] = value
     for name, number in _OBSERVED:
         if name in part.observed:
             f["observed_data"].variables[name][rows] = part.observed[name].astype(number)
-    ids = part.samples.id.astype(object)
+    ids = harmless(part.samples.id, ".nc").astype(object)
     for kind in ("posterior", "derived", "observed_data", "sample_stats"):
         if kind in f:
             f[kind].variables["object"][rows] = ids

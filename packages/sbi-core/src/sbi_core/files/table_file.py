@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.data.observations import text_of
-from sbi_core.data.writing import written
+from sbi_core.data.writing import harmless, written
 from sbi_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,11 +51,21 @@ def write_parts(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> Non
         raise ConfigError(msg) from None
 
 
-def _text(form: str) -> Callable[[Path, Callable[[], Iterator[Table]], int], None]:
+def _harmless(part: Table, suffix: str) -> Table:
+    """Return the table with words in the form that the format holds."""
+    out = part.copy(copy_data=False)
+    for name in part.colnames:
+        words = harmless(part[name], suffix)
+        if words is not part[name]:
+            out[name] = words
+    return out
+
+
+def _text(form: str, suffix: str) -> Callable[[Path, Callable[[], Iterator[Table]], int], None]:
     def write(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
         with path.open("w", encoding="utf-8", newline="") as f:
             for k, part in enumerate(parts()):
-                content = text_of(part, form)
+                content = text_of(_harmless(part, suffix), form)
                 if k:  # the header once: comment lines and the line of names
                     lines = content.split("\n")
                     comments = next(i for i, x in enumerate(lines) if not x.startswith("#"))
@@ -158,12 +168,13 @@ def _parquet(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
 def _votable(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
     from astropy.table import vstack
 
-    whole = vstack(list(parts()), metadata_conflicts="silent")
+    harmless_parts = [_harmless(part, ".vot") for part in parts()]
+    whole = vstack(harmless_parts, metadata_conflicts="silent")
     whole.write(path, format="votable", overwrite=True)
 
 
 _WRITERS: dict[str, Callable[[Path, Callable[[], Iterator[Table]], int], None]] = {
-    **{suffix: _text(form) for suffix, form in _TEXT.items()},
+    **{suffix: _text(form, suffix) for suffix, form in _TEXT.items()},
     ".fits": _fits,
     ".h5": _hdf5,
     ".parquet": _parquet,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sbi_core.data.reading import Reading
+from sbi_core.data.writing import remove_leftovers
 from sbi_core.files.posterior_file import write_posterior
 from sbi_core.files.table_file import write_parts
 from sbi_core.pipeline.chunk_files import ChunkFiles, Inferred, inferred
@@ -68,6 +69,8 @@ def infer_catalogue(
         keep_draws=samples is not None,
         executor=executor,
     ) as (files, done):
+        for path in (target, *([samples] if samples else [])):
+            remove_leftovers(path.parent, path.name)
         context.progress.start("write", done.n + done.excluded, "objects")
         meta = table_meta(context, str(source.path), draws)
         write_parts(target, lambda: files.tables(meta), done.n + done.excluded)

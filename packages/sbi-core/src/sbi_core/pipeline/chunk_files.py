@@ -37,7 +37,13 @@ from sbi_core.data.writing import (
     write_atomic,
 )
 from sbi_core.diagnostics.support import SupportScale
-from sbi_core.errors import DataFileError, NothingObservedError, ObservationError, RunDirectoryError
+from sbi_core.errors import (
+    DataFileError,
+    NothingObservedError,
+    ObservationError,
+    RunDirectoryError,
+    SbiError,
+)
 from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.files.lock import LOCK, locked
 from sbi_core.files.posterior_file import Part
@@ -423,14 +429,13 @@ def write_chunk(work: ChunkFiles, chunk: int) -> int:
     DataFileError
         If the rows are not those that were checked before.
     """
-    objects = work.objects(chunk)
+    try:
+        objects = work.objects(chunk)
+    except SbiError as error:  # all chunks were read before
+        raise _changed(work, chunk) from error
     key = work.key(_digest(objects))
     if key != work.keys[chunk]:
-        msg = (
-            f"'{work.source.path}' changed while it was inferred (chunk {chunk + 1} of "
-            f"{len(work.source)} holds other rows than at the beginning); give the command again"
-        )
-        raise DataFileError(msg)
+        raise _changed(work, chunk)
     with single_thread():
         samples = infer_chunk(work.loaded, objects, work.draws, work.scale)
     table = samples.summary()
@@ -464,6 +469,13 @@ def write_chunk(work: ChunkFiles, chunk: int) -> int:
     with fenced(*work.fences):
         write_atomic(work.path(chunk), _image(arrays, attributes))
     return chunk
+
+
+def _changed(work: ChunkFiles, chunk: int) -> DataFileError:
+    return DataFileError(
+        f"'{work.source.path}' changed while it was inferred: chunk {chunk + 1} of "
+        f"{len(work.source)} is not that of the beginning; give the command again"
+    )
 
 
 def _image(arrays: dict[str, Any], attributes: dict[str, Any]) -> bytes:

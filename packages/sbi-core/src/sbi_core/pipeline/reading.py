@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sbi_core.components import Simulator
-from sbi_core.data.chunks import (
-    Slices,
-    WholeObservations,
-    is_table,
-    open_slices,
-    read_table,
-)
+from sbi_core.data.chunks import Slices, WholeObservations, is_table, open_slices, read_table
+from sbi_core.data.gate import unchanged
 from sbi_core.data.observations import Observations, holds_arrays
 from sbi_core.data.reading import Reading
 from sbi_core.data.tables import as_table, checked, prepared
@@ -55,13 +50,14 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
             raise ConfigError(msg)
         source = Path(source).expanduser()
         name = str(source)
-        if holds_arrays(source):
-            return checked(Observations.read(source), reading.strict)
-        special = type(simulator).read_observations is not Simulator.read_observations
-        if reading == Reading() or (special and not is_table(source)):
-            return checked(simulator.read_observations(source), reading.strict)
-        ours = is_table(source)
-        table = read_table(source, reading) if ours else simulator.read_table(source)
+        with unchanged(source):
+            if holds_arrays(source):
+                return checked(Observations.read(source), reading.strict)
+            special = type(simulator).read_observations is not Simulator.read_observations
+            if reading == Reading() or (special and not is_table(source)):
+                return checked(simulator.read_observations(source), reading.strict)
+            ours = is_table(source)
+            table = read_table(source, reading) if ours else simulator.read_table(source)
     return checked(simulator.observations_of(prepared(table, reading, name), name), reading.strict)
 
 
@@ -72,7 +68,8 @@ def open_objects(
     if isinstance(source, (str, Path)):
         source = Path(source).expanduser()
         if holds_arrays(source) or (simulator.rows_are_objects and source.suffix.lower() != ".npz"):
-            return open_slices(source, rows, reading)
+            with unchanged(source):
+                return open_slices(source, rows, reading)
     return WholeObservations.of(read_objects(simulator, source, reading), rows)
 
 

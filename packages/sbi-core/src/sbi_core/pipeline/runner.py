@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sbi_core.data.gate import unchanged
 from sbi_core.data.writing import atomic_write, remove_leftovers, written
 from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
 from sbi_core.files.directory import RunDirectory
@@ -91,13 +92,15 @@ def execute(
 def _prepare(context: Context, stages: Sequence[str] | None, restart: str | None) -> None:
     """Check everything that needs no simulation, then execute the stages."""
     config, directory = context.config, context.directory
-    prints = _fingerprints(context)
+    given = config.infer.observations
     # before anything is written: bad input leaves no trace
-    _ = context.space
-    _check_machine(config)
-    if config.infer.observations:
-        _refuse_outputs(Path(config.infer.observations), directory)
-        _ = context.observations
+    with unchanged(*([given] if given else [])):
+        prints = _fingerprints(context)
+        _ = context.space
+        _check_machine(config)
+        if given:
+            _refuse_outputs(Path(given), directory)
+            _ = context.observations
     if restart == STAGES[0].name or not directory.provenance.exists():
         check_resources(context)
     directory.create()

@@ -114,6 +114,7 @@ class DaskExecutor:
         }
         with ExitStack() as stack:
             stack.enter_context(dask.config.set(quiet))
+            stack.enter_context(_silence())
             address: Any = self.scheduler
             if self.scheduler is None:
                 address = stack.enter_context(
@@ -143,6 +144,21 @@ class DaskExecutor:
                 )
                 raise ConfigError(msg) from None
             yield stack.enter_context(client)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the messages of the library back: what is wrong is said once, in our own words."""
+    names = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] == "distributed"]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _import_distributed() -> Any:
