@@ -8,7 +8,7 @@ import pytest
 from astropy.table import Table
 
 from sbi_core.data import writing
-from sbi_core.data.tables import read_table
+from sbi_core.data.chunks import read_table
 from sbi_core.errors import RunDirectoryError
 from sbi_core.files.table_file import STREAMED, write_parts
 
