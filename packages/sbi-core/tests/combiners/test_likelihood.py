@@ -11,7 +11,7 @@ from sbi_core.combiners.likelihood import LikelihoodCombiner, LikelihoodConfig
 from sbi_core.combiners.moments import Gaussian
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError, ObservationError
+from sbi_core.errors import ConfigError, NotPositiveDefiniteError, ObservationError
 from sbi_core.posterior import Posterior
 from sbi_core.rng import stream
 
@@ -69,6 +69,31 @@ def test_it_does_not_inherit_the_errors_of_the_estimator(exact, toy, rng):
     assert np.abs((off.z_mean - want.z_mean) / sd).max() > 1  # the start is wrong
     assert_allclose((got.z_mean - want.z_mean) / sd, 0, atol=0.15)
     assert_allclose(np.sqrt(np.diag(got.z_cov)) / sd, 1, atol=0.05)
+
+
+class Broad(sbi_toy.ExactEstimator):
+    """Posteriors broader than the prior, whose Gaussian product does not exist."""
+
+    def gaussian_moments(self, batch):
+        mean, cov = sbi_toy.exact_moments(batch)
+        return mean, cov + 1.5 * np.eye(cov.shape[-1])
+
+
+def test_it_combines_where_the_gaussian_product_does_not_exist(exact, toy, rng):
+    broad = Broad()
+    broad.space = exact.space
+    observations = objects(toy, 50, rng)
+    with pytest.raises(NotPositiveDefiniteError, match=r"biased.*likelihood") as raised:
+        GaussianCombiner().combine(Posterior(broad), observations)
+    assert "leave" not in str(raised.value)  # that selects by the data
+    rule = LikelihoodCombiner(LikelihoodConfig(draws=128))
+    rule.attach(toy)
+    got = rule.combine(Posterior(broad), observations)
+    want = GaussianCombiner().combine(exact, observations)
+    sd = np.sqrt(np.diag(want.z_cov))
+    assert_allclose((got.z_mean - want.z_mean) / sd, 0, atol=0.15)
+    assert_allclose(np.sqrt(np.diag(got.z_cov)) / sd, 1, atol=0.1)
+    assert got.flags == ("gaussian_impossible",)
 
 
 class WithoutLocals(sbi_toy.ToySimulator):

@@ -94,8 +94,10 @@ def _broad_objects(moments: ObjectMoments, chol0: F64) -> str:
     listed = ", ".join(f"{moments.id[k]} ({ratio[k]:.2f})" for k in worst)
     return (
         f"the combined precision is not positive definite: {broad} of {len(ratio)} objects have "
-        f"posteriors broader than the prior (object, smallest P_i/P_0: {listed}); leave these "
-        "objects out or use a combiner that does not assume Gaussian posteriors"
+        f"posteriors broader than the prior (object, smallest P_i/P_0: {listed}). Without these "
+        "objects the result would be biased, because they are selected by their data. Train on "
+        "more simulations or for more epochs, or combine with the likelihood itself "
+        "(combiner.name=likelihood)"
     )
 
 

@@ -40,7 +40,12 @@ from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError, ObservationError, PriorMismatchError
+from sbi_core.errors import (
+    ConfigError,
+    NotPositiveDefiniteError,
+    ObservationError,
+    PriorMismatchError,
+)
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 
@@ -119,11 +124,14 @@ class LikelihoodCombiner(Combiner):
         model = _Model.of(self._simulator, posterior)
         space = shared_space(posterior)
         moments = object_moments(posterior, observations)
-        start, _ = combine_moments(moments, Gaussian.standard(space.z_dim))
+        flags = []
+        try:
+            start, _ = combine_moments(moments, Gaussian.standard(space.z_dim))
+        except NotPositiveDefiniteError:
+            start, flags = Gaussian.standard(space.z_dim), ["gaussian_impossible"]
         found, diagnostics = start, dict[str, float]()
         if len(observations):
             found, diagnostics = self._fit(model, observations.batch, start, gen)
-        flags = []
         if diagnostics.get("monte_carlo_sigma", 0.0) > 0.3:
             flags.append("few_draws")
         if diagnostics.get("off_centre_sigma", 0.0) > 1.5:

@@ -51,11 +51,13 @@ FLAGS = {
     "comparison_only": "A combination rule is shown for comparison only; do not quote its numbers.",
     "broader_than_prior": "Some single-object posteriors are broader than the prior. They carry no "
     "information; train longer or on more simulations if there are many.",
+    "gaussian_impossible": "Gaussian approximations of the single posteriors have no product, "
+    "because some are broader than the prior. This combination does not rest on them.",
     "calibration_failed": "A calibration test failed, so the quoted uncertainties are not "
     "reliable. The failed tests are listed under Calibration; train longer or on more simulations.",
     "objects_outside_training": "More objects than expected by chance lie outside the range of the "
-    "simulations. Their posteriors are extrapolations; check these objects and their errors, or "
-    "leave them out.",
+    "simulations. Their posteriors are extrapolations; check these objects and their errors. "
+    "A combination without them is biased if they are left out because of their data.",
     "objects_far_outside_training": "Some objects are more than three times as far from the "
     "simulations as the most distant of these. Errors in the data are likely; check these objects.",
     "failed_simulations_above_1_percent": "More than 1 % of the simulations failed. The posterior "
