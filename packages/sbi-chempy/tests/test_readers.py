@@ -121,8 +121,12 @@ def test_errors_outside_those_of_training_are_counted(tmp_path):
     table = good()
     table["e_o_fe"][[1, 2]] = 0.5
     table["e_o_fe"][3] = 0.001
-    notes = read(put(table, tmp_path)).notes
-    assert notes == ("3 star(s) have errors outside the 0.01-0.3 dex of training: extrapolated",)
+    got = read(put(table, tmp_path))
+    assert got.notes == (
+        "1 star(s) have errors below 0.01 dex, the smallest of training: 1 raised to 0.01",
+        "2 star(s) have errors above the 0.3 dex of training: extrapolated",
+    )
+    assert_allclose(got.batch.x_err[:, NAMES.index("o_fe")], [0.05, 0.5, 0.5, 0.01, 0.05])
 
 
 def test_groups_are_kept(tmp_path):
@@ -361,12 +365,12 @@ BAD = {
     "negative age errors": (
         "stars.ecsv",
         _csv(lambda t: t.add_columns([np.full(5, 3.0), np.full(5, -1.0)], names=["age", "e_age"])),
-        "{path}: error of 'age' must be positive; row 0 is not",
+        "{path}: error of 'age' must be positive, but is -1 in row 0 (5 row(s)",
     ),
     "impossible ages": (
         "stars.ecsv",
         _csv(lambda t: t.add_column([3.0, 4500.0, 1, 1, 1], name="age")),
-        "{path}: 'age' is 4500 Gyr in row 1 (1 row(s)); expected Gyr",
+        "{path}: 'age' is 4500 Gyr in row 1 (1 row(s)",
     ),
     "ages in another unit": (
         "stars.ecsv",
@@ -398,5 +402,7 @@ def test_a_star_is_named_by_its_id_when_rows_were_left_out(tmp_path):
     for name in NAMES:
         table[name][0] = np.nan
     table["o_fe"][3] = 1000.0
-    with pytest.raises(ObservationError, match="'o_fe' of star 's3' is 1000;"):
-        read(put(table, tmp_path))
+    got = read(put(table, tmp_path))
+    assert [(e.row, e.id) for e in got.excluded] == [(0, "s0"), (3, "s3")]
+    assert got.excluded[1].reason == "impossible:o_fe"
+    assert "'o_fe' is 1000 dex in row 3" in got.reasons[1]

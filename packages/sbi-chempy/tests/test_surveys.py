@@ -62,11 +62,31 @@ def test_apogee_columns_marks_and_flags(tmp_path):
     for words in (
         "1 star(s) left out: ASPCAPFLAG STAR_BAD",
         "1 star(s) left out: EXTRATARG duplicate",
-        "1 value(s) at the mark of missing values",
+        "1 value(s) of 'MG_FE' are at a mark of missing values",
         "1 value(s) flagged by *_flag",
         "1 value(s) without a positive error",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("survey", "make", "columns"),
+    [
+        ("apogee", apogee, ("age_lowess_correct", "age_total_error")),
+        ("apogee", apogee, ("AGE", "AGE_ERR")),
+        ("galah", galah, ("age_bstep", "e_age_bstep")),
+    ],
+)
+def test_ages_of_surveys_and_their_marks(survey, make, columns, tmp_path):
+    table = make()
+    age, error = columns
+    n = len(table)
+    table[age], table[error] = np.full(n, 4.0), np.full(n, 0.5)
+    table[age][0] = table[error][1] = -9999.0
+    got = read(table, tmp_path, survey=survey)
+    assert got.batch.context[:3, 2].tolist() == [0, 0, 1]
+    assert_allclose(got.batch.context[2, :2], [13.797617 - 4.0, 0.5], rtol=1e-6)
+    assert got.batch.observed[:3].any(1).all()
 
 
 def test_galah_columns_flags_and_ages(tmp_path):

@@ -62,6 +62,18 @@ class ChempyConfig(BaseModel):
         description="Read tables with the columns, flags and missing values of a survey.",
         json_schema_extra={"reading": True},
     )
+    bare_columns: Literal["x_h", "x_fe", "ignore"] | None = Field(
+        None,
+        description="Columns named by an element or ion alone, such as Mg or MgI, are [X/H], "
+        "[X/Fe], or not read; default: refuse a table where they are the only ones of an element.",
+        json_schema_extra={"reading": True},
+    )
+    absolute: bool = Field(
+        False,
+        description="Convert absolute abundances A(X), such as A_Mg, to [X/H] with the Sun of "
+        "Asplund et al. 2009.",
+        json_schema_extra={"reading": True},
+    )
     strict: bool = Field(
         False,
         description="Refuse parameters outside the physical range instead of marking them failed.",

@@ -6,6 +6,9 @@ A missing column is made from those that are there with
 
 by the shortest such sum. Errors of the columns that enter are taken as independent:
 :math:`\sigma^2 = \sum \sigma_c^2` over the columns left after cancelling.
+
+Columns are cleaned on the way: marks of missing values and values without a usable error are
+not observed, impossible values are left out with their rows; all are counted.
 """
 
 from __future__ import annotations
@@ -14,18 +17,24 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sbi_chempy.columns import all_nines, error_of, listed
 from sbi_core import ColumnReader, Observable, ObservationError
 
 __all__ = ["add_converted"]
 
+F64 = NDArray[np.float64]
 Sum = dict[str, int]  # column -> coefficient
+_RANGE_H = (-10.0, 3.5)  # dex, of [X/H]; A(Fe) is larger in all but a handful of stars
+_RANGE = (-6.0, 6.0)  # dex, of [X/Fe] and [X/Mg]
+_LARGEST_ERROR = 1.0  # dex; such a value tells nothing
 
 
 def add_converted(
     reader: ColumnReader, observables: Sequence[Observable], default_error: float
-) -> list[str]:
-    """Add columns that can be made from others to the table; return notes.
+) -> set[str]:
+    """Clean the columns of a table and add those that can be made from others.
 
     Parameters
     ----------
@@ -36,29 +45,101 @@ def add_converted(
     default_error
         Standard deviation [dex] of a column without errors.
 
+    Returns
+    -------
+    set
+        The columns that enter.
+
     Raises
     ------
     ObservationError
-        If a column of an element is there but the one that would convert it is not.
+        If most values of a column are impossible, or a column of an element is there but the one
+        that would convert it is not.
     """
-    notes = []
+    ways: dict[str, Sum] = {}
     for o in observables:
         element, _, reference = o.name.partition("_")
-        relative_to_mg = reference == "mg" or o.name == "mg_h"
-        direct = reader.find((o.name,))
-        if direct is not None:
-            if relative_to_mg and reader.find_error((o.name,)) is None:
-                # an error of [X/Mg] is larger than one of [X/Fe]; noise that all share needs it
-                terms = 1 if o.name == "fe_mg" else 2
-                _put(reader, f"e_{o.name}", np.full(len(reader.table), terms**0.5 * default_error))
-                notes.append(f"'{direct}' has no errors, {terms**0.5 * default_error:.3g} assumed")
-            continue
-        terms_of = _shortest(reader, element, reference)
-        if terms_of is None:
+        direct = {o.name: 1} if reader.find((o.name,)) else None
+        way = direct or _shortest(reader, element, reference)
+        if way is None:
             _refuse_dead_end(reader, o.name, element, reference)
-            continue
-        notes.append(_convert(reader, o.name, terms_of, default_error, relative_to_mg))
-    return notes
+        else:
+            ways[o.name] = way
+    terms = dict.fromkeys(term for way in ways.values() for term in way)
+    used = {term: _clean(reader, term) for term in terms}
+    converted: dict[tuple[str, str], list[str]] = {}
+    for name, way in ways.items():
+        relative_to_mg = name.endswith("_mg") or name == "mg_h"
+        if name not in way:
+            first, *others = _convert(reader, name, way, default_error, relative_to_mg)
+            key = _form(name), "' and '".join(others)
+            converted.setdefault(key, []).append(first)
+        elif relative_to_mg and reader.find_error((name,)) is None:
+            # an error of [X/Mg] is larger than one of [X/Fe]; noise that all share needs it
+            error = (1 if name == "fe_mg" else 2) ** 0.5 * default_error
+            reader.add(f"e_{name}", np.full(len(reader.table), error))
+            reader.notes.append(f"'{used[name]}' has no errors, {error:.3g} assumed")
+    for (form, helpers), columns in converted.items():
+        note = f"{listed(columns)} converted to {form}"
+        reader.notes.append(f"{note} with '{helpers}'" if helpers else note)
+    return set(used.values())
+
+
+def _clean(reader: ColumnReader, name: str) -> str:
+    """Remove marks, impossible values and values without error from a column; return it."""
+    column = reader.find((name,))
+    assert column is not None
+    x = reader.values(column, "dex")
+    _count(reader, all_nines(x), column, "are at a mark of missing values")
+    x[all_nines(x)] = np.nan
+    low, high = _RANGE_H if name.endswith("_h") else _RANGE
+    wrong = np.isfinite(x) & ((x < low) | (x > high))
+    if wrong.sum() > np.isfinite(x).sum() / 2:
+        row = np.flatnonzero(wrong)[0]
+        msg = (
+            f"{reader.source}: '{column}' is {x[row]:g} in row {row} ({int(wrong.sum())} row(s)); "
+            "abundances are expected in dex relative to the Sun (Asplund et al. 2009)"
+        )
+        if name.endswith("_h"):
+            element = name.partition("_")[0].capitalize()
+            msg += (
+                f"; if it is A({element}), read it so: --column A_{element}={column} --set "
+                "simulator.absolute=true"
+            )
+        raise ObservationError(msg)
+    reader.leave_out(wrong, f"impossible:{column}", f"'{column}' is {{value}} dex", list(x))
+    error_column = error_of(reader, (column, name), "dex")
+    if error_column is not None:
+        x[_useless(reader, column, x, error_column)] = np.nan
+    reader.add(column, x)
+    return column
+
+
+def _useless(reader: ColumnReader, column: str, x: F64, error_column: str) -> NDArray[np.bool_]:
+    """Return which values have no usable error."""
+    err = reader.values(error_column, "dex")
+    wide = np.isfinite(x) & (err >= _LARGEST_ERROR)
+    if wide.sum() > np.isfinite(x).sum() / 2:
+        row = np.flatnonzero(wide)[0]
+        msg = (
+            f"{reader.source}: error column '{error_column}' is {err[row]:g} in row {row} "
+            f"({int(wide.sum())} row(s)); standard deviations are expected in dex, not in percent"
+        )
+        raise ObservationError(msg)
+    message = f"error column '{error_column}' is {{value}} dex"
+    if reader.strict:
+        reader.leave_out(wide, f"error_too_large:{error_column}", message, list(err))
+        return wide
+    without = np.isfinite(x) & np.isnan(err)
+    _count(reader, wide, column, f"have an error of {_LARGEST_ERROR:g} dex or more")
+    _count(reader, without, column, "have no error")
+    return wide | without
+
+
+def _count(reader: ColumnReader, rows: NDArray[np.bool_], column: str, what: str) -> None:
+    if rows.any():
+        n = int(rows.sum())
+        reader.notes.append(f"{n} value(s) of '{column}' {what}: treated as unobserved")
 
 
 def _ways(element: str) -> list[Sum]:
@@ -81,7 +162,8 @@ def _shortest(reader: ColumnReader, element: str, reference: str) -> Sum | None:
 
 def _convert(
     reader: ColumnReader, name: str, terms: Sum, default_error: float, always_errors: bool
-) -> str:
+) -> list[str]:
+    """Add one abundance from its terms; return the columns that enter."""
     value = np.zeros(len(reader.table))
     variance = np.zeros(len(reader.table))
     columns = []
@@ -90,28 +172,30 @@ def _convert(
         column = reader.find((term,))
         assert column is not None
         columns.append(column)
-        value = value + coefficient * reader.values(column, "dex")
-        error = reader.find_error((column,))
-        if error is not None:
-            variance = variance + (coefficient * reader.values(error, "dex")) ** 2
+        x = reader.values(column, "dex")
+        value = value + coefficient * x
+        error_column = reader.find_error((column, term))
+        if error_column is not None:
+            error = reader.values(error_column, "dex")
+            bad = np.isfinite(x) & (error <= 0)
+            message = f"error column '{error_column}' must be positive, but is {{value}}"
+            reader.leave_out(bad, f"not_positive:{error_column}", message, list(error))
+            variance = variance + (coefficient * error) ** 2
         elif always_errors:
             variance = variance + (coefficient * default_error) ** 2
         elif k == 0:
             has_errors = False  # the default applies to the result
-    _put(reader, name, value)
-    if has_errors:
+    reader.add(name, value)
+    if has_errors and reader.find_error((name,)) is None:
         # an upper limit where the errors of the columns are positively correlated
-        _put(reader, f"e_{name}", np.sqrt(variance))
-    symbol = "H" if name.endswith("_h") else name.rpartition("_")[2].capitalize()
-    x = "X" if symbol != "H" else name.partition("_")[0].capitalize()
-    helpers = "' and '".join(columns[1:])
-    note = f"'{columns[0]}' converted to [{x}/{symbol}]"
-    return f"{note} with '{helpers}'" if helpers else note
+        reader.add(f"e_{name}", np.sqrt(variance))
+    return columns
 
 
-def _put(reader: ColumnReader, name: str, values: object) -> None:
-    reader.table[name] = values
-    reader.names[name] = name
+def _form(name: str) -> str:
+    """Return ``[X/Fe]``, ``[X/Mg]`` or e.g. ``[Fe/H]``."""
+    element, _, reference = name.partition("_")
+    return f"[{element.capitalize() if reference == 'h' else 'X'}/{reference.capitalize()}]"
 
 
 def _refuse_dead_end(reader: ColumnReader, name: str, element: str, reference: str) -> None:

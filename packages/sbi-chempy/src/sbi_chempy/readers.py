@@ -1,30 +1,31 @@
-"""Reading stars: tables with one column per abundance, and the npz layout of the TNG mocks.
+"""Reading stars: tables with one column per abundance, and npz files of arrays.
 
-Tables (ECSV, FITS, CSV, VOTable, HDF5): ``c_fe fe_h he_fe mg_fe n_fe ne_fe o_fe si_fe`` in any
-case or bracket form, errors ``e_<name>`` or ``<name>_err``, optional ``t_birth`` or ``age`` [Gyr]
-with error. ``[X/H]`` columns are converted with ``[Fe/H]``, and [X/Fe] to [X/Mg] where the
-simulator observes that (:mod:`sbi_chempy.conversion`); surveys have presets
+Tables (ECSV, FITS, CSV, VOTable, HDF5): ``c_fe fe_h he_fe mg_fe n_fe ne_fe o_fe si_fe`` as
+catalogues write them (:mod:`sbi_chempy.columns`), with errors, and ages
+(:mod:`sbi_chempy.ages`). ``[X/H]`` columns are converted with ``[Fe/H]``, and [X/Fe] to [X/Mg]
+where the simulator observes that (:mod:`sbi_chempy.conversion`); surveys have presets
 (:mod:`sbi_chempy.surveys`). NaN or masked means not measured.
-npz: ``abundances`` and ``abundance_errs`` (n, k), ``elements`` (k), optional ``obs_time`` and
-``obs_time_err`` [Gyr].
+npz: ``elements`` (k), values ``abundances``, ``x_fe`` or ``x_h`` (n, k), errors
+``abundance_errs`` or inverse variances ``ivar`` (n, k), optional ``id`` (n), ``obs_time`` and
+``obs_time_err`` (n) [Gyr].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sbi_chempy.constants import T_END_GYR
+from sbi_chempy.ages import age_context
+from sbi_chempy.columns import Bare, add_named, listed
 from sbi_chempy.conversion import add_converted
+from sbi_chempy.frame import OBSERVED
 from sbi_chempy.noise import AGE_COLUMNS, ERROR_RANGE
-from sbi_chempy.surveys import SurveyName, standard_columns
+from sbi_chempy.surveys import SurveyName, apply_survey
 from sbi_core import (
-    Batch,
     ColumnReader,
     DataFileError,
     Observable,
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = ["npz_table", "stars_of"]
 
-F64 = NDArray[np.float64]
-_LARGEST_DEX = 10.0
-_MARKS_OF_MISSING = 900.0  # -999, -9999: surveys mark missing values with such numbers
-_LARGEST_GYR = 30.0  # beyond that a unit was mistaken, noise is not the reason
-_NPZ_NUMBERS = ("abundances", "abundance_errs", "obs_time", "obs_time_err")
-_DEFAULT_AGE_ERROR = 0.2  # relative, where ages come without errors
+_STAR_NAMES = (
+    "star_name", "star", "main_id", "designation", "hip", "hd", "tic", "kic", "epic", "gaia_id",
+    "source", "tmass_id", "target", "object",
+)  # fmt: skip
+_TO = ("fe", "h", "mg")  # references
+_NPZ_VALUES = ("abundances", "x_fe", "x_h")
+_NPZ_ERRORS = ("abundance_errs", "ivar")
+_NPZ_NUMBERS = (*_NPZ_VALUES, *_NPZ_ERRORS, "obs_time", "obs_time_err")
 
 
 def stars_of(
@@ -55,6 +58,8 @@ def stars_of(
     default_error: float,
     ages: bool,
     survey: SurveyName | None = None,
+    bare_columns: Bare | None = None,
+    absolute: bool = False,
 ) -> Observations:
     """Return the stars of a table.
 
@@ -72,18 +77,27 @@ def stars_of(
         Whether to use birth times or ages that the table has.
     survey
         Columns, missing values and flags as a survey writes them (:mod:`sbi_chempy.surveys`).
+    bare_columns, absolute
+        Meaning of elements without reference, and whether absolute abundances are converted
+        (:mod:`sbi_chempy.columns`).
 
     Raises
     ------
     ObservationError
         If columns, units or values cannot be used; the message names rows and columns.
     """
-    survey_notes: list[str] = []
-    if survey is not None:
-        table, survey_notes = standard_columns(table, survey, source)
     reader = ColumnReader(table, source)
-    notes = survey_notes + add_converted(reader, observables, default_error)
-    context = _age_context(reader, notes) if ages else np.zeros((len(table), 3))
+    if survey is not None:
+        apply_survey(reader, survey)
+    name = reader.find(_STAR_NAMES)
+    if name is not None and not reader.ids()[1]:
+        reader.add("id", reader.table[name])
+    unused = add_named(reader, bare=bare_columns, absolute=absolute)
+    if not any(reader.find((f"{o.name.partition('_')[0]}_{r}",)) for o in observables for r in _TO):
+        _refuse(reader, unused)
+    used = add_converted(reader, observables, default_error)
+    context = age_context(reader) if ages else np.zeros((len(table), 3))
+    _note_unused(reader, table.colnames, unused, used)
     observations = observations_from_columns(
         reader,
         observables,
@@ -91,9 +105,30 @@ def stars_of(
         context=context,
         context_names=AGE_COLUMNS,
     )
-    _check_scale(observations)
-    notes += _extrapolated(observations)
-    return replace(observations, notes=(*observations.notes, *notes))
+    return _in_training_range(observations, default_error)
+
+
+def _refuse(reader: ColumnReader, unused: Mapping[str, str]) -> None:
+    """Raise where columns that are not read look like the only abundances."""
+    reasons = [f"'{c}': {why}" for c, why in unused.items() if "--" in why]
+    if reasons:
+        raise ObservationError(f"{reader.source}: no abundance is read; {'; '.join(reasons[:3])}")
+
+
+def _note_unused(
+    reader: ColumnReader, given: Sequence[str], unused: Mapping[str, str], used: set[str]
+) -> None:
+    """Note columns that look like abundances and are not used, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for column, reason in unused.items():
+        by_reason.setdefault(reason, []).append(column)
+    for element in OBSERVED:
+        for reference in _TO:
+            other = reader.find((f"{element.lower()}_{reference}",))
+            if other is not None and other in given and other not in used:
+                by_reason.setdefault("another column is read", []).append(other)
+    for reason, columns in by_reason.items():
+        reader.notes.append(f"not used: {listed(columns)} ({reason})")
 
 
 def npz_table(path: str | Path) -> Table:
@@ -116,16 +151,26 @@ def npz_table(path: str | Path) -> Table:
         msg = f"observations file '{path}' is empty"
         raise DataFileError(msg)
     arrays = read_npz(path)
-    missing = [k for k in ("abundances", "abundance_errs", "elements") if k not in arrays]
-    if missing:
-        msg = f"'{path}' lacks the array(s) {', '.join(missing)}; it has {', '.join(arrays)}"
+    values = next((k for k in _NPZ_VALUES if k in arrays), None)
+    errors = next((k for k in _NPZ_ERRORS if k in arrays), None)
+    lacking = [
+        name
+        for name, there in (
+            ("elements", "elements" in arrays),
+            ("abundances (or x_fe, x_h)", values),
+            ("abundance_errs (or ivar)", errors),
+        )
+        if not there
+    ]
+    if lacking or values is None or errors is None:
+        msg = f"'{path}' lacks the array(s) {', '.join(lacking)}; it has {', '.join(arrays)}"
         raise ObservationError(msg)
     for name in _NPZ_NUMBERS:
         if name in arrays and arrays[name].dtype.kind not in "fiu":
             msg = f"'{path}': the array '{name}' does not hold numbers"
             raise ObservationError(msg)
-    x, err = (arrays[k].astype(float) for k in ("abundances", "abundance_errs"))
-    names = [_column_of(str(e)) for e in arrays["elements"]]
+    x, err = (arrays[k].astype(float) for k in (values, errors))
+    names = [_column_of(str(e), values == "x_h") for e in arrays["elements"]]
     if x.ndim != 2 or x.shape != err.shape or x.shape[1] != len(names):
         msg = f"'{path}': abundances {x.shape}, errors {err.shape} and {len(names)} elements differ"
         raise ObservationError(msg)
@@ -133,8 +178,11 @@ def npz_table(path: str | Path) -> Table:
         msg = f"observations file '{path}' has no rows"
         raise DataFileError(msg)
     table = Table()
+    if "id" in arrays:
+        table["id"] = arrays["id"]
+    error_name = "ivar_{}" if errors == "ivar" else "e_{}"
     for k, name in enumerate(names):
-        table[name], table[f"e_{name}"] = x[:, k], err[:, k]
+        table[name], table[error_name.format(name)] = x[:, k], err[:, k]
     if "obs_time" in arrays and "obs_time_err" in arrays:
         shapes = arrays["obs_time"].shape, arrays["obs_time_err"].shape
         if shapes != ((len(x),), (len(x),)):
@@ -144,84 +192,35 @@ def npz_table(path: str | Path) -> Table:
     return table
 
 
-def _column_of(element: str) -> str:
-    """Return the column of an element symbol: Fe means [Fe/H], X means [X/Fe]."""
+def _column_of(element: str, relative_to_h: bool) -> str:
+    """Return the column of an element symbol: Fe means [Fe/H], X means [X/Fe] or [X/H]."""
     symbol = element.strip().lower()
     if "_" in symbol or "/" in symbol:
         return symbol.replace("/", "_").strip("[]")
-    return "fe_h" if symbol == "fe" else f"{symbol}_fe"
+    return f"{symbol}_h" if symbol == "fe" or relative_to_h else f"{symbol}_fe"
 
 
-def _age_context(reader: ColumnReader, notes: list[str]) -> F64:
-    """Return the context columns of birth times or ages; zeros where there are none."""
-    n = len(reader.table)
-    birth = reader.find(("t_birth", "obs_time", "birth_time"))
-    column = birth or reader.find(("age", "age_gyr"))
-    if column is None:
-        return np.zeros((n, 3))
-    value = reader.values(column, "Gyr")
-    time = value if birth else T_END_GYR - value
-    error_column = reader.find_error((column,))
-    if error_column is None:
-        error = _DEFAULT_AGE_ERROR * np.abs(time)
-        notes.append(f"'{column}' has no errors; 20 % of the birth time assumed")
-    else:
-        error = reader.values(error_column, "Gyr")
-    observed = np.isfinite(value)
-    wrong = np.flatnonzero(observed & (np.abs(value) > _LARGEST_GYR))
-    if wrong.size:
-        msg = (
-            f"{reader.source}: '{column}' is {value[wrong[0]]:g} Gyr in row {wrong[0]} "
-            f"({wrong.size} row(s)); expected Gyr, or a column with a unit"
-        )
-        raise ObservationError(msg)
-    bad = np.flatnonzero(observed & ~(np.isfinite(error) & (error > 0)))
-    if bad.size:
-        msg = f"{reader.source}: error of '{column}' must be positive; row {bad[0]} is not"
-        raise ObservationError(msg)
-    notes.append(f"birth times of {int(observed.sum())} stars used, from '{column}'")
-    beyond = int((observed & ((time < 0) | (time > T_END_GYR))).sum())
-    if beyond:
-        notes.append(
-            f"{beyond} star(s) have a birth time outside 0-{T_END_GYR:.2f} Gyr (an age above that "
-            "of the Universe, or in the future); used as measured, with their errors"
-        )
-    columns = np.stack([time, error, np.ones(n)], 1)
-    return np.where(observed[:, None], columns, 0.0)
-
-
-def _check_scale(observations: Observations) -> None:
-    """Raise when numbers cannot be logarithmic abundances."""
-    x = observations.batch.x.numpy()
-    seen = observations.batch.observed.numpy()
-    bad = seen & (np.abs(np.where(seen, x, 0)) > _LARGEST_DEX)
-    if bad.any():
-        row, column = (int(v[0]) for v in np.nonzero(bad))
-        name = observations.observables[column].name
-        msg = (
-            f"{observations.source}: '{name}' of star '{observations.id[row]}' is "
-            f"{x[row, column]:g}; abundances are expected in dex relative to the Sun (Asplund et "
-            "al. 2009)"
-        )
-        if x[row, column] < -_MARKS_OF_MISSING:
-            msg += "; the option survey = 'apogee' or 'galah' reads such marks as missing"
-        raise ObservationError(msg)
-
-
-def _extrapolated(observations: Observations) -> list[str]:
-    batch: Batch = observations.batch
-    if batch.x_err is None:
-        return []
-    err = batch.x_err.numpy()
-    low, high = ERROR_RANGE
+def _in_training_range(observations: Observations, default_error: float) -> Observations:
+    """Raise errors below those of training to its smallest; note those above."""
+    batch = observations.batch
+    if batch.x_err is None or len(batch) == 0:
+        return observations
+    low, high = min(ERROR_RANGE[0], default_error), ERROR_RANGE[1]
     if any(o.name.endswith("_mg") for o in observations.observables):
         high *= 2**0.5  # errors of two [X/Fe] enter
-    seen = batch.observed.numpy()
     tolerance = 1e-6
-    outside = seen & ((err < low * (1 - tolerance)) | (err > high * (1 + tolerance)))
-    rows = int(outside.any(1).sum())
-    if not rows:
-        return []
-    return [
-        f"{rows} star(s) have errors outside the {low}-{high:.2g} dex of training: extrapolated"
-    ]
+    small = batch.observed & (batch.x_err < low * (1 - tolerance))
+    large = batch.observed & (batch.x_err > high * (1 + tolerance))
+    notes = [*observations.notes]
+    if bool(small.any()):
+        notes.append(
+            f"{int(small.any(1).sum())} star(s) have errors below {low} dex, the smallest of "
+            f"training: {int(small.sum())} raised to {low}"
+        )
+    if bool(large.any()):
+        notes.append(
+            f"{int(large.any(1).sum())} star(s) have errors above the {high:.2g} dex of training: "
+            "extrapolated"
+        )
+    err = batch.x_err.where(~small, batch.x_err.new_tensor(low))
+    return replace(observations, batch=batch.with_(x_err=err), notes=tuple(notes))

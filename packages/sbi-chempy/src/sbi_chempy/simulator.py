@@ -293,6 +293,8 @@ class ChempySimulator(Simulator):
             default_error=self.config.default_error,
             ages=self.config.ages,
             survey=self.config.survey,
+            bare_columns=self.config.bare_columns,
+            absolute=self.config.absolute,
         )
 
     def read_table(self, path: str | Path) -> Table:

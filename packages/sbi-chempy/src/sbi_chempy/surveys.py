@@ -3,11 +3,11 @@
 ========== ============================= ======================================================
 preset     columns read                  what counts as not measured
 ========== ============================= ======================================================
-``apogee`` ``FE_H``, ``X_FE``,           -999 and below (-9999 marks missing values), NaN;
+``apogee`` ``FE_H``, ``X_FE``,           -999, -9999, NaN;
            ``*_ERR``, ``APOGEE_ID``      ``*_FLAG`` not 0; error not positive. Stars with
                                          STAR_BAD (``ASPCAPFLAG`` bit 23) and repeats of a star
                                          (``EXTRATARG`` bit 4) are left out.
-``galah``  ``fe_h``, ``X_fe``, ``e_*``,  -999 and below, NaN; ``flag_*`` not 0 (1 is an upper
+``galah``  ``fe_h``, ``X_fe``, ``e_*``,  -999, -9999, NaN; ``flag_*`` not 0 (1 is an upper
            ``sobject_id``                limit); error not positive. Stars with ``flag_sp`` not
                                          0 are left out.
 ========== ============================= ======================================================
@@ -29,16 +29,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from astropy.table import Table
 from numpy.typing import NDArray
 
 from sbi_chempy.frame import OBSERVED
 from sbi_core import ColumnReader, ObservationError
 
-__all__ = ["SURVEYS", "Survey", "SurveyName", "standard_columns"]
+__all__ = ["SURVEYS", "Survey", "SurveyName", "apply_survey"]
 
 SurveyName = Literal["apogee", "galah"]
-_MISSING_BELOW = -998.0  # surveys write -999 or -9999 where nothing was measured
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class Survey:
         Forms of the error column and of the flag column (0 = good).
     identifier
         Columns with a name of the star, first match.
+    ages
+        Columns with an age [Gyr] and its error, first match.
     excluded
         Star-level flags: column to (bits that exclude a star, what they mean); -1 is any bit.
     """
@@ -61,6 +61,7 @@ class Survey:
     error: str
     flag: str
     identifier: tuple[str, ...]
+    ages: tuple[tuple[str, str], ...]
     excluded: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -70,6 +71,12 @@ SURVEYS: Mapping[str, Survey] = {
         error="{}_err",
         flag="{}_flag",
         identifier=("apogee_id",),
+        ages=(
+            ("age_lowess_correct", "age_total_error"),
+            ("age", "age_total_error"),
+            ("age", "age_err"),
+            ("age", "e_age"),
+        ),
         excluded={
             "aspcapflag": (1 << 23, "ASPCAPFLAG STAR_BAD"),
             "extratarg": (1 << 4, "EXTRATARG duplicate"),
@@ -80,22 +87,21 @@ SURVEYS: Mapping[str, Survey] = {
         error="e_{}",
         flag="flag_{}",
         identifier=("sobject_id",),
+        ages=(("age_bstep", "e_age_bstep"), ("age", "e_age"), ("age", "age_err")),
         excluded={"flag_sp": (-1, "flag_sp not 0")},
     ),
 }
 
 
-def standard_columns(table: Table, name: SurveyName, source: str) -> tuple[Table, list[str]]:
-    """Return a table with standard columns, only good values, and notes about the rest.
+def apply_survey(reader: ColumnReader, name: SurveyName) -> None:
+    """Apply flags and names of a survey to a table; all that is not used is counted.
 
     Parameters
     ----------
-    table
-        As the survey publishes it.
+    reader
+        The table as the survey publishes it; changed in place.
     name
         Which survey.
-    source
-        File name, for messages.
 
     Raises
     ------
@@ -103,77 +109,79 @@ def standard_columns(table: Table, name: SurveyName, source: str) -> tuple[Table
         If no abundance column of the survey is there, or no star is left.
     """
     survey = SURVEYS[name]
-    reader = ColumnReader(table, source, missing=())  # counted here
-    good, notes = _good_stars(reader, survey)
-    out = Table()
+    _leave_out(reader, survey)
     identifier = reader.find(survey.identifier)
     if identifier is not None:
-        out["id"] = [str(v).strip() for v in table[identifier][good]]
-    marked, flagged, without_error = 0, 0, 0
+        reader.add("id", reader.table[identifier])
+    flagged, without_error, there = 0, 0, False
     for element in OBSERVED:
         abundance = "fe_h" if element == "Fe" else f"{element.lower()}_fe"
         column = reader.find((abundance,))
         if column is None:
             continue
-        value = reader.values(column, "dex")[good]
-        missing = np.isfinite(value) & (value < _MISSING_BELOW)
-        marked += int(missing.sum())
-        value[missing] = np.nan
+        there = True
+        value = reader.values(column, "dex")
         flag = reader.find((survey.flag.format(abundance),))
         if flag is not None:
-            bad = np.isfinite(value) & (_bits(reader, flag)[good] != 0)
+            bad = np.isfinite(value) & (_bits(reader, flag) != 0)
             flagged += int(bad.sum())
             value[bad] = np.nan
         error = reader.find((survey.error.format(abundance),))
         if error is not None:
-            sigma = reader.values(error, "dex")[good]
+            sigma = reader.values(error, "dex")
             bad = np.isfinite(value) & ~(np.isfinite(sigma) & (sigma > 0))
             without_error += int(bad.sum())
             value[bad] = np.nan
-            out[f"e_{abundance}"] = np.where(np.isfinite(value), sigma, np.nan)
-        out[abundance] = value
-    if not any(c.endswith(("_fe", "_h")) for c in out.colnames):
-        have = ", ".join(table.colnames[:20])
-        msg = f"{source}: no abundance column of survey '{name}' (fe_h, mg_fe, ...); it has {have}"
+        reader.add(column, value)
+    if not there:
+        have = ", ".join(reader.table.colnames[:20])
+        msg = (
+            f"{reader.source}: no abundance column of survey '{name}' (fe_h, mg_fe, ...); it has "
+            f"{have}"
+        )
         raise ObservationError(msg)
-    _copy_others(table, out, reader, good)
+    _add_ages(reader, survey)
     for count, what in (
-        (marked, "value(s) at the mark of missing values"),
         (flagged, f"value(s) flagged by {survey.flag.format('*')}"),
         (without_error, "value(s) without a positive error"),
     ):
         if count:
-            notes.append(f"survey '{name}': {count} {what}, treated as not observed")
-    return out, notes
+            reader.notes.append(f"survey '{name}': {count} {what}, treated as not observed")
 
 
-def _good_stars(reader: ColumnReader, survey: Survey) -> tuple[NDArray[np.bool_], list[str]]:
-    good = np.ones(len(reader.table), dtype=bool)
-    notes = []
+def _add_ages(reader: ColumnReader, survey: Survey) -> None:
+    """Read the survey's ages [Gyr] where they and their errors are not at a mark."""
+    for age, error in survey.ages:
+        column, error_column = reader.find((age,)), reader.find((error,))
+        if column is None or error_column is None:
+            continue
+        value, sigma = reader.values(column, "Gyr"), reader.values(error_column, "Gyr")
+        bad = np.isfinite(value) & ~((value > 0) & (sigma > 0))
+        if bad.any():
+            reader.notes.append(
+                f"survey '{survey.name}': {int(bad.sum())} age(s) at a mark of missing values or "
+                "without a positive error, treated as not observed"
+            )
+        reader.add("age", np.where(bad, np.nan, value))
+        reader.add("e_age", np.where(bad, np.nan, sigma))
+        return
+
+
+def _leave_out(reader: ColumnReader, survey: Survey) -> None:
     for name, (bits, meaning) in survey.excluded.items():
         column = reader.find((name,))
         if column is None:
             continue
         bad = (_bits(reader, column) & bits) != 0
         if bad.any():
-            notes.append(f"survey '{survey.name}': {int(bad.sum())} star(s) left out: {meaning}")
-        good &= ~bad
-    if not good.any():
+            n = int(bad.sum())
+            reader.notes.append(f"survey '{survey.name}': {n} star(s) left out: {meaning}")
+        reader.leave_out(bad, f"survey_flag:{column}", meaning, [""] * len(bad))
+    if len(reader.excluded) == len(reader.table):
         msg = f"{reader.source}: no star is left, all are excluded by the survey's flags"
         raise ObservationError(msg)
-    return good, notes
 
 
 def _bits(reader: ColumnReader, column: str) -> NDArray[np.int64]:
     values = reader.values(column)
     return np.where(np.isfinite(values), values, 0).astype(np.int64)
-
-
-def _copy_others(table: Table, out: Table, reader: ColumnReader, good: NDArray[np.bool_]) -> None:
-    """Keep groups and ages."""
-    names = ("group", "galaxy", "cluster", "t_birth", "age", "age_gyr")
-    forms = ("{}", "e_{}", "{}_err", "{}_error")
-    for wanted in (form.format(n) for n in names for form in forms):
-        column = reader.find((wanted,))
-        if column is not None and wanted not in out.colnames:
-            out[wanted] = table[column][good]

@@ -1,0 +1,362 @@
+"""Names of columns as catalogues write them, and values that are none: each kind of file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from numpy.testing import assert_allclose
+
+from sbi_chempy.constants import T_END_GYR
+from sbi_core import ObservationError, Observations, get_simulator
+
+NAMES = ("c_fe", "fe_h", "he_fe", "mg_fe", "n_fe", "ne_fe", "o_fe", "si_fe")
+
+
+def read(text, tmp_path, **options):
+    (tmp_path / "stars.csv").write_text(text)
+    return get_simulator("chempy", **options).read_observations(tmp_path / "stars.csv")
+
+
+def value(stars, name, row=0):
+    """Value and error; None where not observed."""
+    k = NAMES.index(name)
+    if not stars.batch.observed[row, k]:
+        return None
+    return float(stars.batch.x[row, k]), float(stars.batch.x_err[row, k])
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "id,__Fe_H_,e__Fe_H_,__Mg_Fe_,e__Mg_Fe_",
+        "id,[Fe/H],e_[Fe/H],[Mg/Fe],e_[Mg/Fe]",
+        "id,FE_H,FE_H_ERR,MG_FE,MG_FE_ERR",
+        "id,feh,e_feh,mgfe,e_mgfe",
+        "id,FeH,FeH_err,MgFe,MgFe_err",
+        "id,Fe/H,sigma_Fe/H,Mg/Fe,sigma_Mg/Fe",
+        "id,FeI_H,e_FeI_H,MgI_Fe,e_MgI_Fe",
+        "id,FEI_H,FEI_H_ERR,MGI_FE,MGI_FE_ERR",
+        "id,[FeI/H],e_[FeI/H],[MgI/Fe],e_[MgI/Fe]",
+        "id,[M/H],e_[M/H],Mg_Fe,e_Mg_Fe",
+        "id,M_H,M_H_ERR,MG_FE,MG_FE_ERR",
+    ],
+)
+def test_names_of_catalogues(header, tmp_path):
+    stars = read(f"{header}\na,-0.1,0.04,0.2,0.06\n", tmp_path)
+    assert_allclose(value(stars, "fe_h"), (-0.1, 0.04), rtol=1e-5)
+    assert_allclose(value(stars, "mg_fe"), (0.2, 0.06), rtol=1e-5)
+
+
+def test_m_h_is_said_to_stand_for_fe_h_and_is_not_used_beside_it(tmp_path):
+    alone = read("id,M_H,e_M_H\na,-0.1,0.05\n", tmp_path)
+    assert any("'M_H' ([M/H]) read as [Fe/H]" in n for n in alone.notes)
+    both = read("id,M_H,e_M_H,Fe_H,e_Fe_H\na,-0.1,0.05,-0.3,0.05\n", tmp_path)
+    assert_allclose(value(both, "fe_h")[0], -0.3)
+    assert "not used: 'M_H' ([M/H]; [Fe/H] is read)" in both.notes
+
+
+def test_ions_are_combined_by_inverse_variance(tmp_path):
+    stars = read("id,FeI_H,e_FeI_H,FeII_H,e_FeII_H\na,-0.10,0.03,-0.12,0.06\n", tmp_path)
+    w = np.array([1 / 0.03**2, 1 / 0.06**2])
+    mean = (w * [-0.10, -0.12]).sum() / w.sum()
+    assert_allclose(value(stars, "fe_h"), (mean, w.sum() ** -0.5), rtol=1e-5)
+    assert "[Fe/H]: 'FeI_H', 'FeII_H' combined by inverse variance" in stars.notes
+
+
+def test_ions_that_disagree_widen_the_error_and_missing_ones_do_not_count(tmp_path):
+    text = "id,FeI_H,e_FeI_H,FeII_H,e_FeII_H\na,-0.1,0.03,-0.4,0.03\nb,-0.1,0.03,,\n"
+    stars = read(text, tmp_path)
+    # chi2 = 2 (0.15 / 0.03)^2 = 50 for one degree of freedom
+    assert_allclose(value(stars, "fe_h"), (-0.25, 0.03 / 2**0.5 * 50**0.5), rtol=1e-4)
+    assert_allclose(value(stars, "fe_h", 1), (-0.1, 0.03), rtol=1e-5)
+
+
+def test_a_column_of_the_element_comes_before_its_ions(tmp_path):
+    stars = read("id,C_Fe,e_C_Fe,CI_Fe,e_CI_Fe\na,0.1,0.05,0.5,0.05\n", tmp_path)
+    assert_allclose(value(stars, "c_fe")[0], 0.1)
+    assert "not used: 'CI_Fe' (another column is read)" in stars.notes
+
+
+def test_nickel_and_sulphur_are_not_nitrogen_and_silicon(tmp_path):
+    upper = read("id,FE_H,NI_FE,SI_FE,NA_FE\na,0,0.3,0.1,0.5\n", tmp_path)
+    assert value(upper, "n_fe") is None
+    assert_allclose(value(upper, "si_fe")[0], 0.1)
+    proper = read("id,Fe_H,Ni_Fe,NI_Fe,SI_Fe\na,0,0.3,0.2,0.1\n", tmp_path)
+    assert_allclose(value(proper, "n_fe")[0], 0.2)
+    assert value(proper, "si_fe") is None
+
+
+BARE = "id,feh,feh_err,CI,CI_err,CH,CH_err,MgI,MgI_err,SI,SI_err,CI_gce,CI_gce_err\n"
+
+
+def test_elements_without_reference_need_a_word(tmp_path):
+    text = BARE + "a,-0.3,0.02,0.1,0.02,0.1,0.02,0.2,0.02,0.4,0.02,0,0.02\n"
+    with pytest.raises(ObservationError, match=r"'CI', 'CH', 'MgI' name an element.*bare_columns"):
+        read(text, tmp_path)
+    x_fe = read(text, tmp_path, bare_columns="x_fe")
+    assert_allclose(value(x_fe, "mg_fe"), (0.2, 0.02), rtol=1e-5)
+    assert_allclose(value(x_fe, "c_fe"), (0.1, 0.02 / 2**0.5), rtol=1e-5)
+    assert value(x_fe, "si_fe") is None  # SI is sulphur
+    assert any(n.startswith("not used: 'CI_gce' (corrected for chemical") for n in x_fe.notes)
+    x_h = read(text, tmp_path, bare_columns="x_h")
+    assert_allclose(value(x_h, "mg_fe"), (0.5, 0.02 * 2**0.5), rtol=1e-5)
+    ignored = read(text, tmp_path, bare_columns="ignore")
+    assert value(ignored, "mg_fe") is None
+
+
+@pytest.mark.parametrize(("kind", "suggested"), [("x_fe", "[X/Fe]"), ("x_h", "[X/H]")])
+def test_values_suggest_the_reference(kind, suggested, tmp_path, rng):
+    fe, mg_fe = rng.normal(0, 0.3, 50), rng.normal(0, 0.05, 50)
+    table = Table({"Fe_H": fe, "Mg": mg_fe + (fe if kind == "x_h" else 0)})
+    table.write(tmp_path / "stars.csv")
+    with pytest.raises(ObservationError) as raised:
+        get_simulator("chempy").read_observations(tmp_path / "stars.csv")
+    assert f"as {suggested} would" in str(raised.value)
+
+
+def test_velocities_and_magnitudes_are_no_elements(tmp_path):
+    stars = read("id,Fe_H,e_Fe_H,U,V,W,K,B,N,C\na,-0.1,0.05,10,20,30,8,9,3,2\n", tmp_path)
+    assert [n for n in NAMES if value(stars, n)] == ["fe_h"]
+
+
+def test_what_looks_like_an_abundance_and_is_not_used_is_named(tmp_path):
+    text = "id,Fe_H,Ti_Fe,Mg_Ti,Mg_Fe,Mg_H,O_Fe_NLTE\na,-0.1,0.1,0.1,0.4,0.05,0.2\n"
+    notes = read(text, tmp_path).notes
+    for words in (
+        "'Ti_Fe' (not an element of the model)",
+        "'Mg_Ti' (relative to an element other than Fe and Mg)",
+        "'Mg_H' (another column is read)",
+        "'O_Fe_NLTE' (unknown ending: --column mg_fe=NAME reads a column as [Mg/Fe])",
+    ):
+        assert any(words in note for note in notes), words
+
+
+# -- absolute abundances ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["A_{}", "A({})", "log_eps_{}", "logeps_{}"])
+def test_absolute_abundances_are_converted_when_asked(form, tmp_path):
+    fe, mg = form.format("Fe"), form.format("Mg")
+    text = f"id,{fe},e_{fe},{mg},e_{mg}\na,7.40,0.05,7.7,0.05\n"
+    with pytest.raises(ObservationError, match=r"simulator.absolute=true"):
+        read(text, tmp_path)
+    stars = read(text, tmp_path, absolute=True)
+    assert_allclose(value(stars, "fe_h"), (-0.10, 0.05), rtol=1e-5)  # Asplund et al. 2009: 7.50
+    assert_allclose(value(stars, "mg_fe"), (0.20, 0.05 * 2**0.5), rtol=1e-5)  # 7.60
+    assert any("A(Sun) = 7.60 (Asplund et al. 2009)" in n for n in stars.notes)
+
+
+def test_alpha_over_iron_is_not_an_abundance_of_iron(tmp_path):
+    stars = read("id,a_fe,mg_fe,fe_h\na,0.1,0.2,-0.5\n", tmp_path)
+    assert_allclose(value(stars, "fe_h")[0], -0.5)
+
+
+def test_absolute_abundances_under_another_name_are_refused_with_the_row(tmp_path):
+    with pytest.raises(ObservationError, match=r"'Fe_H' is 7.45 in row 0.*--column A_Fe=Fe_H"):
+        read("id,Fe_H,e_Fe_H,Mg_H,e_Mg_H\na,7.45,0.05,7.6,0.05\n", tmp_path)
+
+
+# -- values that are none --------------------------------------------------------------------------
+
+HEADER = "id,Fe_H,e_Fe_H,Mg_Fe,e_Mg_Fe\n"
+
+
+@pytest.mark.parametrize("mark", ["-9.99", "9.99", "-99.99", "99", "-999", "-9999", "99.9", "9999"])
+def test_marks_of_missing_values_are_missing_and_counted(mark, tmp_path):
+    stars = read(HEADER + f"a,-0.1,0.05,{mark},0.05\nb,-0.1,0.05,0.1,0.05\n", tmp_path)
+    assert value(stars, "mg_fe") is None
+    assert value(stars, "mg_fe", 1) is not None
+    note = "1 value(s) of 'Mg_Fe' are at a mark of missing values: treated as unobserved"
+    assert note in stars.notes
+
+
+def test_limits_are_not_detections(tmp_path):
+    text = "id,Fe_H,e_Fe_H,l_Mg_Fe,Mg_Fe,e_Mg_Fe\na,0,0.05,<,0.3,0.05\nb,0,0.05,,0.1,0.05\n"
+    stars = read(text, tmp_path)
+    assert value(stars, "mg_fe") is None
+    assert value(stars, "mg_fe", 1) is not None
+    assert any("1 value(s) of 'Mg_Fe' are limits" in n for n in stars.notes)
+
+
+def test_a_limit_of_x_h_is_a_limit_of_x_fe(tmp_path):
+    text = "id,Fe_H,l_Mg_H,Mg_H\na,-0.1,<,0.3\nb,-0.1,,0.1\n"
+    stars = read(text, tmp_path)
+    assert value(stars, "mg_fe") is None
+    assert_allclose(value(stars, "mg_fe", 1)[0], 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a,7.45,0.05,0.1,0.05", "impossible:Fe_H"),
+        ("a,-0.1,0.05,20,0.05", "impossible:Mg_Fe"),
+        ("a,-0.1,0,0.1,0.05", "not_positive:e_Fe_H"),
+        ("a,-0.1,0.05,0.1,-1", "not_positive:e_Mg_Fe"),
+        ("a,-0.1,0.05,high,0.05", "not_a_number:Mg_Fe"),
+    ],
+)
+def test_one_bad_cell_costs_one_row(row, reason, tmp_path):
+    stars = read(HEADER + row + "\nb,0,0.05,0.1,0.05\nc,0,0.05,0.1,0.05\n", tmp_path)
+    assert stars.id.tolist() == ["b", "c"]
+    assert [e.reason for e in stars.excluded] == [reason]
+
+
+@pytest.mark.parametrize("error", ["5", "1.0", ""])
+def test_a_value_without_usable_error_is_not_used(error, tmp_path):
+    rows = f"a,-0.1,0.05,0.1,{error}\nb,0,0.05,0.1,0.05\nc,0,0.05,0.1,0.05\n"
+    stars = read(HEADER + rows, tmp_path)
+    assert len(stars) == 3
+    assert value(stars, "fe_h") is not None
+    assert value(stars, "mg_fe") is None
+    assert any(n.startswith("1 value(s) of 'Mg_Fe' have") for n in stars.notes)
+
+
+def test_errors_in_percent_are_refused(tmp_path):
+    with pytest.raises(ObservationError, match=r"'e_Fe_H' is 5 in row 0.*not in percent"):
+        read(HEADER + "a,-0.1,5,0.1,5\n", tmp_path)
+
+
+def test_bad_errors_of_x_h_are_found_before_they_are_squared(tmp_path):
+    text = "id,Fe_H,e_Fe_H,Mg_H,e_Mg_H\na,0,0.05,0.1,-0.05\nb,0,0.05,0.1,0.05\n"
+    assert [e.reason for e in read(text, tmp_path).excluded] == ["not_positive:e_Mg_H"]
+
+
+# -- ages ------------------------------------------------------------------------------------------
+
+
+def age(stars, row=0):
+    time, error, there = stars.batch.context[row].tolist()
+    return (T_END_GYR - time, error) if there else None
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ("Age,E_Age,e_Age|4.6,1.0,0.5", (4.6, 0.75)),
+        ("age,age_err,age_upper|4.6,1.0,6.0", (4.6, 1.0)),
+        ("Age,b_Age,B_Age|4.6,4.1,5.3", (4.6, 0.6)),
+        ("Age,b_Age,B_Age1|4.6,4.1,5.3", (4.6, 0.6)),
+        ("age,age_lower,age_upper|4.6,4.1,5.3", (4.6, 0.6)),
+        ("age_myr,e_age_myr|4600,500", (4.6, 0.5)),
+        ("age_yr,e_age_yr|4.6e9,5e8", (4.6, 0.5)),
+        ("log_age,e_log_age|9.6,0.1", (10**0.6, np.log(10) * 10**0.6 * 0.1)),
+        ("age,e_age|-9999,-9999", None),
+        ("age,e_age|99.99,1", None),
+        ("age,e_age|4.6,50", None),
+    ],
+)
+def test_ages_their_errors_and_units(columns, expected, tmp_path):
+    header, row = columns.split("|")
+    stars = read(f"id,Fe_H,{header}\na,-0.1,{row}\n", tmp_path)
+    if expected is None:
+        assert age(stars) is None
+    else:
+        assert_allclose(age(stars), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["Myr", "yr", "Gyr", "dex(yr)", "log(yr)", "[yr]"])
+def test_ages_follow_the_unit_of_the_column(unit, tmp_path):
+    given = {"Myr": (4600, 500), "yr": (4.6e9, 5e8), "Gyr": (4.6, 0.5)}
+    log = np.log10(4.6e9), 0.5 / 4.6 / np.log(10)
+    number, error = given.get(unit, log)
+    table = Table({"id": ["a"], "Fe_H": [0.1], "Age": [number], "e_Age": [error]})
+    for name in ("Age", "e_Age"):
+        table[name].unit = unit
+    stars = get_simulator("chempy").observations_of(table, "table")
+    assert_allclose(age(stars), (4.6, 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("4600,100", r"'age' is 4600 Gyr in row 0.*--column age_myr=age"),
+        ("9.6,0.1", r"log10 of years\? --column log_age=age reads it so, --column age_gyr=age"),
+    ],
+)
+def test_ages_of_an_unclear_unit_are_refused_with_the_remedy(row, message, tmp_path):
+    with pytest.raises(ObservationError, match=message):
+        read(f"id,Fe_H,age,e_age\na,-0.1,{row}\n", tmp_path)
+
+
+def test_a_precise_age_of_ten_gyr_is_read_when_its_unit_is_said(tmp_path):
+    assert_allclose(
+        age(read("id,Fe_H,age_gyr,e_age_gyr\na,-0.1,9.6,0.1\n", tmp_path)), (9.6, 0.1), rtol=1e-4
+    )
+
+
+def test_a_bad_error_of_an_age_costs_the_row_and_a_missing_one_the_age(tmp_path):
+    rows = "a,-0.1,0.05,4.6,0\nb,0,0.05,4,1\nc,0,0.05,4,\nd,0,0.05,400,1\n"
+    stars = read("id,Fe_H,e_Fe_H,age,e_age\n" + rows, tmp_path)
+    assert stars.id.tolist() == ["b", "c"]
+    assert [e.reason for e in stars.excluded] == ["not_positive:e_age", "impossible:age"]
+    assert age(stars, 1) is None
+
+
+def test_ages_survive_a_table_of_observations(tmp_path):
+    stars = read("id,Fe_H,e_Fe_H,age,e_age\na,-0.1,0.05,4,1\nb,0,0.05,,\n", tmp_path)
+    stars.write(tmp_path / "again.ecsv")
+    again = get_simulator("chempy").read_observations(tmp_path / "again.ecsv")
+    assert_allclose(again.batch.context, stars.batch.context, rtol=1e-6)
+
+
+# -- npz -------------------------------------------------------------------------------------------
+
+
+def test_an_npz_of_x_h_and_inverse_variances(tmp_path):
+    np.savez(
+        tmp_path / "stars.npz",
+        elements=["Mg", "C+N", "Fe", "O"],
+        x_h=[[0.1, 0.5, -0.1, 0.2], [0.1, 0.5, -0.1, 0.2]],
+        ivar=[[400.0, 1, 2500, 0], [400, 1, 0, 400]],
+        id=["s1", "s2"],
+    )
+    stars = get_simulator("chempy").read_observations(tmp_path / "stars.npz")
+    assert stars.id.tolist() == ["s1"]  # without [Fe/H], [X/H] cannot become [X/Fe]
+    assert [e.reason for e in stars.excluded] == ["nothing_observed"]
+    assert_allclose(value(stars, "fe_h"), (-0.1, 0.02), rtol=1e-5)
+    assert_allclose(value(stars, "mg_fe"), (0.2, np.hypot(0.05, 0.02)), rtol=1e-5)
+    assert value(stars, "o_fe") is None
+    assert any("inverse variances" in n for n in stars.notes)
+
+
+# -- the reference data ----------------------------------------------------------------------------
+
+CASES = {  # file: stars, or the words of the refusal
+    "age_asym.csv": 1, "age_bug_40stars.ecsv": 40, "age_err_suffix.csv": 1,
+    "age_myr.csv": "--column age_myr=age", "age_old.csv": 2, "age_yr_log.csv": "log10 of years",
+    "age_zeroerr_one.csv": 1, "bensby2014_thin_340stars_ages.ecsv": 340,
+    "bigerr.csv": "'e_Fe_H' is 1 in row 0", "brackets.csv": 1, "combine_crash_20stars.ecsv": 20,
+    "duplicate_star.csv": 1, "feh-3.csv": 1, "feh_short.csv": 1, "ionised.csv": 1,
+    "limits_vizier.csv": 2, "logage.csv": 1, "logeps.csv": "simulator.absolute=true",
+    "logeps_in_feh.csv": "'Fe_H' is 7.45 in row 0", "m_h.csv": 1, "mg_h_and_mg_fe.csv": 1,
+    "minus99.csv": 2, "nanname.csv": 2, "not_positive_definite_100stars.ecsv": 100,
+    "percent.csv": "not in percent", "smallerr.csv": 1, "ti_fe_only.csv": 1,
+    "vizier_mangled.csv": 1, "wdd2_1000stars.ecsv": 1000, "xh_noerr_fe.csv": 1, "xh_tinyerr.csv": 1,
+}  # fmt: skip
+STARS = {
+    "bedell18_solar_twins.csv": "simulator.bare_columns=x_h",
+    "bensby14_half.fits": 299,
+    "apogee_dr17_disk_subset.npz": 8000,
+}
+
+
+@pytest.mark.skipif("SBI_DATA_DIR" not in os.environ, reason="needs the reference data")
+@pytest.mark.parametrize("name", [*CASES, *STARS])
+def test_files_of_the_field_are_read(name):
+    folder = Path(os.environ["SBI_DATA_DIR"])
+    path = folder / "cases" / "chempy" / name if name in CASES else folder / "stars" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    expected = (CASES | STARS)[name]
+    if isinstance(expected, str):
+        with pytest.raises(ObservationError, match=".") as raised:
+            get_simulator("chempy").read_observations(path)
+        assert expected in str(raised.value)
+    else:
+        stars: Observations = get_simulator("chempy").read_observations(path)
+        assert len(stars) == expected
