@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from numpy.testing import assert_allclose
 
 from sbi_casbi.config import CasbiConfig
-from sbi_casbi.readers import halo_of_stars, read_halo
+from sbi_casbi.readers import halo_of_stars, halo_of_table, read_halo
 from sbi_casbi.simulator import LOG_N, OVERFLOW, SIGMA_FE, SIGMA_O
 from sbi_casbi.star_tables import library_of_stars
 from sbi_core import ConfigError, DataFileError, ObservationError
+from sbi_core.data.reading import Reading
+from sbi_core.data.tables import prepared
 
 SHAPE = CasbiConfig(counts="shape")
 
@@ -58,7 +60,55 @@ def test_what_is_left_out_is_counted(library, tmp_path):
     t["fe_h"][:5] = np.nan
     notes = " ".join(read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes)
     assert "5 star(s) without" in notes
-    assert "200 row(s) with a repeated" in notes
+    assert "197 star(s) with a repeated 'source_id'" in notes
+
+
+@pytest.mark.parametrize("name", ["source_id", "Name"])
+def test_of_a_repeated_star_the_first_complete_row_is_used(name, library, tmp_path):
+    """The first row of star 7 has no [Fe/H], the second has; stars without identifier differ."""
+    ids = MaskedColumn(["7", "7", "8", "9", "", ""], mask=[0, 0, 0, 0, 1, 1])
+    t = stars(6, **{name: ids})
+    t["fe_h"][0] = np.nan
+    options = SHAPE.model_copy(update={"columns": {"id": "Name"}} if name == "Name" else {})
+    halo = read_halo(written(t, tmp_path / "a.ecsv"), library, options)
+    assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(5)
+    assert not any("repeated" in note for note in halo.notes)
+
+
+@pytest.mark.parametrize("mark", [-9999.99, -9999.0, -999.0, 9.99, 99.0, 99.99])
+def test_marks_of_missing_values_are_no_stars(mark, library, tmp_path):
+    t = stars()
+    t["o_fe"][:50] = mark
+    halo = read_halo(written(t, tmp_path / "a.fits"), library, SHAPE)
+    assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(350)
+    assert halo.batch.x[0, OVERFLOW] == 0
+    assert any("50 value(s) of 'o_fe' are at a mark" in note for note in halo.notes)
+
+
+def test_errors_of_a_proxy_are_used(library, tmp_path):
+    t = stars()
+    t.rename_columns(["o_fe", "e_o_fe"], ["mg_fe", "e_mg_fe"])
+    allowed = SHAPE.model_copy(update={"alpha_proxy": True})
+    halo = read_halo(written(t, tmp_path / "a.csv"), library, allowed)
+    assert float(halo.batch.x[0, SIGMA_O]) == pytest.approx(0.05)
+
+
+def test_a_word_costs_one_star_and_strict_reading_refuses_it(library, tmp_path):
+    t = stars()
+    t["fe_h"] = ["poor", *t["fe_h"][1:].astype(str)]
+    path = written(t, tmp_path / "a.csv")
+    assert "1 star(s) with a word in fe_h excluded" in read_halo(path, library, SHAPE).notes
+    table = prepared(t, Reading(strict=True), "a.csv")
+    with pytest.raises(ObservationError, match=r"'fe_h' is not numeric \('poor'\) in row 0"):
+        halo_of_table(table, "a.csv", library, SHAPE)
+
+
+def test_the_number_of_stars_is_that_of_a_complete_sample_only_by_choice(library, tmp_path):
+    path = written(stars(), tmp_path / "a.ecsv")
+    absolute = CasbiConfig(counts="absolute")
+    notes = read_halo(path, library, absolute).notes
+    assert any("its 400 stars are a halo of log mass 8.78" in note for note in notes)
+    assert not any("complete" in note for note in read_halo(path, library, SHAPE).notes)
 
 
 def test_a_proxy_needs_permission(library, tmp_path):
@@ -105,6 +155,9 @@ def test_no_stars_and_no_columns_are_refused(library, tmp_path):
         read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE)
     with pytest.raises(DataFileError):
         read_halo(tmp_path / "none.ecsv", library, SHAPE)
+    t.rename_column("o_fe", "oxygen")
+    with pytest.raises(ObservationError, match=r"no column of \[O/Fe\].*--column o_fe=NAME"):
+        read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE)
 
 
 def test_histograms_are_read(library, tmp_path):

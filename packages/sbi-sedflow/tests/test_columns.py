@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from sbi_core import ObservationError, read_table
 from sbi_sedflow.columns import nanomaggies_per, photometry_of_table
 from sbi_sedflow.constants import BANDS, PIVOTS
-from sbi_sedflow.photometry import repeated
+from sbi_sedflow.photometry import observations_of
 from sbi_sedflow.tables import read_galaxies
 
 FLUX = np.array([10.0, 13.0, 19.0, 74.0, 102.0, 115.0, 90.0])
@@ -241,15 +241,26 @@ def test_words_for_missing_values_are_missing_and_other_words_are_errors():
     found = photometry_of_table(table, "t")
     assert np.isfinite(found.flux[:, 2]).tolist() == [False, True]
     table["mag_u"] = ["bright", str(MAG[2])]
-    with pytest.raises(ObservationError, match="'mag_u' is not numeric \\('bright' in row 0\\)"):
-        photometry_of_table(table, "t")
+    found = observations_of(photometry_of_table(table, "t"), (0.0, 0.2))
+    assert [(e.row, e.reason) for e in found.excluded] == [(0, "not_a_number:mag_u")]
+    assert "'mag_u' is not numeric ('bright') in row 0" in found.reasons[0]
 
 
 def test_of_repeated_rows_the_first_complete_one_stays():
     table = fluxes(n=5)
     table["id"] = ["a", "b", "a", "a", "c"]
     table["flux_u"][0] = np.nan
-    assert repeated(photometry_of_table(table, "t")).tolist() == [True, False, False, True, False]
+    found = observations_of(photometry_of_table(table, "t"), (0.0, 0.2))
+    assert found.rows.tolist() == [1, 2, 4]
+    assert [(e.row, e.reason) for e in found.excluded] == [(0, "repeated_id"), (3, "repeated_id")]
+
+
+def test_a_limit_is_a_missing_value():
+    table = fluxes(n=3)
+    table["l_flux_u"] = ["", "<", ""]
+    found = photometry_of_table(table, "t")
+    assert np.argwhere(~np.isfinite(found.flux)).tolist() == [[1, 2]]
+    assert any("1 value(s) of 'flux_u' are limits" in n for n in found.notes)
 
 
 def test_errors_are_needed_and_asked_for_by_name():

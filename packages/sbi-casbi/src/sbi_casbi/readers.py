@@ -7,6 +7,7 @@ the medians are used. A histogram comes with its edges (npz: ``counts``,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from sbi_casbi.config import CasbiConfig
 from sbi_casbi.library import Library
 from sbi_casbi.plane import PIXELS, Plane
 from sbi_core import (
+    MISSING,
     Batch,
     ColumnReader,
     ConfigError,
@@ -28,6 +30,7 @@ from sbi_core import (
     Observations,
     read_npz,
     read_table,
+    repeated,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _PROXIES = ("alpha_fe", "alpha_m", "alphafe", "mg_fe", "mgfe")
 _IDS = ("source_id", "star_id", "id", "apogee_id", "sobject_id")
+_MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 
 
@@ -109,7 +113,18 @@ def halo_of_table(table: Table, source: str, library: Library, config: CasbiConf
         solar=config.solar,
         source=source,
     )
+    if config.counts == "absolute":
+        assert config.kappa is not None
+        notes.append(_complete_sample(len(stars.fe_h), config.kappa))
     return _halo(x, [*stars.notes, *notes], source, config)
+
+
+def _complete_sample(n: int, kappa: float) -> str:
+    """Return what counts = absolute makes of a number of stars."""
+    return (
+        f"WARNING: the list is taken as complete ({kappa:.3g} stars per Msun): its {n} stars are "
+        f"a halo of log mass {np.log10(n / kappa):.2f}; a survey needs a run with counts = 'shape'"
+    )
 
 
 def _halo(
@@ -208,39 +223,49 @@ def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
 
 
 def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
-    reader = ColumnReader(table, path)
+    reader = ColumnReader(table, path, missing=_MISSING)
     notes: list[str] = []
     names = {k: (config.columns[k],) if k in config.columns else v for k, v in _NAMES.items()}
     unknown = sorted(set(config.columns) - set(_NAMES) - {"id"})
     if unknown:
         msg = f"simulator.columns takes {', '.join([*_NAMES, 'id'])}, not {unknown}"
         raise ConfigError(msg)
-    fe_column = _column(reader, names["fe_h"], "[Fe/H]", path)
+    fe_column = _column(reader, names["fe_h"], "fe_h", path)
     o_column = reader.find(names["o_fe"])
     if o_column is None:
         o_column = _proxy(reader, config, path, notes)
     fe_h, o_fe = reader.values(fe_column, "dex"), reader.values(o_column, "dex")
-    keep = np.isfinite(fe_h) & np.isfinite(o_fe)
-    if not keep.all():
-        notes.append(f"{int((~keep).sum())} star(s) without one of the abundances excluded")
-    keep &= _first_of_each(table, reader, config, notes, keep)
+    reader.leave_out(
+        ~(np.isfinite(fe_h) & np.isfinite(o_fe)),
+        "without one of the abundances",
+        f"a star has no {fe_column} or {o_column}",
+        fe_h.tolist(),
+    )
+    _leave_out_repeats(reader, config)
+    for reason, n in Counter(reason for reason, _ in reader.excluded.values()).items():
+        notes.append(f"{n} star(s) {reason.replace('not_a_number:', 'with a word in ')} excluded")
+    keep = np.ones(len(table), bool)
+    keep[list(reader.excluded)] = False
     if not keep.any():
         msg = f"{path}: no star has both {fe_column} and {o_column}"
         raise ObservationError(msg)
     errors = [
-        _median_error(reader, names[key], keep, label, path, notes)
-        for key, label in (("e_fe_h", "[Fe/H]"), ("e_o_fe", "[O/Fe]"))
+        _median_error(reader, column, names[key], keep, label, path, notes)
+        for column, key, label in (
+            (fe_column, "e_fe_h", "[Fe/H]"),
+            (o_column, "e_o_fe", "[O/Fe]"),
+        )
     ]
     notes.insert(0, f"{int(keep.sum())} stars, columns {fe_column} and {o_column}")
-    return _Stars(fe_h[keep], o_fe[keep], errors[0], errors[1], notes)
+    return _Stars(fe_h[keep], o_fe[keep], errors[0], errors[1], [*notes, *reader.notes])
 
 
-def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: str) -> str:
+def _column(reader: ColumnReader, names: tuple[str, ...], key: str, path: str) -> str:
     column = reader.find(names)
     if column is None:
         msg = (
-            f"{path}: no column of {what} (looked for {', '.join(names)}); name it with "
-            "--set simulator.columns.fe_h=NAME"
+            f"{path}: no column of [{key.replace('_', '/').title()}] (looked for "
+            f"{', '.join(names)}); name it with --column {key}=NAME"
         )
         raise ObservationError(msg)
     return column
@@ -249,7 +274,7 @@ def _column(reader: ColumnReader, names: tuple[str, ...], what: str, path: str) 
 def _proxy(reader: ColumnReader, config: CasbiConfig, path: str, notes: list[str]) -> str:
     column = reader.find(_PROXIES)
     if column is None:
-        return _column(reader, _NAMES["o_fe"], "[O/Fe]", path)
+        return _column(reader, _NAMES["o_fe"], "o_fe", path)
     if not config.alpha_proxy:
         msg = (
             f"{path}: no column of [O/Fe], but '{column}'; the library has oxygen: pass "
@@ -260,31 +285,26 @@ def _proxy(reader: ColumnReader, config: CasbiConfig, path: str, notes: list[str
     return column
 
 
-def _first_of_each(
-    table: Any, reader: ColumnReader, config: CasbiConfig, notes: list[str], keep: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Return True for rows that are the first with their identifier."""
-    column = reader.find((config.columns["id"],) if "id" in config.columns else _IDS)
-    if column is None:
-        return keep
-    ids = np.asarray(table[column]).astype(str)
-    _, first = np.unique(ids, return_index=True)
-    unique = np.zeros(len(ids), bool)
-    unique[first] = True
-    if not unique.all():
-        notes.append(f"{int((~unique).sum())} row(s) with a repeated '{column}' excluded")
-    return unique
+def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> None:
+    """Leave out the rows that repeat an identifier, of those that have both abundances."""
+    ids, column = reader.ids((config.columns["id"],) if "id" in config.columns else _IDS)
+    if column:
+        good = np.setdiff1d(np.arange(len(ids)), list(reader.excluded))
+        again = np.zeros(len(ids), bool)
+        again[good] = repeated(np.asarray(ids, np.str_)[good], np.zeros(len(good)))
+        reader.leave_out(again, f"with a repeated '{column}'", f"'{column}' repeats {{value}}", ids)
 
 
 def _median_error(
     reader: ColumnReader,
+    of: str,
     names: tuple[str, ...],
     keep: NDArray[np.bool_],
     label: str,
     path: str,
     notes: list[str],
 ) -> float:
-    column = reader.find(names)
+    column = reader.find(names) or reader.find_error([of])
     if column is None:
         notes.append(f"WARNING: no errors of {label} ({', '.join(names[:2])}): 0 is assumed")
         return 0.0

@@ -42,6 +42,8 @@ from .data.gate import read_text as read_text
 from .data.observations import Excluded as Excluded
 from .data.observations import Observable as Observable
 from .data.observations import Observations as Observations
+from .data.observations import repeated as repeated
+from .data.tables import MISSING as MISSING
 from .data.tables import ColumnReader as ColumnReader
 from .data.tables import observations_from_columns as observations_from_columns
 from .data.writing import written as written

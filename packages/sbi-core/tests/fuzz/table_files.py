@@ -73,11 +73,12 @@ class RandomTable:
         form = str(rng.choice(SPELLINGS))
         title = form.format(x=x, y=y, X=x.title(), Y=y.title(), XX=x.upper(), YY=y.upper())
         value, seen = np.round(rng.normal(0, 0.3, n), 3), rng.random(n) > 0.25
+        seen[0] |= self.form == "mrt"  # astropy writes none with an empty column
         gaps = rng.choice(MISSING, n)
         cells = [str(v) if s else str(g) for v, s, g in zip(value, seen, gaps, strict=True)]
         if rng.random() < 0.2:
             limit = rng.random(n) < 0.3
-            limit[0] = True  # astropy writes no MRT with a column of blanks
+            limit[0] = True
             self.cells[f"l_{title}"] = ["<" if m else "" for m in limit]
             self.words.add(f"l_{title}")
             seen &= ~limit

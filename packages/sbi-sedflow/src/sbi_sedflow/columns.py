@@ -80,8 +80,6 @@ _LAYOUTS = (
 _TOKENS = {"F": ("f", "fuv"), "N": ("n", "nuv")} | {b: (b,) for b in "ugriz"}
 _REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp")
 _DISTANCE = ("z_dist", "zdist")
-_NO_NUMBER = {"", "n/a", "na", "nan", "null", "none", "-", "--", "...", "\\n"}
-_FLUX_MARKS = (-999.0, -9999.0, -99999.0)  # mark missing values
 _FAINTEST = 90.0  # 99, 99.99, -99, -999, -9999 mark missing magnitudes
 _WORST = 9.0  # mag: 9.99 and 99 mark missing errors
 _WORDS = {"nmgy": 1.0, "nanomaggy": 1.0, "nanomaggies": 1.0, "mgy": 1e9, "maggy": 1e9,
@@ -144,11 +142,15 @@ def photometry_of_table(table: Table, source: str, *, flux_unit: str | None = No
     _count_missing(bands, flux, sigma, notes)
     _correct_extinction(reader, bands, flux, sigma, notes)
     flux, sigma, more = usable(flux, sigma)
-    z = _numbers(reader, _redshift(reader, bands))
+    z = reader.numbers(_redshift(reader, bands))
     distance = reader.find(_DISTANCE)
-    kept = {c: _numbers(reader, name) for c in ("ra", "dec") if (name := reader.find([c]))}
-    z_dist = z if distance is None else _numbers(reader, distance)
-    return Photometry(reader.ids()[0], flux, sigma, z, z_dist, kept, (*notes, *more), source)
+    kept = {c: reader.numbers(name) for c in ("ra", "dec") if (name := reader.find([c]))}
+    z_dist = z if distance is None else reader.numbers(distance)
+    ids = reader.ids()[0]
+    read = [n for n in reader.notes if "at a mark" not in n]  # counted by band above
+    return Photometry(
+        ids, flux, sigma, z, z_dist, kept, (*notes, *more, *read), source, bad=reader.excluded
+    )
 
 
 # -- finding columns --------------------------------------------------------------------
@@ -245,29 +247,6 @@ def _described(bands: list[_Band]) -> list[str]:
 # -- values -----------------------------------------------------------------------------
 
 
-def _numbers(reader: ColumnReader, name: str) -> F64:
-    """Return the numbers of a column whatever its unit; NaN where masked, empty or ``N/A``."""
-    data = reader.table[name]
-    if getattr(data, "ndim", 1) != 1:
-        msg = f"{reader.source}: column '{name}' must hold one number per row"
-        raise ObservationError(msg)
-    masked = np.ma.getmaskarray(np.ma.asarray(data))
-    if data.dtype.kind in "fiub":
-        values = np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan)
-        return np.where(masked, np.nan, np.asarray(values, np.float64))
-    numbers = np.full(len(data), np.nan)
-    for row, cell in enumerate(data):
-        word = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)
-        if masked[row] or word.strip().lower() in _NO_NUMBER:
-            continue
-        try:
-            numbers[row] = float(word)
-        except ValueError:
-            msg = f"{reader.source}: column '{name}' is not numeric ('{word}' in row {row})"
-            raise ObservationError(msg) from None
-    return numbers
-
-
 def _unit(reader: ColumnReader, name: str) -> str:
     given = reader.table[name].unit
     return "" if given is None else str(given).strip()
@@ -296,8 +275,7 @@ def _flux(reader: ColumnReader, b: _Band, default: str, notes: list[str]) -> tup
     factor = nanomaggies_per(unit, reader.source, b.value, PIVOTS[BANDS.index(b.band)])
     if _per_wavelength(unit):
         _once(notes, "fluxes per wavelength converted at the pivot wavelengths of the bands")
-    value, error = _numbers(reader, b.value), _numbers(reader, b.error)
-    value[np.isin(value, _FLUX_MARKS) | np.isin(error, _FLUX_MARKS)] = np.nan
+    value, error = reader.numbers(b.value), reader.numbers(b.error)
     error_unit = _unit(reader, b.error)
     if b.inverse:
         error_unit = _root(error_unit)
@@ -384,7 +362,7 @@ def _magnitude(reader: ColumnReader, b: _Band) -> tuple[F64, F64]:
         hint = f"; fluxes go into 'flux_{b.band}'" if _is_flux(unit) else ""
         msg = f"{reader.source}: column '{b.value}' has unit '{unit}', expected AB mag{hint}"
         raise ObservationError(msg)
-    mag, error = _numbers(reader, b.value), _numbers(reader, b.error)
+    mag, error = reader.numbers(b.value), reader.numbers(b.error)
     seen = (np.abs(mag) < _FAINTEST) & (error < _WORST) & (error > -_FAINTEST)
     flux = np.where(seen, 10.0 ** (0.4 * (22.5 - np.where(seen, mag, 22.5))), np.nan)
     return flux, flux * error / POGSON
@@ -421,9 +399,9 @@ def _correct_extinction(
             continue
         with np.errstate(over="ignore"):
             through = (
-                _numbers(reader, share)
+                reader.numbers(share)
                 if share
-                else 10.0 ** (-0.4 * np.asarray(_numbers(reader, str(mag))))
+                else 10.0 ** (-0.4 * np.asarray(reader.numbers(str(mag))))
             )
         k = BANDS.index(b.band)
         through = np.where((through > 0) & (through < 1.5), through, np.nan)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sbi_core import Batch, Excluded, Observations
+from sbi_core import Batch, Excluded, Observations, repeated
 from sbi_sedflow.constants import BANDS
 from sbi_sedflow.cosmology import distance_modulus
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.luptitudes import luptitude, luptitude_error
 from sbi_sedflow.parameters import CONTEXT, OBSERVABLES
 
-__all__ = ["Photometry", "observations_of", "repeated"]
+__all__ = ["Photometry", "observations_of"]
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -45,6 +45,8 @@ class Photometry:
         Conversions and masked values, one sentence each.
     source
         File.
+    bad
+        Rows that cannot be used: row to reason and explanation.
     """
 
     id: list[str]
@@ -56,6 +58,7 @@ class Photometry:
     notes: tuple[str, ...] = ()
     source: str = ""
     quality: Bool | None = None
+    bad: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.id)
@@ -80,10 +83,12 @@ def observations_of(
     with np.errstate(invalid="ignore"):
         inside = (p.z >= z_range[0]) & (p.z <= z_range[1])
         inside &= (p.z_dist > 0) & (p.z_dist < _FARTHEST)
-    reasons = np.full(len(p), "", "U24")
+    reasons = np.full(len(p), "", object)
     reasons[~mask.any(1) & (not allow_prior)] = "nothing_observed"
     reasons[~inside] = "redshift_outside_model"
-    reasons[repeated(p)] = "repeated_id"
+    reasons[list(p.bad)] = [reason for reason, _ in p.bad.values()]
+    values = mask.sum(1) + 8 * (p.z > 0) - 16 * np.isin(np.arange(len(p)), list(p.bad))
+    reasons[repeated(np.asarray(p.id), values)] = "repeated_id"
     bits = np.zeros(len(p), np.int64)
     bits[~mask.all(1)] |= Flag.MISSING_BAND
     bits[~mask.any(1)] |= Flag.NO_DATA
@@ -110,7 +115,8 @@ def observations_of(
         source=p.source,
         notes=(*p.notes, *_remarks(p.flux[rows])),
         excluded=tuple(
-            Excluded(int(k), str(p.id[k]), str(reasons[k])) for k in np.flatnonzero(reasons != "")
+            Excluded(int(k), str(p.id[k]), str(reasons[k]), p.bad.get(int(k), ("", ""))[1])
+            for k in np.flatnonzero(reasons != "")
         ),
         rows=rows,
         labels={**labels, "flag_bits": bits[rows]},
@@ -127,15 +133,3 @@ def _remarks(flux: F64) -> list[str]:
     return (
         [] if 5 < median < 30 else [f"median r is {median:.1f} mag: check the unit of the fluxes"]
     )
-
-
-def repeated(photometry: Photometry) -> Bool:
-    """Return which rows repeat an identifier, (n,): all but its first most complete row."""
-    ids = np.asarray(photometry.id)
-    values = np.isfinite(photometry.flux).sum(1) + 8 * (photometry.z > 0)
-    best = np.lexsort((np.arange(len(ids)), -values, ids))  # rows of one identifier, best first
-    leads = np.ones(len(ids), bool)
-    leads[1:] = ids[best][1:] != ids[best][:-1]
-    out = np.ones(len(ids), bool)
-    out[best[leads]] = False
-    return out

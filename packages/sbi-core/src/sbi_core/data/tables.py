@@ -400,18 +400,18 @@ class ColumnReader:
             raise ObservationError(msg)
         return factor
 
-    def ids(self) -> tuple[list[str], str]:
+    def ids(self, names: Iterable[str] = ID_NAMES) -> tuple[list[str], str]:
         """Return an identifier per row, and the column it came from ("" for row numbers).
 
         A row without identifier in a table that has some is called ``row-N``.
         """
-        column = self.find(ID_NAMES)
+        column = self.find(names)
         start = self._start
         if column is None:
             return [str(k) for k in range(start, start + len(self.table))], ""
-        names = words(self.table[column])
-        self._count(names.count(""), "without identifier, called row-N")
-        return [name or f"row-{k}" for k, name in enumerate(names, start)], column
+        cells = words(self.table[column])
+        self._count(cells.count(""), "without identifier, called row-N")
+        return [cell or f"row-{k}" for k, cell in enumerate(cells, start)], column
 
     def groups(self) -> list[str]:
         """Return the group of each row; ``all`` when the table has no such column."""
