@@ -272,6 +272,7 @@ class Run:
         context = self._context
         report = build_report(context)
         inputs = page_inputs(context, report)
+        self.directory.refuse_links()
         target = Path(folder) if folder else self.directory.root / "figures"
         sections = self._sections()
         with drawing_style():
