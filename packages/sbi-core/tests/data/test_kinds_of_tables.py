@@ -1,0 +1,370 @@
+"""Each kind of table that strangers brought, as one test."""
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy import units
+from astropy.table import MaskedColumn, QTable, Table
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sbi_core.data.batch import Batch
+from sbi_core.data.chunks import open_slices, read_table
+from sbi_core.data.observations import Observable, Observations, text_of
+from sbi_core.data.reading import Reading
+from sbi_core.data.tables import ColumnReader, as_table, observations_from_columns, prepared
+from sbi_core.errors import ConfigError, DataFileError, ObservationError
+from sbi_core.pipeline.reading import objects_of, open_objects, read_objects
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+from table_files import Plain
+
+OBSERVABLES = (Observable("fe_h", unit="dex"),)
+
+
+def put(tmp_path, text, name="t.csv", encoding="utf-8"):
+    path = tmp_path / name
+    path.write_text(text, encoding=encoding, newline="")
+    return path
+
+
+def both(source, **options):
+    """Read whole and in parts of one row; both must agree."""
+    reading = Reading(**options)
+    whole = read_objects(Plain(), source, reading)
+    parts = open_objects(Plain(), source, 1, reading)
+    chunks = [objects_of(Plain(), parts, k) for k in range(len(parts))]
+    assert [i for c in chunks for i in c.id] == whole.id.tolist()
+    assert [g for c in chunks for g in c.group] == whole.group.tolist()
+    assert_array_equal(np.concatenate([c.batch.x for c in chunks]), whole.batch.x)
+    return whole
+
+
+def of_table(table, **options):
+    reader = ColumnReader(prepared(table, Reading(**options), "t"), "t")
+    return observations_from_columns(reader, OBSERVABLES, default_error=0.1)
+
+
+# -- text ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt"])
+@pytest.mark.parametrize("ids", [["007", "7"], ["1E5", "1e5"], ["1.10", "1.1"], ["0x1", "1"]])
+def test_identifiers_of_text_stay_as_they_are_written(name, ids, tmp_path):
+    delimiter = {".csv": ",", ".tsv": "\t", ".txt": " "}[Path(name).suffix]
+    rows = [["id", "group", "fe_h"], [ids[0], "01", "0.1"], [ids[1], "1.0", "0.2"]]
+    got = both(put(tmp_path, "\n".join(map(delimiter.join, rows)) + "\n", name))
+    assert got.id.tolist() == ids
+    assert got.group.tolist() == ["01", "1.0"]
+
+
+def test_a_column_that_the_user_calls_id_holds_words_too(tmp_path):
+    got = both(put(tmp_path, "Nr,fe_h\n007,0.1\n7,0.2\n"), columns={"id": "Nr"})
+    assert got.id.tolist() == ["007", "7"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt"])
+def test_line_ends_of_every_system(name, end, tmp_path):
+    delimiter = {".csv": ",", ".tsv": "\t", ".txt": " "}[Path(name).suffix]
+    lines = [delimiter.join(row) for row in (["id", "fe_h"], ["a", "0.1"], ["b", "0.2"])]
+    assert both(put(tmp_path, end.join(lines) + end, name)).id.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("head", "rows"),
+    [
+        ("\ufeffid,fe_h", ""),
+        ("# id,fe_h", ""),
+        ("# made by a survey\n# 2026, May\nid,fe_h", ""),
+        ("#id,fe_h", "#5,0.3\n"),  # the header is a comment, an identifier looks like one
+        ('"id","fe_h"', '"c ""d""",0.3\n'),
+        ("id,fe_h", "# the end\n"),
+        ("id,fe_h,", ""),
+    ],
+)
+def test_headers_comments_and_quotes(head, rows, tmp_path):
+    got = both(put(tmp_path, f"{head}\na,0.1\nb,0.2\n{rows}"))
+    assert got.id.tolist()[:2] == ["a", "b"]
+    assert_allclose(got.batch.x[:2, 1], [0.1, 0.2], rtol=1e-6)
+    assert len(got) == 2 + ("0.3" in rows)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_separators_are_found(delimiter, tmp_path):
+    text = "id,fe_h,e_fe_h\na,0.1,0.01\n".replace(",", delimiter)
+    assert_allclose(both(put(tmp_path, text)).batch.x_err[0, 1], 0.01, rtol=1e-6)
+
+
+def test_decimal_commas_are_points_where_semicolons_separate(tmp_path):
+    got = both(put(tmp_path, "id;fe_h\n1,10;0,25\nb;-1,5\n"))
+    assert got.id.tolist() == ["1,10", "b"]
+    assert_allclose(got.batch.x[:, 1], [0.25, -1.5])
+    assert "decimal commas are read as decimal points" in got.notes
+
+
+@pytest.mark.parametrize("packed", [gzip, bz2, lzma])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "ecsv", "txt", "fits", "vot", "mrt"])
+def test_compressed_files(packed, suffix, tmp_path):
+    table = Table({"id": ["a", "b"], "fe_h": [0.1, 0.2]})
+    form = {"txt": "ascii.basic", "vot": "votable", "fits": "fits", "tsv": "ascii.tab"}.get(suffix)
+    table.write(tmp_path / f"t.{suffix}", format=form or f"ascii.{suffix}")
+    path = tmp_path / f"t.{suffix}.{ {gzip: 'gz', bz2: 'bz2', lzma: 'xz'}[packed] }".replace(
+        " ", ""
+    )
+    with packed.open(path, "wb") as f:
+        f.write((tmp_path / f"t.{suffix}").read_bytes())
+    assert both(path).id.tolist() == ["a", "b"]
+
+
+def test_a_row_with_too_many_cells_is_refused(tmp_path):
+    with pytest.raises(DataFileError, match="row 'a,1,2' has more cells than the header"):
+        read_table(put(tmp_path, "id,fe_h\na,1,2\n"))
+
+
+@pytest.mark.parametrize("form", ["ascii.ecsv", "ascii.tab", "ascii.csv"])
+@pytest.mark.parametrize("ids", [["#5", "b"], ["# 5", "#"], ['#5"', "#a,b"]])
+def test_words_that_begin_with_a_hash_are_rows_to_every_reader(form, ids):
+    table = Table({"id": ids, "fe_h": [0.1, 0.2]})
+    back = Table.read(text_of(table, form), format=form)
+    assert [str(v) for v in back["id"]] == ids
+
+
+@pytest.mark.parametrize("first", ["#5", "# 5"])
+def test_rows_of_ecsv_that_begin_with_a_hash_are_read(first, tmp_path):
+    text = io.StringIO()
+    Table({"id": [first, "b"], "fe_h": [0.1, 0.2]}).write(text, format="ascii.ecsv")
+    assert both(put(tmp_path, text.getvalue(), "t.ecsv")).id.tolist() == [first, "b"]
+
+
+def test_observations_are_written_so_that_they_come_back(tmp_path):
+    names = ["#1", "x" * 300, '5"', "a b"]
+    one = Observations.from_batch(
+        Batch.of_arrays(x=[[0.1]] * 4, x_err=[[0.1]] * 4), id=names, observables=OBSERVABLES
+    )
+    for suffix in ("ecsv", "csv", "tsv", "fits", "vot"):
+        one.write(tmp_path / f"o.{suffix}")
+        assert both(tmp_path / f"o.{suffix}").id.tolist() == names
+
+
+# -- identifiers and groups ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ecsv", "fits", "vot", "h5", "parquet"])
+def test_missing_identifiers_and_groups_have_names_and_are_counted(suffix, tmp_path):
+    mask = np.asarray([False, True, True, False])
+    table = Table({"fe_h": np.arange(4.0) / 10})
+    table["id"] = MaskedColumn(["a", "b", "c", "d"], mask=mask)
+    table["group"] = MaskedColumn(["g", "g", "h", "h"], mask=mask[::-1])
+    path = tmp_path / f"t.{suffix}"
+    options = {"h5": {"path": "t", "serialize_meta": True}, "vot": {"format": "votable"}}
+    table.write(path, **options.get(suffix, {}))
+    got = both(path)
+    assert got.id.tolist() == ["a", "row-1", "row-2", "d"]
+    assert got.group.tolist() == ["g", "ungrouped", "ungrouped", "h"]
+    assert "2 row(s) without identifier, called row-N" in got.notes
+    assert any(note.startswith("2 row(s) without 'group'") for note in got.notes)
+
+
+def test_rows_without_an_identifier_column_are_counted_through_the_file(tmp_path):
+    assert both(put(tmp_path, "fe_h\n" + "0.1\n" * 5)).id.tolist() == ["0", "1", "2", "3", "4"]
+
+
+# -- columns and values -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["__Fe_H_", "[Fe/H]", "FE_H", "Fe-H", " fe h ", "(Fe/H)", "_fe__h_"]
+)
+@pytest.mark.parametrize("error", ["e_{}", "{}_err", "E_{}", "{}_ERROR", "{}_std"])
+def test_names_of_survey_tables(name, error):
+    table = Table({name: [0.1], error.format(name.strip()): [0.02]})
+    got = of_table(table)
+    assert_allclose(got.batch.x_err, 0.02, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pair", [("E_{}", "e_{}"), ("{}_err_up", "{}_err_low"), ("{}_err1", "{}_err2")]
+)
+def test_upper_and_lower_errors_are_averaged_and_said_so(pair):
+    upper, lower = (form.format("fe_h") for form in pair)
+    got = of_table(Table({"fe_h": [0.1, 0.2], upper: [0.1, 0.2], lower: [-0.3, -0.2]}))
+    assert_allclose(got.batch.x_err[:, 0], [0.2, 0.2], rtol=1e-6)
+    assert f"asymmetric errors '{upper}' and '{lower}': their mean is used" in got.notes
+
+
+@pytest.mark.parametrize("unit", ["[Sun]", "[-]", "[---]", "---", "-", "", "dex(---)", "dex(Sun)"])
+def test_units_that_mean_dex(unit):
+    table = Table({"fe_h": [0.25]})
+    table["fe_h"].unit = units.Unit(unit, parse_strict="silent") if unit else None
+    assert of_table(table).batch.x[0, 0] == 0.25
+
+
+@pytest.mark.parametrize("mark", [-9999, -9999.99, -999.0, -99999, np.float32(-9999.99)])
+def test_marks_of_missing_values_are_missing_and_counted(mark):
+    got = of_table(Table({"fe_h": np.asarray([0.1, mark, 0.3]), "e_fe_h": [0.1, mark, 0.1]}))
+    assert got.rows.tolist() == [0, 2]
+    assert got.excluded[0].reason == "nothing_observed"
+    assert any(n.startswith("1 value(s) of 'fe_h' are at a mark") for n in got.notes)
+
+
+def test_the_marks_are_an_option():
+    table = Table({"fe_h": [0.1, 9.99, -9999.0]})
+    assert of_table(table).rows.tolist() == [0, 1]
+    assert of_table(table, missing=(9.99,)).rows.tolist() == [0, 2]
+    assert of_table(table, missing=()).rows.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("limit", ["<", ">"])
+def test_limits_are_missing_and_counted(limit):
+    flagged = of_table(Table({"fe_h": [0.1, 0.2], "l_fe_h": [limit, ""]}))
+    in_cell = of_table(Table({"fe_h": [f"{limit}0.1", "0.2"]}))
+    for got in (flagged, in_cell):
+        assert got.rows.tolist() == [1]
+        assert any(n.startswith("1 value(s) of 'fe_h' are limits") for n in got.notes)
+
+
+def test_words_for_missing_values_are_missing():
+    words = ["N/A", "nan", "", "--", "null", "None", "<NA>", "...", "0.1"]
+    assert of_table(Table({"fe_h": words})).rows.tolist() == [8]
+
+
+def test_one_value_per_row_may_have_an_axis_of_one():
+    table = Table({"fe_h": np.asarray([[0.1], [0.2]]), "id": [["a"], ["b"]]})
+    got = of_table(table)
+    assert got.id.tolist() == ["a", "b"]
+    assert_allclose(got.batch.x[:, 0], [0.1, 0.2], rtol=1e-6)
+
+
+def test_formats_of_the_display_change_nothing():
+    table = Table({"fe_h": [0.123456], "id": [12.0]})
+    table["fe_h"].format, table["id"].format = ".1f", ".3e"
+    got = of_table(table)
+    assert_allclose(got.batch.x, 0.123456, rtol=1e-6)
+    assert got.id.tolist() == ["12"]
+
+
+# -- columns that the user names ----------------------------------------------------------------
+
+
+def test_columns_are_renamed_at_once():
+    table = Table({"a": [1.0], "b": [2.0], "fe_h": [3.0]})
+    out = prepared(table, Reading({"a": "b", "b": "a"}), "t")
+    assert (out["a"][0], out["b"][0]) == (2.0, 1.0)
+    assert prepared(table, Reading({"[Fe/H]": "a"}), "t").colnames == ["[Fe/H]", "b"]
+    assert table.colnames == ["a", "b", "fe_h"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"fe_h": "x"}, "no column 'x'"),
+        ({"fe_h": "a", "m_h": "a"}, "column 'a' is read as both 'fe_h' and 'm_h'"),
+        ({"fe_h": "a", "[Fe/H]": "b"}, "'a' and 'b' are both read as 'fe_h'"),
+    ],
+)
+def test_columns_that_contradict_each_other_are_refused(columns, message):
+    with pytest.raises(ObservationError, match=message):
+        prepared(Table({"a": [1.0], "b": [2.0]}), Reading(columns), "t")
+
+
+# -- tables in memory ---------------------------------------------------------------------------
+
+FRAME = pd.DataFrame({"id": ["a", "b", "c"], "fe_h": [0.1, 0.2, None]})
+IN_MEMORY = {
+    "Table": Table({"id": ["a", "b"], "fe_h": [0.1, 0.2]}),
+    "Row": Table({"id": ["a"], "fe_h": [0.1]})[0],
+    "QTable": QTable({"id": ["a", "b"], "fe_h": [0.1, 0.2] * units.dimensionless_unscaled}),
+    "DataFrame": FRAME,
+    "index": FRAME.set_index("id"),
+    "nullable": FRAME.convert_dtypes(),
+    "categories": FRAME.astype({"id": "category"}),
+    "numbers as words": FRAME.astype({"fe_h": "string"}),
+    "objects": pd.DataFrame({"id": ["a", "b"], "fe_h": ["0.1", 0.2]}, dtype=object),
+    "dict": {"id": ["a", "b", "c"], "fe_h": [0.1, 0.2, None]},
+    "arrays": {"id": np.asarray(["a", "b"]), "fe_h": np.ma.masked_invalid([0.1, 0.2])},
+    "single values": {"id": "a", "fe_h": 0.1},
+    "single group": {"id": ["a", "b"], "fe_h": [0.1, 0.2], "group": "M67"},
+    "records": np.asarray([("a", 0.1), ("b", 0.2)], [("id", "U1"), ("fe_h", float)]),
+}
+
+
+@pytest.mark.parametrize("kind", IN_MEMORY)
+def test_tables_in_memory(kind):
+    got = read_objects(Plain(), IN_MEMORY[kind])
+    n = 1 if kind in ("Row", "single values") else 2
+    assert got.id.tolist() == ["a", "b"][:n]
+    assert_allclose(got.batch.x[:, 1], [0.1, 0.2][:n], rtol=1e-6)
+
+
+def test_integers_with_nulls_keep_all_digits():
+    frame = pd.DataFrame({"source_id": [2**62 + 1, None], "fe_h": [0.1, 0.2]}).astype(
+        {"source_id": "Int64"}
+    )
+    frame.loc[0, "source_id"] = 2**62 + 1
+    assert read_objects(Plain(), frame).id.tolist() == [str(2**62 + 1), "row-1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            {"id": ["a"], "fe_h": [0.1, 0.2, 0.3], "x": [1, 2]},
+            "columns differ in length: id 1, fe_h 3",
+        ),
+        ({}, "no rows"),
+        (Table({"fe_h": np.empty(0)}), "no rows"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column 'a' appears more than once"),
+    ],
+)
+def test_a_table_in_memory_that_is_none_is_refused_in_one_sentence(table, message):
+    with pytest.raises(ObservationError, match=message):
+        read_objects(Plain(), table)
+
+
+def test_what_is_no_table_is_refused_in_one_sentence():
+    for source in (3, [0.1], None, pd.Series([1.0])):
+        assert as_table(source) is None
+        with pytest.raises(ConfigError, match="observations must be a file name, a table"):
+            read_objects(Plain(), source)
+
+
+def test_the_table_of_the_user_is_not_changed():
+    table = Table({"fe_h": [0.1], "E_fe_h": [0.1], "e_fe_h": [0.2]})
+    read_objects(Plain(), table, Reading({"mg_fe": "fe_h"}))
+    assert table.colnames == ["fe_h", "E_fe_h", "e_fe_h"]
+    assert not table.meta
+
+
+# -- strict -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("a,word,0.1", "not_a_number:fe_h"),
+        ("a,inf,0.1", "not_finite:fe_h"),
+        ("a,1e39,0.1", "not_finite:fe_h"),
+        ("a,0.1,0", "not_positive:e_fe_h"),
+        ("a,0.1,", "not_positive:e_fe_h"),
+        ("a,,0.1", "nothing_observed"),
+        ("b,0.1,0.1", "repeated_id"),
+    ],
+)
+def test_a_bad_row_is_left_out_with_its_reason_or_refused(rows, reason, tmp_path):
+    path = put(tmp_path, f"id,fe_h,e_fe_h\nb,0.2,0.1\n{rows}\nc,0.3,0.1\n")
+    got = read_objects(Plain(), path)
+    assert got.id.tolist() == ["b", "c"]
+    assert [(e.row, e.reason) for e in got.excluded] == [(1, reason)]
+    for source in (path, read_table(path)):
+        with pytest.raises(ObservationError, match=r"1 row\(s\)") as raised:
+            read_objects(Plain(), source, Reading(strict=True))
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ObservationError, match=r"1 row\(s\)"):
+        objects_of(Plain(), open_slices(path, 10, Reading(strict=True)), 0)
