@@ -10,6 +10,7 @@ and no run directory left behind.
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import io
 import json
@@ -146,8 +147,18 @@ ARGUMENTS = {
         ["--observations", "nothing.fits"],
         ["--observations", "."],
         ["--observations", ""],
+        ["--column", "fe_h"],
+        ["--column", "fe_h=a", "--column", "fe_h=b"],
+        ["--missing", "many"],
     ]
 }
+STRICT = (  # rows that are left out and counted, unless the user asks for strict reading
+    "a word among numbers",
+    "no finite value",
+    "an error that is none",
+    "repeated identifiers",
+    "a limit, or a mark of a missing value, in every column",
+)
 
 
 def _text(**columns: object) -> str:
@@ -201,11 +212,31 @@ def tables(name: str, folder: Path, rng: np.random.Generator) -> Iterator[tuple[
     yield put("no column that is known", ".csv", "<html><body>404</body></html>\n<p>\n")
     yield put("the same column twice", ".csv", _text(**{name: [1], name.upper() + " ": [2]}))
     yield put("the same column twice", ".csv", f"{name},{name}\n1,2\n")
-    for cell in ("abc", "1,5;", "0x", "1e", "--", "1 2", "*", "n.a.x", "=1+1", "1e5e5"):
+    for cell in ("abc", "1,5;", "0x", "1e", "1_0", "1 2", "*", "n.a.x", "=1+1", "1e5e5"):
         column = ["0.1", cell, "0.3"] if "," not in cell else ["0.1", f'"{cell}"', "0.3"]
         yield put("a word among numbers", ".csv", _text(**{name: column, f"e_{name}": [0.1] * 3}))
-    for cell in ("inf", "-inf", "1e400", "1e39", "-9999", "1e30"):
-        yield put("no finite or no sane value", ".csv", _text(**{name: ["0.1", cell]}))
+    for cell in ("inf", "-inf", "1e400", "1e39"):
+        yield put("no finite value", ".csv", _text(**{name: ["0.1", cell]}))
+    for cell in ("1e30", "-1e30"):
+        yield put("no sane value", ".csv", _text(**{name: [cell, cell]}))
+    for cell in ("-9999", "-9999.99", "<0.3", ">1", "N/A"):
+        kind = "a limit, or a mark of a missing value, in every column"
+        yield put(kind, ".csv", _text(id=["p", "q"], **{name: ["0.1", cell]}))
+        yield put("no value at all", ".csv", _text(id=["p", "q"], **{name: [cell, cell]}))
+    for suffix in (".csv.gz", ".csv.bz2", ".csv.xz", ".ecsv.gz", ".vot.gz", ".tsv.xz"):
+        yield put("no compressed file", suffix, b"id,x\n1,2\n")
+    for suffix, packed in ((".csv.gz", gzip.compress), (".csv.bz2", bz2.compress)):
+        content = packed(_text(u=[1, 2], v=[2, 3]).encode())
+        yield put("a damaged compressed file", suffix, content[:-9])
+        yield put("no column that is known", suffix, content)
+    yield put("unknown format", ".parquet.gz", gzip.compress(b"PAR1"))
+    yield put("no rows", ".csv", f"# id,{name}\n")
+    yield put("no rows", ".csv", f"# made by a survey\nid;{name}\n")
+    yield put("no column that is known", ".csv", "id;u;v\n1;2;3\n")
+    yield put("the same column twice", ".csv", f"id;{name};{name}\np;1;2\n")
+    yield put("ragged rows", ".csv", f"id;{name}\np;0,1;5\n")
+    yield put("decimal commas among commas", ".csv", f'id,{name}\np,"0,1"\nq,"0,2"\n')
+    yield put("an MRT without its description", ".mrt", f"id {name}\np 0.1\n")
     for cell in ("0", "-0.1", "nan", "inf", "", "-inf", "1e400"):
         yield put(
             "an error that is none",
@@ -214,7 +245,7 @@ def tables(name: str, folder: Path, rng: np.random.Generator) -> Iterator[tuple[
         )
     yield put("no value at all", ".csv", _text(id=["p", "q"], **{name: ["", ""]}))
     yield put("no value at all", ".csv", _text(id=["p", "q"], **{name: ["nan", "nan"]}))
-    for ids in (["p", "p"], ["1", "1"], ["", ""], ["p ", "p"]):
+    for ids in (["p", "p"], ["1", "1"], ["007", "007"], ["p ", "p"]):
         yield put("repeated identifiers", ".csv", _text(id=ids, **{name: [0.1, 0.2]}))
     yield put("ragged rows", ".csv", f"id,{name}\np,0.1,5,6\nq\n")
     yield put("an open quote", ".csv", f'id,{name}\n"p,0.1\nq,0.2\n')
@@ -309,8 +340,12 @@ def main() -> None:
         base += ["--stages", "simulate"]  # an input that is accepted costs little
         cases: list[tuple[str, list[str]]] = []
         for kind, path in tables(name, files, rng):
+            strict = ["--strict"] if kind in STRICT else []
             cases.append(
-                (f"observations: {kind}", ["--set", "simulate.n=10", "--observations", str(path)])
+                (
+                    f"observations: {kind}",
+                    [*strict, "--set", "simulate.n=10", "--observations", str(path)],
+                )
             )
         for kind, texts in CONFIGS.items():
             for k, text in enumerate(texts):
