@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 
+MAIN_THREAD_ENDED = "the main thread has ended; join the threads that use sbi_core before it does"
+
+
 class SbiError(Exception):
     """Base of every error whose message is meant for the user.
 

@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -633,3 +634,40 @@ def test_a_run_never_writes_over_its_observations(finished, registry, tmp_path):
     with pytest.raises(ConfigError, match="is a file that this run writes; copy it, or choose"):
         execute(config, finished.directory.root, registry, restart="infer")
     assert summary.read_bytes() == before
+
+
+def test_two_threads_run_at_once_with_the_same_numbers_and_separate_logs(toy_run, tmp_path):
+    threads = [
+        threading.Thread(target=toy_run, args=NETWORK, kwargs={"out": name}) for name in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in "ab":
+        log = (tmp_path / name / "log.txt").read_text(encoding="utf-8")
+        assert [log.count(f"stage {stage} done") for stage in ("simulate", "train", "report")] == [
+            1,
+            1,
+            1,
+        ]
+    a, b = (tmp_path / name / "estimator" / "weights.safetensors" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_thread_that_outlives_the_main_thread_gets_one_sentence(tmp_path):
+    script = (
+        "import threading, time, sbi_core\n"
+        "def go():\n"
+        "    time.sleep(1)\n"
+        "    try:\n"
+        "        sbi_core.run('toy', out='run')\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__, error)\n"
+        "threading.Thread(target=go).start()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("SbiError the main thread has ended; join the threads")
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ fingerprints of the stages before, and the identity of the simulator.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,13 @@ import torch
 
 from sbi_core.data.gate import unchanged
 from sbi_core.data.writing import atomic_write, remove_leftovers, written
-from sbi_core.errors import ConfigError, RunDirectoryError, near_matches
+from sbi_core.errors import (
+    MAIN_THREAD_ENDED,
+    ConfigError,
+    RunDirectoryError,
+    SbiError,
+    near_matches,
+)
 from sbi_core.files.directory import RunDirectory
 from sbi_core.files.integrity import missing_records, read_records, write_records
 from sbi_core.files.lock import locked
@@ -43,6 +50,7 @@ from sbi_core.simulate.tolerance import REASONS
 __all__ = ["Run", "execute", "simulate_shards"]
 
 _log = logging.getLogger("sbi_core")
+_RUNNING: dict[int, int] = {}  # threads that execute a run, and the level of the log before
 
 
 @torch_defaults()
@@ -77,6 +85,8 @@ def execute(
     RunDirectoryError
         If the directory holds another configuration, or a stage's input is missing.
     """
+    if not threading.main_thread().is_alive():
+        raise SbiError(MAIN_THREAD_ENDED)
     for name in [*(stages or ()), *([restart] if restart else [])]:
         if name not in stage_names():
             known = ", ".join(stage_names())
@@ -369,7 +379,18 @@ def _refuse_unrecorded(directory: RunDirectory, again: Sequence[StageSpec]) -> N
 
 
 class _LogFile(logging.FileHandler):
-    """Drops records that cannot be written: on a full disk the stage reports the error."""
+    """The log of one run: records of all threads, but for those that execute another run.
+
+    Records that cannot be written are dropped: on a full disk the stage reports the error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._own = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True for records of this run."""
+        return record.thread == self._own or record.thread not in _RUNNING
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say nothing, where the base class prints a traceback."""
@@ -377,14 +398,17 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = _LogFile(path, encoding="utf-8")
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    level = _log.level
+    thread = threading.get_ident()
     _log.addHandler(handler)
+    _RUNNING[thread] = next(iter(_RUNNING.values()), _log.level)
     _log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        level = _RUNNING.pop(thread)
         _log.removeHandler(handler)
-        _log.setLevel(level)
+        if not _RUNNING:
+            _log.setLevel(level)
         handler.close()
