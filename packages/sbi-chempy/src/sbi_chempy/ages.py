@@ -16,7 +16,7 @@ from sbi_chempy.columns import all_nines, error_of
 from sbi_chempy.constants import T_END_GYR
 from sbi_core import ColumnReader, ObservationError
 
-__all__ = ["age_context"]
+__all__ = ["age_context", "age_notes"]
 
 F64 = NDArray[np.float64]
 _BIRTH = ("t_birth", "obs_time", "birth_time", "t_obs")
@@ -28,12 +28,13 @@ _LOG_UNIT = re.compile(r"(?:log|log10|dex)?[\[(] *(Gyr|Myr|yr|a) *[\])]")  # log
 _GYR = {"Gyr": 1.0, "Myr": 1e-3, "yr": 1e-9, "a": 1e-9}
 _LARGEST_GYR = 30.0  # beyond that a unit was mistaken, noise is not the reason
 _DEFAULT_ERROR = 0.2  # relative, where ages come without errors
+_EARLIEST = 1.0  # Gyr; the prior of birth times begins here, and so do errors in per cent of them
 _LOG_YEARS = (7.5, 10.15)  # log10 of most ages in years
 _LOG_ERROR = 0.2  # and of their errors, which in Gyr would be 2 % of such ages
 
 
-def age_context(reader: ColumnReader) -> F64:
-    """Return birth time, error [Gyr] and 1, (n, 3); zeros for stars without.
+def age_context(reader: ColumnReader) -> tuple[F64, str]:
+    """Return birth time, error [Gyr] and 1, (n, 3), zeros for stars without, and the column.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def age_context(reader: ColumnReader) -> F64:
     n = len(reader.table)
     column = reader.find((*_BIRTH, *_AGES))
     if column is None:
-        return np.zeros((n, 3))
+        return np.zeros((n, 3)), ""
     birth = reader.find(_BIRTH) is not None
     value, error = _gyr(reader, column, birth)
     there = reader.find(("t_observed",))  # of tables that Observations wrote
@@ -61,7 +62,7 @@ def age_context(reader: ColumnReader) -> F64:
     seen &= ~wrong
     time = value if birth else T_END_GYR - value
     if error is None:
-        error = _DEFAULT_ERROR * np.abs(time)
+        error = _DEFAULT_ERROR * np.maximum(time, _EARLIEST)
         reader.notes.append(f"'{column}' has no errors; 20 % of the birth time assumed")
     bad = seen & (error <= 0)
     message = f"error of '{column}' must be positive, but is {{value}}"
@@ -73,14 +74,20 @@ def age_context(reader: ColumnReader) -> F64:
             f"{int(useless.sum())} value(s) of '{column}' without an error below {T_END_GYR:.1f} "
             "Gyr: treated as unobserved"
         )
-    reader.notes.append(f"birth times of {int(seen.sum())} stars used, from '{column}'")
-    beyond = int((seen & ((time < 0) | (time > T_END_GYR))).sum())
+    return np.where(seen[:, None], np.stack([time, error, np.ones(n)], 1), 0.0), column
+
+
+def age_notes(context: F64, column: str) -> list[str]:
+    """Return notes on the birth times of the stars that are used, (n, 3)."""
+    time = context[context[:, 2] > 0, 0]
+    notes = [f"birth times of {len(time)} stars used, from '{column}'"] if column else []
+    beyond = int(((time < 0) | (time > T_END_GYR)).sum())
     if beyond:
-        reader.notes.append(
+        notes.append(
             f"{beyond} star(s) have a birth time outside 0-{T_END_GYR:.2f} Gyr (an age above that "
             "of the Universe, or in the future): flagged, and used as measured, with their errors"
         )
-    return np.where(seen[:, None], np.stack([time, error, np.ones(n)], 1), 0.0)
+    return notes
 
 
 def _gyr(reader: ColumnReader, column: str, birth: bool) -> tuple[F64, F64 | None]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbi_chempy.ages import age_context
+from sbi_chempy.ages import age_context, age_notes
 from sbi_chempy.columns import Bare, add_named, listed
 from sbi_chempy.conversion import add_converted
 from sbi_chempy.frame import OBSERVED
@@ -96,7 +96,7 @@ def stars_of(
     if not any(reader.find((f"{o.name.partition('_')[0]}_{r}",)) for o in observables for r in _TO):
         _refuse(reader, unused)
     used = add_converted(reader, observables, default_error)
-    context = age_context(reader) if ages else np.zeros((len(table), 3))
+    context, age = age_context(reader) if ages else (np.zeros((len(table), 3)), "")
     _note_unused(reader, table.colnames, unused, used)
     observations = observations_from_columns(
         reader,
@@ -105,7 +105,7 @@ def stars_of(
         context=context,
         context_names=AGE_COLUMNS,
     )
-    return _in_training_range(observations, default_error)
+    return _finished(observations, default_error, age)
 
 
 def _refuse(reader: ColumnReader, unused: Mapping[str, str]) -> None:
@@ -200,10 +200,10 @@ def _column_of(element: str, relative_to_h: bool) -> str:
     return f"{symbol}_h" if symbol == "fe" or relative_to_h else f"{symbol}_fe"
 
 
-def _in_training_range(observations: Observations, default_error: float) -> Observations:
-    """Raise errors below those of training to its smallest; note those above."""
+def _finished(observations: Observations, default_error: float, age: str) -> Observations:
+    """Raise errors below those of training to its smallest; note those above, and ages."""
     batch = observations.batch
-    if batch.x_err is None or len(batch) == 0:
+    if batch.x_err is None or batch.context is None or len(batch) == 0:
         return observations
     low, high = min(ERROR_RANGE[0], default_error), ERROR_RANGE[1]
     if any(o.name.endswith("_mg") for o in observations.observables):
@@ -211,7 +211,7 @@ def _in_training_range(observations: Observations, default_error: float) -> Obse
     tolerance = 1e-6
     small = batch.observed & (batch.x_err < low * (1 - tolerance))
     large = batch.observed & (batch.x_err > high * (1 + tolerance))
-    notes = [*observations.notes]
+    notes = [*observations.notes, *age_notes(batch.context.numpy(), age)]
     if bool(small.any()):
         notes.append(
             f"{int(small.any(1).sum())} star(s) have errors below {low} dex, the smallest of "
