@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
+from pandas import DataFrame
 
 import sbi_core
 from sbi_core import Run
-from sbi_core.errors import ConfigError, PluginError, RunDirectoryError, SbiError
+from sbi_core.data.tables import as_table
+from sbi_core.errors import ConfigError, ObservationError, PluginError, RunDirectoryError, SbiError
 
 
 @pytest.fixture
@@ -68,6 +71,47 @@ def test_observations_given_as_object_keep_truth_and_errors(run, toy, rng):
     assert_allclose(made._context.observations.batch.x, objects.batch.x)
     again = run(observations=objects)  # the same objects: nothing to do
     assert again.report == made.report
+
+
+def one_star(kind):
+    """Objects a to d in memory: b has no id, c a bad error, d repeats a with less."""
+    nan = np.nan
+    columns = {
+        "id": ["a", None, "c", "a"], "a": [0.1, 0.2, 0.3, 0.1], "e_a": [0.1, 0.1, -1.0, 0.1],
+        "b": [0.1, 0.2, 0.3, nan], "e_b": [0.1] * 4, "c": [0.1] * 4, "e_c": [0.1] * 4,
+    }  # fmt: skip
+    table = as_table(columns)
+    return {
+        "dict": columns, "Table": table, "QTable": QTable(table), "DataFrame": DataFrame(columns),
+        "index": DataFrame(columns).set_index("id"),
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["dict", "Table", "QTable", "DataFrame", "index"])
+def test_tables_in_memory_are_inferred_combined_and_run(kind, finished, run, tmp_path):
+    table = one_star(kind)
+    samples = finished.infer(table, 50)
+    assert samples.id.tolist() == ["a", "row-1"]
+    summary = samples.summary()
+    assert [str(f) for f in summary["flags"]][2:] == ["not_positive:e_a", "repeated_id"]
+    assert summary.meta["source"] == "table in memory"
+    assert finished.combine(table).n == 2
+    with pytest.raises(ObservationError, match="'e_a' must be positive, but is -1 in row 2"):
+        finished.infer(table, strict=True)
+    assert finished.infer(table, missing=(0.2,)).id.tolist() == ["a", "row-1"]
+    if kind == "Table":
+        made = run(observations=table, out=tmp_path / "other")
+        assert made.report["observations"]["n"] == 2
+        notes = made.report["observations"]["notes"]
+        assert "1 row(s) without identifier, called row-N" in notes
+        assert any("'e_a' must be positive, but is -1 in row 2" in note for note in notes)
+
+
+def test_one_object_of_single_values_is_inferred(finished):
+    got = finished.infer({"a": 0.1, "e_a": 0.1, "b": 0.2, "e_b": 0.1, "c": 0.1, "e_c": 0.1}, 50)
+    assert got.id.tolist() == ["0"]
+    with pytest.raises(ObservationError, match="columns differ in length: a 3, b 2"):
+        finished.infer({"a": [0.1] * 3, "b": [0.1] * 2})
 
 
 def test_a_file_of_options_is_read(run, tmp_path):

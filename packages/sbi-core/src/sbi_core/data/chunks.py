@@ -680,8 +680,9 @@ class ArraySlices(Slices):
         import h5py
 
         with h5py.File(self.path, "r") as f:
-            words: dict[str, Any] = {k: tuple(v.decode() for v in f[k][()]) for k in _WORDS}
-            arrays = {k: f[k][start:stop] for k in f if k not in _WORDS}
+            listed = [k for k in (*_WORDS, "notes") if k in f]
+            words: dict[str, Any] = {k: tuple(v.decode() for v in f[k][()]) for k in listed}
+            arrays = {k: f[k][start:stop] for k in f if k not in listed}
         labels = {k: decoded(arrays.pop(k)) for k in list(arrays) if k.startswith(LABEL)}
         names: dict[str, Any] = {
             k: np.asarray([v.decode() for v in arrays.pop(k)]) for k in ("id", "group")

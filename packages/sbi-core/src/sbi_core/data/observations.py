@@ -49,7 +49,7 @@ _ARRAY_FILES = (".npz", ".h5", ".hdf5")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 _WORDS = ("observables", "units", "context_names", "truth_names")
 _LAYOUT = {"x", "id", "group", *_WORDS}
-_EXCLUDED = ("excluded_row", "excluded_id", "excluded_reason")
+_EXCLUDED = ("excluded_row", "excluded_id", "excluded_reason", "excluded_detail")
 LABEL = "label_"  # prefix of label columns in npz and HDF5
 
 
@@ -325,10 +325,12 @@ class Observations:
         ids, group = arrays.pop("id"), arrays.pop("group")
         rows = arrays.pop("rows", None)
         labels = {k.removeprefix(LABEL): arrays.pop(k) for k in list(arrays) if k.startswith(LABEL)}
-        columns = [arrays.pop(name, ()) for name in _EXCLUDED]
+        at, *rest = (arrays.pop(name, ()) for name in _EXCLUDED)
+        rest = [v if len(v) == len(at) else [""] * len(at) for v in rest]  # no detail in 0.1.0
         excluded = tuple(
-            Excluded(int(row), str(i), str(r)) for row, i, r in zip(*columns, strict=True)
+            Excluded(int(row), *map(str, facts)) for row, *facts in zip(at, *rest, strict=True)
         )
+        words["notes"] = tuple(str(note) for note in arrays.pop("notes", ()))
         return cls(
             Batch(**arrays), ids, group, observables, source=str(path), excluded=excluded,
             rows=rows, labels=labels, **words,
@@ -431,7 +433,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         msg = f"'{path}' cannot be read: {first}"
         raise DataFileError(msg) from None
     missing = sorted(_LAYOUT - set(arrays))
-    optional = {"rows", *_EXCLUDED, *(f.name for f in fields(Batch))}
+    optional = {"rows", "notes", *_EXCLUDED, *(f.name for f in fields(Batch))}
     unknown = sorted(k for k in set(arrays) - _LAYOUT - optional if not k.startswith(LABEL))
     if missing or unknown:
         what = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
@@ -460,6 +462,9 @@ def _write_arrays(obs: Observations, path: Path) -> None:
         arrays["excluded_row"] = np.asarray([e.row for e in obs.excluded])
         arrays["excluded_id"] = np.asarray([e.id for e in obs.excluded], np.str_)
         arrays["excluded_reason"] = np.asarray([e.reason for e in obs.excluded], np.str_)
+        arrays["excluded_detail"] = np.asarray([e.detail for e in obs.excluded], np.str_)
+    if obs.notes:
+        arrays["notes"] = np.asarray(obs.notes, np.str_)
     if path.suffix == ".npz":
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
         return

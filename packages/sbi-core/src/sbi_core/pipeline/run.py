@@ -17,6 +17,7 @@ from sbi_core.errors import ConfigError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, read_json
 from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
+from sbi_core.pipeline.catalogue import table_meta
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory
 from sbi_core.pipeline.model_check import check_group
@@ -176,7 +177,8 @@ class Run:
             msg = f"draws must be a whole number above 0, got {draws!r}"
             raise ConfigError(msg)
         data = self.observations(observations, columns, strict=strict, missing=missing)
-        return infer_in_memory(self._context, data, int(number))
+        samples = infer_in_memory(self._context, data, int(number))
+        return replace(samples, meta=table_meta(self._context, data.source, int(number)))
 
     @torch_defaults()
     def combine(

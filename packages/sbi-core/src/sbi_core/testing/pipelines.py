@@ -142,6 +142,7 @@ def assert_one_product(run: Run, observations: str | Path, folder: Path) -> Tabl
     in_python = run.infer(observations).summary()
     _same(by_run, by_command, "sbi-run infer")
     _same(by_run, in_python, "Python")
+    assert by_run.meta == in_python.meta, "Python: other metadata"
     assert directory.posterior.exists()
     return by_run
 
@@ -156,5 +157,5 @@ def _same(one: Table, other: Table, name: str) -> None:
             close = np.isclose(x, y, rtol=1e-9, atol=0, equal_nan=True)
             assert close.all(), f"{name}: other numbers in {column}"
         else:
-            same = [str(v) for v in np.ma.filled(a, "")] == [str(v) for v in np.ma.filled(b, "")]
+            same = [str(v) for v in a] == [str(v) for v in b]
             assert same, f"{name}: other values in {column}"
