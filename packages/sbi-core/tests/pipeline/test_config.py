@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import sbi_toy
 
 from sbi_core import Registry, hookimpl
 from sbi_core.cli import app
@@ -345,3 +346,12 @@ def test_options_that_no_longer_exist_are_read_from_the_configuration_of_the_run
     config = configure().model_copy(update={"train": {"gone": 3}})
     words = command_words(config, registry, "old")
     assert words[-4:] == ["--out", "old", "--config", "old/run.toml"]
+
+
+def test_a_section_without_a_name_is_that_of_the_default_component(registry, monkeypatch):
+    text = '[base]\nestimator = { parameters = "all" }\nembedding = { hidden = [8] }\n'
+    text += "[presets.quick]\n"
+    monkeypatch.setattr(sbi_toy, "PIPELINE", text)
+    config = resolve(registry, "toy", preset="quick")
+    assert (config.estimator.name, config.estimator.parameters) == ("mixture", "all")
+    assert (config.embedding.name, config.embedding.options["hidden"]) == ("mlp", [8])

@@ -364,6 +364,7 @@ def test_what_is_no_family_gets_the_way_to_write_it(prior):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"name": "mass/age"}, "parameter name 'mass/age': .*neither '/' nor control characters"),
         ({"scope": "Global"}, "parameter 'a': scope must be 'global' or 'local', got 'Global'"),
         ({"unit": "parsnip"}, "parameter 'a': 'parsnip' is not a unit of astropy"),
         ({"name": ""}, "a parameter needs a name, got ''"),

@@ -6,13 +6,16 @@ import sbi_toy
 import torch
 from torch import nn
 
+from sbi_core.components import Simulator
+from sbi_core.data.batch import Batch
 from sbi_core.embeddings.mlp import MlpEmbedding
 from sbi_core.errors import ConfigError, SimulationError
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import execute
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.registry import Registry
-from sbi_core.simulate.probe import try_components
+from sbi_core.rng import as_generator
+from sbi_core.simulate.probe import check_copies, check_description, try_components
 
 MLP = MlpEmbedding()
 
@@ -61,6 +64,12 @@ def test_a_fault_of_simulate(how, message):
     [
         (lambda b: b.x, "observe returned Tensor for a Batch of 8 rows"),
         (lambda b: b[:3], r"observe returned 3 rows for a Batch of 8 rows; return batch.with_"),
+        (lambda b: Batch(b.x[:, :2], b.theta), "observe returned x with 2 columns, .* names 3"),
+        (lambda b: b.with_(x=b.x * torch.nan), "observe returned x that is not finite"),
+        (lambda b: b.with_(x_err=-b.x.abs()), "observe returned x_err that is not positive"),
+        (lambda b: b.with_(theta=b.theta + 1), "observe changed theta"),
+        (lambda b: b.with_(mask=b.x > 1e9), "all values of all rows are masked"),
+        (lambda b: 1 / 0, "observe raised ZeroDivisionError: division by zero for a Batch of 8"),
     ],
 )
 def test_a_fault_of_observe(how, message):
@@ -97,8 +106,6 @@ def test_implicit_priors_are_tried_by_draw():
         parameters = ParameterSpace((Parameter("a", Prior("implicit", {"sampler": "mine"})),))
 
         def draw(self, n, rng):
-            from sbi_core import Batch
-
             return Batch(x=np.ones((n, 3)), theta=np.ones((n, 2)))
 
     with pytest.raises(SimulationError, match=r"draw returned theta of shape \(8, 2\)"):
@@ -117,3 +124,102 @@ def test_a_run_stops_before_it_simulates(tmp_path, monkeypatch):
     with pytest.raises(SimulationError, match="x with 3 columns, but `observables` names 2"):
         execute(resolve(registry, "toy", preset="quick"), tmp_path / "run", registry)
     assert not list((tmp_path / "run").rglob("part-*.h5"))
+
+
+# -- descriptions and copies ----------------------------------------------------------------------
+
+
+def with_attributes(**attributes):
+    return type("Odd", (sbi_toy.ToySimulator,), attributes)()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"name": ""}, "simulator Odd: 'name' is ''; write name = '...'"),
+        ({"version": 2}, "simulator Odd: 'version' is 2"),
+        ({"parameters": ()}, r"`parameters` is tuple; write parameters = ParameterSpace\("),
+        ({"observables": ("a", "b")}, r"`observables` must be a tuple of Observable\(...\)"),
+        (
+            {"parameters": ParameterSpace((Parameter("a", Prior("fixed", {"value": 1})),))},
+            "all parameters are fixed; nothing can be inferred",
+        ),
+    ],
+)
+def test_a_description_that_is_wrong(attributes, message):
+    with pytest.raises(SimulationError, match=message):
+        check_description(with_attributes(**attributes))
+
+
+def test_observables_may_be_left_out():
+    class Spectra(Simulator):
+        name, version, parameters = "spectra", "1", sbi_toy.SPACE
+
+        def simulate(self, theta, rng):
+            return Batch.of_arrays(x=np.ones((len(theta), 1, 40)), theta=np.asarray(theta))
+
+    assert Spectra().observables == ()
+    check_description(Spectra())
+    try_components(Spectra(), MLP, 1)
+
+
+class Stored(sbi_toy.ToySimulator):
+    """A fixed set of simulations, and no simulator."""
+
+    keys = False
+
+    def simulate(self, theta, rng):
+        raise ConfigError("there are only stored simulations")
+
+    def draw(self, n, rng):
+        rows = as_generator(rng).permutation(2000)[:n]
+        theta = self.parameters.sample(2000, 1)
+        x = theta @ np.ones((3, 3))
+        key = rows if self.keys else None
+        return Batch.of_arrays(x=x[rows], theta=theta[rows], split_key=key)
+
+
+def test_copies_of_stored_simulations_are_found_before_the_run():
+    with pytest.raises(SimulationError, match=r"of \d+ simulations are copies .*split_key"):
+        try_components(Stored(), MLP, 1)
+
+
+def test_copies_on_one_side_of_the_split_are_right():
+    class Keyed(Stored):
+        keys = True
+
+    try_components(Keyed(), MLP, 1)
+    try_components(Stored(), MLP, 1, shards=1)  # every simulation once
+
+
+def test_copies_within_a_shard_are_found():
+    class Repeats(Stored):
+        def draw(self, n, rng):
+            return super().draw(n, rng)[np.arange(n) // 2]
+
+    with pytest.raises(SimulationError, match="are copies"):
+        try_components(Repeats(), MLP, 1, shards=1)
+
+
+def test_a_prior_that_repeats_its_draws_is_found():
+    class Few:
+        def sample(self, n, rng):
+            return rng.choice(np.linspace(0, 1, 50), (n, 2))
+
+        def log_prob(self, x):
+            return np.zeros(len(x))
+
+    simulator = with_attributes(parameters=ParameterSpace((Parameter("a", Prior.of(Few())),)))
+    with pytest.raises(SimulationError, match="are copies"):
+        check_copies(simulator)
+
+
+def test_draws_from_continuous_and_discrete_priors_are_no_copies(toy):
+    check_copies(toy)
+    coin = ParameterSpace((Parameter("a", Prior("integer", {"low": 0, "high": 1})),))
+    check_copies(with_attributes(parameters=coin, draw=lambda self, n, rng: 1 / 0))
+
+
+def test_nothing_to_learn_from():
+    with pytest.raises(SimulationError, match=r"x of shape \(8, 0\): there is nothing to learn"):
+        try_components(Breaks(simulate=lambda b, theta: b.with_(x=b.x[:, :0])), MLP, 1)

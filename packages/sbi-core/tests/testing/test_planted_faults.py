@@ -19,6 +19,7 @@ from sbi_core.hookspecs import hookimpl
 from sbi_core.posterior import combined_from_gaussian
 from sbi_core.priors.space import Prior
 from sbi_core.registry import Registry
+from sbi_core.rng import as_generator
 from sbi_core.testing import (
     AnalysisChecks,
     Checks,
@@ -117,6 +118,25 @@ class Unexplained(LinearGaussian):
         return batch.with_(ok=ok, failure=torch.where(ok, 0, 7))
 
 
+class Negative(LinearGaussian):
+    failures = {0: "ok", -4: "below zero"}
+
+
+class Raising(LinearGaussian):
+    def simulate(self, theta, rng):
+        if bool((torch.as_tensor(theta)[:, 0] > 2).any()):
+            raise ValueError("tails")
+        return super().simulate(theta, rng)
+
+
+class Stored(LinearGaussian):
+    """A fixed set of 3000 simulations."""
+
+    def draw(self, n, rng):
+        rows = as_generator(rng).permutation(3000)[:n]
+        return self.simulate(self.parameters.sample(3000, 1), 1)[rows]
+
+
 class Altering(LinearGaussian):
     def observe(self, batch, rng):
         batch.x.add_(1.0)
@@ -211,6 +231,9 @@ class Nameless(LinearGaussian):
         (Dropping, "rows_have_the_declared_shape", "returned 11 rows"),
         (Overflowing, "edges_of_the_prior_are_finite_or_flagged", "not flagged, e.g. first = "),
         (Unexplained, "failures_are_explained", r"codes \[7\]"),
+        (Negative, "failures_are_explained", r"the codes \[-4\]; use positive"),
+        (Raising, "rows_fail_without_exceptions", "raises for .* of 160 draws .*ValueError: tails"),
+        (Stored, "no_simulation_is_a_copy", "simulations are copies of others"),
         (Altering, "observe_returns_valid_errors_and_masks", r"changes \['x'\]"),
         (NegativeErrors, "observe_returns_valid_errors_and_masks", "errors .* not positive"),
         (Leaking, "masked_values_are_removed", "masked values still stand"),
@@ -235,7 +258,7 @@ def test_a_fault_of_a_simulator(simulator, check, message):
 
 def test_a_sound_simulator_passes():
     outcomes = SimulatorChecks.of(LinearGaussian).run()
-    assert len(outcomes) == 16
+    assert len(outcomes) == 18
     assert set(outcomes.values()) == {"passed"}
 
 
@@ -246,7 +269,7 @@ def test_all_faults_are_listed_at_once():
     with pytest.raises(AssertionError) as raised:
         SimulatorChecks.of(Both).run()
     text = str(raised.value)
-    assert "2 of 16 checks failed" in text
+    assert "2 of 18 checks failed" in text
     assert "1. noise-is-fresh-in-every-call: observe returns" in text
     assert "2. it-can-be-pickled: cannot be pickled" in text
 

@@ -256,6 +256,10 @@ def resolve(
                 f"pass --{key} {tree[key]}"
             )
             raise ConfigError(msg)
+    for kind in _COMPONENTS:  # a section without a name has the options of the default component
+        default = RunConfig.model_fields[kind].default
+        if isinstance(tree.get(kind), dict) and isinstance(default, ComponentSection):
+            tree[kind].setdefault("name", default.name)
     config = validate(RunConfig, tree, "")
     for kind in _COMPONENTS:
         _complete(config, registry, kind)

@@ -24,6 +24,7 @@ from sbi_core.registry import Registry
 from sbi_core.rng import stream
 from sbi_core.simulate.emulator import Emulator, EmulatorSimulator
 from sbi_core.simulate.executors import default_workers
+from sbi_core.simulate.probe import check_description
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
 from sbi_core.simulate.tolerance import Tolerance
@@ -90,7 +91,9 @@ class Context:
     def simulator(self) -> Simulator:
         """The simulator with this run's options."""
         section = self.inference.simulator
-        return cast("Simulator", self.registry.build("simulator", section.name, section.options))
+        built = self.registry.build("simulator", section.name, section.options)
+        check_description(built)
+        return cast("Simulator", built)
 
     @cached_property
     def tolerance(self) -> Tolerance:

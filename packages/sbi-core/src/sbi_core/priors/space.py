@@ -333,6 +333,12 @@ class Parameter:
         if not isinstance(name, str) or not name.strip():
             msg = f"a parameter needs a name, got {name!r}"
             raise ConfigError(msg)
+        if "/" in name or not name.isprintable():
+            msg = (
+                f"parameter name {name!r}: results are stored under it, so that it may contain "
+                "neither '/' nor control characters; use `label` for TeX"
+            )
+            raise ConfigError(msg)
         if not isinstance(prior, Prior):
             msg = (
                 f"parameter '{name}': the prior must be a Prior, got {_short(prior)}; "

@@ -97,6 +97,7 @@ def _training(
         lines.append(
             f"* {counted(simulation['n'], 'simulation')}, {simulation['failed']} of them "
             f"({share:.2g} %) failed and were left out"
+            + (": the effective prior is restricted accordingly" if simulation["failed"] else "")
         )
     record = estimator.get("training") or report.get("training")
     if record:

@@ -1,4 +1,4 @@
-"""Checks of what a simulator returns, and a trial of simulator and embedding on a few rows.
+"""Checks of a simulator and what it returns, and a trial of it and the embedding on a few rows.
 
 The trial runs before the first simulation of a run, so that a wrong shape costs a second and not
 the simulations.
@@ -6,6 +6,7 @@ the simulations.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,58 @@ import torch
 
 from sbi_core.components import Embedding, InputShape, Simulator
 from sbi_core.data.batch import Batch
-from sbi_core.errors import ConfigError, SbiError, SimulationError
+from sbi_core.data.observations import Observable
+from sbi_core.errors import ConfigError, SbiError, SimulationError, counted
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import seeded, stream
 from sbi_core.training.networks import Standardizer, pooling_of
 
-__all__ = ["check_batch", "check_theta", "try_components"]
+__all__ = [
+    "check_batch",
+    "check_copies",
+    "check_description",
+    "check_observed",
+    "check_theta",
+    "try_components",
+]
 
 _ROWS = 8
+_MANY = 512  # rows in which copies are searched, as far as they take
+_SECONDS = 0.5
+_COUNTED = ("fixed", "integer", "discrete")  # families whose draws repeat anyway
+
+
+def check_description(simulator: Simulator) -> None:
+    """Check the attributes by which a simulator describes itself.
+
+    Raises
+    ------
+    SimulationError
+        If one of them is wrong.
+    """
+    kind = type(simulator).__name__
+    for name in ("name", "version"):
+        value = getattr(simulator, name, None)
+        if not isinstance(value, str) or not value:
+            msg = f"simulator {kind}: '{name}' is {value!r}; write {name} = '...' in the class"
+            raise SimulationError(msg)
+    space = getattr(simulator, "parameters", None)
+    if not isinstance(space, ParameterSpace):
+        msg = (
+            f"simulator '{simulator.name}': `parameters` is {type(space).__name__}; write "
+            "parameters = ParameterSpace((Parameter(...), ...))"
+        )
+        raise SimulationError(msg)
+    if all(p.prior.family == "fixed" for p in (*space, *space.members)):
+        msg = f"simulator '{simulator.name}': all parameters are fixed; nothing can be inferred"
+        raise SimulationError(msg)
+    names: Any = simulator.observables
+    if not isinstance(names, (tuple, list)) or any(not isinstance(o, Observable) for o in names):
+        msg = (
+            f"simulator '{simulator.name}': `observables` must be a tuple of Observable(...), "
+            "empty for images and spectra"
+        )
+        raise SimulationError(msg)
 
 
 def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "draw") -> None:
@@ -50,6 +96,9 @@ def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "draw
     if batch.x.ndim < 2:
         msg = f"{of} returned x of shape {tuple(batch.x.shape)}; return (rows, columns)"
         raise SimulationError(msg)
+    if batch.x[0].numel() == 0:
+        msg = f"{of} returned x of shape {tuple(batch.x.shape)}: there is nothing to learn from"
+        raise SimulationError(msg)
     names = simulator.observables
     if names and batch.x.ndim == 2 and batch.x.shape[1] != len(names):
         msg = (
@@ -72,7 +121,7 @@ def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "draw
 def check_theta(simulator: Simulator, rows: int, seed: int = 0) -> Batch | None:
     """Check that ``simulate`` returns the theta it is given, and return its batch.
 
-    None where only the simulator itself can draw theta.
+    None where only the simulator itself can draw theta, or has only stored simulations.
 
     Raises
     ------
@@ -83,7 +132,12 @@ def check_theta(simulator: Simulator, rows: int, seed: int = 0) -> Batch | None:
     if space.members or not all(p.prior.has_density for p in space):
         return None
     theta = space.sample(rows, stream(seed, "probe"))
-    batch = simulator.simulate(theta.copy(), stream(seed, "probe", "simulate"))
+    try:
+        batch = simulator.simulate(theta.copy(), stream(seed, "probe", "simulate"))
+    except Exception:
+        if _draws(simulator):
+            return None
+        raise
     check_batch(simulator, batch, rows, "simulate")
     assert batch.theta is not None
     got = batch.theta.double().numpy()
@@ -98,8 +152,103 @@ def check_theta(simulator: Simulator, rows: int, seed: int = 0) -> Batch | None:
     return batch
 
 
-def try_components(simulator: Simulator, embedding: Embedding, seed: int) -> None:
+def check_observed(simulator: Simulator, seen: Any, clean: Batch) -> None:
+    """Check what ``observe`` returns for noise-free simulations.
+
+    Raises
+    ------
+    SimulationError
+        If rows, columns, errors or mask are wrong.
+    """
+    of = f"simulator '{simulator.name}': observe"
+    if not isinstance(seen, Batch) or len(seen) != len(clean):
+        msg = (
+            f"{of} returned {_described(seen)} for a Batch of "
+            f"{counted(len(clean), 'row')}; return batch.with_(x=..., x_err=..., mask=...)"
+        )
+        raise SimulationError(msg)
+    check_batch(simulator, seen, len(clean), "observe")
+    assert seen.theta is not None
+    assert clean.theta is not None
+    if not torch.equal(seen.theta, clean.theta):
+        msg = f"{of} changed theta; return batch.with_(x=..., x_err=..., mask=...)"
+        raise SimulationError(msg)
+    if seen.x_err is not None:
+        good = torch.isfinite(seen.x_err) & (seen.x_err > 0)
+        if bool((~good & seen.observed).any()):
+            msg = f"{of} returned x_err that is not positive; it is one standard deviation"
+            raise SimulationError(msg)
+
+
+def check_copies(simulator: Simulator, seed: int = 0, *, shards: int = 2) -> None:
+    """Check that simulations differ from each other, within a shard and between shards.
+
+    Copies that fall into training and test sets make tests optimistic. Only simulators that
+    override ``draw``, and priors that are only samplers, can return them.
+
+    Parameters
+    ----------
+    simulator
+        The simulator.
+    seed
+        Of the draws that are compared.
+    shards
+        Number of shards that will be drawn.
+
+    Raises
+    ------
+    SimulationError
+        If there are copies whose ``split_key`` differs.
+    """
+    space = simulator.parameters
+    if all(p.prior.family in _COUNTED for p in (*space, *space.members)):
+        return
+    parts: list[Batch] = []
+    if _draws(simulator):
+        start = perf_counter()
+        simulator.draw(_ROWS, stream(seed, "probe", "time"))
+        affordable = _ROWS * _SECONDS / max(perf_counter() - start, 1e-9)
+        rows = int(min(_MANY, max(_ROWS, affordable)))
+        for k in range(min(shards, 2)):
+            parts.append(simulator.draw(rows, stream(seed, "probe", "copies", k)))
+    elif not all(p.prior.has_density for p in space):
+        for k in range(2):
+            theta = space.sample(_MANY, stream(seed, "probe", "copies", k))
+            parts.append(Batch.of_arrays(x=theta[:, :0], theta=theta))
+    copies: dict[bytes, int] = {}
+    twice, example = 0, ""
+    for number, part in enumerate(parts):
+        assert part.theta is not None
+        content = torch.cat([part.theta.double(), part.x.flatten(1).double()], 1).numpy()
+        keys = range(len(part)) if part.split_key is None else part.split_key.tolist()
+        for row, key in zip(content, keys, strict=True):
+            own = key if part.split_key is not None else (number << 32) + key
+            if copies.setdefault(row.tobytes(), own) != own:
+                twice, example = twice + 1, f"{row[: space.dim].tolist()}"
+    if twice > 1:
+        total = sum(map(len, parts))
+        msg = (
+            f"simulator '{simulator.name}': {twice} of {total} simulations are copies of others "
+            f"(e.g. theta = {example}), which would be both in the training and in the test set; "
+            "return Batch(split_key=...) with the number of the stored simulation, or use each "
+            "once, in one shard (simulate.shard_size >= simulate.n)"
+        )
+        raise SimulationError(msg)
+
+
+def try_components(
+    simulator: Simulator, embedding: Embedding, seed: int, *, shards: int = 2
+) -> None:
     """Simulate, observe and embed a few rows.
+
+    Parameters
+    ----------
+    simulator, embedding
+        What is tried.
+    seed
+        Seed of the run.
+    shards
+        Number of shards of the run.
 
     Raises
     ------
@@ -112,17 +261,35 @@ def try_components(simulator: Simulator, embedding: Embedding, seed: int) -> Non
     if batch is None:
         batch = simulator.draw(_ROWS, stream(seed, "probe", "draw"))
         check_batch(simulator, batch, _ROWS)
+    check_copies(simulator, seed, shards=shards)
     clean = batch.succeeded
     if len(clean) == 0:
         return
-    seen: Any = simulator.observe(clean, stream(seed, "probe", "observe"))
-    if not isinstance(seen, Batch) or len(seen) != len(clean):
+    try:
+        seen = simulator.observe(clean, stream(seed, "probe", "observe"))
+    except SbiError:
+        raise
+    except Exception as error:
         msg = (
-            f"simulator '{simulator.name}': observe returned {_described(seen)} for a Batch of "
-            f"{len(clean)} rows; return batch.with_(x=..., x_err=..., mask=...)"
+            f"simulator '{simulator.name}': observe raised {type(error).__name__}: {error} for "
+            f"a Batch of {counted(len(clean), 'row')}"
         )
-        raise SimulationError(msg)
+        raise SimulationError(msg) from error
+    check_observed(simulator, seen, clean)
+    if not bool(seen.observed.any()):  # perhaps by chance
+        many = clean[torch.arange(len(clean)).repeat(_MANY // len(clean))]
+        if not bool(simulator.observe(many, stream(seed, "probe", "mask")).observed.any()):
+            msg = (
+                f"simulator '{simulator.name}': all values of all rows are masked; mask is True "
+                "where a value was observed"
+            )
+            raise SimulationError(msg)
     _try_embedding(embedding, seen, seed)
+
+
+def _draws(simulator: Simulator) -> bool:
+    """Return whether theta and data are drawn by code of the simulator."""
+    return type(simulator).draw is not Simulator.draw
 
 
 def _described(value: Any) -> str:

@@ -21,7 +21,9 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import stream
-from sbi_core.simulate.probe import check_batch, check_theta
+from sbi_core.simulate.child import described
+from sbi_core.simulate.probe import check_batch, check_copies, check_description, check_theta
+from sbi_core.simulate.tolerance import Tolerance, values_of
 from sbi_core.testing.checks import Checks, fail, skip
 from sbi_core.testing.priors import PriorChecks
 
@@ -111,7 +113,28 @@ class SimulatorChecks(Checks[Simulator]):
 
     def test_rows_have_the_declared_shape(self) -> None:
         """A batch with a row per draw, a column of theta per parameter and of x per observable."""
+        check_description(self.subject)
         check_batch(self.subject, self.draw(), _N)
+
+    def test_no_simulation_is_a_copy(self) -> None:
+        """Draws with two generators share no simulation, unless ``split_key`` groups the copies."""
+        check_copies(self.subject)
+
+    def test_rows_fail_without_exceptions(self) -> None:
+        """For draws from the prior, ``simulate`` raises nothing: failed rows are marked."""
+        try:
+            self.subject.draw(_MANY, stream(11, "draw"))
+        except Exception as error:  # noqa: BLE001 - that of the rows is reported
+            with Tolerance(1.0).active() as caught:
+                self.subject.draw(_MANY, stream(11, "draw"))
+            if not caught:
+                fail(f"draw({_MANY}) raises {described(error)}; return a Batch for any prior draw")
+            first = caught[0]
+            fail(
+                f"simulate raises for {len(caught)} of {_MANY} draws from the prior, e.g. "
+                f"{values_of(self.subject, first.theta)}: {first.message}; return ok=False with a "
+                "reason code for such rows; a run leaves them out, up to simulate.max_failed"
+            )
 
     def test_theta_is_returned_unchanged(self) -> None:
         """``simulate(theta)`` returns the theta it was given, row by row, and leaves it alone."""
@@ -216,6 +239,11 @@ class SimulatorChecks(Checks[Simulator]):
         assert not unknown, (
             f"failed rows carry the codes {unknown}, `failures` explains {dict(known)}; "
             "add every code to `failures`, with its meaning; 0 is for rows that are ok"
+        )
+        taken = sorted(code for code in known if code < 0)
+        assert not taken, (
+            f"`failures` has the codes {taken}; use positive codes: negative ones are those of the "
+            "run, for rows that raise, crash or exceed the time limit"
         )
         assert batch.ok.any(), (
             f"all {_MANY} simulations from the prior failed; "

@@ -191,7 +191,9 @@ def execute(context: Context) -> StageResult:
     if context.config.preset in ("large", "paper"):
         context.progress.say(announce(context))
     if not any(shard.path.exists() for shard in context.shards):
-        try_components(context.simulator, context.embedding, context.config.seed)
+        try_components(
+            context.simulator, context.embedding, context.config.seed, shards=len(context.shards)
+        )
     fill(context, context.simulator, context.shards, "simulate")
     reasons, stored = read_reports(context.shards)
     n, failed = sum(r.rows for r in stored), sum(r.failed for r in stored)
