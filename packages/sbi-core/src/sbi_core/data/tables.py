@@ -36,7 +36,8 @@ __all__ = [
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-MISSING = (-999.0, -9999.0, -999.99, -9999.99, -99999.0)  # mark missing values in most surveys
+#: Numbers that mark missing values in most surveys.
+MISSING = (-999.0, -9999.0, -999.99, -9999.99, -99999.0)
 NO_NUMBER = {"", "n/a", "na", "<na>", "nan", "null", "none", "-", "--", "---", "...", "\\n"}
 UNGROUPED = "ungrouped"
 _SMALLEST, _LARGEST = 1e-37, 3e38  # in single precision
