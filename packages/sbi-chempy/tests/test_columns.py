@@ -96,7 +96,9 @@ BARE = "id,feh,feh_err,CI,CI_err,CH,CH_err,MgI,MgI_err,SI,SI_err,CI_gce,CI_gce_e
 
 def test_elements_without_reference_need_a_word(tmp_path):
     text = BARE + "a,-0.3,0.02,0.1,0.02,0.1,0.02,0.2,0.02,0.4,0.02,0,0.02\n"
-    with pytest.raises(ObservationError, match=r"'CI', 'CH', 'MgI' name an element.*bare_columns"):
+    with pytest.raises(
+        ObservationError, match=r"column name\(s\) 'CI', 'CH', 'MgI': .*bare_columns"
+    ):
         read(text, tmp_path)
     x_fe = read(text, tmp_path, bare_columns="x_fe")
     assert_allclose(value(x_fe, "mg_fe"), (0.2, 0.02), rtol=1e-5)
@@ -120,8 +122,9 @@ def test_values_suggest_the_reference(kind, suggested, tmp_path, rng):
 
 
 def test_velocities_and_magnitudes_are_no_elements(tmp_path):
-    stars = read("id,Fe_H,e_Fe_H,U,V,W,K,B,N,C\na,-0.1,0.05,10,20,30,8,9,3,2\n", tmp_path)
+    stars = read("id,Fe_H,e_Fe_H,U,V,W,K,B,N,C,A_V\na,-0.1,0.05,10,20,30,8,9,3,2,1\n", tmp_path)
     assert [n for n in NAMES if value(stars, n)] == ["fe_h"]
+    assert not any("not used" in note for note in stars.notes)
 
 
 def test_what_looks_like_an_abundance_and_is_not_used_is_named(tmp_path):
@@ -290,10 +293,14 @@ def test_a_precise_age_of_ten_gyr_is_read_when_its_unit_is_said(tmp_path):
 
 
 def test_a_bad_error_of_an_age_costs_the_row_and_a_missing_one_the_age(tmp_path):
-    rows = "a,-0.1,0.05,4.6,0\nb,0,0.05,4,1\nc,0,0.05,4,\nd,0,0.05,400,1\n"
+    rows = "a,0,0.05,4.6,0\nb,0,0.05,4,1\nc,0,0.05,4,\nd,0,0.05,400,1\ne,0,0.05,inf,1\n"
     stars = read("id,Fe_H,e_Fe_H,age,e_age\n" + rows, tmp_path)
     assert stars.id.tolist() == ["b", "c"]
-    assert [e.reason for e in stars.excluded] == ["not_positive:e_age", "impossible:age"]
+    assert [e.reason for e in stars.excluded] == [
+        "not_positive:e_age",
+        "impossible:age",
+        "impossible:age",
+    ]
     assert age(stars, 1) is None
 
 
@@ -328,6 +335,60 @@ def test_an_npz_of_x_h_and_inverse_variances(tmp_path):
     assert_allclose(value(stars, "mg_fe"), (0.2, np.hypot(0.05, 0.02)), rtol=1e-5)
     assert value(stars, "o_fe") is None
     assert any("inverse variances" in n for n in stars.notes)
+
+
+# -- random tables ---------------------------------------------------------------------------------
+
+NAMES_AT_RANDOM = (
+    "Fe_H [Fe/H] feh FeI_H FeII_H M_H Mg_Fe mgfe MgI Mg MG_FE Mg_H A_Mg A(Fe) CI CH C_Fe SI SI_Fe "
+    "Si_Fe NI_Fe Ni_Fe O_H OI_Fe OII_H Ne_Fe Fe_Mg Mg_Fe_NLTE CI_gce a_fe NH age Age log_age "
+    "age_myr t_birth t_observed id star_name HIP group"
+).split()
+BESIDE = "e_{} E_{} {}_err {}_ERR ivar_{} b_{} B_{} B_{}1 l_{} {}_flag {}_lower {}_upper".split()
+UNITS = (None, None, "dex", "Gyr", "Myr", "[Sun]", "[-]", "[yr]", "km")
+
+
+def column_at_random(rng, n):
+    kinds = (
+        lambda: rng.normal(0, 0.3, n),
+        lambda: rng.normal(7.5, 0.3, n),
+        lambda: np.full(n, rng.choice([np.nan, 0.05, 0.0])),
+        lambda: np.where(rng.random(n) < 0.3, -9999.0, rng.normal(0, 0.2, n)),
+        lambda: np.where(rng.random(n) < 0.2, np.inf, 0.05),
+        lambda: rng.choice(["0.1", "<0.3", "x", "", "-9.99"], n),
+        lambda: rng.uniform(0, 14, n),
+    )
+    return kinds[rng.integers(len(kinds))]()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bare_columns": "x_fe"},
+        {"bare_columns": "ignore", "absolute": True},
+        {"survey": "apogee"},
+        {"reference": "Mg"},
+    ],
+)
+def test_random_tables_are_read_or_refused_with_a_sentence(options, rng):
+    simulator = get_simulator("chempy", **options)
+    for _ in range(150):
+        n, table = int(rng.integers(1, 30)), Table()
+        for name in rng.choice(NAMES_AT_RANDOM, rng.integers(1, 9), replace=False):
+            table[name] = column_at_random(rng, n)
+            if table[name].dtype.kind == "f":
+                table[name].unit = UNITS[rng.integers(len(UNITS))]
+            for form in rng.choice(BESIDE, rng.integers(0, 3), replace=False):
+                table[form.format(name)] = column_at_random(rng, n)
+        try:
+            stars = simulator.observations_of(table, "table")
+        except ObservationError:
+            continue
+        assert len(stars) + len(stars.excluded) == n
+        assert stars.batch.x[stars.batch.observed].isfinite().all()
+        assert (stars.batch.x_err[stars.batch.observed] > 0).all()
 
 
 # -- the reference data ----------------------------------------------------------------------------

@@ -48,8 +48,8 @@ def age_context(reader: ColumnReader) -> tuple[F64, str]:
     birth = reader.find(_BIRTH) is not None
     value, error = _gyr(reader, column, birth)
     there = reader.find(("t_observed",))  # of tables that Observations wrote
-    seen = np.isfinite(value) if there is None else reader.values(there) > 0
-    wrong = seen & (np.abs(value) > _LARGEST_GYR)
+    seen = ~np.isnan(value) if there is None else reader.values(there) > 0
+    wrong = seen & ~(np.abs(value) <= _LARGEST_GYR)
     if wrong.sum() > seen.sum() / 2:
         row = np.flatnonzero(wrong)[0]
         msg = (

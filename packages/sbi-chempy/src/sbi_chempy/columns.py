@@ -191,7 +191,7 @@ def _which_reference(reader: ColumnReader, bare: list[_Named]) -> str:
     """Return the question whether columns are [X/H] or [X/Fe], with what their values suggest."""
     columns = [n.column for n in bare if n.element in MODEL]
     msg = (
-        f"{reader.source}: {listed(columns)} name an element, but not relative to which: --set "
+        f"{reader.source}: no reference element in the column name(s) {listed(columns)}: --set "
         "simulator.bare_columns=x_h reads [X/H], x_fe [X/Fe], and ignore leaves them out"
     )
     iron = next((n for n in ("fe_h", "feh") if reader.find((n,)) is not None), None)
@@ -205,7 +205,7 @@ def _which_reference(reader: ColumnReader, bare: list[_Named]) -> str:
     alone = np.median([np.std(v[g]) for v, g in zip(x, good, strict=True)])
     less = np.median([np.std((v - fe)[g]) for v, g in zip(x, good, strict=True)])
     return (
-        f"{msg}; they vary by {alone:.2f} dex from star to star, and by {less:.2f} dex after "
+        f"{msg}; values vary by {alone:.2f} dex from star to star, and by {less:.2f} dex after "
         f"subtracting [Fe/H], as {'[X/Fe]' if alone < less else '[X/H]'} would"
     )
 
@@ -235,8 +235,8 @@ def _named(columns: Iterable[str]) -> tuple[list[_Named], dict[str, str]]:
             replace(n, ion=n.column, reference="") if plain(n.column) in _MOLECULES else n
             for n in named
         ]
-    # other bare elements (V, K, U, W) may be magnitudes or velocities
-    named = [n for n in named if n.reference or n.ion or n.element in MODEL]
+    # V, K, U, W may be magnitudes or velocities, A_V an extinction
+    named = [n for n in named if n.reference in REFERENCES or n.ion or n.element in MODEL]
     return named, unused
 
 
@@ -319,7 +319,8 @@ def _combined(reader: ColumnReader, columns: list[str]) -> tuple[F64, F64 | None
 def _add_absolute(reader: ColumnReader, element: str, at: list[_Named], absolute: bool) -> set[str]:
     columns = [n.column for n in at if not n.ion] or [n.column for n in at]
     value, error = _combined(reader, columns)
-    if element == "fe" and np.nanmedian(np.abs(value)) < 2:
+    measured = np.abs(value[np.isfinite(value)])
+    if element == "fe" and measured.size and np.median(measured) < 2:
         return set()  # [a/Fe], the alpha elements together
     if not absolute:
         msg = (
