@@ -18,6 +18,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -517,6 +518,53 @@ def _records() -> dict[str, Callable[[Path], None]]:
     return cases
 
 
+# -- power cut: the order of fsync and rename -------------------------------------------------
+
+_CALL = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)")
+_PATHS = re.compile(r'"([^"]*)"')
+
+
+def power(run: Path, n: int) -> Iterator[Outcome]:
+    """Trace a run (strace): fsync of the file, rename, fsync of the folder; then its record."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, trace = Path(folder).resolve() / "run", Path(folder) / "trace"
+        calls = "trace=openat,close,fsync,rename,renameat,renameat2"
+        options = [w for o in SMALL["chempy"] for w in ("--set", o)]
+        command = [sys.executable, "-m", "sbi_core.cli", "run", "chempy", "--preset", "quick"]
+        command += ["--workers", "1", "--quiet", "--out", str(out), *options]
+        subprocess.run(["strace", "-f", "-o", str(trace), "-e", calls, *command], check=False)
+        opened: dict[tuple[str, str], str] = {}
+        flushed: set[str] = set()  # since it last changed
+        waiting: list[str] = []  # renamed, folder not flushed yet
+        for line in trace.read_text(errors="replace").splitlines():
+            match = _CALL.match(line)
+            if match is None or match[4].startswith("-"):
+                continue
+            process, call, args, result = match.groups()
+            paths = [str(Path(p)) for p in _PATHS.findall(args)]
+            if call == "openat" and paths:
+                opened[process, result] = paths[-1]
+                if "O_WRONLY" in args or "O_RDWR" in args:
+                    flushed.discard(paths[-1])
+            elif call == "fsync":
+                path = opened.get((process, args), "")
+                flushed.add(path)
+                waiting = [w for w in waiting if str(Path(w).parent) != path]
+            elif call.startswith("rename") and paths[-1].startswith(str(out)):
+                old, new = paths[-2:]
+                before = old in flushed
+                late = [w for w in waiting if Path(new).name == "provenance.json"]
+                waiting.append(new)
+                flushed.add(new)
+                name = str(Path(new).relative_to(out))
+                fine = before and not late
+                yield f"{name}: flushed before {before}, not flushed {late}", fine, False
+        stages = json.loads((out / "provenance.json").read_text())["stages"]
+        recorded = {k: v for r in stages.values() for k, v in r.get("artefacts", {}).items()}
+        for name in recorded:
+            yield f"{name} was flushed", str(out / name) in flushed, False
+
+
 # -- kills and full disks (their own scripts) -----------------------------------------------
 
 
@@ -561,6 +609,7 @@ PARTS: dict[str, tuple[Callable[[Path, int], Iterator[Outcome]], int]] = {
     "namespaces": (namespaces, 4),
     "suspended": (suspended, 6),
     "changes": (changes, 20),
+    "power": (power, 1),
     "disks": (disks, 8),
     "kills": (kills, 50),
 }
@@ -577,7 +626,7 @@ def main() -> None:
     record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
-        if options.run is None and set(options.only) - {"kills", "disks", "takeovers"}:
+        if options.run is None and set(options.only) - {"kills", "disks", "takeovers", "power"}:
             cli("run", "chempy", "--preset", "quick", "--workers", "1", "--quiet", "--out", run)
         for name in options.only:
             part, n = PARTS[name]
