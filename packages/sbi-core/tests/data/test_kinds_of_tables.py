@@ -176,6 +176,16 @@ def test_rows_without_an_identifier_column_are_counted_through_the_file(tmp_path
     assert both(put(tmp_path, "fe_h\n" + "0.1\n" * 5)).id.tolist() == ["0", "1", "2", "3", "4"]
 
 
+def test_rows_with_all_values_of_another_are_noted():
+    names = [f"{x}_fe" for x in "cnom"]
+    columns = {n: [0.12, 0.12, 0.3] for n in names} | {f"e_{n}": [0.1] * 3 for n in names}
+    observables = tuple(map(Observable, names))
+    for n, count in ((3, 1), (1, 0)):
+        reader = ColumnReader(Table(columns)[-n:], "t")
+        notes = observations_from_columns(reader, observables).notes
+        assert sum(note.startswith("1 row(s) equal another row") for note in notes) == count
+
+
 # -- columns and values -------------------------------------------------------------------------
 
 

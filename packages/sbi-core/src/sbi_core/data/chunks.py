@@ -355,13 +355,18 @@ class TextSlices(Slices):
         position = self._header(lines, begin)
         kinds = self._new_kinds()
         offsets: list[int] = []
+        block: list[list[str]] = []
         lines.seek(position)
         for begin, end, row in self._rows(lines, position):
             if not offsets or (rows is not None and self.n % rows == 0):
                 offsets.append(begin)
-            for kind, cell in zip(kinds, row, strict=False):
-                kind.add(cell, self.delimiter == ";")
             self.n, position = self.n + 1, end
+            if kinds:
+                block.append(row)
+            if len(block) == _BLOCK:
+                _consider(kinds, block, self.delimiter)
+                block.clear()
+        _consider(kinds, block, self.delimiter)
         self.rows = rows or max(self.n, 1)
         self.offsets = (*offsets, position)
         self.kinds = "".join(k.kind for k in kinds)
@@ -483,13 +488,29 @@ class TextSlices(Slices):
         for name, kind, cells in zip(self.names, self.kinds, zip(*rows, strict=True), strict=True):
             if self.delimiter == ";" and not _is_word(name, self.reading):
                 cells = tuple(map(_with_point, cells))
-            mask = np.asarray([not c if kind == "U" else c.lower() in NO_NUMBER for c in cells])
-            values: NDArray[Any] = np.asarray(cells, np.str_)
-            if kind != "U":
-                values[mask] = "0"
-                values = values.astype(np.int64 if kind == "i" else np.float64)
+            values, mask = _column(cells, kind)
             table[name] = np.ma.MaskedArray(values, mask) if mask.any() else values
         return table
+
+
+def _column(cells: Sequence[str], kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the values of a column of text and where there are none."""
+    if kind == "U":
+        return np.asarray(cells, np.str_), np.asarray([not c for c in cells])
+    number, dtype = (int, np.int64) if kind == "i" else (float, np.float64)
+    try:
+        return np.fromiter(map(number, cells), dtype, len(cells)), np.zeros(len(cells), bool)
+    except ValueError:  # some are missing
+        mask = np.asarray([c.lower() in NO_NUMBER for c in cells])
+        words = ("0" if m else c for c, m in zip(cells, mask, strict=True))
+        return np.fromiter(map(number, words), dtype, len(cells)), mask
+
+
+def _consider(kinds: list[_Kind], rows: list[list[str]], delimiter: str) -> None:
+    """Consider the cells of some rows."""
+    for kind, cells in zip(kinds, zip(*rows, strict=True), strict=False):
+        for cell in () if kind.holds(cells) else set(cells):
+            kind.add(cell, delimiter == ";")
 
 
 @dataclass
@@ -502,6 +523,17 @@ class _Kind:
 
     def __post_init__(self) -> None:
         self.kind = "U" if self.word else "i"
+
+    def holds(self, cells: Sequence[str]) -> bool:
+        """Return whether the type holds these cells, as far as it can be seen at once."""
+        if self.kind == "U":
+            return True
+        try:
+            integers = self.kind == "i" and max(map(len, cells)) <= 18
+            list(map(int if integers else float, cells))
+        except ValueError:
+            return False
+        return (integers or self.kind == "f") and "_" not in "".join(cells)
 
     def add(self, cell: str, commas: bool) -> None:
         """Consider a cell; ``commas`` may be decimal points."""
@@ -570,8 +602,8 @@ class EcsvSlices(TextSlices):
     def _parsed(self, body: str) -> Table:
         from astropy.table import Table
 
-        rows = [row for _, _, row in self._rows(io.StringIO(body, newline=""), 0)]
-        if any(row[0].startswith("#") for row in rows):  # comments to other readers
+        if re.search(r"(?m)^#", body):  # comments to other readers
+            rows = [row for _, _, row in self._rows(io.StringIO(body, newline=""), 0)]
             quoted = io.StringIO(newline="")
             writer = csv.writer(quoted, delimiter=self.delimiter, quoting=csv.QUOTE_ALL)
             writer.writerows(rows)

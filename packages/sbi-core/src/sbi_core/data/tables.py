@@ -40,6 +40,7 @@ Bool = NDArray[np.bool_]
 MISSING = (-999.0, -9999.0, -999.99, -9999.99, -99999.0)
 NO_NUMBER = {"", "n/a", "na", "<na>", "nan", "null", "none", "-", "--", "---", "...", "\\n"}
 UNGROUPED = "ungrouped"
+_ALIKE = 4  # values that hardly agree by chance
 _SMALLEST, _LARGEST = 1e-37, 3e38  # in single precision
 _READING = "sbi_core_reading"  # keys of table.meta
 _NOTES = "sbi_core_notes"
@@ -496,6 +497,7 @@ def observations_from_columns(
     twice = good[repeated(ids[good], mask[good].sum(1))]
     reasons |= {int(k): ("repeated_id", f"'{ids[k]}' appears again") for k in twice}
     keep = np.setdiff1d(good, twice)
+    _note_alike(x[keep], x[keep] if err is None else err[keep], notes)
     batch = Batch.of_arrays(
         x=np.where(mask, x, np.nan)[keep].astype(np.float32),
         x_err=None if err is None else np.where(mask, err, np.nan)[keep].astype(np.float32),
@@ -513,6 +515,14 @@ def observations_from_columns(
         excluded=tuple(Excluded(k, str(ids[k]), *reasons[k]) for k in sorted(reasons)),
         rows=keep,
     )
+
+
+def _note_alike(x: F64, err: F64, notes: list[str]) -> None:
+    """Note rows with several values which, with their errors, are those of another row."""
+    full = np.hstack([x, np.where(np.isfinite(x), err, np.nan)])[np.isfinite(x).sum(1) >= _ALIKE]
+    alike = len(full) - len(np.unique(np.nan_to_num(full, nan=np.inf), axis=0))
+    if alike:
+        notes.append(f"{alike} row(s) equal another row in all values: are they the same objects?")
 
 
 def _observable_columns(
