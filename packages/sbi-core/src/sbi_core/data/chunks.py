@@ -436,8 +436,7 @@ class TextSlices(Slices):
             yield f"{_END}{self.delimiter}{_END}"  # one cell where a quote is open
 
         begin = position
-        blanks = self.delimiter == " "
-        for row in csv.reader(counted(), delimiter=self.delimiter, skipinitialspace=blanks):
+        for row in csv.reader(counted(), delimiter=self.delimiter, skipinitialspace=True):
             if row == [_END, _END]:
                 return
             cells = [c.strip() for c in row]
