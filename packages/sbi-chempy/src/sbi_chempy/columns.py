@@ -21,19 +21,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sbi_chempy.config import Bare
 from sbi_chempy.constants import ELEMENTS, SOLAR_A
 from sbi_chempy.frame import OBSERVED
 from sbi_core import ColumnReader, ObservationError
 
-__all__ = ["Bare", "add_named", "all_nines", "error_of", "listed", "plain"]
+__all__ = ["add_named", "all_nines", "error_of", "listed", "plain"]
 
 F64 = NDArray[np.float64]
-Bare = Literal["x_h", "x_fe", "ignore"]
 REFERENCES = ("h", "fe", "mg")
 MODEL = tuple(e.lower() for e in OBSERVED)
 SUN = {e.lower(): a for e, a in zip(ELEMENTS, SOLAR_A, strict=True)}  # A(X)

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from sbi_chempy.frame import Frame
+from sbi_chempy.frame import Frame, Reference
 
-__all__ = ["ChempyConfig"]
+__all__ = ["Bare", "ChempyConfig", "SurveyName"]
+
+Bare = Literal["x_h", "x_fe", "ignore"]
+SurveyName = Literal["apogee", "galah"]
 
 
 class ChempyConfig(BaseModel):
@@ -31,7 +34,7 @@ class ChempyConfig(BaseModel):
         description="Observed elements, in this order, e.g. ['Fe', 'Mg', 'O', 'Si']; default: "
         "C, Fe, He, Mg, N, Ne, O, Si.",
     )
-    reference: Literal["Fe", "Mg"] = Field(
+    reference: Reference = Field(
         "Fe", description="Reference element: [X/Fe] and [Fe/H], or [X/Mg] and [Mg/H]."
     )
     cosmic_accretion: float = Field(
@@ -57,12 +60,12 @@ class ChempyConfig(BaseModel):
         description="Covariance of the abundances [dex^2] for the noise of simulations: a matrix, "
         "or a .npy file with one (k, k) or one per star (n, k, k); default: independent errors.",
     )
-    survey: Literal["apogee", "galah"] | None = Field(
+    survey: SurveyName | None = Field(
         None,
         description="Read tables with the columns, flags and missing values of a survey.",
         json_schema_extra={"reading": True},
     )
-    bare_columns: Literal["x_h", "x_fe", "ignore"] | None = Field(
+    bare_columns: Bare | None = Field(
         None,
         description="Columns named by an element or ion alone, such as Mg or MgI, are [X/H], "
         "[X/Fe], or not read; default: refuse a table where they are the only ones of an element.",

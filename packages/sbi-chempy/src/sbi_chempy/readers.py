@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbi_chempy.ages import age_context, age_notes
-from sbi_chempy.columns import Bare, add_named, listed
+from sbi_chempy.columns import add_named, listed
+from sbi_chempy.config import Bare, SurveyName
 from sbi_chempy.conversion import add_converted
 from sbi_chempy.frame import OBSERVED
 from sbi_chempy.noise import AGE_COLUMNS, ERROR_RANGE
-from sbi_chempy.surveys import SurveyName, apply_survey
+from sbi_chempy.surveys import apply_survey
 from sbi_core import (
     ColumnReader,
     DataFileError,
@@ -144,9 +145,6 @@ def npz_table(path: str | Path) -> Table:
     from astropy.table import Table
 
     path = Path(path)
-    if not path.exists():
-        msg = f"observations file '{path}' does not exist"
-        raise DataFileError(msg)
     if path.is_file() and path.stat().st_size == 0:
         msg = f"observations file '{path}' is empty"
         raise DataFileError(msg)

@@ -76,10 +76,12 @@ class ChempySimulator(Simulator):
     name = "chempy"
     version = "1"
     input_help = """
-        A table (ECSV, CSV, FITS, VOTable, HDF5, Parquet) or npz file, one row per star:
+        A table (ECSV, CSV, FITS, VOTable, HDF5, Parquet) or npz file, one row per star, with
+        names as catalogues write them ([Mg/Fe], __Mg_Fe_, MG_FE, mgfe):
         fe_h, mg_fe, ...      [Fe/H] and [X/Fe], or mg_h, ... for [X/H], dex; one element is enough
         e_fe_h, e_mg_fe, ...  their standard deviations, dex
-        t_birth or age        time of birth since the Big Bang, or age, Gyr (optional)
+        t_birth or age        time of birth since the Big Bang, or age, Gyr (optional); age_myr,
+                              age_yr, log_age
         e_t_birth or e_age    its standard deviation, Gyr
         id, group             identifier; stars of one group share the global parameters
     """

@@ -26,17 +26,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sbi_chempy.config import SurveyName
 from sbi_chempy.frame import OBSERVED
 from sbi_core import ColumnReader, ObservationError
 
-__all__ = ["SURVEYS", "Survey", "SurveyName", "apply_survey"]
-
-SurveyName = Literal["apogee", "galah"]
+__all__ = ["SURVEYS", "Survey", "apply_survey"]
 
 
 @dataclass(frozen=True)
