@@ -130,8 +130,11 @@ def main() -> None:
                     stage = chosen.pop(0)
                     hit = kill_when(args, lambda stage=stage, out=rough: started(out, stage))
                 else:
-                    moment = time.monotonic() + float(rng.uniform(0.1 * length, length))
+                    begun = time.monotonic()
+                    moment = begun + float(rng.uniform(0.1 * length, 0.9 * length))
                     hit = kill_when(args, lambda moment=moment: time.monotonic() > moment)
+                    if not hit:  # shorter than thought: what was done is not done again
+                        length = max(0.7 * length, time.monotonic() - begun)
                 now = shards(rough)
                 lost += sum(now.get(name) != inode for name, inode in before.items())
                 before = now

@@ -41,10 +41,12 @@ from sbi_core.files.lock import locked
 HERE = Path(__file__).parent
 SMALL = {  # options that make quick runs short
     "chempy": ["simulate.n=3000", "train.epochs=4", "combiner.groups=60"],
-    "casbi": ["simulate.n=1000", "train.epochs=2", "simulator.stems=1500"],
-    "sfh": ["simulate.n=2000", "train.epochs=4"],
-    "sedflow": ["simulate.n=3000", "train.epochs=4"],
-}
+    "casbi": ["simulate.n=1000", "train.epochs=2", "simulator.stems=1500",
+              "simulator.support_halos=1000", "diagnose.objects=50", "infer.n_example=2"],
+    "sfh": ["simulate.n=1500", "train.epochs=3", "estimator.encoder_epochs=2",
+            "infer.n_example=2", "diagnose.objects=50"],
+    "sedflow": ["simulate.n=2000", "train.epochs=3", "infer.n_example=3", "diagnose.objects=50"],
+}  # fmt: skip
 Outcome = tuple[str, bool, bool]  # what was tried; survived; silent
 
 

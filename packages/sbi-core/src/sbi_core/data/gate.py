@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.data.limits import available_memory, gib, limits
-from sbi_core.errors import DataFileError
+from sbi_core.errors import DataFileError, SbiError
 
 if TYPE_CHECKING:
     import h5py
@@ -184,11 +184,17 @@ def open_hdf5(path: str | Path, rows: int | None = None) -> Iterator[h5py.File]:
 def unchanged(*paths: str | Path) -> Iterator[None]:
     """Raise DataFileError when a file, or one in a folder, is another one after the block."""
     before = [_state(Path(p)) for p in paths]
-    yield
+    fault: SbiError | None = None
+    try:
+        yield
+    except SbiError as error:
+        fault = error
     for path, was in zip(paths, before, strict=True):
         if _state(Path(path)) != was:
             msg = f"'{path}' changed while it was read; give the command again when it is complete"
-            raise DataFileError(msg)
+            raise DataFileError(msg) from fault
+    if fault is not None:
+        raise fault
 
 
 def _state(path: Path) -> list[tuple[str, int, int, int]]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices
-from sbi_core.data.gate import UnsafeFileError, open_hdf5
+from sbi_core.data.gate import UnsafeFileError, open_hdf5, unchanged
 from sbi_core.data.limits import check_disk, check_memory
 from sbi_core.data.observations import Excluded, Observations, excluded_sentence, repeated
 from sbi_core.data.writing import (
@@ -271,7 +271,8 @@ def inferred(
             fences=(*current_fences(), hold),
         )
         work.context = context
-        excluded, notes = _check_all(context, work)
+        with unchanged(source.path):
+            excluded, notes = _check_all(context, work)
         result = _infer_all(context, work, executor or SerialExecutor())
         yield work, replace(result, excluded=excluded, notes=notes)
         for chunk in range(len(source)):
