@@ -4,12 +4,11 @@ from astropy.table import MaskedColumn, Table
 from numpy.testing import assert_allclose
 
 from sbi_casbi.config import CasbiConfig
-from sbi_casbi.readers import halo_of_stars, halo_of_table, read_halo
+from sbi_casbi.readers import halo_of_stars, read_halo
 from sbi_casbi.simulator import LOG_N, OVERFLOW, SIGMA_FE, SIGMA_O
 from sbi_casbi.star_tables import library_of_stars
 from sbi_core import ConfigError, DataFileError, ObservationError
-from sbi_core.data.reading import Reading
-from sbi_core.data.tables import prepared
+from sbi_core.data.reading import Reading, using
 
 SHAPE = CasbiConfig(counts="shape")
 
@@ -98,9 +97,11 @@ def test_a_word_costs_one_star_and_strict_reading_refuses_it(library, tmp_path):
     t["fe_h"] = ["poor", *t["fe_h"][1:].astype(str)]
     path = written(t, tmp_path / "a.csv")
     assert "1 star(s) with a word in fe_h excluded" in read_halo(path, library, SHAPE).notes
-    table = prepared(t, Reading(strict=True), "a.csv")
-    with pytest.raises(ObservationError, match=r"'fe_h' is not numeric \('poor'\) in row 0"):
-        halo_of_table(table, "a.csv", library, SHAPE)
+    with (
+        using(Reading(strict=True)),
+        pytest.raises(ObservationError, match=r"'fe_h' is not numeric \('poor'\) in row 0"),
+    ):
+        read_halo(path, library, SHAPE)
 
 
 def test_the_number_of_stars_is_that_of_a_complete_sample_only_by_choice(library, tmp_path):

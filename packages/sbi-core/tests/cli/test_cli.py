@@ -347,6 +347,34 @@ def test_columns_are_named_as_pairs(done, toy_file):
     assert (code, "write NAME=COLUMN, for example fe_h=FeH, not 'a'" in err) == (2, True)
 
 
+def test_a_name_of_two_columns_is_refused_in_one_sentence(done, toy_file):
+    words = ["--observations", toy_file, "--column", "a=b", "--column", "a=c"]
+    for command in (
+        ["infer", "r"],
+        ["combine", "r"],
+        ["compare", "r", "r"],
+        ["refine", "r", "--object", "0"],
+    ):
+        code, _, err = done(*command, *words)
+        assert (code, "a is given 2 columns; keep one" in err) == (2, True)
+
+
+def test_bad_rows_are_left_out_unless_strict(done, toy_file):
+    table = Table.read(toy_file)
+    table["a"][1], table["e_b"][2] = -9999.0, 0.0
+    table.write(done.work / "bad.csv")
+    words = ["--observations", "bad.csv", "--out", "bad.ecsv"]
+    code, out, err = done("infer", "r", *words)
+    assert code == 0, err
+    assert "1 row(s) cannot be inferred (not_positive:e_b): 2" in out
+    assert "1 value(s) of 'a' are at a mark of missing values" in out
+    code, _, err = done("infer", "r", *words, "--strict")
+    assert (code, "'e_b' must be positive, but is 0 in row 2" in err) == (2, True)
+    code, _, err = done("infer", "r", *words, "--missing", "0,-9999")
+    assert (code, len(Table.read(done.work / "bad.ecsv"))) == (0, len(table))
+    assert done("combine", "r", "--observations", "bad.csv", "--strict")[0] == 2
+
+
 @pytest.mark.parametrize("out", ["no/such/folder/s.ecsv", "s.unknown"])
 def test_infer_refuses_an_output_it_cannot_write(out, done, toy_file):
     code, _, err = done("infer", "r", "--observations", toy_file, "--out", out)

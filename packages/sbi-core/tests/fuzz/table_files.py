@@ -96,7 +96,7 @@ class RandomTable:
             error = np.round(rng.uniform(0.01, 0.2, n), 3)
             words = [str(v) for v in error]
             for row in np.flatnonzero(rng.random(n) < 0.1):
-                words[row] = str(rng.choice(BAD_ERRORS))
+                words[row] = str(rng.choice(BAD_ERRORS[: 2 if self.form == "mrt" else 3]))
                 self.bad[row] |= seen[row]
             self.cells[str(rng.choice(ERRORS)).format(title)] = words
         if self.form in ("ecsv", "fits", "vot"):

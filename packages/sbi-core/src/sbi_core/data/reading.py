@@ -8,10 +8,12 @@ as ``_``, one ``_`` for several, none at the ends; ``[Mg/Fe]``, ``__Mg_Fe_``, ``
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-__all__ = ["GROUP_NAMES", "ID_NAMES", "Reading", "normalise"]
+__all__ = ["GROUP_NAMES", "ID_NAMES", "Reading", "current", "normalise", "using"]
 
 ID_NAMES = (
     "id", "object_id", "star_id", "source_id", "name", "apogee_id", "sobject_id", "objid",
@@ -53,3 +55,21 @@ class Reading:
         """Columns that are read as identifier or group: words, whatever they look like."""
         named = (*ID_NAMES, *GROUP_NAMES)
         return tuple(c for name, c in self.columns.items() if normalise(name) in named)
+
+
+_CURRENT: ContextVar[Reading | None] = ContextVar("reading", default=None)
+
+
+@contextmanager
+def using(reading: Reading) -> Iterator[None]:
+    """Read with these options where a simulator opens a file by itself."""
+    token = _CURRENT.set(reading)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current() -> Reading:
+    """Return the options of :func:`using`, or the default ones."""
+    return _CURRENT.get() or Reading()

@@ -19,7 +19,7 @@ from sbi_core.data.observations import (
     Observations,
     repeated,
 )
-from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, normalise
+from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, current, normalise
 from sbi_core.errors import NothingObservedError, ObservationError, near_matches
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class ColumnReader:
     def __init__(self, table: Table, source: str, missing: Sequence[float] = MISSING) -> None:
         self.table = table.copy(copy_data=False)
         self.source = source
-        reading: Reading = table.meta.get(_READING, Reading())
+        reading: Reading = table.meta.get(_READING) or current()
         self.strict = reading.strict
         self.missing = tuple(missing if reading.missing is None else reading.missing)
         self.notes: list[str] = list(table.meta.get(_NOTES, ()))
@@ -372,6 +372,7 @@ class ColumnReader:
             If the user asked for strict reading.
         """
         index = np.flatnonzero(rows)
+        reason = reason.replace(",", " ")  # which separates flags
         for k in map(int, index):
             value = values[k] if isinstance(values[k], str) else f"{values[k]:g}"
             text = message.replace("{value}", value[:40])

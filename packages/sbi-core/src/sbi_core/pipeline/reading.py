@@ -10,7 +10,7 @@ from sbi_core.components import Simulator
 from sbi_core.data.chunks import Slices, WholeObservations, is_table, open_slices, read_table
 from sbi_core.data.gate import unchanged
 from sbi_core.data.observations import Observations, holds_arrays
-from sbi_core.data.reading import Reading
+from sbi_core.data.reading import Reading, using
 from sbi_core.data.tables import as_table, checked, prepared
 from sbi_core.errors import ConfigError, DataFileError, ObservationError
 
@@ -53,9 +53,9 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
         with unchanged(source):
             if holds_arrays(source):
                 return checked(Observations.read(source), reading.strict)
-            special = type(simulator).read_observations is not Simulator.read_observations
-            if reading == Reading() or (special and not is_table(source)):
-                return checked(simulator.read_observations(source), reading.strict)
+            if not reading.columns:
+                with using(reading):
+                    return checked(simulator.read_observations(source), reading.strict)
             ours = is_table(source)
             table = read_table(source, reading) if ours else simulator.read_table(source)
     return checked(simulator.observations_of(prepared(table, reading, name), name), reading.strict)
