@@ -307,7 +307,7 @@ def test_a_bad_error_of_an_age_costs_the_row_and_a_missing_one_the_age(tmp_path)
 def test_ages_without_errors_have_some_even_as_old_as_the_universe(tmp_path):
     stars = read("id,Fe_H,age\na,-0.1,13.797617\nb,0,3.797617\n", tmp_path)
     assert_allclose(stars.batch.context[:, 1], [0.2, 2.0], rtol=1e-5)
-    assert "birth times of 2 stars used, from 'age'" in stars.notes
+    assert "2 birth time(s) used, from 'age'" in stars.notes
 
 
 def test_ages_survive_a_table_of_observations(tmp_path):

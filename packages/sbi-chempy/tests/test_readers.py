@@ -123,7 +123,7 @@ def test_errors_outside_those_of_training_are_counted(tmp_path):
     table["e_o_fe"][3] = 0.001
     got = read(put(table, tmp_path))
     assert got.notes == (
-        "1 star(s) have errors below 0.01 dex, the smallest of training: 1 raised to 0.01",
+        "1 error(s) of abundances below 0.01 dex, the smallest of training: raised to 0.01",
         "2 star(s) have errors above the 0.3 dex of training: extrapolated",
     )
     assert_allclose(got.batch.x_err[:, NAMES.index("o_fe")], [0.05, 0.5, 0.5, 0.01, 0.05])
@@ -147,7 +147,7 @@ def test_birth_times_are_used(tmp_path):
     want = [[1, 0.5, 1], [5, 0.5, 1], [10, 0.5, 1], [0, 0, 0], [13, 0.5, 1]]
     assert_allclose(got.batch.context, want)
     assert got.context_names == ("t_obs", "e_t_obs", "t_observed")
-    assert "birth times of 4 stars used, from 't_birth'" in got.notes
+    assert "4 birth time(s) used, from 't_birth'" in got.notes
 
 
 def test_ages_are_turned_into_birth_times(tmp_path):

@@ -58,10 +58,10 @@ def test_apogee_columns_marks_and_flags(tmp_path):
     assert {(r, names[c]) for r in range(4) for c in seen if not observed[r, c]} == missing
     assert_allclose(got.batch.x_err[0, seen], 0.02, rtol=1e-6)
     assert_allclose(got.batch.x[3, names.index("mg_fe")], 0.1, rtol=1e-5)
-    text = "; ".join(got.notes)
+    text = "; ".join((*got.notes, *got.reasons))
     for words in (
-        "1 star(s) left out: ASPCAPFLAG STAR_BAD",
-        "1 star(s) left out: EXTRATARG duplicate",
+        "1 row(s) cannot be inferred (survey_flag:ASPCAPFLAG): 4; ASPCAPFLAG STAR_BAD",
+        "1 row(s) cannot be inferred (survey_flag:EXTRATARG): 5; EXTRATARG duplicate",
         "1 value(s) of 'MG_FE' are at a mark of missing values",
         "1 value(s) flagged by *_flag",
         "1 value(s) without a positive error",
@@ -98,7 +98,7 @@ def test_galah_columns_flags_and_ages(tmp_path):
     assert not observed[2, names.index("c_fe")]
     assert observed[0, [names.index(n) for n in ("fe_h", "c_fe", "o_fe", "mg_fe", "si_fe")]].all()
     assert got.batch.context[:, 2].tolist() == [1, 1, 1, 0]
-    assert "1 star(s) left out: flag_sp not 0" in "; ".join(got.notes)
+    assert [(e.row, e.detail) for e in got.excluded] == [(3, "flag_sp not 0")]
 
 
 def test_surveys_and_mg_relative_abundances_go_together(tmp_path):

@@ -80,7 +80,7 @@ def age_context(reader: ColumnReader) -> tuple[F64, str]:
 def age_notes(context: F64, column: str) -> list[str]:
     """Return notes on the birth times of the stars that are used, (n, 3)."""
     time = context[context[:, 2] > 0, 0]
-    notes = [f"birth times of {len(time)} stars used, from '{column}'"] if column else []
+    notes = [f"{len(time)} birth time(s) used, from '{column}'"] if column else []
     beyond = int(((time < 0) | (time > T_END_GYR)).sum())
     if beyond:
         notes.append(

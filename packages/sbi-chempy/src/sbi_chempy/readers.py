@@ -212,8 +212,8 @@ def _finished(observations: Observations, default_error: float, age: str) -> Obs
     notes = [*observations.notes, *age_notes(batch.context.numpy(), age)]
     if bool(small.any()):
         notes.append(
-            f"{int(small.any(1).sum())} star(s) have errors below {low} dex, the smallest of "
-            f"training: {int(small.sum())} raised to {low}"
+            f"{int(small.sum())} error(s) of abundances below {low} dex, the smallest of training: "
+            f"raised to {low}"
         )
     if bool(large.any()):
         notes.append(

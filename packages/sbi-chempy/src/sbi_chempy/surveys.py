@@ -144,7 +144,7 @@ def apply_survey(reader: ColumnReader, name: SurveyName) -> None:
         (without_error, "value(s) without a positive error"),
     ):
         if count:
-            reader.notes.append(f"survey '{name}': {count} {what}, treated as not observed")
+            reader.notes.append(f"{count} {what}: treated as unobserved")
 
 
 def _add_ages(reader: ColumnReader, survey: Survey) -> None:
@@ -157,8 +157,7 @@ def _add_ages(reader: ColumnReader, survey: Survey) -> None:
         bad = np.isfinite(value) & ~((value > 0) & (sigma > 0))
         if bad.any():
             reader.notes.append(
-                f"survey '{survey.name}': {int(bad.sum())} age(s) at a mark of missing values or "
-                "without a positive error, treated as not observed"
+                f"{int(bad.sum())} age(s) without a positive value and error: treated as unobserved"
             )
         reader.add("age", np.where(bad, np.nan, value))
         reader.add("e_age", np.where(bad, np.nan, sigma))
@@ -171,9 +170,6 @@ def _leave_out(reader: ColumnReader, survey: Survey) -> None:
         if column is None:
             continue
         bad = (_bits(reader, column) & bits) != 0
-        if bad.any():
-            n = int(bad.sum())
-            reader.notes.append(f"survey '{survey.name}': {n} star(s) left out: {meaning}")
         reader.leave_out(bad, f"survey_flag:{column}", meaning, [""] * len(bad))
     if len(reader.excluded) == len(reader.table):
         msg = f"{reader.source}: no star is left, all are excluded by the survey's flags"
