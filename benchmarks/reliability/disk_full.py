@@ -25,7 +25,7 @@ from kill_and_resume import command, digest
 
 MOMENTS = {
     "first shards": lambda out: len(list((out / "sims").glob("part-*.h5"))) >= 2,
-    "many shards": lambda out: len(list((out / "sims").glob("part-*.h5"))) >= 20,
+    "many shards": lambda out: len(list((out / "sims").glob("part-*.h5"))) >= 5,
     "training": lambda out: (out / "estimator" / "metrics.jsonl").exists(),
     "checking": lambda out: (out / "estimator" / "weights.safetensors").exists(),
     "inference": lambda out: (out / "diagnostics.npz").exists(),
@@ -68,22 +68,24 @@ def main() -> None:
     parser.add_argument("--plugin", default="chempy")
     parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
     parser.add_argument("--size", default="400m", help="of the file system")
+    parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json")
     options = parser.parse_args()
     if not os.environ.get("OWN_NAMESPACE"):
         again = ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv]
         sys.exit(subprocess.run(again, env={**os.environ, "OWN_NAMESPACE": "1"}).returncode)
     rows, bad = [], 0
+    extra = [word for s in options.set for word in ("--set", s)]
     with tempfile.TemporaryDirectory() as folder:
         disk = Path(folder)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={options.size}", "tmpfs", str(disk)]
         subprocess.run(mount, check=True)
         calm = disk / "calm"
-        subprocess.run(command(options.plugin, calm, []), check=False, capture_output=True)
+        subprocess.run(command(options.plugin, calm, extra), check=False, capture_output=True)
         reference = digest(calm)
         for moment in options.moments:
             out = disk / moment.replace(" ", "-")
-            args = command(options.plugin, out, ["--quiet"])
+            args = command(options.plugin, out, ["--quiet", *extra])
             code, words, hit = disturbed(args, disk, lambda m=moment, o=out: MOMENTS[m](o))
             done = subprocess.run(args, check=False, capture_output=True, text=True)
             found = digest(out)

@@ -124,7 +124,11 @@ def corruptions(run: Path, n: int) -> Iterator[Outcome]:
                 words = f"TRACEBACK {type(error).__name__}: {error}"
             remade = cheap and use in ("write_report", "run again")
             read = (only, "run.toml", "provenance.json")
-            unread = (only and name not in read) or (cheap and not remade and only != name)
+            healed = use == "run again" and name == "run.toml" and path.exists()
+            healed = healed and path.read_bytes() == content  # written again from the command
+            unread = (
+                healed or (only and name not in read) or (cheap and not remade and only != name)
+            )
             survived = noticed or bool(unread) or (remade and "TRACEBACK" not in words)
             yield f"{kind} {name}, {use}: {words[:90]}", survived, not survived and not words
             for extra in set(map(str, root.rglob("*"))) - set(before):
@@ -592,7 +596,8 @@ def disks(run: Path, n: int) -> Iterator[Outcome]:
     """Fill the disk in every stage: one sentence, and after it is freed the same bits."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "disk.json"
-        command = [sys.executable, str(HERE / "disk_full.py"), "--json", str(record)]
+        options = [w for s in SMALL["chempy"] for w in ("--set", s)]
+        command = [sys.executable, str(HERE / "disk_full.py"), "--json", str(record), *options]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if not record.exists():
             yield f"no own mount namespace here: {done.stderr[-200:]}", False, False

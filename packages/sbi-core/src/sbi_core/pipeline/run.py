@@ -23,7 +23,7 @@ from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory
 from sbi_core.pipeline.model_check import check_group
 from sbi_core.pipeline.opening import artefacts, open_context, read_config, verified_records
 from sbi_core.pipeline.reading import read_objects
-from sbi_core.pipeline.stages import STAGES
+from sbi_core.pipeline.stages import STAGES, stage_names
 from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
@@ -54,6 +54,7 @@ class Run:
     ) -> None:
         self.directory = RunDirectory(directory)
         self.directory.require()
+        verified_records(self.directory, stage_names())
         self.config = read_config(self.directory)
         self._registry = registry
         self._overrides = tuple(overrides)
