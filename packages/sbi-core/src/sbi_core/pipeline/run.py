@@ -54,8 +54,8 @@ class Run:
     ) -> None:
         self.directory = RunDirectory(directory)
         self.directory.require()
-        verified_records(self.directory, stage_names())
         self.config = read_config(self.directory)
+        verified_records(self.directory, stage_names())  # the configuration only
         self._registry = registry
         self._overrides = tuple(overrides)
 
