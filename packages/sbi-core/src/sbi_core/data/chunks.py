@@ -19,9 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
+from astropy.io import ascii as reader
+from astropy.io import fits
+from astropy.table import MaskedColumn, Table, vstack
+from astropy.table.meta import get_header_from_yaml
 from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
@@ -44,9 +49,6 @@ from sbi_core.data.tables import (
     prepared,
 )
 from sbi_core.errors import ConfigError, DataFileError, near_matches
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 __all__ = ["Slices", "is_table", "open_slices", "read_observations", "read_table"]
 
@@ -284,8 +286,6 @@ def _inflated(path: Path, changed: int) -> bytes:
 
 
 def _read_whole(path: Path, kind: str, reading: Reading) -> Table:
-    from astropy.table import Table
-
     if kind in ("ascii", "ascii.mrt"):
         with _stream(path) as f:
             return _free_text(f.read().decode("utf-8-sig"), kind, reading)
@@ -297,8 +297,6 @@ def _read_whole(path: Path, kind: str, reading: Reading) -> Table:
 
 def _free_text(text: str, kind: str, reading: Reading) -> Table:
     """Read text whose layout is guessed; identifiers and groups stay as they are written."""
-    from astropy.io import ascii as reader
-
     if "\n" not in text:  # line ends of old Macs; astropy takes one line for a file name
         text = text.replace("\r", "\n") + "\n"
     options: dict[str, Any] = {} if kind == "ascii" else {"format": kind.removeprefix("ascii.")}
@@ -463,8 +461,6 @@ class TextSlices(Slices):
         return self._parsed(body)
 
     def _parsed(self, body: str) -> Table:
-        from astropy.table import vstack
-
         parts, block = [], []
         for _, _, row in self._rows(io.StringIO(body, newline=""), 0):
             block.append(row)
@@ -481,8 +477,6 @@ class TextSlices(Slices):
         return table
 
     def _table(self, rows: list[list[str]]) -> Table:
-        from astropy.table import Table
-
         table = Table()
         for name, kind, cells in zip(self.names, self.kinds, zip(*rows, strict=True), strict=True):
             if self.delimiter == ";" and not _is_word(name, self.reading):
@@ -599,8 +593,6 @@ class EcsvSlices(TextSlices):
         return position
 
     def _parsed(self, body: str) -> Table:
-        from astropy.table import Table
-
         if re.search(r"(?m)^#", body):  # comments to other readers
             rows = [row for _, _, row in self._rows(io.StringIO(body, newline=""), 0)]
             quoted = io.StringIO(newline="")
@@ -623,8 +615,6 @@ class FitsSlices(Slices):
     @classmethod
     def open(cls, path: Path, rows: int | None) -> Slices | None:
         """Return the slices, or None when the table is not one that can be cut."""
-        from astropy.io import fits
-
         with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
             hdu = next((h for h in hdus if isinstance(h, (fits.BinTableHDU, fits.TableHDU))), None)
             if not isinstance(hdu, fits.BinTableHDU) or isinstance(hdu, fits.CompImageHDU):
@@ -642,9 +632,6 @@ class FitsSlices(Slices):
             )
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
-        from astropy.io import fits
-        from astropy.table import Table
-
         with self.path.open("rb") as f:
             f.seek(self.offset + start * self.width)
             content = f.read((stop - start) * self.width)
@@ -667,8 +654,6 @@ class Hdf5Slices(Slices):
     @classmethod
     def open(cls, path: Path, rows: int | None) -> Slices | None:
         """Return the slices, or None when there is not exactly one table."""
-        import h5py
-
         with h5py.File(path, "r") as f:
             tables = [k for k in f if isinstance(f[k], h5py.Dataset) and f[k].dtype.names]
             if len(tables) != 1:
@@ -677,9 +662,6 @@ class Hdf5Slices(Slices):
             return cls(path, rows or max(n, 1), n, key=tables[0])
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
-        import h5py
-        from astropy.table import Table
-
         with (
             h5py.File(self.path, "r") as f,
             h5py.File("part", "w", driver="core", backing_store=False) as part,
@@ -700,16 +682,12 @@ class ArraySlices(Slices):
     @classmethod
     def open(cls, path: Path, rows: int) -> Slices | None:
         """Return the slices."""
-        import h5py
-
         with h5py.File(path, "r") as f:
             if "rows" not in f:
                 return cls(path, rows, len(f["x"]))
         return WholeObservations.of(Observations.read(path), rows)  # rows are excluded: not cut
 
     def _read(self, chunk: int, start: int, stop: int) -> Observations:
-        import h5py
-
         with h5py.File(self.path, "r") as f:
             listed = [k for k in (*_WORDS, "notes") if k in f]
             words: dict[str, Any] = {k: tuple(v.decode() for v in f[k][()]) for k in listed}
@@ -783,8 +761,6 @@ class ParquetSlices(Slices):
 
 
 def _from_arrow(part: Any) -> Table:
-    from astropy.table import MaskedColumn, Table
-
     table = Table()
     meta = (part.schema.metadata or {}).get(b"table_meta_yaml", b"").decode()
     units = _units_of(meta.split("\n")) if meta else {}
@@ -824,8 +800,6 @@ def _decoded(value: Any) -> str:
 
 
 def _units_of(lines: list[str]) -> dict[str, str]:
-    from astropy.table.meta import get_header_from_yaml
-
     header = get_header_from_yaml(lines)
     return {c["name"]: str(c["unit"]) for c in header["datatype"] if c.get("unit")}
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from astropy import units
+from astropy.table import Row, Table
 from numpy.typing import NDArray
 
 from sbi_core.data.batch import Batch
@@ -21,9 +23,6 @@ from sbi_core.data.observations import (
 )
 from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, current, normalise
 from sbi_core.errors import NothingObservedError, ObservationError, near_matches
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 __all__ = [
     "MISSING",
@@ -70,8 +69,6 @@ def as_table(source: Any) -> Table | None:
     ObservationError
         If columns differ in length, or there are no rows.
     """
-    from astropy.table import Row, Table
-
     if isinstance(source, (Table, Row)):
         table = Table(source, copy=False)
     elif hasattr(source, "columns") and hasattr(source, "iloc"):  # pandas is not imported for this
@@ -89,8 +86,6 @@ def as_table(source: Any) -> Table | None:
 
 
 def _from_pandas(frame: Any) -> Table:
-    from astropy.table import Table
-
     table = Table()
     index = frame.index
     levels = [index.get_level_values(k) for k in range(index.nlevels)]
@@ -113,8 +108,6 @@ def _from_pandas(frame: Any) -> Table:
 
 
 def _from_mapping(source: Mapping[Any, Any]) -> Table:
-    from astropy.table import Table
-
     columns = {}
     for name, value in source.items():
         if hasattr(value, "detach"):  # a tensor
@@ -159,8 +152,6 @@ def prepared(table: Table, reading: Reading, source: str) -> Table:
     ObservationError
         If the table has no column of ``reading.columns``, or one is read under two names.
     """
-    from astropy.table import Table
-
     by_column: dict[str, str] = {}
     for name, column in reading.columns.items():
         if column not in table.colnames:
@@ -386,8 +377,6 @@ class ColumnReader:
             self.excluded.setdefault(k, (reason, text))
 
     def _factor(self, column: str, unit: str) -> float:
-        from astropy import units
-
         given = self.table[column].unit
         text = "" if given is None else str(given).strip()
         if text in ("", unit) or (unit in ("", "dex") and _DEX.fullmatch(text)):
