@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose
 
 from sbi_chempy.constants import T_END_GYR
 from sbi_core import ObservationError, Observations, get_simulator
+from sbi_core.data.reading import Reading
+from sbi_core.pipeline.reading import read_objects
 
 NAMES = ("c_fe", "fe_h", "he_fe", "mg_fe", "n_fe", "ne_fe", "o_fe", "si_fe")
 
@@ -284,6 +286,21 @@ def test_ages_follow_the_unit_of_the_column(unit, tmp_path):
 def test_ages_of_an_unclear_unit_are_refused_with_the_remedy(row, message, tmp_path):
     with pytest.raises(ObservationError, match=message):
         read(f"id,Fe_H,age,e_age\na,-0.1,{row}\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "expected"),
+    [
+        ("age_myr", "4600,100", (4.6, 0.1)),
+        ("age_gyr", "9.6,0.1", (9.6, 0.1)),
+        ("log_age", "9.6,0.1", (10**0.6, np.log(10) * 10**0.6 * 0.1)),
+    ],
+)
+def test_the_remedy_keeps_the_errors(name, row, expected, tmp_path):
+    (tmp_path / "stars.csv").write_text(f"id,Fe_H,age,e_age\na,-0.1,{row}\n")
+    simulator = get_simulator("chempy")
+    stars = read_objects(simulator, tmp_path / "stars.csv", Reading({name: "age"}))
+    assert_allclose(age(stars), expected, rtol=1e-4)
 
 
 def test_a_precise_age_of_ten_gyr_is_read_when_its_unit_is_said(tmp_path):

@@ -263,6 +263,31 @@ def test_formats_of_the_display_change_nothing():
 # -- columns that the user names ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        (["e_met"], ["e_fe_h"]),
+        (["met_err"], ["fe_h_err"]),
+        (["E_met", "e_met"], ["E_fe_h", "e_fe_h"]),
+        (["l_met"], ["l_fe_h"]),
+        (["e_met", "e_fe_h"], ["e_fe_h"]),  # the error of the column that is not read goes with it
+        (["e_other"], ["e_other"]),
+    ],
+)
+def test_errors_and_limits_of_a_column_are_renamed_with_it(beside, expected):
+    table = Table({"met": [1.0], "fe_h": [2.0], **{name: [0.1] for name in beside}})
+    out = prepared(table, Reading({"fe_h": "met"}), "t")
+    assert out.colnames == ["fe_h", *expected]
+    assert out["fe_h"][0] == 1.0
+
+
+def test_a_name_that_is_given_to_an_error_is_kept():
+    table = Table({"met": [1.0], "e_met": [0.1], "sigma": [0.2]})
+    out = prepared(table, Reading({"fe_h": "met", "e_fe_h": "sigma"}), "t")
+    assert out["e_fe_h"][0] == 0.2
+    assert out["e_met"][0] == 0.1
+
+
 def test_columns_are_renamed_at_once():
     table = Table({"a": [1.0], "b": [2.0], "fe_h": [3.0]})
     out = prepared(table, Reading({"a": "b", "b": "a"}), "t")

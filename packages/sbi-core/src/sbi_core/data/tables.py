@@ -138,6 +138,8 @@ def _objects(values: Iterable[Any]) -> NDArray[Any]:
 def prepared(table: Table, reading: Reading, source: str) -> Table:
     """Return the table with columns under the names that are looked for, and the options.
 
+    Errors and limit flags of a column (``e_x``, ``x_err``, ``l_x``) are renamed with it.
+
     Parameters
     ----------
     table
@@ -167,10 +169,26 @@ def prepared(table: Table, reading: Reading, source: str) -> Table:
         same = " and ".join(f"'{c}'" for c, name in by_column.items() if normalise(name) == twice)
         msg = f"{source}: {same} are both read as '{twice}'; keep one"
         raise ObservationError(msg)
+    by_column |= _beside(table.colnames, by_column)
+    wanted = [normalise(name) for name in by_column.values()]
     kept = [c for c in table.colnames if c in by_column or normalise(c) not in wanted]
     out = Table([table[c] for c in kept], names=[by_column.get(c, c) for c in kept], copy=False)
     out.meta = {**table.meta, _READING: reading}
     return out
+
+
+def _beside(columns: Sequence[str], by_column: Mapping[str, str]) -> dict[str, str]:
+    """Return new names of the errors and limit flags of columns that get another name."""
+    forms = (*_ERRORS, *(form for pair in _TWO_ERRORS for form in pair), "l_{}")
+    wanted = {normalise(name) for name in by_column.values()}
+    names = {}
+    for column, name in by_column.items():
+        of_form = {normalise(form.format(column)): form.format(name) for form in forms}
+        for other in columns:
+            new = of_form.get(normalise(other))
+            if new is not None and other not in by_column and normalise(new) not in wanted:
+                names[other] = f"E{new[1:]}" if other.startswith("E_") else new
+    return names
 
 
 def noted(table: Table, note: str) -> None:
