@@ -131,7 +131,8 @@ def main() -> None:
                     hit = kill_when(args, lambda stage=stage, out=rough: started(out, stage))
                 else:
                     begun = time.monotonic()
-                    moment = begun + float(rng.uniform(0.1 * length, 0.9 * length))
+                    most = 0.5 if before else 0.9  # less is left of a run that was killed before
+                    moment = begun + float(rng.uniform(0.1 * length, most * length))
                     hit = kill_when(args, lambda moment=moment: time.monotonic() > moment)
                     if not hit:  # shorter than thought: what was done is not done again
                         length = max(0.7 * length, time.monotonic() - begun)
