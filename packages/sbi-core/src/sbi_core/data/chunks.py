@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, BinaryIO
 
 import h5py
@@ -664,7 +665,7 @@ class Hdf5Slices(Slices):
     def _read(self, chunk: int, start: int, stop: int) -> Table:
         with (
             h5py.File(self.path, "r") as f,
-            h5py.File("part", "w", driver="core", backing_store=False) as part,
+            h5py.File(token_hex(8), "w", driver="core", backing_store=False) as part,
         ):
             part[self.key] = f[self.key][start:stop]
             for name, value in f[self.key].attrs.items():

@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -52,23 +53,26 @@ class Fence(Protocol):
         ...
 
 
-_FENCES: list[Fence] = []  # of this process
+_FENCES: list[tuple[int, Fence]] = []  # of this process, with the thread that took the lock
 
 
 @contextlib.contextmanager
 def fenced(*fences: Fence) -> Iterator[None]:
     """Check the fences before every write while the block runs."""
-    _FENCES.extend(fences)
+    own = [(threading.get_ident(), fence) for fence in fences]
+    _FENCES.extend(own)
     try:
         yield
     finally:
-        for fence in fences:
-            _FENCES.remove(fence)
+        for pair in own:
+            _FENCES.remove(pair)
 
 
 def current_fences() -> tuple[Fence, ...]:
-    """Return the fences of this process, for its workers."""
-    return tuple(_FENCES)
+    """Return the fences of this thread, for its workers; those of the process if it has none."""
+    held = tuple(_FENCES)
+    thread = threading.get_ident()
+    return tuple(f for t, f in held if t == thread) or tuple(f for _, f in held)
 
 
 @contextlib.contextmanager
@@ -94,7 +98,7 @@ def written(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        for fence in _FENCES:
+        for fence in current_fences():
             fence.check()
         os.replace(temporary, path)
         sync(path.parent)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def _hdf5(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> None:
                 first = part[:1].copy()
                 for name in widths:
                     first[name] = rows[name][:1]
-                with h5py.File("part", "w", driver="core", backing_store=False) as described:
+                with h5py.File(token_hex(8), "w", driver="core", backing_store=False) as described:
                     first.write(described, path="table", format="hdf5", serialize_meta=True)
                     described.copy("table.__table_column_meta__", f)
                 stored = f.create_dataset("table", (n,), rows.dtype, chunks=True)

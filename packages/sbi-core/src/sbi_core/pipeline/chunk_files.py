@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
@@ -480,7 +481,7 @@ def _changed(work: ChunkFiles, chunk: int) -> DataFileError:
 
 
 def _image(arrays: dict[str, Any], attributes: dict[str, Any]) -> bytes:
-    with h5py.File("chunk", "w", driver="core", backing_store=False) as f:
+    with h5py.File(token_hex(8), "w", driver="core", backing_store=False) as f:
         for name, value in arrays.items():
             text = value.dtype.kind == "U"
             stored = np.char.encode(value, "utf-8") if text else value
