@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import pytest
 import sbi_toy
@@ -64,3 +66,14 @@ def test_an_unknown_executor_lists_the_known_ones(name):
     with pytest.raises(ConfigError, match=f"unknown executor '{name}'.*known: serial, process"):
         get_executor(name)
     assert {"serial", "process"} <= set(EXECUTORS)
+
+
+def test_a_script_without_main_guard_ends_with_advice_also_where_much_is_sent(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from sbi_core.simulate.executors import ProcessExecutor\n"
+        "list(ProcessExecutor(2).map(np.add, np.zeros(100_000), [1, 2]))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert "call sbi_core.run below `if __name__ == '__main__':`" in done.stderr

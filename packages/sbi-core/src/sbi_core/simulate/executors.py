@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
 from sbi_core.errors import ConfigError, WorkerLostError, near_matches
@@ -77,11 +80,15 @@ class ProcessExecutor:
         """
         if not items:
             return
+        folder = TemporaryDirectory(prefix="sbi-")
+        # a file: through a pipe, the start would hang where the worker dies before it reads
+        file = Path(folder.name) / "shared"
+        file.write_bytes(pickle.dumps(shared))
         pool = ProcessPoolExecutor(
             max_workers=min(self.workers, len(items)),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(shared,),
+            initargs=(str(file),),
         )
         try:
             futures: list[Future[Result]] = [pool.submit(_call, fn, item) for item in items]
@@ -99,6 +106,7 @@ class ProcessExecutor:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            folder.cleanup()
 
 
 def _end_workers(pool: ProcessPoolExecutor) -> None:
@@ -122,13 +130,13 @@ def _end_after(sentinel: int) -> None:
     os._exit(1)
 
 
-def _start_worker(shared: Any) -> None:
+def _start_worker(file: str) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this
     end_with_parent()
     torch.set_num_threads(1)
-    _worker["shared"] = shared
+    _worker["shared"] = pickle.loads(Path(file).read_bytes())
 
 
 def _call(fn: Callable[[Any, Item], Result], item: Item) -> Result:
