@@ -9,24 +9,16 @@ compressed (``.gz``, ``.bz2``, ``.xz``).
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
-import io
-import lzma
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
-from astropy.io import ascii as reader
 from astropy.io import fits
-from astropy.table import MaskedColumn, Table, vstack
+from astropy.table import MaskedColumn, Table
 from astropy.table.meta import get_header_from_yaml
 from numpy.typing import NDArray
 
@@ -40,15 +32,15 @@ from sbi_core.data.observations import (
     decoded,
     holds_arrays,
 )
-from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, normalise
+from sbi_core.data.reading import Reading
+from sbi_core.data.slices import COMPRESSED, Slices, opened, suffixes, unreadable
 from sbi_core.data.tables import (
-    NO_NUMBER,
     ColumnReader,
     checked,
-    noted,
     observations_from_columns,
     prepared,
 )
+from sbi_core.data.text import DELIMITERS, EcsvSlices, TextSlices, free_text
 from sbi_core.errors import ConfigError, DataFileError, near_matches
 
 __all__ = ["Slices", "is_table", "open_slices", "read_observations", "read_table"]
@@ -58,19 +50,7 @@ _OPTIONS: dict[str, Any] = {
     "fits": {"unit_parse_strict": "silent"},
     "votable": {"use_names_over_ids": True},
 }
-_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_BLOCK = 10_000  # rows of text that are converted at a time
-_MARK = b"\xef\xbb\xbf"  # byte order mark
-_END = "\0end-of-file\0"
-_COMMA = "decimal commas are read as decimal points"
 _WORDS = ("observables", "units", "context_names", "truth_names")
-
-
-def _suffix(path: Path) -> tuple[str, str]:
-    """Return the suffixes of format and compression, in lower case."""
-    last = path.suffix.lower()
-    return (Path(path.stem).suffix.lower(), last) if last in _COMPRESSED else (last, "")
 
 
 def read_table(path: str | Path, reading: Reading | None = None) -> Table:
@@ -93,7 +73,7 @@ def read_table(path: str | Path, reading: Reading | None = None) -> Table:
 
 def is_table(path: Path) -> bool:
     """Return whether a file has the suffix of a table."""
-    return _suffix(path)[0] in FORMATS
+    return suffixes(path)[0] in FORMATS
 
 
 def read_observations(
@@ -132,70 +112,6 @@ def read_observations(
     return checked(found, strict)
 
 
-@dataclass
-class Slices:
-    """A file of n objects in chunks of ``rows``; small enough to send to a worker.
-
-    Parameters
-    ----------
-    path
-        The file.
-    rows
-        Rows per chunk; the last one may have fewer.
-    n
-        Rows of the file.
-    reading
-        Options of reading.
-    """
-
-    path: Path
-    rows: int
-    n: int = 0
-    reading: Reading = field(default_factory=Reading)
-
-    def __len__(self) -> int:
-        return -(-self.n // self.rows)
-
-    def bounds(self, chunk: int) -> tuple[int, int]:
-        """Return first row and end of a chunk."""
-        if not 0 <= chunk < len(self):
-            msg = f"chunk {chunk} of {len(self)}"
-            raise IndexError(msg)
-        return chunk * self.rows, min((chunk + 1) * self.rows, self.n)
-
-    def read(self, chunk: int) -> Table | Observations:
-        """Return the rows of one chunk.
-
-        Raises
-        ------
-        DataFileError
-            If they cannot be read.
-        """
-        start, stop = self.bounds(chunk)
-        try:
-            part = self._read(chunk, start, stop)
-        except DataFileError:
-            raise
-        except Exception as error:  # readers raise many kinds of errors on broken files
-            rows = "" if len(self) == 1 else f", rows {start} to {stop - 1}"
-            raise _unreadable(self.path, error, rows) from None
-        if not isinstance(part, Observations) and len(part) != stop - start:
-            msg = (
-                f"'{self.path}' is damaged: rows {start} to {stop - 1} hold {len(part)} objects, "
-                f"not {stop - start}"
-            )
-            raise DataFileError(msg)
-        return part
-
-    def _read(self, chunk: int, start: int, stop: int) -> Table | Observations:
-        raise NotImplementedError
-
-
-def _unreadable(path: Path, error: Exception, rows: str = "") -> DataFileError:
-    first = str(error).strip().split("\n")[0]
-    return DataFileError(f"'{path}' cannot be read as {FORMATS[_suffix(path)[0]]}{rows}: {first}")
-
-
 def open_slices(path: str | Path, rows: int, reading: Reading | None = None) -> Slices:
     """Return the chunks of a file.
 
@@ -221,31 +137,31 @@ def open_slices(path: str | Path, rows: int, reading: Reading | None = None) -> 
 
 def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
     _check_file(path)
-    suffix, compressed = _suffix(path)
+    suffix, compressed = suffixes(path)
     kind = FORMATS[suffix]
     try:
         checked_file(path, rows)
-        opened: Slices | None = None
-        if suffix in (*_DELIMITERS, ".ecsv"):
-            opened = (EcsvSlices if suffix == ".ecsv" else TextSlices).open(path, rows, reading)
+        source: Slices | None = None
+        if suffix in (*DELIMITERS, ".ecsv"):
+            source = (EcsvSlices if suffix == ".ecsv" else TextSlices).open(path, rows, reading)
         elif compressed:
             pass
         elif rows is not None and holds_arrays(path):
-            opened = ArraySlices.open(path, rows)
+            source = ArraySlices.open(path, rows)
         elif kind in _IN_PARTS:
-            opened = _IN_PARTS[kind].open(path, rows)
-        if opened is None:
+            source = _IN_PARTS[kind].open(path, rows)
+        if source is None:
             table = _read_whole(path, kind, reading)
-            opened = WholeTable(path, rows or max(len(table), 1), len(table), reading, table)
+            source = WholeTable(path, rows or max(len(table), 1), len(table), reading, table)
     except (DataFileError, ConfigError):
         raise
     except Exception as error:  # readers raise many kinds of errors on broken files
-        raise _unreadable(path, error) from None
-    if opened.n == 0:
+        raise unreadable(path, error) from None
+    if source.n == 0:
         msg = f"observations file '{path}' has no rows"
         raise DataFileError(msg)
-    opened.reading = reading
-    return opened
+    source.reading = reading
+    return source
 
 
 def _check_file(path: Path) -> None:
@@ -261,7 +177,7 @@ def _check_file(path: Path) -> None:
     elif path.stat().st_size == 0:
         problem = f"observations file '{path}' is empty"
     else:
-        suffix, compressed = _suffix(path)
+        suffix, compressed = suffixes(path)
         if suffix not in FORMATS or (compressed and FORMATS[suffix] in ("hdf5", "parquet")):
             known = ", ".join([*FORMATS, ".npz"])
             problem = (
@@ -272,337 +188,14 @@ def _check_file(path: Path) -> None:
         raise DataFileError(problem)
 
 
-def _stream(path: Path) -> BinaryIO:
-    """Open a file, inflated where it is compressed."""
-    if path.suffix.lower() not in _COMPRESSED:
-        return path.open("rb")
-    return io.BytesIO(_inflated(path, path.stat().st_mtime_ns))
-
-
-@lru_cache(maxsize=1)
-def _inflated(path: Path, changed: int) -> bytes:
-    with _COMPRESSED[path.suffix.lower()](path) as f:
-        content: bytes = f.read()
-    return content
-
-
 def _read_whole(path: Path, kind: str, reading: Reading) -> Table:
     if kind in ("ascii", "ascii.mrt"):
-        with _stream(path) as f:
-            return _free_text(f.read().decode("utf-8-sig"), kind, reading)
-    if path.suffix.lower() not in _COMPRESSED:
+        with opened(path) as f:
+            return free_text(f.read().decode("utf-8-sig"), kind, reading)
+    if path.suffix.lower() not in COMPRESSED:
         return Table.read(path, format=kind, **_OPTIONS.get(kind, {}))
-    with _stream(path) as f:
+    with opened(path) as f:
         return Table.read(f, format=kind, **_OPTIONS.get(kind, {}))
-
-
-def _free_text(text: str, kind: str, reading: Reading) -> Table:
-    """Read text whose layout is guessed; identifiers and groups stay as they are written."""
-    if "\n" not in text:  # line ends of old Macs; astropy takes one line for a file name
-        text = text.replace("\r", "\n") + "\n"
-    options: dict[str, Any] = {} if kind == "ascii" else {"format": kind.removeprefix("ascii.")}
-    table = reader.read(text, **options)
-    names = [c for c in table.colnames if _is_word(c, reading) and table[c].dtype.kind in "fi"]
-    if kind == "ascii" and names:  # 007 is another star than 7
-        table = reader.read(text, converters={c: [reader.convert_numpy(str)] for c in names})
-    return table
-
-
-def _is_word(column: str, reading: Reading) -> bool:
-    """Return whether a column holds identifiers or groups, which are words."""
-    return normalise(column) in (*ID_NAMES, *GROUP_NAMES) or column in reading.words
-
-
-# -- text -----------------------------------------------------------------------------------
-
-
-@dataclass
-class TextSlices(Slices):
-    """Rows of a CSV or TSV file, found by their offsets; a quoted line end ends no row.
-
-    The delimiter is that of the suffix unless the header has another one and not this. A header may
-    begin with ``#`` and follow comments. Types of columns are those of the whole file.
-
-    Parameters
-    ----------
-    names, kinds
-        Columns, and their types: ``i``, ``f`` or ``U`` (words).
-    delimiter
-        Character between cells.
-    comments
-        Lines before the header, without their ``#``.
-    offsets
-        Where the chunks begin in the (inflated) file, and where the last one ends.
-    """
-
-    names: tuple[str, ...] = ()
-    kinds: str = ""
-    delimiter: str = ","
-    comments: tuple[str, ...] = ()
-    offsets: tuple[int, ...] = ()
-
-    @classmethod
-    def open(cls, path: Path, rows: int | None, reading: Reading) -> Slices | None:
-        """Find the header, the rows at which chunks begin, and the types of the columns."""
-        with _stream(path) as f:
-            return cls(path, rows or 0, 0, reading)._indexed(f, rows)
-
-    def _indexed(self, f: BinaryIO, rows: int | None) -> Slices:
-        begin = len(_MARK) if f.read(len(_MARK)) == _MARK else 0
-        f.seek(begin)
-        lines = io.TextIOWrapper(f, encoding="utf-8", newline="")
-        position = self._header(lines, begin)
-        kinds = self._new_kinds()
-        offsets: list[int] = []
-        block: list[list[str]] = []
-        lines.seek(position)
-        for begin, end, row in self._rows(lines, position):
-            if not offsets or (rows is not None and self.n % rows == 0):
-                offsets.append(begin)
-            self.n, position = self.n + 1, end
-            if kinds:
-                block.append(row)
-            if len(block) == _BLOCK:
-                _consider(kinds, block, self.delimiter)
-                block.clear()
-        _consider(kinds, block, self.delimiter)
-        self.rows = rows or max(self.n, 1)
-        self.offsets = (*offsets, position)
-        self.kinds = "".join(k.kind for k in kinds)
-        if any(k.comma for k in kinds):
-            self.comments = (*self.comments, _COMMA)
-        return self
-
-    def _new_kinds(self) -> list[_Kind]:
-        return [_Kind(_is_word(name, self.reading)) for name in self.names]
-
-    def _header(self, lines: Iterable[str], position: int) -> int:
-        """Set names, delimiter and comments; return where the rows begin."""
-        before: tuple[str, int] | None = None  # a comment that may be the header
-        comments: list[str] = []
-        for text, end in _logical(lines, position):
-            line = text.strip()
-            if not line:
-                continue
-            if before is not None and self._heads(before[0], line):
-                line, end = before
-                comments.pop()
-            elif line.startswith("#"):
-                before = line.lstrip("# "), end
-                comments.append(before[0])
-                continue
-            self._named(line, comments)
-            return end
-        if before is not None:
-            self._named(before[0], comments[:-1])
-            return before[1]
-        return position
-
-    def _heads(self, comment: str, line: str) -> bool:
-        """Return whether a comment is the header of the row that follows it."""
-        names, cells = csv.reader([comment, line], delimiter=self._separator(comment))
-        return (
-            len(names) == len(cells)
-            and (len(names) > 1 or " " not in comment)
-            and not any(_is_number(n) for n in names)
-            and any(_is_number(c) or not c.strip() for c in cells)
-        )
-
-    def _separator(self, header: str) -> str:
-        usual = _DELIMITERS[_suffix(self.path)[0]]
-        return next((d for d in (usual, "\t", ";", ",", "|") if d in header), usual)
-
-    def _named(self, header: str, comments: list[str]) -> None:
-        self.delimiter = self._separator(header)
-        self.comments = tuple(comments)
-        names = [n.strip() for n in next(csv.reader([header], delimiter=self.delimiter))]
-        names = [n or f"col{k + 1}" for k, n in enumerate(names)]
-        twice = next((n for n in names if names.count(n) > 1), None)
-        if twice is not None:  # readers would give the second one another name
-            msg = f"'{self.path}': column '{twice}' appears {names.count(twice)} times; keep one"
-            raise DataFileError(msg)
-        self.names = tuple(names)
-
-    def _rows(self, lines: Iterable[str], position: int) -> Iterator[tuple[int, int, list[str]]]:
-        """Yield first byte, end and cells of every row."""
-        width, end = len(self.names), position
-
-        def counted() -> Iterator[str]:
-            nonlocal end
-            for line in lines:
-                end += len(line.encode())
-                yield line
-            yield f"{_END}{self.delimiter}{_END}"  # one cell where a quote is open
-
-        begin = position
-        for row in csv.reader(counted(), delimiter=self.delimiter, skipinitialspace=True):
-            if row == [_END, _END]:
-                return
-            cells = [c.strip() for c in row]
-            while len(cells) > width and not cells[-1]:
-                cells.pop()
-            if not cells or (not cells[0] and len(row) == 1 and (width > 1 or row[0])):
-                pass  # a line without anything
-            elif _END in cells[-1]:
-                msg = "a quote that is opened is never closed"
-                raise ValueError(msg)
-            elif cells[0].startswith("#") and len(cells) != width:
-                pass  # a comment
-            elif len(cells) > width:
-                msg = f"row '{self.delimiter.join(row)[:40]}' has more cells than the header"
-                raise ValueError(msg)
-            else:
-                yield begin, end, cells + [""] * (width - len(cells))
-            begin = end
-
-    def _read(self, chunk: int, start: int, stop: int) -> Table:
-        with _stream(self.path) as f:
-            f.seek(self.offsets[chunk])
-            body = f.read(self.offsets[chunk + 1] - self.offsets[chunk]).decode()
-        return self._parsed(body)
-
-    def _parsed(self, body: str) -> Table:
-        parts, block = [], []
-        for _, _, row in self._rows(io.StringIO(body, newline=""), 0):
-            block.append(row)
-            if len(block) == _BLOCK:
-                parts.append(self._table(block))
-                block = []
-        if block or not parts:
-            parts.append(self._table(block))
-        table = parts[0] if len(parts) == 1 else vstack(parts, metadata_conflicts="silent")
-        comments = [c for c in self.comments if c != _COMMA]
-        table.meta = {"comments": comments} if comments else {}
-        if len(comments) < len(self.comments):
-            noted(table, _COMMA)
-        return table
-
-    def _table(self, rows: list[list[str]]) -> Table:
-        table = Table()
-        for name, kind, cells in zip(self.names, self.kinds, zip(*rows, strict=True), strict=True):
-            if self.delimiter == ";" and not _is_word(name, self.reading):
-                cells = tuple(map(_with_point, cells))
-            values, mask = _column(cells, kind)
-            table[name] = np.ma.MaskedArray(values, mask) if mask.any() else values
-        return table
-
-
-def _column(cells: Sequence[str], kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the values of a column of text and where there are none."""
-    if kind == "U":
-        return np.asarray(cells, np.str_), np.asarray([not c for c in cells])
-    number, dtype = (int, np.int64) if kind == "i" else (float, np.float64)
-    try:
-        return np.fromiter(map(number, cells), dtype, len(cells)), np.zeros(len(cells), bool)
-    except ValueError:  # some are missing
-        mask = np.asarray([c.lower() in NO_NUMBER for c in cells])
-        words = ("0" if m else c for c, m in zip(cells, mask, strict=True))
-        return np.fromiter(map(number, words), dtype, len(cells)), mask
-
-
-def _consider(kinds: list[_Kind], rows: list[list[str]], delimiter: str) -> None:
-    """Consider the cells of some rows."""
-    for kind, cells in zip(kinds, zip(*rows, strict=True), strict=False):
-        for cell in () if kind.holds(cells) else set(cells):
-            kind.add(cell, delimiter == ";")
-
-
-@dataclass
-class _Kind:
-    """Type of a column of text: the first of i, f, U (words) that holds all its cells."""
-
-    word: bool
-    comma: bool = False
-    kind: str = "i"
-
-    def __post_init__(self) -> None:
-        self.kind = "U" if self.word else "i"
-
-    def holds(self, cells: Sequence[str]) -> bool:
-        """Return whether the type holds these cells, as far as it can be seen at once."""
-        if self.kind == "U":
-            return True
-        try:
-            integers = self.kind == "i" and max(map(len, cells)) <= 18
-            list(map(int if integers else float, cells))
-        except ValueError:
-            return False
-        return (integers or self.kind == "f") and "_" not in "".join(cells)
-
-    def add(self, cell: str, commas: bool) -> None:
-        """Consider a cell; ``commas`` may be decimal points."""
-        if self.word or cell.lower() in NO_NUMBER:
-            return
-        if commas and _with_point(cell) != cell:
-            self.comma, cell = True, _with_point(cell)
-        if self.kind == "i" and not (cell.isascii() and re.fullmatch(r"[+-]?\d{1,18}", cell)):
-            self.kind = "f"
-        if self.kind == "f" and not _is_number(cell):
-            self.kind = "U"
-
-
-def _with_point(cell: str) -> str:
-    """Return a number with a decimal comma as Python writes it; another cell as it is."""
-    number = cell.replace(",", ".", 1)
-    return number if number != cell and _is_number(number) else cell
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
-
-
-def _logical(lines: Iterable[str], position: int) -> Iterator[tuple[str, int]]:
-    """Yield lines, joined where a quote is open, and where each ends."""
-    text = ""
-    for line in lines:
-        text += line
-        position += len(line.encode())
-        if text.count('"') % 2 == 0 or text.lstrip().startswith("#"):
-            yield text, position
-            text = ""
-    if text:
-        yield text, position
-
-
-@dataclass
-class EcsvSlices(TextSlices):
-    """Rows of an ECSV file, which names the types of its columns.
-
-    A row whose first word begins with ``#`` is a row, unless it lacks cells.
-    """
-
-    head: str = ""
-
-    def _new_kinds(self) -> list[_Kind]:
-        return []
-
-    def _header(self, lines: Iterable[str], position: int) -> int:
-        for text, end in _logical(lines, position):
-            position = end
-            if text.strip() and not text.startswith("#"):
-                delimiter = re.search(r"(?m)^#\s*delimiter:\s*'?,", self.head)
-                self.delimiter = "," if delimiter else " "
-                options: Any = {"delimiter": self.delimiter, "skipinitialspace": not delimiter}
-                self.names = tuple(next(csv.reader([text.strip()], **options)))
-                self.head += text
-                break
-            self.head += text
-        return position
-
-    def _parsed(self, body: str) -> Table:
-        if re.search(r"(?m)^#", body):  # comments to other readers
-            rows = [row for _, _, row in self._rows(io.StringIO(body, newline=""), 0)]
-            quoted = io.StringIO(newline="")
-            writer = csv.writer(quoted, delimiter=self.delimiter, quoting=csv.QUOTE_ALL)
-            writer.writerows(rows)
-            body = quoted.getvalue()
-        text = self.head + body
-        text = text if "\n" in text else text.replace("\r", "\n")
-        return Table.read(text, format="ascii.ecsv")
 
 
 @dataclass
