@@ -95,19 +95,20 @@ def command(
             f"calibration: {done.verdict.level}"
         )
 
-    posterior = refine(
-        loaded.simulator,
-        context.new_estimator,
-        context.embedding,
-        objects[row],
-        config=RefineConfig(rounds=rounds, simulations=simulations),
-        train=TrainConfig(**loaded.config.train),
-        parameters=[p.name for p in context.space.parameters],
-        first=context.training.batch,
-        seed=loaded.config.seed,
-        device=loaded.config.device,
-        report=show,
-    )
+    with context.tolerance.closing(), context.tolerance.active():
+        posterior = refine(
+            loaded.simulator,
+            context.new_estimator,
+            context.embedding,
+            objects[row],
+            config=RefineConfig(rounds=rounds, simulations=simulations),
+            train=TrainConfig(**loaded.config.train),
+            parameters=[p.name for p in context.space.parameters],
+            first=context.training.batch,
+            seed=loaded.config.seed,
+            device=loaded.config.device,
+            report=show,
+        )
     samples = posterior.sample(draws, loaded.config.seed)
     samples.to_netcdf(target)
     rounds_done = [r.to_spec() for r in posterior.rounds]

@@ -160,9 +160,13 @@ def _serve(connection: Connection[Any, Any]) -> None:
     """Answer one call after the other; the end of the parent ends this process."""
     import torch
 
+    try:
+        environment, image = connection.recv_bytes(), connection.recv_bytes()
+    except EOFError:
+        return
     os.environ.clear()
-    os.environ.update(pickle.loads(connection.recv_bytes()))  # noqa: S301
-    simulator: Simulator = pickle.loads(connection.recv_bytes())  # noqa: S301
+    os.environ.update(pickle.loads(environment))  # noqa: S301
+    simulator: Simulator = pickle.loads(image)  # noqa: S301
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this
     end_with_parent()
     torch.set_num_threads(1)
