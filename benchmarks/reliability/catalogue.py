@@ -63,7 +63,7 @@ def call(run: Path, path: Path, out: Path, draws: int, kill_at: int = 0) -> dict
     log.seek(0)
     text = log.read()
     rate = re.search(r"infer: .*?(\d+) objects/s", text)
-    there = re.search(r"(\d+) of (\d+) chunks were there", text)
+    there = re.search(r"(\d+) of (\d+) chunks? from before", text)
     return {
         "code": os.waitstatus_to_exitcode(status),
         "seconds": round(time.perf_counter() - start, 1),

@@ -58,8 +58,8 @@ def test_what_is_left_out_is_counted(library, tmp_path):
     t = stars(source_id=np.arange(400) // 2 * 2)
     t["fe_h"][:5] = np.nan
     notes = " ".join(read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes)
-    assert "5 star(s) without" in notes
-    assert "197 star(s) with a repeated 'source_id'" in notes
+    assert "5 stars without" in notes
+    assert "197 stars with a repeated 'source_id'" in notes
 
 
 @pytest.mark.parametrize("name", ["source_id", "Name"])
@@ -96,7 +96,7 @@ def test_a_word_costs_one_star_and_strict_reading_refuses_it(library, tmp_path):
     t = stars()
     t["fe_h"] = ["poor", *t["fe_h"][1:].astype(str)]
     path = written(t, tmp_path / "a.csv")
-    assert "1 star(s) with a word in fe_h excluded" in read_halo(path, library, SHAPE).notes
+    assert "1 star with a word in fe_h excluded" in read_halo(path, library, SHAPE).notes
     with (
         using(Reading(strict=True)),
         pytest.raises(ObservationError, match=r"'fe_h' is not numeric \('poor'\) in row 0"),

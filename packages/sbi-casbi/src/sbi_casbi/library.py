@@ -23,7 +23,7 @@ from scipy import sparse
 from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
 from sbi_casbi.smoothing import coarse
 from sbi_casbi.stems import canonical
-from sbi_core import ConfigError, DataFileError, open_hdf5, stream, written
+from sbi_core import ConfigError, DataFileError, counted, open_hdf5, stream, written
 
 __all__ = [
     "SPLITS",
@@ -124,7 +124,7 @@ class Library:
             shared = groups[counts > 1]
             spellings = "', '".join(np.unique(self.stem[group == shared[0]]))
             msg = (
-                f"{len(shared)} stem(s) are in several splits, e.g. '{spellings}': "
+                f"stems in several splits: {len(shared)}, e.g. '{spellings}': "
                 "snapshots of one galaxy must stay together; split by stem again"
             )
             raise DataFileError(msg)
@@ -262,8 +262,8 @@ def split_stems(
     names, inverse = _galaxies(stem)
     if len(names) < _STRATA:
         msg = (
-            f"{len(names)} stem(s) cannot be divided into training, validation and test: at least "
-            f"{_STRATA} simulations are needed (check --stem-regex)"
+            f"{counted(len(names), 'stem')} cannot be divided into training, validation and "
+            f"test: at least {_STRATA} simulations are needed (check --stem-regex)"
         )
         raise ConfigError(msg)
     most = np.full(len(names), -np.inf)

@@ -28,6 +28,7 @@ from sbi_core import (
     DataFileError,
     ObservationError,
     Observations,
+    counted,
     read_npz,
     read_table,
     repeated,
@@ -243,7 +244,9 @@ def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
     )
     _leave_out_repeats(reader, config)
     for reason, n in Counter(reason for reason, _ in reader.excluded.values()).items():
-        notes.append(f"{n} star(s) {reason.replace('not_a_number:', 'with a word in ')} excluded")
+        notes.append(
+            f"{counted(n, 'star')} {reason.replace('not_a_number:', 'with a word in ')} excluded"
+        )
     keep = np.ones(len(table), bool)
     keep[list(reader.excluded)] = False
     if not keep.any():
@@ -375,8 +378,8 @@ def _check_histogram(path: Path, counts: NDArray[Any]) -> None:
     ):
         if bad.any():
             row, column = map(int, np.argwhere(bad)[0])
-            value = counts[row, column]
-            msg = f"{path}: pixel ({row}, {column}) = {value} {what} ({int(bad.sum())} pixel(s))"
+            value, n = counts[row, column], int(bad.sum())
+            msg = f"{path}: pixel ({row}, {column}) = {value} {what} ({counted(n, 'pixel')})"
             raise ObservationError(msg)
     if counts.sum() == 0:
         msg = f"{path}: the histogram is empty"

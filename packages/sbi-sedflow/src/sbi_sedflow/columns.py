@@ -33,7 +33,7 @@ import numpy as np
 from astropy import units
 from numpy.typing import NDArray
 
-from sbi_core import ColumnReader, ObservationError
+from sbi_core import ColumnReader, ObservationError, counted
 from sbi_sedflow.constants import AB_ZERO_POINT, BANDS, C_ANGSTROM, N_BANDS, PIVOTS, POGSON
 from sbi_sedflow.photometry import Photometry
 
@@ -427,7 +427,7 @@ def usable(flux: F64, sigma: F64) -> tuple[F64, F64, list[str]]:
     notes = []
     if bad.any():
         per = ", ".join(f"{b} {c}" for b, c in zip(BANDS, bad.sum(0), strict=True) if c)
-        notes.append(f"{int(bad.sum())} value(s) without a positive error masked ({per})")
+        notes.append(f"{counted(int(bad.sum()), 'value')} without a positive error masked ({per})")
     seen &= ~bad
     f, e = flux[seen], sigma[seen]
     if f.size and ((f > 8) & (f < 30)).mean() > 0.95 and np.median(e / f) < 0.005:

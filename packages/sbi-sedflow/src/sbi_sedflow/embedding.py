@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sbi_core import ConfigError, Embedding, InputShape
+from sbi_core import ConfigError, Embedding, InputShape, counted
 from sbi_sedflow.constants import N_BANDS
 
 __all__ = ["SedConfig", "SedEmbedding"]
@@ -119,7 +119,8 @@ class SedEmbedding(Embedding):
         if shape.x != (N_BANDS,) or shape.context != 2 or not shape.has_err:
             msg = (
                 f"embedding '{self.name}' needs {N_BANDS} bands with errors and two context "
-                f"columns (z, distance_modulus), got x {shape.x} and {shape.context} column(s)"
+                f"columns (z, distance_modulus), got x {shape.x} and "
+                f"{counted(shape.context, 'column')}"
             )
             raise ConfigError(msg)
         return _Network(self.config)

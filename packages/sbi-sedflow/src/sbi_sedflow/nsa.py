@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import ObservationError, read_table
+from sbi_core import ObservationError, counted, read_table
 from sbi_sedflow.columns import usable
 from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.photometry import Photometry
@@ -95,7 +95,7 @@ def photometry_of_nsa(
         good = np.isfinite(ivar) & (ivar > 0) & np.isfinite(flux)
         sigma = np.where(good, 1 / np.sqrt(np.where(good, ivar, 1.0)), np.nan)
     odd = np.isfinite(ivar) & (ivar < 0)
-    notes = [f"{int(odd.sum())} negative inverse variance(s) masked"] if odd.any() else []
+    notes = [f"{counted(int(odd.sum()), 'negative inverse variance')} masked"] if odd.any() else []
     absent = ~good
     per = ", ".join(f"{b} {c}" for b, c in zip(BANDS, absent.sum(0), strict=True) if c)
     if per:

@@ -44,6 +44,7 @@ from sbi_core.errors import (
     ObservationError,
     RunDirectoryError,
     SbiError,
+    counted,
 )
 from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.files.lock import LOCK, locked
@@ -340,7 +341,7 @@ def _check_all(context: Context, work: ChunkFiles) -> tuple[int, tuple[str, ...]
     digests = [_digest(work.objects(k)) if k in changed else d for k, d in enumerate(digests)]
     work.keys = [work.key(digest) for digest in digests]
     n = len(rows) - len(work.repeated)
-    context.progress.finish(f"{n} objects in {len(source)} chunks")
+    context.progress.finish(f"{counted(n, 'object')} in {counted(len(source), 'chunk')}")
     sentences = [
         note if count == 1 else f"{note} (and alike in {count - 1} more chunks)"
         for note, count in notes.values()
@@ -416,8 +417,8 @@ def _infer_all(context: Context, work: ChunkFiles, executor: Executor) -> Inferr
             n += int(f.attrs["n"])
             flagged += int(f.attrs["flagged"])
     context.progress.finish(
-        f"{n} objects, {flagged} outside the training set"
-        + (f", {resumed} of {len(source)} chunks were there" if resumed else "")
+        f"{counted(n, 'object')}, {flagged} outside the training set"
+        + (f", {resumed} of {counted(len(source), 'chunk')} from before" if resumed else "")
         + (f", {new / max(seconds, 1e-9):.0f} objects/s" if new else "")
     )
     return Inferred(n, 0, flagged, len(source), resumed, seconds, ())
