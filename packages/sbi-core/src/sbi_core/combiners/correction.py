@@ -38,7 +38,14 @@ from sbi_core.combiners.moments import Gaussian
 from sbi_core.data.alignment import aligned
 from sbi_core.rng import torch_defaults
 
-__all__ = ["Correction", "Examples", "SmoothField", "fit_correction", "normalised_score"]
+__all__ = [
+    "Correction",
+    "Examples",
+    "SmoothField",
+    "fit_correction",
+    "monomials",
+    "normalised_score",
+]
 
 F64 = NDArray[np.float64]
 _ROOT5 = np.sqrt(5.0)
@@ -201,7 +208,7 @@ class Correction:
         """Return V (d, d) at one Lambda; outside the simulated domain, at its edge."""
         d = len(value)
         inside = np.clip(value, *self.domain)
-        v = (_powers(inside[None]) @ self.spread).reshape(d, d)
+        v = (monomials(inside[None]) @ self.spread).reshape(d, d)
         return _bounded(0.5 * (v + v.T))
 
     def posterior(
@@ -293,7 +300,7 @@ def fit_correction(
     scale = np.where(scale > 1e-6, scale, 1.0)
     x = np.concatenate([examples.truth, (examples.features - centre) / scale], 1)
     spread = _fit_spread(examples)
-    v = np.stack([_bounded(m.reshape(d, d)) for m in _powers(examples.truth) @ spread])
+    v = np.stack([_bounded(m.reshape(d, d)) for m in monomials(examples.truth) @ spread])
     noise = np.einsum("nii->ni", v) / examples.n_objects[:, None]
     fields = [SmoothField.fit(x, examples.score[:, k], noise[:, k], rng) for k in range(d)]
     domain = np.stack([examples.truth.min(0), examples.truth.max(0)])
@@ -310,7 +317,7 @@ def fit_correction(
 def _fit_spread(examples: Examples) -> F64:
     """Return the coefficients of V, by least squares with weights that follow V."""
     n, d = examples.truth.shape
-    design, target = _powers(examples.truth), examples.spread.reshape(n, d * d)
+    design, target = monomials(examples.truth), examples.spread.reshape(n, d * d)
     weight = examples.freedom.astype(np.float64)
     found = np.zeros((design.shape[1], d * d))
     for _ in range(4):
@@ -331,7 +338,7 @@ def _bounded(v: F64) -> F64:
     return np.asarray(vectors @ np.diag(np.clip(values, *_SPREAD)) @ vectors.T)
 
 
-def _powers(x: F64, degree: int = 2) -> F64:
+def monomials(x: F64, degree: int = 2) -> F64:
     """Return the monomials of x (n, d) up to a total degree, (n, terms); the constant first."""
     exponents = [
         e for e in itertools.product(range(degree + 1), repeat=x.shape[1]) if sum(e) <= degree

@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import special
 from scipy.stats import qmc
 
+from sbi_core.combiners.correction import monomials
 from sbi_core.combiners.gaussian import combine_moments
 from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng, Simulator
@@ -361,14 +362,6 @@ def _nodes(d: int, points: int, reach: float) -> F64:
     return np.array(list(itertools.product(axis, repeat=d)))
 
 
-def _powers(u: F64, degree: int) -> F64:
-    """Return all monomials of u (n, d) up to a total degree, (n, k)."""
-    exponents = [
-        e for e in itertools.product(range(degree + 1), repeat=u.shape[1]) if sum(e) <= degree
-    ]
-    return np.stack([np.prod(u ** np.array(e), axis=1) for e in exponents], 1)
-
-
 def _moments(values: F64, centre: Gaussian, points: int, reach: float) -> Gaussian:
     """Return mean and covariance of prior times exp(values), values given on the grid.
 
@@ -380,7 +373,7 @@ def _moments(values: F64, centre: Gaussian, points: int, reach: float) -> Gaussi
     values = values - 0.5 * ((centre.mean + nodes @ root.T) ** 2).sum(1)  # the prior, N(0, I)
     weight = np.exp(-0.125 * (nodes**2).sum(1))
     degree = points - 1 if d <= 2 else 2
-    design = _powers(nodes, degree)
+    design = monomials(nodes, degree)
     good = np.isfinite(values)
     if not good.any():
         msg = (
@@ -414,7 +407,7 @@ def _interpolated(
     """
     inside = np.clip(fine, -reach, reach)
     values = np.minimum(
-        _powers(fine, points - 1) @ coefficients, _powers(inside, points - 1) @ coefficients
+        monomials(fine, points - 1) @ coefficients, monomials(inside, points - 1) @ coefficients
     )
     nearest = np.rint((inside + reach) * (points - 1) / (2 * reach)).astype(int)
     known = good.reshape((points,) * fine.shape[1])[tuple(nearest.T)]
