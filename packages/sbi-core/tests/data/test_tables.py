@@ -355,3 +355,45 @@ def test_a_mark_before_the_header_does_not_hide_the_first_column(mark, first, tm
     got = read_observations(path, OBSERVABLES, default_error=0.1)
     assert got.id.tolist() == ["s1", "s2"]
     assert_allclose(got.batch.x[:, 0], [0.1, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["l_{}", "ul_{}", "lim_{}", "{}_lim", "{}_ul", "{}_UpperLimit"])
+@pytest.mark.parametrize("word", ["<", "≤", "U", "1", "True", "upper"])
+def test_marks_of_limits_are_found_under_the_usual_names(form, word):
+    table = Table({"x": [1.0, 2.0], form.format("x"): [word, ""]})
+    reader = ColumnReader(table, "table")
+    assert_array_equal(reader.values("x"), [np.nan, 2.0])
+    assert reader.notes == ["1 value(s) of 'x' are limits: treated as unobserved"]
+
+
+def test_a_mark_that_is_not_understood_is_named():
+    reader = ColumnReader(Table({"x": [1.0, 2.0], "l_x": ["?!", "0"]}), "table")
+    assert_array_equal(reader.values("x"), [1.0, 2.0])
+    assert len(reader.notes) == 1
+    assert "1 cell(s) of 'l_x' ('?!') are not understood" in reader.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower"),
+    [
+        ("x_err_up", "x_err_lo"),
+        ("x_errp", "x_errm"),
+        ("e_x_high", "e_x_low"),
+        ("e_x_up", "e_x_lo"),
+        ("x_err_plus", "x_err_minus"),
+        ("+e_x", "-e_x"),
+        ("x_err_hi", "x_err_lo"),
+        ("x_plus", "x_minus"),
+    ],
+)
+def test_of_upper_and_lower_errors_the_mean_is_used_or_the_one_that_is_there(upper, lower):
+    reader = ColumnReader(Table({"x": [1.0, 2.0], upper: [0.1, np.nan], lower: [-0.2, 0.3]}), "t")
+    error = reader.find_error(("x",))
+    assert error is not None
+    assert_allclose(reader.values(error), [0.15, 0.3])
+    assert "their mean is used; 1 row(s) have one of them, which is used" in reader.notes[0]
+
+
+@pytest.mark.parametrize("name", ["sigma(x/y)", "err[x/y]"])
+def test_errors_in_brackets_are_found(name):
+    assert ColumnReader(Table({"x_y": [1.0], name: [0.1]}), "t").find_error(("x_y",)) == name

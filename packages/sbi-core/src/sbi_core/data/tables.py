@@ -45,13 +45,27 @@ _READING = "sbi_core_reading"  # keys of table.meta
 _NOTES = "sbi_core_notes"
 _ERRORS = (
     "e_{}", "{}_err", "{}_error", "{}_sigma", "err_{}", "sigma_{}", "{}err", "{}_std", "sig_{}",
+    "err{}", "sigma{}", "sig{}",
 )  # fmt: skip
-_TWO_ERRORS = (  # upper and lower error
-    ("{}_err_up", "{}_err_low"),
-    ("{}_err_upper", "{}_err_lower"),
-    ("{}_errup", "{}_errlo"),
-    ("{}_err1", "{}_err2"),
-)
+_SIGNED = tuple((f"+{form}", form) for form in ("e_{}", "err_{}")) + (("{}_err+", "{}_err"),)
+_SIDES = (
+    ("up", "low"), ("up", "lo"), ("upper", "lower"), ("hi", "lo"), ("high", "low"), ("1", "2"),
+    ("plus", "minus"), ("pos", "neg"), ("p", "m"), ("u", "l"),
+)  # fmt: skip
+_TWO_ERRORS = tuple(  # upper and lower error
+    (f"{form}{sep}{upper}", f"{form}{sep}{lower}")
+    for form in ("{}_err", "e_{}", "{}_error", "err_{}", "sigma_{}")
+    for upper, lower in _SIDES
+    for sep in ("_", "")
+) + (("{}_plus", "{}_minus"), ("e_up_{}", "e_lo_{}"), ("e_up_{}", "e_low_{}"))
+_LIMITS = (  # which values are limits
+    "l_{}", "ul_{}", "lim_{}", "limit_{}", "uplim_{}", "upper_limit_{}", "{}_lim", "{}_limit",
+    "{}_ul", "{}_uplim", "{}_upper_limit", "{}_upperlimit",
+)  # fmt: skip
+_SIGNS = ("<", ">", "≤", "≥")  # of limits
+_IS_LIMIT = {"u", "l", "ul", "ll", "1", "-1", "t", "true", "y", "yes", "lim", "limit", "upper",
+             "lower", "upper limit", "lower limit"}  # fmt: skip
+_NO_LIMIT = {"", "0", "f", "false", "n", "no", "none", "-", "=", "d", "det", "detection"}
 _DEX = re.compile(r"(dex\(|\[)?(-*|sun|solar)(\)|\])?|dex", re.IGNORECASE)
 
 
@@ -179,7 +193,7 @@ def prepared(table: Table, reading: Reading, source: str) -> Table:
 
 def _beside(columns: Sequence[str], by_column: Mapping[str, str]) -> dict[str, str]:
     """Return new names of the errors and limit flags of columns that get another name."""
-    forms = (*_ERRORS, *(form for pair in _TWO_ERRORS for form in pair), "l_{}")
+    forms = (*_ERRORS, *(form for pair in (*_SIGNED, *_TWO_ERRORS) for form in pair), *_LIMITS)
     wanted = {normalise(name) for name in by_column.values()}
     names = {}
     for column, name in by_column.items():
@@ -221,7 +235,8 @@ class ColumnReader:
     """Columns of one table by normalised name, as float64 with NaN where missing.
 
     Missing are masked and empty cells, words such as ``N/A``, the numbers ``missing``, and limits:
-    ``<`` or ``>`` in the cell itself or in a column ``l_NAME``. They are counted in ``notes``.
+    ``<`` or ``>`` in the cell itself or in a column such as ``l_NAME``. They are counted in
+    ``notes``.
 
     Parameters
     ----------
@@ -238,6 +253,10 @@ class ColumnReader:
         Sentences on what was read otherwise than it is written.
     excluded
         Rows that cannot be used: row to reason and explanation (see :meth:`leave_out`).
+    chosen
+        ``{name: column}`` that the user gave, names normalised.
+    used
+        Columns that were read.
     """
 
     def __init__(self, table: Table, source: str, missing: Sequence[float] = MISSING) -> None:
@@ -248,6 +267,8 @@ class ColumnReader:
         self.missing = tuple(missing if reading.missing is None else reading.missing)
         self.notes: list[str] = list(table.meta.get(_NOTES, ()))
         self.excluded: dict[int, tuple[str, str]] = {}
+        self.chosen = {normalise(name): column for name, column in reading.columns.items()}
+        self.used: set[str] = set()
         self.names = {normalise(c): c for c in table.colnames}
         self._first = {normalise(c): c for c in reversed(table.colnames)}
         self._start = reading.start
@@ -284,13 +305,15 @@ class ColumnReader:
         Upper and lower error are replaced by their mean, with a note.
         """
         names = [normalise(n) for n in names]
-        one = self.find(form.format(n) for n in names for form in _ERRORS)
-        if one is not None:
-            return one
-        for forms in _TWO_ERRORS:
+        two = self._two_errors(names, _SIGNED)
+        one = two or self.find(form.format(n) for n in names for form in _ERRORS)
+        return one or self._two_errors(names, _TWO_ERRORS)
+
+    def _two_errors(self, names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str | None:
+        for forms in pairs:
             for n in names:
                 upper, lower = (self.find([form.format(n)]) for form in forms)
-                if upper is not None and lower is not None:
+                if upper is not None and lower is not None and upper != lower:
                     return self._mean(upper, lower)
         return None
 
@@ -301,9 +324,15 @@ class ColumnReader:
             unit = self.table[lower].unit
             wanted = "" if unit is None else str(unit)
             sizes = [np.abs(self.values(c, wanted)) for c in (upper, lower)]
-            self.add(name, np.mean(sizes, 0))
+            one = np.isnan(sizes).any(0)
+            self.add(name, np.where(one, np.fmax(*sizes), np.mean(sizes, 0)))
             self.table[name].unit = unit
-            self.notes.append(f"asymmetric errors '{upper}' and '{lower}': their mean is used")
+            note = f"asymmetric errors '{upper}' and '{lower}': their mean is used"
+            one &= ~np.isnan(sizes).all(0)
+            alone = (
+                f"; {int(one.sum())} row(s) have one of them, which is used" if one.any() else ""
+            )
+            self.notes.append(note + alone)
         return name
 
     def add(self, name: str, values: Any) -> None:
@@ -326,6 +355,7 @@ class ColumnReader:
     def numbers(self, column: str) -> F64:
         """Return a column as float64 in the unit of the table (see :meth:`values`)."""
         data = self.table[column]
+        self.used.add(column)
         known = self._numbers.get(column)
         if known is None or known[0] is not data:
             self._numbers[column] = known = (data, self._read_numbers(column, data))
@@ -341,7 +371,7 @@ class ColumnReader:
             x = np.ma.filled(np.ma.asarray(data).astype(np.float64), np.nan).reshape(n)
         else:
             cells = words(data)
-            limits = np.asarray([c[:1] in ("<", ">") for c in cells])
+            limits = np.asarray([c[:1] in _SIGNS for c in cells])
             x, bad = _parsed(cells, limits)
             self.leave_out(
                 bad,
@@ -349,9 +379,7 @@ class ColumnReader:
                 f"column '{column}' is not numeric ('{{value}}')",
                 cells,
             )
-        flags = self.names.get(normalise(f"l_{column}"))
-        if flags is not None and flags != column:
-            limits |= np.asarray([("<" in w) or (">" in w) for w in words(self.table[flags])])
+        limits |= self._limits(column)
         limits &= np.isfinite(x) | (data.dtype.kind not in "fiub")
         # a survey may store its marks in single precision
         marked = np.isclose(x[:, None], self.missing, rtol=1e-6, atol=0).any(1) & ~limits
@@ -360,6 +388,23 @@ class ColumnReader:
                 note = f"{int(rows.sum())} value(s) of '{column}' are {what}: treated as unobserved"
                 self.notes.append(note)
         return np.asarray(np.where(limits | marked, np.nan, x), np.float64)
+
+    def _limits(self, column: str) -> Bool:
+        """Return which values another column, such as ``l_NAME``, marks as limits."""
+        limits = np.zeros(len(self.table), bool)
+        names = {self.names.get(normalise(form.format(column))) for form in _LIMITS}
+        for name in sorted(names - {None, column}):
+            cells = [w.lower() for w in words(self.table[name])]
+            mine = [w in _IS_LIMIT or any(sign in w for sign in _SIGNS) for w in cells]
+            limits |= np.asarray(mine)
+            odd = [w for w, m in zip(cells, mine, strict=True) if not m and w not in _NO_LIMIT]
+            if odd:
+                self.notes.append(
+                    f"{len(odd)} cell(s) of '{name}' ('{odd[0]}') are not understood: the values "
+                    f"of '{column}' are used as measured"
+                )
+            self.used.add(name)
+        return limits
 
     def leave_out(self, rows: Bool, reason: str, message: str, values: Sequence[Any]) -> None:
         """Leave rows out of the observations, counted and with a reason.
