@@ -10,7 +10,6 @@ __all__ = [
     "ConfigError",
     "DataFileError",
     "DensityUnavailableError",
-    "NotPositiveDefiniteError",
     "NothingObservedError",
     "ObservationError",
     "PluginError",
@@ -67,10 +66,6 @@ class PriorMismatchError(SbiError):
 
 class DensityUnavailableError(SbiError):
     """A density of a prior that only has a sampler, or of an estimator without one."""
-
-
-class NotPositiveDefiniteError(SbiError):
-    """A combined precision is not positive definite."""
 
 
 class RunDirectoryError(SbiError):

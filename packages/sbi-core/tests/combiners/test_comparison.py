@@ -106,7 +106,7 @@ def test_what_cannot_be_compared_is_refused(trained, rng):
         ModelComparison({"toy": toy})
     other = sbi_toy.ToySimulator()
     other.observables = (Observable("u"),)
-    with pytest.raises(ConfigError, match="other observables"):
+    with pytest.raises(ConfigError, match="different observables"):
         ModelComparison({"toy": toy, "other": other})
     local = sbi_toy.ToySimulator()
     local.parameters = sbi_toy.SPACE.select("local")

@@ -1,5 +1,7 @@
 """The learned correction, on an exact posterior with a planted error."""
 
+import json
+
 import numpy as np
 import pytest
 import sbi_toy
@@ -174,10 +176,29 @@ def test_an_unprepared_rule_and_another_prior_are_refused(prepared, toy, rng):
         prepared[0].combine(Posterior(other), group)
 
 
-def test_too_few_groups_are_refused(toy, rng):
+def test_without_usable_groups_nothing_is_corrected(toy, rng, tmp_path):
+    """Posteriors broader than the prior: a correction cannot be learned."""
+
+    class Broad(sbi_toy.ExactEstimator):
+        def gaussian_moments(self, batch):
+            return np.zeros((len(batch), 2)), np.tile(2.0 * np.eye(2), (len(batch), 1, 1))
+
+    estimator = Broad()
+    estimator.space = sbi_toy.SPACE.select("global")
+    posterior = Posterior(estimator)
     rule = RecalibratedCombiner()
-    with pytest.raises(ConfigError, match="needs 20 usable simulated groups, got 3"):
-        rule.prepare(Posterior(Biased()), groups(toy, rng, 3, 50))
+    assert rule.prepare(posterior, groups(toy, rng, 25, 50)) == {"groups": 0}
+    rule.save(tmp_path)
+    again = RecalibratedCombiner()
+    again.restore(tmp_path)
+    for r in (rule, again):
+        got = r.combine(posterior, next(iter(groups(toy, rng, 1, 50))))
+        assert {"not_corrected", "broader_than_prior"} <= set(got.flags)
+        assert_allclose(got.z_cov, np.eye(2), atol=1e-12)
+    rewritten = json.loads((tmp_path / "config.json").read_text()) | {"corrected": True}
+    (tmp_path / "config.json").write_text(json.dumps(rewritten))
+    with pytest.raises(DataFileError, match="weights"):
+        RecalibratedCombiner().restore(tmp_path)
 
 
 def test_the_quality_of_data_does_not_depend_on_their_values():

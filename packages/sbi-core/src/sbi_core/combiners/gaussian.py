@@ -8,11 +8,12 @@ for conditionally independent data, :math:`p(\Lambda)^{1-N} \prod_i p(\Lambda | 
 
 The minus sign removes the prior that every posterior already contains. Exact when all factors
 are Gaussian. Works in unconstrained space, where the prior is exactly :math:`N(0, I)`.
+
+A posterior estimated too broad can make an eigenvalue of :math:`P` small or negative. In directions
+where it is below a quarter of :math:`P_0`, the data add no information and the result is the prior.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field
@@ -25,9 +26,16 @@ from sbi_core.combiners.moments import (
     ObjectMoments,
     group_consistency,
 )
-from sbi_core.errors import NotPositiveDefiniteError
 
-__all__ = ["GaussianCombiner", "GaussianConfig", "combine_gaussian", "combine_moments"]
+__all__ = [
+    "GaussianCombiner",
+    "GaussianConfig",
+    "combine_gaussian",
+    "combine_moments",
+    "informative",
+]
+
+_LEAST = 0.25  # eigenvalue of P in units of P_0: twice the standard deviation of the prior
 
 
 def combine_gaussian(
@@ -36,7 +44,6 @@ def combine_gaussian(
     prior: Gaussian,
     *,
     draws: int | None = None,
-    id: Sequence[str] | None = None,  # noqa: A002
 ) -> Gaussian:
     """Product of N posteriors divided by N - 1 copies of the prior.
 
@@ -50,25 +57,17 @@ def combine_gaussian(
         The prior the estimator was *trained* with.
     draws : int, optional
         Number of draws behind the covariances, when these are estimates.
-    id : sequence of str, optional
-        Names of the objects, for messages.
 
     Returns
     -------
     Gaussian
         With ``n_obs == 0`` this is the prior.
 
-    Raises
-    ------
-    NotPositiveDefiniteError
-        If the summed precision is not positive definite. The message lists the objects whose
-        posterior is broader than the prior.
-
     Notes
     -----
     Source: Bayes' rule for conditionally independent data.
     """
-    return combine_moments(ObjectMoments.of(mean, cov, draws=draws, id=id), prior)[0]
+    return combine_moments(ObjectMoments.of(mean, cov, draws=draws), prior)[0]
 
 
 def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, float]:
@@ -79,26 +78,23 @@ def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, 
     precision = p0 + (moments.precision - p0).sum(0)
     information = p0 @ prior.mean + (moments.information - p0 @ prior.mean).sum(0)
     chol0 = np.asarray(np.linalg.cholesky(prior.cov), np.float64)
-    smallest = float(np.linalg.eigvalsh(chol0.T @ precision @ chol0).min())
-    if not smallest > 0:
-        raise NotPositiveDefiniteError(_broad_objects(moments, chol0))
+    values, vectors = np.linalg.eigh(chol0.T @ precision @ chol0)
+    smallest = float(values[0])
+    if not informative(smallest):
+        values[~(values >= _LEAST)] = 1.0
+        shift = vectors.T @ (chol0.T @ (information - precision @ prior.mean))
+        shift[values == 1.0] = 0.0
+        root = chol0 @ vectors
+        mean = prior.mean + root @ (shift / values)
+        return Gaussian(mean, (root / values) @ root.T), smallest
     cov = np.linalg.inv(precision)
     cov = 0.5 * (cov + cov.T)
     return Gaussian(cov @ information, cov), smallest
 
 
-def _broad_objects(moments: ObjectMoments, chol0: F64) -> str:
-    ratio = np.linalg.eigvalsh(chol0.T @ moments.precision @ chol0)[:, 0]
-    worst = np.argsort(ratio)[:5]
-    broad = int((ratio < 1).sum())
-    listed = ", ".join(f"{moments.id[k]} ({ratio[k]:.2f})" for k in worst)
-    return (
-        f"the combined precision is not positive definite: {broad} of {len(ratio)} objects have "
-        f"posteriors broader than the prior (object, smallest P_i/P_0: {listed}). Without these "
-        "objects the result would be biased, because they are selected by their data. Train on "
-        "more simulations or for more epochs, or combine with the likelihood itself "
-        "(combiner.name=likelihood)"
-    )
+def informative(smallest: float) -> bool:
+    """Return whether the smallest eigenvalue of P in units of P_0 allows the plain rule."""
+    return smallest >= _LEAST
 
 
 class GaussianConfig(MomentConfig):

@@ -36,14 +36,13 @@ from scipy import special
 from scipy.stats import qmc
 
 from sbi_core.combiners.correction import monomials
-from sbi_core.combiners.gaussian import combine_moments
+from sbi_core.combiners.gaussian import combine_moments, informative
 from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import (
     ConfigError,
-    NotPositiveDefiniteError,
     ObservationError,
     PriorMismatchError,
 )
@@ -126,9 +125,8 @@ class LikelihoodCombiner(Combiner):
         space = shared_space(posterior)
         moments = object_moments(posterior, observations)
         flags = []
-        try:
-            start, _ = combine_moments(moments, Gaussian.standard(space.z_dim))
-        except NotPositiveDefiniteError:
+        start, smallest = combine_moments(moments, Gaussian.standard(space.z_dim))
+        if not informative(smallest):
             start, flags = Gaussian.standard(space.z_dim), ["gaussian_impossible"]
         found, diagnostics = start, dict[str, float]()
         if len(observations):

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sbi_core.combiners.gaussian import combine_moments
+from sbi_core.combiners.gaussian import combine_moments, informative
 from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
 from sbi_core.components import Combiner, Rng
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError, NotPositiveDefiniteError
+from sbi_core.errors import ConfigError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 
@@ -92,9 +92,8 @@ class ProductCombiner(Combiner):
             )
             raise ConfigError(msg)
         flags: tuple[str, ...] = ()
-        try:
-            start, _ = combine_moments(moments, Gaussian.standard(space.z_dim))
-        except NotPositiveDefiniteError:
+        start, smallest = combine_moments(moments, Gaussian.standard(space.z_dim))
+        if not informative(smallest):
             start, flags = Gaussian.standard(space.z_dim), ("gaussian_impossible",)
         density = self._density(posterior, observations)
         if space.z_dim <= 2:

@@ -82,7 +82,8 @@ class RecalibratedCombiner(GaussianCombiner):
         """Learn the error of the Gaussian rule from simulated groups with known truth.
 
         Truths may have any distribution; far from all of them the correction is uncertain and the
-        result wider.
+        result wider. Where the objects of nearly all groups carry no information, nothing is
+        corrected, and every result has the flag ``not_corrected``.
         """
         space = shared_space(posterior)
         parts: list[_Example] = []
@@ -91,15 +92,11 @@ class RecalibratedCombiner(GaussianCombiner):
             moments = object_moments(posterior, group, draws=self.config.draws)
             tilted = k % _TILTED == 0
             parts += _examples(moments, _truth(group, space), rng, tilted=tilted)
+        self._prior, self._correction = space.hash, None
         if len(parts) < _FEWEST:
-            msg = (
-                f"the recalibrated combiner needs {_FEWEST} usable simulated groups, got "
-                f"{len(parts)}; raise combiner.groups"
-            )
-            raise ConfigError(msg)
+            return {"groups": float(len(parts))}
         examples = Examples(*(np.stack(column) for column in zip(*parts, strict=True)))
         self._correction, facts = fit_correction(examples, stream(seed, "correction", "fit"))
-        self._prior = space.hash
         return facts
 
     # -- combining -----------------------------------------------------------------
@@ -114,7 +111,7 @@ class RecalibratedCombiner(GaussianCombiner):
         PriorMismatchError
             If the posterior has another prior than the correction was trained with.
         """
-        if self._correction is None:
+        if not self._prior:
             msg = "the recalibrated combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)
         if space.hash != self._prior:
@@ -123,13 +120,12 @@ class RecalibratedCombiner(GaussianCombiner):
 
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
         """Return the corrected combination; fewer than three objects are not corrected."""
-        assert self._correction is not None
         plain, diagnostics, flags = super().solve(objects)
         n, d = objects.information.shape
         if n < _SMALLEST:
             return plain, diagnostics, flags
         likelihood = (objects.precision - np.eye(d)).sum(0)
-        if np.linalg.eigvalsh(likelihood)[0] <= 0:
+        if self._correction is None or np.linalg.eigvalsh(likelihood)[0] <= 0:
             return plain, diagnostics, (*flags, "not_corrected")
         quality = objects.quality.mean(0)
         corrected, share = self._correction.posterior(
@@ -150,15 +146,17 @@ class RecalibratedCombiner(GaussianCombiner):
 
     def save(self, directory: str | Path) -> None:
         """Write ``weights.safetensors`` and ``config.json``."""
-        if self._correction is None:
+        if not self._prior:
             return
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        write_tensors(directory / "weights.safetensors", self._correction.tensors())
+        if self._correction is not None:
+            write_tensors(directory / "weights.safetensors", self._correction.tensors())
         content = {
             "combiner": self.name,
             "options": self.config.model_dump(),
             "prior": self._prior,
+            "corrected": self._correction is not None,
         }
         write_atomic(directory / "config.json", json.dumps(content, indent=1).encode())
 
@@ -172,10 +170,11 @@ class RecalibratedCombiner(GaussianCombiner):
         """
         directory = Path(directory)
         content = read_json(directory / "config.json")
-        tensors = read_tensors(directory / "weights.safetensors")[0]
         try:
             self._prior = str(content["prior"])
-            self._correction = Correction.from_tensors(tensors)
+            if content.get("corrected", True):
+                tensors = read_tensors(directory / "weights.safetensors")[0]
+                self._correction = Correction.from_tensors(tensors)
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None

@@ -75,8 +75,6 @@ class ScoreCombiner(Combiner):
         ------
         ConfigError
             If the estimator is not a score network, or infers parameters that are not shared.
-        NotPositiveDefiniteError
-            If the precisions do not combine; the message names the objects.
         """
         gen = as_generator(rng)
         estimator = _score_network(posterior)

@@ -28,7 +28,6 @@ from sbi_core.diagnostics import (
     judge_sbc_all,
     judge_z_rms,
 )
-from sbi_core.errors import NotPositiveDefiniteError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages.simulate import fill
 from sbi_core.priors.space import ParameterSpace
@@ -172,22 +171,13 @@ def calibrate_groups(
     context.progress.start("calibrate", len(groups), "groups")
     space = context.space.select("global")
     triples: dict[int, list[tuple[int, Triple]]] = {n: [] for n in sizes}
-    refused = 0
     for number, group in enumerate(groups):
         for n, triple in _combine_subsets(context, combiner, group, space, sizes):
-            if triple is None:
-                refused += 1
-            else:
-                triples[n].append((number, triple))
+            triples[n].append((number, triple))
         context.progress.advance()
-    verdicts = []
-    if refused:
-        verdicts.append(
-            Verdict("warn", f"{counted(refused, 'simulated group')} could not be combined.")
-        )
     judged = [_entry(combiner.name, space, n, t, len(groups)) for n, t in triples.items() if t]
     entries = [entry for entry, _ in judged]
-    verdicts += [verdict for _, verdict in judged]
+    verdicts = [verdict for _, verdict in judged]
     if entries:
         verdicts += _judge_ranks(entries)
         last = entries[-1]
@@ -201,7 +191,7 @@ def _combine_subsets(
     group: Observations,
     space: ParameterSpace,
     sizes: list[int],
-) -> Iterator[tuple[int, Triple | None]]:
+) -> Iterator[tuple[int, Triple]]:
     """Yield mean, covariance and truth in unconstrained space for disjoint subsets."""
     theta = group.batch.theta
     assert theta is not None
@@ -210,17 +200,7 @@ def _combine_subsets(
     subsets = [
         (n, slice(k * n, (k + 1) * n)) for n in sizes for k in range(min(_SUBSETS, len(group) // n))
     ]
-    try:
-        combined = combiner.subset_moments(context.posterior, group, [s for _, s in subsets])
-    except NotPositiveDefiniteError:  # some of them: one by one
-        for n, s in subsets:
-            try:
-                ((mean, cov),) = combiner.subset_moments(context.posterior, group[s], [slice(None)])
-            except NotPositiveDefiniteError:
-                yield n, None
-            else:
-                yield n, (mean, cov, truth)
-        return
+    combined = combiner.subset_moments(context.posterior, group, [s for _, s in subsets])
     for (n, _), (mean, cov) in zip(subsets, combined, strict=True):
         yield n, (mean, cov, truth)
 

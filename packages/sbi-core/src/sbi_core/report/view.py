@@ -49,10 +49,11 @@ Report = Mapping[str, Any]
 
 FLAGS = {
     "comparison_only": "A combination rule is shown for comparison only; do not quote its numbers.",
-    "broader_than_prior": "Some single-object posteriors are broader than the prior. They carry no "
-    "information; train longer or on more simulations if there are many.",
-    "gaussian_impossible": "Gaussian approximations of the single posteriors have no product, "
-    "because some are broader than the prior. This combination does not rest on them.",
+    "broader_than_prior": "In some direction the single-object posteriors are broader than the "
+    "prior. Where they add no information, the combination is the prior; train longer or on more "
+    "simulations.",
+    "gaussian_impossible": "The single-object posteriors are broader than the prior in some "
+    "direction. This combination does not rest on their Gaussian approximations.",
     "calibration_failed": "A calibration test failed, so the quoted uncertainties are not "
     "reliable. The failed tests are listed under Calibration; train longer or on more simulations.",
     "objects_outside_training": "More objects than expected by chance lie outside the range of the "
