@@ -95,7 +95,12 @@ def test_tables_in_memory_are_inferred_combined_and_run(kind, finished, run, tmp
     summary = samples.summary()
     assert [str(f) for f in summary["flags"]][2:] == ["not_positive:e_a", "repeated_id"]
     assert summary.meta["source"] == "table in memory"
-    assert finished.combine(table).n == 2
+    combined = finished.combine(table)
+    assert combined.n == 2
+    assert [(e.row, e.reason) for e in combined.excluded] == [
+        (2, "not_positive:e_a"),
+        (3, "repeated_id"),
+    ]
     with pytest.raises(ObservationError, match="'e_a' must be positive, but is -1 in row 2"):
         finished.infer(table, strict=True)
     assert finished.infer(table, missing=(0.2,)).id.tolist() == ["a", "row-1"]

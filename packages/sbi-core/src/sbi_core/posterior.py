@@ -343,6 +343,8 @@ class CombinedPosterior:
         Numbers about the combination, e.g. ``consistency_chi2``, ``consistency_p``.
     flags
         Words of warning.
+    excluded
+        Rows of the source that are not combined, with their reasons.
     """
 
     combiner: str
@@ -355,6 +357,7 @@ class CombinedPosterior:
     z_cov: F64
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -342,6 +342,15 @@ def test_columns_can_have_other_names(done, toy_file):
     assert done("combine", "r", *words)[:2] == done("combine", "r", "--observations", toy_file)[:2]
 
 
+def test_combine_says_which_rows_are_left_out(done, toy_file):
+    table = Table.read(toy_file)
+    table["e_a"][2] = -1
+    table.write(done.work / "bad.ecsv")
+    code, out, err = done("combine", "r", "--observations", "bad.ecsv")
+    assert code == 0, err
+    assert "1 row(s) cannot be inferred (not_positive:e_a): 2" in out
+
+
 def test_columns_are_named_as_pairs(done, toy_file):
     code, _, err = done("infer", "r", "--observations", toy_file, "--column", "a")
     assert (code, "write NAME=COLUMN, for example fe_h=FeH, not 'a'" in err) == (2, True)

@@ -1,6 +1,7 @@
 """Each kind of table that strangers brought, as one test."""
 
 import bz2
+import gc
 import gzip
 import io
 import lzma
@@ -123,9 +124,41 @@ def test_compressed_files(packed, suffix, tmp_path):
     assert both(path).id.tolist() == ["a", "b"]
 
 
-def test_a_row_with_too_many_cells_is_refused(tmp_path):
+def test_a_row_with_too_many_or_too_few_cells_is_refused(tmp_path):
     with pytest.raises(DataFileError, match="row 'a,1,2' has more cells than the header"):
         read_table(put(tmp_path, "id,fe_h\na,1,2\n"))
+    with pytest.raises(DataFileError, match=r"row 'b,.2' has fewer .* \(2 of 3; row 1, counted"):
+        read_table(put(tmp_path, "id,e_fe_h,fe_h\na,.1,1\nb,.2\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("t.tsv", "#Column\tid\n\nid\tfe_h\tage\n \t[Sun]\tMyr\n---\t-----\t---\n"),
+        ("t.csv", "id,fe_h,age\n,dex,Myr\n"),
+        ("t.txt", "id\tfe_h\tage\n \t[Sun]\tMyr\n---\t-----\t---\n"),
+    ],
+)
+def test_lines_of_units_and_dashes_are_no_objects(name, head, tmp_path):
+    delimiter = "," if name == "t.csv" else "\t"
+    rows = "".join(delimiter.join([str(k), "-0.1", "2000"]) + "\n" for k in range(3))
+    path = put(tmp_path, head + rows, name)
+    assert both(path).id.tolist() == ["0", "1", "2"]
+    reader = ColumnReader(read_table(path), "t")
+    assert_allclose(reader.values("age", "Gyr"), 2)
+    assert_allclose(reader.values("fe_h", "dex"), -0.1)
+
+
+@pytest.mark.parametrize("row", ["m,,,", ",m,,x", "a,,0.1,", "--,--,--,--"])
+def test_a_first_row_that_is_an_object_is_no_line_of_units(row, tmp_path):
+    path = put(tmp_path, f"id,kind,fe_h,other\n{row}\nb,m,0.1,0.2\n")
+    assert len(read_table(path)) == 2
+
+
+def test_files_of_text_are_closed(tmp_path, recwarn):
+    both(put(tmp_path, "id,fe_h\na,0.1\n"))
+    gc.collect()
+    assert not [w for w in recwarn if w.category is ResourceWarning]
 
 
 @pytest.mark.parametrize("form", ["ascii.ecsv", "ascii.tab", "ascii.csv"])
@@ -241,8 +274,18 @@ def test_limits_are_missing_and_counted(limit):
 
 
 def test_words_for_missing_values_are_missing():
-    words = ["N/A", "nan", "", "--", "null", "None", "<NA>", "...", "0.1"]
-    assert of_table(Table({"fe_h": words})).rows.tolist() == [8]
+    words = ["N/A", "nan", "", "--", "null", "None", "<NA>", "...", "?", "*", "****", "0.1"]
+    got = of_table(Table({"id": words, "fe_h": words}))
+    assert got.rows.tolist() == [11]
+    assert got.reasons[0].startswith("11 row(s) cannot be inferred (nothing_observed)")
+    same = of_table(Table({"id": words, "fe_h": np.full(len(words), 0.1)}))
+    assert same.id.tolist() == [*(f"row-{k}" for k in range(11)), "0.1"]
+
+
+@pytest.mark.parametrize("cell", ["\N{MINUS SIGN}0.2", "-2.0D-01", "-2d-1"])
+def test_numbers_as_typesetters_and_fortran_write_them(cell, tmp_path):
+    path = put(tmp_path, f"id,fe_h\na,{cell}\nb,0.1\n")
+    assert_allclose(both(path).batch.x[:, 1], [-0.2, 0.1])
 
 
 def test_one_value_per_row_may_have_an_axis_of_one():
@@ -353,6 +396,7 @@ def test_integers_with_nulls_keep_all_digits():
             {"id": ["a"], "fe_h": [0.1, 0.2, 0.3], "x": [1, 2]},
             "columns differ in length: id 1, fe_h 3",
         ),
+        ({"fe_h": [0.1, 0.2], "x": [0.3]}, "columns differ in length: fe_h 2, x 1"),
         ({}, "no rows"),
         (Table({"fe_h": np.empty(0)}), "no rows"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column 'a' appears more than once"),

@@ -311,6 +311,7 @@ def test_of_repeated_identifiers_the_first_complete_row_is_kept(gap, kept, tmp_p
     got = read(table, tmp_path)
     assert got.rows.tolist() == [0, kept, 3]
     assert [(e.row, e.id, e.reason) for e in got.excluded] == [(3 - kept, "s1", "repeated_id")]
+    assert ("with more values, after" in got.excluded[0].detail) == (kept == 2)
     with pytest.raises(ObservationError, match=rf"1 row\(s\) .*\(repeated_id\): {3 - kept}.*'s1'"):
         read(table, tmp_path, strict=True)
 

@@ -56,7 +56,7 @@ def command(
     numbers = _numbers(sizes)
     loaded = Run(run, overrides=overrides)
     data = read_objects(loaded.simulator, observations, reading)
-    for note in data.notes:
+    for note in (*data.notes, *data.reasons):
         click.echo(f"observations: {note}")
     for n in numbers or [len(data)]:
         if n > len(data):

@@ -75,7 +75,7 @@ def command(
     if len(data.groups) > 1:
         msg = f"the objects belong to {len(data.groups)} groups; compare one group at a time"
         raise ConfigError(msg)
-    for note in data.notes:
+    for note in (*data.notes, *data.reasons):
         click.echo(f"observations: {note}")
     config = CompareConfig(max_objects=max(1, len(data)), simulations=simulations, steps=steps)
     comparison = ModelComparison({name: run.simulator for name, run in loaded.items()}, config)

@@ -37,7 +37,10 @@ F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 #: Numbers that mark missing values in most surveys.
 MISSING = (-999.0, -9999.0, -999.99, -9999.99, -99999.0)
-NO_NUMBER = {"", "n/a", "na", "<na>", "nan", "null", "none", "-", "--", "---", "...", "\\n"}
+NO_NUMBER = {
+    "", "n/a", "na", "<na>", "nan", "null", "none", "-", "--", "---", "...", "\\n", "?", "–", "—",
+    *("*" * n for n in range(1, 13)),  # a number too long for its Fortran format
+}  # fmt: skip
 UNGROUPED = "ungrouped"
 _ALIKE = 4  # values that hardly agree by chance
 _SMALLEST, _LARGEST = 1e-37, 3e38  # in single precision
@@ -66,6 +69,7 @@ _SIGNS = ("<", ">", "≤", "≥")  # of limits
 _IS_LIMIT = {"u", "l", "ul", "ll", "1", "-1", "t", "true", "y", "yes", "lim", "limit", "upper",
              "lower", "upper limit", "lower limit"}  # fmt: skip
 _NO_LIMIT = {"", "0", "f", "false", "n", "no", "none", "-", "=", "d", "det", "detection"}
+_EXPONENT = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d+$)")  # of Fortran
 _DEX = re.compile(r"(dex\(|\[)?(-*|sun|solar)(\)|\])?|dex", re.IGNORECASE)
 
 
@@ -127,18 +131,19 @@ def _from_mapping(source: Mapping[Any, Any]) -> Table:
         if hasattr(value, "detach"):  # a tensor
             value = value.detach().cpu().numpy()
         if not hasattr(value, "dtype"):
-            value = [value] if isinstance(value, (str, bytes)) or np.ndim(value) == 0 else value
-            mixed = any(v is None or isinstance(v, str) for v in value)
-            value = _objects(value) if mixed else np.ma.asarray(value)
-        columns[str(name)] = value.reshape(1) if value.ndim == 0 else value
-    lengths: dict[str, int] = {name: len(value) for name, value in columns.items()}
-    n = max(lengths.values(), default=0)
-    odd = [name for name, length in lengths.items() if length not in (1, n)]
-    if odd:
+            single = isinstance(value, (str, bytes)) or np.ndim(value) == 0
+            cells = [value] if single else value
+            mixed = any(v is None or isinstance(v, str) for v in cells)
+            value = _objects(cells) if mixed else np.ma.asarray(cells)
+            value = value.reshape(()) if single else value
+        columns[str(name)] = value
+    lengths: dict[str, int] = {name: len(v) for name, v in columns.items() if v.ndim}
+    n = max(lengths.values(), default=min(len(columns), 1))
+    if set(lengths.values()) - {n}:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         msg = f"table in memory: columns differ in length: {listed}"
         raise ObservationError(msg)
-    return Table({k: v if len(v) == n else v.repeat(n, 0) for k, v in columns.items()}, copy=False)
+    return Table({k: v if v.ndim else v.repeat(n) for k, v in columns.items()}, copy=False)
 
 
 def _objects(values: Iterable[Any]) -> NDArray[Any]:
@@ -225,7 +230,18 @@ def words(column: Any) -> list[str]:
     cells = [
         "" if m else word(v) for v, m in zip(np.asarray(column).reshape(-1), null, strict=True)
     ]
-    return ["" if c in ("nan", "None", "<NA>") else c for c in cells]
+    return ["" if c.lower() in NO_NUMBER else c for c in cells]
+
+
+def is_unit(text: str) -> bool:
+    """Return whether a word is a unit, as catalogues write them."""
+    if _DEX.fullmatch(text) or re.fullmatch(r'"?[hd]:m:s"?', text):
+        return True
+    try:
+        units.Unit(text)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 # -- columns ----------------------------------------------------------------------------------
@@ -490,7 +506,7 @@ def _parsed(cells: list[str], limits: Bool) -> tuple[F64, Bool]:
         if limits[k] or cell.lower() in NO_NUMBER:
             continue
         try:
-            x[k] = float(cell)
+            x[k] = float(_EXPONENT.sub("e", cell.replace("\N{MINUS SIGN}", "-")))
             bad[k] = "_" in cell  # Python reads 1_000
         except ValueError:
             bad[k] = True
@@ -548,7 +564,10 @@ def observations_from_columns(
     reasons |= reader.excluded
     good = np.setdiff1d(np.arange(len(ids)), list(reasons))
     twice = good[repeated(ids[good], mask[good].sum(1))]
-    reasons |= {int(k): ("repeated_id", f"'{ids[k]}' appears again") for k in twice}
+    first = good[np.unique(ids[good], return_index=True)[1]]
+    for k in map(int, twice):
+        more = ", with more values, after the one" if k in first else ""
+        reasons[k] = "repeated_id", f"'{ids[k]}' appears again{more}"
     keep = np.setdiff1d(good, twice)
     _note_alike(x[keep], x[keep] if err is None else err[keep], notes)
     batch = Batch.of_arrays(

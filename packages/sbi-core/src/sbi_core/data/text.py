@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, normalise
 from sbi_core.data.slices import Slices, opened, suffixes
-from sbi_core.data.tables import NO_NUMBER, noted
+from sbi_core.data.tables import NO_NUMBER, is_unit, noted
 from sbi_core.errors import DataFileError
 
 __all__ = ["DELIMITERS", "EcsvSlices", "TextSlices", "free_text"]
@@ -46,6 +47,8 @@ class TextSlices(Slices):
         Lines before the header, without their ``#``.
     offsets
         Where the chunks begin in the (inflated) file, and where the last one ends.
+    units
+        Units of the columns, where a line below the header holds them.
     """
 
     names: tuple[str, ...] = ()
@@ -53,6 +56,7 @@ class TextSlices(Slices):
     delimiter: str = ","
     comments: tuple[str, ...] = ()
     offsets: tuple[int, ...] = ()
+    units: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path, rows: int | None, reading: Reading) -> Slices | None:
@@ -63,9 +67,15 @@ class TextSlices(Slices):
     def _indexed(self, f: BinaryIO, rows: int | None) -> Slices:
         begin = len(_MARK) if f.read(len(_MARK)) == _MARK else 0
         f.seek(begin)
-        lines = io.TextIOWrapper(f, encoding="utf-8", newline="")
+        with io.TextIOWrapper(f, encoding="utf-8", newline="") as lines:
+            return self._index(lines, begin, rows)
+
+    def _index(self, lines: io.TextIOWrapper, begin: int, rows: int | None) -> Slices:
         position = self._header(lines, begin)
         kinds = self._new_kinds()
+        if kinds:
+            lines.seek(position)
+            position = self._unit_rows(lines, position)
         offsets: list[int] = []
         block: list[list[str]] = []
         lines.seek(position)
@@ -111,6 +121,12 @@ class TextSlices(Slices):
             return before[1]
         return position
 
+    def _unit_rows(self, lines: Iterable[str], position: int) -> int:
+        """Set the units that rows below the header give; return where the other rows begin."""
+        first = list(islice(self._rows(lines, position), 2))
+        n, self.units = unit_rows(self.names, [row for _, _, row in first], self.reading)
+        return first[n - 1][1] if n else position
+
     def _heads(self, comment: str, line: str) -> bool:
         """Return whether a comment is the header of the row that follows it."""
         names, cells = csv.reader([comment, line], delimiter=self._separator(comment))
@@ -138,7 +154,7 @@ class TextSlices(Slices):
 
     def _rows(self, lines: Iterable[str], position: int) -> Iterator[tuple[int, int, list[str]]]:
         """Yield first byte, end and cells of every row."""
-        width, end = len(self.names), position
+        width, end, k = len(self.names), position, 0
 
         def counted() -> Iterator[str]:
             nonlocal end
@@ -161,11 +177,19 @@ class TextSlices(Slices):
                 raise ValueError(msg)
             elif cells[0].startswith("#") and len(cells) != width:
                 pass  # a comment
-            elif len(cells) > width:
-                msg = f"row '{self.delimiter.join(row)[:40]}' has more cells than the header"
+            elif len(cells) > width or any(
+                name != f"col{i}" for i, name in enumerate(self.names[len(cells) :], len(cells) + 1)
+            ):
+                than = "more" if len(cells) > width else "fewer"
+                shown = self.delimiter.join(row)[:40]
+                msg = (
+                    f"row '{shown}' has {than} cells than the header ({len(cells)} of {width}; "
+                    f"row {k}, counted from 0)"
+                )
                 raise ValueError(msg)
             else:
                 yield begin, end, cells + [""] * (width - len(cells))
+                k += 1
             begin = end
 
     def _read(self, chunk: int, start: int, stop: int) -> Table:
@@ -197,7 +221,28 @@ class TextSlices(Slices):
                 cells = tuple(map(_with_point, cells))
             values, mask = _column(cells, kind)
             table[name] = np.ma.MaskedArray(values, mask) if mask.any() else values
+        for name, unit in zip(self.names, self.units, strict=False):
+            table[name].unit = unit or None
         return table
+
+
+def unit_rows(
+    names: Sequence[str], rows: Sequence[Sequence[str]], reading: Reading
+) -> tuple[int, tuple[str, ...]]:
+    """Return how many of the first two rows are units (and dashes), and the units."""
+    if not rows:
+        return 0, ()
+    dashes = [bool(row) and all(re.fullmatch("-+", c) for c in row) for row in rows]
+    if dashes[0] and max(map(len, rows[0])) > 3:  # shorter ones are missing values
+        return 1, ()
+    n = 2 if dashes[-1] else 1
+    missing = [c.lower() in NO_NUMBER for c in rows[0]]
+    units = ["" if m else c for c, m in zip(rows[0], missing, strict=True)]
+    known = [m or n == 2 or is_unit(c) for c, m in zip(rows[0], missing, strict=True)]
+    words = any(u for name, u in zip(names, units, strict=True) if _is_word(name, reading))
+    if words or not (any(units) or n == 2) or not all(known) or any(map(_is_number, units)):
+        return 0, ()
+    return n, tuple(units)
 
 
 def _column(cells: Sequence[str], kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -327,6 +372,11 @@ def free_text(text: str, kind: str, reading: Reading) -> Table:
     names = [c for c in table.colnames if _is_word(c, reading) and table[c].dtype.kind in "fi"]
     if kind == "ascii" and names:  # 007 is another star than 7
         table = reader.read(text, converters={c: [reader.convert_numpy(str)] for c in names})
+    rows = [["" if c is np.ma.masked else str(c).strip() for c in row] for row in table[:2]]
+    n, units = unit_rows(table.colnames, rows, reading)
+    table = table[n:]
+    for name, unit in zip(table.colnames, units, strict=False):
+        table[name].unit = unit or None
     return table
 
 

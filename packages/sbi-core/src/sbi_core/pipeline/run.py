@@ -211,7 +211,7 @@ class Run:
         CombinedPosterior
             With the flag ``unlike_the_simulator`` where the simulator, with the combined
             parameters, does not make objects like these (plugins that set ``combine.reference``),
-            and ``objects_outside_training`` as in reports.
+            and ``objects_outside_training`` as in reports. ``excluded`` are the rows left out.
 
         Raises
         ------
@@ -235,7 +235,7 @@ class Run:
             entry, verdict = checked
             facts["misspecification_p"] = entry["p"]
             flags += [] if verdict.level == "pass" else ["unlike_the_simulator"]
-        return replace(combined, diagnostics=facts, flags=tuple(flags))
+        return replace(combined, diagnostics=facts, flags=tuple(flags), excluded=data.excluded)
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""
