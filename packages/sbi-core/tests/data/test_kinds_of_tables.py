@@ -134,7 +134,7 @@ def test_a_row_with_too_many_or_too_few_cells_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        ("t.tsv", "#Column\tid\n\nid\tfe_h\tage\n \t[Sun]\tMyr\n---\t-----\t---\n"),
+        ("t.tsv", "#Column\tid\n\nid\tfe_h\tage\n \t[Sun]\tMyr\n-\t-----\t---\n"),
         ("t.csv", "id,fe_h,age\n,dex,Myr\n"),
         ("t.txt", "id\tfe_h\tage\n \t[Sun]\tMyr\n---\t-----\t---\n"),
     ],
