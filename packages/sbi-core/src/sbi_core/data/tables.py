@@ -408,8 +408,8 @@ class ColumnReader:
     def _limits(self, column: str) -> Bool:
         """Return which values another column, such as ``l_NAME``, marks as limits."""
         limits = np.zeros(len(self.table), bool)
-        names = {self.names.get(normalise(form.format(column))) for form in _LIMITS}
-        for name in sorted(names - {None, column}):
+        keys = [normalise(form.format(column)) for form in _LIMITS]
+        for name in sorted({self.names[key] for key in keys if key in self.names} - {column}):
             cells = [w.lower() for w in words(self.table[name])]
             mine = [w in _IS_LIMIT or any(sign in w for sign in _SIGNS) for w in cells]
             limits |= np.asarray(mine)
