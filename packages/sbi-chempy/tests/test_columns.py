@@ -334,6 +334,68 @@ def test_ages_survive_a_table_of_observations(tmp_path):
     assert_allclose(again.batch.context, stars.batch.context, rtol=1e-6)
 
 
+# -- which column, which unit ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ("age,e_age_Myr|4,500", (4, 0.5)),
+        ("age_myr,e_age|4000,500", (4, 0.5)),
+        ("Age (Gyr),e_Age (Gyr)|4,0.5", (4, 0.5)),
+        ("Age[Myr],e_Age[Myr]|4000,500", (4, 0.5)),
+        ("log_age_gyr,e_log_age_gyr|0.6,0.1", (10**0.6, np.log(10) * 10**0.6 * 0.1)),
+        ("lookback_time,e_lookback_time|4,0.5", (4, 0.5)),
+        ("age,age_err_lo,age_err_hi|4,0.4,0.6", (4, 0.5)),
+    ],
+)
+def test_ages_and_errors_with_units_in_their_names(columns, expected, tmp_path):
+    header, row = columns.split("|")
+    assert_allclose(age(read(f"id,Fe_H,{header}\na,-0.1,{row}\n", tmp_path)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ages", ["9.00,9.98", "9.00,10.23"])
+def test_ages_without_unit_and_errors_that_look_like_logarithms_are_refused(ages, tmp_path):
+    rows = "".join(
+        f"s{k},-0.1,{a}\n" for k, a in enumerate(np.linspace(*map(float, ages.split(",")), 60))
+    )
+    with pytest.raises(
+        ObservationError, match=r"no errors: log10 of years\?.*--column log_age=age"
+    ):
+        read(f"id,Fe_H,age\n{rows}", tmp_path)
+
+
+def test_two_columns_of_ages_are_refused_unless_one_is_chosen(tmp_path):
+    header = "id,Fe_H,age,age_gyr,t_birth\na,-0.1,9,4,2\n"
+    with pytest.raises(ObservationError, match=r"'t_birth' and 'age' are both ages; choose one"):
+        read(header, tmp_path)
+    for name, expected in (("age_gyr", 4), ("t_birth", T_END_GYR - 2)):
+        stars = read_objects(get_simulator("chempy"), tmp_path / "stars.csv", Reading({name: name}))
+        assert_allclose(age(stars)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "message"),
+    [
+        ("age_gyr", ("Myr", "Myr"), "column 'age_gyr' has unit 'Myr', but gyr in its name"),
+        ("log_age", ("dex(yr)", "Gyr"), "'e_log_age' has unit 'Gyr', but 'log_age' is a logarithm"),
+    ],
+)
+def test_units_that_contradict_are_refused(name, units, message):
+    table = Table({"id": ["a"], "Fe_H": [0.1], name: [9.0], f"e_{name}": [1.0]})
+    for column, unit in zip((name, f"e_{name}"), units, strict=True):
+        table[column].unit = unit
+    with pytest.raises(ObservationError) as raised:
+        get_simulator("chempy").observations_of(table, "table")
+    assert message in str(raised.value)
+
+
+def test_a_log_age_in_years_is_a_logarithm():
+    table = Table({"id": ["a"], "Fe_H": [0.1], "log_age": [9.0], "e_log_age": [0.1]})
+    table["log_age"].unit = "yr"
+    assert_allclose(age(get_simulator("chempy").observations_of(table, "table"))[0], 1, rtol=1e-5)
+
+
 # -- npz -------------------------------------------------------------------------------------------
 
 

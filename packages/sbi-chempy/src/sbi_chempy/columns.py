@@ -114,7 +114,9 @@ def error_of(reader: ColumnReader, names: Iterable[str], unit: str) -> str | Non
         if low in reader.table.colnames and high in reader.table.colnames:
             half = (reader.values(high, unit) - reader.values(low, unit)) / 2
             note = f"error of '{names[0]}': half the distance of '{low}' and '{high}'"
-            return _added(reader, f"e_{names[0]}", half, note)
+            one = _added(reader, f"e_{names[0]}", half, note)
+            reader.table[one].unit = unit or None
+            return one
     return None
 
 

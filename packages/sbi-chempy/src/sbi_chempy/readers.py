@@ -12,6 +12,7 @@ npz: ``elements`` (k), values ``abundances``, ``x_fe`` or ``x_h`` (n, k), errors
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ _STAR_NAMES = (
     "star_name", "star", "main_id", "designation", "hip", "hd", "tic", "kic", "epic", "gaia_id",
     "source", "tmass_id", "target", "object",
 )  # fmt: skip
+_NAME_AND_UNIT = re.compile(r"(.*\w.*?)[ _]*[\[(](dex|Gyr|Myr|yr)[\])]")
 _TO = ("fe", "h", "mg")  # references
 _NPZ_VALUES = ("abundances", "x_fe", "x_h")
 _NPZ_ERRORS = ("abundance_errs", "ivar")
@@ -87,6 +89,7 @@ def stars_of(
     ObservationError
         If columns, units or values cannot be used; the message names rows and columns.
     """
+    table = _with_units(table)
     reader = ColumnReader(table, source)
     if survey is not None:
         apply_survey(reader, survey)
@@ -107,6 +110,17 @@ def stars_of(
         context_names=AGE_COLUMNS,
     )
     return _finished(observations, default_error, age)
+
+
+def _with_units(table: Table) -> Table:
+    """Return the table with the units of names such as ``Age [Myr]`` as units of its columns."""
+    table = table.copy(copy_data=False)
+    for column in table.colnames:
+        match = _NAME_AND_UNIT.fullmatch(column)
+        if match and match[1] not in table.colnames:
+            table.rename_column(column, match[1])
+            table[match[1]].unit = table[match[1]].unit or match[2]
+    return table
 
 
 def _refuse(reader: ColumnReader, unused: Mapping[str, str]) -> None:

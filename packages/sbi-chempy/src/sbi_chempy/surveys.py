@@ -159,6 +159,7 @@ def _add_ages(reader: ColumnReader, survey: Survey) -> None:
             reader.notes.append(
                 f"{int(bad.sum())} age(s) without a positive value and error: treated as unobserved"
             )
+        reader.chosen.setdefault("age", column)
         reader.add("age", np.where(bad, np.nan, value))
         reader.add("e_age", np.where(bad, np.nan, sigma))
         return
