@@ -406,3 +406,29 @@ def test_a_star_is_named_by_its_id_when_rows_were_left_out(tmp_path):
     assert [(e.row, e.id) for e in got.excluded] == [(0, "s0"), (3, "s3")]
     assert got.excluded[1].reason == "impossible:o_fe"
     assert "'o_fe' is 1000 dex in row 3" in got.reasons[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CNAME", "_2MASS", "Gaia", "Gaia DR3", "GaiaEDR3", "dr3_source_id", "TYC", "kepid",
+     "SimbadName", "starID", "recno", "Seq", "obsid", "specid", "uid"],
+)  # fmt: skip
+def test_stars_are_identified_under_the_names_of_catalogues(name, tmp_path):
+    table = good()
+    table.rename_column(table.colnames[0], name)
+    table[name] = [f"{2**62 + k // 2}" for k in range(5)]
+    path = tmp_path / "t.csv"
+    table.write(path)
+    got = read(path)
+    assert got.id.tolist() == [f"{2**62 + k}" for k in range(3)]
+    assert [e.reason for e in got.excluded] == ["repeated_id"] * 2
+
+
+def test_a_mark_in_an_error_column_costs_one_value_and_marks_are_counted_once(tmp_path):
+    table = good()
+    table["e_mg_fe"][1] = -9.99
+    table["mg_fe"][2:4] = -999, 99.9
+    got = read(put(table, tmp_path))
+    assert got.batch.observed[:, 3].tolist() == [True, False, False, False, True]
+    marks = [note for note in got.notes if "at a mark" in note]
+    assert marks == ["2 value(s) of 'mg_fe' are at a mark of missing values: treated as unobserved"]

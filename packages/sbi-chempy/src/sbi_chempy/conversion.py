@@ -118,6 +118,7 @@ def _clean(reader: ColumnReader, name: str) -> str:
 def _useless(reader: ColumnReader, column: str, x: F64, error_column: str) -> NDArray[np.bool_]:
     """Return which values have no usable error."""
     err = reader.values(error_column, "dex")
+    err[all_nines(err) & (err < 0)] = np.nan
     wide = np.isfinite(x) & (err >= _LARGEST_ERROR)
     if wide.sum() > np.isfinite(x).sum() / 2:
         row = np.flatnonzero(wide)[0]
@@ -138,8 +139,11 @@ def _useless(reader: ColumnReader, column: str, x: F64, error_column: str) -> ND
 
 def _count(reader: ColumnReader, rows: NDArray[np.bool_], column: str, what: str) -> None:
     if rows.any():
-        n = int(rows.sum())
-        reader.notes.append(f"{n} value(s) of '{column}' {what}: treated as unobserved")
+        text = f" value(s) of '{column}' {what}: treated as unobserved"
+        before = [note for note in reader.notes if note.endswith(text)]
+        reader.notes = [note for note in reader.notes if note not in before]
+        n = int(rows.sum()) + sum(int(note.removesuffix(text)) for note in before)
+        reader.notes.append(f"{n}{text}")
 
 
 def _ways(element: str) -> list[Sum]:

@@ -44,7 +44,9 @@ __all__ = ["npz_table", "stars_of"]
 
 _STAR_NAMES = (
     "star_name", "star", "main_id", "designation", "hip", "hd", "tic", "kic", "epic", "gaia_id",
-    "source", "tmass_id", "target", "object",
+    "source", "tmass_id", "target", "object", "cname", "gaia_dr3_source_id", "dr3_source_id",
+    "gaiadr3", "gaia_dr3", "gaiaedr3", "gaia_edr3", "gaia", "2mass", "tyc", "kepid", "simbadname",
+    "simbad_name", "starid", "uid", "specid", "obsid", "recno", "seq",
 )  # fmt: skip
 _NAME_AND_UNIT = re.compile(r"(.*\w.*?)[ _]*[\[(](dex|Gyr|Myr|yr)[\])]")
 _TO = ("fe", "h", "mg")  # references

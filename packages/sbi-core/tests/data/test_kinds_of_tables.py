@@ -5,13 +5,16 @@ import gc
 import gzip
 import io
 import lzma
+import re
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from astropy import units
+from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -447,3 +450,56 @@ def test_a_bad_row_is_left_out_with_its_reason_or_refused(rows, reason, tmp_path
         assert "\n" not in str(raised.value)
     with pytest.raises(ObservationError, match=r"1 row\(s\)"):
         objects_of(Plain(), open_slices(path, 10, Reading(strict=True)), 0)
+
+
+def test_a_file_with_several_tables_says_which_one_is_read(tmp_path):
+    one, two = Table({"id": ["a"], "fe_h": [0.1]}), Table({"id": ["b"], "fe_h": [0.2]})
+    hdus = [fits.PrimaryHDU(), fits.table_to_hdu(one), fits.table_to_hdu(two)]
+    hdus[2].name = "OTHER"
+    fits.HDUList(hdus).writeto(tmp_path / "t.fits")
+    with h5py.File(tmp_path / "t.h5", "w") as f:
+        f["b/x"], f["c"] = one.as_array().astype("S1,f8"), np.zeros(1)
+        f["a"] = one.as_array().astype([("id", "S1"), ("fe_h", "f8")])
+    note = r"the file has 2 tables \({}\): '{}' is read; .*\('{}', {}\)\.write\('other\.fits'\)"
+    for name, tables, first, option in (
+        ("t.fits", "1, OTHER", "1", "hdu=2"),
+        ("t.h5", "a, b/x", "a", "path='b/x'"),
+    ):
+        got = both(tmp_path / name)
+        assert got.id.tolist() == ["a"]
+        pattern = note.format(tables, first, name, option)
+        assert sum(bool(re.match(pattern, n)) for n in got.notes) == 1, got.notes
+
+
+def test_a_table_in_a_group_is_read_and_single_columns_are_explained(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as f:
+        f["group/stars"] = np.asarray([(b"a", 0.1)], [("id", "S1"), ("fe_h", "f8")])
+    assert both(tmp_path / "t.h5").id.tolist() == ["a"]
+    with h5py.File(tmp_path / "c.h5", "w") as f:
+        f["id"], f["fe_h"] = np.asarray([b"a"]), np.zeros(1)
+    with pytest.raises(DataFileError, match="has no table, but fe_h, id; columns that are data"):
+        read_table(tmp_path / "c.h5")
+
+
+def test_a_name_that_is_made_up_is_nobody_elses():
+    got = of_table(Table({"id": ["row-2", "row-1", ""], "fe_h": [0.1, 0.2, 0.3]}))
+    assert got.id.tolist() == ["row-2", "row-1", "row-2 (no id)"]
+
+
+@pytest.mark.parametrize("ids", [[4295806720.0 * 2**30, 1.0], ["4.61168601e+18", "4.61168602e+18"]])
+def test_identifiers_that_lost_digits_are_refused(ids):
+    with pytest.raises(ObservationError, match="'source_id' holds identifiers that lost digits"):
+        of_table(Table({"source_id": ids, "fe_h": [0.1, 0.2]}))
+
+
+def test_whole_numbers_keep_all_digits_under_any_name(tmp_path):
+    digits = "9223372036854775808"
+    table = read_table(put(tmp_path, f"other,fe_h\n{digits},0.1\n"))
+    assert table["other"][0] == digits
+
+
+def test_an_index_of_words_names_the_objects():
+    frame = pd.DataFrame({"fe_h": [0.1, 0.2]}, index=["a", "b"])
+    assert read_objects(Plain(), frame).id.tolist() == ["a", "b"]
+    numbered = frame.reset_index(drop=True)
+    assert read_objects(Plain(), numbered).id.tolist() == ["0", "1"]

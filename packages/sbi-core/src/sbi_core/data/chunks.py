@@ -152,7 +152,7 @@ def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
             source = _IN_PARTS[kind].open(path, rows)
         if source is None:
             table = _read_whole(path, kind, reading)
-            source = WholeTable(path, rows or max(len(table), 1), len(table), reading, table)
+            source = WholeTable(path, rows or max(len(table), 1), len(table), reading, table=table)
     except (DataFileError, ConfigError):
         raise
     except Exception as error:  # readers raise many kinds of errors on broken files
@@ -161,7 +161,43 @@ def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
         msg = f"observations file '{path}' has no rows"
         raise DataFileError(msg)
     source.reading = reading
+    names, option = _tables(path, kind)
+    if len(names) > 1:
+        other = f"astropy's Table.read('{path.name}', {option}).write('other.fits') writes another"
+        source.notes = (f"the file has {len(names)} tables ({', '.join(names)}): '{names[0]}' is "
+                        f"read; {other}",)  # fmt: skip
     return source
+
+
+def _tables(path: Path, kind: str) -> tuple[list[str], str]:
+    """Return the tables of a FITS or HDF5 file, and astropy's option for the second one."""
+    names: list[str] = []
+    option = ""
+    if kind == "fits":
+        with opened(path) as f, fits.open(f) as hdus:
+            found = [(k, h.name) for k, h in enumerate(hdus) if _is_fits_table(h)]
+        names = [name or str(k) for k, name in found]
+        option = f"hdu={found[1][0]}" if len(found) > 1 else ""
+    elif kind == "hdf5" and not holds_arrays(path):
+        with h5py.File(path, "r") as f:
+            names = _hdf5_tables(f)
+        option = f"path='{names[-1]}'" if names else ""
+    return names, option
+
+
+def _is_fits_table(hdu: Any) -> bool:
+    tables = (fits.BinTableHDU, fits.TableHDU)
+    return isinstance(hdu, tables) and not isinstance(hdu, fits.CompImageHDU)
+
+
+def _hdf5_tables(f: h5py.File) -> list[str]:
+    names: list[str] = []
+    f.visititems(lambda name, node: names.append(name) if _is_hdf5_table(node) else None)
+    return names
+
+
+def _is_hdf5_table(node: Any) -> bool:
+    return isinstance(node, h5py.Dataset) and bool(node.dtype.names)
 
 
 def _check_file(path: Path) -> None:
@@ -210,8 +246,8 @@ class FitsSlices(Slices):
     def open(cls, path: Path, rows: int | None) -> Slices | None:
         """Return the slices, or None when the table is not one that can be cut."""
         with fits.open(path, memmap=True, lazy_load_hdus=True) as hdus:
-            hdu = next((h for h in hdus if isinstance(h, (fits.BinTableHDU, fits.TableHDU))), None)
-            if not isinstance(hdu, fits.BinTableHDU) or isinstance(hdu, fits.CompImageHDU):
+            hdu = next(filter(_is_fits_table, hdus), None)
+            if not isinstance(hdu, fits.BinTableHDU):
                 return None
             if hdu.header["PCOUNT"] != 0:  # columns of variable length lie behind the rows
                 return None
@@ -241,17 +277,21 @@ class FitsSlices(Slices):
 
 @dataclass
 class Hdf5Slices(Slices):
-    """Rows of the only table of an HDF5 file."""
+    """Rows of the first table of an HDF5 file."""
 
     key: str = ""
 
     @classmethod
     def open(cls, path: Path, rows: int | None) -> Slices | None:
-        """Return the slices, or None when there is not exactly one table."""
+        """Return the slices."""
         with h5py.File(path, "r") as f:
-            tables = [k for k in f if isinstance(f[k], h5py.Dataset) and f[k].dtype.names]
-            if len(tables) != 1:
-                return None
+            tables = _hdf5_tables(f)
+            if not tables:
+                msg = (
+                    f"'{path}' has no table, but {', '.join(list(f)[:8]) or 'nothing'}; columns "
+                    "that are data sets make one: astropy's Table({k: f[k][()] for k in NAMES})"
+                )
+                raise DataFileError(msg)
             n = len(f[tables[0]])
             return cls(path, rows or max(n, 1), n, key=tables[0])
 

@@ -15,6 +15,7 @@ from astropy.table import Table
 
 from sbi_core.data.observations import FORMATS, Observations
 from sbi_core.data.reading import Reading
+from sbi_core.data.tables import noted
 from sbi_core.errors import DataFileError
 
 __all__ = ["COMPRESSED", "Slices", "opened", "suffixes", "unreadable"]
@@ -42,12 +43,15 @@ class Slices:
         Rows of the file.
     reading
         Options of reading.
+    notes
+        Sentences on how the file is read, passed on with every chunk.
     """
 
     path: Path
     rows: int
     n: int = 0
     reading: Reading = field(default_factory=Reading)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return -(-self.n // self.rows)
@@ -81,6 +85,8 @@ class Slices:
                 f"not {stop - start}"
             )
             raise DataFileError(msg)
+        for note in self.notes if not isinstance(part, Observations) else ():
+            noted(part, note)
         return part
 
     def _read(self, chunk: int, start: int, stop: int) -> Table | Observations:

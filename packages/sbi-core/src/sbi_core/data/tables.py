@@ -69,6 +69,7 @@ _SIGNS = ("<", ">", "≤", "≥")  # of limits
 _IS_LIMIT = {"u", "l", "ul", "ll", "1", "-1", "t", "true", "y", "yes", "lim", "limit", "upper",
              "lower", "upper limit", "lower limit"}  # fmt: skip
 _NO_LIMIT = {"", "0", "f", "false", "n", "no", "none", "-", "=", "d", "det", "detection"}
+_ROUNDED = re.compile(r"\d\.\d+[eE]\+?(1[6-9]|2\d)")  # a large identifier as a float
 _EXPONENT = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d+$)")  # of Fortran
 _DEX = re.compile(r"(dex\(|\[)?(-*|sun|solar)(\)|\])?|dex", re.IGNORECASE)
 
@@ -108,6 +109,9 @@ def _from_pandas(frame: Any) -> Table:
     index = frame.index
     levels = [index.get_level_values(k) for k in range(index.nlevels)]
     named = {str(v.name): v.to_series() for v in levels if v.name is not None}
+    names = {normalise(str(name)) for name in (*named, *frame.columns)}
+    if index.nlevels == 1 and index.dtype.kind == "O" and not named and not names & {*ID_NAMES}:
+        named = {"id": index.to_series()}
     columns = named | {str(name): frame.iloc[:, k] for k, name in enumerate(frame.columns)}
     if len(set(map(str, frame.columns))) < len(frame.columns):
         twice = next(c for c in frame.columns if list(frame.columns).count(c) > 1)
@@ -482,7 +486,11 @@ class ColumnReader:
             return [str(k) for k in range(start, start + len(self.table))], ""
         cells = words(self.table[column])
         self._count(cells.count(""), "without identifier, called row-N")
-        return [cell or f"row-{k}" for k, cell in enumerate(cells, start)], column
+        _refuse_rounded(f"{self.source}: column '{column}'", self.table[column], cells)
+        taken = set(cells)
+        made = (f"row-{k}" for k in range(start, start + len(cells)))
+        made = (f"{name} (no id)" if name in taken else name for name in made)
+        return [cell or name for cell, name in zip(cells, made, strict=True)], column
 
     def groups(self) -> list[str]:
         """Return the group of each row; ``all`` when the table has no such column."""
@@ -497,6 +505,21 @@ class ColumnReader:
         note = f"{n} row(s) {what}"
         if n and note not in self.notes:
             self.notes.append(note)
+
+
+def _refuse_rounded(what: str, column: Any, cells: Sequence[str]) -> None:
+    """Raise where identifiers are numbers that lost digits: different objects look the same."""
+    if column.dtype.kind == "f":
+        large = np.abs(np.ma.filled(np.ma.asarray(column), 0).reshape(-1)) > 2.0**53
+        rounded = [c for c, lost in zip(cells, large, strict=True) if lost]
+    else:
+        rounded = [c for c in cells if _ROUNDED.fullmatch(c)]
+    if rounded:
+        msg = (
+            f"{what} holds identifiers that lost digits as floating-point numbers "
+            f"('{rounded[0]}'); write them as integers or text, or --column id=NAME reads another"
+        )
+        raise ObservationError(msg)
 
 
 def _parsed(cells: list[str], limits: Bool) -> tuple[F64, Bool]:

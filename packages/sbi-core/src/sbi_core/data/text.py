@@ -293,6 +293,8 @@ class _Kind:
             return
         if commas and _with_point(cell) != cell:
             self.comma, cell = True, _with_point(cell)
+        if re.fullmatch(r"\d{19,}", cell):
+            self.kind = "U"  # an identifier, whose digits a float would lose
         if self.kind == "i" and not (cell.isascii() and re.fullmatch(r"[+-]?\d{1,18}", cell)):
             self.kind = "f"
         if self.kind == "f" and not _is_number(cell):
