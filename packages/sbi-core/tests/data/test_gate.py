@@ -341,7 +341,7 @@ OPENS = re.compile(
 HARMLESS = re.compile(r"checked_file|read_text\(|temporary|\"w\"|BytesIO|driver=\"core\"")
 OWN = {  # where the gate was passed before: (file, calls)
     "data/gate.py": 4,
-    "data/chunks.py": 11,
+    "data/chunks.py": 14,  # one of them in a message
     "data/text.py": 1,  # text in memory
     "ssp/bc03.py": 1,
 }

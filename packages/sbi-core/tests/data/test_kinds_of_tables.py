@@ -19,7 +19,7 @@ from astropy.table import MaskedColumn, QTable, Table
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.data.batch import Batch
-from sbi_core.data.chunks import open_slices, read_table
+from sbi_core.data.chunks import open_slices, read_observations, read_table
 from sbi_core.data.observations import Observable, Observations, text_of
 from sbi_core.data.reading import Reading
 from sbi_core.data.tables import ColumnReader, as_table, observations_from_columns, prepared
@@ -503,3 +503,34 @@ def test_an_index_of_words_names_the_objects():
     assert read_objects(Plain(), frame).id.tolist() == ["a", "b"]
     numbered = frame.reset_index(drop=True)
     assert read_objects(Plain(), numbered).id.tolist() == ["0", "1"]
+
+
+def test_bytes_after_the_last_table_are_ignored(tmp_path, recwarn):
+    Table({"id": ["a"], "fe_h": [0.1]}).write(tmp_path / "t.fits")
+    with (tmp_path / "t.fits").open("ab") as f:
+        f.write(b"x" * 2880)
+    assert both(tmp_path / "t.fits").id.tolist() == ["a"]
+    assert not [w for w in recwarn if "HDU" in str(w.message)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_text_in_another_encoding_is_explained(encoding, tmp_path):
+    for name in ("t.csv", "t.txt"):
+        with pytest.raises(DataFileError, match="it is not text in UTF-8; save it as UTF-8"):
+            read_table(put(tmp_path, "id,fe_h\n\u00c9,0.1\n", name, encoding))
+
+
+def test_the_last_comment_may_be_the_header_of_free_text(tmp_path):
+    path = put(tmp_path, "# mine\n# 2024\n#id fe_h\n007 0.1\n7 0.2\n", "t.txt")
+    assert both(path).id.tolist() == ["007", "7"]
+
+
+def test_free_text_without_a_layout_gets_advice(tmp_path):
+    path = put(tmp_path, "star   fe_h  age\nHD 1   -0.10  4.5\nHD 2          5.5\n", "t.txt")
+    with pytest.raises(DataFileError, match="no columns can be told apart; save it as .csv"):
+        read_table(path)
+
+
+def test_observations_are_read_from_a_table_in_memory():
+    table = QTable({"id": ["a"], "fe_h": [0.1], "e_fe_h": [0.1]})
+    assert read_observations(table, OBSERVABLES).id.tolist() == ["a"]

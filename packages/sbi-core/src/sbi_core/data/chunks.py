@@ -10,10 +10,12 @@ compressed (``.gz``, ``.bz2``, ``.xz``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import h5py
 import numpy as np
@@ -36,6 +38,7 @@ from sbi_core.data.reading import Reading
 from sbi_core.data.slices import COMPRESSED, Slices, opened, suffixes, unreadable
 from sbi_core.data.tables import (
     ColumnReader,
+    as_table,
     checked,
     observations_from_columns,
     prepared,
@@ -77,7 +80,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_observations(
-    path: str | Path,
+    path: Any,
     observables: Sequence[Observable],
     *,
     default_error: float | None = None,
@@ -89,7 +92,7 @@ def read_observations(
     ----------
     path
         ECSV, FITS, CSV or any table that astropy reads, or what :meth:`Observations.write`
-        wrote as npz or HDF5.
+        wrote as npz or HDF5; or a table in memory.
     observables
         What to look for; aliases count.
     default_error
@@ -104,10 +107,12 @@ def read_observations(
     ObservationError
         If columns are missing or no row can be used; the message names rows and columns.
     """
-    if holds_arrays(path):
+    table = as_table(path)
+    source = str(path) if table is None else "table in memory"
+    if table is None and holds_arrays(path):
         return Observations.read(path)
-    table = prepared(read_table(path), Reading(strict=strict), str(path))
-    reader = ColumnReader(table, str(path))
+    table = prepared(read_table(path) if table is None else table, Reading(strict=strict), source)
+    reader = ColumnReader(table, source)
     found = observations_from_columns(reader, observables, default_error=default_error)
     return checked(found, strict)
 
@@ -153,6 +158,7 @@ def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
         if source is None:
             table = _read_whole(path, kind, reading)
             source = WholeTable(path, rows or max(len(table), 1), len(table), reading, table=table)
+        names, option = _tables(path, kind)
     except (DataFileError, ConfigError):
         raise
     except Exception as error:  # readers raise many kinds of errors on broken files
@@ -161,7 +167,6 @@ def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
         msg = f"observations file '{path}' has no rows"
         raise DataFileError(msg)
     source.reading = reading
-    names, option = _tables(path, kind)
     if len(names) > 1:
         other = f"astropy's Table.read('{path.name}', {option}).write('other.fits') writes another"
         source.notes = (f"the file has {len(names)} tables ({', '.join(names)}): '{names[0]}' is "
@@ -174,10 +179,13 @@ def _tables(path: Path, kind: str) -> tuple[list[str], str]:
     names: list[str] = []
     option = ""
     if kind == "fits":
-        with opened(path) as f, fits.open(f) as hdus:
-            found = [(k, h.name) for k, h in enumerate(hdus) if _is_fits_table(h)]
-        names = [name or str(k) for k, name in found]
-        option = f"hdu={found[1][0]}" if len(found) > 1 else ""
+        with catch_warnings(), opened(path) as f, fits.open(f) as hdus:
+            simplefilter("ignore")
+            with suppress(OSError):  # bytes after the last extension
+                for k, hdu in enumerate(hdus):
+                    if _is_fits_table(hdu):
+                        option = f"hdu={k}" if len(names) == 1 else option
+                        names.append(hdu.name or str(k))
     elif kind == "hdf5" and not holds_arrays(path):
         with h5py.File(path, "r") as f:
             names = _hdf5_tables(f)

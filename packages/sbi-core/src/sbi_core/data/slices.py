@@ -96,6 +96,8 @@ class Slices:
 def unreadable(path: Path, error: Exception, rows: str = "") -> DataFileError:
     """Return the error of a file that its reader cannot read: one line."""
     first = str(error).strip().split("\n")[0]
+    if isinstance(error, UnicodeDecodeError):
+        first = "it is not text in UTF-8; save it as UTF-8 (a compressed file as .gz, .bz2 or .xz)"
     return DataFileError(f"'{path}' cannot be read as {FORMATS[suffixes(path)[0]]}{rows}: {first}")
 
 

@@ -370,7 +370,17 @@ def free_text(text: str, kind: str, reading: Reading) -> Table:
     if "\n" not in text:  # line ends of old Macs; astropy takes one line for a file name
         text = text.replace("\r", "\n") + "\n"
     options: dict[str, Any] = {} if kind == "ascii" else {"format": kind.removeprefix("ascii.")}
-    table = reader.read(text, **options)
+    try:
+        table = reader.read(text, **options)
+        above = re.match(r"(?:#.*\n)+(?=#.*\n[^#])", text)  # comments before the last one
+        if table.colnames[0] == "col1" and above and kind == "ascii":
+            text = text[above.end() :]  # which may be the header
+            table = reader.read(text)
+    except reader.InconsistentTableError as error:
+        if kind != "ascii":
+            raise
+        msg = "no columns can be told apart; save it as .csv, or put cells with blanks in quotes"
+        raise ValueError(msg) from error
     names = [c for c in table.colnames if _is_word(c, reading) and table[c].dtype.kind in "fi"]
     if kind == "ascii" and names:  # 007 is another star than 7
         table = reader.read(text, converters={c: [reader.convert_numpy(str)] for c in names})
