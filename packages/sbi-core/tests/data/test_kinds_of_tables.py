@@ -252,7 +252,9 @@ def test_units_that_mean_dex(unit):
     assert of_table(table).batch.x[0, 0] == 0.25
 
 
-@pytest.mark.parametrize("mark", [-9999, -9999.99, -999.0, -99999, np.float32(-9999.99)])
+@pytest.mark.parametrize(
+    "mark", [-9999, -9999.99, -999.0, -99999, 1e20, np.float32(-1e30), np.float32(-9999.99)]
+)
 def test_marks_of_missing_values_are_missing_and_counted(mark):
     got = of_table(Table({"fe_h": np.asarray([0.1, mark, 0.3]), "e_fe_h": [0.1, mark, 0.1]}))
     assert got.rows.tolist() == [0, 2]
@@ -277,12 +279,13 @@ def test_limits_are_missing_and_counted(limit):
 
 
 def test_words_for_missing_values_are_missing():
-    words = ["N/A", "nan", "", "--", "null", "None", "<NA>", "...", "?", "*", "****", "0.1"]
+    words = ["N/A", "nan", "", "--", "null", "None", "<NA>", "...", "?", "*", "****", "INDEF"]
+    words += ["#N/A", "masked", "nodata", "0.1"]
     got = of_table(Table({"id": words, "fe_h": words}))
-    assert got.rows.tolist() == [11]
-    assert got.reasons[0].startswith("11 row(s) cannot be inferred (nothing_observed)")
+    assert got.rows.tolist() == [15]
+    assert got.reasons[0].startswith("15 row(s) cannot be inferred (nothing_observed)")
     same = of_table(Table({"id": words, "fe_h": np.full(len(words), 0.1)}))
-    assert same.id.tolist() == [*(f"row-{k}" for k in range(11)), "0.1"]
+    assert same.id.tolist() == [*(f"row-{k}" for k in range(15)), "0.1"]
 
 
 @pytest.mark.parametrize("cell", ["\N{MINUS SIGN}0.2", "-2.0D-01", "-2d-1"])

@@ -36,9 +36,12 @@ __all__ = [
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 #: Numbers that mark missing values in most surveys.
-MISSING = (-999.0, -9999.0, -999.99, -9999.99, -99999.0)
+MISSING = (
+    -999.0, -9999.0, -999.99, -9999.99, -99999.0, -32768.0, 1e20, -1e20, 1e30, -1e30,
+)  # fmt: skip
 NO_NUMBER = {
     "", "n/a", "na", "<na>", "nan", "null", "none", "-", "--", "---", "...", "\\n", "?", "–", "—",
+    ".", "indef", "masked", "missing", "nodata", "no data", "#n/a", "#value!", "#div/0!",
     *("*" * n for n in range(1, 13)),  # a number too long for its Fortran format
 }  # fmt: skip
 UNGROUPED = "ungrouped"

@@ -151,7 +151,7 @@ class InferSection(_Section):
     missing: list[float] | None = Field(
         None,
         description="Numbers that mark missing values; default: -999, -9999, -99999, -999.99, "
-        "-9999.99 and those of the plugin.",
+        "-9999.99, -32768, ±1e20, ±1e30 and those of the plugin.",
     )
     n_example: int = Field(100, ge=1, description="Number of objects in the example.")
 
