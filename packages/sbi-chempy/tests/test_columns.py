@@ -334,6 +334,102 @@ def test_ages_survive_a_table_of_observations(tmp_path):
     assert_allclose(again.batch.context, stars.batch.context, rtol=1e-6)
 
 
+# -- names of ions, columns beside abundances ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[Fe I/H],e_[Fe I/H],[Mg I/Fe],e_[Mg I/Fe]",
+        "Fe1_H,e_Fe1_H,Mg1_Fe,e_Mg1_Fe",
+        "Fe_1_H,e_Fe_1_H,Mg_1_Fe,e_Mg_1_Fe",
+        "FE_I_H,FE_I_H_ERR,MG_I_FE,MG_I_FE_ERR",
+        "Fe_H (dex),e_Fe_H (dex),Mg_Fe [dex],e_Mg_Fe [dex]",
+        "Fe/H,sigma(Fe/H),[Mg/Fe],err[Mg/Fe]",
+    ],
+)
+def test_more_names_of_catalogues(header, tmp_path):
+    stars = read(f"id,{header}\na,-0.1,0.04,0.2,0.06\n", tmp_path)
+    assert_allclose(value(stars, "fe_h"), (-0.1, 0.04), rtol=1e-5)
+    assert_allclose(value(stars, "mg_fe"), (0.2, 0.06), rtol=1e-5)
+
+
+def test_numbered_ions_of_absolute_abundances(tmp_path):
+    text = "CNAME,FE1,E_FE1,MG1,E_MG1,O1,E_O1\na,7.4,0.05,7.7,0.05,8.6,0.1\n"
+    with pytest.raises(ObservationError, match=r"'FE1' .*simulator.absolute=true"):
+        read(text, tmp_path)
+    stars = read(text, tmp_path, absolute=True)
+    assert_allclose(value(stars, "mg_fe"), (0.20, 0.05 * 2**0.5), rtol=1e-5)
+
+
+def test_sulphur_with_a_blank_is_not_silicon(tmp_path):
+    stars = read("id,FE_H,S_I_FE,SI_I_FE\na,0,0.5,0.1\n", tmp_path)
+    assert_allclose(value(stars, "si_fe")[0], 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("alpha_Fe", "'alpha_Fe' (alpha elements together)"),
+        ("[alpha/M]", "'[alpha/M]' (alpha elements together)"),
+        ("Mg5711_fe", "'Mg5711_fe' (one spectral line"),
+        ("q_Mg_Fe", "'q_Mg_Fe' (quality flags; --set simulator.survey=apogee or galah"),
+        ("flag_Mg_Fe", "'flag_Mg_Fe' (quality flags; --set simulator.survey=apogee or galah"),
+        ("ASPCAPFLAG", "'ASPCAPFLAG' (quality flags"),
+        ("flag_sp", "'flag_sp' (quality flags"),
+        ("n_Mg_Fe", "'n_Mg_Fe' (beside a column that is read"),
+        ("f_Mg_Fe", "'f_Mg_Fe' (beside a column that is read"),
+        ("Mg_Fe_err", "'Mg_Fe_err' (beside a column that is read; another error"),
+        ("StarAge", "'StarAge' (an age"),
+        ("age_isochrone", "'age_isochrone' (an age"),
+        ("δ[Mg/Fe]", "'δ[Mg/Fe]' (a letter in its name is not understood)"),
+        ("n_Mg", "'n_Mg' ([N/Mg]; another column of the element is read)"),
+        ("s_Mg", "'s_Mg' ([S/Mg], not an element of the model)"),
+        ("Mg_H", "1 value(s) of 'Mg_H' are not used, in rows where 'Mg_Fe', which is read"),
+    ],
+)
+def test_what_is_not_used_is_named_once(column, words, tmp_path):
+    text = f"id,Fe_H,N_Fe,Mg_Fe,e_Mg_Fe,{column}\na,0,0.1,0.1,0.05,1\nb,0,0.1,,,1\n"
+    notes = [n for n in read(text, tmp_path).notes if f"'{column}'" in n]
+    assert any(words in n for n in notes), notes
+    assert sum(n.startswith("not used") for n in notes) == 1
+
+
+def test_bounds_and_limits_that_are_used_are_not_called_unused(tmp_path):
+    header = "id,Fe_H,Mg_Fe,Mg_Fe_lo,Mg_Fe_hi,O_Fe,O_Fe_p16,O_Fe_p84,Si_Fe,Si_Fe_ul,u_Si_Fe"
+    stars = read(f"{header}\na,0,0.1,0.05,0.15,0.1,0.05,0.15,0.1,1,\nb,0,,,,,,,0.1,,U\n", tmp_path)
+    assert not any("not used" in n for n in stars.notes)
+    assert value(stars, "si_fe") is None
+    assert value(stars, "si_fe", 1) is None
+
+
+def test_the_meaning_of_bare_columns_is_stated(tmp_path):
+    notes = read("id,Fe_H,Mg,Si\na,0,0.1,0.1\n", tmp_path, bare_columns="x_fe").notes
+    assert "read as [X/Fe] (simulator.bare_columns=x_fe): 'Mg', 'Si'" in notes
+    notes = read("id,Fe_H,Mg,Si\na,0,0.1,0.1\n", tmp_path, bare_columns="ignore").notes
+    assert "not used: 'Mg', 'Si' (simulator.bare_columns=ignore)" in notes
+
+
+def test_a_star_without_iron_says_so(tmp_path):
+    stars = read("id,Fe_H,Mg_H\na,,0.1\nb,0,0.1\n", tmp_path)
+    assert [e.reason for e in stars.excluded] == ["nothing_observed"]
+    assert "no value of 'fe_h', which converts the other abundances" in stars.reasons[0]
+
+
+def test_hints_name_the_column_of_the_file(tmp_path):
+    (tmp_path / "stars.csv").write_text("id,iron\na,7.4\nb,7.5\n")
+    with pytest.raises(ObservationError, match="--column A_Fe=iron --set"):
+        read_objects(get_simulator("chempy"), tmp_path / "stars.csv", Reading({"fe_h": "iron"}))
+
+
+def test_ages_of_an_npz_are_read(tmp_path):
+    arrays = {"elements": ["Fe"], "x_h": [[0.1]], "ivar": [[400.0]], "age": [4.0], "e_age": [0.5]}
+    np.savez(tmp_path / "stars.npz", **arrays)
+    assert_allclose(
+        age(get_simulator("chempy").read_observations(tmp_path / "stars.npz")), (4, 0.5)
+    )
+
+
 # -- which column, which unit ----------------------------------------------------------------------
 
 

@@ -57,8 +57,8 @@ def age_context(reader: ColumnReader) -> tuple[F64, str]:
         row = np.flatnonzero(wrong)[0]
         msg = (
             f"{reader.source}: '{column}' is {value[row]:g} Gyr in row {row} ({int(wrong.sum())} "
-            f"row(s)); expected Gyr, or a column with a unit: --column age_myr={column}, or "
-            "age_yr or log_age"
+            "row(s)); expected Gyr, or a column with a unit: --column age_myr="
+            f"{reader.written(column)}, or age_yr or log_age"
         )
         raise ObservationError(msg)
     reader.leave_out(wrong, f"impossible:{column}", f"'{column}' is {{value}} Gyr", list(value))
@@ -115,7 +115,7 @@ def _unit_of(reader: ColumnReader, column: str, name: str) -> tuple[str, str]:
     if named and given and _GYR.get(given, 0) != _GYR[named[1]] and not _LOG_UNIT.fullmatch(given):
         msg = (
             f"{reader.source}: column '{column}' has unit '{given}', but {named[1]} in its name; "
-            f"--column age={column} reads it by its unit"
+            f"--column age={reader.written(column)} reads it by its unit"
         )
         raise ObservationError(msg)
     return given, named[1] if named else ""
@@ -193,6 +193,7 @@ def _refuse_log(reader: ColumnReader, column: str, value: F64, error: F64 | None
         msg = (
             f"{reader.source}: '{column}' has no unit, values of {np.nanmin(value):g} to "
             f"{np.nanmax(value):g} and {errors}: log10 of years? "
-            f"--column log_age={column} reads it so, --column age_gyr={column} as Gyr"
+            f"--column log_age={reader.written(column)} reads it so, --column "
+            f"age_gyr={reader.written(column)} as Gyr"
         )
         raise ObservationError(msg)

@@ -19,7 +19,7 @@ The results are columns ``mg_fe``, ``mg_h``, ... of the reader.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +45,18 @@ _ION = r"(?P<ion>I{1,3}|IV|V)?"
 _ANY = "|".join(sorted(_SYMBOLS, key=len, reverse=True))
 _PROPER = re.compile(rf"(?P<element>{_ANY}){_ION}_?(?P<reference>H|Fe|Mg)?")
 _LOOSE = re.compile(rf"(?P<element>{_ANY}){_ION}_?(?P<reference>H|Fe|Mg)", re.IGNORECASE)
+_NUMBERED = re.compile(  # Mg1_Fe, [Mg I/Fe]
+    rf"(?P<element>{_ANY})(?:_?(?P<number>[123])|_(?P<ion>I{{1,3}}|IV|V))_(?P<reference>H|Fe|Mg)",
+    re.IGNORECASE,
+)
+_BARE_NUMBERED = re.compile(rf"({_ANY})(?:([12])|_(I{{1,2}}))", re.IGNORECASE)  # MG1, Mg I
+_ROMAN = {"1": "I", "2": "II", "3": "III"}
+_OTHERS = {  # like abundances, and not read
+    re.compile(r"alpha_?(fe|m|h)", re.IGNORECASE): "alpha elements together",
+    re.compile(rf"({_ANY})_?\d{{3,5}}_?(H|Fe)", re.IGNORECASE): "one spectral line: --column "
+    "mg_fe=NAME reads a column as [Mg/Fe]",
+}
+_LEAST_ABSOLUTE = 3.5  # A(X) of the elements of the model is larger, [X/H] smaller
 _ABSOLUTE = re.compile(
     rf"(?:a|log_?eps(?:ilon)?|eps|log_?e)_(?P<element>{_ANY}){_ION}", re.IGNORECASE
 )
@@ -148,7 +160,13 @@ def add_named(
         If two columns hold the same abundance, or an option has to be set.
     """
     named, unused = _named(reader.table.colnames)
+    if bare != "ignore":
+        named = [replace(n, reference="absolute") if _large(reader, n) else n for n in named]
     _forget_sulphur(reader, named)
+    for n in named:
+        flag = reader.find((f"u_{n.column}",))  # of VizieR
+        if flag is not None:
+            reader.names.setdefault(f"l_{plain(n.column)}".lower(), flag)
     known = {n.element for n in named if n.reference}
     lost = [n for n in named if not n.reference and n.element not in known]
     if lost and bare is None and any(n.element in MODEL for n in lost):
@@ -166,11 +184,39 @@ def add_named(
             used |= _add_absolute(reader, element, at, absolute)
     used |= _add_metals(reader, unused)
     for n in named:
-        if n.column not in used and n.column not in unused:
-            outside = n.element not in MODEL
-            reason = "not an element of the model" if outside else "another column is read"
-            unused[n.column] = reason
+        if n.column not in used:
+            unused.setdefault(n.column, _why(n, bare))
+    meant = [n.column for n in named if not n.reference and n.column in used]
+    if meant:
+        reader.notes.append(
+            f"read as {'[X/H]' if bare == 'x_h' else '[X/Fe]'} (simulator.bare_columns={bare}): "
+            f"{listed(meant)}{_suggested(reader, meant)}"
+        )
     return unused
+
+
+def _large(reader: ColumnReader, n: _Named) -> bool:
+    """Return whether a bare element has values like absolute abundances."""
+    data = reader.table[n.column]
+    if n.reference or n.element not in MODEL or data.dtype.kind != "f" or data.ndim > 1:
+        return False
+    values = np.ma.filled(np.ma.asarray(data), np.nan)
+    values = values[np.isfinite(values) & ~all_nines(values)]
+    return bool(values.size and np.median(values) > _LEAST_ABSOLUTE)
+
+
+def _why(n: _Named, bare: Bare | None) -> str:
+    """Return why the column of an abundance is not used."""
+    if n.element not in MODEL:
+        mg = f"[{n.element.capitalize()}/Mg], " if n.reference == "mg" else ""
+        return f"{mg}not an element of the model"
+    if n.reference == "absolute" and n.element == "fe":
+        return "[alpha/Fe], or A(Fe) beside [Fe/H]"
+    if bare == "ignore" and not n.reference:
+        return "simulator.bare_columns=ignore"
+    if n.reference == "mg":
+        return f"[{n.element.capitalize()}/Mg]; another column of the element is read"
+    return "another column is read"
 
 
 def _forget_sulphur(reader: ColumnReader, named: list[_Named]) -> None:
@@ -191,22 +237,27 @@ def _meant(n: _Named, bare: Bare | None) -> str:
 def _which_reference(reader: ColumnReader, bare: list[_Named]) -> str:
     """Return the question whether columns are [X/H] or [X/Fe], with what their values suggest."""
     columns = [n.column for n in bare if n.element in MODEL]
-    msg = (
+    return (
         f"{reader.source}: no reference element in the column name(s) {listed(columns)}: --set "
         "simulator.bare_columns=x_h reads [X/H], x_fe [X/Fe], and ignore leaves them out"
+        f"{_suggested(reader, columns)}"
     )
+
+
+def _suggested(reader: ColumnReader, columns: Sequence[str]) -> str:
+    """Return whether values are [X/H] or [X/Fe], as their spread suggests; "" if unknown."""
     iron = next((n for n in ("fe_h", "feh") if reader.find((n,)) is not None), None)
     if iron is None:
-        return msg
+        return ""
     fe = reader.values(str(reader.find((iron,))), "dex")
     x = np.stack([reader.values(c, "dex") for c in columns])
     good = np.isfinite(x) & np.isfinite(fe)
     if good.sum(1).min() < _ENOUGH:
-        return msg
+        return ""
     alone = np.median([np.std(v[g]) for v, g in zip(x, good, strict=True)])
     less = np.median([np.std((v - fe)[g]) for v, g in zip(x, good, strict=True)])
     return (
-        f"{msg}; values vary by {alone:.2f} dex from star to star, and by {less:.2f} dex after "
+        f"; values vary by {alone:.2f} dex from star to star, and by {less:.2f} dex after "
         f"subtracting [Fe/H], as {'[X/Fe]' if alone < less else '[X/H]'} would"
     )
 
@@ -217,11 +268,24 @@ def _named(columns: Iterable[str]) -> tuple[list[_Named], dict[str, str]]:
     # with "Mg" or "SiI" beside it, "SI" is sulphur; beside "MG" it is silicon
     proper = any(re.match(r"(He|Ne|Mg|Si|Fe|Na|Al|Ca|Ti|Cr|Mn|Ni)(?![a-z])", plain(c))
                  for c in columns)  # fmt: skip
+    numbered = any(re.fullmatch(r"(?i)(mg|si)(_I|1)", plain(c)) for c in columns)
+    names = {plain(c) for c in columns}
     named, unused = [], {}
     for column in columns:
         name = plain(column)
         one = _parse(column, name, proper)
-        if one is not None:
+        if name[1:] == "_Mg" and "Mg" in names:  # n_Mg, lines of Mg
+            continue
+        match = _BARE_NUMBERED.fullmatch(name) if numbered else None
+        other = next((why for form, why in _OTHERS.items() if form.fullmatch(name)), None)
+        if one is not None and any(c.isalpha() and not c.isascii() for c in column):
+            other = "a letter in its name is not understood"
+        if other is not None:
+            unused[column] = other
+        elif match:
+            ion = _ROMAN.get(match[2], match[3] or "").upper()
+            named.append(_Named(column, match[1].lower(), ion, ""))
+        elif one is not None:
             named.append(one)
         elif not _NO_VALUE.fullmatch(name):
             stem = name.rpartition("_")[0]
@@ -254,6 +318,10 @@ def _parse(column: str, name: str, proper: bool) -> _Named | None:
     match = _ABSOLUTE.fullmatch(name)
     if match:
         return _Named(column, match["element"].lower(), match["ion"] or "", "absolute")
+    match = _NUMBERED.fullmatch(name)
+    if match:
+        ion = _ROMAN.get(match["number"], match["ion"] or "").upper()
+        return _Named(column, match["element"].lower(), ion, match["reference"].lower())
     match = _PROPER.fullmatch(name)
     if match and not (name.isupper() and len(name) > 1 and not proper):
         reference = (match["reference"] or "").lower()

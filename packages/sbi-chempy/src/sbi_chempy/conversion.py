@@ -70,6 +70,7 @@ def add_converted(
     converted: dict[tuple[str, str], list[str]] = {}
     for name, way in ways.items():
         relative_to_mg = name.endswith("_mg") or name == "mg_h"
+        _count_others(reader, name, used)
         if name not in way:
             first, *others = _convert(reader, name, way, default_error, relative_to_mg)
             key = _form(name), "' and '".join(others)
@@ -79,10 +80,55 @@ def add_converted(
             error = (1 if name == "fe_mg" else 2) ** 0.5 * default_error
             reader.add(f"e_{name}", np.full(len(reader.table), error))
             reader.notes.append(f"'{used[name]}' has no errors, {error:.3g} assumed")
+    _leave_out_without_reference(reader, ways)
     for (form, helpers), columns in converted.items():
         note = f"{listed(columns)} converted to {form}"
         reader.notes.append(f"{note} with '{helpers}'" if helpers else note)
     return set(used.values())
+
+
+def _finite(reader: ColumnReader, column: str) -> NDArray[np.bool_]:
+    """Return where a column that is not read holds a number of plausible size."""
+    data = reader.table[column]
+    if data.dtype.kind not in "fiu" or data.ndim > 1:
+        return np.zeros(len(data), bool)
+    x = np.ma.filled(np.ma.asarray(data).astype(float), np.nan)
+    return np.asarray(np.abs(x) <= _RANGE[1])
+
+
+def _count_others(reader: ColumnReader, name: str, used: dict[str, str]) -> None:
+    """Note rows that have an abundance only in a column that is not read."""
+    column = used.get(name)
+    for reference in () if column is None else ("fe", "h", "mg"):
+        other = reader.find((f"{name.partition('_')[0]}_{reference}",))
+        if column is not None and other is not None and other not in used.values():
+            rows = _finite(reader, other) & np.isnan(reader.values(column, "dex"))
+            if rows.any():
+                reader.notes.append(
+                    f"{int(rows.sum())} value(s) of '{other}' are not used, in rows where "
+                    f"'{column}', which is read, has none"
+                )
+
+
+def _leave_out_without_reference(reader: ColumnReader, ways: dict[str, Sum]) -> None:
+    """Say why rows have nothing observed, where only the column that converts is missing."""
+    empty = np.ones(len(reader.table), bool)
+    lost = np.zeros(len(reader.table), bool)
+    missing: dict[str, None] = {}
+    for name, way in ways.items():
+        value = reader.values(str(reader.find((name,))), "dex")
+        empty &= np.isnan(value)
+        first, *others = (reader.values(str(reader.find((t,))), "dex") for t in way)
+        if others:
+            lost |= np.isfinite(first) & np.isnan(value)
+            missing |= dict.fromkeys(list(way)[1:])
+    needed = listed(missing)
+    message = f"no value of {needed}, which converts the other abundances"
+    rows = empty & lost
+    reader.leave_out(rows, "nothing_observed", message, [""] * len(rows))
+    rest = int((lost & ~empty).sum())
+    if rest:
+        reader.notes.append(f"{rest} star(s) without {needed}, which converts other abundances")
 
 
 def _clean(reader: ColumnReader, name: str) -> str:
@@ -103,8 +149,8 @@ def _clean(reader: ColumnReader, name: str) -> str:
         if name.endswith("_h"):
             element = name.partition("_")[0].capitalize()
             msg += (
-                f"; if it is A({element}), read it so: --column A_{element}={column} --set "
-                "simulator.absolute=true"
+                f"; if it is A({element}), read it so: --column "
+                f"A_{element}={reader.written(column)} --set simulator.absolute=true"
             )
         raise ObservationError(msg)
     reader.leave_out(wrong, f"impossible:{column}", f"'{column}' is {{value}} dex", list(x))

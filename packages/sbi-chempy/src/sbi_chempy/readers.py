@@ -6,14 +6,14 @@ catalogues write them (:mod:`sbi_chempy.columns`), with errors, and ages
 where the simulator observes that (:mod:`sbi_chempy.conversion`); surveys have presets
 (:mod:`sbi_chempy.surveys`). NaN or masked means not measured.
 npz: ``elements`` (k), values ``abundances``, ``x_fe`` or ``x_h`` (n, k), errors
-``abundance_errs`` or inverse variances ``ivar`` (n, k), optional ``id`` (n), ``obs_time`` and
-``obs_time_err`` (n) [Gyr].
+``abundance_errs`` or inverse variances ``ivar`` (n, k); other arrays (n), such as ``id``,
+``age`` or ``obs_time`` and ``obs_time_err`` [Gyr], are columns as in a table.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbi_chempy.ages import age_context, age_notes
-from sbi_chempy.columns import add_named, listed
+from sbi_chempy.columns import add_named, listed, plain
 from sbi_chempy.config import Bare, SurveyName
 from sbi_chempy.conversion import add_converted
 from sbi_chempy.frame import OBSERVED
@@ -48,6 +48,9 @@ _STAR_NAMES = (
     "gaiadr3", "gaia_dr3", "gaiaedr3", "gaia_edr3", "gaia", "2mass", "tyc", "kepid", "simbadname",
     "simbad_name", "starid", "uid", "specid", "obsid", "recno", "seq",
 )  # fmt: skip
+_FLAG = re.compile(r".*flags?(_.*)?|q_.*|.*_q(ual(ity)?)?")
+_STAR_FLAG = re.compile(r"(aspcap|star)_?flags?|flag_sp.*|flags?|quality_?flags?")
+_AGE = re.compile(r"(.*_)?((log|lg|log10|star)_?)?ages?(_.*)?|tau")
 _NAME_AND_UNIT = re.compile(r"(.*\w.*?)[ _]*[\[(](dex|Gyr|Myr|yr)[\])]")
 _TO = ("fe", "h", "mg")  # references
 _NPZ_VALUES = ("abundances", "x_fe", "x_h")
@@ -104,6 +107,7 @@ def stars_of(
     used = add_converted(reader, observables, default_error)
     context, age = age_context(reader) if ages else (np.zeros((len(table), 3)), "")
     _note_unused(reader, table.colnames, unused, used)
+    _note_beside(reader, table.colnames, unused, survey, ages)
     observations = observations_from_columns(
         reader,
         observables,
@@ -138,14 +142,63 @@ def _note_unused(
     """Note columns that look like abundances and are not used, by reason."""
     by_reason: dict[str, list[str]] = {}
     for column, reason in unused.items():
+        if "unknown ending" in reason and column in reader.used:  # a limit, or a bound
+            continue
         by_reason.setdefault(reason, []).append(column)
     for element in OBSERVED:
         for reference in _TO:
             other = reader.find((f"{element.lower()}_{reference}",))
             if other is not None and other in given and other not in used:
-                by_reason.setdefault("another column is read", []).append(other)
+                why = "another column is read"
+                if reference == "mg":
+                    why = f"[{element}/Mg]; another column of the element is read"
+                by_reason.setdefault(why, []).append(other)
     for reason, columns in by_reason.items():
         reader.notes.append(f"not used: {listed(columns)} ({reason})")
+
+
+def _note_beside(
+    reader: ColumnReader,
+    given: Sequence[str],
+    unused: Mapping[str, str],
+    survey: SurveyName | None,
+    ages: bool,
+) -> None:
+    """Note columns beside those that are read, by name, which are not read themselves."""
+    read, skipped = ({plain(c).lower() for c in cs if len(c) > 1} for cs in (reader.used, unused))
+    flags, ages_not_read, others = [], [], []
+    for column in given:
+        key = plain(column).lower()
+        if column in reader.used or any(key == s or _is_beside(key, s) for s in skipped):
+            continue
+        if _FLAG.fullmatch(key) and (_STAR_FLAG.fullmatch(key) or _beside_one(key, read)):
+            flags.append(column)
+        elif ages and _AGE.fullmatch(key):
+            ages_not_read.append(column)
+        elif _beside_one(key, read):
+            others.append(column)
+    flagged = (
+        f"flags that survey '{survey}' does not apply"
+        if survey
+        else "quality flags; --set simulator.survey=apogee or galah applies those of a survey"
+    )
+    for columns, reason in (
+        (flags, flagged),
+        (ages_not_read, "an age, or beside one: --column age=NAME reads it"),
+        (others, "beside a column that is read; another error is read, or the name is unknown"),
+    ):
+        if columns:
+            reader.notes.append(f"not used: {listed(columns)} ({reason})")
+
+
+def _beside_one(key: str, names: Iterable[str]) -> bool:
+    return any(_is_beside(key, name) for name in names)
+
+
+def _is_beside(key: str, name: str) -> bool:
+    """Return whether a name is another with something before or after it."""
+    joined = len(name) > 3 and key != name and (key.startswith(name) or key.endswith(name))  # noqa: PLR2004
+    return joined or key.startswith(f"{name}_") or key.endswith(f"_{name}") or f"_{name}_" in key
 
 
 def npz_table(path: str | Path) -> Table:
@@ -197,12 +250,13 @@ def npz_table(path: str | Path) -> Table:
     error_name = "ivar_{}" if errors == "ivar" else "e_{}"
     for k, name in enumerate(names):
         table[name], table[error_name.format(name)] = x[:, k], err[:, k]
-    if "obs_time" in arrays and "obs_time_err" in arrays:
-        shapes = arrays["obs_time"].shape, arrays["obs_time_err"].shape
-        if shapes != ((len(x),), (len(x),)):
-            msg = f"'{path}': obs_time and its errors have shapes {shapes} for {len(x)} stars"
+    others = [k for k in arrays if k not in ("elements", "id", *_NPZ_VALUES, *_NPZ_ERRORS)]
+    for name in others:
+        if arrays[name].shape == (len(x),):
+            table[name] = arrays[name]
+        elif name in ("obs_time", "obs_time_err"):
+            msg = f"'{path}': {name} has shape {arrays[name].shape} for {len(x)} stars"
             raise ObservationError(msg)
-        table["t_birth"], table["e_t_birth"] = arrays["obs_time"], arrays["obs_time_err"]
     return table
 
 

@@ -358,6 +358,10 @@ class ColumnReader:
             self.notes.append(note + alone)
         return name
 
+    def written(self, column: str) -> str:
+        """Return the name that a column has in the file, before ``--column`` renamed it."""
+        return self.chosen.get(normalise(column), column)
+
     def add(self, name: str, values: Any) -> None:
         """Add a column, or replace one."""
         self.table[name] = values
@@ -421,11 +425,10 @@ class ColumnReader:
             mine = [w in _IS_LIMIT or any(sign in w for sign in _SIGNS) for w in cells]
             limits |= np.asarray(mine)
             odd = [w for w, m in zip(cells, mine, strict=True) if not m and w not in _NO_LIMIT]
-            if odd:
-                self.notes.append(
-                    f"{len(odd)} cell(s) of '{name}' ('{odd[0]}') are not understood: the values "
-                    f"of '{column}' are used as measured"
-                )
+            note = f"cell(s) of '{name}' ('{odd[0]}') are not understood" if odd else ""
+            note = f"{len(odd)} {note}: the values of '{column}' are used as measured"
+            if odd and note not in self.notes:
+                self.notes.append(note)
             self.used.add(name)
         return limits
 
