@@ -307,7 +307,7 @@ def resolved_by_the_command_line(registry, words, monkeypatch):
         raise SystemExit
 
     monkeypatch.setattr("sbi_core.pipeline.runner.execute", execute)
-    monkeypatch.setattr("sbi_core.registry.Registry", lambda _: registry)
+    monkeypatch.setattr("sbi_core.cli.run.Registry", lambda _: registry)
     with pytest.raises(SystemExit):
         app.main(args=words, standalone_mode=False)
     return executed[0]

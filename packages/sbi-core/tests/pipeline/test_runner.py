@@ -393,10 +393,10 @@ def test_a_directory_that_cannot_be_written_is_refused(toy_run, tmp_path, monkey
     with pytest.raises(RunDirectoryError, match="cannot write to run directory '.*': Not a dir"):
         toy_run(out="file/run")
 
-    def refuse(self, *args, **kwargs):
+    def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(RunDirectoryError, match="cannot write to .*: Permission denied"):
         toy_run()
 
