@@ -192,7 +192,7 @@ def test_errors_that_are_not_positive_mask_the_band_and_are_counted(tmp_path):
     table["flux_err_u"][2], table["flux_err_z"][3] = 0.0, np.inf
     found = read_galaxies(written(table, tmp_path))
     assert not np.isfinite(found.labels["nmgy_u"][2])
-    assert "2 value(s) without a positive error masked (u 1, z 1)" in found.notes
+    assert "2 values without a positive error masked (u 1, z 1)" in found.notes
 
 
 def test_nothing_to_infer_is_an_error(tmp_path):

@@ -293,10 +293,9 @@ class _Kind:
             return
         if commas and _with_point(cell) != cell:
             self.comma, cell = True, _with_point(cell)
-        if re.fullmatch(r"\d{19,}", cell):
-            self.kind = "U"  # an identifier, whose digits a float would lose
         if self.kind == "i" and not (cell.isascii() and re.fullmatch(r"[+-]?\d{1,18}", cell)):
-            self.kind = "f"
+            # a float would lose digits of an identifier
+            self.kind = "U" if re.fullmatch(r"\d{19,}", cell) else "f"
         if self.kind == "f" and not _is_number(cell):
             self.kind = "U"
 
