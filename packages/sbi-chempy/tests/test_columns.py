@@ -413,7 +413,13 @@ def test_the_meaning_of_bare_columns_is_stated(tmp_path):
 def test_a_star_without_iron_says_so(tmp_path):
     stars = read("id,Fe_H,Mg_H\na,,0.1\nb,0,0.1\n", tmp_path)
     assert [e.reason for e in stars.excluded] == ["nothing_observed"]
-    assert "no value of 'fe_h', which converts the other abundances" in stars.reasons[0]
+    assert "no value of 'Fe_H', which converts the other abundances" in stars.reasons[0]
+
+
+def test_values_in_the_column_that_is_not_read_are_counted(tmp_path):
+    notes = read("id,Fe_H,Mg_Fe,Mg_H,O_Mg\na,-0.1,0.2,,0.1\nb,-0.1,,0.3,0.1\n", tmp_path).notes
+    assert any("1 value(s) of 'Mg_H' are not used, in rows where 'Mg_Fe'" in n for n in notes)
+    assert "1 star(s) lose abundances whose conversion needs 'Mg_H', 'Fe_H'" in notes
 
 
 def test_hints_name_the_column_of_the_file(tmp_path):

@@ -101,7 +101,7 @@ def _count_others(reader: ColumnReader, name: str, used: dict[str, str]) -> None
     column = used.get(name)
     for reference in () if column is None else ("fe", "h", "mg"):
         other = reader.find((f"{name.partition('_')[0]}_{reference}",))
-        if column is not None and other is not None and other not in used.values():
+        if column is not None and other not in (None, column):
             rows = _finite(reader, other) & np.isnan(reader.values(column, "dex"))
             if rows.any():
                 reader.notes.append(
@@ -121,14 +121,14 @@ def _leave_out_without_reference(reader: ColumnReader, ways: dict[str, Sum]) -> 
         first, *others = (reader.values(str(reader.find((t,))), "dex") for t in way)
         if others:
             lost |= np.isfinite(first) & np.isnan(value)
-            missing |= dict.fromkeys(list(way)[1:])
+            missing |= dict.fromkeys(str(reader.find((t,))) for t in list(way)[1:])
     needed = listed(missing)
     message = f"no value of {needed}, which converts the other abundances"
     rows = empty & lost
     reader.leave_out(rows, "nothing_observed", message, [""] * len(rows))
     rest = int((lost & ~empty).sum())
     if rest:
-        reader.notes.append(f"{rest} star(s) without {needed}, which converts other abundances")
+        reader.notes.append(f"{rest} star(s) lose abundances whose conversion needs {needed}")
 
 
 def _clean(reader: ColumnReader, name: str) -> str:

@@ -398,3 +398,9 @@ def test_of_upper_and_lower_errors_the_mean_is_used_or_the_one_that_is_there(upp
 @pytest.mark.parametrize("name", ["sigma(x/y)", "err[x/y]"])
 def test_errors_in_brackets_are_found(name):
     assert ColumnReader(Table({"x_y": [1.0], name: [0.1]}), "t").find_error(("x_y",)) == name
+
+
+def test_of_two_columns_of_groups_the_one_not_used_is_named():
+    reader = ColumnReader(Table({"cluster": ["a"], "galaxy": ["b"]}), "t")
+    assert reader.groups() == ["b"]
+    assert reader.notes == ["groups are those of 'galaxy'; 'cluster' is not used"]

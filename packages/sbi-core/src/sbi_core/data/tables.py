@@ -503,6 +503,10 @@ class ColumnReader:
         column = self.find(GROUP_NAMES)
         if column is None:
             return ["all"] * len(self.table)
+        others = {self.names[n] for n in GROUP_NAMES if n in self.names} - {column}
+        if others:
+            listed = "', '".join(sorted(others))
+            self.notes.append(f"groups are those of '{column}'; '{listed}' is not used")
         names = words(self.table[column])
         self._count(names.count(""), f"without '{column}', combined as group '{UNGROUPED}'")
         return [name or UNGROUPED for name in names]
