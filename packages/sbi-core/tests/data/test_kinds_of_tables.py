@@ -528,10 +528,14 @@ def test_the_last_comment_may_be_the_header_of_free_text(tmp_path):
     assert both(path).id.tolist() == ["007", "7"]
 
 
-def test_free_text_without_a_layout_gets_advice(tmp_path):
-    path = put(tmp_path, "star   fe_h  age\nHD 1   -0.10  4.5\nHD 2          5.5\n", "t.txt")
-    with pytest.raises(DataFileError, match="no columns can be told apart; save it as .csv"):
-        read_table(path)
+@pytest.mark.parametrize(
+    "text",
+    ["star   fe_h  age\nHD 1   -0.10  4.5\nHD 2          5.5\n"]
+    + [f"id{d}e_fe_h{d}fe_h\na{d}.1{d}1\nb{d}.2\n" for d in ",;\t| "],
+)
+def test_free_text_without_a_layout_gets_advice(text, tmp_path):
+    with pytest.raises(DataFileError, match="no columns can be told apart; do all rows have"):
+        read_table(put(tmp_path, text, "t.txt"))
 
 
 def test_observations_are_read_from_a_table_in_memory():

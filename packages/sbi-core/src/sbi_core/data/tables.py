@@ -245,10 +245,9 @@ def is_unit(text: str) -> bool:
     if _DEX.fullmatch(text) or re.fullmatch(r'"?[hd]:m:s"?', text):
         return True
     try:
-        units.Unit(text)
+        return isinstance(units.Unit(text), units.UnitBase)
     except (ValueError, TypeError):
         return False
-    return True
 
 
 # -- columns ----------------------------------------------------------------------------------

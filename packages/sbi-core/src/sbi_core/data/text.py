@@ -375,11 +375,17 @@ def free_text(text: str, kind: str, reading: Reading) -> Table:
         if table.colnames[0] == "col1" and above and kind == "ascii":
             text = text[above.end() :]  # which may be the header
             table = reader.read(text)
-    except reader.InconsistentTableError as error:
-        if kind != "ascii":
+        one = len(table.colnames) == 1 and re.search(r"[,;|\t]", table.colnames[0])
+    except reader.InconsistentTableError:
+        one = kind == "ascii"
+        if not one:
             raise
-        msg = "no columns can be told apart; save it as .csv, or put cells with blanks in quotes"
-        raise ValueError(msg) from error
+    if one:
+        msg = (
+            "no columns can be told apart; do all rows have equally many cells, and cells with "
+            "blanks quotes? Save it as .csv"
+        )
+        raise ValueError(msg)
     names = [c for c in table.colnames if _is_word(c, reading) and table[c].dtype.kind in "fi"]
     if kind == "ascii" and names:  # 007 is another star than 7
         table = reader.read(text, converters={c: [reader.convert_numpy(str)] for c in names})
