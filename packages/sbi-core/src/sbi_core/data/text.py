@@ -375,7 +375,7 @@ def free_text(text: str, kind: str, reading: Reading) -> Table:
         if table.colnames[0] == "col1" and above and kind == "ascii":
             text = text[above.end() :]  # which may be the header
             table = reader.read(text)
-        one = len(table.colnames) == 1 and re.search(r"[,;|\t]", table.colnames[0])
+        one = len(table.colnames) == 1 and bool(re.search(r"[,;|\t]", table.colnames[0]))
     except reader.InconsistentTableError:
         one = kind == "ascii"
         if not one:
