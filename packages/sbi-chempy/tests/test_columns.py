@@ -422,6 +422,12 @@ def test_values_in_the_column_that_is_not_read_are_counted(tmp_path):
     assert "1 star(s) lose abundances whose conversion needs 'Mg_H', 'Fe_H'" in notes
 
 
+def test_a_fe_beside_no_iron_is_explained(tmp_path):
+    (tmp_path / "stars.csv").write_text("id,iron\na,-0.1\n")
+    with pytest.raises(ObservationError, match=r"'a_fe': \[alpha/Fe\], .*--column fe_h=NAME"):
+        read_objects(get_simulator("chempy"), tmp_path / "stars.csv", Reading({"a_fe": "iron"}))
+
+
 def test_hints_name_the_column_of_the_file(tmp_path):
     (tmp_path / "stars.csv").write_text("id,iron\na,7.4\nb,7.5\n")
     with pytest.raises(ObservationError, match="--column A_Fe=iron --set"):
@@ -523,9 +529,13 @@ def test_an_npz_of_x_h_and_inverse_variances(tmp_path):
 NAMES_AT_RANDOM = (
     "Fe_H [Fe/H] feh FeI_H FeII_H M_H Mg_Fe mgfe MgI Mg MG_FE Mg_H A_Mg A(Fe) CI CH C_Fe SI SI_Fe "
     "Si_Fe NI_Fe Ni_Fe O_H OI_Fe OII_H Ne_Fe Fe_Mg Mg_Fe_NLTE CI_gce a_fe NH age Age log_age "
-    "age_myr t_birth t_observed id star_name HIP group"
+    "age_myr t_birth t_observed id star_name HIP group Mg_I_Fe Mg1 lookback_time alpha_fe "
+    "ASPCAPFLAG Age[Myr] n_Mg u_Mg_Fe"
 ).split()
-BESIDE = "e_{} E_{} {}_err {}_ERR ivar_{} b_{} B_{} B_{}1 l_{} {}_flag {}_lower {}_upper".split()
+BESIDE = (
+    "e_{} E_{} +e_{} {}_err {}_ERR {}_err_up {}_err_lo ivar_{} b_{} B_{} B_{}1 {}_lower {}_upper "
+    "l_{} ul_{} {}_lim {}_flag q_{} n_{}"
+).split()
 UNITS = (None, None, "dex", "Gyr", "Myr", "[Sun]", "[-]", "[yr]", "km")
 
 

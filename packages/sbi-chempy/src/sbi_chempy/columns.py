@@ -211,7 +211,7 @@ def _why(n: _Named, bare: Bare | None) -> str:
         mg = f"[{n.element.capitalize()}/Mg], " if n.reference == "mg" else ""
         return f"{mg}not an element of the model"
     if n.reference == "absolute" and n.element == "fe":
-        return "[alpha/Fe], or A(Fe) beside [Fe/H]"
+        return "[alpha/Fe], or A(Fe) beside [Fe/H]; --column fe_h=NAME reads [Fe/H]"
     if bare == "ignore" and not n.reference:
         return "simulator.bare_columns=ignore"
     if n.reference == "mg":
