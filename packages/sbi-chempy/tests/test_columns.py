@@ -410,6 +410,17 @@ def test_the_meaning_of_bare_columns_is_stated(tmp_path):
     assert "not used: 'Mg', 'Si' (simulator.bare_columns=ignore)" in notes
 
 
+def test_a_spread_that_contradicts_the_option_is_named(tmp_path, rng):
+    table = Table({"Fe_H": rng.normal(0, 0.3, 50), "Mg": rng.normal(0, 0.05, 50)})
+    table.write(tmp_path / "stars.csv")
+    for option, told in (("x_h", True), ("x_fe", False)):
+        simulator = get_simulator("chempy", bare_columns=option)
+        notes = simulator.read_observations(tmp_path / "stars.csv").notes
+        assert (
+            any("their spread from star to star is like that of [X/Fe]" in n for n in notes) == told
+        )
+
+
 def test_a_star_without_iron_says_so(tmp_path):
     stars = read("id,Fe_H,Mg_H\na,,0.1\nb,0,0.1\n", tmp_path)
     assert [e.reason for e in stars.excluded] == ["nothing_observed"]

@@ -184,7 +184,7 @@ def _error(
 
 def _refuse_log(reader: ColumnReader, column: str, value: F64, error: F64 | None) -> None:
     """Raise where ages without a unit are probably logarithms of years."""
-    if not np.isfinite(value).any():
+    if reader.start or not np.isfinite(value).any():  # the first part of a file decides
         return
     low, high = _LOG_YEARS
     largest = 0.0 if error is None else np.nanmax(error)

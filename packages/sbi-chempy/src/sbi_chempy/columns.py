@@ -188,10 +188,11 @@ def add_named(
             unused.setdefault(n.column, _why(n, bare))
     meant = [n.column for n in named if not n.reference and n.column in used]
     if meant:
-        reader.notes.append(
-            f"read as {'[X/H]' if bare == 'x_h' else '[X/Fe]'} (simulator.bare_columns={bare}): "
-            f"{listed(meant)}{_suggested(reader, meant)}"
-        )
+        form = "[X/H]" if bare == "x_h" else "[X/Fe]"
+        reader.notes.append(f"read as {form} (simulator.bare_columns={bare}): {listed(meant)}")
+        spreads = _spreads(reader, meant)
+        if spreads is not None and spreads[2] != form:
+            reader.notes.append(f"their spread from star to star is like that of {spreads[2]}")
     return unused
 
 
@@ -237,29 +238,33 @@ def _meant(n: _Named, bare: Bare | None) -> str:
 def _which_reference(reader: ColumnReader, bare: list[_Named]) -> str:
     """Return the question whether columns are [X/H] or [X/Fe], with what their values suggest."""
     columns = [n.column for n in bare if n.element in MODEL]
-    return (
+    msg = (
         f"{reader.source}: no reference element in the column name(s) {listed(columns)}: --set "
         "simulator.bare_columns=x_h reads [X/H], x_fe [X/Fe], and ignore leaves them out"
-        f"{_suggested(reader, columns)}"
+    )
+    spreads = _spreads(reader, columns)
+    if spreads is None:
+        return msg
+    alone, less, form = spreads
+    return (
+        f"{msg}; values vary by {alone:.2f} dex from star to star, and by {less:.2f} dex after "
+        f"subtracting [Fe/H], as {form} would"
     )
 
 
-def _suggested(reader: ColumnReader, columns: Sequence[str]) -> str:
-    """Return whether values are [X/H] or [X/Fe], as their spread suggests; "" if unknown."""
+def _spreads(reader: ColumnReader, columns: Sequence[str]) -> tuple[float, float, str] | None:
+    """Return the spread of values, without [Fe/H], and the form that has it; None if unknown."""
     iron = next((n for n in ("fe_h", "feh") if reader.find((n,)) is not None), None)
     if iron is None:
-        return ""
+        return None
     fe = reader.values(str(reader.find((iron,))), "dex")
     x = np.stack([reader.values(c, "dex") for c in columns])
     good = np.isfinite(x) & np.isfinite(fe)
     if good.sum(1).min() < _ENOUGH:
-        return ""
+        return None
     alone = np.median([np.std(v[g]) for v, g in zip(x, good, strict=True)])
     less = np.median([np.std((v - fe)[g]) for v, g in zip(x, good, strict=True)])
-    return (
-        f"; values vary by {alone:.2f} dex from star to star, and by {less:.2f} dex after "
-        f"subtracting [Fe/H], as {'[X/Fe]' if alone < less else '[X/H]'} would"
-    )
+    return float(alone), float(less), "[X/Fe]" if alone < less else "[X/H]"
 
 
 def _named(columns: Iterable[str]) -> tuple[list[_Named], dict[str, str]]:

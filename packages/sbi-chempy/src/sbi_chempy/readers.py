@@ -254,7 +254,7 @@ def npz_table(path: str | Path) -> Table:
     for name in others:
         if arrays[name].shape == (len(x),):
             table[name] = arrays[name]
-        elif name in ("obs_time", "obs_time_err"):
+        elif name.startswith("obs_time") or _AGE.fullmatch(name.lower()):
             msg = f"'{path}': {name} has shape {arrays[name].shape} for {len(x)} stars"
             raise ObservationError(msg)
     return table

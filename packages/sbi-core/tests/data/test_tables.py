@@ -392,7 +392,10 @@ def test_of_upper_and_lower_errors_the_mean_is_used_or_the_one_that_is_there(upp
     error = reader.find_error(("x",))
     assert error is not None
     assert_allclose(reader.values(error), [0.15, 0.3])
-    assert "their mean is used; 1 row(s) have one of them, which is used" in reader.notes[0]
+    assert reader.notes == [
+        f"asymmetric errors '{upper}' and '{lower}': their mean is used",
+        f"1 row(s) with one of '{upper}' and '{lower}', which is used",
+    ]
 
 
 @pytest.mark.parametrize("name", ["sigma(x/y)", "err[x/y]"])

@@ -279,6 +279,8 @@ class ColumnReader:
         ``{name: column}`` that the user gave, names normalised.
     used
         Columns that were read.
+    start
+        Number of the first row, where the table is a part of a file.
     """
 
     def __init__(self, table: Table, source: str, missing: Sequence[float] = MISSING) -> None:
@@ -293,7 +295,7 @@ class ColumnReader:
         self.used: set[str] = set()
         self.names = {normalise(c): c for c in table.colnames}
         self._first = {normalise(c): c for c in reversed(table.colnames)}
-        self._start = reading.start
+        self.start = reading.start
         self._numbers: dict[str, tuple[Any, F64]] = {}
 
     def find(self, names: Iterable[str]) -> str | None:
@@ -350,11 +352,9 @@ class ColumnReader:
             self.add(name, np.where(one, np.fmax(*sizes), np.mean(sizes, 0)))
             self.table[name].unit = unit
             note = f"asymmetric errors '{upper}' and '{lower}': their mean is used"
+            self.notes.append(note)
             one &= ~np.isnan(sizes).all(0)
-            alone = (
-                f"; {int(one.sum())} row(s) have one of them, which is used" if one.any() else ""
-            )
-            self.notes.append(note + alone)
+            self._count(int(one.sum()), f"with one of '{upper}' and '{lower}', which is used")
         return name
 
     def written(self, column: str) -> str:
@@ -486,7 +486,7 @@ class ColumnReader:
         A row without identifier in a table that has some is called ``row-N``.
         """
         column = self.find(names)
-        start = self._start
+        start = self.start
         if column is None:
             return [str(k) for k in range(start, start + len(self.table))], ""
         cells = words(self.table[column])
