@@ -124,6 +124,7 @@ def test_stars_far_outside_are_inferred_flagged_and_counted(tiny, stars, tmp_pat
 def test_missing_elements_and_ages_are_inferred(tiny, stars, tmp_path):
     table = stars.to_table()
     table["o_fe"][:6] = np.nan
+    del table["t_obs"]  # another column of ages
     table["age"] = 5.0
     table.write(tmp_path / "gaps.ecsv")
     samples = tiny.infer(tmp_path / "gaps.ecsv")

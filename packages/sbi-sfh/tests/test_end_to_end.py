@@ -100,8 +100,8 @@ def test_run_command_and_python_give_the_same_table(run, simulator, tmp_path):
             assert_allclose(by_run[name], by_command[name], rtol=1e-9)
             assert_allclose(by_run[name], in_python[name], rtol=1e-9)
         else:
-            words = np.ma.filled(by_run[name], "").tolist()
-            assert words == np.ma.filled(by_command[name], "").tolist() == in_python[name].tolist()
+            words = [np.ma.filled(t[name], "").tolist() for t in (by_run, by_command, in_python)]
+            assert words[0] == words[1] == words[2]
 
 
 def test_latents_are_written_with_their_meaning(run):

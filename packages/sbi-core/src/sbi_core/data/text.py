@@ -373,8 +373,11 @@ def free_text(text: str, kind: str, reading: Reading) -> Table:
         table = reader.read(text, **options)
         above = re.match(r"(?:#.*\n)+(?=#.*\n[^#])", text)  # comments before the last one
         if table.colnames[0] == "col1" and above and kind == "ascii":
-            text = text[above.end() :]  # which may be the header
-            table = reader.read(text)
+            named = reader.read(text[above.end() :])  # which may be the header
+            if named.colnames[0] != "col1":
+                text, table = text[above.end() :], named
+                comments = [line.lstrip("# ") for line in above[0].splitlines()]
+                table.meta["comments"] = comments + table.meta.get("comments", [])
         one = len(table.colnames) == 1 and bool(re.search(r"[,;|\t]", table.colnames[0]))
     except reader.InconsistentTableError:
         one = kind == "ascii"
@@ -388,7 +391,9 @@ def free_text(text: str, kind: str, reading: Reading) -> Table:
         raise ValueError(msg)
     names = [c for c in table.colnames if _is_word(c, reading) and table[c].dtype.kind in "fi"]
     if kind == "ascii" and names:  # 007 is another star than 7
+        meta = table.meta
         table = reader.read(text, converters={c: [reader.convert_numpy(str)] for c in names})
+        table.meta = meta
     rows = [["" if c is np.ma.masked else str(c).strip() for c in row] for row in table[:2]]
     n, units = unit_rows(table.colnames, rows, reading)
     table = table[n:]
