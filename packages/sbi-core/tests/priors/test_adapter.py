@@ -1,6 +1,7 @@
 """Distributions of other libraries as priors: exact where there is a family, else tabulated."""
 
 import json
+import math
 import pickle
 
 import numpy as np
@@ -182,3 +183,37 @@ def test_a_density_that_the_grid_misses_is_refused():
 def test_a_density_that_is_not_finite_is_refused():
     with pytest.raises(ConfigError, match="not finite on all of"):
         Prior.of(lambda x: np.log(x), low=-1, high=1)
+
+
+@pytest.mark.parametrize("mean", [3.1234, 3.125])
+def test_a_narrow_density_refines_the_grid(mean):
+    prior = Prior.of(lambda x: -0.5 * ((x - mean) / 1e-4) ** 2, low=0, high=10)
+    theta = prior.sample(20_000, 1)
+    assert_allclose([theta.mean(), theta.std()], [mean, 1e-4], rtol=0.02)
+
+
+def test_a_tail_far_from_all_quantiles_refines_the_grid():
+    theta = Prior.of(stats.gamma(1.0), low=40, high=60).sample(20_000, 1)
+    assert_allclose(theta.mean(), 41, rtol=1e-3)
+
+
+def test_a_grid_that_resolves_the_density_is_kept():
+    prior = Prior.of(lambda x: -0.5 * ((x - 3) / 0.05) ** 2, low=0, high=10)
+    assert_array_equal(prior.values["grid"], np.linspace(0, 10, 2001))
+
+
+@pytest.mark.parametrize(
+    ("function", "low", "high", "message"),
+    [
+        (lambda x: -0.5 * ((x - 1) / 1e-20) ** 2, -1, 3, "too fast for a table of"),
+        (lambda x: 20 * np.sin(1e6 * x), 0, 3, "too fast for a table of"),
+        (lambda x: 0.0, 0, 3, r"one value for each of its 2001 points \(it returned shape \(\)\)"),
+        (math.exp, 0, 3, "must take an array .* numpy.vectorize makes"),
+        (lambda x: 0.0 if x < 1 else -1.0, 0, 3, "must take an array .* numpy.vectorize makes"),
+        (lambda x: -x, 3, 1, "needs low < high in its range, got 3 and 1"),
+        (stats.gamma(2.5), -3, -1, "needs low < high in its range, got 0 and -1"),
+    ],
+)
+def test_a_function_that_cannot_be_tabulated_is_refused(function, low, high, message):
+    with pytest.raises(ConfigError, match=message):
+        Prior.of(function, low=low, high=high)

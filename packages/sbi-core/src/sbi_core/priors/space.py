@@ -143,8 +143,8 @@ class Prior:
         ----------
         distribution
             A ``torch.distributions`` object, a frozen ``scipy.stats`` distribution, any object with
-            ``sample(n, rng)`` and ``log_prob(x)``, or a function that returns the log density of an
-            array (n,), up to a constant.
+            ``sample(n, rng)`` and ``log_prob(x)``, or a function that takes an array (n,) and
+            returns the log density at each of its points, (n,), up to a constant.
         low, high
             Ends of the table; needed where the support is unbounded and quantiles are unknown.
 
