@@ -221,3 +221,38 @@ def test_shards_hold_theta_of_failed_rows_and_the_messages(tmp_path):
     with Tolerance().active():
         alone = fragile("mark").draw(60, stream(1, "simulate", 0))
     assert same(batch[:60], alone, alone.ok.numpy())
+
+
+class Alters(sbi_toy.ToySimulator):
+    """The toy with another theta in long calls only."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def simulate(self, theta, rng):
+        batch = super().simulate(theta, rng)
+        return self.change(batch, theta) if len(theta) > 50 else batch
+
+
+def clipped_in_place(batch, theta):
+    torch.as_tensor(theta)[17, 0] = 8.5
+    return batch.with_(theta=torch.as_tensor(theta))
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [(clipped_in_place, 17), (lambda b, theta: b.with_(theta=b.theta.flip(0)), 0)],
+)
+def test_another_theta_is_refused_in_every_call(change, row, tmp_path):
+    (shard,) = plan(tmp_path, 60, 60, 1, "x")
+    message = rf"'toy': simulate returned theta .* in row {row}, but was given .* \[shard 0\]"
+    with pytest.raises(SimulationError, match=message):
+        shard_image(Alters(change), shard)
+
+
+def test_a_call_of_simulate_leaves_the_callers_theta_alone():
+    theta = np.zeros((60, 3))
+    with Tolerance().active(), pytest.raises(SimulationError):
+        Alters(clipped_in_place).simulate(theta, stream(1, "x"))
+    assert not theta.any()

@@ -16,7 +16,7 @@ from sbi_core.components import Embedding, InputShape, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable
 from sbi_core.errors import ConfigError, SbiError, SimulationError, counted
-from sbi_core.priors.space import ParameterSpace
+from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import seeded, stream
 from sbi_core.training.networks import Standardizer, pooling_of
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_description",
     "check_observed",
     "check_theta",
+    "refuse_other_theta",
     "try_components",
 ]
 
@@ -139,17 +140,28 @@ def check_theta(simulator: Simulator, rows: int, seed: int = 0) -> Batch | None:
             return None
         raise
     check_batch(simulator, batch, rows, "simulate")
+    refuse_other_theta(simulator, batch, theta)
+    return batch
+
+
+def refuse_other_theta(simulator: Simulator, batch: Batch, theta: Any) -> None:
+    """Check that a batch of ``simulate`` has the theta that was given.
+
+    Raises
+    ------
+    SimulationError
+        If theta changed; the message names row and values.
+    """
     assert batch.theta is not None
-    got = batch.theta.double().numpy()
-    same = np.isclose(got, theta, rtol=1e-5, atol=1e-6).all(1)
+    got, given = as_float64(batch.theta), as_float64(theta)
+    same = np.isclose(got, given, rtol=1e-5, atol=1e-6).all(1)
     if not same.all():
         k = int(np.argmin(same))
         msg = (
             f"simulator '{simulator.name}': simulate returned theta {got[k].tolist()} in row {k}, "
-            f"but was given {theta[k].tolist()}; return theta=theta and assign nothing into it"
+            f"but was given {given[k].tolist()}; return theta=theta and assign nothing into it"
         )
         raise SimulationError(msg)
-    return batch
 
 
 def check_observed(simulator: Simulator, seen: Any, clean: Batch) -> None:

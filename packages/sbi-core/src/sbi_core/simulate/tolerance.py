@@ -35,7 +35,7 @@ from sbi_core.simulate.child import (
     described,
     exit_error,
 )
-from sbi_core.simulate.probe import check_batch
+from sbi_core.simulate.probe import check_batch, refuse_other_theta
 
 __all__ = ["REASONS", "Caught", "Tolerance", "values_of"]
 
@@ -125,7 +125,7 @@ class Tolerance:
     ) -> Batch:
         call = _Call(self, partial(method, simulator), simulator, _copied(theta), _copied(rng))
         try:
-            return call.attempt(theta, rng)
+            return call.attempt(call.theta, rng)
         except LostError as lost:
             batch, failed = call.repeated(lost, rng)
         caught += failed
@@ -161,12 +161,11 @@ class _Call:
         token = simulate_handler.set(None)
         try:
             if not (tolerance.protect or tolerance.time_limit):
-                batch: Batch = self.method(theta, rng)
-                return batch
-            child = tolerance.child_of(self.simulator)
-            batch, after = child.call(theta, rng, tolerance.time_limit)
-            _set_state(rng, after)
-            return batch
+                batch: Batch = self.method(_copied(theta), rng)
+            else:
+                child = tolerance.child_of(self.simulator)
+                batch, after = child.call(theta, rng, tolerance.time_limit)
+                _set_state(rng, after)
         except (LostError, SbiError):
             raise
         except SystemExit as error:
@@ -176,6 +175,9 @@ class _Call:
             raise LostError(RAISED, described(error)) from error
         finally:
             simulate_handler.reset(token)
+        if _comparable(batch, theta):
+            refuse_other_theta(self.simulator, batch, theta)
+        return batch
 
     def repeated(self, lost: LostError, rng: Rng) -> tuple[Batch, list[Caught]]:
         """Return the batch with rows that failed marked, and these rows."""
@@ -214,7 +216,7 @@ class _Call:
             else:
                 try:
                     rng = stream(key, "rows", a, b)
-                    batch = self.attempt(_copied(self.theta[a:b]), rng)
+                    batch = self.attempt(self.theta[a:b], rng)
                     check_batch(self.simulator, batch, b - a, "simulate")
                     self.good.append((a, batch))
                     continue
@@ -267,6 +269,13 @@ def values_of(simulator: Simulator, theta: Sequence[float]) -> str:
     names = simulator.parameters.names
     shown = [f"{k} = {v:.6g}" for k, v in zip(names, theta, strict=False)]
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
+
+
+def _comparable(batch: Any, theta: Any) -> bool:
+    """Return whether a batch has theta of the shape that was given, and no sets."""
+    if not isinstance(batch, Batch) or batch.theta is None or batch.theta_mask is not None:
+        return False  # what is wrong is found by check_batch
+    return tuple(batch.theta.shape) == tuple(theta.shape)
 
 
 def _copied(value: Any) -> Any:
