@@ -41,6 +41,7 @@ def test_causes_are_read_too():
         (errno.EROFS, "can only be read"),
         (errno.EDQUOT, "quota"),
         (errno.EMFILE, "ulimit"),
+        (errno.EISDIR, "move it elsewhere"),
         (errno.EIO, "input/output error"),
     ],
 )

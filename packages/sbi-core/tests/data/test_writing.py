@@ -103,3 +103,12 @@ def test_a_spreadsheet_finds_no_formula(suffix, delimiter, tmp_path):
     for row in rows:
         assert [c for c in row if c[:1] in tuple("=+-@") and c not in ("-1.2", "-12")] == []
     assert rows[1][1:] == ["-1.2", "-1.2"]
+
+
+def test_a_folder_under_the_name_of_a_file_is_named_before_anything_is_written(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match="a.json"),
+        writing.atomic_write(tmp_path / "a.json"),
+    ):
+        pytest.fail("written")

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and messages for those that are neither."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -135,3 +136,19 @@ def test_json_of_a_run_is_readable_by_people(tmp_path):
     assert text.endswith("\n")
     assert len(text.splitlines()) > 1
     assert json.loads(text) == {"x": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (os.mkfifo, "log.txt", "log.txt' is not a regular file; remove it"),
+        (os.mkfifo, "sims/pack.h5", "pack.h5' is not a regular file; remove it"),
+        (os.mkdir, "report.json", "report.json' is a folder where the run writes a file"),
+    ],
+)
+def test_pipes_and_folders_in_place_of_files_are_refused(make, name, message, tmp_path):
+    (tmp_path / "sims").mkdir()
+    RunDirectory(tmp_path).refuse_links()
+    make(tmp_path / name)
+    with pytest.raises(RunDirectoryError, match=message):
+        RunDirectory(tmp_path).refuse_links()

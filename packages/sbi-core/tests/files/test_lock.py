@@ -178,6 +178,14 @@ def test_a_lock_file_that_is_a_link_is_refused(tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
+@pytest.mark.parametrize("part", ["", "shards-0-1"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_regular_file_is_refused(make, part, tmp_path):
+    make(tmp_path / LOCK)
+    with pytest.raises(RunDirectoryError, match="'.*.lock' is not a regular file; remove it"):
+        locked(tmp_path, part).__enter__()
+
+
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-Urpf", "true"], check=False, capture_output=True).returncode != 0
     if shutil.which("unshare")

@@ -22,6 +22,7 @@ _WORDS = {
     errno.EROFS: "the disk can only be read; use another --out",
     errno.EACCES: "permission denied; check the rights of the file and of its folder",
     errno.EPERM: "the system does not permit it; check the rights of the file and of its folder",
+    errno.EISDIR: "a folder has the name of the file to write; move it elsewhere",
     errno.EMFILE: f"too many files are open; raise the limit (ulimit -n). {_AGAIN}",
     errno.EIO: f"the disk reports an input/output error; check it. {_AGAIN}",
 }

@@ -11,6 +11,7 @@ is still held.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -92,6 +93,8 @@ def written(path: str | Path) -> Iterator[Path]:
         If a lock of this process was lost.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name[:100]}{_MARK}{secrets.token_hex(8)}{path.suffix}")
     new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     os.close(new)

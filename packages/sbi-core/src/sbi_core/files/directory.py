@@ -159,7 +159,11 @@ class RunDirectory:
             raise RunDirectoryError(msg)
 
     def refuse_links(self) -> None:
-        """Raise RunDirectoryError when the run holds a symbolic link."""
+        """Raise RunDirectoryError when the run holds a link, a pipe, or a folder for a file."""
+        for name in self._own():
+            if (path := self.root / name).suffix and path.is_dir():
+                msg = f"'{path}' is a folder where the run writes a file; move it elsewhere"
+                raise RunDirectoryError(msg)
         for folder, folders, files in os.walk(self.root):
             for name in sorted((*folders, *files)):
                 path = Path(folder, name)
@@ -168,6 +172,9 @@ class RunDirectory:
                         f"'{path}' is a link to '{path.readlink()}': nothing is written through "
                         "links in a run directory; put the file in its place"
                     )
+                    raise RunDirectoryError(msg)
+                if name in files and path.exists() and not path.is_file():
+                    msg = f"'{path}' is not a regular file; remove it"
                     raise RunDirectoryError(msg)
 
     def remove(self, *paths: Path, made: Iterable[str] = ()) -> None:

@@ -102,6 +102,9 @@ def locked(root: Path, part: str = "") -> Iterator[Hold]:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
+    if path.exists() and not path.is_file() and not path.is_symlink():  # opening a pipe waits
+        msg = f"'{path}' is not a regular file; remove it"
+        raise RunDirectoryError(msg)
     if os.environ.get(_SWITCH) == "off":  # the fence remains
         yield
         return
