@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import sbi_toy
 from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas import DataFrame
@@ -54,6 +55,23 @@ def test_run_returns_a_run_that_can_be_loaded(run):
     again = sbi_core.load_run(made.directory.root)
     assert again.config == made.config
     assert again.report == made.report
+
+
+def test_a_simulator_may_change_the_working_directory(run, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    simulate = sbi_toy.ToySimulator.simulate
+
+    def moved(self, theta, rng):
+        os.chdir(tmp_path / "other")
+        return simulate(self, theta, rng)
+
+    monkeypatch.setattr(sbi_toy.ToySimulator, "simulate", moved)
+    made = run(out="relative", overrides={"simulate.workers": 1})
+    assert made.directory.root == tmp_path / "relative"
+    assert made.report["command"].endswith("--out relative")
+    assert (tmp_path / "relative" / "report.html").exists()
+    assert list((tmp_path / "other").iterdir()) == []
 
 
 def test_the_default_directory_is_named_after_plugin_and_preset(run, tmp_path, monkeypatch):

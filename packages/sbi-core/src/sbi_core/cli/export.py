@@ -66,7 +66,7 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
         shared = loaded.simulator.parameters.select("global").names
         combined = {k: v for k, v in combined.items() if v.ndim == 2 and v.shape[1] == len(shared)}
     loaded.directory.refuse_links()
-    folder = Path(out) if out else loaded.directory.root / "export"
+    folder = Path(out) if out else loaded.directory.given / "export"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

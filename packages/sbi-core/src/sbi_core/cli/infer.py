@@ -88,7 +88,7 @@ def command(
         msg = "--summary-only and --samples contradict each other; leave one out"
         raise ConfigError(msg)
     loaded = Run(run, overrides=overrides)
-    target = Path(out) if out else summary_target(loaded.directory.root, observations)
+    target = Path(out) if out else summary_target(loaded.directory.given, observations)
     checked_target(target, _TABLES, inputs=(observations,))
     if samples:
         checked_target(samples, (".nc",), inputs=(observations,))

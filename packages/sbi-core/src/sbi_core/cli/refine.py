@@ -81,7 +81,7 @@ def command(
     if not row.size:
         msg = f"no object '{chosen}'{near_matches(chosen, objects.id.tolist())} in {objects.source}"
         raise ObservationError(msg)
-    target = Path(out) if out else loaded.directory.root / f"refined-{safe_name(chosen)}.nc"
+    target = Path(out) if out else loaded.directory.given / f"refined-{safe_name(chosen)}.nc"
     checked_target(target, (".nc",), inputs=(observations,) if observations else ())
     record = target.with_suffix(".json")
     if record.exists() and (other := read_json(record).get("object")) != chosen:

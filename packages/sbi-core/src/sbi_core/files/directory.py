@@ -101,10 +101,16 @@ class RunDirectory:
     ----------
     root
         The run directory; created by :meth:`create`.
+
+    Attributes
+    ----------
+    given
+        Its path as it was given; all other paths are absolute.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
+        self.given = Path(root).expanduser()
+        self.root = self.given.absolute()  # plugins may change the working directory
         self.config = self.root / "run.toml"
         self.provenance = self.root / "provenance.json"
         self.sims = self.root / "sims"
@@ -155,7 +161,7 @@ class RunDirectory:
         """Raise RunDirectoryError when this is not a run directory."""
         if not self.config.exists():
             what = "holds no run (no run.toml)" if self.root.is_dir() else "does not exist"
-            msg = f"run directory '{self.root}' {what}"
+            msg = f"run directory '{self.given}' {what}"
             raise RunDirectoryError(msg)
 
     def refuse_links(self) -> None:

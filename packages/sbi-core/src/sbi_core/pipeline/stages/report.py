@@ -266,5 +266,5 @@ def _draws(context: Context, objects: Table) -> dict[str, Any]:
 
 def _command(context: Context) -> str:
     """Return the command that makes this run again."""
-    out = str(context.directory.root)
+    out = str(context.directory.given)
     return shlex.join(["sbi-run", *command_words(context.config, context.registry, out)])
