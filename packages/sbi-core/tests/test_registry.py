@@ -325,7 +325,9 @@ def test_an_empty_list_of_allowed_plugins_allows_none(install, monkeypatch):
 
 def test_options_are_validated_before_the_factory_is_called():
     made = []
-    module = plugin_of(register_simulators=registers("x", made.append, config=Options))
+    module = plugin_of(
+        register_simulators=registers("x", lambda o: made.append(o) or made, config=Options)
+    )
     registry = Registry(extra={"p": module})
     registry.build("simulator", "x", {"width": 2})
     assert made == [Options(width=2.0)]
@@ -373,3 +375,17 @@ def test_the_toy_offers_what_a_pipeline_needs(registry):
     kinds = {c.kind for c in registry.plugin("toy").components}
     assert kinds == {"simulator", "estimator", "combiner", "pipeline"}
     assert registry.build("simulator", "toy").parameters is sbi_toy.SPACE
+
+
+@pytest.mark.parametrize(
+    ("kind", "built", "message"),
+    [
+        ("pipeline", None, "pipeline 'star' of plugin 'star' returned NoneType; .* text of a TOML"),
+        ("pipeline", b"[base]", "returned bytes; it must return the text of a TOML file"),
+        ("simulator", None, "simulator 'star' .* returned NoneType; it must return the simulator"),
+    ],
+)
+def test_a_factory_that_returns_something_else_is_named(kind, built, message):
+    plugin = plugin_of(**{HOOKS[kind]: registers("star", lambda: built)})
+    with pytest.raises(PluginError, match=message):
+        Registry(extra={"star": plugin}).build(kind, "star")

@@ -82,7 +82,8 @@ class Component:
         ConfigError
             If an option is unknown or ill-typed.
         PluginError
-            If the path of the factory leads nowhere.
+            If the path of the factory leads nowhere, or the factory returns nothing (a pipeline:
+            no text).
         """
         make = self._imported(self.factory)
         if self.kind == "command":
@@ -92,8 +93,17 @@ class Component:
             if options:
                 msg = f"{self.kind} '{self.name}' takes no options, got {sorted(options)}"
                 raise ConfigError(msg)
-            return make()
-        return make(validate(model, options or {}, self.kind))
+            built = make()
+        else:
+            built = make(validate(model, options or {}, self.kind))
+        if built is None or (self.kind == "pipeline" and not isinstance(built, str)):
+            wanted = "the text of a TOML file" if self.kind == "pipeline" else f"the {self.kind}"
+            msg = (
+                f"the factory of {self.kind} '{self.name}' of plugin '{self.plugin}' returned "
+                f"{type(built).__name__}; it must return {wanted}"
+            )
+            raise PluginError(msg)
+        return built
 
     def _imported(self, target: Any) -> Any:
         """Import what is given as text, ``"package.module:name"``."""
