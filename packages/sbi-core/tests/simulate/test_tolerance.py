@@ -159,6 +159,13 @@ def test_an_interrupt_is_not_swallowed():
         drawn(fragile("interrupt"))
 
 
+@pytest.mark.parametrize("how", ["KeyboardInterrupt", "GeneratorExit", "BaseException"])
+def test_what_is_no_exception_is_recorded_like_one(how, protected):
+    for tolerance in (None, protected):
+        _, caught = drawn(fragile(how), tolerance)
+        assert {(c.code, c.message) for c in caught} == {(RAISED, how)}
+
+
 def test_outside_a_run_exceptions_are_those_of_the_simulator():
     with pytest.raises(ValueError, match="size is too large"):
         fragile("raise").draw(60, stream(1, "simulate", 0))

@@ -5,6 +5,7 @@ needs no training, so that a whole run takes about a second. On its own path, be
 processes and subprocesses import it, too.
 """
 
+import builtins
 import json
 import multiprocessing
 import os
@@ -154,7 +155,9 @@ class FragileSimulator(ToySimulator):
         if how == "sysexit":
             raise SystemExit(5)
         if how == "interrupt":
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+        if how in ("KeyboardInterrupt", "GeneratorExit", "BaseException"):
+            raise getattr(builtins, how)
         if how == "memory" and len(theta) > 50:
             raise MemoryError
         if how == "once":  # dies the first time

@@ -186,10 +186,10 @@ def _serve(connection: Connection[Any, Any]) -> None:
                 answer = ("returned", simulator.simulate(theta, rng), rng)
         except SbiError as error:
             answer = ("error", error)
-        except Exception as error:  # noqa: BLE001 - recorded by the run
-            answer = ("raised", described(error))
         except SystemExit as error:
             answer = ("error", exit_error(simulator, error))
+        except BaseException as error:  # noqa: BLE001 - recorded by the run
+            answer = ("raised", described(error))
         faulthandler.cancel_dump_traceback_later()
         connection.send_bytes(pickle.dumps(answer))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -160,17 +161,20 @@ class _Call:
         tolerance = self.tolerance
         token = simulate_handler.set(None)
         try:
-            if not (tolerance.protect or tolerance.time_limit):
-                batch: Batch = self.method(_copied(theta), rng)
-            else:
-                child = tolerance.child_of(self.simulator)
-                batch, after = child.call(theta, rng, tolerance.time_limit)
-                _set_state(rng, after)
+            with _interrupts() as interrupts:
+                if not (tolerance.protect or tolerance.time_limit):
+                    batch: Batch = self.method(_copied(theta), rng)
+                else:
+                    child = tolerance.child_of(self.simulator)
+                    batch, after = child.call(theta, rng, tolerance.time_limit)
+                    _set_state(rng, after)
         except (LostError, SbiError):
             raise
         except SystemExit as error:
             raise exit_error(self.simulator, error) from None
-        except Exception as error:
+        except BaseException as error:
+            if interrupts:
+                raise
             _log.info("simulator '%s' raised", self.simulator.name, exc_info=True)
             raise LostError(RAISED, described(error)) from error
         finally:
@@ -269,6 +273,26 @@ def values_of(simulator: Simulator, theta: Sequence[float]) -> str:
     names = simulator.parameters.names
     shown = [f"{k} = {v:.6g}" for k, v in zip(names, theta, strict=False)]
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """List the SIGINT that arrive: simulators may raise KeyboardInterrupt themselves."""
+    arrived: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+
+    def note(number: int, frame: Any) -> Any:
+        arrived.append(number)
+        return handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _comparable(batch: Any, theta: Any) -> bool:
