@@ -389,3 +389,9 @@ def test_a_factory_that_returns_something_else_is_named(kind, built, message):
     plugin = plugin_of(**{HOOKS[kind]: registers("star", lambda: built)})
     with pytest.raises(PluginError, match=message):
         Registry(extra={"star": plugin}).build(kind, "star")
+
+
+def test_a_misspelt_hook_is_pointed_to_where_its_component_is_missing():
+    plugin = plugin_of(register_simulator=registers("star"))
+    with pytest.raises(ComponentNotFoundError, match="warnings: star .see `sbi-run plugins`."):
+        Registry(extra={"star": plugin}).build("simulator", "star")

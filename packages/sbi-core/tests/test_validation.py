@@ -50,7 +50,7 @@ def test_good_options_make_the_model():
             "option 'part.inner.width' = 0: must be greater than 0",
         ),
         ({"size": 2, "inner": 5}, "option 'part.inner' = 5"),
-        ({"size": 2, "names": ["a", 5]}, "option 'part.names.1' = 5: expects text"),
+        ({"size": 2, "names": ["a", 5]}, "option 'part.names.1' = 5: expects text; quote it"),
         ({"size": 2, "names": "a"}, "option 'part.names' = 'a': expects a list"),
         ({"size": 2, "kind": "c"}, "option 'part.kind' = 'c': expects 'a' or 'b'"),
         ({"size": 2, "Size": 2}, "unknown option 'part.Size'; did you mean 'size'?"),

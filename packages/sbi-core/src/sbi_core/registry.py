@@ -282,6 +282,9 @@ class Registry:
         failed = [p.name for p in self.plugins if p.status == "failed"]
         if failed:
             msg += f"; plugins that failed to load: {', '.join(failed)} (see `sbi-run plugins`)"
+        warned = [p.name for p in self.plugins if p.warnings]
+        if warned:
+            msg += f"; plugins with warnings: {', '.join(warned)} (see `sbi-run plugins`)"
         return msg
 
     def build(self, kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> Any:

@@ -85,6 +85,8 @@ def _explained(
             sentences[key] += f", or {_expected(item)}"
         else:
             sentences[key] = f"option '{key}' = {item['input']!r}: {_expected(item)}"
+            if item["type"] == "string_type" and isinstance(item["input"], (int, float)):
+                sentences[key] += f"; quote it: --set '{key}=\"...\"'"
     return "; ".join(sentences.values())
 
 

@@ -58,13 +58,23 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "a.json' is missing"), (b"{", "a.json' is damaged"), (b"\xff", "a.json' is damaged")],
+    [
+        (None, "a.json' is missing"),
+        (b"{", "a.json' is damaged .*; restore it"),
+        (b"\xff", "a.json' is damaged .*; restore it"),
+    ],
 )
 def test_json_that_cannot_be_read_is_named(content, message, tmp_path):
     if content is not None:
         (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(RunDirectoryError, match=message):
         read_json(tmp_path / "a.json")
+
+
+def test_a_run_without_run_toml_is_named(tmp_path):
+    write_json(tmp_path / "provenance.json", {})
+    with pytest.raises(RunDirectoryError, match=r"run.toml' is missing: .*; restore it from a cop"):
+        RunDirectory(tmp_path).create()
 
 
 def test_lines_and_arrays_come_back(tmp_path):

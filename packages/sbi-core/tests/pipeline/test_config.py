@@ -3,6 +3,7 @@
 import shlex
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sbi_toy
@@ -355,3 +356,9 @@ def test_a_section_without_a_name_is_that_of_the_default_component(registry, mon
     config = resolve(registry, "toy", preset="quick")
     assert (config.estimator.name, config.estimator.parameters) == ("mixture", "all")
     assert (config.embedding.name, config.embedding.options["hidden"]) == ("mlp", [8])
+
+
+def test_a_pipeline_without_presets_is_named():
+    plugin = SimpleNamespace(register_pipelines=hookimpl(lambda register: register("p", str)))
+    with pytest.raises(PluginError, match="pipeline of plugin 'p' has no presets"):
+        resolve(Registry(extra={"p": plugin}), "p", preset="quick")

@@ -18,6 +18,7 @@ from sbi_core.data.writing import atomic_write
 from sbi_core.errors import DataFileError, RunDirectoryError
 
 __all__ = [
+    "RESTORE",
     "RunDirectory",
     "read_arrays",
     "read_json",
@@ -25,6 +26,8 @@ __all__ = [
     "sha256_of",
     "write_json",
 ]
+
+RESTORE = "restore it from a copy of the run, or choose another --out"  # what can be done
 
 # what stages write into folders, recorded or not yet; with temporary names of version 0.1.0
 _OWN = re.compile(
@@ -54,7 +57,7 @@ def read_json(path: Path) -> Any:
         msg = f"'{path}' is missing"
         raise RunDirectoryError(msg) from None
     except (OSError, ValueError, RecursionError, DataFileError) as error:
-        msg = f"'{path}' is damaged: {error}"
+        msg = f"'{path}' is damaged ({error}); {RESTORE}"
         raise RunDirectoryError(msg) from None
 
 
@@ -69,7 +72,7 @@ def read_lines(path: Path) -> list[Any]:
     try:
         return [json.loads(line) for line in read_text(path).splitlines() if line]
     except (OSError, ValueError, RecursionError, DataFileError) as error:
-        msg = f"'{path}' is missing or damaged: {error}"
+        msg = f"'{path}' is missing or damaged ({error}); {RESTORE}"
         raise RunDirectoryError(msg) from None
 
 
@@ -84,7 +87,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         return read_npz(path)
     except DataFileError as error:
-        msg = f"'{path}' is missing or damaged: {error}"
+        msg = f"'{path}' is missing or damaged ({error}); {RESTORE}"
         raise RunDirectoryError(msg) from None
 
 
@@ -153,6 +156,9 @@ class RunDirectory:
         ours = re.compile(r"^\.|\.tmp[\w-]*$")  # what another task of the same run writes now
         foreign = [p.name for p in self.root.iterdir() if not ours.search(p.name)]
         if foreign and not self.config.exists():
+            if self.provenance.exists():
+                msg = f"'{self.config}' is missing: without it the run cannot go on; {RESTORE}"
+                raise RunDirectoryError(msg)
             listed = ", ".join(sorted(foreign)[:3])
             msg = f"'{self.root}' is not empty and holds no run ({listed}); choose another --out"
             raise RunDirectoryError(msg)

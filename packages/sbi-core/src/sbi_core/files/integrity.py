@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sbi_core.errors import RunDirectoryError
-from sbi_core.files.directory import RunDirectory, read_json, sha256_of, write_json
+from sbi_core.files.directory import RESTORE, RunDirectory, read_json, sha256_of, write_json
 
 __all__ = ["SCHEMA", "missing_records", "read_records", "verify_files", "write_records"]
 
@@ -60,7 +60,7 @@ def read_records(directory: RunDirectory, *, required: bool = False) -> dict[str
     records = read_json(directory.provenance)
     stages = records.get("stages") if isinstance(records, dict) else None
     if not isinstance(stages, dict) or not all(map(_is_record, stages.values())):
-        msg = f"'{directory.provenance}' is damaged; choose another --out"
+        msg = f"'{directory.provenance}' is damaged; {RESTORE}"
         raise RunDirectoryError(msg)
     schema = records.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
@@ -71,7 +71,7 @@ def read_records(directory: RunDirectory, *, required: bool = False) -> dict[str
         raise RunDirectoryError(msg)
     sealed = "schema" in records or "seal" in records
     if sealed and records.get("seal") != _seal(records):
-        msg = f"'{directory.provenance}' was damaged or altered; choose another --out"
+        msg = f"'{directory.provenance}' was damaged or altered; {RESTORE}"
         raise RunDirectoryError(msg)
     found: dict[str, Any] = records
     return found

@@ -347,6 +347,9 @@ def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
         msg = f"the pipeline of plugin '{plugin}' is not valid TOML: {error}"
         raise PluginError(msg) from None
     presets = spec.get("presets", {})
+    if not presets:
+        msg = f"the pipeline of plugin '{plugin}' has no presets: it needs [presets.quick]"
+        raise PluginError(msg)
     if preset not in presets:
         listed = ", ".join(presets)
         msg = (

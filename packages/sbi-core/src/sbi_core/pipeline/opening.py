@@ -8,7 +8,7 @@ from typing import Any
 from sbi_core.data.gate import read_text
 from sbi_core.data.writing import sync
 from sbi_core.errors import ConfigError, RunDirectoryError, SbiError
-from sbi_core.files.directory import RunDirectory, sha256_of
+from sbi_core.files.directory import RESTORE, RunDirectory, sha256_of
 from sbi_core.files.integrity import read_records, verify_files
 from sbi_core.pipeline.config import RunConfig, from_toml, resolve
 from sbi_core.pipeline.context import Context
@@ -64,7 +64,7 @@ def read_config(directory: RunDirectory) -> RunConfig:
     try:
         return from_toml(read_text(directory.config))
     except (SbiError, OSError, ValueError, RecursionError) as error:  # not TOML, not UTF-8, ...
-        msg = f"'{directory.config}' is damaged: {error}"
+        msg = f"'{directory.config}' is damaged ({error}); {RESTORE}"
         raise RunDirectoryError(msg) from None
 
 

@@ -199,7 +199,8 @@ def execute(context: Context) -> StageResult:
     n, failed = sum(r.rows for r in stored), sum(r.failed for r in stored)
     names = {**REASONS, **context.simulator.failures}
     if failed == n:
-        msg = f"all {failed} simulations failed ({dict(reasons)}); look at prior and options"
+        why = ", ".join(f"{names.get(k, f'code {k}')}: {v}" for k, v in sorted(reasons.items()))
+        msg = f"all {failed} simulations failed ({why}); look at prior and options"
         raise SimulationError(msg)
     reports = _Reports(context, context.simulator, n)
     for report in stored:
