@@ -94,7 +94,25 @@ class Lying(MlpEmbedding):
         return module
 
 
+class Returns(MlpEmbedding):
+    """An embedding whose module returns something else."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def build(self, shape):
+        module = super().build(shape)
+        forward = module.forward
+        module.forward = lambda *inputs: self.change(forward(*inputs))
+        return module
+
+
 def test_a_fault_of_the_embedding(toy):
+    with pytest.raises(ConfigError, match="'mlp' returns NoneType; return a torch tensor"):
+        try_components(toy, Returns(lambda h: None), 1)
+    with pytest.raises(ConfigError, match="'mlp' returns ndarray; return a torch tensor"):
+        try_components(toy, Returns(lambda h: h.numpy()), 1)
     with pytest.raises(ConfigError, match=r"'mlp' does not work with InputShape\(x=\(3,\).*5x2"):
         try_components(toy, Fixed(), 1)
     with pytest.raises(ConfigError, match=r"'mlp' returns \(8, \d+\) for 8 rows"):

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from sbi_core.components import InputShape
 from sbi_core.data.batch import Batch
 from sbi_core.embeddings.mlp import MlpEmbedding
-from sbi_core.errors import ObservationError
+from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.estimators.mixture import MixtureHead
 from sbi_core.rng import stream
 from sbi_core.training.networks import ConditionalNetwork, Standardizer
@@ -53,6 +53,16 @@ def test_what_is_not_observed_changes_no_bit(value):
     assert torch.equal(net.loss(z, batch), net.loss(z, other))
     a, b = (Standardizer(InputShape.of(batch)).fit(d).state_dict() for d in (batch, other))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("cut", [lambda h: h[:, :5], lambda h: h[:64]])
+def test_features_of_another_shape_in_long_batches_are_explained(cut):
+    batch = data()
+    net = network(batch)
+    forward = net.embedding.forward
+    net.embedding.forward = lambda *inputs: cut(forward(*inputs))
+    with pytest.raises(ConfigError, match=r"_Mlp returns \(\d+, \d+\) for 400 rows, not \(400"):
+        net.features(batch)
 
 
 def test_gradients_stay_finite_when_what_is_not_observed_is_nan():

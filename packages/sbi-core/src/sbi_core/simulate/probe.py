@@ -322,6 +322,9 @@ def _try_embedding(embedding: Embedding, batch: Batch, seed: int) -> None:
     except Exception as error:
         msg = f"{name} does not work with {shape}: {type(error).__name__}: {error}"
         raise ConfigError(msg) from error
+    if not isinstance(out, torch.Tensor):
+        msg = f"{name} returns {type(out).__name__}; return a torch tensor (n, out_features)"
+        raise ConfigError(msg)
     width = getattr(module, "out_features", None)
     if tuple(out.shape) != (len(batch), width):
         msg = (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.data.batch import Batch
-from sbi_core.errors import ObservationError, counted
+from sbi_core.errors import ConfigError, ObservationError, counted
 from sbi_core.training.loop import Trainable
 
 __all__ = ["ConditionalNetwork", "Head", "Pooling", "Standardizer", "mlp", "pooling_of"]
@@ -192,8 +192,21 @@ class ConditionalNetwork(Trainable):
         self.head = head
 
     def features(self, batch: Batch) -> Tensor:
-        """Return the features (n, k) of observed data."""
+        """Return the features (n, k) of observed data.
+
+        Raises
+        ------
+        ConfigError
+            If the embedding returns another shape.
+        """
         h: Tensor = self.embedding(*self.standardizer(batch))
+        want: tuple[object, ...] = (len(batch), self.embedding.out_features)
+        if tuple(h.shape) != want:
+            msg = (
+                f"the embedding's module {type(self.embedding).__name__} returns {tuple(h.shape)} "
+                f"for {counted(len(batch), 'row')}, not {want}; return (n, out_features)"
+            )
+            raise ConfigError(msg)
         return h
 
     def loss(self, targets: Tensor, batch: Batch) -> Tensor:
