@@ -66,6 +66,11 @@ def test_a_fault_of_simulate(how, message):
         (lambda b: b[:3], r"observe returned 3 rows for a Batch of 8 rows; return batch.with_"),
         (lambda b: Batch(b.x[:, :2], b.theta), "observe returned x with 2 columns, .* names 3"),
         (lambda b: b.with_(x=b.x * torch.nan), "observe returned x that is not finite"),
+        (
+            lambda b: b.with_(x=b.x.double() * 1e300),
+            r"x up to .*e\+30\d, but networks take at most 3",
+        ),
+        (lambda b: b.with_(x=b.x.cfloat()), "'x' is complex; give real and imaginary parts as col"),
         (lambda b: b.with_(x_err=-b.x.abs()), "observe returned x_err that is not positive"),
         (lambda b: b.with_(theta=b.theta + 1), "observe changed theta"),
         (lambda b: b.with_(mask=b.x > 1e9), "all values of all rows are masked"),

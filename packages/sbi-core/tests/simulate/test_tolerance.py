@@ -258,6 +258,22 @@ def test_another_theta_is_refused_in_every_call(change, row, tmp_path):
         shard_image(Alters(change), shard)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda b, theta: Batch(b.x[1:], theta),
+            "simulate: batch field 'theta' has 60 rows, x has 59",
+        ),
+        (lambda b, theta: None, "simulate returned NoneType"),
+    ],
+)
+def test_a_fault_of_long_calls_names_simulator_and_method(change, message, tmp_path):
+    (shard,) = plan(tmp_path, 60, 60, 1, "x")
+    with pytest.raises(SimulationError, match=rf"simulator 'toy': {message}.* \[shard 0\]"):
+        shard_image(Alters(change), shard)
+
+
 def test_a_call_of_simulate_leaves_the_callers_theta_alone():
     theta = np.zeros((60, 3))
     with Tolerance().active(), pytest.raises(SimulationError):

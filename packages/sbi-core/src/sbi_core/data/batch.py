@@ -31,6 +31,9 @@ def _tensor(name: str, value: Any) -> Tensor | None:
         return tensor.to(torch.bool)
     if name in ("failure", "split_key"):
         return tensor.to(torch.int64)
+    if tensor.is_complex():
+        msg = f"batch field '{name}' is complex; give real and imaginary parts as columns"
+        raise SimulationError(msg)
     return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
 
 

@@ -69,7 +69,7 @@ def check_description(simulator: Simulator) -> None:
         raise SimulationError(msg)
 
 
-def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "draw") -> None:
+def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "") -> None:
     """Check type, rows, columns and finite values of noise-free simulations.
 
     Raises
@@ -77,6 +77,7 @@ def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "draw
     SimulationError
         If one of them is wrong; the message contains the remedy.
     """
+    method = method or ("draw" if _draws(simulator) else "simulate")
     of = f"simulator '{simulator.name}': {method}"
     if not isinstance(batch, Batch):
         msg = f"{of} returned {type(batch).__name__}; return sbi_core.Batch(x=..., theta=...)"
@@ -180,6 +181,13 @@ def check_observed(simulator: Simulator, seen: Any, clean: Batch) -> None:
         )
         raise SimulationError(msg)
     check_batch(simulator, seen, len(clean), "observe")
+    values = seen.succeeded.x[seen.succeeded.observed]
+    if not bool(torch.isfinite(values.float()).all()):
+        msg = (
+            f"{of} returned x up to {float(values.abs().max()):.3g}, but networks take at most "
+            f"{torch.finfo(torch.float32).max:.3g} (single precision); rescale x or take logarithms"
+        )
+        raise SimulationError(msg)
     assert seen.theta is not None
     assert clean.theta is not None
     if not torch.equal(seen.theta, clean.theta):

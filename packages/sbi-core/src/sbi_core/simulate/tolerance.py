@@ -168,6 +168,11 @@ class _Call:
                     child = tolerance.child_of(self.simulator)
                     batch, after = child.call(theta, rng, tolerance.time_limit)
                     _set_state(rng, after)
+        except SimulationError as error:
+            if f"'{self.simulator.name}'" in str(error):
+                raise
+            msg = f"simulator '{self.simulator.name}': simulate: {error}"
+            raise SimulationError(msg) from error
         except (LostError, SbiError):
             raise
         except SystemExit as error:
