@@ -216,6 +216,16 @@ def test_a_failed_calibration_is_exit_code_3(cli, install):
     assert "calibration_failed" in report["flags"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_threads_that_a_simulator_leaves_do_not_keep_the_command_alive(workers, tmp_path):
+    options = ("simulator.name=fragile", "simulator.how=thread", "simulate.executor=process")
+    words = ["run", "toy", "--preset", "quick", "--out", tmp_path / "r", "--workers", workers]
+    words += ["--stages", "simulate", *(w for o in options for w in ("--set", o))]
+    done = sbi_run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "simulate: 6 shards" in done.stderr
+
+
 def test_an_interrupt_is_exit_code_130_and_can_be_resumed(cli, monkeypatch):
     from sbi_core.pipeline.stages import train
 

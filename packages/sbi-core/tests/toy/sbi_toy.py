@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,8 @@ class FragileSimulator(ToySimulator):
             signal.raise_signal(signal.SIGINT)
         if how in ("KeyboardInterrupt", "GeneratorExit", "BaseException"):
             raise getattr(builtins, how)
+        if how == "thread":
+            threading.Thread(target=time.sleep, args=(600,)).start()
         if how == "memory" and len(theta) > 50:
             raise MemoryError
         if how == "once":  # dies the first time

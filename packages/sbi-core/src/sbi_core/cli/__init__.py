@@ -6,8 +6,11 @@ Exit codes: 0 finished; 2 bad input or configuration; 3 finished, but a calibrat
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -72,6 +75,20 @@ for _option in app.params:  # the help of `run` lists the options of the pipelin
 
 def main(args: list[str] | None = None) -> None:
     """Entry point: one sentence and exit code 2 for errors of the user."""
+    before = threading.enumerate()
+    try:
+        _main(args)
+    except SystemExit as end:
+        left = [t for t in threading.enumerate() if t not in before and not t.daemon]
+        if left:  # threads of plugins, for which the interpreter would wait
+            atexit._run_exitfuncs()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)
+        raise
+
+
+def _main(args: list[str] | None) -> None:
     argv = [_HOME.sub(_expanded, word) for word in (sys.argv[1:] if args is None else args)]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that it cannot show must not end a run

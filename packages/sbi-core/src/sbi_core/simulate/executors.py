@@ -10,11 +10,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
@@ -136,7 +138,15 @@ def _start_worker(file: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this
     end_with_parent()
     torch.set_num_threads(1)
+    Finalize(None, _leave, exitpriority=-1000)  # after all else that multiprocessing ends
     _worker["shared"] = pickle.loads(Path(file).read_bytes())
+
+
+def _leave() -> None:
+    """End this worker without waiting for threads that a simulator left."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
 
 
 def _call(fn: Callable[[Any, Item], Result], item: Item) -> Result:
