@@ -64,8 +64,8 @@ def test_the_crash_of_a_worker_costs_the_rows_that_crash_it(executor, fragile_ru
     if executor == "dask":
         pytest.importorskip("distributed")
         monkeypatch.setattr("sbi_core.simulate.executors_dask._LOSSES", 0)
-        paths = [os.path.dirname(sys.modules["sbi_toy"].__file__), os.environ["PYTHONPATH"]]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        paths = [os.path.dirname(sys.modules["sbi_toy"].__file__), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     words = (f"simulate.executor={executor}", "simulate.workers=2", "simulate.n=100")
     run = fragile_run("segv", *words, out="a", above=1.9, stages=["simulate"])
     marked = fragile_run("mark", "simulate.n=100", out="b", above=1.9, stages=["simulate"])

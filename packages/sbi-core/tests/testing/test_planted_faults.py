@@ -665,7 +665,7 @@ def toy_with(text):
             "every_preset_resolves",
             "preset 'standard': unknown option 'simulate.m'",
         ),
-        (3, "it_has_a_quick_and_a_standard_preset", "returns int"),
+        (3, "it_has_a_quick_and_a_standard_preset", "returned int"),
     ],
 )
 def test_a_fault_of_a_pipeline(text, check, message):
