@@ -23,6 +23,9 @@ from pathlib import Path
 
 from kill_and_resume import command, digest
 
+from sbi_core.data.writing import write_atomic
+from sbi_core.errors import counted
+
 MOMENTS = {
     "first shards": lambda out: len(list((out / "sims").glob("part-*.h5"))) >= 2,
     "many shards": lambda out: len(list((out / "sims").glob("part-*.h5"))) >= 5,
@@ -62,6 +65,12 @@ def disturbed(args: list[str], disk: Path, ready, limit: float = 300.0) -> tuple
     return process.returncode, words, ballast is not None
 
 
+def record(rows: list[dict], path: Path | None) -> None:
+    """Write what is known so far."""
+    if path:
+        write_atomic(path, json.dumps(rows, indent=1).encode())
+
+
 def main() -> None:
     """Print a line per moment."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,7 +78,7 @@ def main() -> None:
     parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
     parser.add_argument("--size", default="400m", help="of the file system")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if not os.environ.get("OWN_NAMESPACE"):
         again = ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv]
@@ -104,8 +113,10 @@ def main() -> None:
                     "different": different,
                 }
             )
+            record(rows, options.json)
             print(
-                f"{moment:<13} exit {code}, {len(lines)} line(s): {lines[-1] if lines else ''!r}; "
+                f"{moment:<13} exit {code}, {counted(len(lines), 'line')}: "
+                f"{lines[-1] if lines else ''!r}; "
                 f"again: exit {done.returncode}, {len(different)} of {len(reference)} differ",
                 flush=True,
             )
@@ -115,12 +126,11 @@ def main() -> None:
         refused = subprocess.run(big, check=False, capture_output=True, text=True)
         words = refused.stderr.strip()
         bad += refused.returncode != 2 or (disk / "big" / "sims").exists()
-        print(f"too small    exit {refused.returncode}: {words!r}")
         rows.append({"moment": "too small", "exit_code": refused.returncode, "message": words})
+        record(rows, options.json)
+        print(f"too small    exit {refused.returncode}: {words!r}", flush=True)
         subprocess.run(["umount", str(disk)], check=True)
     print(f"{len(rows)} cases, {bad} not as they should be")
-    if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=1))
     sys.exit(1 if bad else 0)
 
 

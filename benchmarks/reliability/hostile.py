@@ -28,6 +28,7 @@ import torch
 from astropy.table import Table
 
 from sbi_core import Observable, Observations, SbiError, load_run, read_observations
+from sbi_core.data.writing import write_atomic
 from sbi_core.files.directory import read_arrays, read_json
 from sbi_core.files.tensors import read_tensors
 from sbi_core.report.html import render
@@ -247,7 +248,7 @@ def main() -> None:
     """Run all cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     context = multiprocessing.get_context("fork")
     record, failed = {}, 0
@@ -269,10 +270,10 @@ def main() -> None:
             seconds = time.perf_counter() - start
         failed += not good
         record[name] = {"outcome": outcome, "good": good, "executed": executed, "seconds": seconds}
+        if options.json:
+            write_atomic(options.json, json.dumps(record, indent=1).encode())
         print(f"{'ok ' if good else 'BAD'} {name}\n      {outcome} ({seconds:.1f} s)", flush=True)
     print(f"{len(record) - failed} of {len(record)} as they should be")
-    if options.json:
-        Path(options.json).write_text(json.dumps(record, indent=1))
     sys.exit(1 if failed else 0)
 
 

@@ -22,10 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+
+from sbi_core.data.writing import write_atomic
 
 COMPARED = ("estimator/weights.safetensors", "summary.ecsv", "combined.ecsv")
 
@@ -96,36 +100,34 @@ def shards(out: Path) -> dict[str, int]:
     return {str(p.relative_to(out)): p.stat().st_ino for p in out.rglob("part-*.h5")}
 
 
-def main() -> None:
-    """Run the comparison and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--plugin", default="chempy")
-    parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--per-run", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=120.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--json")
-    options = parser.parse_args()
-    extra = [word for s in options.set for word in ("--set", s)]
-    rng = np.random.default_rng(options.seed)
-    end = time.monotonic() + 60 * options.minutes
-    killed: list[str] = []
-    lost, runs, codes, failures = 0, 0, [], []
+def rounds(
+    plugin: str,
+    kills: int,
+    extra: list[str],
+    *,
+    per_run: int = 4,
+    minutes: float = 120.0,
+    seed: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Yield moments of kills, exit code, lost shards and differing artefacts of run after run."""
+    rng = np.random.default_rng(seed)
+    end = time.monotonic() + 60 * minutes
+    done = runs = 0
     with tempfile.TemporaryDirectory() as folder:
         calm = Path(folder) / "calm"
         start = time.monotonic()
-        subprocess.run(command(options.plugin, calm, extra), check=False, capture_output=True)
+        subprocess.run(command(plugin, calm, extra), check=False, capture_output=True)
         length = time.monotonic() - start
         reference = digest(calm)
-        print(f"undisturbed: {length:.0f} s, {len(reference)} artefacts", flush=True)
-        while len(killed) < options.kills and time.monotonic() < end:
+        print(f"{plugin}, undisturbed: {length:.0f} s, {len(reference)} artefacts", flush=True)
+        while done < kills and time.monotonic() < end:
             rough = Path(folder) / f"rough-{runs}"
-            args = command(options.plugin, rough, extra)
+            args = command(plugin, rough, extra)
             chosen = ["simulate", "train"] if runs == 0 else []
             before: dict[str, int] = {}
-            most = min(options.kills, len(killed) + options.per_run)
-            while len(killed) < most and time.monotonic() < end:
+            killed: list[str] = []
+            lost = 0
+            while len(killed) < min(per_run, kills - done) and time.monotonic() < end:
                 if chosen:
                     stage = chosen.pop(0)
                     hit = kill_when(args, lambda stage=stage, out=rough: started(out, stage))
@@ -142,32 +144,60 @@ def main() -> None:
                 if not hit:
                     break
                 killed.append(stage_of(rough))
-                print(f"kill {len(killed)}: {killed[-1]}, {len(now)} shards there", flush=True)
-            done = subprocess.run(args, check=False, capture_output=True, text=True)
-            codes.append(done.returncode)
+                print(f"kill {done + len(killed)}: {killed[-1]}, {len(now)} shards", flush=True)
+            again = subprocess.run(args, check=False, capture_output=True, text=True)
             now = shards(rough)
             lost += sum(now.get(name) != inode for name, inode in before.items())
-            found = digest(rough)
-            different = [
-                k for k in reference.keys() | found.keys() if reference.get(k) != found.get(k)
-            ]
-            failures += [f"run {runs}: {k}" for k in sorted(different)]
+            result = digest(rough)
+            names = sorted(reference.keys() | result.keys())
+            different = [k for k in names if reference.get(k) != result.get(k)]
             leftovers = [p.name for p in rough.rglob("*") if ".tmp" in p.name]
             print(
-                f"run {runs}: exit code {done.returncode}, {len(different)} of {len(reference)} "
+                f"run {runs}: exit code {again.returncode}, {len(different)} of {len(reference)} "
                 f"artefacts differ, {len(leftovers)} temporary files left",
                 flush=True,
             )
+            yield {
+                **{"kills": killed, "exit_code": again.returncode, "shards_lost": lost},
+                **{"different": [f"run {runs}: {k}" for k in different], "seconds": length},
+            }
+            done += len(killed)
             runs += 1
             shutil.rmtree(rough)
-    where = {name: killed.count(name) for name in dict.fromkeys(killed)}
-    print(f"{len(killed)} kills ({where}) of {runs} runs: {lost} shards lost, {failures} differ")
-    if options.json:
-        record = {
-            **{"kills": killed, "where": where, "runs": runs, "exit_codes": codes},
-            **{"shards_lost": lost, "different": failures, "seconds": length},
-        }
-        Path(options.json).write_text(json.dumps(record, indent=1))
+
+
+def main() -> None:
+    """Run the comparison; print and record it run by run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plugin", default="chempy")
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--per-run", type=int, default=4)
+    parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    extra = [word for s in options.set for word in ("--set", s)]
+    killed: list[str] = []
+    failures: list[str] = []
+    codes: list[int] = []
+    lost = 0
+    for run in rounds(
+        options.plugin, options.kills, extra,
+        per_run=options.per_run, minutes=options.minutes, seed=options.seed,
+    ):  # fmt: skip
+        killed += run["kills"]
+        failures += run["different"]
+        codes.append(run["exit_code"])
+        lost += run["shards_lost"]
+        where = {name: killed.count(name) for name in dict.fromkeys(killed)}
+        if options.json:
+            record = {
+                **{"kills": killed, "where": where, "runs": len(codes), "exit_codes": codes},
+                **{"shards_lost": lost, "different": failures, "seconds": run["seconds"]},
+            }
+            write_atomic(options.json, json.dumps(record, indent=1).encode())
+        print(f"{len(killed)} kills ({where}): {lost} shards lost, {failures} differ", flush=True)
     sys.exit(1 if failures or lost else 0)
 
 

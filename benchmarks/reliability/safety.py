@@ -6,8 +6,9 @@
 Prints a table ``tried | survived | silent`` and ends with code 1 when something did not survive.
 *Survived*: the sentence and exit code of the page, all other files as they were, and the same
 result after the same command where the work can go on. *Silent*: a wrong result without a word.
-Needs a finished quick run of chempy (``--run``; made if not given). Kills and full disks run
-``kill_and_resume.py`` and ``disk_full.py`` beside this file.
+Every case is printed, and recorded in the ``--json`` file, as soon as it ends; parts that are not
+run keep what the file has. Needs a finished quick run of chempy (``--run``; made if not given).
+Kills and full disks are those of ``kill_and_resume.py`` and ``disk_full.py`` beside this file.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from typing import Any
 import h5py
 import numpy as np
 from astropy.table import Table
+from kill_and_resume import rounds
 
 from sbi_core import SbiError, load_run
 from sbi_core.cli import main as sbi_run
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import RunDirectoryError
 from sbi_core.files.lock import locked
 
@@ -446,12 +449,8 @@ def _equal(calm: Table, out: Path) -> bool:
 
 def hostile(run: Path, n: int) -> Iterator[Outcome]:
     """The cases of hostile.py, and records and tables that refer elsewhere, or explode."""
-    with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "hostile.json"
-        command = [sys.executable, str(HERE / "hostile.py"), "--json", str(record)]
-        subprocess.run(command, check=False, capture_output=True)
-        for name, case in json.loads(record.read_text()).items():
-            yield f"{name}: {case['outcome']}", case["good"], case["executed"]
+    for name, case in recorded("hostile.py"):
+        yield f"{name}: {case['outcome']}", case["good"], case["executed"]
     for name, make in _records().items():
         with copy_of(run) as root:
             make(root)
@@ -577,35 +576,36 @@ def power(run: Path, n: int) -> Iterator[Outcome]:
 def kills(run: Path, n: int) -> Iterator[Outcome]:
     """Kill runs of all four plugins at random moments; the same command ends with the same bits."""
     for plugin, share in zip(SMALL, np.diff(np.linspace(0, n, 5).astype(int)), strict=True):
-        with tempfile.TemporaryDirectory() as folder:
-            record = Path(folder) / "kills.json"
-            options = [w for s in SMALL[plugin] for w in ("--set", s)]
-            command = [sys.executable, str(HERE / "kill_and_resume.py"), "--plugin", plugin]
-            command += ["--kills", str(share), "--json", str(record), *options]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            if not record.exists():
-                yield f"{plugin}: {done.stderr[-200:]}", False, False
-                continue
-            result = json.loads(record.read_text())
+        options = [w for s in SMALL[plugin] for w in ("--set", s)]
+        for result in rounds(plugin, int(share), options):
             bad = bool(result["different"] or result["shards_lost"])
-            for moment in result["killed"] if "killed" in result else result["kills"]:
+            for moment in result["kills"]:
                 yield f"{plugin}, {moment}", not bad, bad
 
 
 def disks(run: Path, n: int) -> Iterator[Outcome]:
     """Fill the disk in every stage: one sentence, and after it is freed the same bits."""
+    none = True
+    for row in recorded("disk_full.py", *(w for o in SMALL["chempy"] for w in ("--set", o))):
+        none, fine = False, row["exit_code"] == 2 and not row.get("different")
+        words = f"{row['moment']}: exit {row['exit_code']}, {row['message'][:80]}"
+        yield words, fine, bool(row.get("different"))
+    if none:
+        yield "no separate mount namespace here", False, False
+
+
+def recorded(script: str, *options: str) -> Iterator[Any]:
+    """Yield the cases that a script beside this file records, each as soon as it is printed."""
     with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "disk.json"
-        options = [w for s in SMALL["chempy"] for w in ("--set", s)]
-        command = [sys.executable, str(HERE / "disk_full.py"), "--json", str(record), *options]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if not record.exists():
-            yield f"no own mount namespace here: {done.stderr[-200:]}", False, False
-            return
-        for row in json.loads(record.read_text()):
-            fine = row["exit_code"] == 2 and not row.get("different")
-            words = f"{row['moment']}: exit {row['exit_code']}, {row['message'][:80]}"
-            yield words, fine, bool(row.get("different"))
+        record, n = Path(folder) / "record.json", 0
+        command = [sys.executable, str(HERE / script), "--json", str(record), *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in child.stdout:
+                cases = json.loads(record.read_text()) if record.exists() else []
+                cases = list(cases.items()) if isinstance(cases, dict) else cases
+                yield from cases[n:]
+                n = len(cases)
 
 
 PARTS: dict[str, tuple[Callable[[Path, int], Iterator[Outcome]], int]] = {
@@ -631,6 +631,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     record: dict[str, Any] = {}
+    if options.json and options.json.exists():
+        record = json.loads(options.json.read_text())
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
         if options.run is None and set(options.only) - {"kills", "disks", "takeovers", "power"}:
@@ -638,17 +640,19 @@ def main() -> None:
         for name in options.only:
             part, n = PARTS[name]
             start = time.monotonic()
-            outcomes = list(part(run.resolve(), options.n or n))
-            record[name] = {
-                "tried": len(outcomes),
-                "survived": sum(s for _, s, _ in outcomes),
-                "silent": sum(s for _, _, s in outcomes),
-                "seconds": round(time.monotonic() - start, 1),
-                "lost": [words for words, survived, _ in outcomes if not survived],
-            }
-            print(f"{name:<12} {record[name]}"[:600], flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(record, indent=1))
+            row = record[name] = {"tried": 0, "survived": 0, "silent": 0, "seconds": 0, "lost": []}
+            for words, survived, silent in part(run.resolve(), options.n or n):
+                row["tried"] += 1
+                row["survived"] += survived
+                row["silent"] += silent
+                row["seconds"] = round(time.monotonic() - start, 1)
+                row["lost"] += [] if survived else [words]
+                print(
+                    f"{name:<12} {row['tried']:5d} {'' if survived else 'LOST '}{words}"[:200],
+                    flush=True,
+                )
+                if options.json:
+                    write_atomic(options.json, json.dumps(record, indent=1).encode())
     print(f"\n{'':<12} tried | survived | silent")
     for name, row in record.items():
         print(f"{name:<12} {row['tried']:5d} | {row['survived']:8d} | {row['silent']:6d}")
