@@ -264,6 +264,15 @@ def test_plugin_and_preset_of_a_file_must_not_contradict_the_call(key, call, con
         configure(f"{key}=other")
 
 
+def test_a_configuration_has_a_limit_that_can_be_raised(configure, tmp_path, monkeypatch):
+    file = tmp_path / "mine.toml"
+    file.write_text("seed = 5\n" + "# a comment\n" * 100_000)
+    with pytest.raises(ConfigError, match=r"has 1\.1 MiB, at most 1\.0 MiB .*SBI_LIMITS=toml=\.\."):
+        configure(file=file)
+    monkeypatch.setenv("SBI_LIMITS", "toml=2e6")
+    assert configure(file=file).seed == 5
+
+
 # -- run.toml -------------------------------------------------------------------------------------
 
 

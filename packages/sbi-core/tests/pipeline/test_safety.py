@@ -50,6 +50,13 @@ def test_nothing_is_written_or_deleted_through_a_planted_link(
     assert state(victim) == before
 
 
+def test_a_run_toml_of_megabytes_is_not_parsed(finished):
+    with finished.directory.config.open("a") as f:
+        f.write("# a comment\n" * 100_000)
+    with pytest.raises(RunDirectoryError, match=r"at most 1\.0 MiB are read \(SBI_LIMITS=toml"):
+        Run(finished.directory.root, finished._registry)
+
+
 def test_restart_checks_everything_before_it_removes_anything(finished, toy_run):
     root = finished.directory.root
     (root / "groups").mkdir(exist_ok=True)

@@ -135,8 +135,15 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
         raise DataFileError(msg) from None
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, limit: str = "") -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
+
+    Parameters
+    ----------
+    path
+        The file.
+    limit
+        Name of a limit of its bytes, beside that of memory.
 
     Raises
     ------
@@ -146,7 +153,10 @@ def read_text(path: str | Path) -> str:
         If it cannot be read.
     """
     path = Path(path)
-    _fits(path, _PARSED * regular_file(path).stat().st_size)
+    size = regular_file(path).stat().st_size
+    if limit and size > (most := getattr(limits(), limit)):
+        _refuse(path, f"has {gib(size)}, at most {gib(most)} are read", limit)
+    _fits(path, _PARSED * size)
     return path.read_text(encoding="utf-8-sig")
 
 

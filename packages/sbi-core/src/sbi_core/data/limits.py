@@ -45,6 +45,8 @@ class Limits:
         Bytes of one line, or characters of one cell, of a table.
     objects
         Groups and data sets of an HDF5 file.
+    toml
+        Bytes of a configuration; a MiB takes a second to parse.
     """
 
     memory: float = 0.5
@@ -53,6 +55,7 @@ class Limits:
     columns: float = 10_000
     line: float = 2**20
     objects: float = 100_000
+    toml: float = 2**20
 
 
 def limits() -> Limits:

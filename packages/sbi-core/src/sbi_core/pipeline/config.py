@@ -365,7 +365,7 @@ def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         # copied, because nesting that Python cannot follow must end here and not later
-        return copy.deepcopy(tomllib.loads(read_text(path)))
+        return copy.deepcopy(tomllib.loads(read_text(path, "toml")))
     except FileNotFoundError:
         msg = f"configuration file '{path}' does not exist"
         raise ConfigError(msg) from None

@@ -62,7 +62,7 @@ def read_config(directory: RunDirectory) -> RunConfig:
         If it cannot be read.
     """
     try:
-        return from_toml(read_text(directory.config))
+        return from_toml(read_text(directory.config, "toml"))
     except (SbiError, OSError, ValueError, RecursionError) as error:  # not TOML, not UTF-8, ...
         msg = f"'{directory.config}' is damaged ({error}); {RESTORE}"
         raise RunDirectoryError(msg) from None
