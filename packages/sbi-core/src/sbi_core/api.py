@@ -54,9 +54,8 @@ def run(
         Name of an installed plugin, e.g. ``"chempy"``.
     preset
         ``quick``, ``standard``, ``large`` or ``paper``.
-    observations
-        Objects to infer: a file name, a table in memory (astropy ``Table`` or ``QTable``, pandas
-        ``DataFrame``, dict of columns), or observations; default: the plugin's example.
+    observations, columns, strict, missing
+        Objects to infer, as in :meth:`sbi_core.Run.observations`; default: the plugin's example.
     out
         Run directory; default ``runs/PLUGIN-PRESET``.
     seed
@@ -71,12 +70,6 @@ def run(
         Delete the results of this stage and of all later ones, and run them again.
     quiet
         Show no progress.
-    columns
-        ``{name: column}``: the table's ``column`` is read as ``name``.
-    strict
-        Refuse rows that cannot be used, instead of leaving them out.
-    missing
-        Numbers that mark missing values; default: those of the plugin.
     registry
         Where plugins are found; default: those installed.
 
@@ -92,8 +85,7 @@ def run(
     """
     registry = registry or Registry([plugin])
     target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out).expanduser()
-    marks = None if missing is None else tuple(missing)
-    reading = Reading(columns or {}, strict, marks)
+    reading = Reading(columns or {}, strict, missing)
     is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
         registry,
@@ -135,9 +127,7 @@ def load_run(
     registry
         Where plugins are found; default: those installed.
     overrides
-        Options that differ from those of the run, ``"section.key=value"``: options of the analysis,
-        and those of the simulator that change only how files are read, for example
-        ``"simulator.alpha_proxy=true"``.
+        See :class:`~sbi_core.Run`; for example ``"simulator.alpha_proxy=true"``.
 
     Returns
     -------

@@ -8,7 +8,7 @@ as ``_``, one ``_`` for several, none at the ends; ``[Mg/Fe]``, ``__Mg_Fe_``, ``
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Reading:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
-    missing: tuple[float, ...] | None = None
+    missing: Sequence[float] | None = None
     start: int = 0
 
     @property

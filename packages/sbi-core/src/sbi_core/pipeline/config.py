@@ -158,8 +158,7 @@ class InferSection(_Section):
     @property
     def reading(self) -> Reading:
         """The options of reading the file."""
-        missing = None if self.missing is None else tuple(self.missing)
-        return Reading(self.columns, self.strict, missing)
+        return Reading(self.columns, self.strict, self.missing)
 
     @field_validator("observations", mode="before")
     @classmethod
@@ -516,7 +515,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Return ``"key: old -> new"`` for every option that differs and matters to the numbers."""
-    a, b = (_flat(_without_none(c.model_dump(mode="json"))) for c in (old, new))
+    a, b = _table(old), _table(new)
     keys = [k for k in dict.fromkeys([*a, *b]) if not k.startswith(_ENVIRONMENT)]
     return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in keys if a.get(k) != b.get(k)]
 

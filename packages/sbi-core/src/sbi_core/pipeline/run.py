@@ -131,8 +131,7 @@ class Run:
         missing
             Numbers that mark missing values; default: those of the plugin.
         """
-        marks = None if missing is None else tuple(missing)
-        return read_objects(self.simulator, source, Reading(columns or {}, strict, marks))
+        return read_objects(self.simulator, source, Reading(columns or {}, strict, missing))
 
     @torch_defaults()
     def infer(
@@ -148,16 +147,10 @@ class Run:
 
         Parameters
         ----------
-        observations
-            See :meth:`observations`.
+        observations, columns, strict, missing
+            The objects; see :meth:`observations`.
         draws
             Posterior draws per object; default: those of the run.
-        columns
-            ``{name: column}``: the table's ``column`` is read as ``name``.
-        strict
-            Refuse rows that cannot be used, instead of leaving them out.
-        missing
-            Numbers that mark missing values; default: those of the plugin.
 
         Returns
         -------
@@ -195,16 +188,10 @@ class Run:
 
         Parameters
         ----------
-        observations
-            See :meth:`observations`.
+        observations, columns, strict, missing
+            The objects; see :meth:`observations`.
         combiner
             Name of the rule; default: that of the run.
-        columns
-            ``{name: column}``: the table's ``column`` is read as ``name``.
-        strict
-            Refuse rows that cannot be used, instead of leaving them out.
-        missing
-            Numbers that mark missing values; default: those of the plugin.
 
         Returns
         -------
