@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sbi_core.errors import ConfigError, counted, near_matches
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["checked_device", "validate"]
+__all__ = ["Options", "checked_device", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Options(BaseModel):
+    """Options of a component: unknown names are errors, and none changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def validate(model: type[Model], options: Mapping[str, Any], where: str) -> Model:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import optimize
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,6 +53,7 @@ from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults
 from sbi_core.training.networks import Standardizer, mlp
+from sbi_core.validation import Options
 
 __all__ = ["CompareConfig", "ModelComparison", "ModelProbabilities", "average"]
 
@@ -60,10 +61,8 @@ F64 = NDArray[np.float64]
 _BINS = 10  # of the calibration error
 
 
-class CompareConfig(BaseModel):
+class CompareConfig(Options):
     """Options of the comparison."""
-
-    model_config = ConfigDict(extra="forbid")
 
     max_objects: int = Field(100, ge=1, description="largest number of objects of a group")
     simulations: int = Field(100_000, ge=1000, description="objects simulated per model")

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from sbi_core.combiners.gaussian import combine_gaussian
@@ -45,6 +45,7 @@ from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gauss
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults
 from sbi_core.training.networks import Standardizer
+from sbi_core.validation import Options
 
 __all__ = ["DeepsetCombiner", "DeepsetConfig"]
 
@@ -55,10 +56,8 @@ _ROWS_PER_CALL = 65_536
 _ARCHITECTURE = ("member", "pooled", "hidden", "components", "max_objects")
 
 
-class DeepsetConfig(BaseModel):
+class DeepsetConfig(Options):
     """Options of the deepset combiner."""
-
-    model_config = ConfigDict(extra="forbid")
 
     max_objects: int = Field(1000, ge=1, description="largest number of objects in training")
     beyond: Literal["refuse", "aggregate"] = Field(

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import special
 from scipy.stats import qmc
 
@@ -48,6 +48,7 @@ from sbi_core.errors import (
 )
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
+from sbi_core.validation import Options
 
 __all__ = ["LikelihoodCombiner", "LikelihoodConfig"]
 
@@ -58,10 +59,8 @@ _WIDER = 1.3  # proposals, relative to the width of the locals that explain an o
 _BLOCKS = 8  # of the jackknife
 
 
-class LikelihoodConfig(BaseModel):
+class LikelihoodConfig(Options):
     """Options of the likelihood combiner."""
-
-    model_config = ConfigDict(extra="forbid")
 
     draws: int = Field(512, ge=32, description="draws of the local parameters per object")
     total: int = Field(

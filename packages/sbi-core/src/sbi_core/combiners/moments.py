@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import special
 
 from sbi_core.components import Combiner, Rng
@@ -28,6 +28,7 @@ from sbi_core.errors import ConfigError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
+from sbi_core.validation import Options
 
 __all__ = [
     "Gaussian",
@@ -218,10 +219,8 @@ def data_quality(batch: Batch) -> F64:
     return np.stack(columns, 1)
 
 
-class MomentConfig(BaseModel):
+class MomentConfig(Options):
     """Options of every rule that works on moments."""
-
-    model_config = ConfigDict(extra="forbid")
 
     draws: int = Field(4000, ge=100, description="draws per object without closed-form moments")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")

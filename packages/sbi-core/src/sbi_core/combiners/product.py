@@ -22,7 +22,7 @@ from collections.abc import Callable
 import emcee
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sbi_core.combiners.gaussian import combine_moments, informative
 from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
@@ -31,6 +31,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
+from sbi_core.validation import Options
 
 __all__ = ["ProductCombiner", "ProductConfig"]
 
@@ -41,10 +42,8 @@ _REACH = 6.0  # sigma of the grid
 _MOVES = 12
 
 
-class ProductConfig(BaseModel):
+class ProductConfig(Options):
     """Options of the product combiner."""
-
-    model_config = ConfigDict(extra="forbid")
 
     points: int = Field(64, ge=16, description="grid points per parameter, for one or two")
     edge: float = Field(1e-6, gt=0, description="largest probability at the edge of the grid")

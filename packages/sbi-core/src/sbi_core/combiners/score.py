@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sbi_core.combiners.gaussian import combine_moments
 from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_space
@@ -37,14 +37,13 @@ from sbi_core.errors import ConfigError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator
+from sbi_core.validation import Options
 
 __all__ = ["ScoreCombiner", "ScoreConfig"]
 
 
-class ScoreConfig(BaseModel):
+class ScoreConfig(Options):
     """Options of the score combiner."""
-
-    model_config = ConfigDict(extra="forbid")
 
     steps: int = Field(200, ge=20, description="steps of the diffusion")
     draws: int = Field(

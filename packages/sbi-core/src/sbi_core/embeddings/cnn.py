@@ -13,20 +13,19 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
+from sbi_core.validation import Options
 
 __all__ = ["CnnConfig", "CnnEmbedding", "groups_of", "stack_channels"]
 
 
-class CnnConfig(BaseModel):
+class CnnConfig(Options):
     """Options of the convolutional embedding."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: tuple[int, ...] = Field(
         default=(16, 32, 64), min_length=1, description="Channels of the convolutions."

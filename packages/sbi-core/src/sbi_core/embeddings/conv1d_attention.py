@@ -17,13 +17,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.embeddings.cnn import groups_of, stack_channels
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
+from sbi_core.validation import Options
 
 __all__ = ["Conv1dAttentionConfig", "Conv1dAttentionEmbedding"]
 
@@ -43,10 +44,8 @@ _PRESETS = {
 }
 
 
-class Conv1dAttentionConfig(BaseModel):
+class Conv1dAttentionConfig(Options):
     """Options of the embedding of spectra; the preset sets those that are left out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Literal["small", "medium", "large"] = Field(
         default="medium",

@@ -14,20 +14,19 @@ References:
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
+from sbi_core.validation import Options
 
 __all__ = ["DeepsetConfig", "DeepsetEmbedding", "members"]
 
 
-class DeepsetConfig(BaseModel):
+class DeepsetConfig(Options):
     """Options of the deep set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     member: tuple[int, ...] = Field(
         default=(128, 128), min_length=1, description="Layer widths of the network of one member."

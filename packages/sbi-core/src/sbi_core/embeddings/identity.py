@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
+from sbi_core.validation import Options
 
 __all__ = ["IdentityConfig", "IdentityEmbedding", "Joined", "joined_size"]
 
@@ -39,10 +39,8 @@ class Joined(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class IdentityConfig(BaseModel):
+class IdentityConfig(Options):
     """The identity embedding has no options."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class IdentityEmbedding(Embedding):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.embeddings.identity import Joined
 from sbi_core.training.networks import mlp
+from sbi_core.validation import Options
 
 __all__ = ["MlpConfig", "MlpEmbedding"]
 
 
-class MlpConfig(BaseModel):
+class MlpConfig(Options):
     """Options of the MLP embedding."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: tuple[int, ...] = Field(
         default=(128, 128),

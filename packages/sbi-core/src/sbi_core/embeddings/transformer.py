@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,14 +21,13 @@ from sbi_core.components import Embedding, InputShape
 from sbi_core.embeddings.deepset import members
 from sbi_core.errors import ConfigError
 from sbi_core.training.networks import mlp
+from sbi_core.validation import Options
 
 __all__ = ["TransformerConfig", "TransformerEmbedding"]
 
 
-class TransformerConfig(BaseModel):
+class TransformerConfig(Options):
     """Options of the transformer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = Field(default=64, ge=1, description="Size of a token.")
     heads: int = Field(default=4, ge=1, description="Attention heads; must divide the width.")

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.discrete import DiscreteEstimator, DiscreteHead
+from sbi_core.validation import Options
 
 __all__ = ["CategoricalConfig", "CategoricalEstimator", "CategoricalHead"]
 
@@ -25,10 +26,8 @@ F64 = NDArray[np.float64]
 _MOST_VALUES = 4096
 
 
-class CategoricalConfig(BaseModel):
+class CategoricalConfig(Options):
     """Options of the categorical estimator."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: tuple[int, ...] = Field(
         default=(128, 128), description="Layer widths of the network (SiLU)."
@@ -58,11 +57,6 @@ class CategoricalHead(DiscreteHead):
 
 class CategoricalEstimator(DiscreteEstimator):
     """Categorical distribution: for few values, with or without order.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     Examples
     --------

@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import special
 from torch import Tensor
 
@@ -37,6 +37,7 @@ from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.training.rows import observed_rows, resident
 from sbi_core.training.splits import split_seed, splits_of
+from sbi_core.validation import Options
 
 __all__ = ["EnsembleConfig", "EnsembleEstimator"]
 
@@ -44,10 +45,8 @@ F64 = NDArray[np.float64]
 _TEST_ROWS = 5000  # test rows for the loss of the mixture
 
 
-class EnsembleConfig(BaseModel):
+class EnsembleConfig(Options):
     """Options of the ensemble."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     members: int = Field(default=3, ge=1, description="Number of trainings; 3 to 5 are usual.")
     of: str = Field(default="maf", description="Name of the members' estimator.")
@@ -56,11 +55,6 @@ class EnsembleConfig(BaseModel):
 
 class EnsembleEstimator(Estimator):
     """Equal-weight mixture of several trainings of any estimator.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     Attributes
     ----------

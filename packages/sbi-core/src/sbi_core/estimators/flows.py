@@ -20,13 +20,14 @@ from typing import Annotated, Any
 
 import torch
 import zuko
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from sbi_core.errors import ConfigError
 from sbi_core.estimators._inverse import inverse, plan
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.training.networks import Head
+from sbi_core.validation import Options
 
 __all__ = ["MafConfig", "MafEstimator", "NsfConfig", "NsfEstimator", "Passes", "ZukoHead"]
 
@@ -75,10 +76,8 @@ class ZukoHead(Head):
         return z.reshape(noise.shape)
 
 
-class MafConfig(BaseModel):
+class MafConfig(Options):
     """Options of the masked autoregressive flow."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     transforms: int = Field(
         default=5, ge=1, description="Number of autoregressive transformations."
@@ -93,11 +92,6 @@ class MafConfig(BaseModel):
 
 class MafEstimator(FlowEstimator):
     """Masked autoregressive flow (zuko): for smooth posteriors of at least two parameters.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     References
     ----------
@@ -131,10 +125,8 @@ class MafEstimator(FlowEstimator):
         return ZukoHead(flow, dim)
 
 
-class NsfConfig(BaseModel):
+class NsfConfig(Options):
     """Options of the neural spline flow."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     transforms: int = Field(default=5, ge=1, description="Number of spline transformations.")
     hidden: tuple[int, ...] = Field(default=(64, 64), description="Layer widths of their networks.")
@@ -146,11 +138,6 @@ class NsfConfig(BaseModel):
 
 class NsfEstimator(FlowEstimator):
     """Neural spline flow (zuko): for multimodal posteriors, edges, and single parameters.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     References
     ----------

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from sbi_core.errors import ConfigError
@@ -21,16 +21,15 @@ from sbi_core.estimators.discrete import Columns, DiscreteEstimator, DiscreteHea
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.registry import Registry
 from sbi_core.training.networks import Head
+from sbi_core.validation import Options
 
 __all__ = ["MixedConfig", "MixedEstimator", "MixedHead"]
 
 F64 = NDArray[np.float64]
 
 
-class MixedConfig(BaseModel):
+class MixedConfig(Options):
     """Options of the mixed estimator."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     discrete: Literal["ordinal", "categorical"] = Field(
         default="ordinal", description="Estimator of the discrete parameters."
@@ -94,11 +93,6 @@ class MixedHead(Head):
 
 class MixedEstimator(DiscreteEstimator):
     """Discrete parameters, and continuous parameters given them.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     Examples
     --------

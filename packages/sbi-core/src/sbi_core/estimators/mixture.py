@@ -18,23 +18,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sbi_core.data.batch import Batch
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.rng import torch_defaults
 from sbi_core.training.mixture_head import MixtureHead
 from sbi_core.training.networks import Head
+from sbi_core.validation import Options
 
 __all__ = ["MixtureConfig", "MixtureEstimator", "MixtureHead"]
 
 F64 = NDArray[np.float64]
 
 
-class MixtureConfig(BaseModel):
+class MixtureConfig(Options):
     """Options of the mixture estimator."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     components: int = Field(
         default=8, ge=1, description="Number of Gaussians, with full covariance."
@@ -46,11 +45,6 @@ class MixtureConfig(BaseModel):
 
 class MixtureEstimator(FlowEstimator):
     """Gaussian mixture network: fast, with exact moments; for posteriors with few modes.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     References
     ----------

@@ -22,11 +22,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from sbi_core.estimators.discrete import DiscreteEstimator, DiscreteHead
+from sbi_core.validation import Options
 
 __all__ = ["OrdinalConfig", "OrdinalEstimator", "OrdinalHead"]
 
@@ -35,10 +36,8 @@ _UNIFORM = 1e-3  # weight of the uniform distribution
 _WIDE = 100.0  # ratio of largest to smallest value above which edges are logarithmic
 
 
-class OrdinalConfig(BaseModel):
+class OrdinalConfig(Options):
     """Options of the estimator of ordered values."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     components: int = Field(default=5, ge=1, description="Number of logistics in the mixture.")
     hidden: tuple[int, ...] = Field(
@@ -134,11 +133,6 @@ def _log1mexp(x: Tensor) -> Tensor:
 
 class OrdinalEstimator(DiscreteEstimator):
     """Mixture of discretised logistics: for integers and other ordered values.
-
-    Parameters
-    ----------
-    config
-        Options.
 
     References
     ----------

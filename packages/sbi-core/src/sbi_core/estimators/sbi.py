@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sbi_core.adapters.sbi import build_head
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.training.networks import Head
+from sbi_core.validation import Options
 
 __all__ = [
     "SbiEstimator",
@@ -40,18 +41,14 @@ __all__ = [
 ]
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SbiMafConfig(_Options):
+class SbiMafConfig(Options):
     """Options of sbi's masked autoregressive flow; the defaults are those of Buck et al. 2025."""
 
     hidden: int = Field(default=8, ge=1, description="Hidden units per layer.")
     transforms: int = Field(default=4, ge=2, description="Autoregressive transformations.")
 
 
-class SbiNsfConfig(_Options):
+class SbiNsfConfig(Options):
     """Options of sbi's neural spline flow; the defaults are sbi's."""
 
     hidden: int = Field(default=50, ge=1, description="Hidden units per layer.")
@@ -59,7 +56,7 @@ class SbiNsfConfig(_Options):
     bins: int = Field(default=10, ge=2, description="Bins of the splines.")
 
 
-class SbiNpseConfig(_Options):
+class SbiNpseConfig(Options):
     """Options of sbi's score network."""
 
     hidden: int = Field(default=100, ge=1, description="Hidden units per layer.")
@@ -73,7 +70,7 @@ class SbiNpseConfig(_Options):
     )
 
 
-class SbiFmpeConfig(_Options):
+class SbiFmpeConfig(Options):
     """Options of sbi's flow-matching network."""
 
     hidden: int = Field(default=100, ge=1, description="Hidden units per layer.")

@@ -63,17 +63,19 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ComponentSection(BaseModel):
-    """A component by its name in the registry; all other keys are its options."""
-
+class _OpenSection(BaseModel):
     model_config = ConfigDict(extra="allow")
-
-    name: str
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of the component."""
+        """The keys that the section does not name: options of its component."""
         return dict(self.model_extra or {})
+
+
+class ComponentSection(_OpenSection):
+    """A component by its name in the registry; all other keys are its options."""
+
+    name: str
 
 
 class EstimatorSection(ComponentSection):
@@ -111,17 +113,10 @@ class SimulateSection(_Section):
     )
 
 
-class EmulateSection(BaseModel):
+class EmulateSection(_OpenSection):
     """The emulator of the simulator; all keys but ``enabled`` are its options."""
 
-    model_config = ConfigDict(extra="allow")
-
     enabled: bool = Field(False, description="Train an emulator of the simulator.")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of the emulator."""
-        return dict(self.model_extra or {})
 
 
 class DiagnoseSection(_Section):

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import special, stats
 
 from sbi_core.components import (
@@ -53,6 +53,7 @@ from sbi_core.priors.space import Parameter, ParameterSpace, Prior, as_float64
 from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.training.config import TrainConfig
 from sbi_core.training.splits import splits_of
+from sbi_core.validation import Options
 
 __all__ = ["RefineConfig", "RefinedPosterior", "Round", "refine"]
 
@@ -64,10 +65,8 @@ _CHECKED = 300  # simulations of the coverage check
 _CHECK_DRAWS = 200
 
 
-class RefineConfig(BaseModel):
+class RefineConfig(Options):
     """Options of the refinement."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rounds: int = Field(
         default=4, ge=1, description="Largest number of rounds, including the first."

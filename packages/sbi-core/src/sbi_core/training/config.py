@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sbi_core.components import Training
-from sbi_core.validation import validate
+from sbi_core.validation import Options, validate
 
 __all__ = ["TrainConfig", "config_of"]
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Options):
     """Options of the training loop."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=30, ge=1, description="Epochs; with max_seconds, an upper limit.")
     max_seconds: float | None = Field(
