@@ -152,15 +152,8 @@ def failing(result: tuple[int, str]) -> None:
 
 def again(root: Path) -> list[str]:
     """Options of the command that made a run."""
-    return [
-        "--preset",
-        "quick",
-        "--workers",
-        "1",
-        "--quiet",
-        "--seed",
-        str(load_run(root).config.seed),
-    ]
+    seed = str(load_run(root).config.seed)
+    return ["--preset", "quick", "--workers", "1", "--quiet", "--seed", seed]
 
 
 # -- planted links --------------------------------------------------------------------------
@@ -187,18 +180,7 @@ def links(run: Path, n: int) -> Iterator[Outcome]:
             whole = name in folders or "chunks" in name
             path.symlink_to(victim if whole else victim / "thesis.txt")
             before = state(victim)
-            seed = load_run(run).config.seed
-            options = [
-                "--preset",
-                "quick",
-                "--workers",
-                "1",
-                "--quiet",
-                "--seed",
-                seed,
-                "--out",
-                root,
-            ]
+            options = [*again(run), "--out", root]
             said = [
                 cli("run", "chempy", *options),
                 cli("run", "chempy", *options, "--restart", ("simulate", "report")[k % 2]),
