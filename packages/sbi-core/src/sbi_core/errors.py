@@ -20,6 +20,7 @@ __all__ = [
     "TrainingError",
     "WorkerLostError",
     "counted",
+    "first_line",
     "near_matches",
 ]
 
@@ -91,6 +92,11 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     ('1 object', '0 objects', '2 galaxies')
     """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message of an error."""
+    return str(error).strip().split("\n")[0]
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sbi_core.errors import ConfigError, DataFileError, near_matches
+from sbi_core.errors import ConfigError, DataFileError, first_line, near_matches
 from sbi_core.registry import Registry
 
 __all__ = [
@@ -157,7 +157,8 @@ def fetch(name: str, registry: Registry, *, progress: bool = False) -> Path:
                 progressbar=progress,
             )
         except Exception as error:  # network libraries raise many kinds of errors
-            first = str(error).strip().split("\n")[0]
-            msg = f"could not fetch '{file.path}' of '{name}' from {dataset.url}: {first}"
+            msg = (
+                f"could not fetch '{file.path}' of '{name}' from {dataset.url}: {first_line(error)}"
+            )
             raise DataFileError(msg) from None
     return dataset.directory

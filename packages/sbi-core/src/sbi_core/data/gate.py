@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core.data.limits import available_memory, gib, limits
-from sbi_core.errors import DataFileError, SbiError
+from sbi_core.errors import DataFileError, SbiError, first_line
 
 if TYPE_CHECKING:
     import h5py
@@ -130,8 +130,7 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
         msg = f"'{path}' cannot be read: it does not exist"
         raise DataFileError(msg) from None
     except (OSError, *_DAMAGED) as error:
-        first = str(error).strip().split("\n")[0]
-        msg = f"'{path}' cannot be read: {first}"
+        msg = f"'{path}' cannot be read: {first_line(error)}"
         raise DataFileError(msg) from None
 
 
@@ -578,8 +577,7 @@ def _check_parquet(path: Path, size: int, rows: int | None) -> None:
                     length = pyarrow.compute.max(pyarrow.compute.binary_length(entries)).as_py()
                     longest[name] = max(longest[name], length or 0)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
-        first = str(error).strip().split("\n")[0]
-        msg = f"'{path}' cannot be read as parquet: {first}"
+        msg = f"'{path}' cannot be read as parquet: {first_line(error)}"
         raise DataFileError(msg) from None
     if max(longest.values()) > limits().line:
         _refuse(path, f"has a cell of {max(longest.values())} bytes", "line")

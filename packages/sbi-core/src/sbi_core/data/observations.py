@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sbi_core.data.batch import Batch
 from sbi_core.data.gate import checked_file, open_hdf5, read_npz
 from sbi_core.data.writing import harmless, written
-from sbi_core.errors import DataFileError, ObservationError
+from sbi_core.errors import DataFileError, ObservationError, first_line
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -429,8 +429,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
             with open_hdf5(path) as f:
                 arrays = {name: decoded(f[name][()]) for name in f if hasattr(f[name], "dtype")}
     except (*_UNREADABLE, zlib.error) as error:
-        first = str(error).strip().split("\n")[0]
-        msg = f"'{path}' cannot be read: {first}"
+        msg = f"'{path}' cannot be read: {first_line(error)}"
         raise DataFileError(msg) from None
     missing = sorted(_LAYOUT - set(arrays))
     optional = {"rows", "notes", *_EXCLUDED, *(f.name for f in fields(Batch))}

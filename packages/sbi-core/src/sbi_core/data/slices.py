@@ -16,7 +16,7 @@ from astropy.table import Table
 from sbi_core.data.observations import FORMATS, Observations
 from sbi_core.data.reading import Reading
 from sbi_core.data.tables import noted
-from sbi_core.errors import DataFileError
+from sbi_core.errors import DataFileError, first_line
 
 __all__ = ["COMPRESSED", "Slices", "opened", "suffixes", "unreadable"]
 
@@ -95,7 +95,7 @@ class Slices:
 
 def unreadable(path: Path, error: Exception, rows: str = "") -> DataFileError:
     """Return the error of a file that its reader cannot read: one line."""
-    first = str(error).strip().split("\n")[0]
+    first = first_line(error)
     if isinstance(error, UnicodeDecodeError):
         first = "it is not text in UTF-8; save it as UTF-8 (a compressed file as .gz, .bz2 or .xz)"
     return DataFileError(f"'{path}' cannot be read as {FORMATS[suffixes(path)[0]]}{rows}: {first}")

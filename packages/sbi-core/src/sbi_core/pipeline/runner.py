@@ -24,6 +24,7 @@ from sbi_core.errors import (
     ConfigError,
     RunDirectoryError,
     SbiError,
+    first_line,
     near_matches,
 )
 from sbi_core.files.directory import RunDirectory
@@ -271,8 +272,7 @@ def _check_machine(config: RunConfig) -> None:
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).strip().split("\n")[0]
-        msg = f"device '{config.device}' cannot be used: {first}"
+        msg = f"device '{config.device}' cannot be used: {first_line(error)}"
         raise ConfigError(msg) from None
 
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sbi_core.errors import ConfigError, SimulationError, WorkerLostError
+from sbi_core.errors import ConfigError, SimulationError, WorkerLostError, first_line
 
 __all__ = ["DaskExecutor"]
 
@@ -137,10 +137,9 @@ class DaskExecutor:
                     set_as_default=False,
                 )
             except (OSError, ValueError, TypeError) as error:
-                first = str(error).strip().split("\n")[0]
                 msg = (
-                    f"no dask scheduler answers at '{self.scheduler}' ({first}); start one with "
-                    "`dask scheduler`, or leave --dask-scheduler out for a local cluster"
+                    f"no dask scheduler answers at '{self.scheduler}' ({first_line(error)}); start "
+                    "one with `dask scheduler`, or leave --dask-scheduler out for a local cluster"
                 )
                 raise ConfigError(msg) from None
             yield stack.enter_context(client)
