@@ -32,7 +32,13 @@ from pydantic import Field
 from torch import Tensor
 
 from sbi_core.combiners.gaussian import combine_gaussian
-from sbi_core.combiners.moments import Gaussian, data_quality, group_consistency, shared_space
+from sbi_core.combiners.moments import (
+    Gaussian,
+    data_quality,
+    group_consistency,
+    shared_space,
+    simulator_of,
+)
 from sbi_core.combiners.set_network import SetNetwork, exists
 from sbi_core.combiners.set_training import fit_sets, simulate_sets
 from sbi_core.components import Combiner, InputShape, Rng, Simulator
@@ -132,18 +138,7 @@ class DeepsetCombiner(Combiner):
         ObservationError
             If data are not one row of numbers per object.
         """
-        simulator = self._simulator
-        if simulator is None:
-            msg = "the deepset combiner needs the simulator; call attach(simulator) first"
-            raise ConfigError(msg)
-        space = shared_space(posterior)
-        ours = simulator.parameters.select("global")
-        if ours.hash != space.hash:
-            msg = (
-                f"the estimator was trained with prior {space.hash[:12]} of the shared "
-                f"parameters, simulator '{simulator.name}' has {ours.hash[:12]}"
-            )
-            raise PriorMismatchError(msg)
+        simulator, space = simulator_of(self.name, self._simulator, posterior)
         examples = [g.batch.to("cpu", torch.float32) for g in islice(groups, _LIKE_GROUPS)]
         if not examples:
             msg = "the deepset combiner needs a simulated group with errors like those of the data"
@@ -299,7 +294,6 @@ class DeepsetCombiner(Combiner):
         if self._network is None:
             return
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         write_tensors(directory / "weights.safetensors", self._network.state_dict())
         content = {
             "combiner": self.name,

@@ -32,7 +32,7 @@ __all__ = [
     "GaussianConfig",
     "combine_gaussian",
     "combine_moments",
-    "informative",
+    "starting_point",
 ]
 
 _LEAST = 0.25  # eigenvalue of P in units of P_0: twice the standard deviation of the prior
@@ -80,7 +80,7 @@ def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, 
     chol0 = np.asarray(np.linalg.cholesky(prior.cov), np.float64)
     values, vectors = np.linalg.eigh(chol0.T @ precision @ chol0)
     smallest = float(values[0])
-    if not informative(smallest):
+    if not smallest >= _LEAST:  # also where it is NaN
         values[~(values >= _LEAST)] = 1.0
         shift = vectors.T @ (chol0.T @ (information - precision @ prior.mean))
         shift[values == 1.0] = 0.0
@@ -92,9 +92,11 @@ def combine_moments(moments: ObjectMoments, prior: Gaussian) -> tuple[Gaussian, 
     return Gaussian(cov @ information, cov), smallest
 
 
-def informative(smallest: float) -> bool:
-    """Return whether the smallest eigenvalue of P in units of P_0 allows the plain rule."""
-    return smallest >= _LEAST
+def starting_point(moments: ObjectMoments) -> tuple[Gaussian, list[str]]:
+    """Return where rules without the Gaussian approximation start: there or at the prior; flags."""
+    prior = Gaussian.standard(moments.information.shape[1])
+    combined, smallest = combine_moments(moments, prior)
+    return (combined, []) if smallest >= _LEAST else (prior, ["gaussian_impossible"])
 
 
 class GaussianConfig(MomentConfig):

@@ -36,16 +36,12 @@ from scipy import special
 from scipy.stats import qmc
 
 from sbi_core.combiners.correction import monomials
-from sbi_core.combiners.gaussian import combine_moments, informative
-from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
+from sbi_core.combiners.gaussian import starting_point
+from sbi_core.combiners.moments import Gaussian, object_moments, simulator_of
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import (
-    ConfigError,
-    ObservationError,
-    PriorMismatchError,
-)
+from sbi_core.errors import ObservationError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 from sbi_core.validation import Options
@@ -120,13 +116,9 @@ class LikelihoodCombiner(Combiner):
             If no simulation explains the objects.
         """
         gen = as_generator(rng)
-        model = _Model.of(self._simulator, posterior)
-        space = shared_space(posterior)
-        moments = object_moments(posterior, observations)
-        flags = []
-        start, smallest = combine_moments(moments, Gaussian.standard(space.z_dim))
-        if not informative(smallest):
-            start, flags = Gaussian.standard(space.z_dim), ["gaussian_impossible"]
+        simulator, space = simulator_of(self.name, self._simulator, posterior)
+        model = _Model.of(simulator)
+        start, flags = starting_point(object_moments(posterior, observations))
         found, diagnostics = start, dict[str, float]()
         if len(observations):
             found, diagnostics = self._fit(model, observations.batch, start, gen)
@@ -255,18 +247,8 @@ class _Model:
     local: tuple[int, ...]  # unconstrained coordinates
 
     @classmethod
-    def of(cls, simulator: Simulator | None, posterior: Posterior) -> _Model:
-        if simulator is None:
-            msg = "the likelihood combiner needs the simulator; call attach(simulator) first"
-            raise ConfigError(msg)
+    def of(cls, simulator: Simulator) -> _Model:
         space = simulator.parameters
-        ours, theirs = space.select("global"), posterior.space.select("global")
-        if ours.hash != theirs.hash:
-            msg = (
-                f"the estimator was trained with prior {theirs.hash[:12]} of the shared "
-                f"parameters, simulator '{simulator.name}' has {ours.hash[:12]}"
-            )
-            raise PriorMismatchError(msg)
         coordinates = np.arange(space.z_dim)
         local = [coordinates[s] for p, s in space.blocks(z=True) if p.scope != "global"]
         shared = tuple(k for k, scope in enumerate(space.scopes) if scope == "global")

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import special
 
-from sbi_core.components import Combiner, Rng
+from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, PriorMismatchError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
@@ -38,7 +38,9 @@ __all__ = [
     "data_quality",
     "group_consistency",
     "object_moments",
+    "shared_alone",
     "shared_space",
+    "simulator_of",
     "with_moments",
 ]
 
@@ -126,6 +128,49 @@ def shared_space(posterior: Posterior) -> ParameterSpace:
         )
         raise ConfigError(msg)
     return posterior.space.select("global")
+
+
+def shared_alone(posterior: Posterior, combiner: str) -> ParameterSpace:
+    """Return the inferred parameters of a combiner that can integrate out no others.
+
+    Raises
+    ------
+    ConfigError
+        If some of them are not shared.
+    """
+    space = shared_space(posterior)
+    if space.z_dim != posterior.space.z_dim:
+        msg = (
+            f"the {combiner} combiner needs an estimator of the shared parameters alone "
+            f"({list(space.names)}), this one infers {list(posterior.space.names)}"
+        )
+        raise ConfigError(msg)
+    return space
+
+
+def simulator_of(
+    combiner: str, simulator: Simulator | None, posterior: Posterior
+) -> tuple[Simulator, ParameterSpace]:
+    """Return the attached simulator, and the shared parameters that it has with the posterior.
+
+    Raises
+    ------
+    ConfigError
+        If no simulator was attached, or no parameter is shared.
+    PriorMismatchError
+        If the posterior was trained under another prior than the simulator has.
+    """
+    if simulator is None:
+        msg = f"the {combiner} combiner needs the simulator; call attach(simulator) first"
+        raise ConfigError(msg)
+    space, ours = shared_space(posterior), simulator.parameters.select("global")
+    if ours.hash != space.hash:
+        msg = (
+            f"the estimator was trained with prior {space.hash[:12]} of the shared "
+            f"parameters, simulator '{simulator.name}' has {ours.hash[:12]}"
+        )
+        raise PriorMismatchError(msg)
+    return simulator, space
 
 
 _moments: WeakKeyDictionary[Posterior, OrderedDict[tuple[str, int], tuple[F64, F64]]]

@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sbi_core.combiners.gaussian import combine_moments, informative
-from sbi_core.combiners.moments import Gaussian, object_moments, shared_space
+from sbi_core.combiners.gaussian import starting_point
+from sbi_core.combiners.moments import Gaussian, object_moments, shared_alone
 from sbi_core.components import Combiner, Rng
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
 from sbi_core.validation import Options
@@ -82,18 +81,9 @@ class ProductCombiner(Combiner):
             If the estimator infers parameters that are not shared.
         """
         gen = as_generator(rng)
-        space = shared_space(posterior)
+        space = shared_alone(posterior, self.name)
         moments = object_moments(posterior, observations, draws=self.config.draws)
-        if space.z_dim != posterior.space.z_dim:
-            msg = (
-                "the product combiner needs an estimator of the shared parameters alone "
-                f"({list(space.names)}), this one infers {list(posterior.space.names)}"
-            )
-            raise ConfigError(msg)
-        flags: tuple[str, ...] = ()
-        start, smallest = combine_moments(moments, Gaussian.standard(space.z_dim))
-        if not informative(smallest):
-            start, flags = Gaussian.standard(space.z_dim), ("gaussian_impossible",)
+        start, flags = starting_point(moments)
         density = self._density(posterior, observations)
         if space.z_dim <= 2:
             found, diagnostics = self._on_grid(density, start)
@@ -110,7 +100,7 @@ class ProductCombiner(Combiner):
             draws=self.config.samples,
             rng=gen,
             diagnostics=diagnostics,
-            flags=flags,
+            flags=tuple(flags),
         )
 
     def _density(self, posterior: Posterior, observations: Observations) -> LogDensity:

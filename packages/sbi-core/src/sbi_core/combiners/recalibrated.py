@@ -149,7 +149,6 @@ class RecalibratedCombiner(GaussianCombiner):
         if not self._prior:
             return
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         if self._correction is not None:
             write_tensors(directory / "weights.safetensors", self._correction.tensors())
         content = {

@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 
 from sbi_core.combiners.gaussian import combine_moments
-from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_space
+from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_alone
 from sbi_core.components import Combiner, Rng
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError
@@ -77,14 +77,8 @@ class ScoreCombiner(Combiner):
         """
         gen = as_generator(rng)
         estimator = _score_network(posterior)
-        space = shared_space(posterior)
+        space = shared_alone(posterior, self.name)
         moments = object_moments(posterior, observations, draws=self.config.draws)
-        if space.z_dim != posterior.space.z_dim:
-            msg = (
-                "the score combiner needs an estimator of the shared parameters alone "
-                f"({list(space.names)}), this one infers {list(posterior.space.names)}"
-            )
-            raise ConfigError(msg)
         start, smallest = combine_moments(moments, Gaussian.standard(space.z_dim))
         n = len(observations)
         if n == 0:

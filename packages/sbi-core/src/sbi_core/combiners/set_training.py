@@ -153,26 +153,7 @@ def fit_sets(
     learning_rate: float,
     seed: int,
 ) -> Mapping[str, float]:
-    """Train; the network keeps the weights with the lowest loss on held-out sets.
-
-    Parameters
-    ----------
-    network
-        Changed in place.
-    source
-        Simulated sets.
-    simulator
-        Adds noise, errors and missing values.
-    like
-        Objects with typical errors, missing values and context.
-    largest
-        N_max.
-    steps, rows
-        Number of steps, and objects per step (about).
-    learning_rate
-        Peak of the cycle.
-    seed
-        Seed of all random numbers.
+    """Train a density; parameters are those of :class:`SetLoader` and :func:`train_sets`.
 
     Returns
     -------

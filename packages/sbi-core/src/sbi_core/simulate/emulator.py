@@ -21,7 +21,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +40,7 @@ from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import as_generator, seeded, stream, torch_defaults, torch_generator
 from sbi_core.training.config import TrainConfig
 from sbi_core.training.loop import Trainable, train_network
+from sbi_core.training.networks import mlp
 from sbi_core.training.splits import splits_of
 
 __all__ = ["INVALID", "OUTSIDE", "Emulator", "EmulatorConfig", "EmulatorSimulator", "draw_box"]
@@ -98,12 +98,9 @@ class _Surrogate(Trainable):
 
     def __init__(self, dim: int, outputs: int, config: EmulatorConfig) -> None:
         super().__init__()
-        sizes = (dim, *config.hidden)
-        layers: list[nn.Module] = []
-        for a, b in pairwise(sizes):
-            layers += [nn.Linear(a, b), _ACTIVATIONS[config.activation]()]
         self.delta = _HUBER_DELTA if config.loss == "huber" else None
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+        activation = _ACTIVATIONS[config.activation]
+        self.layers = mlp(dim, config.hidden, outputs, activation=activation)
         for name, size in (("theta", dim), ("x", outputs)):
             self.register_buffer(f"{name}_mean", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{name}_scale", torch.ones(size, dtype=torch.float64))
@@ -112,10 +109,8 @@ class _Surrogate(Trainable):
 
     def set_scales(self, theta: Tensor, x: Tensor) -> None:
         """Take means, scales and the box from training rows; x may be a part of them."""
-        for name, value in (("theta", theta.double()), ("x", x.double())):
-            scale = value.std(0, correction=0)
-            getattr(self, f"{name}_mean").copy_(value.mean(0))
-            getattr(self, f"{name}_scale").copy_(torch.where(scale > 0, scale, 1.0))
+        _set_scale(self.theta_mean, self.theta_scale, theta)
+        _set_scale(self.x_mean, self.x_scale, x)
         self.low.copy_(theta.double().amin(0))
         self.high.copy_(theta.double().amax(0))
 
@@ -144,11 +139,7 @@ class _Validity(Trainable):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        sizes = (dim, *_VALIDITY_HIDDEN)
-        layers: list[nn.Module] = []
-        for a, b in pairwise(sizes):
-            layers += [nn.Linear(a, b), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        self.layers = mlp(dim, _VALIDITY_HIDDEN, 1)
         self.register_buffer("theta_mean", torch.zeros(dim, dtype=torch.float64))
         self.register_buffer("theta_scale", torch.ones(dim, dtype=torch.float64))
 
@@ -164,6 +155,13 @@ class _Validity(Trainable):
         return nn.functional.binary_cross_entropy_with_logits(
             self(batch.theta), targets[:, 0], reduction="none"
         )
+
+
+def _set_scale(mean: Tensor, scale: Tensor, values: Tensor) -> None:
+    """Set mean and scale to those of values (n, k); 1 where they are constant."""
+    sd = values.double().std(0, correction=0)
+    mean.copy_(values.double().mean(0))
+    scale.copy_(torch.where(sd > 0, sd, 1.0))
 
 
 def draw_box(space: ParameterSpace, n: int, rng: Rng, sigmas: float = 5.0) -> F64:
@@ -307,9 +305,7 @@ class Emulator:
         )
         with seeded(stream(like.seed, "emulate", "validity")):
             network = _Validity(theta.shape[1])
-        scale = theta.double().std(0, correction=0)
-        network.theta_mean.copy_(theta.double().mean(0))
-        network.theta_scale.copy_(torch.where(scale > 0, scale, 1.0))
+        _set_scale(network.theta_mean, network.theta_scale, theta)
         _, splits = train_network(network, training, ok[:, None].float())
         self._validity = network.cpu()
         test = torch.as_tensor(splits.test)

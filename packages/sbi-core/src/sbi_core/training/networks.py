@@ -215,16 +215,18 @@ class ConditionalNetwork(Trainable):
 
 
 def mlp(
-    size: int, hidden: tuple[int, ...], out: int | None = None, *, layer_norm: bool = False
+    size: int,
+    hidden: tuple[int, ...],
+    out: int | None = None,
+    *,
+    layer_norm: bool = False,
+    activation: type[nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
-    """Return linear layers with SiLU after each; ``out`` adds a last one without."""
+    """Return linear layers with an activation after each; ``out`` adds a last one without."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [
-            nn.Linear(size, width),
-            *([nn.LayerNorm(width)] if layer_norm else []),
-            nn.SiLU(),
-        ]
+        norm = [nn.LayerNorm(width)] if layer_norm else []
+        layers += [nn.Linear(size, width), *norm, activation()]
         size = width
     if out is not None:
         layers.append(nn.Linear(size, out))
