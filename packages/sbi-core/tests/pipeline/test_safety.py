@@ -50,6 +50,23 @@ def test_nothing_is_written_or_deleted_through_a_planted_link(
     assert state(victim) == before
 
 
+def test_a_run_on_another_disk_is_reached_by_a_link_to_all_of_it(finished, toy_run, tmp_path):
+    root, scratch = finished.directory.root, tmp_path / "scratch"
+    scratch.mkdir()
+    shutil.move(root / "sims", scratch / "sims")
+    (root / "sims").symlink_to(scratch / "sims")
+    with pytest.raises(RunDirectoryError, match=r"sims' is a link .* move the whole run there \("):
+        toy_run()
+    (root / "sims").unlink()
+    shutil.move(scratch / "sims", root / "sims")
+    shutil.move(root, scratch / "run")
+    root.symlink_to(scratch / "run")
+    shards = state(scratch / "run" / "sims")
+    toy_run(restart="train")
+    assert state(scratch / "run" / "sims") == shards
+    assert root.is_symlink()
+
+
 def test_a_run_toml_of_megabytes_is_not_parsed(finished):
     with finished.directory.config.open("a") as f:
         f.write("# a comment\n" * 100_000)

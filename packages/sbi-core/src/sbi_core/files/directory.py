@@ -180,9 +180,15 @@ class RunDirectory:
             for name in sorted((*folders, *files)):
                 path = Path(folder, name)
                 if path.is_symlink():
+                    remedy = "put the file in its place"
+                    if path.is_dir():
+                        remedy = (
+                            "put the folder in its place; to use another disk, move the whole run "
+                            "there (--out may be a link to it)"
+                        )
                     msg = (
                         f"'{path}' is a link to '{path.readlink()}': nothing is written through "
-                        "links in a run directory; put the file in its place"
+                        f"links in a run directory; {remedy}"
                     )
                     raise RunDirectoryError(msg)
                 if name in files and path.exists() and not path.is_file():
