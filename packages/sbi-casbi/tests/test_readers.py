@@ -81,7 +81,7 @@ def test_marks_of_missing_values_are_no_stars(mark, library, tmp_path):
     halo = read_halo(written(t, tmp_path / "a.fits"), library, SHAPE)
     assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(350)
     assert halo.batch.x[0, OVERFLOW] == 0
-    assert any("50 value(s) of 'o_fe' are at a mark" in note for note in halo.notes)
+    assert any("50 values of 'o_fe' at a mark" in note for note in halo.notes)
 
 
 def test_errors_of_a_proxy_are_used(library, tmp_path):

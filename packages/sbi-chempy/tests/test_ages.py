@@ -47,7 +47,7 @@ def test_a_run_on_stars_as_old_as_the_universe(n, tmp_path):
         overrides=TINY,
     )  # fmt: skip
     older = int(np.sum(np.linspace(14.7, 0.3, n) > 13.797617))
-    assert any(f"{older} star(s) have a birth time outside" in note
+    assert any(f"{sbi_core.counted(older, 'star')} with a birth time outside" in note
                for note in run.report["observations"]["notes"])  # fmt: skip
     flags = [str(f) for f in Table.read(run.directory.summary)["flags"]]
     assert ["older_than_universe" in f for f in flags] == [k < older for k in range(n)]

@@ -99,7 +99,7 @@ BARE = "id,feh,feh_err,CI,CI_err,CH,CH_err,MgI,MgI_err,SI,SI_err,CI_gce,CI_gce_e
 def test_elements_without_reference_need_a_word(tmp_path):
     text = BARE + "a,-0.3,0.02,0.1,0.02,0.1,0.02,0.2,0.02,0.4,0.02,0,0.02\n"
     with pytest.raises(
-        ObservationError, match=r"column name\(s\) 'CI', 'CH', 'MgI': .*bare_columns"
+        ObservationError, match=r"reference element in the name: 'CI', 'CH', 'MgI': .*bare_columns"
     ):
         read(text, tmp_path)
     x_fe = read(text, tmp_path, bare_columns="x_fe")
@@ -176,7 +176,7 @@ def test_marks_of_missing_values_are_missing_and_counted(mark, tmp_path):
     stars = read(HEADER + f"a,-0.1,0.05,{mark},0.05\nb,-0.1,0.05,0.1,0.05\n", tmp_path)
     assert value(stars, "mg_fe") is None
     assert value(stars, "mg_fe", 1) is not None
-    note = "1 value(s) of 'Mg_Fe' are at a mark of missing values: treated as unobserved"
+    note = "1 value of 'Mg_Fe' at a mark of missing values: treated as unobserved"
     assert note in stars.notes
 
 
@@ -185,7 +185,7 @@ def test_limits_are_not_detections(tmp_path):
     stars = read(text, tmp_path)
     assert value(stars, "mg_fe") is None
     assert value(stars, "mg_fe", 1) is not None
-    assert any("1 value(s) of 'Mg_Fe' are limits" in n for n in stars.notes)
+    assert any("1 limit of 'Mg_Fe'" in n for n in stars.notes)
 
 
 def test_a_limit_of_x_h_is_a_limit_of_x_fe(tmp_path):
@@ -218,7 +218,7 @@ def test_a_value_without_usable_error_is_not_used(error, tmp_path):
     assert len(stars) == 3
     assert value(stars, "fe_h") is not None
     assert value(stars, "mg_fe") is None
-    assert any(n.startswith("1 value(s) of 'Mg_Fe' have") for n in stars.notes)
+    assert any(n.startswith("1 value of 'Mg_Fe' with") for n in stars.notes)
 
 
 def test_errors_in_percent_are_refused(tmp_path):
@@ -324,7 +324,7 @@ def test_a_bad_error_of_an_age_costs_the_row_and_a_missing_one_the_age(tmp_path)
 def test_ages_without_errors_have_some_even_as_old_as_the_universe(tmp_path):
     stars = read("id,Fe_H,age\na,-0.1,13.797617\nb,0,3.797617\n", tmp_path)
     assert_allclose(stars.batch.context[:, 1], [0.2, 2.0], rtol=1e-5)
-    assert "2 birth time(s) used, from 'age'" in stars.notes
+    assert "2 values of 'age' used as birth times" in stars.notes
 
 
 def test_ages_survive_a_table_of_observations(tmp_path):
@@ -385,7 +385,7 @@ def test_sulphur_with_a_blank_is_not_silicon(tmp_path):
         ("δ[Mg/Fe]", "'δ[Mg/Fe]' (a letter in its name is not understood)"),
         ("n_Mg", "'n_Mg' ([N/Mg]; another column of the element is read)"),
         ("s_Mg", "'s_Mg' ([S/Mg], not an element of the model)"),
-        ("Mg_H", "1 value(s) of 'Mg_H' are not used, in rows where 'Mg_Fe', which is read"),
+        ("Mg_H", "1 value of 'Mg_H' not used, in rows where 'Mg_Fe', which is read"),
     ],
 )
 def test_what_is_not_used_is_named_once(column, words, tmp_path):
@@ -429,8 +429,8 @@ def test_a_star_without_iron_says_so(tmp_path):
 
 def test_values_in_the_column_that_is_not_read_are_counted(tmp_path):
     notes = read("id,Fe_H,Mg_Fe,Mg_H,O_Mg\na,-0.1,0.2,,0.1\nb,-0.1,,0.3,0.1\n", tmp_path).notes
-    assert any("1 value(s) of 'Mg_H' are not used, in rows where 'Mg_Fe'" in n for n in notes)
-    assert "1 star(s) lose abundances whose conversion needs 'Mg_H', 'Fe_H'" in notes
+    assert any("1 value of 'Mg_H' not used, in rows where 'Mg_Fe'" in n for n in notes)
+    assert "1 star without abundances whose conversion needs 'Mg_H', 'Fe_H'" in notes
 
 
 def test_a_fe_beside_no_iron_is_explained(tmp_path):

@@ -123,8 +123,8 @@ def test_errors_outside_those_of_training_are_counted(tmp_path):
     table["e_o_fe"][3] = 0.001
     got = read(put(table, tmp_path))
     assert got.notes == (
-        "1 error(s) of abundances below 0.01 dex, the smallest of training: raised to 0.01",
-        "2 star(s) have errors above the 0.3 dex of training: extrapolated",
+        "1 error of abundances below 0.01 dex, the smallest of training: raised to 0.01",
+        "2 stars with errors above the 0.3 dex of training: extrapolated",
     )
     assert_allclose(got.batch.x_err[:, NAMES.index("o_fe")], [0.05, 0.5, 0.5, 0.01, 0.05])
 
@@ -147,7 +147,7 @@ def test_birth_times_are_used(tmp_path):
     want = [[1, 0.5, 1], [5, 0.5, 1], [10, 0.5, 1], [0, 0, 0], [13, 0.5, 1]]
     assert_allclose(got.batch.context, want)
     assert got.context_names == ("t_obs", "e_t_obs", "t_observed")
-    assert "4 birth time(s) used, from 't_birth'" in got.notes
+    assert "4 values of 't_birth' used as birth times" in got.notes
 
 
 def test_ages_are_turned_into_birth_times(tmp_path):
@@ -208,7 +208,7 @@ def test_elements_of_an_npz_may_come_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"elements": None}, r"lacks the array\(s\) elements; it has abundances"),
+        ({"elements": None}, r"lacks elements; its arrays are abundances"),
         ({"abundances": np.zeros((4, 7))}, r"abundances \(4, 7\), errors \(4, 8\) and 8 elements"),
         ({"abundances": np.zeros(4)}, r"abundances \(4,\)"),
         ({"abundances": np.zeros((0, 8)), "abundance_errs": np.zeros((0, 8))}, "has no rows"),
@@ -319,7 +319,7 @@ BAD = {
     "negative errors": (
         "stars.ecsv",
         _set("e_mg_fe", [1, 4], -0.05),
-        "{path}: error column 'e_mg_fe' must be positive, but is -0.05 in row 1 (2 row(s): 1, 4",
+        "{path}: error column 'e_mg_fe' must be positive, but is -0.05 in row 1 (2 rows: 1, 4",
     ),
     "NaN errors": (
         "stars.ecsv",
@@ -330,7 +330,7 @@ BAD = {
     "all missing": (
         "stars.ecsv",
         _csv(lambda t: [t.replace_column(n, np.full(5, np.nan)) for n in NAMES]),
-        "{path}: nothing to infer: 5 row(s) cannot be inferred (nothing_observed)",
+        "{path}: nothing to infer: 5 rows cannot be inferred (nothing_observed)",
     ),
     "wrong unit": (
         "stars.ecsv",
@@ -345,7 +345,7 @@ BAD = {
     "duplicate ids": (
         "stars.ecsv",
         _set("id", [3], "s1"),
-        "{path}: 1 row(s) cannot be inferred (repeated_id): 3; 's1' appears again in row 3",
+        "{path}: 1 row cannot be inferred (repeated_id): 3; 's1' appears again in row 3",
     ),
     "linear abundances": (
         "stars.ecsv",
@@ -365,12 +365,12 @@ BAD = {
     "negative age errors": (
         "stars.ecsv",
         _csv(lambda t: t.add_columns([np.full(5, 3.0), np.full(5, -1.0)], names=["age", "e_age"])),
-        "{path}: error of 'age' must be positive, but is -1 in row 0 (5 row(s)",
+        "{path}: error of 'age' must be positive, but is -1 in row 0 (5 rows",
     ),
     "impossible ages": (
         "stars.ecsv",
         _csv(lambda t: t.add_column([3.0, 4500.0, 1, 1, 1], name="age")),
-        "{path}: 'age' is 4500 Gyr in row 1 (1 row(s)",
+        "{path}: 'age' is 4500 Gyr in row 1 (1 row",
     ),
     "ages in another unit": (
         "stars.ecsv",
@@ -431,4 +431,4 @@ def test_a_mark_in_an_error_column_costs_one_value_and_marks_are_counted_once(tm
     got = read(put(table, tmp_path))
     assert got.batch.observed[:, 3].tolist() == [True, False, False, False, True]
     marks = [note for note in got.notes if "at a mark" in note]
-    assert marks == ["2 value(s) of 'mg_fe' are at a mark of missing values: treated as unobserved"]
+    assert marks == ["2 values of 'mg_fe' at a mark of missing values: treated as unobserved"]

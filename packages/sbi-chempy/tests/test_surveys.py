@@ -60,11 +60,11 @@ def test_apogee_columns_marks_and_flags(tmp_path):
     assert_allclose(got.batch.x[3, names.index("mg_fe")], 0.1, rtol=1e-5)
     text = "; ".join((*got.notes, *got.reasons))
     for words in (
-        "1 row(s) cannot be inferred (survey_flag:ASPCAPFLAG): 4; ASPCAPFLAG STAR_BAD",
-        "1 row(s) cannot be inferred (survey_flag:EXTRATARG): 5; EXTRATARG duplicate",
-        "1 value(s) of 'MG_FE' are at a mark of missing values",
-        "1 value(s) flagged by *_flag",
-        "1 value(s) without a positive error",
+        "1 row cannot be inferred (survey_flag:ASPCAPFLAG): 4; ASPCAPFLAG STAR_BAD",
+        "1 row cannot be inferred (survey_flag:EXTRATARG): 5; EXTRATARG duplicate",
+        "1 value of 'MG_FE' at a mark of missing values",
+        "1 value flagged by *_flag",
+        "1 value without a positive error",
     ):
         assert words in text
 
@@ -128,6 +128,4 @@ def test_a_table_of_something_else_is_refused(tmp_path):
 def test_a_mark_of_missing_values_is_counted_without_the_option_too(tmp_path):
     got = read(Table({"fe_h": [0.1, -9999.0], "e_fe_h": [0.05, 0.05]}), tmp_path)
     assert len(got) == 1
-    assert (
-        "1 value(s) of 'fe_h' are at a mark of missing values: treated as unobserved" in got.notes
-    )
+    assert "1 value of 'fe_h' at a mark of missing values: treated as unobserved" in got.notes

@@ -126,7 +126,7 @@ def test_tables_in_memory_are_inferred_combined_and_run(kind, finished, run, tmp
         made = run(observations=table, out=tmp_path / "other")
         assert made.report["observations"]["n"] == 2
         notes = made.report["observations"]["notes"]
-        assert "1 row(s) without identifier, called row-N" in notes
+        assert "1 row without identifier, called row-N" in notes
         assert any("'e_a' must be positive, but is -1 in row 2" in note for note in notes)
 
 

@@ -1,5 +1,6 @@
 """The documentation says what the code does: keys, options, hooks, exit codes, public names."""
 
+import ast
 import importlib.util
 import inspect
 import json
@@ -307,3 +308,20 @@ def test_the_plugin_of_the_readme_is_a_module_that_stands_alone(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- numbers and their nouns ----------------------------------------------------------------
+
+
+def test_nouns_agree_with_their_numbers():
+    """No "row(s)" in a message, a help text or a page: sbi_core.counted."""
+    either = re.compile(r"(?<![\\\w])[a-z]{2,}\(e?s\)")
+    texts = [(p.name, p.read_text(encoding="utf-8")) for p in DOCS.rglob("*.md")]
+    for path in ROOT.glob("packages/*/src/**/*.py"):
+        strings = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        texts.append((path.name, "\n".join(strings)))
+    assert [(name, either.findall(text)) for name, text in texts if either.search(text)] == []

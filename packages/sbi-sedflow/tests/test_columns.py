@@ -260,7 +260,7 @@ def test_a_limit_is_a_missing_value():
     table["l_flux_u"] = ["", "<", ""]
     found = photometry_of_table(table, "t")
     assert np.argwhere(~np.isfinite(found.flux)).tolist() == [[1, 2]]
-    assert any("1 value(s) of 'flux_u' are limits" in n for n in found.notes)
+    assert any("1 limit of 'flux_u'" in n for n in found.notes)
 
 
 def test_errors_are_needed_and_asked_for_by_name():

@@ -63,7 +63,7 @@ def test_base_and_enhanced_do_not_mix(make_library):
 def test_strange_names_are_listed(make_library):
     folder = make_library()
     write_spectrum(folder / "readme.fits", np.ones(4300))
-    with pytest.raises(LibraryError, match=r"not those of MILES.*readme\.fits"):
+    with pytest.raises(LibraryError, match=r"without the name of a MILES.*readme\.fits"):
         read_cube(folder)
 
 

@@ -317,7 +317,7 @@ def _median_error(
         msg = f"{path}: column '{column}' holds no finite, non-negative error"
         raise ObservationError(msg)
     if not good.all():
-        notes.append(f"{int((~good).sum())} invalid errors in '{column}' ignored")
+        notes.append(f"{counted(int((~good).sum()), 'invalid error')} in '{column}' ignored")
     low, middle, high = np.quantile(values[good], [0.16, 0.5, 0.84])
     if high > 2 * max(low, 1e-9):
         notes.append(

@@ -21,7 +21,7 @@ from sbi_casbi.cosmology import redshift
 from sbi_casbi.library import FINE, Library, split_stems
 from sbi_casbi.plane import Plane
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
-from sbi_core import DataFileError, read_npz
+from sbi_core import DataFileError, counted, read_npz
 
 __all__ = ["library_of_stars"]
 
@@ -63,7 +63,7 @@ def library_of_stars(
     feh, ofe = (np.asarray(arrays[k], float) for k in ("feh", "ofe"))
     good = np.isfinite(feh) & np.isfinite(ofe)
     if not good.all():
-        notes.append(f"{int((~good).sum())} stars without finite abundances excluded")
+        notes.append(f"{counted(int((~good).sum()), 'star')} without finite abundances excluded")
     names = arrays["Galaxy_name"].astype(str)
     galaxies, first, row = np.unique(names, return_index=True, return_inverse=True)
     mass = np.asarray(arrays["star_mass"], float)[first]

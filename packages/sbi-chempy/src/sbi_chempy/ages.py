@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sbi_chempy.columns import all_nines, error_of
 from sbi_chempy.constants import T_END_GYR
-from sbi_core import ColumnReader, ObservationError
+from sbi_core import ColumnReader, ObservationError, counted
 
 __all__ = ["age_context", "age_notes"]
 
@@ -56,9 +56,9 @@ def age_context(reader: ColumnReader) -> tuple[F64, str]:
     if wrong.sum() > seen.sum() / 2:
         row = np.flatnonzero(wrong)[0]
         msg = (
-            f"{reader.source}: '{column}' is {value[row]:g} Gyr in row {row} ({int(wrong.sum())} "
-            "row(s)); expected Gyr, or a column with a unit: --column age_myr="
-            f"{reader.written(column)}, or age_yr or log_age"
+            f"{reader.source}: '{column}' is {value[row]:g} Gyr in row {row} "
+            f"({counted(int(wrong.sum()), 'row')}); expected Gyr, or a column with a unit: "
+            f"--column age_myr={reader.written(column)}, or age_yr or log_age"
         )
         raise ObservationError(msg)
     reader.leave_out(wrong, f"impossible:{column}", f"'{column}' is {{value}} Gyr", list(value))
@@ -74,8 +74,8 @@ def age_context(reader: ColumnReader) -> tuple[F64, str]:
     seen &= ~bad & ~useless
     if useless.any():
         reader.notes.append(
-            f"{int(useless.sum())} value(s) of '{column}' without an error below {T_END_GYR:.1f} "
-            "Gyr: treated as unobserved"
+            f"{counted(int(useless.sum()), 'value')} of '{column}' without an error below "
+            f"{T_END_GYR:.1f} Gyr: treated as unobserved"
         )
     return np.where(seen[:, None], np.stack([time, error, np.ones(n)], 1), 0.0), column
 
@@ -83,12 +83,13 @@ def age_context(reader: ColumnReader) -> tuple[F64, str]:
 def age_notes(context: F64, column: str) -> list[str]:
     """Return notes on the birth times of the stars that are used, (n, 3)."""
     time = context[context[:, 2] > 0, 0]
-    notes = [f"{len(time)} birth time(s) used, from '{column}'"] if column else []
+    notes = [f"{counted(len(time), 'value')} of '{column}' used as birth times"] if column else []
     beyond = int(((time < 0) | (time > T_END_GYR)).sum())
     if beyond:
         notes.append(
-            f"{beyond} star(s) have a birth time outside 0-{T_END_GYR:.2f} Gyr (an age above that "
-            "of the Universe, or in the future): flagged, and used as measured, with their errors"
+            f"{counted(beyond, 'star')} with a birth time outside 0-{T_END_GYR:.2f} Gyr (an age "
+            "above that of the Universe, or in the future): flagged, and used as measured, with "
+            "their errors"
         )
     return notes
 
@@ -138,7 +139,7 @@ def _gyr(reader: ColumnReader, column: str, name: str) -> tuple[F64, F64 | None]
     value = reader.values(column, unit) if not log else reader.numbers(column)
     marks = all_nines(value) & ((value < 0) | (value > _LARGEST_GYR))
     if marks.any():
-        note = f"{int(marks.sum())} value(s) of '{column}' are at a mark of missing values"
+        note = f"{counted(int(marks.sum()), 'value')} of '{column}' at a mark of missing values"
         reader.notes.append(f"{note}: treated as unobserved")
     value = np.where(marks, np.nan, value)
     error = _error(reader, column, name, given, None if log else scale)

@@ -239,7 +239,7 @@ def _which_reference(reader: ColumnReader, bare: list[_Named]) -> str:
     """Return the question whether columns are [X/H] or [X/Fe], with what their values suggest."""
     columns = [n.column for n in bare if n.element in MODEL]
     msg = (
-        f"{reader.source}: no reference element in the column name(s) {listed(columns)}: --set "
+        f"{reader.source}: columns without reference element in the name: {listed(columns)}: --set "
         "simulator.bare_columns=x_h reads [X/H], x_fe [X/Fe], and ignore leaves them out"
     )
     spreads = _spreads(reader, columns)

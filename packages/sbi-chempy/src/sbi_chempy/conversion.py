@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_chempy.columns import all_nines, error_of, listed
-from sbi_core import ColumnReader, Observable, ObservationError
+from sbi_core import ColumnReader, Observable, ObservationError, counted
 
 __all__ = ["add_converted"]
 
@@ -105,7 +105,7 @@ def _count_others(reader: ColumnReader, name: str, used: dict[str, str]) -> None
             rows = _finite(reader, other) & np.isnan(reader.values(column, "dex"))
             if rows.any():
                 reader.notes.append(
-                    f"{int(rows.sum())} value(s) of '{other}' are not used, in rows where "
+                    f"{counted(int(rows.sum()), 'value')} of '{other}' not used, in rows where "
                     f"'{column}', which is read, has none"
                 )
 
@@ -128,7 +128,9 @@ def _leave_out_without_reference(reader: ColumnReader, ways: dict[str, Sum]) -> 
     reader.leave_out(rows, "nothing_observed", message, [""] * len(rows))
     rest = int((lost & ~empty).sum())
     if rest:
-        reader.notes.append(f"{rest} star(s) lose abundances whose conversion needs {needed}")
+        reader.notes.append(
+            f"{counted(rest, 'star')} without abundances whose conversion needs {needed}"
+        )
 
 
 def _clean(reader: ColumnReader, name: str) -> str:
@@ -136,15 +138,16 @@ def _clean(reader: ColumnReader, name: str) -> str:
     column = reader.find((name,))
     assert column is not None
     x = reader.values(column, "dex")
-    _count(reader, all_nines(x), column, "are at a mark of missing values")
+    _count(reader, all_nines(x), column, "at a mark of missing values")
     x[all_nines(x)] = np.nan
     low, high = _RANGE_H if name.endswith("_h") else _RANGE
     wrong = np.isfinite(x) & ((x < low) | (x > high))
     if wrong.sum() > np.isfinite(x).sum() / 2:
         row = np.flatnonzero(wrong)[0]
         msg = (
-            f"{reader.source}: '{column}' is {x[row]:g} in row {row} ({int(wrong.sum())} row(s)); "
-            "abundances are expected in dex relative to the Sun (Asplund et al. 2009)"
+            f"{reader.source}: '{column}' is {x[row]:g} in row {row} "
+            f"({counted(int(wrong.sum()), 'row')}); abundances are expected in dex "
+            "relative to the Sun (Asplund et al. 2009)"
         )
         if name.endswith("_h"):
             element = name.partition("_")[0].capitalize()
@@ -170,7 +173,8 @@ def _useless(reader: ColumnReader, column: str, x: F64, error_column: str) -> ND
         row = np.flatnonzero(wide)[0]
         msg = (
             f"{reader.source}: error column '{error_column}' is {err[row]:g} in row {row} "
-            f"({int(wide.sum())} row(s)); standard deviations are expected in dex, not in percent"
+            f"({counted(int(wide.sum()), 'row')}); standard deviations are expected in dex, not in "
+            "percent"
         )
         raise ObservationError(msg)
     message = f"error column '{error_column}' is {{value}} dex"
@@ -178,18 +182,18 @@ def _useless(reader: ColumnReader, column: str, x: F64, error_column: str) -> ND
         reader.leave_out(wide, f"error_too_large:{error_column}", message, list(err))
         return wide
     without = np.isfinite(x) & np.isnan(err)
-    _count(reader, wide, column, f"have an error of {_LARGEST_ERROR:g} dex or more")
-    _count(reader, without, column, "have no error")
+    _count(reader, wide, column, f"with an error of {_LARGEST_ERROR:g} dex or more")
+    _count(reader, without, column, "without error")
     return wide | without
 
 
 def _count(reader: ColumnReader, rows: NDArray[np.bool_], column: str, what: str) -> None:
     if rows.any():
-        text = f" value(s) of '{column}' {what}: treated as unobserved"
+        text = f" of '{column}' {what}: treated as unobserved"
         before = [note for note in reader.notes if note.endswith(text)]
         reader.notes = [note for note in reader.notes if note not in before]
-        n = int(rows.sum()) + sum(int(note.removesuffix(text)) for note in before)
-        reader.notes.append(f"{n}{text}")
+        n = int(rows.sum()) + sum(int(note.split(" ")[0]) for note in before)
+        reader.notes.append(f"{counted(n, 'value')}{text}")
 
 
 def _ways(element: str) -> list[Sum]:

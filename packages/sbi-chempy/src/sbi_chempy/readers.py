@@ -33,6 +33,7 @@ from sbi_core import (
     Observable,
     ObservationError,
     Observations,
+    counted,
     observations_from_columns,
     read_npz,
 )
@@ -230,7 +231,7 @@ def npz_table(path: str | Path) -> Table:
         if not there
     ]
     if lacking or values is None or errors is None:
-        msg = f"'{path}' lacks the array(s) {', '.join(lacking)}; it has {', '.join(arrays)}"
+        msg = f"'{path}' lacks {', '.join(lacking)}; its arrays are {', '.join(arrays)}"
         raise ObservationError(msg)
     for name in _NPZ_NUMBERS:
         if name in arrays and arrays[name].dtype.kind not in "fiu":
@@ -282,13 +283,13 @@ def _finished(observations: Observations, default_error: float, age: str) -> Obs
     notes = [*observations.notes, *age_notes(batch.context.numpy(), age)]
     if bool(small.any()):
         notes.append(
-            f"{int(small.sum())} error(s) of abundances below {low} dex, the smallest of training: "
-            f"raised to {low}"
+            f"{counted(int(small.sum()), 'error')} of abundances below {low} dex, the smallest of "
+            f"training: raised to {low}"
         )
     if bool(large.any()):
         notes.append(
-            f"{int(large.any(1).sum())} star(s) have errors above the {high:.2g} dex of training: "
-            "extrapolated"
+            f"{counted(int(large.any(1).sum()), 'star')} with errors above the {high:.2g} dex of "
+            "training: extrapolated"
         )
     err = batch.x_err.where(~small, batch.x_err.new_tensor(low))
     return replace(observations, batch=batch.with_(x_err=err), notes=tuple(notes))

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from sbi_chempy.config import SurveyName
 from sbi_chempy.frame import OBSERVED
-from sbi_core import ColumnReader, ObservationError
+from sbi_core import ColumnReader, ObservationError, counted
 
 __all__ = ["SURVEYS", "Survey", "apply_survey"]
 
@@ -140,11 +140,11 @@ def apply_survey(reader: ColumnReader, name: SurveyName) -> None:
         raise ObservationError(msg)
     _add_ages(reader, survey)
     for count, what in (
-        (flagged, f"value(s) flagged by {survey.flag.format('*')}"),
-        (without_error, "value(s) without a positive error"),
+        (flagged, f"flagged by {survey.flag.format('*')}"),
+        (without_error, "without a positive error"),
     ):
         if count:
-            reader.notes.append(f"{count} {what}: treated as unobserved")
+            reader.notes.append(f"{counted(count, 'value')} {what}: treated as unobserved")
 
 
 def _add_ages(reader: ColumnReader, survey: Survey) -> None:
@@ -157,7 +157,8 @@ def _add_ages(reader: ColumnReader, survey: Survey) -> None:
         bad = np.isfinite(value) & ~((value > 0) & (sigma > 0))
         if bad.any():
             reader.notes.append(
-                f"{int(bad.sum())} age(s) without a positive value and error: treated as unobserved"
+                f"{counted(int(bad.sum()), 'age')} without a positive value and error: treated as "
+                "unobserved"
             )
         reader.chosen.setdefault("age", column)
         reader.add("age", np.where(bad, np.nan, value))

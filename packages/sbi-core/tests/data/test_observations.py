@@ -170,7 +170,7 @@ def test_a_table_is_not_replaced_unless_asked_either(mock, tmp_path):
 
 
 def test_repeated_identifiers_are_refused(rng):
-    with pytest.raises(ObservationError, match=r"1 id\(s\) appear more than once.*'x' in rows"):
+    with pytest.raises(ObservationError, match=r"1 id in more than one row.*'x' in rows"):
         Observations.from_batch(Batch(x=rng.normal(size=(3, 1))), id=["x", "y", "x"])
 
 
@@ -184,7 +184,7 @@ def test_a_value_that_is_not_finite_is_named_with_row_and_column(rng):
     x = rng.normal(size=(4, 3))
     x[1, 2] = np.nan
     x[3, 2] = np.inf
-    with pytest.raises(ObservationError, match=r"value of 'c' is nan in row 1.*2 row\(s\): 1, 3"):
+    with pytest.raises(ObservationError, match=r"value of 'c' is nan in row 1.*2 rows: 1, 3"):
         Observations.from_batch(Batch(x=x), observables=OBSERVABLES)
 
 

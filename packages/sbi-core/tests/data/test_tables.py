@@ -149,7 +149,7 @@ def test_rows_without_any_value_are_left_out_and_counted(tmp_path):
     table["flux"][[0, 2]] = np.nan
     got = read(table, tmp_path)
     assert got.id.tolist() == ["s1", "s3"]
-    assert got.reasons == ("2 row(s) cannot be inferred (nothing_observed): 0, 2",)
+    assert got.reasons == ("2 rows cannot be inferred (nothing_observed): 0, 2",)
     assert got.rows.tolist() == [1, 3]
 
 
@@ -278,7 +278,7 @@ def test_bad_errors_are_named_with_column_row_and_value(value, shown, tmp_path):
         read(table, tmp_path, strict=True)
     text = str(raised.value)
     assert f"error column 'e_mg_fe' must be positive, but is {shown} in row 1" in text
-    assert "(2 row(s): 1, 3; rows count from 0)" in text
+    assert "(2 rows: 1, 3; rows count from 0)" in text
     assert "stars.ecsv" in text
 
 
@@ -312,7 +312,7 @@ def test_of_repeated_identifiers_the_first_complete_row_is_kept(gap, kept, tmp_p
     assert got.rows.tolist() == [0, kept, 3]
     assert [(e.row, e.id, e.reason) for e in got.excluded] == [(3 - kept, "s1", "repeated_id")]
     assert ("with more values, after" in got.excluded[0].detail) == (kept == 2)
-    with pytest.raises(ObservationError, match=rf"1 row\(s\) .*\(repeated_id\): {3 - kept}.*'s1'"):
+    with pytest.raises(ObservationError, match=rf"1 row .*\(repeated_id\): {3 - kept}.*'s1'"):
         read(table, tmp_path, strict=True)
 
 
@@ -364,14 +364,14 @@ def test_marks_of_limits_are_found_under_the_usual_names(form, word):
     table = Table({"x": [1.0, 2.0], form.format("x"): [word, ""]})
     reader = ColumnReader(table, "table")
     assert_array_equal(reader.values("x"), [np.nan, 2.0])
-    assert reader.notes == ["1 value(s) of 'x' are limits: treated as unobserved"]
+    assert reader.notes == ["1 limit of 'x': treated as unobserved"]
 
 
 def test_a_mark_that_is_not_understood_is_named():
     reader = ColumnReader(Table({"x": [1.0, 2.0], "l_x": ["?!", "0"]}), "table")
     assert_array_equal(reader.values("x"), [1.0, 2.0])
     assert len(reader.notes) == 1
-    assert "1 cell(s) of 'l_x' ('?!') are not understood" in reader.notes[0]
+    assert "1 cell of 'l_x' not understood ('?!')" in reader.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_of_upper_and_lower_errors_the_mean_is_used_or_the_one_that_is_there(upp
     assert_allclose(reader.values(error), [0.15, 0.3])
     assert reader.notes == [
         f"asymmetric errors '{upper}' and '{lower}': their mean is used",
-        f"1 row(s) with one of '{upper}' and '{lower}', which is used",
+        f"1 row with one of '{upper}' and '{lower}', which is used",
     ]
 
 

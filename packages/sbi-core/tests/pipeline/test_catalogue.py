@@ -1,5 +1,7 @@
 """Catalogues: the same numbers as read whole, whatever the chunks, the order and the executor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -125,7 +127,7 @@ def test_a_bad_row_is_found_before_anything_is_inferred(infer, objects, monkeypa
     result, out = infer(tmp_path / "bad.fits")
     assert (result.n, result.excluded) == (N - 1, 1)
     assert result.notes[-1].startswith(
-        "1 row(s) cannot be inferred (not_positive:e_b): 16; error column"
+        "1 row cannot be inferred (not_positive:e_b): 16; error column"
     )
     assert out["flags"][16] == "not_positive:e_b"
     monkeypatch.setattr(chunk_files, "write_chunk", None)
@@ -145,7 +147,7 @@ def test_of_an_identifier_in_several_chunks_the_first_complete_row_counts(
     table.write(path)
     result, out = infer(path)
     assert (result.n, result.excluded) == (N - 4, 4)
-    assert result.notes[-1] == "4 row(s) cannot be inferred (repeated_id): 1, 9, 10, 22"
+    assert result.notes[-1] == "4 rows cannot be inferred (repeated_id): 1, 9, 10, 22"
     assert np.flatnonzero(out["flags"] == "repeated_id").tolist() == [1, 9, 10, 22]
     whole = finished.infer(path, 50).summary()
     for name in ("slope_mean", "support_percentile"):
@@ -161,7 +163,7 @@ def test_rows_without_any_value_are_counted(infer, objects, tmp_path):
     table.write(tmp_path / "gaps.fits")
     result, out = infer(tmp_path / "gaps.fits")
     assert (result.n, result.excluded, len(out)) == (N - 9, 9, N)
-    assert result.notes[-1] == "9 row(s) cannot be inferred (nothing_observed): 6, 7, 8, 9, 10, ..."
+    assert result.notes[-1] == "9 rows cannot be inferred (nothing_observed): 6, 7, 8, 9, 10, ..."
     assert out["flags"].tolist()[5:16].count("nothing_observed") == 9
     assert np.isnan(np.ma.filled(out["slope_mean"][6:15], np.nan)).all()
     assert np.isfinite(out["slope_mean"][15:]).all()
@@ -170,6 +172,27 @@ def test_rows_without_any_value_are_counted(infer, objects, tmp_path):
     table.write(tmp_path / "empty.fits")
     with pytest.raises(ObservationError, match="nothing to infer: 23 row"):
         infer(tmp_path / "empty.fits")
+
+
+def test_counts_of_chunks_are_summed_with_their_noun(infer, objects):
+    whole = infer(objects)[0].notes
+    table = read_table(objects)
+    for rows, count in ([3], "1 limit"), ([3, 9], "2 limits"), ([3, 4, 9], "3 limits"):
+        table["l_a"] = [">" if k in rows else "" for k in range(N)]
+        path = objects.with_suffix(".ecsv")
+        table.write(path, overwrite=True)
+        new = set(infer(path)[0].notes) - set(whole)
+        assert f"{count} of 'a': treated as unobserved" in new
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_notes_of_a_file_of_observations_are_not_summed_over_its_chunks(
+    suffix, infer, toy, rng, tmp_path
+):
+    path = tmp_path / f"objects{suffix}"
+    notes = ("2 rows without identifier", "3 of 5 numbers are odd")
+    replace(toy.example_observations(rng, N), notes=notes).write(path)
+    assert infer(path)[0].notes == notes
 
 
 def test_draws_are_written_when_asked(finished, infer, objects, tmp_path):

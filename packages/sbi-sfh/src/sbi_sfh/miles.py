@@ -176,8 +176,8 @@ def _names(files: Sequence[Path]) -> list[MilesName]:
     bad = [p.name for p, n in zip(files, parsed, strict=True) if n is None]
     if bad:
         msg = (
-            f"{len(bad)} file name(s) in '{files[0].parent}' are not those of MILES spectra: "
-            f"{_listed(bad)}; expected e.g. Mku1.30Zm0.25T00.0300_iTp0.00_baseFe.fits"
+            f"files in '{files[0].parent}' without the name of a MILES spectrum: {_listed(bad)}; "
+            "expected e.g. Mku1.30Zm0.25T00.0300_iTp0.00_baseFe.fits"
         )
         raise LibraryError(msg)
     names = [n for n in parsed if n is not None]

@@ -12,6 +12,7 @@ import numpy as np
 from astropy import units
 from numpy.typing import NDArray
 
+from sbi_core import counted
 from sbi_sfh.config import SfhConfig, age_of_universe
 from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA, WAVE_PRESETS
 from sbi_sfh.formats.spectrum import RawSpectrum, UnusableSpectrumError
@@ -198,7 +199,7 @@ def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
     marked = raw.good & (raw.ivar != 0)
     good = marked & np.isfinite(raw.flux) & np.isfinite(raw.ivar)
     if (count := int((marked & ~good).sum())) > 0:
-        notes.append(f"{count} pixels without a finite flux or error masked")
+        notes.append(f"{counted(count, 'pixel')} without a finite flux or error masked")
     negative = good & (raw.ivar < 0)
     if negative.any():
         row = int(np.flatnonzero(negative)[0])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import Batch, Excluded, ObservationError, Observations
+from sbi_core import Batch, Excluded, ObservationError, Observations, counted
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.spectrum import Spectrum, UnusableSpectrumError
@@ -161,7 +161,10 @@ def only_complete(observations: Observations) -> Observations:
         for k in np.flatnonzero(~complete)
     ]
     excluded = sorted((*observations.excluded, *lost), key=lambda e: e.row)
-    notes = (*observations.notes, f"{len(lost)} spectra have masked pixels; {advice}")
+    notes = (
+        *observations.notes,
+        f"{counted(len(lost), 'spectrum', 'spectra')} with masked pixels; {advice}",
+    )
     rows = observations.rows[complete]
     return replace(observations[complete], excluded=tuple(excluded), rows=rows, notes=notes)
 

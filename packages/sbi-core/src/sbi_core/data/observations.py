@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sbi_core.data.batch import Batch
 from sbi_core.data.gate import checked_file, open_hdf5, read_npz
 from sbi_core.data.writing import harmless, written
-from sbi_core.errors import DataFileError, ObservationError, first_line
+from sbi_core.errors import DataFileError, ObservationError, counted, first_line
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -118,7 +118,8 @@ class Observations:
     source
         Where they come from: a file name or a sentence.
     notes
-        Conversions and assumptions made on reading, one sentence each.
+        Conversions and assumptions made on reading, one sentence each. Counts at the beginning
+        (``3 rows without ...``) are summed over the parts of a file.
     excluded
         Rows of the source that cannot be inferred, with their reasons.
     rows
@@ -159,8 +160,8 @@ class Observations:
             twice = names[counts > 1]
             rows = np.flatnonzero(np.isin(self.id, twice[:1]))[:5].tolist()
             msg = (
-                f"{self.source or 'observations'}: {len(twice)} id(s) appear more than once, "
-                f"e.g. '{twice[0]}' in rows {rows}; every object needs its own id"
+                f"{self.source or 'observations'}: {counted(len(twice), 'id')} in more than one "
+                f"row, e.g. '{twice[0]}' in rows {rows}; every object needs its own id"
             )
             raise ObservationError(msg)
         _check_values(self)
@@ -342,10 +343,10 @@ class Observations:
 
 
 def excluded_sentence(excluded: Sequence[Excluded]) -> str:
-    """Return e.g. ``"2 row(s) cannot be inferred (nothing_observed): 4, 9"``; rows from 0."""
+    """Return e.g. ``"2 rows cannot be inferred (nothing_observed): 4, 9"``; rows from 0."""
     first, n = excluded[0], len(excluded)
     listed = ", ".join(str(e.row) for e in excluded[:5]) + (", ..." if n > 5 else "")
-    sentence = f"{n} row(s) cannot be inferred ({first.reason}): {listed}"
+    sentence = f"{counted(n, 'row')} cannot be inferred ({first.reason}): {listed}"
     return f"{sentence}; {first.detail} in row {first.row}" if first.detail else sentence
 
 
@@ -385,7 +386,7 @@ def _check_values(obs: Observations) -> None:
             need = "finite" if what == "value" else "finite and positive"
             msg = (
                 f"{obs.source or 'observations'}: {what} of '{name}' is {value:g} in row "
-                f"{int(rows[0])}, expected {need} ({len(rows)} row(s): {listed}); "
+                f"{int(rows[0])}, expected {need} ({counted(len(rows), 'row')}: {listed}); "
                 "leave a value empty or NaN if it was not observed"
             )
             raise ObservationError(msg)

@@ -6,7 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,7 +85,9 @@ class Slices:
                 f"not {stop - start}"
             )
             raise DataFileError(msg)
-        for note in self.notes if not isinstance(part, Observations) else ():
+        if isinstance(part, Observations):  # its notes are those of the whole file
+            return replace(part, notes=()) if chunk else part
+        for note in self.notes:
             noted(part, note)
         return part
 

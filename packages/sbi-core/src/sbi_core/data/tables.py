@@ -22,7 +22,7 @@ from sbi_core.data.observations import (
     repeated,
 )
 from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, Reading, current, normalise
-from sbi_core.errors import NothingObservedError, ObservationError, near_matches
+from sbi_core.errors import NothingObservedError, ObservationError, counted, near_matches
 
 __all__ = [
     "MISSING",
@@ -409,9 +409,12 @@ class ColumnReader:
         limits &= np.isfinite(x) | (data.dtype.kind not in "fiub")
         # a survey may store its marks in single precision
         marked = np.isclose(x[:, None], self.missing, rtol=1e-6, atol=0).any(1) & ~limits
-        for rows, what in ((limits, "limits"), (marked, "at a mark of missing values")):
-            if rows.any():
-                note = f"{int(rows.sum())} value(s) of '{column}' are {what}: treated as unobserved"
+        for rows, noun, what in (
+            (limits, "limit", ""),
+            (marked, "value", " at a mark of missing values"),
+        ):
+            if n := int(rows.sum()):
+                note = f"{counted(n, noun)} of '{column}'{what}: treated as unobserved"
                 self.notes.append(note)
         return np.asarray(np.where(limits | marked, np.nan, x), np.float64)
 
@@ -424,8 +427,9 @@ class ColumnReader:
             mine = [w in _IS_LIMIT or any(sign in w for sign in _SIGNS) for w in cells]
             limits |= np.asarray(mine)
             odd = [w for w, m in zip(cells, mine, strict=True) if not m and w not in _NO_LIMIT]
-            note = f"cell(s) of '{name}' ('{odd[0]}') are not understood" if odd else ""
-            note = f"{len(odd)} {note}: the values of '{column}' are used as measured"
+            note = f"of '{name}' not understood ('{odd[0]}')" if odd else ""
+            note = f"{note}: the values of '{column}' are used as measured"
+            note = f"{counted(len(odd), 'cell')} {note}"
             if odd and note not in self.notes:
                 self.notes.append(note)
             self.used.add(name)
@@ -458,8 +462,8 @@ class ColumnReader:
             if self.strict:
                 listed = ", ".join(str(r) for r in index[:5]) + (", ..." if index.size > 5 else "")
                 msg = (
-                    f"{self.source}: {text} in row {k} ({index.size} row(s): {listed}; rows count "
-                    "from 0)"
+                    f"{self.source}: {text} in row {k} ({counted(index.size, 'row')}: {listed}; "
+                    "rows count from 0)"
                 )
                 raise ObservationError(msg)
             self.excluded.setdefault(k, (reason, text))
@@ -511,7 +515,7 @@ class ColumnReader:
         return [name or UNGROUPED for name in names]
 
     def _count(self, n: int, what: str) -> None:
-        note = f"{n} row(s) {what}"
+        note = f"{counted(n, 'row')} {what}"
         if n and note not in self.notes:
             self.notes.append(note)
 
@@ -626,7 +630,9 @@ def _note_alike(x: F64, err: F64, notes: list[str]) -> None:
     full = np.hstack([x, np.where(np.isfinite(x), err, np.nan)])[np.isfinite(x).sum(1) >= _ALIKE]
     alike = len(full) - len(np.unique(np.nan_to_num(full, nan=np.inf), axis=0))
     if alike:
-        notes.append(f"{alike} row(s) equal another row in all values: are they the same objects?")
+        notes.append(
+            f"{counted(alike, 'row')} with all values of another row: are they the same objects?"
+        )
 
 
 def _observable_columns(

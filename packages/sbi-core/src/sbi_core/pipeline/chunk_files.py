@@ -68,6 +68,7 @@ __all__ = ["ChunkFiles", "Inferred", "inferred"]
 
 SCHEMA = 2
 _ROWS = [("hash", np.uint64), ("values", np.int32), ("row", np.int64)]
+_COUNT = re.compile(r"(\d+) (?!of\b)(\w+?)s?\b")
 _COPIES = 5  # arrays as large as the draws that exist at one time
 
 
@@ -343,20 +344,20 @@ def _check_all(context: Context, work: ChunkFiles) -> tuple[int, tuple[str, ...]
     n = len(rows) - len(work.repeated)
     context.progress.finish(f"{counted(n, 'object')} in {counted(len(source), 'chunk')}")
     sentences = [
-        note if count == 1 else f"{note} (and alike in {count - 1} more chunks)"
+        note if count == 1 else f"{note} (and alike in {counted(count - 1, 'more chunk')})"
         for note, count in notes.values()
     ]
     return sum(map(len, excluded.values())), (*sentences, *reasons)
 
 
 def _add_note(notes: dict[str, tuple[str, int]], note: str) -> None:
-    """Add the note of a chunk: counts at the beginning of a sentence are summed."""
-    count = re.match(r"\d+(?= )", note)
-    alike = re.sub(r"\d+", "#", note)
+    """Add the note of a chunk: counts such as "1 row" at the beginning of a sentence are summed."""
+    count = _COUNT.match(note)
+    noun, rest = (count[2], note[count.end() :]) if count else ("", note)
+    alike = re.sub(r"\d+", "#", f"{noun}{rest}")
     first, n = notes.get(alike, ("", 0))
     if first and count:
-        total = int(first.split(" ")[0]) + int(count[0])
-        notes[alike] = f"{total}{note[count.end() :]}", 1
+        notes[alike] = f"{counted(int(first.split(' ')[0]) + int(count[1]), noun)}{rest}", 1
     elif first != note:
         notes[alike] = first or note, n + 1
 

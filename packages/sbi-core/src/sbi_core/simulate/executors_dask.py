@@ -86,7 +86,7 @@ class DaskExecutor:
                     yield result
             except KilledWorker:
                 msg = (
-                    f"{_LOSSES + 1} dask worker(s) in a row died with the same work; finished work "
+                    f"{_LOSSES + 1} dask workers in a row died with the same work; finished work "
                     "is kept: look at their logs (memory?), run the same command again"
                 )
                 raise WorkerLostError(msg) from None

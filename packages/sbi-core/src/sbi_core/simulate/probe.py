@@ -83,7 +83,8 @@ def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "") -
         msg = f"{of} returned {type(batch).__name__}; return sbi_core.Batch(x=..., theta=...)"
         raise SimulationError(msg)
     if len(batch) != rows:
-        msg = f"{of} returned {len(batch)} rows for {rows}; keep failed rows, with ok=False"
+        got = counted(len(batch), "row")
+        msg = f"{of} returned {got} for {rows}; keep failed rows, with ok=False"
         raise SimulationError(msg)
     if batch.theta is None:
         msg = f"{of} returned no theta; return Batch(x=..., theta=theta)"
@@ -313,7 +314,7 @@ def _draws(simulator: Simulator) -> bool:
 
 
 def _described(value: Any) -> str:
-    return f"{len(value)} rows" if isinstance(value, Batch) else type(value).__name__
+    return counted(len(value), "row") if isinstance(value, Batch) else type(value).__name__
 
 
 def _try_embedding(embedding: Embedding, batch: Batch, seed: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbi_core.data.batch import Batch
-from sbi_core.errors import RunDirectoryError, SimulationError
+from sbi_core.errors import RunDirectoryError, SimulationError, counted
 from sbi_core.simulate.store import open_shard
 
 __all__ = ["ShardedBatch"]
@@ -78,7 +78,7 @@ class ShardedBatch:
         self._blocks = blocks
         self.ends: I64 = np.cumsum([0, *(b.kept for b in blocks)])
         if self.ends[-1] == 0:
-            msg = f"no valid simulation in {len(self.paths)} shard file(s): all of them failed"
+            msg = f"no valid simulation in {counted(len(self.paths), 'shard file')}: all failed"
             raise SimulationError(msg)
         self.identity = total.hexdigest()
 

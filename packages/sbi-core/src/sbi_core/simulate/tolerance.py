@@ -24,7 +24,7 @@ import torch
 
 from sbi_core.components import Rng, Simulator, simulate_handler
 from sbi_core.data.batch import Batch
-from sbi_core.errors import SbiError, SimulationError
+from sbi_core.errors import SbiError, SimulationError, counted
 from sbi_core.priors.space import as_float64
 from sbi_core.rng import as_generator, stream
 from sbi_core.simulate.child import (
@@ -195,8 +195,8 @@ class _Call:
         self._divide(0, n, lost, key)
         if not self.good:
             msg = (
-                f"simulator '{self.simulator.name}': simulate failed for all {n} row(s) of a call: "
-                f"{self._first()}"
+                f"simulator '{self.simulator.name}': simulate failed for every row of a call "
+                f"({counted(n, 'row')}): {self._first()}"
             )
             raise SimulationError(msg)
         bad = [c.row for c in self.failed]
