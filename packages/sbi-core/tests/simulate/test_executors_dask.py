@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import sbi_toy
 
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, SimulationError
 from sbi_core.files.lock import Hold, locked
 from sbi_core.simulate.executors import SerialExecutor, get_executor
 from sbi_core.simulate.executors_dask import DaskExecutor
-from sbi_core.simulate.store import deliver_shard, plan, put_shard, read_all
+from sbi_core.simulate.store import deliver_shard, plan, read_all
 from sbi_core.simulate.tolerance import Tolerance
 
 pytest.importorskip("distributed")
@@ -85,7 +86,7 @@ def test_a_worker_that_sees_another_disk_returns_the_file(tmp_path):
     )
     assert report.rows == 100
     assert not shard.path.exists()
-    put_shard(shard, image)
+    write_atomic(shard.path, image)
     assert len(read_all([shard])[0]) == 100
 
 

@@ -15,18 +15,21 @@ from numpy.testing import assert_array_equal
 from threadpoolctl import threadpool_info
 
 from sbi_core.data.batch import Batch
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import DataFileError, RunDirectoryError, SimulationError
 from sbi_core.simulate.executors import ProcessExecutor, SerialExecutor
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import (
     Shard,
+    deliver_shard,
     foreign_shards,
     is_complete,
     plan,
     read_all,
+    shard_image,
     single_thread,
-    write_shard,
 )
+from sbi_core.simulate.tolerance import Tolerance
 
 
 @pytest.fixture
@@ -34,9 +37,15 @@ def shards(tmp_path):
     return plan(tmp_path / "sims", 250, 100, seed=5, identity="abc")
 
 
+def write(simulator, shard):
+    image, report = shard_image(simulator, shard)
+    write_atomic(shard.path, image)
+    return report
+
+
 def fill(shards, simulator=None):
     for shard in shards:
-        write_shard(simulator or sbi_toy.ToySimulator(), shard)
+        write(simulator or sbi_toy.ToySimulator(), shard)
     return shards
 
 
@@ -107,9 +116,9 @@ def test_inside_single_thread_neither_torch_nor_blas_uses_more():
 def test_worker_processes_make_the_same_bits(shards, tmp_path):
     fill(shards)
     other = plan(tmp_path / "other", 250, 100, seed=5, identity="abc")
-    simulator = sbi_toy.ToySimulator()
-    found = list(ProcessExecutor(2).map(write_shard, simulator, other))
-    assert sorted(r.number for r in found) == [0, 1, 2]
+    shared = (sbi_toy.ToySimulator(), Tolerance(), ())
+    for shard, _, image in ProcessExecutor(2).map(deliver_shard, shared, other):
+        write_atomic(shard.path, image)
     one, two = read_all(shards)[0].numpy(), read_all(other)[0].numpy()
     for name, value in one.items():
         assert_array_equal(value, two[name])
@@ -142,7 +151,7 @@ def test_a_truncated_shard_is_found_removed_and_said_so(kept, shards, caplog):
         assert not is_complete(shards[1])
     assert "part-000001.h5 is damaged and will be computed again" in caplog.text
     assert not path.exists()
-    write_shard(sbi_toy.ToySimulator(), shards[1])
+    write(sbi_toy.ToySimulator(), shards[1])
     assert len(read_all(shards)[0]) == 250
 
 
@@ -252,7 +261,7 @@ def test_an_interrupted_shard_leaves_nothing_behind(shards, monkeypatch):
 
     monkeypatch.setattr("sbi_core.data.writing.os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_shard(sbi_toy.ToySimulator(), shards[0])
+        write(sbi_toy.ToySimulator(), shards[0])
     assert list(shards[0].directory.iterdir()) == []
 
 
@@ -286,7 +295,7 @@ class Breaks(sbi_toy.ToySimulator):
 )
 def test_a_broken_simulator_is_named_before_anything_is_written(how, message, shards):
     with pytest.raises(SimulationError, match=message):
-        write_shard(Breaks(how), shards[0])
+        write(Breaks(how), shards[0])
     assert not shards[0].directory.exists()
 
 
@@ -310,6 +319,6 @@ def test_a_simulator_may_return_context_errors_masks_and_images(shards):
 
 def test_no_rows_of_a_one_shard_plan_are_lost_by_a_serial_executor(tmp_path):
     (shard,) = plan(tmp_path / "sims", 7, 100, 1, "x")
-    (report,) = SerialExecutor().map(write_shard, sbi_toy.ToySimulator(), [shard])
+    (report,) = SerialExecutor().map(write, sbi_toy.ToySimulator(), [shard])
     assert (report.number, report.rows, report.failed) == (0, 7, 0)
     assert isinstance(shard, Shard)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from sbi_toy import FragileConfig, FragileSimulator
 
 from sbi_core import Batch
+from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, SimulationError
 from sbi_core.rng import stream
 from sbi_core.simulate.executors import SerialExecutor
-from sbi_core.simulate.store import deliver_shard, plan, put_shard, read_all, shard_image
+from sbi_core.simulate.store import deliver_shard, plan, read_all, shard_image
 from sbi_core.simulate.tolerance import REASONS, Tolerance
 
 _CODES = {reason: code for code, reason in REASONS.items()}
@@ -39,7 +41,7 @@ def same(a, b, rows=slice(None)):
 @pytest.fixture
 def protected():
     tolerance = Tolerance(0.5, protect=True)
-    with tolerance.closing():
+    with closing(tolerance):
         yield tolerance
 
 
@@ -71,7 +73,7 @@ def test_rows_that_end_the_process_are_found(how, protected):
 
 def test_a_row_that_hangs_is_ended_at_the_time_limit():
     tolerance = Tolerance(0.5, time_limit=0.3)
-    with tolerance.closing():
+    with closing(tolerance):
         batch, caught = drawn(fragile("hang", 1.0), tolerance, n=8, seed=9)
     marked, _ = drawn(fragile("mark", 1.0), n=8, seed=9)
     assert [c.row for c in caught] == np.flatnonzero(~marked.ok).tolist() != []
@@ -215,7 +217,7 @@ def test_a_tolerance_is_sent_without_its_process(protected):
 def shards_of(folder, executor, how, tolerance):
     shards = plan(folder, 120, 60, seed=1, identity="abc")
     for shard, _, image in executor.map(deliver_shard, (fragile(how), tolerance, ()), shards):
-        put_shard(shard, image)
+        write_atomic(shard.path, image)
     return read_all(shards)
 
 

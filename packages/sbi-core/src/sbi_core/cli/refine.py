@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def command(
             f"calibration: {done.verdict.level}"
         )
 
-    with context.tolerance.closing(), context.tolerance.active():
+    with closing(context.tolerance), context.tolerance.active():
         posterior = refine(
             loaded.simulator,
             context.new_estimator,

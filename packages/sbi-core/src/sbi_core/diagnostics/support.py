@@ -48,25 +48,11 @@ def support_percentile(
     neighbours: int = 10,
     references: int = 4000,
 ) -> F64:
-    """Return the support percentile of every observed object, (n,), 0 to 100.
-
-    Parameters
-    ----------
-    observed
-        Noisy objects with errors and mask.
-    simulated
-        Noise-free simulations, failed rows removed.
-    rng
-        Chooses the reference simulations and their noise.
-    neighbours
-        k of the nearest-neighbour distance.
-    references
-        Simulations that set the percentiles.
-    """
+    """Return the support percentile of observed objects, (n,); see :class:`SupportScale`."""
     if len(observed) == 0:
         return np.empty(0)
     scale = SupportScale(observed, simulated, rng, neighbours=neighbours, references=references)
-    return scale.percentile(observed)
+    return scale.compare(observed)[0]
 
 
 class SupportScale:
@@ -115,10 +101,6 @@ class SupportScale:
         self._theirs = self._scores(*self._projected(ref_x, ref_err, ref_mask))
         reference = [_percentiles(t, t) for t in self._theirs]
         self._reference = np.fmax(*reference)
-
-    def percentile(self, observed: Batch) -> F64:
-        """Return the support percentile of every object, (n,), 0 to 100."""
-        return self.compare(observed)[0]
 
     def compare(self, observed: Batch) -> tuple[F64, NDArray[np.bool_]]:
         """Return the support percentile of every object, and True where it is far outside, (n,)."""

@@ -36,6 +36,7 @@ __all__ = [
     "RunConfig",
     "SimulateSection",
     "after_training",
+    "assign",
     "command_words",
     "differences",
     "reading_options",
@@ -239,10 +240,10 @@ def resolve(
     if file is not None:
         _merge(tree, _read_toml(Path(file).expanduser()))
     for key, value in _assignments(overrides):
-        _assign(tree, key, value)
+        assign(tree, key, value)
     for key, value in direct.items():
         if value is not None:
-            _assign(tree, key.replace("__", "."), value)
+            assign(tree, key.replace("__", "."), value)
     for key, chosen in (("plugin", plugin), ("preset", preset)):
         if tree.setdefault(key, chosen) != chosen:
             msg = (
@@ -302,7 +303,7 @@ def after_training(
                 f"(options that can change: {listed})"
             )
             raise ConfigError(msg)
-        _assign(tree, key, value)
+        assign(tree, key, value)
     changed = validate(RunConfig, tree, "")
     for kind in ("simulator", "analysis"):
         _complete(changed, registry, kind)
@@ -404,7 +405,14 @@ def _parse(text: str) -> tuple[str, Any]:
     return key.strip(), value
 
 
-def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key of a configuration; tables given as a value are replaced, not merged.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such section, or the key is a section.
+    """
     *parents, last = key.split(".")
     nested: Any = value
     for name in reversed([*parents, last]):
@@ -417,7 +425,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     if not parents and first in tree and isinstance(tree[first], dict):
         msg = f"'{key}' is a section; set one of its keys, e.g. {key}.name=..."
         raise ConfigError(msg)
-    if isinstance(value, Mapping):  # replace tables given as a value, do not merge into them
+    if isinstance(value, Mapping):
         target = tree
         for name in parents:
             target = target.setdefault(name, {})

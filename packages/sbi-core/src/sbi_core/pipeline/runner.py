@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -95,7 +95,7 @@ def execute(
             raise ConfigError(msg)
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or Progress())
-    with context.tolerance.closing(), context.tolerance.active():
+    with closing(context.tolerance), context.tolerance.active():
         _prepare(context, stages, restart)
     return Run(directory.root, registry)
 
@@ -241,7 +241,7 @@ def simulate_shards(
     """
     directory = RunDirectory(out)
     context = Context(config, registry, directory, progress or Progress())
-    with context.tolerance.closing(), context.tolerance.active():
+    with closing(context.tolerance), context.tolerance.active():
         return _fill(context, first, last)
 
 

@@ -32,7 +32,7 @@ from sbi_core.data.writing import atomic_write
 from sbi_core.diagnostics import sbc_ranks
 from sbi_core.errors import ConfigError, SbiError, counted
 from sbi_core.files.directory import RunDirectory
-from sbi_core.pipeline.config import RunConfig, resolve
+from sbi_core.pipeline.config import RunConfig, assign, resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import execute
 from sbi_core.progress import Progress
@@ -232,8 +232,11 @@ def tune(
     best = min(scored, key=lambda t: t.value)
     values = {s.key: s.suggest(optuna.trial.FixedTrial(best.params)) for s in searched}
     path = folder / "best.toml"
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        assign(tree, key, value)
     with atomic_write(path) as f:
-        f.write(tomli_w.dumps(_tree(values)))
+        f.write(tomli_w.dumps(tree))
     progress.finish(f"best score {best.value:.4f} nats: {path}")
     table = tuple(
         {"number": t.number, "score": t.value, "state": t.state.name.lower(), **t.params}
@@ -322,17 +325,6 @@ def _excess(ranks: Any) -> float:
     counts = np.array([np.bincount(r, minlength=_DRAWS + 1)[:-1].cumsum() for r in ranks.T])
     distance = np.abs(counts / len(ranks) - t).max(axis=1)
     return float(np.maximum(0.0, distance - _MEDIAN_KS / math.sqrt(len(ranks))).mean())
-
-
-def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
 
 
 def _best_words(study: Any) -> str:

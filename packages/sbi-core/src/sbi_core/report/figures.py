@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sbi_core.analyses import Cell, Drawing, Section
+from sbi_core.analyses import Drawing, Section
 from sbi_core.data.writing import written
 from sbi_core.report import plots
 from sbi_core.report.plots.combination import is_comparison
@@ -135,11 +135,6 @@ def section_records(sections: Sequence[Section], prefix: str) -> list[dict[str, 
         }
         for k, section in enumerate(sections)
     ]
-
-
-def _printed(cell: Cell) -> str | tuple[str, ...]:
-    """Return a cell as words, or as value and errors."""
-    return cell if isinstance(cell, str) else interval(*cell)
 
 
 def write_figures(

@@ -45,12 +45,10 @@ __all__ = [
     "is_complete",
     "open_shard",
     "plan",
-    "put_shard",
     "read_all",
     "read_reports",
     "shard_image",
     "single_thread",
-    "write_shard",
 ]
 
 SCHEMA = 1
@@ -143,19 +141,6 @@ def plan(directory: Path, n: int, rows: int, seed: int, identity: str) -> list[S
     return [Shard(directory, k, min(rows, n - s), seed, identity) for k, s in enumerate(starts)]
 
 
-def write_shard(simulator: Simulator, shard: Shard) -> ShardReport:
-    """Simulate one shard and write its file.
-
-    Raises
-    ------
-    SimulationError
-        If the simulator returns something else than it should (:func:`check_batch`).
-    """
-    image, report = shard_image(simulator, shard)
-    put_shard(shard, image)
-    return report
-
-
 def deliver_shard(
     shared: tuple[Simulator, Tolerance, tuple[Fence, ...]], shard: Shard
 ) -> tuple[Shard, ShardReport, bytes | None]:
@@ -175,15 +160,10 @@ def deliver_shard(
     if in_sight:
         try:
             with fenced(*fences):
-                put_shard(shard, image)
+                write_atomic(shard.path, image)
         except OSError:
             in_sight = False
     return shard, report, None if in_sight else image
-
-
-def put_shard(shard: Shard, image: bytes) -> None:
-    """Write the file of a shard."""
-    write_atomic(shard.path, image)
 
 
 def shard_image(

@@ -101,14 +101,6 @@ class Tolerance:
         finally:
             simulate_handler.reset(token)
 
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """End the child process after a block."""
-        try:
-            yield
-        finally:
-            self.close()
-
     def close(self) -> None:
         """End the child process of this thread, if there is one."""
         child = vars(self._local).pop("child", None)

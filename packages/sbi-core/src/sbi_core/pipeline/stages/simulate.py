@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 from sbi_core.components import Simulator
-from sbi_core.data.writing import Fence, current_fences
+from sbi_core.data.writing import Fence, current_fences, write_atomic
 from sbi_core.errors import RunDirectoryError, SimulationError, WorkerLostError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
@@ -21,7 +21,6 @@ from sbi_core.simulate.store import (
     deliver_shard,
     foreign_shards,
     is_complete,
-    put_shard,
     read_reports,
 )
 from sbi_core.simulate.tolerance import REASONS, Tolerance, values_of
@@ -112,7 +111,7 @@ def _simulate(
     executor = get_executor(section.executor, section.workers, section.dask_scheduler)
     for shard, report, image in executor.map(deliver_shard, shared, items):
         if image is not None:
-            put_shard(shard, image)
+            write_atomic(shard.path, image)
         context.progress.advance(report.rows)
         reports.add(report)
 
