@@ -24,11 +24,10 @@ from astropy.table import MaskedColumn, Table
 from astropy.table.meta import get_header_from_yaml
 from numpy.typing import NDArray
 
-from sbi_core.data.batch import Batch
 from sbi_core.data.gate import checked_file
 from sbi_core.data.observations import (
     FORMATS,
-    LABEL,
+    WORDS,
     Observable,
     Observations,
     decoded,
@@ -53,7 +52,6 @@ _OPTIONS: dict[str, Any] = {
     "fits": {"unit_parse_strict": "silent"},
     "votable": {"use_names_over_ids": True},
 }
-_WORDS = ("observables", "units", "context_names", "truth_names")
 
 
 def read_table(path: str | Path, reading: Reading | None = None) -> Table:
@@ -331,21 +329,9 @@ class ArraySlices(Slices):
 
     def _read(self, chunk: int, start: int, stop: int) -> Observations:
         with h5py.File(self.path, "r") as f:
-            listed = [k for k in (*_WORDS, "notes") if k in f]
-            words: dict[str, Any] = {k: tuple(v.decode() for v in f[k][()]) for k in listed}
-            arrays = {k: f[k][start:stop] for k in f if k not in listed}
-        labels = {k: decoded(arrays.pop(k)) for k in list(arrays) if k.startswith(LABEL)}
-        names: dict[str, Any] = {
-            k: np.asarray([v.decode() for v in arrays.pop(k)]) for k in ("id", "group")
-        }
-        units = words.pop("units")
-        pairs = zip(words.pop("observables"), units, strict=True)
-        observables = tuple(Observable(n, unit=u) for n, u in pairs)
-        batch = Batch.of_arrays(**arrays)
-        return Observations(
-            batch, names["id"], names["group"], observables, source=str(self.path),
-            labels={k.removeprefix(LABEL): v for k, v in labels.items()}, **words,
-        )  # fmt: skip
+            whole = (*WORDS, "notes")
+            arrays = {k: decoded(f[k][()] if k in whole else f[k][start:stop]) for k in f}
+        return Observations.of_arrays(arrays, str(self.path))
 
 
 @dataclass

@@ -47,8 +47,8 @@ FORMATS = {  # of tables, as astropy calls them
 }
 _ARRAY_FILES = (".npz", ".h5", ".hdf5")
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
-_WORDS = ("observables", "units", "context_names", "truth_names")
-_LAYOUT = {"x", "id", "group", *_WORDS}
+WORDS = ("observables", "units", "context_names", "truth_names")
+_LAYOUT = {"x", "id", "group", *WORDS}
 _EXCLUDED = ("excluded_row", "excluded_id", "excluded_reason", "excluded_detail")
 LABEL = "label_"  # prefix of label columns in npz and HDF5
 
@@ -317,8 +317,12 @@ class Observations:
         DataFileError
             If the file is missing, damaged or has another layout.
         """
-        arrays = _read_arrays(Path(path))
-        words = {k: tuple(str(v) for v in arrays.pop(k)) for k in _WORDS}
+        return cls.of_arrays(_read_arrays(Path(path)), str(path))
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, Any], source: str) -> Observations:
+        """Build from the arrays that npz and HDF5 files hold, by name; the mapping is emptied."""
+        words = {k: tuple(str(v) for v in arrays.pop(k)) for k in WORDS}
         units = words.pop("units")
         observables = tuple(
             Observable(n, unit=u) for n, u in zip(words.pop("observables"), units, strict=True)
@@ -333,7 +337,7 @@ class Observations:
         )
         words["notes"] = tuple(str(note) for note in arrays.pop("notes", ()))
         return cls(
-            Batch(**arrays), ids, group, observables, source=str(path), excluded=excluded,
+            Batch(**arrays), ids, group, observables, source=source, excluded=excluded,
             rows=rows, labels=labels, **words,
         )  # fmt: skip
 
@@ -444,7 +448,10 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 def decoded(value: Any) -> Any:
     """Return words of HDF5, which come as bytes in UTF-8, as str."""
-    if getattr(value, "dtype", None) != np.dtype(object):
+    kind = getattr(value, "dtype", None)
+    if kind is not None and kind.kind == "S":
+        return np.char.decode(value, "utf-8")
+    if kind != np.dtype(object):
         return value
     return np.asarray([v.decode() if isinstance(v, bytes) else str(v) for v in value], np.str_)
 

@@ -29,7 +29,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices
 from sbi_core.data.gate import UnsafeFileError, open_hdf5, unchanged
 from sbi_core.data.limits import check_disk, check_memory
-from sbi_core.data.observations import Excluded, Observations, excluded_sentence, repeated
+from sbi_core.data.observations import Excluded, Observations, decoded, excluded_sentence, repeated
 from sbi_core.data.writing import (
     Fence,
     current_fences,
@@ -208,7 +208,7 @@ class ChunkFiles:
         return PosteriorSamples(
             np.moveaxis(f["draws"][()], 0, 2).astype(np.float64),
             self.context.space,
-            _decoded(f["id"][()]),
+            decoded(f["id"][()]),
             tuple(words["flags"]),
             units=words["units"],
             rows=f["rows"][()] + start,
@@ -516,18 +516,14 @@ def _is_there(work: ChunkFiles, chunk: int) -> bool:
 # -- reading back ---------------------------------------------------------------------------
 
 
-def _decoded(value: NDArray[Any]) -> NDArray[Any]:
-    return np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
-
-
 def _group(f: h5py.File, name: str) -> dict[str, NDArray[Any]]:
-    return {k: _decoded(v[()]) for k, v in f[name].items()} if name in f else {}
+    return {k: decoded(v[()]) for k, v in f[name].items()} if name in f else {}
 
 
 def _table(f: h5py.File, meta: Mapping[str, Any]) -> Table:
     words = json.loads(f.attrs["words"])
     table = Table(meta=dict(meta))
     for name in words["table"]:
-        table[name] = _decoded(f[f"table/{name}"][()])
+        table[name] = decoded(f[f"table/{name}"][()])
         table[name].unit = words["table_units"].get(name)
     return table
