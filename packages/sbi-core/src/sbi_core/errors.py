@@ -100,15 +100,7 @@ def first_line(error: BaseException) -> str:
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'a' or 'b'?"``, or an empty string when nothing is near.
-
-    Parameters
-    ----------
-    name
-        The name as given by the user.
-    known
-        Existing names.
-    """
+    """Return ``"; did you mean 'a' or 'b'?"``, or an empty string when nothing is near."""
     folded = {k.casefold(): k for k in sorted(set(known))}
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     if not close:

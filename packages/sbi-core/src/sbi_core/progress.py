@@ -122,15 +122,6 @@ def epoch_callback(
     Epochs of an interrupted run are skipped; when overfitting makes the loop add a cycle, the
     stage gets longer. Lines of a part that is trained before the rest carry its name as ``stage``
     and are shown as a separate stage.
-
-    Parameters
-    ----------
-    progress
-        The progress display.
-    stage
-        Its name.
-    epochs
-        Epochs planned.
     """
     progress.start(stage, epochs, "epochs")
     done, planned, current = 0, epochs, stage

@@ -30,8 +30,6 @@ def validate(model: type[Model], options: Mapping[str, Any], where: str) -> Mode
     ----------
     model
         A pydantic model; models that forbid extra keys get near-match suggestions.
-    options
-        Options as given by the user.
     where
         Name of this part of the configuration, e.g. ``"simulator"``.
 

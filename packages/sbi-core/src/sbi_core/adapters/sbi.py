@@ -50,15 +50,7 @@ _MOST_DIMENSIONS = 16  # the exact divergence needs a pass per dimension
 
 
 class SbiHead(Head):
-    """A flow of sbi over nflows as a head.
-
-    Parameters
-    ----------
-    estimator
-        ``sbi.neural_nets.estimators.NFlowsFlow``.
-    dim
-        Dimensions of the density.
-    """
+    """A flow of sbi over nflows (``NFlowsFlow``) as a head."""
 
     def __init__(self, estimator: Any, dim: int) -> None:
         super().__init__()
@@ -87,10 +79,6 @@ class VectorFieldHead(Head):
 
     Parameters
     ----------
-    estimator
-        ``sbi.neural_nets.estimators.ConditionalVectorFieldEstimator``.
-    dim
-        Dimensions of the density.
     steps
         Runge-Kutta steps of the differential equation.
     """

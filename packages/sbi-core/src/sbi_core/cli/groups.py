@@ -127,15 +127,7 @@ def _registry(ctx: click.Context) -> Registry:
 
 
 class PluginGroup(Group):
-    """The commands of one plugin: ``sbi-run NAME COMMAND``.
-
-    Parameters
-    ----------
-    name
-        The plugin.
-    registry
-        Where it is loaded.
-    """
+    """The commands of one plugin: ``sbi-run NAME COMMAND``."""
 
     def __init__(self, name: str, registry: Registry) -> None:
         super().__init__(

@@ -17,13 +17,7 @@ ALIGNMENT = 64  # bytes, as in PyTorch's own allocator
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """Return a contiguous tensor that starts at a multiple of 64 bytes.
-
-    Parameters
-    ----------
-    tensor
-        Any shape and device; returned as it is if it already fulfils both.
-    """
+    """Return a contiguous tensor that starts at a multiple of 64 bytes: a copy, if need be."""
     if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
         return tensor
     return tensor.clone(memory_format=torch.contiguous_format)

@@ -59,8 +59,6 @@ def read_table(path: str | Path, reading: Reading | None = None) -> Table:
 
     Parameters
     ----------
-    path
-        File.
     reading
         Options: which columns hold identifiers.
 
@@ -116,16 +114,12 @@ def read_observations(
 
 
 def open_slices(path: str | Path, rows: int, reading: Reading | None = None) -> Slices:
-    """Return the chunks of a file.
+    """Return the chunks of a file, ``rows`` rows each.
 
     Parameters
     ----------
     path
         A table, or npz or HDF5 as :meth:`Observations.write` makes it.
-    rows
-        Rows per chunk.
-    reading
-        Options of reading.
 
     Raises
     ------

@@ -62,12 +62,10 @@ class UnsafeFileError(DataFileError):
 
 
 def checked_file(path: str | Path, rows: int | None = None) -> Path:
-    """Return the path of a file that can be opened safely.
+    """Return the path of a file that can be opened safely; links to it are followed.
 
     Parameters
     ----------
-    path
-        The file; links to it are followed.
     rows
         Rows of a table that are in memory at one time; default: all.
 
@@ -165,8 +163,6 @@ def open_hdf5(path: str | Path, rows: int | None = None) -> Iterator[h5py.File]:
 
     Parameters
     ----------
-    path
-        The file.
     rows
         Rows of the data sets that are in memory at one time; default: all.
 

@@ -166,15 +166,6 @@ def prepared(table: Table, reading: Reading, source: str) -> Table:
 
     Errors and limit flags of a column (``e_x``, ``x_err``, ``l_x``) are renamed with it.
 
-    Parameters
-    ----------
-    table
-        The table.
-    reading
-        The options; ``ColumnReader`` follows them.
-    source
-        File name for messages.
-
     Raises
     ------
     ObservationError

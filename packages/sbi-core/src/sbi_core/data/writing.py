@@ -78,12 +78,7 @@ def current_fences() -> tuple[Fence, ...]:
 
 @contextlib.contextmanager
 def written(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file, which gets its name when the block ended well.
-
-    Parameters
-    ----------
-    path
-        The final name; its folder exists.
+    """Yield a temporary file beside a path; it gets that name when the block ended well.
 
     Raises
     ------
@@ -118,15 +113,7 @@ def atomic_write(path: str | Path, mode: Literal["w", "wb"] = "w") -> Iterator[I
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file so that, at any moment, it is either the old or the new one.
-
-    Parameters
-    ----------
-    path
-        Its final name; the folder is made if need be.
-    content
-        What it will hold.
-    """
+    """Write a file, in a new folder if need be; at any moment it is the old or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as f:

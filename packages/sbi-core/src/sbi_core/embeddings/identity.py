@@ -19,13 +19,7 @@ def joined_size(shape: InputShape) -> int:
 
 
 class Joined(nn.Module):
-    """Join x, x_err, mask and context into one row per object.
-
-    Parameters
-    ----------
-    shape
-        Shape of one row.
-    """
+    """Join x, x_err, mask and context into one row per object."""
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__()

@@ -14,19 +14,7 @@ __all__ = ["load_estimator"]
 
 
 def load_estimator(directory: str | Path, registry: Registry | None = None) -> Estimator:
-    """Load the estimator of a folder; executes nothing that is stored there.
-
-    Parameters
-    ----------
-    directory
-        Folder with ``config.json`` and ``weights.safetensors``.
-    registry
-        Where estimators and embeddings are found by name; default: the installed plugins.
-
-    Returns
-    -------
-    Estimator
-        The trained estimator, on the CPU.
+    """Load the trained estimator of a folder onto the CPU; executes nothing that is stored there.
 
     Raises
     ------

@@ -73,11 +73,6 @@ class FlowEstimator(Estimator):
     unconstrained coordinates of theta; estimators of other coordinates override :meth:`make_head`,
     :meth:`encode`, :meth:`decode`, :meth:`log_volume` and :meth:`inside`.
 
-    Parameters
-    ----------
-    config
-        Options; defaults when left out.
-
     Attributes
     ----------
     record
@@ -146,15 +141,6 @@ class FlowEstimator(Estimator):
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
     ) -> TrainingRecord:
         """Train on simulations with fresh noise; see :func:`sbi_core.train_network`.
-
-        Parameters
-        ----------
-        training
-            Simulations, noise, options and seed.
-        embedding
-            Factory of the summary network.
-        callbacks
-            Called with the metrics after every epoch.
 
         Returns
         -------
@@ -281,19 +267,7 @@ class FlowEstimator(Estimator):
 
     @torch_defaults()
     def log_prob(self, theta: ArrayLike | Tensor, batch: Batch) -> F64:
-        """Return log q(theta | x) in physical units; -inf outside the support.
-
-        Parameters
-        ----------
-        theta
-            (n, d), or (S, n, d).
-        batch
-            n objects.
-
-        Returns
-        -------
-        (n,) or (S, n)
-        """
+        """Return log q, (n,) or (S, n), of theta (n, d) or (S, n, d); -inf outside the support."""
         values = as_float64(theta)
         if values.shape[-2:] != (len(batch), self.space.dim) or values.ndim not in (2, 3):
             n, d = len(batch), self.space.dim
@@ -332,10 +306,6 @@ class FlowEstimator(Estimator):
 
         Parameters
         ----------
-        batch
-            n objects.
-        draws
-            S, per object.
         rng
             Source of randomness. With one generator per object, its draws do not depend on the
             objects beside it, up to floating-point rounding.
@@ -397,19 +367,7 @@ class FlowEstimator(Estimator):
     @classmethod
     @torch_defaults()
     def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Self:
-        """Read what :meth:`save` wrote; executes nothing that is stored there.
-
-        Parameters
-        ----------
-        directory
-            Folder with ``weights.safetensors`` and ``config.json``.
-        registry
-            Where the embedding is found by name; default: the installed plugins.
-
-        Returns
-        -------
-        FlowEstimator
-            The trained estimator, on the CPU.
+        """Read what :meth:`save` wrote onto the CPU; executes nothing that is stored there.
 
         Raises
         ------

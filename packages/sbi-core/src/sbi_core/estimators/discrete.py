@@ -37,11 +37,6 @@ _LARGEST_TABLE = 1_000_000
 class Columns:
     """The discrete columns of theta, and the rest.
 
-    Parameters
-    ----------
-    space
-        All parameters.
-
     Attributes
     ----------
     discrete

@@ -208,13 +208,6 @@ class EnsembleEstimator(Estimator):
     def load(cls, directory: str | Path, *, registry: Registry | None = None) -> Self:
         """Read what :meth:`save` wrote; executes nothing that is stored there.
 
-        Parameters
-        ----------
-        directory
-            Its folder.
-        registry
-            Where members and their embedding are found by name; default: the installed plugins.
-
         Raises
         ------
         DataFileError

@@ -43,15 +43,7 @@ Passes = Annotated[int, AfterValidator(_not_one)]
 
 
 class ZukoHead(Head):
-    """A conditional flow of zuko as a head.
-
-    Parameters
-    ----------
-    flow
-        ``zuko.flows.Flow`` over ``dim`` numbers.
-    dim
-        Dimensions of the density.
-    """
+    """A conditional flow of zuko as a head."""
 
     def __init__(self, flow: Any, dim: int) -> None:
         super().__init__()

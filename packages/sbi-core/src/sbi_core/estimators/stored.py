@@ -32,21 +32,7 @@ def write_spec(
     record: TrainingRecord | None,
     **more: Any,
 ) -> None:
-    """Write ``config.json``.
-
-    Parameters
-    ----------
-    directory
-        Folder of the estimator.
-    name, config
-        Its registry name and options.
-    space
-        Its parameters, with the prior it was trained under.
-    record
-        Record of the training.
-    more
-        Further entries, JSON-serialisable.
-    """
+    """Write ``config.json``, with ``more`` entries that are JSON-serialisable."""
     content = {
         "schema": _SCHEMA,
         "estimator": name,

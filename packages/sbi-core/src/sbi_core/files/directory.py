@@ -100,11 +100,6 @@ def sha256_of(path: Path) -> str:
 class RunDirectory:
     """Where the parts of one run lie.
 
-    Parameters
-    ----------
-    root
-        The run directory; created by :meth:`create`.
-
     Attributes
     ----------
     given

@@ -43,8 +43,6 @@ def read_records(directory: RunDirectory, *, required: bool = False) -> dict[str
 
     Parameters
     ----------
-    directory
-        The run.
     required
         Whether results of the run are going to be used.
 

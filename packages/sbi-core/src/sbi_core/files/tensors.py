@@ -43,17 +43,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Any = None) -> None:
-    """Write named tensors and one JSON-serialisable value.
-
-    Parameters
-    ----------
-    path
-        File name, by custom ``*.safetensors``.
-    tensors
-        Any shapes, on any device.
-    meta
-        Stored as JSON in the header.
-    """
+    """Write named tensors of any shape and device, and one JSON-serialisable value."""
     plain = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     # one entry: the library writes several in random order, and equal runs write equal bytes
     content = json.dumps({"meta": meta, "crc32": _checksum(plain)}, sort_keys=True)
@@ -118,15 +108,6 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Check that names and shapes of tensors are those of a module.
-
-    Parameters
-    ----------
-    module
-        Freshly built.
-    tensors
-        What :func:`read_tensors` returned.
-    source
-        Named in errors.
 
     Raises
     ------

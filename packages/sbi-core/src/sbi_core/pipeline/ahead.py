@@ -40,11 +40,6 @@ class Ahead:
 
     There is none where simulations run in one process (``simulate.workers = 1``,
     ``simulate.executor = "serial"``) or on a cluster.
-
-    Parameters
-    ----------
-    context
-        The run.
     """
 
     def __init__(self, context: Context) -> None:

@@ -35,16 +35,10 @@ def infer_catalogue(
 
     Parameters
     ----------
-    context
-        A run with a trained estimator.
     observations
         The objects: a file name, or a table in memory.
     target
         Summary table (see :func:`sbi_core.files.table_file.write_parts`).
-    draws
-        Posterior draws per object.
-    reading
-        Options of reading.
     samples
         Also write the draws, netCDF.
     rows

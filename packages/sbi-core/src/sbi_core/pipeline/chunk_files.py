@@ -231,14 +231,6 @@ def inferred(
 
     Parameters
     ----------
-    context
-        A run with a trained estimator.
-    source
-        The objects.
-    folder
-        Where the files go.
-    draws
-        Posterior draws per object.
     keep_draws
         Whether the files hold the draws, too.
     executor

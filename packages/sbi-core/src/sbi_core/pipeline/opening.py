@@ -27,15 +27,6 @@ def open_context(
 ) -> Context:
     """Return the context of a saved run, after its files are compared with their checksums.
 
-    Parameters
-    ----------
-    directory, config
-        The run.
-    registry
-        Where components are found; default: the installed plugins.
-    overrides
-        See :class:`~sbi_core.Run`.
-
     Raises
     ------
     RunDirectoryError
@@ -70,13 +61,6 @@ def read_config(directory: RunDirectory) -> RunConfig:
 
 def verified_records(directory: RunDirectory, without: Sequence[str] = ()) -> dict[str, Any]:
     """Return provenance.json after comparing every file that it names with its SHA-256.
-
-    Parameters
-    ----------
-    directory
-        The run.
-    without
-        Stages that are left out.
 
     Raises
     ------

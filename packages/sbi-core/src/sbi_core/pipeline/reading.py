@@ -26,8 +26,6 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
         Knows what tables and files of its domain mean.
     source
         A file name, observations, or a table (astropy, pandas, columns by name).
-    reading
-        Options of reading.
 
     Raises
     ------

@@ -251,10 +251,6 @@ class Run:
             ``pdf``, ``png`` or ``svg``.
         folder
             Where; default: ``figures`` in the run directory.
-
-        Returns
-        -------
-        list of Path
         """
         from sbi_core.pipeline.stages.report import build_report, page_inputs
         from sbi_core.report.figures import drawing_style, drawings, write_figures

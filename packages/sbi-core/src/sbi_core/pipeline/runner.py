@@ -68,18 +68,10 @@ def execute(
 
     Parameters
     ----------
-    config
-        The resolved configuration.
-    out
-        Run directory.
-    registry
-        Where components are found.
     stages
         Run only these stages; the stages before must be done.
     restart
         Delete the results of this stage and of all later ones, and run them again.
-    progress
-        Where progress is shown.
 
     Raises
     ------
@@ -212,25 +204,9 @@ def simulate_shards(
     last: int,
     progress: Progress | None = None,
 ) -> int:
-    """Simulate some shards of a run, beside other processes that simulate others.
+    """Simulate shards ``first`` to ``last`` of a run; return how many it has.
 
-    Parameters
-    ----------
-    config
-        The resolved configuration.
-    out
-        Run directory.
-    registry
-        Where components are found.
-    first, last
-        Numbers of the shards, both included.
-    progress
-        Where progress is shown.
-
-    Returns
-    -------
-    int
-        Number of shards that the run has.
+    Other processes may simulate others at the same time.
 
     Raises
     ------

@@ -179,8 +179,6 @@ def tune(
         Options to search; default: :func:`default_search`.
     calibration_weight
         w, nats per unit of KS distance.
-    progress
-        Where progress is shown.
     options
         As for :func:`sbi_core.pipeline.config.resolve`.
 

@@ -140,23 +140,7 @@ def section_records(sections: Sequence[Section], prefix: str) -> list[dict[str, 
 def write_figures(
     made: Drawings, sections: Sequence[Section], folder: Path, kind: str
 ) -> list[Path]:
-    """Write every figure into a separate file, with editable text.
-
-    Parameters
-    ----------
-    made
-        From :func:`drawings`.
-    sections
-        Sections of an analysis.
-    folder
-        Where.
-    kind
-        ``pdf``, ``png`` or ``svg``.
-
-    Returns
-    -------
-    list of Path
-    """
+    """Write every figure into a separate file, with editable text."""
     named = {name: drawing for part in made.values() for name, drawing in part.items()}
     for k, section in enumerate(sections, 1):
         title = re.sub(r"\W+", "-", section.title.lower()).strip("-")

@@ -76,15 +76,7 @@ def render(
 
 
 def write_html(path: str | Path, report: Mapping[str, Any], **rest: Any) -> None:
-    """Write the page; a reader never sees half of it.
-
-    Parameters
-    ----------
-    path
-        Where; an existing file is replaced.
-    report, rest
-        See :func:`render`.
-    """
+    """Write the page; a reader never sees half of it."""
     page = render(report, **rest)
     with atomic_write(Path(path)) as f:
         f.write(page)

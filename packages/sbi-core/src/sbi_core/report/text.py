@@ -63,11 +63,6 @@ def number(value: float, digits: int = 3) -> str:
 def measurement(mean: float, sd: float) -> str:
     """Return ``mean ± sd``: two significant digits of the error, and as many decimals of the mean.
 
-    Parameters
-    ----------
-    mean, sd
-        Value and its standard deviation.
-
     Returns
     -------
     str

@@ -34,13 +34,7 @@ class LostError(Exception):
 
 
 class Child:
-    """A process that holds a copy of a simulator and calls its ``simulate``.
-
-    Parameters
-    ----------
-    simulator
-        The simulator; it must be picklable.
-    """
+    """A process that holds a pickled copy of a simulator and calls its ``simulate``."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
@@ -49,13 +43,6 @@ class Child:
 
     def call(self, theta: Any, rng: Any, seconds: float | None) -> tuple[Any, Any]:
         """Return what ``simulate(theta, rng)`` returns, and the generator after the call.
-
-        Parameters
-        ----------
-        theta, rng
-            Arguments of ``simulate``.
-        seconds
-            Time limit.
 
         Raises
         ------

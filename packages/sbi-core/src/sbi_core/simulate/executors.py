@@ -59,13 +59,7 @@ class SerialExecutor:
 
 
 class ProcessExecutor:
-    """Spawned worker processes; ``shared`` is sent once to each.
-
-    Parameters
-    ----------
-    workers
-        Number of processes.
-    """
+    """Spawned worker processes; ``shared`` is sent once to each."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -171,8 +165,6 @@ def get_executor(
 
     Parameters
     ----------
-    name
-        One of ``EXECUTORS``.
     workers
         Processes; default: all cores.
     dask_scheduler

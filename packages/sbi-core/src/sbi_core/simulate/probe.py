@@ -207,15 +207,6 @@ def check_copies(simulator: Simulator, seed: int = 0, *, shards: int = 2) -> Non
     Copies that fall into training and test sets make tests optimistic. Only simulators that
     override ``draw``, and priors that are only samplers, can return them.
 
-    Parameters
-    ----------
-    simulator
-        The simulator.
-    seed
-        Of the draws that are compared.
-    shards
-        Number of shards that will be drawn.
-
     Raises
     ------
     SimulationError
@@ -261,15 +252,6 @@ def try_components(
     simulator: Simulator, embedding: Embedding, seed: int, *, shards: int = 2
 ) -> None:
     """Simulate, observe and embed a few rows.
-
-    Parameters
-    ----------
-    simulator, embedding
-        What is tried.
-    seed
-        Seed of the run.
-    shards
-        Number of shards of the run.
 
     Raises
     ------

@@ -171,13 +171,6 @@ def shard_image(
 ) -> tuple[bytes, ShardReport]:
     """Simulate one shard and return the content of its file.
 
-    Parameters
-    ----------
-    simulator, shard
-        What to simulate.
-    tolerance
-        How failures of the simulator are treated.
-
     Raises
     ------
     SimulationError

@@ -64,15 +64,7 @@ def write_checkpoint(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that :func:`write_checkpoint` wrote.
-
-    Parameters
-    ----------
-    path
-        Its file.
-    tensors, facts
-        Its content.
-    """
+    """A checkpoint that :func:`write_checkpoint` wrote."""
 
     path: Path
     tensors: Mapping[str, Tensor]

@@ -70,15 +70,7 @@ def _cut(rows: I64, targets: Tensor, batch: Batch, sizes: I64) -> Iterator[Slice
 
 
 class InMemory:
-    """All rows, on the device.
-
-    Parameters
-    ----------
-    batch, targets
-        The rows.
-    device
-        Device that holds them, in float32.
-    """
+    """All rows, on the device, in float32."""
 
     def __init__(self, batch: Batch, targets: Tensor, device: torch.device) -> None:
         self.batch = batch.to(device, torch.float32)

@@ -27,17 +27,7 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class MixtureHead(Head):
-    """The mixture; initially Gaussians of unit width whose means scatter by 0.5.
-
-    Parameters
-    ----------
-    features, dim
-        Numbers in h, numbers in z.
-    components
-        Number of Gaussians.
-    hidden
-        Widths of the network.
-    """
+    """The mixture; initially Gaussians of unit width whose means scatter by 0.5."""
 
     expand: Tensor
 

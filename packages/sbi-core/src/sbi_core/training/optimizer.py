@@ -42,11 +42,6 @@ class FlatWeights:
     take one kernel each instead of one per layer. Views start at addresses that are not aligned;
     :func:`sbi_core.data.alignment.align_weights` ends that after training.
 
-    Parameters
-    ----------
-    network
-        Its parameters are changed in place.
-
     Attributes
     ----------
     weights

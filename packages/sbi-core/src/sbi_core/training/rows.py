@@ -52,17 +52,7 @@ def known_rows(training: Training, most: int = 100_000) -> Batch:
 
 
 def observed_rows(training: Training, rows: I64, name: str) -> Batch:
-    """Return held-out rows with the noise of the training loop, the same at every call.
-
-    Parameters
-    ----------
-    training
-        Simulations and noise.
-    rows
-        Row numbers.
-    name
-        ``"validation"`` or ``"test"``.
-    """
+    """Return rows of the split ``validation`` or ``test``, with the noise of the training loop."""
     clean = training.batch[rows].to("cpu", torch.float32)
     return training.observe(clean, stream(split_seed(training), "train", name))
 
@@ -145,12 +135,7 @@ def theta_of(batch: Batch, training: Training) -> F64:
 def check_theta(training: Training, inside: Callable[[F64], NDArray[np.bool_]]) -> None:
     """Check that every simulation has parameters that can be trained on.
 
-    Parameters
-    ----------
-    training
-        The simulations.
-    inside
-        Function of theta (n, d) that returns which rows may have a density, (n,).
+    ``inside`` returns which rows of theta (n, d) may have a density, (n,).
 
     Raises
     ------

@@ -38,12 +38,8 @@ class Combination:
 
     Parameters
     ----------
-    group
-        Name of the group.
     truth
         True values that all objects of a mock share.
-    posterior
-        The result.
     """
 
     group: str

@@ -42,10 +42,6 @@ def fill(
 
     Parameters
     ----------
-    context
-        The run.
-    simulator
-        The simulator.
     shards
         Which shards are wanted.
     label
@@ -121,10 +117,6 @@ class _Reports:
 
     Parameters
     ----------
-    context
-        The run.
-    simulator
-        What is simulated.
     rows
         Rows of all shards, of which ``simulate.max_failed`` may fail.
     """
