@@ -73,11 +73,6 @@ def run(
     registry
         Where plugins are found; default: those installed.
 
-    Returns
-    -------
-    Run
-        The finished run.
-
     Raises
     ------
     SbiError
@@ -128,10 +123,6 @@ def load_run(
         Where plugins are found; default: those installed.
     overrides
         See :class:`~sbi_core.Run`; for example ``"simulator.alpha_proxy=true"``.
-
-    Returns
-    -------
-    Run
 
     Raises
     ------

@@ -53,10 +53,6 @@ def fit_error_law(n: FloatArray | IntArray, z_rms: FloatArray, repeats: FloatArr
     repeats : (K,)
         Number of squared z values behind each: repeats, times parameters if pooled.
 
-    Returns
-    -------
-    ErrorLaw
-
     Notes
     -----
     A mean square of M values scatters by :math:`z^2\sqrt{2/M}`; the expected :math:`z^2` depends on

@@ -71,10 +71,6 @@ def calibrate_gaussian(mean: FloatArray, cov: FloatArray, truth: FloatArray) -> 
     truth : (R, d) or (d,)
         The truths; one for all repeats is allowed, but tests one point of the prior only.
 
-    Returns
-    -------
-    GaussianCalibration
-
     Raises
     ------
     ValueError

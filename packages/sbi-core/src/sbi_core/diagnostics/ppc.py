@@ -69,10 +69,6 @@ def ppc_chi2(
     mask : (B, ...)
         True = observed; all, when left out. Other elements are ignored.
 
-    Returns
-    -------
-    Ppc
-
     Raises
     ------
     ValueError

@@ -62,10 +62,6 @@ def prior_conflict(mean: FloatArray, cov: FloatArray) -> PriorConflict:
     cov : (B, d, d)
         Posterior covariances there.
 
-    Returns
-    -------
-    PriorConflict
-
     Raises
     ------
     ValueError

@@ -80,10 +80,6 @@ def tarp(
     points : int
         Number of levels on the curve.
 
-    Returns
-    -------
-    Tarp
-
     Raises
     ------
     ValueError

@@ -60,11 +60,6 @@ def render(
         stage ``infer`` stand above the calibration.
     rest
         See :func:`sbi_core.report.view.view`: ``objects``, ``meanings``, ``warnings``, ``config``.
-
-    Returns
-    -------
-    str
-        A complete HTML document.
     """
     with drawing_style():
         made = drawings(report, arrays or {}, history)

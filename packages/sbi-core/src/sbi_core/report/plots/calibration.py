@@ -43,12 +43,6 @@ def sbc_ecdf(ranks: ArrayLike, draws: int, labels: Sequence[str], ax: Axes | Non
         Number of draws.
     labels : (d,)
         TeX, without dollars.
-    ax
-        Axes to draw on.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     r = np.asarray(ranks).astype(np.int64)
     ax = new_axes(ax)
@@ -85,14 +79,8 @@ def coverage(
         Measured coverage.
     n
         Number of objects.
-    ax
-        Axes to draw on.
     labels : (d,)
         TeX, without dollars.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     ax = new_axes(ax)
     x, y = np.asarray(levels, np.float64), np.asarray(values, np.float64)
@@ -118,14 +106,8 @@ def tarp(
         Credibility levels.
     ecp : (K,)
         Expected coverage probability at each.
-    ax
-        Axes to draw on.
     n
         Number of objects; draws the 3-sigma binomial band.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     ax = new_axes(ax)
     _diagonal_band(ax, n)
@@ -153,12 +135,6 @@ def combined_calibration(
     entries
         ``combined_calibration`` of ``report.json``: combiner, n, z_rms, coverage_68; the last
         two are a number, or a mapping from parameter to number.
-    axes
-        Two axes to draw on.
-
-    Returns
-    -------
-    (Axes, Axes)
     """
     if axes is None:
         axes = Figure(figsize=(8.6, 3.3), layout="constrained").subplots(1, 2)

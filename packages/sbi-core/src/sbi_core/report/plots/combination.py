@@ -45,14 +45,8 @@ def convergence(
         The parameter.
     label
         Its TeX label, without dollars.
-    ax
-        Axes to draw on.
     literature
         Rows ``{"label", "n", "parameters": {name: {"mean", "sd"}}}``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     ax = new_axes(ax, (4.4, 3.6))
     drawn = _series(combined, name)
@@ -87,14 +81,8 @@ def pulls(
         The parameter.
     label
         Its TeX label, without dollars.
-    ax
-        Axes to draw on.
     legend
         True to name the combiners; colours are those of :func:`convergence`.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     ax = new_axes(ax, (4.4, 3.6))
     ax.axhspan(-2, 2, color="#EEEEEE", linewidth=0)

@@ -54,10 +54,6 @@ def corner(
         Of this posterior; named ones make a legend.
     values : (d,), optional
         Printed above the panels instead of mean ± standard deviation of the draws.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     import corner as package  # brings pyplot, which nothing else here needs
 

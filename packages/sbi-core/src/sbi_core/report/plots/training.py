@@ -31,12 +31,6 @@ def training_curve(history: Sequence[Mapping[str, float]], ax: Axes | None = Non
     ----------
     history
         Rows of ``metrics.jsonl``.
-    ax
-        Axes to draw on.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     ax = new_axes(ax, (6.0, 3.2))
     lines = (("train_loss", "training"), ("val_loss", "validation"))
@@ -72,14 +66,8 @@ def recovery(
         One parameter. At most 250 objects, evenly spaced in the order given, are drawn.
     label
         TeX, without dollars.
-    ax
-        Axes to draw on.
     unit
         Of the parameter, for both axes.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
     """
     ax = new_axes(ax)
     t, m, s = (np.asarray(a, np.float64) for a in (theta, mean, sd))
