@@ -133,7 +133,6 @@ class Simulator(ABC):
     @abstractmethod
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
         """Return noise-free data for theta (n, d), failed rows with ``ok=False``."""
-        raise NotImplementedError
 
     def draw(self, n: int, rng: Rng) -> Batch:
         """Return n rows of theta from the prior with their noise-free data."""
@@ -585,7 +584,6 @@ class Combiner(ABC):
 
         The prior that is divided out is the one that the estimator recorded.
         """
-        raise NotImplementedError
 
     def combine_subsets(
         self,

@@ -74,6 +74,22 @@ class Component:
         """The model of its options, imported if need be."""
         return cast("type[BaseModel] | None", self._imported(self.config))
 
+    def checked(self, options: Mapping[str, Any]) -> BaseModel | None:
+        """Return the options as their model; None for a component without options.
+
+        Raises
+        ------
+        ConfigError
+            If an option is unknown or ill-typed.
+        """
+        model = self.options
+        if model is not None:
+            return validate(model, options, self.kind)
+        if options:
+            msg = f"{self.kind} '{self.name}' takes no options, got {sorted(options)}"
+            raise ConfigError(msg)
+        return None
+
     def build(self, options: Mapping[str, Any] | None = None) -> Any:
         """Validate the options and call the factory; a command is returned as it is.
 
@@ -88,14 +104,8 @@ class Component:
         make = self._imported(self.factory)
         if self.kind == "command":
             return make
-        model = self.options
-        if model is None:
-            if options:
-                msg = f"{self.kind} '{self.name}' takes no options, got {sorted(options)}"
-                raise ConfigError(msg)
-            built = make()
-        else:
-            built = make(validate(model, options or {}, self.kind))
+        checked = self.checked(options or {})
+        built = make() if checked is None else make(checked)
         if built is None or (self.kind == "pipeline" and not isinstance(built, str)):
             wanted = "the text of a TOML file" if self.kind == "pipeline" else f"the {self.kind}"
             msg = (

@@ -4,10 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import sbi_core
-from sbi_core.adapters.sbi import build_head, head_from
+from sbi_core.adapters.sbi import build_head
 from sbi_core.errors import ConfigError
 
 
@@ -31,13 +30,3 @@ def test_the_core_does_not_import_sbi_and_using_it_leaves_no_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_any_callable_that_builds_an_estimator_will_do():
-    from sbi.neural_nets.net_builders import build_nsf
-
-    head = head_from(lambda theta, x: build_nsf(theta, x), 3, 2)
-    noise, h = torch.randn(4, 6, 2), torch.randn(6, 3)
-    z = head.draw(noise, h)
-    assert z.shape == noise.shape
-    assert head.log_prob(z, h).shape == (4, 6)

@@ -1,8 +1,5 @@
 r"""Density estimators of the sbi package as heads.
 
-:func:`head_from` takes any callable ``(theta, x) -> ConditionalDensityEstimator``. It is called
-with standard normal numbers of the right shapes: the input of a head is standardised already.
-
 Score and flow-matching networks (:class:`VectorFieldHead`) learn a velocity
 :math:`v(z, t\,|\,h)` that transports noise at :math:`t = 1` to the posterior at :math:`t = 0`.
 Draws and densities both follow from the ordinary differential equation
@@ -40,7 +37,6 @@ __all__ = [
     "VectorFieldHead",
     "build_head",
     "combined_draws",
-    "head_from",
     "importing_sbi",
 ]
 
@@ -248,20 +244,8 @@ def build_head(name: str, features: int, dim: int, options: Mapping[str, Any]) -
     return SbiHead(made, dim)
 
 
-def head_from(build: Builder, features: int, dim: int) -> Head:
-    """Return the head of a network that an sbi builder makes.
-
-    Parameters
-    ----------
-    build
-        Callable ``(theta, x) -> ConditionalDensityEstimator`` over nflows.
-    features, dim
-        Numbers the density is given, numbers it describes.
-    """
-    return SbiHead(_built(build, features, dim), dim)
-
-
 def _built(build: Builder, features: int, dim: int) -> Any:
+    """Return the network of a builder of sbi, which takes the shapes from examples."""
     return build(torch.randn(16, dim), torch.randn(16, features))
 
 

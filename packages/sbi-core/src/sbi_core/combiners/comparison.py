@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import optimize
+from scipy import optimize, special
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -319,21 +319,15 @@ def _temperature(logits: F64, label: NDArray[np.int64]) -> float:
     """Return the T that makes the labels most probable."""
 
     def loss(log_t: float) -> float:
-        scaled = logits / np.exp(log_t)
-        log_p = scaled - _log_sum(scaled)
+        log_p = special.log_softmax(logits / np.exp(log_t), axis=1)
         return float(-log_p[np.arange(len(label)), label].mean())
 
     return float(np.exp(optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def _log_sum(logits: F64) -> F64:
-    top = logits.max(1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(logits - top).sum(1, keepdims=True)))
-
-
 def _quality(logits: F64, label: NDArray[np.int64]) -> dict[str, float]:
     """Return accuracy, mean loss, and calibration error of the highest probability."""
-    log_p = logits - _log_sum(logits)
+    log_p = special.log_softmax(logits, axis=1)
     chosen, stated = log_p.argmax(1), np.exp(log_p.max(1))
     right = chosen == label
     order = np.array_split(np.argsort(stated), min(_BINS, max(1, len(label) // 20)))

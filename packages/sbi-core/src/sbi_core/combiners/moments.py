@@ -285,7 +285,6 @@ class MomentCombiner(Combiner):
     @abstractmethod
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, Mapping[str, float], Sequence[str]]:
         """Return the combined posterior in unconstrained space, diagnostics and flags."""
-        raise NotImplementedError
 
     def check(self, space: ParameterSpace) -> None:  # noqa: B027 - most rules fit any
         """Raise if the rule cannot be used for these shared parameters."""

@@ -25,7 +25,13 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from sbi_core.data.batch import Batch
 
-__all__ = ["SupportScale", "distance_percentile", "more_than_chance", "support_percentile"]
+__all__ = [
+    "SupportScale",
+    "distance_percentile",
+    "flat_arrays",
+    "more_than_chance",
+    "support_percentile",
+]
 
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -83,7 +89,7 @@ class SupportScale:
         neighbours: int = 10,
         references: int = 4000,
     ) -> None:
-        x, err, mask = _arrays(donors)
+        x, err, mask = flat_arrays(donors)
         pool = _flat(simulated)
         pool = pool[rng.permutation(len(pool))[:_MAX_SIMULATIONS]]
         count = min(references, max(len(pool) // 3, 1))
@@ -106,7 +112,7 @@ class SupportScale:
         """Return the support percentile of every object, and True where it is far outside, (n,)."""
         if len(observed) == 0:
             return np.empty(0), np.empty(0, bool)
-        ours = self._scores(*self._projected(*_arrays(observed)))
+        ours = self._scores(*self._projected(*flat_arrays(observed)))
         combined = [_percentiles(o, t) for o, t in zip(ours, self._theirs, strict=True)]
         largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in self._theirs]
         far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
@@ -128,7 +134,8 @@ def _flat(batch: Batch) -> F64:
     return batch.x.reshape(len(batch), -1).double().cpu().numpy()
 
 
-def _arrays(batch: Batch) -> tuple[F64, F64, Mask]:
+def flat_arrays(batch: Batch) -> tuple[F64, F64, Mask]:
+    """Return data and errors, 0 where not observed, and mask, each (n, k), in float64."""
     n = len(batch)
     mask = batch.observed.reshape(n, -1).cpu().numpy()
     x = np.where(mask, _flat(batch), 0.0)

@@ -318,21 +318,11 @@ def _is_read(field: FieldInfo) -> bool:
 def _complete(config: RunConfig, registry: Registry, kind: Kind) -> None:
     """Spell out all options of a component."""
     section: ComponentSection = getattr(config, kind)
-    options = _component_options(registry, kind, section)
+    checked = registry.find(kind, section.name).checked(section.options)
+    # TOML cannot express None: what is written to run.toml must read back as the same options
+    options = {} if checked is None else checked.model_dump(mode="json", exclude_none=True)
     fixed = {k: getattr(section, k) for k in type(section).model_fields}
     setattr(config, kind, type(section)(**fixed, **options))
-
-
-def _component_options(registry: Registry, kind: Kind, section: ComponentSection) -> dict[str, Any]:
-    component = registry.find(kind, section.name)
-    model = component.options
-    if model is None:
-        if section.options:
-            msg = f"{kind} '{section.name}' takes no options, got {sorted(section.options)}"
-            raise ConfigError(msg)
-        return {}
-    # TOML cannot express None: what is written to run.toml must read back as the same options
-    return validate(model, section.options, kind).model_dump(mode="json", exclude_none=True)
 
 
 def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:

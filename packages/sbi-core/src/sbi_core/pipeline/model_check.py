@@ -14,6 +14,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import Verdict
 from sbi_core.diagnostics.misspecification import Comparison, compare, residuals
+from sbi_core.diagnostics.support import flat_arrays
 from sbi_core.pipeline.context import Context
 from sbi_core.posterior import CombinedPosterior, Posterior
 from sbi_core.rng import stream
@@ -76,7 +77,7 @@ def check_model(
     if min(len(objects), len(reference)) < _FEWEST or k > MAX_COLUMNS:
         return None
     names = [o.name for o in objects.observables] or [f"column {j}" for j in range(k)]
-    ours, theirs = _arrays(objects.batch), _arrays(reference.batch)
+    ours, theirs = flat_arrays(objects.batch), flat_arrays(reference.batch)
     r = residuals(ours, theirs)
     u, v = (_scores(posterior, combined, o) for o in (objects, reference))
     scale = v.std(0)
@@ -140,16 +141,6 @@ def _verdict(
         f"No value of the shared parameters reproduces the {n} objects, with local parameters "
         f"from the prior (p = {p:.1g}): {'; '.join(parts)}.",
     )
-
-
-def _arrays(batch: Batch) -> tuple[F64, F64, NDArray[np.bool_]]:
-    n = len(batch)
-    mask = batch.observed.reshape(n, -1).cpu().numpy()
-    x = np.where(mask, batch.x.reshape(n, -1).double().cpu().numpy(), 0.0)
-    err = np.zeros_like(x)
-    if batch.x_err is not None:
-        err = np.where(mask, batch.x_err.reshape(n, -1).double().cpu().numpy(), 0.0)
-    return x, err, mask
 
 
 def _scores(posterior: Posterior, combined: CombinedPosterior, objects: Observations) -> F64:
