@@ -235,7 +235,7 @@ class Nameless(LinearGaussian):
         (Raising, "rows_fail_without_exceptions", "raises for .* of 160 draws .*ValueError: tails"),
         (Stored, "no_simulation_is_a_copy", "simulations are copies of others"),
         (Altering, "observe_returns_valid_errors_and_masks", r"changes \['x'\]"),
-        (NegativeErrors, "observe_returns_valid_errors_and_masks", "errors .* not positive"),
+        (NegativeErrors, "observe_returns_valid_errors_and_masks", "x_err that is not positive"),
         (Leaking, "masked_values_are_removed", "masked values still stand"),
         (Unshared, "example_objects_can_be_inferred", "'first' is global, but differs"),
         (WithoutErrors, "example_objects_can_be_inferred", "'x_err' is absent in example"),
@@ -249,7 +249,7 @@ class Nameless(LinearGaussian):
             "x with 3 columns, but `observables` names 1",
         ),
         (Misread, "written_objects_read_back", "read back otherwise"),
-        (Nameless, "describes_itself", "attribute 'version' is 1"),
+        (Nameless, "describes_itself", "'version' is 1"),
     ],
 )
 def test_a_fault_of_a_simulator(simulator, check, message):

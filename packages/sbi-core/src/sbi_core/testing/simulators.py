@@ -19,10 +19,15 @@ from scipy import stats
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import stream
 from sbi_core.simulate.child import described
-from sbi_core.simulate.probe import check_batch, check_copies, check_description, check_theta
+from sbi_core.simulate.probe import (
+    check_batch,
+    check_copies,
+    check_description,
+    check_observed,
+    check_theta,
+)
 from sbi_core.simulate.tolerance import Tolerance, values_of
 from sbi_core.testing.checks import Checks, fail, skip
 from sbi_core.testing.priors import PriorChecks
@@ -65,15 +70,7 @@ class SimulatorChecks(Checks[Simulator]):
     def test_describes_itself(self) -> None:
         """Name, version, parameters and observables are there, with units of astropy."""
         simulator = self.subject
-        for name in ("name", "version"):
-            value = getattr(simulator, name, None)
-            if not value or not isinstance(value, str):
-                fail(f"attribute '{name}' is {value!r}; write {name} = '...' in the class")
-        space = getattr(simulator, "parameters", None)
-        assert isinstance(space, ParameterSpace), (
-            f"attribute 'parameters' is {type(space).__name__}; "
-            "declare parameters = ParameterSpace((Parameter(...), ...))"
-        )
+        check_description(simulator)
         for observable in simulator.observables:
             try:
                 units.Unit(observable.unit)
@@ -113,7 +110,6 @@ class SimulatorChecks(Checks[Simulator]):
 
     def test_rows_have_the_declared_shape(self) -> None:
         """A batch with a row per draw, a column of theta per parameter and of x per observable."""
-        check_description(self.subject)
         check_batch(self.subject, self.draw(), _N)
 
     def test_no_simulation_is_a_copy(self) -> None:
@@ -262,22 +258,7 @@ class SimulatorChecks(Checks[Simulator]):
             f"observe changes {changed} of the batch it was given; "
             "return batch.with_(x=..., x_err=..., mask=...); no assignment into tensors"
         )
-        assert len(seen) == len(clean), (
-            f"observe returns {len(seen)} rows for {len(clean)}; keep all"
-        )
-        assert np.array_equal(_theta(seen), _theta(clean)), (
-            "observe changes theta; return it as it is"
-        )
-        bad = int((~torch.isfinite(seen.x) & seen.observed).sum())
-        assert bad == 0, (
-            f"{bad} observed values are not finite; set mask=False where a value is missing"
-        )
-        if seen.x_err is not None:
-            bad = int((~(torch.isfinite(seen.x_err) & (seen.x_err > 0)) & seen.observed).sum())
-            assert bad == 0, (
-                f"{bad} errors of observed values are not positive; "
-                "give x_err > 0 wherever a value is observed"
-            )
+        check_observed(self.subject, seen, clean)
         if seen.context is not None:
             columns, names = seen.context.shape[1], self.subject.context_names
             assert columns == len(names), (
