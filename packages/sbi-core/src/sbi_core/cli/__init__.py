@@ -89,7 +89,8 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _main(args: list[str] | None) -> None:
-    argv = [_HOME.sub(_expanded, word) for word in (sys.argv[1:] if args is None else args)]
+    words = sys.argv[1:] if args is None else args
+    argv = [_HOME.sub(lambda tilde: f"{tilde[1]}{Path.home()}", word) for word in words]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that it cannot show must not end a run
             stream.reconfigure(errors="replace")
@@ -121,7 +122,3 @@ def _of_click(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "sbi-run"
     return f"{text[:1].lower()}{text[1:]}; see `{path} --help`"
-
-
-def _expanded(tilde: re.Match[str]) -> str:
-    return f"{tilde[1]}{Path.home()}"

@@ -15,9 +15,6 @@ from sbi_core.errors import ConfigError, counted
 from sbi_core.files.directory import write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from sbi_core.data.reading import Reading
 
 __all__ = ["command"]
@@ -58,6 +55,8 @@ def command(
     objects. Prints the probability of every model, its posterior of the shared parameters, and
     the average over the models. Probabilities are relative: all models may be wrong.
     """
+    import numpy as np
+
     from sbi_core.combiners.comparison import CompareConfig, ModelComparison, average
     from sbi_core.pipeline.reading import read_objects
     from sbi_core.pipeline.runner import Run
@@ -97,6 +96,7 @@ def command(
     rng = stream(seed, "compare", "average")
     draws, mean, cov = average(posteriors, result.probability, draws=4000, rng=rng)
     sd = [float(v) ** 0.5 for v in cov.diagonal()]
+    low, high = np.quantile(draws, [0.16, 0.84], axis=0)
     names = posteriors[0].names
     click.echo(f"average over the models, N = {len(data)}: {measured(names, mean, sd)}")
     if out:
@@ -109,14 +109,8 @@ def command(
             },
             "average": {
                 n: {"mean": float(m), "sd": s, "p16": float(lo), "p84": float(hi)}
-                for n, m, s, (lo, hi) in zip(names, mean, sd, _band(draws), strict=True)
+                for n, m, s, lo, hi in zip(names, mean, sd, low, high, strict=True)
             },
         }
         write_json(Path(out), content)
         click.echo(f"numbers: {out}")
-
-
-def _band(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    import numpy as np
-
-    return np.asarray(np.quantile(draws, [0.16, 0.84], axis=0).T)

@@ -41,6 +41,7 @@ __all__ = [
     "shared_alone",
     "shared_space",
     "simulator_of",
+    "truth_of",
     "with_moments",
 ]
 
@@ -146,6 +147,14 @@ def shared_alone(posterior: Posterior, combiner: str) -> ParameterSpace:
         )
         raise ConfigError(msg)
     return space
+
+
+def truth_of(group: Observations, space: ParameterSpace) -> F64:
+    """Return the truth that the objects of a simulated group share, unconstrained, (d,)."""
+    theta = group.batch.theta
+    assert theta is not None
+    columns = [group.truth_names.index(name) for name in space.names]
+    return np.asarray(space.to_unconstrained(theta[:1, columns])[0])
 
 
 def simulator_of(

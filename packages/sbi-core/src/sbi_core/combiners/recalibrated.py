@@ -29,7 +29,13 @@ from pydantic import Field
 
 from sbi_core.combiners.correction import Correction, Examples, fit_correction, normalised_score
 from sbi_core.combiners.gaussian import GaussianCombiner, GaussianConfig
-from sbi_core.combiners.moments import Gaussian, ObjectMoments, object_moments, shared_space
+from sbi_core.combiners.moments import (
+    Gaussian,
+    ObjectMoments,
+    object_moments,
+    shared_space,
+    truth_of,
+)
 from sbi_core.data.observations import Observations
 from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, DataFileError, PriorMismatchError
@@ -91,7 +97,7 @@ class RecalibratedCombiner(GaussianCombiner):
             rng = stream(seed, "correction", "parts", k)
             moments = object_moments(posterior, group, draws=self.config.draws)
             tilted = k % _TILTED == 0
-            parts += _examples(moments, _truth(group, space), rng, tilted=tilted)
+            parts += _examples(moments, truth_of(group, space), rng, tilted=tilted)
         self._prior, self._correction = space.hash, None
         if len(parts) < _FEWEST:
             return {"groups": float(len(parts))}
@@ -223,10 +229,3 @@ def _examples(
             (truth, own.mean(0), score / np.sqrt(count), count, spread, float(good.sum() - 1))
         )
     return examples
-
-
-def _truth(group: Observations, space: ParameterSpace) -> F64:
-    theta = group.batch.theta
-    assert theta is not None
-    columns = [group.truth_names.index(name) for name in space.names]
-    return np.asarray(space.to_unconstrained(theta[:1, columns])[0])

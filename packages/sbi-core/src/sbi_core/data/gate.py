@@ -79,7 +79,9 @@ def checked_file(path: str | Path, rows: int | None = None) -> Path:
     path = Path(path)
     size = regular_file(path).stat().st_size
     with path.open("rb") as f:
-        head, tail = f.read(8), _tail(f, size)
+        head = f.read(8)
+        f.seek(max(size - 4, 0))
+        tail = f.read(4)
         for magic, name in _UNREAD.items():
             if head.startswith(magic):
                 _refuse(path, f"is compressed with {name}; decompress it first")
@@ -247,11 +249,6 @@ def _columns(path: Path, n: int) -> None:
 
 
 # -- compressed streams, text, FITS, XML ----------------------------------------------------
-
-
-def _tail(f: IO[bytes], size: int) -> bytes:
-    f.seek(max(size - 4, 0))
-    return f.read(4)
 
 
 def _inflated(path: Path, opened: Any, stored: int) -> int:

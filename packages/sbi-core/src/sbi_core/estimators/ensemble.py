@@ -13,7 +13,6 @@ References:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +27,10 @@ from torch import Tensor
 
 from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
 from sbi_core.data.batch import Batch
-from sbi_core.data.writing import write_atomic
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.stored import read_spec, record_of, restoring, write_spec
+from sbi_core.files.directory import write_lines
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream, torch_defaults
@@ -116,8 +115,7 @@ class EnsembleEstimator(Estimator):
             lines += [{**h, "epoch": start + h["epoch"], "member": m} for h in record.history]
         self.members, self.space = members, training.space
         if training.directory is not None:
-            content = "".join(json.dumps(line) + "\n" for line in lines)
-            write_atomic(Path(training.directory) / "metrics.jsonl", content.encode())
+            write_lines(Path(training.directory) / "metrics.jsonl", lines)
         best = min(range(len(records)), key=lambda m: records[m].test_nll)
         self.record = TrainingRecord(
             epochs=sum(r.epochs for r in records),
@@ -161,7 +159,8 @@ class EnsembleEstimator(Estimator):
         per = -(-draws // len(members))
         if not isinstance(rng, Sequence):
             gen = as_generator(rng)
-            rng = [np.random.Generator(np.random.Philox(s)) for s in _seeds(gen, len(batch))]
+            seeds = gen.integers(2**63, size=len(batch)).tolist()
+            rng = [np.random.Generator(np.random.Philox(s)) for s in seeds]
         parts = np.concatenate([m.sample(batch, per, rng) for m in members])
         order = np.stack([g.permutation(len(parts))[:draws] for g in rng], axis=1)
         return np.take_along_axis(parts, order[:, :, None], axis=0)
@@ -235,10 +234,6 @@ class EnsembleEstimator(Estimator):
 
 def _folder(directory: Path, m: int) -> Path:
     return Path(directory) / f"member-{m}"
-
-
-def _seeds(gen: np.random.Generator, n: int) -> list[int]:
-    return [int(s) for s in gen.integers(2**63, size=n)]
 
 
 def _shifted(callback: Callback, start: int, members: int) -> Callback:

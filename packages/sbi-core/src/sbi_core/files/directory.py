@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sbi_core.data.gate import read_npz, read_text, regular_file
-from sbi_core.data.writing import atomic_write
+from sbi_core.data.writing import atomic_write, write_atomic
 from sbi_core.errors import DataFileError, RunDirectoryError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "read_lines",
     "sha256_of",
     "write_json",
+    "write_lines",
 ]
 
 RESTORE = "restore it from a copy of the run, or choose another --out"  # what can be done
@@ -59,6 +60,11 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError, RecursionError, DataFileError) as error:
         msg = f"'{path}' is damaged ({error}); {RESTORE}"
         raise RunDirectoryError(msg) from None
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write JSON atomically, one value per line."""
+    write_atomic(path, "".join(json.dumps(value) + "\n" for value in values).encode())
 
 
 def read_lines(path: Path) -> list[Any]:

@@ -163,8 +163,8 @@ def _lay_out(
     stats = f.create_group("sample_stats")
     stats.dimensions = {"object": n}
     for name, column in _statistics(samples).items():
-        kind_of = words if column.dtype.kind in "OU" else _compact(column.dtype)
-        stats.create_variable(name, ("object",), kind_of)
+        kinds_of = {"O": words, "U": words, "f": np.float32}
+        stats.create_variable(name, ("object",), kinds_of.get(column.dtype.kind, column.dtype))
     observed = f.create_group("observed_data")
     shape_x = part.observed["x"].shape[1:]
     flat = len(shape_x) == 1 and len(observables) == shape_x[0]
@@ -184,11 +184,6 @@ def _lay_out(
 def _coordinates(group: Any, draws: int) -> None:
     group.create_variable("chain", ("chain",), np.int64, data=np.zeros(1, np.int64))
     group.create_variable("draw", ("draw",), np.int64, data=np.arange(draws))
-
-
-def _compact(kind: np.dtype[Any]) -> np.dtype[Any]:
-    """Return single precision for floating-point numbers; other types as they are."""
-    return np.dtype(np.float32) if kind.kind == "f" else kind
 
 
 def _fill(f: Any, part: Part, rows: slice) -> None:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sbi_core.combiners.moments import truth_of
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
@@ -193,10 +194,7 @@ def _combine_subsets(
     sizes: list[int],
 ) -> Iterator[tuple[int, Triple]]:
     """Yield mean, covariance and truth in unconstrained space for disjoint subsets."""
-    theta = group.batch.theta
-    assert theta is not None
-    columns = [group.truth_names.index(name) for name in space.names]
-    truth = space.to_unconstrained(theta[:1, columns])[0]
+    truth = truth_of(group, space)
     subsets = [
         (n, slice(k * n, (k + 1) * n)) for n in sizes for k in range(min(_SUBSETS, len(group) // n))
     ]

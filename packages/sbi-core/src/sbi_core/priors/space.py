@@ -256,7 +256,11 @@ class Prior:
 
     def to_spec(self) -> dict[str, Any]:
         """Return the prior as a JSON-serialisable table."""
-        plain = {k: np.asarray(v).tolist() if _is_array(v) else v for k, v in self.values.items()}
+        arrays = (list, tuple, np.ndarray, np.generic)
+        plain = {
+            k: np.asarray(v).tolist() if isinstance(v, arrays) else v
+            for k, v in self.values.items()
+        }
         return {"family": self.family, **plain}
 
     @classmethod
@@ -290,10 +294,6 @@ def _check_numbers(key: str, value: Any, *, infinite: bool) -> None:
     if np.isnan(numbers).any() or (np.isinf(numbers).any() and not infinite):
         msg = f"'{key}' must be finite, got {value}"
         raise ValueError(msg)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (list, tuple, np.ndarray, np.generic))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from sbi_core.report import plots
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.plots.style import LOCK
 from sbi_core.report.text import interval, measurement
-from sbi_core.report.view import headline, main_combiner, tex_label
+from sbi_core.report.view import headline, inferred, main_combiner, tex_label
 
 __all__ = [
     "drawing_style",
@@ -201,7 +201,7 @@ def _training(history: History) -> Iterator[tuple[str, Drawing]]:
 
 
 def _calibration(report: Report, arrays: Arrays) -> Iterator[tuple[str, Drawing]]:
-    names = [n for n, p in report.get("parameters", {}).items() if p.get("inferred")]
+    names = inferred(report)
     labels = [tex_label(report, name) for name in names]
     n = report.get("calibration", {}).get("objects")
     ranks = arrays.get("ranks")
@@ -235,7 +235,7 @@ def _recovery(report: Report, arrays: Arrays) -> Iterator[tuple[str, Drawing]]:
         return
     theta, mean, sd = (np.asarray(arrays[k], np.float64) for k in ("theta", "mean", "sd"))
     columns = report.get("parameters", {})
-    names = [n for n, p in columns.items() if p.get("inferred")]
+    names = inferred(report)
     panels = _panels(len(names), 3, (3.25, 3.0))
     for k, (name, ax) in enumerate(zip(names, panels, strict=True)):
         unit = str(columns[name].get("unit", ""))
@@ -313,7 +313,7 @@ def _samples(arrays: Arrays, entry: Mapping[str, Any]) -> NDArray[Any] | None:
 
 def _objects(report: Report, arrays: Arrays) -> Iterator[tuple[str, Drawing]]:
     """Draw the posterior of single objects, of the best constrained parameters."""
-    names = [n for n, p in report.get("parameters", {}).items() if p.get("inferred")]
+    names = inferred(report)
     widths = report.get("widths", {})
     unknown = {"posterior": 1.0, "prior": 1.0}
     known = [widths.get(name, unknown) for name in names]

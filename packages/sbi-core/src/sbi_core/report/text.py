@@ -76,7 +76,8 @@ def measurement(mean: float, sd: float) -> str:
     power = _common_power(mean, sd)
     decimals = _decimals(sd / 10.0**power)
     value, error = (_fixed(v / 10.0**power, decimals) for v in (mean, sd))
-    return _scaled(f"{value} ± {error}", power)
+    words = f"{value} ± {error}"
+    return f"({words}) × 10{exponent_words(power)}" if power else words
 
 
 def interval(low: float, middle: float, high: float, *others: float) -> tuple[str, ...]:
@@ -110,10 +111,6 @@ def _common_power(value: float, error: float) -> int:
 def _decimals(error: float) -> int:
     """Return the decimal place of the second significant digit of an error."""
     return min(1 - int(f"{error:.1e}".split("e")[1]), 15)
-
-
-def _scaled(words: str, power: int) -> str:
-    return f"({words}) × 10{exponent_words(power)}" if power else words
 
 
 def p_value(p: float) -> str:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLAGS",
     "headline",
+    "inferred",
     "is_constrained",
     "linked",
     "main_combiner",
@@ -158,7 +159,9 @@ def view(
         "emulator": _emulator(report),
         "training": _training(report),
         "references": list(report.get("references", ())),
-        "bibtex": _bibtex(report),
+        "bibtex": bibtex(report.get("versions", {}), str(report.get("created", ""))[:4])
+        if report.get("references")
+        else "",
         "methods": METHODS,
         "config": config.strip(),
     }
@@ -181,6 +184,11 @@ def headline(report: Report) -> list[Mapping[str, Any]]:
         if entry["combiner"] == main_combiner(report) and larger:
             best[group] = entry
     return list(best.values())
+
+
+def inferred(report: Report) -> list[str]:
+    """Return the parameters that are inferred."""
+    return [n for n, p in report.get("parameters", {}).items() if p.get("inferred")]
 
 
 def tex_label(report: Report, name: str, *, unit: bool = False) -> str:
@@ -253,7 +261,7 @@ def _answer(report: Report) -> dict[str, Any]:
         }
         for entry in entries
     ]
-    names = list(entries[0]["parameters"]) if entries else _inferred(report)
+    names = list(entries[0]["parameters"]) if entries else inferred(report)
     return {
         "groups": groups[:_MAX_GROUPS],
         "more_groups": max(len(groups) - _MAX_GROUPS, 0),
@@ -261,10 +269,6 @@ def _answer(report: Report) -> dict[str, Any]:
         "names": [_label(report, name) for name in names],
         "objects": int(report.get("observations", {}).get("n", 0)),
     }
-
-
-def _inferred(report: Report) -> list[str]:
-    return [n for n, p in report.get("parameters", {}).items() if p.get("inferred")]
 
 
 def _card(report: Report, name: str, value: Mapping[str, float]) -> dict[str, Any]:
@@ -681,9 +685,3 @@ def _training(report: Report) -> list[tuple[str, str]]:
     if "test_nll" in part:
         facts.append(("loss on test simulations [nat]", number(part["test_nll"], 4)))
     return facts
-
-
-def _bibtex(report: Report) -> str:
-    if not report.get("references"):
-        return ""
-    return bibtex(report.get("versions", {}), str(report.get("created", ""))[:4])

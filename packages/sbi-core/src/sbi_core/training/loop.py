@@ -36,6 +36,7 @@ from sbi_core.data.alignment import align_weights
 from sbi_core.data.batch import Batch
 from sbi_core.data.writing import write_atomic
 from sbi_core.errors import DataFileError, TrainingError
+from sbi_core.files.directory import write_lines
 from sbi_core.rng import seeded, stream, torch_defaults
 from sbi_core.training.checkpoint import Checkpoint, architecture, write_checkpoint
 from sbi_core.training.config import TrainConfig, config_of
@@ -276,10 +277,6 @@ def _feed(
     return Streamed(rows, targets, device, config.max_memory_gb * 2**30)
 
 
-def _metrics(path: Path, lines: Sequence[Mapping[str, float]]) -> None:
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
-
 def mean_loss(network: Trainable, targets: Tensor, batch: Batch) -> Tensor:
     """Return the loss of every row, (n,), float64, without gradients."""
     parts = []
@@ -342,7 +339,7 @@ def train_network(
         if directory is None or not loop.resume(path, mark):
             loop.fit_budget()
         if directory is not None:
-            _metrics(metrics, loop.history)
+            write_lines(metrics, loop.history)
         while not loop.finished or loop.restart():
             line = loop.epoch()
             if directory is not None:

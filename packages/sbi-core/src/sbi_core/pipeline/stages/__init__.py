@@ -39,10 +39,6 @@ class StageResult:
 Job = Callable[[Context], StageResult | None]
 
 
-def _no_inputs(context: Context) -> Mapping[str, str]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class StageSpec:
     """Declaration of a stage; its code is ``execute(context) -> StageResult`` in its own module.
@@ -75,7 +71,7 @@ class StageSpec:
     uses: tuple[str, ...]
     after: tuple[Stage, ...]
     outputs: Callable[[RunDirectory], tuple[Path, ...]]
-    inputs: Callable[[Context], Mapping[str, str]] = _no_inputs
+    inputs: Callable[[Context], Mapping[str, str]] = lambda _: {}
     arrays: Callable[[RunDirectory], Path] | None = None
     optional: bool = False
     cheap: bool = False

@@ -37,6 +37,7 @@ def build_report(context: Context) -> dict[str, Any]:
     verdicts = [Verdict(c["level"], c["sentence"]) for c in checks]
     verdict = combine_verdicts(verdicts).level if calibration else "not checked"
     seconds = {n: f.get("stage_seconds", 0.0) for n, f in facts.items() if n != "report"}
+    command = command_words(context.config, context.registry, str(context.directory.given))
     used = versions(p.distribution for p in context.registry.plugins)
     report: dict[str, Any] = {
         "schema": REPORT_SCHEMA,
@@ -45,7 +46,7 @@ def build_report(context: Context) -> dict[str, Any]:
         "seed": context.config.seed,
         "status": "calibration_failed" if verdict == "fail" else "ok",
         "created": _records(context).get("created", ""),
-        "command": _command(context),
+        "command": shlex.join(["sbi-run", *command]),
         "versions": used,
         "timing": {f"{name}_s": round(s, 3) for name, s in seconds.items()},
         "parameters": _parameters(context),
@@ -262,9 +263,3 @@ def _draws(context: Context, objects: Table) -> dict[str, Any]:
         for row in objects[np.isin(objects["id"], ids)]:
             truth[f"truth/{row['id']}"] = np.array([row[f"true_{n}"] for n in names])
     return {**drawn, **truth, "prior": prior}
-
-
-def _command(context: Context) -> str:
-    """Return the command that makes this run again."""
-    out = str(context.directory.given)
-    return shlex.join(["sbi-run", *command_words(context.config, context.registry, out)])

@@ -62,6 +62,8 @@ def corner(
     d = x.shape[1]
     names = [math_label(label) for label in labels]
     first = figure is None
+    if values is None:
+        values = [measurement(column.mean(), column.std(ddof=1)) for column in x.T]
     fine = _BINS if d < 5 else _FEW_BINS
     ranges = [_range(column) for column in x.T]
     if figure is None:
@@ -97,7 +99,7 @@ def corner(
             labels=names if first else None,
             label_kwargs={"fontsize": "medium" if d < 6 else "small"},
             labelpad=0.6 * d / (figure.get_figwidth() - _LEFT - _RIGHT) - 0.3,
-            titles=_titles(names, values or _estimates(x)) if first else None,
+            titles=_titles(names, values) if first else None,
             show_titles=first,
             title_fmt=None,
             title_kwargs={"fontsize": "medium" if d < 6 else "small"},
@@ -115,10 +117,6 @@ def corner(
     if name:
         _legend(figure, grid[0, 0], name, colour)
     return figure
-
-
-def _estimates(x: F64) -> list[str]:
-    return [measurement(column.mean(), column.std(ddof=1)) for column in x.T]
 
 
 def _titles(names: Sequence[str], values: Sequence[str]) -> list[str]:
