@@ -33,6 +33,7 @@ from sbi_core.errors import (
     DensityUnavailableError,
     ObservationError,
     PluginError,
+    SimulationError,
 )
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, torch_generator
@@ -78,6 +79,22 @@ def _handled(method: Callable[..., Batch]) -> Callable[..., Batch]:
         return handler(method, self, theta, *args)
 
     return simulate
+
+
+def _named(method: Callable[..., Batch]) -> Callable[..., Batch]:
+    """Return a method whose SimulationErrors, of a Batch say, name the simulator and the method."""
+
+    @wraps(method)
+    def named(self: Simulator, *args: Any, **options: Any) -> Batch:
+        try:
+            return method(self, *args, **options)
+        except SimulationError as error:
+            if str(error).startswith("simulator '"):
+                raise
+            msg = f"simulator '{self.name}': {method.__name__}: {error}"
+            raise SimulationError(msg) from error
+
+    return named
 
 
 class Simulator(ABC):
@@ -129,6 +146,9 @@ class Simulator(ABC):
             raise PluginError(msg)
         if isinstance(vars(cls).get("simulate"), FunctionType):
             cls.simulate = _handled(vars(cls)["simulate"])  # type: ignore[method-assign]
+        for name in ("draw", "observe", "observe_like"):
+            if isinstance(vars(cls).get(name), FunctionType):
+                setattr(cls, name, _named(vars(cls)[name]))
 
     @abstractmethod
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:

@@ -147,7 +147,8 @@ def test_of_an_identifier_in_several_chunks_the_first_complete_row_counts(
     table.write(path)
     result, out = infer(path)
     assert (result.n, result.excluded) == (N - 4, 4)
-    assert result.notes[-1] == "4 rows cannot be inferred (repeated_id): 1, 9, 10, 22"
+    note = "4 rows cannot be inferred (repeated_id): 1, 9, 10, 22"
+    assert result.notes[-1] == f"{note}; '{table['id'][1]}' appears again in row 1"
     assert np.flatnonzero(out["flags"] == "repeated_id").tolist() == [1, 9, 10, 22]
     whole = finished.infer(path, 50).summary()
     for name in ("slope_mean", "support_percentile"):

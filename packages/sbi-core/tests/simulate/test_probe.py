@@ -15,7 +15,7 @@ from sbi_core.pipeline.runner import execute
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.registry import Registry
 from sbi_core.rng import as_generator
-from sbi_core.simulate.probe import check_copies, check_description, try_components
+from sbi_core.simulate.probe import check_copies, check_description, observed, try_components
 
 MLP = MlpEmbedding()
 
@@ -80,6 +80,29 @@ def test_a_fault_of_simulate(how, message):
 def test_a_fault_of_observe(how, message):
     with pytest.raises(SimulationError, match=message):
         try_components(Breaks(observe=how), MLP, 1)
+
+
+def test_a_fault_of_observe_in_long_batches_names_simulator_method_and_rows(toy, rng, finished):
+    short = Breaks(observe=lambda b: b if len(b) <= 8 else b.with_(x=b.x[:8]))
+    clean = toy.draw(40, rng)
+    short.observe(clean[:8], rng)
+    message = "^simulator 'toy': observe: batch field 'theta' has 40 rows, x has 8"
+    for call in (short.observe, lambda b, rng: observed(short, b, rng)):
+        with pytest.raises(SimulationError, match=message):
+            call(clean, rng)
+    finished._context.simulator = Breaks(observe=lambda b: 1 / 0)
+    message = "^simulator 'toy': observe raised ZeroDivisionError: .* for a Batch of 40 rows"
+    with pytest.raises(SimulationError, match=message):
+        finished._context.training.observe(clean, rng)
+
+
+def test_a_fault_of_draw_names_simulator_and_method(rng):
+    class Draws(sbi_toy.ToySimulator):
+        def draw(self, n, rng):
+            return Batch(x=np.ones((n - 1, 3)), theta=np.ones((n, 3)))
+
+    with pytest.raises(SimulationError, match="^simulator 'toy': draw: batch field 'theta' has 9"):
+        Draws().draw(9, rng)
 
 
 class Fixed(MlpEmbedding):

@@ -61,7 +61,24 @@ def test_features_of_another_shape_in_long_batches_are_explained(cut):
     net = network(batch)
     forward = net.embedding.forward
     net.embedding.forward = lambda *inputs: cut(forward(*inputs))
-    with pytest.raises(ConfigError, match=r"_Mlp returns \(\d+, \d+\) for 400 rows, not \(400"):
+    with pytest.raises(ConfigError, match=r"_Mlp' returns \(\d+, \d+\) for 400 rows, not \(400"):
+        net.features(batch)
+
+
+@pytest.mark.parametrize("name", ["mine", ""])
+def test_an_embedding_that_fails_in_long_batches_is_named(name):
+    batch = data()
+    net = network(batch)
+    net = ConditionalNetwork(net.standardizer, net.embedding, net.head, name)
+    forward = net.embedding.forward
+
+    def short(x, *rest):
+        return forward(x, *rest) if len(x) <= 8 else torch.ones(2, 3) @ torch.ones(2, 3)
+
+    net.embedding.forward = short
+    net.features(batch[:8])
+    message = rf"^embedding '{name or '_Mlp'}' raised RuntimeError: mat1 and .*\) for 400 rows$"
+    with pytest.raises(ConfigError, match=message):
         net.features(batch)
 
 

@@ -226,7 +226,11 @@ class Observations:
         if len(keep) == len(self):
             return self
         names = dict(zip(self.rows.tolist(), self.id.tolist(), strict=True))
-        more = [Excluded(int(k), names[int(k)], "repeated_id") for k in rows if int(k) in names]
+        repeats = {int(k): names[int(k)] for k in rows if int(k) in names}
+        more = [
+            Excluded(k, name, "repeated_id", f"'{name}' appears again")
+            for k, name in repeats.items()
+        ]
         excluded = tuple(sorted((*self.excluded, *more), key=lambda e: e.row))
         return replace(self[keep], rows=self.rows[keep], excluded=excluded)
 

@@ -221,7 +221,8 @@ class FlowEstimator(Estimator):
             module = embedding.build(shape)
             features: Any = module.out_features
             head = self.make_head(int(features), space)
-        return ConditionalNetwork(Standardizer(shape, pooling_of(shape, embedding)), module, head)
+        standardizer = Standardizer(shape, pooling_of(shape, embedding))
+        return ConditionalNetwork(standardizer, module, head, embedding.name)
 
     # -- density and draws ---------------------------------------------------------
 

@@ -320,18 +320,19 @@ def _check_all(context: Context, work: ChunkFiles) -> tuple[int, tuple[str, ...]
         raise NothingObservedError(msg)
     rows = np.concatenate(objects_of_rows)
     work.repeated = np.sort(rows["row"][repeated(rows["hash"], rows["values"])])
-    if len(work.repeated):
-        more = [Excluded(int(row), "", "repeated_id") for row in work.repeated]
-        excluded["repeated_id"] = [*excluded.get("repeated_id", []), *more]
-        excluded["repeated_id"].sort(key=lambda e: e.row)
+    for chunk in sorted({int(row) // source.rows for row in work.repeated}):
+        objects, start = work.objects(chunk), source.bounds(chunk)[0]
+        digests[chunk] = _digest(objects)
+        mine = set(work._repeated(chunk).tolist())
+        repeats = excluded.setdefault("repeated_id", [])
+        repeats += [replace(e, row=e.row + start) for e in objects.excluded if e.row in mine]
+        repeats.sort(key=lambda e: e.row)
     reasons = [excluded_sentence(rows) for rows in excluded.values()]
     if source.reading.strict and reasons:
         msg = f"{source.path}: {'; '.join(reasons)}; strict reading accepts no such row"
         raise ObservationError(msg)
     work.donors = {k: v for k, v in donors.batch.numpy().items() if k in DATA_FIELDS}
     work.shared = _shared_identity(context, work)
-    changed = {int(row) // source.rows for row in work.repeated}
-    digests = [_digest(work.objects(k)) if k in changed else d for k, d in enumerate(digests)]
     work.keys = [work.key(digest) for digest in digests]
     n = len(rows) - len(work.repeated)
     context.progress.finish(f"{counted(n, 'object')} in {counted(len(source), 'chunk')}")

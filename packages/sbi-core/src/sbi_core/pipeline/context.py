@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from sbi_core.registry import Registry
 from sbi_core.rng import stream
 from sbi_core.simulate.emulator import Emulator, EmulatorSimulator
 from sbi_core.simulate.executors import default_workers
-from sbi_core.simulate.probe import check_description
+from sbi_core.simulate.probe import check_description, observed
 from sbi_core.simulate.rows import ShardedBatch
 from sbi_core.simulate.store import Shard, plan, read_all
 from sbi_core.simulate.tolerance import Tolerance
@@ -222,7 +222,7 @@ class Context:
             batch=self.streamed if large else self.simulations.succeeded,
             space=self.space,
             columns=tuple(self.simulator.parameters.index(self.space.names)),
-            observe=self.simulator.observe,
+            observe=partial(observed, self.simulator),
             config=options,
             seed=self.config.seed,
             directory=self.directory.estimator,

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sbi_core.components import Embedding, InputShape, Simulator
+from sbi_core.components import Embedding, InputShape, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable
-from sbi_core.errors import ConfigError, SbiError, SimulationError, counted
+from sbi_core.errors import ConfigError, SbiError, SimulationError, counted, first_line
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import seeded, stream
 from sbi_core.training.networks import Standardizer, pooling_of
@@ -26,6 +26,7 @@ __all__ = [
     "check_description",
     "check_observed",
     "check_theta",
+    "observed",
     "refuse_other_theta",
     "try_components",
 ]
@@ -166,6 +167,26 @@ def refuse_other_theta(simulator: Simulator, batch: Batch, theta: Any) -> None:
         raise SimulationError(msg)
 
 
+def observed(simulator: Simulator, clean: Batch, rng: Rng) -> Batch:
+    """Return what ``observe`` returns for noise-free simulations.
+
+    Raises
+    ------
+    SimulationError
+        If it fails; the message has the number of rows.
+    """
+    try:
+        return simulator.observe(clean, rng)
+    except (SbiError, MemoryError):
+        raise
+    except Exception as error:
+        msg = (
+            f"simulator '{simulator.name}': observe raised {type(error).__name__}: "
+            f"{first_line(error)} for a Batch of {counted(len(clean), 'row')}"
+        )
+        raise SimulationError(msg) from error
+
+
 def check_observed(simulator: Simulator, seen: Any, clean: Batch) -> None:
     """Check what ``observe`` returns for noise-free simulations.
 
@@ -268,16 +289,7 @@ def try_components(
     clean = batch.succeeded
     if len(clean) == 0:
         return
-    try:
-        seen = simulator.observe(clean, stream(seed, "probe", "observe"))
-    except SbiError:
-        raise
-    except Exception as error:
-        msg = (
-            f"simulator '{simulator.name}': observe raised {type(error).__name__}: {error} for "
-            f"a Batch of {counted(len(clean), 'row')}"
-        )
-        raise SimulationError(msg) from error
+    seen = observed(simulator, clean, stream(seed, "probe", "observe"))
     check_observed(simulator, seen, clean)
     if not bool(seen.observed.any()):  # perhaps by chance
         many = clean[torch.arange(len(clean)).repeat(_MANY // len(clean))]

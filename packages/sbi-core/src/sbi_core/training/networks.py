@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sbi_core.components import Embedding, InputShape
 from sbi_core.data.batch import Batch
-from sbi_core.errors import ConfigError, ObservationError, counted
+from sbi_core.errors import ConfigError, ObservationError, SbiError, counted, first_line
 from sbi_core.training.loop import Trainable
 
 __all__ = ["ConditionalNetwork", "Head", "Pooling", "Standardizer", "mlp", "pooling_of"]
@@ -183,10 +183,15 @@ class ConditionalNetwork(Trainable):
         Module ``(x, x_err, mask, context) -> (n, k)``.
     head
         Density of z given k features.
+    name
+        Name of the embedding for messages; default: the class of its module.
     """
 
-    def __init__(self, standardizer: Standardizer, embedding: nn.Module, head: Head) -> None:
+    def __init__(
+        self, standardizer: Standardizer, embedding: nn.Module, head: Head, name: str = ""
+    ) -> None:
         super().__init__()
+        self.name = name or type(embedding).__name__
         self.standardizer = standardizer
         self.embedding = embedding
         self.head = head
@@ -197,14 +202,24 @@ class ConditionalNetwork(Trainable):
         Raises
         ------
         ConfigError
-            If the embedding returns another shape.
+            If the embedding fails, or returns another shape.
         """
-        h: Tensor = self.embedding(*self.standardizer(batch))
+        inputs = self.standardizer(batch)
+        try:
+            h: Tensor = self.embedding(*inputs)
+        except (SbiError, MemoryError):
+            raise
+        except Exception as error:
+            msg = (
+                f"embedding '{self.name}' raised {type(error).__name__}: {first_line(error)} for "
+                f"{counted(len(batch), 'row')}"
+            )
+            raise ConfigError(msg) from error
         want: tuple[object, ...] = (len(batch), self.embedding.out_features)
         if tuple(h.shape) != want:
             msg = (
-                f"the embedding's module {type(self.embedding).__name__} returns {tuple(h.shape)} "
-                f"for {counted(len(batch), 'row')}, not {want}; return (n, out_features)"
+                f"embedding '{self.name}' returns {tuple(h.shape)} for "
+                f"{counted(len(batch), 'row')}, not {want}; return (n, out_features)"
             )
             raise ConfigError(msg)
         return h
