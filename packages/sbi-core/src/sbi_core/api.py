@@ -78,36 +78,37 @@ def run(
     SbiError
         One clear sentence for every kind of bad input.
     """
-    registry = registry or Registry([plugin])
-    target = Path("runs") / f"{plugin}-{preset}" if out is None else Path(out).expanduser()
+    directory = RunDirectory(Path("runs", f"{plugin}-{preset}") if out is None else out)
+    registry = registry or Registry([plugin])  # may change the working directory
     reading = Reading(columns or {}, strict, missing)
     is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
         registry,
         plugin,
         preset=preset,
-        file=config,
+        file=config and directory.path(config),
         overrides=overrides,
         seed=seed,
         infer__observations=str(observations) if is_file and observations is not None else None,
         **(reading_options(reading) if is_file else {}),
     )
     if not is_file:
-        simulator = Context(resolved, registry, RunDirectory(target), Progress()).simulator
+        simulator = Context(resolved, registry, directory, Progress()).simulator
         objects = read_objects(simulator, observations, reading)
-        resolved.infer.observations = _as_file(objects, target)
+        resolved.infer.observations = _as_file(objects, directory)
     progress: Progress = make_progress(quiet=quiet)
     chosen = None if stages is None else list(stages)
-    return execute(resolved, target, registry, stages=chosen, restart=restart, progress=progress)
+    return execute(resolved, directory, registry, stages=chosen, restart=restart, progress=progress)
 
 
-def _as_file(observations: Observations, out: Path) -> str:
+def _as_file(observations: Observations, directory: RunDirectory) -> str:
     """Write observations in memory beside the run directory; return the name of the file."""
-    out = out if out.name else out.resolve()
-    path = out.with_name(f"{out.name}-observations.npz")  # everything: context and truth, too
+    out = directory.given if directory.given.name else directory.root.resolve()
+    given = out.with_name(f"{out.name}-observations.npz")  # everything: context and truth, too
+    path = directory.path(given)
     path.parent.mkdir(parents=True, exist_ok=True)
     observations.write(path, overwrite=True)
-    return str(path)
+    return str(given)
 
 
 def load_run(

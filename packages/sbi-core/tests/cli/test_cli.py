@@ -11,9 +11,12 @@ import textwrap
 from html import unescape
 
 import pytest
+import sbi_toy
 from astropy.table import Table
 
+import sbi_core
 from sbi_core.cli import main
+from sbi_core.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("toy_installed")
 
@@ -608,3 +611,69 @@ def test_a_closed_pipe_is_not_an_error():
     job.stderr.close()
     job.wait()
     assert "Traceback" not in err
+
+
+# -- plugins that change the working directory ----------------------------------------------------
+
+
+@pytest.fixture
+def wandering(monkeypatch, tmp_path):
+    """The toy, which changes to this folder when it is loaded, built or called."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+
+    def moving(method):
+        def call(*args, **options):
+            os.chdir(folder)
+            return method(*args, **options)
+
+        return call
+
+    for name in ("__init__", "simulate", "observe", "observations_of"):
+        method = getattr(sbi_toy.ToySimulator, name)
+        monkeypatch.setattr(sbi_toy.ToySimulator, name, moving(method))
+    monkeypatch.setattr(Registry, "plugin", moving(Registry.plugin))
+    return folder
+
+
+def test_relative_paths_are_those_of_the_start(wandering, cli, toy_file):
+    shutil.copy(toy_file, cli.work / "objects.ecsv")
+    (cli.work / "mine.toml").write_text("[simulate]\nn = 700\n")
+    run = ["run", "toy", "--preset", "quick", "--observations", "objects.ecsv", "--workers", 1]
+    run += ["--config", "mine.toml", "--out", "mine", "--quiet"]
+    rows = ["--observations", "objects.ecsv"]
+    identity = str(Table.read(toy_file)["id"][0])
+    for words in (
+        run,
+        run,
+        ["infer", "mine", *rows, "--out", "o.ecsv", "--samples", "o.nc", "--chunk", 3, "--quiet"],
+        ["combine", "mine", *rows],
+        ["refine", "mine", *rows, "--object", identity, "--rounds", 1, "--out", "refined.nc"],
+        ["export", "mine", "--out", "exported"],
+    ):
+        os.chdir(cli.work)
+        code, out, err = cli(*words)
+        assert code in (0, 3), (words, out, err)
+        assert str(cli.work) not in out
+    assert list(wandering.iterdir()) == []
+    made = {"objects.ecsv", "mine.toml", "mine", "o.ecsv", "o.nc", "exported"}
+    assert {p.name for p in cli.work.iterdir()} == made | {"refined.nc", "refined.json"}
+    report = json.loads((cli.work / "mine" / "report.json").read_text())
+    assert report["simulation"]["n"] == 700
+    assert "--observations objects.ecsv --out mine" in report["command"]
+
+
+def test_relative_paths_in_python_are_those_of_the_call(wandering, cli, toy_file):
+    shutil.copy(toy_file, cli.work / "objects.ecsv")
+    os.chdir(cli.work)
+    made = sbi_core.run(
+        "toy", preset="quick", observations=Table.read(toy_file), out="mine",
+        overrides={"simulate.workers": 1, "simulate.n": 700},
+    )  # fmt: skip
+    assert {p.name for p in cli.work.iterdir()} == {"objects.ecsv", "mine", "mine-observations.npz"}
+    os.chdir(cli.work)
+    assert made.infer("objects.ecsv", 10).values.shape[1] == 8
+    os.chdir(cli.work)
+    made.write_figures("png", "drawn")
+    assert (cli.work / "drawn").is_dir()
+    assert list(wandering.iterdir()) == []

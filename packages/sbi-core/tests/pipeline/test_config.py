@@ -313,7 +313,7 @@ def resolved_by_the_command_line(registry, words, monkeypatch):
     executed = []
 
     def execute(config, out, *_, **__):
-        executed.append((config, str(out)))
+        executed.append((config, str(out.given)))
         raise SystemExit
 
     monkeypatch.setattr("sbi_core.pipeline.runner.execute", execute)

@@ -55,7 +55,8 @@ def command(
 
     numbers = _numbers(sizes)
     loaded = Run(run, overrides=overrides)
-    data = read_objects(loaded.simulator, observations, reading)
+    simulator = loaded.simulator  # may change the working directory
+    data = read_objects(simulator, loaded.directory.path(observations), reading)
     for note in (*data.notes, *data.reasons):
         click.echo(f"observations: {note}")
     for n in numbers or [len(data)]:

@@ -70,7 +70,9 @@ def command(
     if len(loaded) != len(runs):
         msg = f"runs need different folder names to be told apart, got {', '.join(runs)}"
         raise ConfigError(msg)
-    data = read_objects(next(iter(loaded.values())).simulator, observations, reading)
+    first = next(iter(loaded.values()))
+    simulator = first.simulator  # may change the working directory
+    data = read_objects(simulator, first.directory.path(observations), reading)
     if len(data.groups) > 1:
         msg = f"the objects belong to {len(data.groups)} groups; compare one group at a time"
         raise ConfigError(msg)
@@ -112,5 +114,5 @@ def command(
                 for n, m, s, lo, hi in zip(names, mean, sd, low, high, strict=True)
             },
         }
-        write_json(Path(out), content)
+        write_json(first.directory.path(out), content)
         click.echo(f"numbers: {out}")

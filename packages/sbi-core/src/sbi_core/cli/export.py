@@ -66,7 +66,8 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
         shared = loaded.simulator.parameters.select("global").names
         combined = {k: v for k, v in combined.items() if v.ndim == 2 and v.shape[1] == len(shared)}
     loaded.directory.refuse_links()
-    folder = Path(out) if out else loaded.directory.given / "export"
+    given = Path(out) if out else loaded.directory.given / "export"
+    folder = loaded.directory.path(given)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,7 +85,7 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
         for k, v in combined.items():
             _write_csv(folder / f"combined-{safe_name(k)}.csv", shared, v)
     click.echo(
-        f"{counted(len(samples.id), 'object')}, {counted(len(combined), 'combination')}: {folder}"
+        f"{counted(len(samples.id), 'object')}, {counted(len(combined), 'combination')}: {given}"
     )
 
 

@@ -77,13 +77,16 @@ def command(
     context = loaded._context
     objects = context.observations
     if observations:
-        objects = read_objects(loaded.simulator, observations, reading)
+        objects = read_objects(loaded.simulator, loaded.directory.path(observations), reading)
     row = np.flatnonzero(objects.id == chosen)
     if not row.size:
         msg = f"no object '{chosen}'{near_matches(chosen, objects.id.tolist())} in {objects.source}"
         raise ObservationError(msg)
-    target = Path(out) if out else loaded.directory.given / f"refined-{safe_name(chosen)}.nc"
-    checked_target(target, (".nc",), inputs=(observations,) if observations else ())
+    given = Path(out) if out else loaded.directory.given / f"refined-{safe_name(chosen)}.nc"
+    target = loaded.directory.path(given)
+    inputs = (loaded.directory.path(observations),) if observations else ()
+    checked_target(target, (".nc",), inputs=inputs)
+    target = target.absolute()
     record = target.with_suffix(".json")
     if record.exists() and (other := read_json(record).get("object")) != chosen:
         msg = f"'{target}' holds the draws of object '{other}'; choose another --out"
@@ -117,4 +120,4 @@ def command(
     values = samples.values[:, 0]
     for k, name in enumerate(samples.names):
         click.echo(f"    {name} = {values[:, k].mean():.4g} +- {values[:, k].std():.2g}")
-    click.echo(f"draws: {target}")
+    click.echo(f"draws: {given}")

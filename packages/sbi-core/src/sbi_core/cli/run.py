@@ -10,6 +10,7 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import EXIT_CALIBRATION, examples
 from sbi_core.cli.results import measured
+from sbi_core.files.directory import RunDirectory
 from sbi_core.progress import make_progress
 from sbi_core.registry import Registry
 
@@ -63,6 +64,7 @@ def run(
     quiet: bool,
 ) -> int:
     """Run the pipeline; return the exit code."""
+    directory = RunDirectory(out or f"runs/{plugin}-{preset}")
     registry = Registry([plugin])
     registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported
 
@@ -73,7 +75,7 @@ def run(
         registry,
         plugin,
         preset=preset,
-        file=config,
+        file=config and directory.path(config),
         overrides=overrides,
         seed=seed,
         infer__observations=observations,
@@ -84,10 +86,9 @@ def run(
         simulate__dask_scheduler=dask_scheduler,
         device=device,
     )
-    target = Path(out) if out else Path("runs") / f"{plugin}-{preset}"
     done = execute(
         resolved,
-        target,
+        directory,
         registry,
         stages=None if stages is None else [s.strip() for s in stages.split(",")],
         restart=restart,
@@ -97,7 +98,7 @@ def run(
         return 0
     report = done.report
     if not quiet:
-        _echo(report, target)
+        _echo(report, directory.given)
     return EXIT_CALIBRATION if report["status"] == "calibration_failed" else 0
 
 

@@ -190,14 +190,15 @@ def open_hdf5(path: str | Path, rows: int | None = None) -> Iterator[h5py.File]:
 @contextmanager
 def unchanged(*paths: str | Path) -> Iterator[None]:
     """Raise DataFileError when a file, or one in a folder, is another one after the block."""
-    before = [_state(Path(p)) for p in paths]
+    files = [Path(p).absolute() for p in paths]  # readers may change the working directory
+    before = list(map(_state, files))
     fault: SbiError | None = None
     try:
         yield
     except SbiError as error:
         fault = error
-    for path, was in zip(paths, before, strict=True):
-        if _state(Path(path)) != was:
+    for path, file, was in zip(paths, files, before, strict=True):
+        if _state(file) != was:
             msg = f"'{path}' changed while it was read; give the command again when it is complete"
             raise DataFileError(msg) from fault
     if fault is not None:

@@ -103,6 +103,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        return ""
+
+
 class RunDirectory:
     """Where the parts of one run lie.
 
@@ -113,6 +120,7 @@ class RunDirectory:
     """
 
     def __init__(self, root: str | Path) -> None:
+        self._started = _working_directory()
         self.given = Path(root).expanduser()
         self.root = self.given.absolute()  # plugins may change the working directory
         self.config = self.root / "run.toml"
@@ -134,6 +142,14 @@ class RunDirectory:
         self.report_json = self.root / "report.json"
         self.metrics = self.root / "metrics.jsonl"
         self.log = self.root / "log.txt"
+
+    def path(self, given: str | Path) -> Path:
+        """Return a path from the command or the configuration of the run.
+
+        It is the one that was given, unless a plugin changed the working directory since.
+        """
+        given = Path(given).expanduser()
+        return given if _working_directory() == self._started else Path(self._started, given)
 
     def combiner(self, name: str) -> Path:
         """Return the folder of what a combiner learned."""

@@ -52,6 +52,10 @@ def infer_catalogue(
     SbiError
         See :func:`sbi_core.pipeline.chunk_files.inferred`.
     """
+    # plugins may change the working directory
+    shown, target, samples = target, target.absolute(), samples and samples.absolute()
+    if isinstance(observations, (str, Path)):
+        observations = Path(observations).expanduser().absolute()
     size = chunk_rows(context, draws, rows)
     source = open_objects(context.simulator, observations, size, reading)
     folder = target.with_name(f".{target.name}.chunks")
@@ -70,7 +74,7 @@ def infer_catalogue(
         write_parts(target, lambda: files.tables(meta), done.n + done.excluded)
         if samples is not None:
             write_draws(context, files, samples, done.n)
-        context.progress.finish(str(target))
+        context.progress.finish(str(shown))
     return done
 
 

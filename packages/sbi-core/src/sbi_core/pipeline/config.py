@@ -235,10 +235,10 @@ def resolve(
     ConfigError
         If a key is unknown (with near matches) or a value has the wrong type.
     """
+    given = {} if file is None else _read_toml(Path(file).expanduser())
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)
-    if file is not None:
-        _merge(tree, _read_toml(Path(file).expanduser()))
+    _merge(tree, given)
     for key, value in _assignments(overrides):
         assign(tree, key, value)
     for key, value in direct.items():

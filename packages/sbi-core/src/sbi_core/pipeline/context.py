@@ -160,7 +160,9 @@ class Context:
         """The configured observations, or the plugin's example."""
         section = self.config.infer
         if section.observations:
-            return read_objects(self.simulator, section.observations, section.reading)
+            simulator = self.simulator  # may change the working directory
+            path = self.directory.path(section.observations)
+            return read_objects(simulator, path, section.reading)
         rng = stream(self.config.seed, "example")
         return self.simulator.example_observations(rng, section.n_example)
 

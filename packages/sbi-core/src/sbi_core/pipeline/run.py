@@ -131,6 +131,8 @@ class Run:
         missing
             Numbers that mark missing values; default: those of the plugin.
         """
+        if isinstance(source, (str, Path)):  # the simulator may change the working directory
+            source = Path(source).expanduser().absolute()
         return read_objects(self.simulator, source, Reading(columns or {}, strict, missing))
 
     @torch_defaults()
@@ -255,11 +257,11 @@ class Run:
         from sbi_core.pipeline.stages.report import build_report, page_inputs
         from sbi_core.report.figures import drawing_style, drawings, write_figures
 
+        target = Path(folder).absolute() if folder else self.directory.root / "figures"
         context = self._context
         report = build_report(context)
         inputs = page_inputs(context, report)
         self.directory.refuse_links()
-        target = Path(folder) if folder else self.directory.root / "figures"
         sections = self._sections()
         with drawing_style():
             made = drawings(report, inputs["arrays"], inputs["history"])

@@ -57,7 +57,7 @@ _RUNNING: dict[int, int] = {}  # threads that execute a run, and the level of th
 @torch_defaults()
 def execute(
     config: RunConfig,
-    out: str | Path,
+    out: str | Path | RunDirectory,
     registry: Registry,
     *,
     stages: Sequence[str] | None = None,
@@ -85,7 +85,7 @@ def execute(
             known = ", ".join(stage_names())
             msg = f"unknown stage '{name}'{near_matches(name, stage_names())} (known: {known})"
             raise ConfigError(msg)
-    directory = RunDirectory(out)
+    directory = out if isinstance(out, RunDirectory) else RunDirectory(out)
     context = Context(config, registry, directory, progress or Progress())
     with closing(context.tolerance), context.tolerance.active():
         _prepare(context, stages, restart)
@@ -95,14 +95,14 @@ def execute(
 def _prepare(context: Context, stages: Sequence[str] | None, restart: str | None) -> None:
     """Check everything that needs no simulation, then execute the stages."""
     config, directory = context.config, context.directory
-    given = config.infer.observations
+    given = config.infer.observations and directory.path(config.infer.observations)
     # before anything is written: bad input leaves no trace
     with unchanged(*([given] if given else [])):
         prints = _fingerprints(context)
         _ = context.space
         _check_machine(config)
         if given:
-            _refuse_outputs(Path(given), directory)
+            _refuse_outputs(directory.path(given), directory)
             _ = context.observations
     if restart == STAGES[0].name or not directory.provenance.exists():
         check_resources(context)

@@ -100,7 +100,7 @@ def _observations(context: Context) -> Mapping[str, str]:
     path = context.config.infer.observations
     if not path:
         return {}
-    file = Path(path)
+    file = context.directory.path(path)
     return {"observations sha256": sha256_of(file) if file.is_file() else "missing"}
 
 
