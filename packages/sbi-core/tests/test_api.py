@@ -109,7 +109,7 @@ def one_star(kind):
 def test_tables_in_memory_are_inferred_combined_and_run(kind, finished, run, tmp_path):
     table = one_star(kind)
     samples = finished.infer(table, 50)
-    assert samples.id.tolist() == ["a", "row-1"]
+    assert samples.id.tolist() == ["a", "row-1-without-id"]
     summary = samples.summary()
     assert [str(f) for f in summary["flags"]][2:] == ["not_positive:e_a", "repeated_id"]
     assert summary.meta["source"] == "table in memory"
@@ -121,12 +121,12 @@ def test_tables_in_memory_are_inferred_combined_and_run(kind, finished, run, tmp
     ]
     with pytest.raises(ObservationError, match="'e_a' must be positive, but is -1 in row 2"):
         finished.infer(table, strict=True)
-    assert finished.infer(table, missing=(0.2,)).id.tolist() == ["a", "row-1"]
+    assert finished.infer(table, missing=(0.2,)).id.tolist() == ["a", "row-1-without-id"]
     if kind == "Table":
         made = run(observations=table, out=tmp_path / "other")
         assert made.report["observations"]["n"] == 2
         notes = made.report["observations"]["notes"]
-        assert "1 row without identifier, called row-N" in notes
+        assert "1 row without identifier, called row-N-without-id" in notes
         assert any("'e_a' must be positive, but is -1 in row 2" in note for note in notes)
 
 

@@ -202,9 +202,9 @@ def test_missing_identifiers_and_groups_have_names_and_are_counted(suffix, tmp_p
     options = {"h5": {"path": "t", "serialize_meta": True}, "vot": {"format": "votable"}}
     table.write(path, **options.get(suffix, {}))
     got = both(path)
-    assert got.id.tolist() == ["a", "row-1", "row-2", "d"]
+    assert got.id.tolist() == ["a", "row-1-without-id", "row-2-without-id", "d"]
     assert got.group.tolist() == ["g", "ungrouped", "ungrouped", "h"]
-    assert "2 rows without identifier, called row-N" in got.notes
+    assert "2 rows without identifier, called row-N-without-id" in got.notes
     assert any(note.startswith("2 rows without 'group'") for note in got.notes)
 
 
@@ -287,7 +287,7 @@ def test_words_for_missing_values_are_missing():
     assert got.rows.tolist() == [15]
     assert got.reasons[0].startswith("15 rows cannot be inferred (nothing_observed)")
     same = of_table(Table({"id": words, "fe_h": np.full(len(words), 0.1)}))
-    assert same.id.tolist() == [*(f"row-{k}" for k in range(15)), "0.1"]
+    assert same.id.tolist() == [*(f"row-{k}-without-id" for k in range(15)), "0.1"]
 
 
 @pytest.mark.parametrize("cell", ["\N{MINUS SIGN}0.2", "-2.0D-01", "-2d-1"])
@@ -394,7 +394,7 @@ def test_integers_with_nulls_keep_all_digits():
         {"source_id": "Int64"}
     )
     frame.loc[0, "source_id"] = 2**62 + 1
-    assert read_objects(Plain(), frame).id.tolist() == [str(2**62 + 1), "row-1"]
+    assert read_objects(Plain(), frame).id.tolist() == [str(2**62 + 1), "row-1-without-id"]
 
 
 @pytest.mark.parametrize(
@@ -488,7 +488,7 @@ def test_a_table_in_a_group_is_read_and_single_columns_are_explained(tmp_path):
 
 def test_a_name_that_is_made_up_is_nobody_elses():
     got = of_table(Table({"id": ["row-2", "row-1", ""], "fe_h": [0.1, 0.2, 0.3]}))
-    assert got.id.tolist() == ["row-2", "row-1", "row-2 (no id)"]
+    assert got.id.tolist() == ["row-2", "row-1", "row-2-without-id"]
 
 
 @pytest.mark.parametrize("ids", [[4295806720.0 * 2**30, 1.0], ["4.61168601e+18", "4.61168602e+18"]])

@@ -119,7 +119,7 @@ class RandomTable:
             self.id_column = str(rng.choice(["id", "ID", "Star_ID", "name"]))
             self.cells[self.id_column] = cells
             self.words.add(self.id_column)
-            self.ids = [c or f"row-{k}" for k, c in enumerate(cells)]
+            self.ids = [c or f"row-{k}-without-id" for k, c in enumerate(cells)]
         if rng.random() < 0.4:
             cells = [str(rng.choice(["M67", "NGC-188", "1.10", ""])) for _ in range(n)]
             cells[0] = "M67"

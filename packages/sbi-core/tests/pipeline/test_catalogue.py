@@ -157,6 +157,17 @@ def test_of_an_identifier_in_several_chunks_the_first_complete_row_counts(
         infer(path, reading=Reading(strict=True))
 
 
+def test_a_made_up_identifier_is_that_of_no_row_of_another_chunk(finished, infer, objects):
+    table = read_table(objects)
+    table["id"] = [f"row-{k + 7}" for k in range(N)]  # row-15 is in the chunk before
+    table["id"][15] = ""
+    path = objects.with_suffix(".ecsv")
+    table.write(path)
+    result, out = infer(path)
+    assert (result.n, result.excluded) == (N, 0)
+    assert out["id"].tolist() == finished.infer(path, 50).id.tolist()
+
+
 def test_rows_without_any_value_are_counted(infer, objects, tmp_path):
     table = Table.read(objects)
     for name in "abc":

@@ -478,19 +478,18 @@ class ColumnReader:
     def ids(self, names: Iterable[str] = ID_NAMES) -> tuple[list[str], str]:
         """Return an identifier per row, and the column it came from ("" for row numbers).
 
-        A row without identifier in a table that has some is called ``row-N``.
+        A row without identifier in a table that has some is called ``row-N-without-id``; ``row-N``
+        could be the identifier of a row in another part of the file.
         """
         column = self.find(names)
         start = self.start
         if column is None:
             return [str(k) for k in range(start, start + len(self.table))], ""
         cells = words(self.table[column])
-        self._count(cells.count(""), "without identifier, called row-N")
+        self._count(cells.count(""), "without identifier, called row-N-without-id")
         _refuse_rounded(f"{self.source}: column '{column}'", self.table[column], cells)
-        taken = set(cells)
-        made = (f"row-{k}" for k in range(start, start + len(cells)))
-        made = (f"{name} (no id)" if name in taken else name for name in made)
-        return [cell or name for cell, name in zip(cells, made, strict=True)], column
+        named = [cell or f"row-{k}-without-id" for k, cell in enumerate(cells, start)]
+        return named, column
 
     def groups(self) -> list[str]:
         """Return the group of each row; ``all`` when the table has no such column."""
