@@ -17,11 +17,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 __all__ = [
     "RngLike",
     "as_generator",
     "seeded",
+    "splitmix64",
     "stream",
     "torch_defaults",
     "torch_generator",
@@ -49,6 +51,13 @@ def stream(seed: int, *keys: int | str) -> np.random.Generator:
     """
     entropy = [int(seed), *(_word(k) for k in keys)]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return every number with its bits mixed (splitmix64, Steele et al. 2014, OOPSLA)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def as_generator(rng: np.random.Generator | torch.Generator | int) -> np.random.Generator:

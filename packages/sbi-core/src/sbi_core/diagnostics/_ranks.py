@@ -11,10 +11,17 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cells", "FloatArray", "IntArray", "check_draws", "rank_with_ties"]
+__all__ = ["Cells", "FloatArray", "IntArray", "below_and_equal", "check_draws", "rank_with_ties"]
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.integer[Any]]
+
+
+def below_and_equal(samples: FloatArray, theta: FloatArray) -> tuple[IntArray, IntArray]:
+    """How many draws (S, B, d) lie below the truths (B, d), and how many tie with them."""
+    samples, theta = np.asarray(samples), np.asarray(theta)
+    check_draws(samples, theta)
+    return np.count_nonzero(samples < theta, axis=0), np.count_nonzero(samples == theta, axis=0)
 
 
 def rank_with_ties(below: IntArray, equal: IntArray, rng: np.random.Generator) -> IntArray:

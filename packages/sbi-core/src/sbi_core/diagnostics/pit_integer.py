@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sbi_core.diagnostics._ranks import FloatArray, IntArray, check_draws
+from sbi_core.diagnostics._ranks import FloatArray, IntArray, below_and_equal
 
 __all__ = ["pit_integer", "pit_integer_draws", "pit_uniformity"]
 
@@ -69,11 +69,8 @@ def pit_integer_draws(
     (B, d)
         Exactly uniform for a calibrated posterior, for any number of draws.
     """
-    samples, theta = np.asarray(samples), np.asarray(theta)
-    check_draws(samples, theta)
-    below = np.count_nonzero(samples < theta, axis=0)
-    equal = np.count_nonzero(samples == theta, axis=0)
-    return np.asarray((below + rng.random(theta.shape) * (equal + 1)) / (len(samples) + 1))
+    below, equal = below_and_equal(samples, theta)
+    return np.asarray((below + rng.random(below.shape) * (equal + 1)) / (len(samples) + 1))
 
 
 def pit_uniformity(u: FloatArray) -> NDArray[np.float64]:

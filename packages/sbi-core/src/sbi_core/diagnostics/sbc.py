@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from sbi_core.diagnostics._ranks import Cells, FloatArray, IntArray, check_draws, rank_with_ties
+from sbi_core.diagnostics._ranks import Cells, FloatArray, IntArray, below_and_equal, rank_with_ties
 
 __all__ = ["EcdfBand", "sbc_ecdf", "sbc_ecdf_band", "sbc_ranks", "sbc_uniformity"]
 
@@ -82,11 +82,7 @@ def sbc_ranks(samples: FloatArray, theta: FloatArray, rng: np.random.Generator) 
     >>> sbc_ranks(samples, np.array([[2.5]]), rng)
     array([[3]])
     """
-    samples, theta = np.asarray(samples), np.asarray(theta)
-    check_draws(samples, theta)
-    below = np.count_nonzero(samples < theta, axis=0)
-    equal = np.count_nonzero(samples == theta, axis=0)
-    return rank_with_ties(below, equal, rng)
+    return rank_with_ties(*below_and_equal(samples, theta), rng)
 
 
 def sbc_uniformity(ranks: IntArray, draws: int) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from sbi_core.components import Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.priors.space import as_float64
-from sbi_core.rng import as_generator
+from sbi_core.rng import as_generator, splitmix64
 
 __all__ = ["MixtureSimulator"]
 
@@ -82,11 +82,8 @@ class MixtureSimulator(Simulator):
         shared = [k for k, scope in enumerate(self.parameters.scopes) if scope == "global"]
         words = np.ascontiguousarray(rows[:, shared], np.float32).view(np.uint32).astype(np.uint64)
         state = np.full(len(rows), 0x9E3779B97F4A7C15, np.uint64)
-        for column in words.T:  # splitmix64 (Steele et al. 2014, OOPSLA)
-            state = state ^ column
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
+        for column in words.T:
+            state = splitmix64(state ^ column)
         share = (state >> np.uint64(11)).astype(np.float64) / 2.0**53
         return (share * len(self.simulators)).astype(np.int64)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sbi_core.components import Training
 from sbi_core.data.batch import Batch
 from sbi_core.errors import TrainingError, counted
-from sbi_core.rng import stream
+from sbi_core.rng import splitmix64, stream
 from sbi_core.training.config import config_of
 
 __all__ = ["Splits", "split_blocks", "split_by_key", "split_seed", "splits_of"]
@@ -130,8 +130,4 @@ def _digest(sides: list[I64]) -> str:
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the splitmix64 hash of every number."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return splitmix64(x + np.uint64(0x9E3779B97F4A7C15))
