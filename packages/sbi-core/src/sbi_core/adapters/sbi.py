@@ -42,6 +42,7 @@ __all__ = [
 
 Builder = Callable[[Tensor, Tensor], Any]
 _VALIDATION_TIMES = 10
+_ROWS_PER_CALL = 200_000  # draws times objects
 _MOST_DIMENSIONS = 16  # the exact divergence needs a pass per dimension
 
 
@@ -290,14 +291,7 @@ def _corrected_score(estimator: Any, precision: Tensor) -> Any:
 
 
 @torch.no_grad()
-def combined_draws(
-    head: VectorFieldHead,
-    h: Tensor,
-    precision: Tensor,
-    noise: Tensor,
-    *,
-    rows_per_call: int = 200_000,
-) -> Tensor:
+def combined_draws(head: VectorFieldHead, h: Tensor, precision: Tensor, noise: Tensor) -> Tensor:
     r"""Return draws z (S, d) of the posterior given all N objects, from their scores.
 
     .. math:: dz = \left[f(z, t) - g^2(t)\,\hat s(z, t)\right] dt + g(t)\,dw,
@@ -316,8 +310,6 @@ def combined_draws(
         Precisions of their posteriors.
     noise : (steps + 1, S, d)
         Standard normal numbers: the initial state, then one set per step.
-    rows_per_call
-        Draws times objects in one call.
 
     References
     ----------
@@ -328,7 +320,7 @@ def combined_draws(
     score = _corrected_score(estimator, precision.to(h))
     high, low = float(estimator.t_max), float(estimator.t_min)
     times = torch.linspace(math.sqrt(high), math.sqrt(low), len(noise)) ** 2
-    step = max(1, rows_per_call // len(h))
+    step = max(1, _ROWS_PER_CALL // len(h))
     parts = []
     for start in range(0, noise.shape[1], step):
         z = noise[0, start : start + step].unsqueeze(1).to(h)

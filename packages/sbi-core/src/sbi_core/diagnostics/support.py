@@ -41,24 +41,19 @@ _MAX_SIMULATIONS = 50_000
 _DEAD = 1e-6  # columns that vary less than this, relative to the widest, are left out
 _FLAT = 1e-10  # and directions with less than this share of the largest correlation eigenvalue
 _ROWS = 500  # points at a time
+_NEIGHBOURS = 10  # the distance is that to the tenth neighbour
 _FAR = (9.0, 3.0)  # times the largest scores of the references: -log p grows as the square of sigma
 _EXPECTED = 0.01  # share of well-specified objects above the 99th percentile
 _CHANCE = 0.02  # p-value of a catalogue below which it is reported
 
 
 def support_percentile(
-    observed: Batch,
-    simulated: Batch,
-    rng: np.random.Generator,
-    *,
-    neighbours: int = 10,
-    references: int = 4000,
+    observed: Batch, simulated: Batch, rng: np.random.Generator, *, references: int = 4000
 ) -> F64:
     """Return the support percentile of observed objects, (n,); see :class:`SupportScale`."""
     if len(observed) == 0:
         return np.empty(0)
-    scale = SupportScale(observed, simulated, rng, neighbours=neighbours, references=references)
-    return scale.compare(observed)[0]
+    return SupportScale(observed, simulated, rng, references=references).compare(observed)[0]
 
 
 class SupportScale:
@@ -74,20 +69,12 @@ class SupportScale:
         Noise-free simulations, failed rows removed.
     rng
         Chooses the reference simulations and their noise.
-    neighbours
-        k of the nearest-neighbour distance.
     references
         Simulations that set the percentiles.
     """
 
     def __init__(
-        self,
-        donors: Batch,
-        simulated: Batch,
-        rng: np.random.Generator,
-        *,
-        neighbours: int = 10,
-        references: int = 4000,
+        self, donors: Batch, simulated: Batch, rng: np.random.Generator, *, references: int = 4000
     ) -> None:
         x, err, mask = flat_arrays(donors)
         pool = _flat(simulated)
@@ -103,8 +90,8 @@ class SupportScale:
             train = (train - mean) @ axes
         _, err, mask = self._projected(x, err, mask)
         width = np.sqrt((np.where(mask, err, 0.0) ** 2).sum(0) / np.maximum(mask.sum(0), 1))
-        self._fitted, self._neighbours = _fit(train, width), neighbours
-        self._theirs = self._scores(*self._projected(ref_x, ref_err, ref_mask))
+        self._fitted = _fit(train, width)
+        self._theirs = _scores(self._fitted, *self._projected(ref_x, ref_err, ref_mask))
         reference = [_percentiles(t, t) for t in self._theirs]
         self._reference = np.fmax(*reference)
 
@@ -112,7 +99,7 @@ class SupportScale:
         """Return the support percentile of every object, and True where it is far outside, (n,)."""
         if len(observed) == 0:
             return np.empty(0), np.empty(0, bool)
-        ours = self._scores(*self._projected(*flat_arrays(observed)))
+        ours = _scores(self._fitted, *self._projected(*flat_arrays(observed)))
         combined = [_percentiles(o, t) for o, t in zip(ours, self._theirs, strict=True)]
         largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in self._theirs]
         far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
@@ -125,9 +112,6 @@ class SupportScale:
         mean, axes = self._axes
         flat = np.where(mask, x - mean, 0.0) @ axes
         return flat, np.sqrt((np.where(mask, err, 0.0) ** 2) @ axes**2), np.ones_like(flat, bool)
-
-    def _scores(self, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
-        return _scores(x, err, mask, self._fitted, self._neighbours)
 
 
 def _flat(batch: Batch) -> F64:
@@ -171,7 +155,7 @@ def _fit(train: F64, width: F64) -> _Fitted:
     return _Fitted(mean, cov, scale, cKDTree((train - mean) @ scale.T))
 
 
-def _scores(x: F64, err: F64, mask: Mask, fitted: _Fitted, neighbours: int) -> tuple[F64, F64]:
+def _scores(fitted: _Fitted, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
     """Return both scores, larger for stranger objects; the second is NaN for incomplete ones."""
     mean, cov, scale, tree = fitted
     noise = np.where(mask, err**2, _MISSING)
@@ -182,7 +166,7 @@ def _scores(x: F64, err: F64, mask: Mask, fitted: _Fitted, neighbours: int) -> t
     dof = np.maximum(mask.sum(1), 1)
     tail = special.gammaincc(dof / 2, d2 / 2)
     first = np.where(tail > 1e-290, -np.log(np.maximum(tail, 1e-290)), 668.0 + d2 / 2)
-    k = min(neighbours, tree.n)
+    k = min(_NEIGHBOURS, tree.n)
     distance = np.full(len(x), np.nan)
     complete = mask.all(1)
     if complete.any():

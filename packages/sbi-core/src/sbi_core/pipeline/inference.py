@@ -43,6 +43,7 @@ _SUMMARISED = 10_000  # simulations that are observed and summarised for the sup
 _ROWS = 10_000
 _CHUNK_BYTES = 2**27  # of the draws of one chunk
 _DONORS = 4000
+_PRIOR_DRAWS = 1000
 DATA_FIELDS = ("x", "x_err", "mask", "context")
 
 
@@ -181,12 +182,12 @@ def catalogue_flags(context: Context, observations: Observations) -> list[str]:
     return [*flags, "objects_far_outside_training"] if far.any() else flags
 
 
-def prior_draws(context: Context, n: int = 1000) -> F64:
-    """Return draws of the prior (n, d): simulated parameters where it has no density."""
+def prior_draws(context: Context) -> F64:
+    """Return 1000 draws of the prior (n, d): simulated parameters where it has no density."""
     rng = stream(context.config.seed, "prior")
     if all(p.prior.has_density for p in context.space.parameters):
-        return context.space.sample(n, rng)
+        return context.space.sample(_PRIOR_DRAWS, rng)
     theta = known_rows(context.training).theta
     assert theta is not None
-    rows = rng.integers(len(theta), size=n)
+    rows = rng.integers(len(theta), size=_PRIOR_DRAWS)
     return np.asarray(theta.double().cpu().numpy()[rows][:, list(context.training.columns)])

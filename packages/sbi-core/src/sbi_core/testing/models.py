@@ -30,7 +30,6 @@ from sbi_core.components import (
 )
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable, Observations
-from sbi_core.errors import DensityUnavailableError
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.registry import Registry
@@ -105,24 +104,15 @@ class LinearGaussian(Simulator):
 
 
 class ExactEstimator(Estimator):
-    """The exact posterior of single objects of :class:`LinearGaussian`.
-
-    Parameters
-    ----------
-    closed_form
-        False: it has no moments, so that callers have to draw.
-    """
+    """The exact posterior of single objects of :class:`LinearGaussian`."""
 
     name = "exact"
     space = LinearGaussian.parameters.select("global")
 
-    def __init__(self, *, closed_form: bool = True) -> None:
-        self.closed_form = closed_form
-
     @classmethod
-    def trained(cls, *, seed: int = 0) -> Posterior:
+    def trained(cls) -> Posterior:
         """Return it as a posterior."""
-        return Posterior(cls(), seed=seed)
+        return Posterior(cls())
 
     def fit(
         self, training: Training, embedding: Embedding, callbacks: Sequence[Callback] = ()
@@ -132,9 +122,6 @@ class ExactEstimator(Estimator):
 
     def gaussian_moments(self, batch: Batch) -> tuple[F64, F64]:
         """Return exact mean (n, 2) and covariance (n, 2, 2)."""
-        if not self.closed_form:
-            msg = "made without closed form"
-            raise DensityUnavailableError(msg)
         precision, information = LinearGaussian.exact(batch)
         cov = np.asarray(np.linalg.inv(np.eye(2) + precision), np.float64)
         return np.einsum("nij,nj->ni", cov, information), cov
