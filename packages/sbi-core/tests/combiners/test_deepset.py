@@ -237,7 +237,7 @@ def test_training_repeats_to_the_bit(toy, rng):
 
 
 def test_sets_have_log_uniform_sizes_and_truths_from_the_prior(toy):
-    sizes = log_uniform(1, 1000, 20_000, stream(1, "test"))
+    sizes = log_uniform(1000, 20_000, stream(1, "test"))
     assert sizes.min() == 1
     assert sizes.max() == 1000
     assert_allclose((sizes <= 31).mean(), np.log(32) / np.log(1001), atol=0.02)

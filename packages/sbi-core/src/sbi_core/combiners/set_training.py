@@ -95,10 +95,10 @@ class SetSource:
         return self.start[which][number] + (offset[number] + inside) % full[number], number
 
 
-def log_uniform(low: int, high: int, n: int, rng: np.random.Generator) -> I64:
-    """Return n integers in low..high, log-uniform."""
-    u = rng.uniform(math.log(low), math.log(high + 1), n)
-    return np.clip(np.exp(u).astype(np.int64), low, high)
+def log_uniform(high: int, n: int, rng: np.random.Generator) -> I64:
+    """Return n integers in 1..high, log-uniform."""
+    u = rng.uniform(0.0, math.log(high + 1), n)
+    return np.clip(np.exp(u).astype(np.int64), 1, high)
 
 
 def simulate_sets(
@@ -114,7 +114,7 @@ def simulate_sets(
     rng = stream(seed, "sets", "sizes")
     sizes = np.empty(0, np.int64)
     while sizes.sum() < rows:
-        sizes = np.concatenate([sizes, log_uniform(1, largest, 256, rng)])
+        sizes = np.concatenate([sizes, log_uniform(largest, 256, rng)])
     sizes = sizes[: int(np.searchsorted(np.cumsum(sizes), rows)) + 1]
     if len(sizes) < _FEWEST:
         msg = (
@@ -276,7 +276,7 @@ class SetLoader:
     def draw(self, among: I64, count: int, rng: np.random.Generator) -> Sets:
         """Return random sets, their sizes log-uniform; ``among`` is sorted by size."""
         available = self.source.sizes[among]
-        sizes = log_uniform(1, min(self.largest, int(available[-1])), count, rng)
+        sizes = log_uniform(min(self.largest, int(available[-1])), count, rng)
         first = np.searchsorted(available, sizes)  # sets that are large enough
         which = among[rng.integers(first, len(among))]
         return self.load(which, sizes, rng)

@@ -47,8 +47,8 @@ from sbi_core.training.loop import train_network
 from sbi_core.training.networks import ConditionalNetwork, Head, Standardizer, pooling_of
 from sbi_core.training.rows import (
     check_theta,
-    observed_rows,
     observed_sample,
+    observed_test,
     resident,
     snap_to_support,
     theta_of,
@@ -208,7 +208,7 @@ class FlowEstimator(Estimator):
 
     def _measured_nll(self, training: Training, splits: Splits) -> float:
         """Return the mean of -log q over some test rows; NaN if the estimator has no density."""
-        batch = observed_rows(training, splits.test[:_MEASURED_NLL], "test")
+        batch = observed_test(training, splits.test[:_MEASURED_NLL])
         try:
             return float(-self.log_prob(theta_of(batch, training), batch).mean())
         except DensityUnavailableError:

@@ -34,7 +34,7 @@ from sbi_core.files.directory import write_lines
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.registry import Registry
 from sbi_core.rng import as_generator, stream, torch_defaults
-from sbi_core.training.rows import observed_rows, resident
+from sbi_core.training.rows import observed_test, resident
 from sbi_core.training.splits import split_seed, splits_of
 from sbi_core.validation import Options
 
@@ -128,7 +128,7 @@ class EnsembleEstimator(Estimator):
         return self.record
 
     def _test_nll(self, training: Training) -> float:
-        batch = observed_rows(training, splits_of(training).test[:_TEST_ROWS], "test")
+        batch = observed_test(training, splits_of(training).test[:_TEST_ROWS])
         theta = as_float64(batch.theta)[:, list(training.columns)]  # type: ignore[arg-type]
         return float(-self.log_prob(theta, batch).mean())
 

@@ -20,7 +20,7 @@ from sbi_core.training.splits import split_seed, splits_of
 __all__ = [
     "check_theta",
     "known_rows",
-    "observed_rows",
+    "observed_test",
     "observed_sample",
     "resident",
     "snap_to_support",
@@ -51,10 +51,10 @@ def known_rows(training: Training, most: int = 100_000) -> Batch:
     return rows[chosen]
 
 
-def observed_rows(training: Training, rows: I64, name: str) -> Batch:
-    """Return rows of the split ``validation`` or ``test``, with the noise of the training loop."""
+def observed_test(training: Training, rows: I64) -> Batch:
+    """Return rows of the test split, with noise of its own."""
     clean = training.batch[rows].to("cpu", torch.float32)
-    return training.observe(clean, stream(split_seed(training), "train", name))
+    return training.observe(clean, stream(split_seed(training), "train", "test"))
 
 
 def observed_sample(training: Training) -> Batch:
