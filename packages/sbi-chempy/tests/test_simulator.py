@@ -2,6 +2,7 @@
 
 import pickle
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sbi_chempy.parameters import FAILURES
 from sbi_chempy.simulator import EXAMPLE_TRUTH
 from sbi_core import Batch, ConfigError, DataFileError, Observations, get_simulator
+from sbi_core.cli import app
 
 ORDER = ("alpha_imf", "log10_n_ia", "log10_sfe", "log10_sfr_peak", "x_out", "t_birth")
 
@@ -267,3 +269,12 @@ def test_the_example_survives_a_file(chempy, tmp_path):
     again = chempy.read_observations(tmp_path / "stars.ecsv")
     assert_allclose(again.batch.x, stars.batch.x, rtol=1e-6)
     assert again.id.tolist() == stars.id.tolist()
+
+
+@pytest.mark.parametrize("name", ["export", "refine"])
+def test_the_object_in_a_help_text_is_one_of_the_example(name, chempy):
+    examples = app.get_command(click.Context(app), name).epilog.splitlines()
+    named = [line.split("--object ")[1].split()[0] for line in examples
+             if "--object " in line and "--observations" not in line]  # fmt: skip
+    assert named
+    assert set(named) <= set(chempy.example_observations(1, n=10).id)

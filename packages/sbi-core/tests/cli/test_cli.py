@@ -431,6 +431,12 @@ def test_combine_explains_mistakes(extra, message, done, toy_file):
     assert message in err
 
 
+def test_combine_refuses_a_size_before_it_prints_the_results_of_others(done, toy_file):
+    code, out, err = done("combine", "r", "--observations", toy_file, "--sizes", "1,9")
+    assert (code, out) == (2, "")
+    assert err == "sbi-run: --sizes 9: the file has 8 objects\n"
+
+
 def test_combine_marks_rules_for_comparison(done, toy_file):
     code, out, _ = done("combine", "r", "--observations", toy_file, "--combiner", "toy-wrong")
     assert code == 0

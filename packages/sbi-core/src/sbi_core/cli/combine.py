@@ -59,10 +59,10 @@ def command(
     data = read_objects(simulator, loaded.directory.path(observations), reading)
     for note in (*data.notes, *data.reasons):
         click.echo(f"observations: {note}")
+    if max(numbers, default=0) > len(data):
+        msg = f"--sizes {max(numbers)}: the file has {counted(len(data), 'object')}"
+        raise ConfigError(msg)
     for n in numbers or [len(data)]:
-        if n > len(data):
-            msg = f"--sizes {n}: the file has {counted(len(data), 'object')}"
-            raise ConfigError(msg)
         result = loaded.combine(data[:n], combiner)
         click.echo(f"{result.combiner}, N = {n}: {values_of(result)}")
         facts = result.diagnostics

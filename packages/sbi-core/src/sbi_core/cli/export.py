@@ -27,7 +27,7 @@ __all__ = ["command"]
     "export",
     epilog=examples(
         "sbi-run export runs/chempy-standard",
-        "sbi-run export runs/chempy-standard --object mock-0007 --format npz --out draws",
+        "sbi-run export runs/chempy-standard --object star-0007 --format npz --out draws",
     ),
 )
 @click.argument("run")

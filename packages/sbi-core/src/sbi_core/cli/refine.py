@@ -23,7 +23,7 @@ __all__ = ["command"]
 @click.command(
     "refine",
     epilog=examples(
-        "sbi-run refine runs/chempy-standard --object mock-0007",
+        "sbi-run refine runs/chempy-standard --object star-0007",
         "sbi-run refine runs/chempy-standard --object sun --observations stars.csv --rounds 2",
     ),
 )
