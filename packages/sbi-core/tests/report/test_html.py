@@ -12,6 +12,7 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from sbi_core.analyses import Drawing, Grid, Section
+from sbi_core.diagnostics import judge_tarp
 from sbi_core.report import html, measurement, plots, render, write_html
 from sbi_core.report.figures import drawing_style, drawings, section_records, write_figures
 from sbi_core.report.view import FLAGS, linked, main_combiner
@@ -408,6 +409,20 @@ def test_disagreement_between_parts_is_said_in_words(words_only):
     assert "cannot detect an error common to all objects" in page
 
 
+def test_the_report_tells_where_no_object_has_a_flag(inputs):
+    table = inputs["objects"].copy()
+    table["flags"] = ""
+    assert "The column flags is empty for all objects." in text_of(
+        render(**{**inputs, "objects": table})
+    )
+
+
+def test_the_limit_of_tarp_is_that_of_its_verdict(page):
+    assert "with data-dependent reference points (0.005 or less fails)." in text_of(page)
+    assert judge_tarp(0.0051, tests=2).level == "pass"
+    assert judge_tarp(0.0049, tests=2).level == "fail"
+
+
 @pytest.mark.parametrize(
     ("outside", "n", "many"), [(0, 5, False), (1, 1, True), (10, 1000, False), (3, 10, True)]
 )
@@ -438,7 +453,9 @@ def test_every_object_has_a_row_with_units_errors_and_truth(page):
 
 
 def test_results_of_single_objects_are_open_where_nothing_is_combined(inputs, words_only):
-    assert "<details><summary>Table of 4 objects" in render(**inputs)
+    assert "<details><summary>Table of 4 objects<" in render(**inputs)
+    one = {**inputs, "objects": inputs["objects"][:1]}
+    assert "<details><summary>Table of 1 object<" in render(**one)
     alone = {**inputs, "report": without(inputs["report"], "combined")}
     page = render(**alone)
     assert "Posteriors of 1000 objects" in page

@@ -102,12 +102,13 @@ class SedflowAnalysis(Analysis):
         }
         rows = [[str(f.name), str(int(f)), str(counts[str(f.name)]), MEANING[f]] for f in Flag]
         text = (
-            f"{len(objects)} galaxies; {numbers['refined']} were refined with the exact "
+            f"{len(objects)} galaxies, {numbers['refined']} of them refined with the exact "
             "likelihood. Derived quantities are in summary.ecsv and, as draws, in the group "
-            "'derived' of posterior.nc.",
+            "'derived' of posterior.nc. The column flag_bits is the sum of the bits below; "
+            "those that need attention are also words in the column flags.",
         )
         drawings = _drawings(self.simulator, objects, Galaxies.of(objects), samples)
-        table = Grid(("flag", "bit", "galaxies", "meaning"), rows)
+        table = Grid(("name", "bit of flag_bits", "galaxies", "meaning"), rows)
         section = Section("Galaxies", text=text, drawings=drawings, tables=(table,))
         return Findings(numbers=numbers, sections=(section,))
 
