@@ -130,13 +130,14 @@ def test_velocities_and_magnitudes_are_no_elements(tmp_path):
 
 
 def test_what_looks_like_an_abundance_and_is_not_used_is_named(tmp_path):
-    text = "id,Fe_H,Ti_Fe,Mg_Ti,Mg_Fe,Mg_H,O_Fe_NLTE\na,-0.1,0.1,0.1,0.4,0.05,0.2\n"
+    text = "id,Fe_H,Ti_Fe,Mg_Ti,Mg_Fe,Mg_H,O_Fe_NLTE,O_over_Fe\na,-0.1,0.1,0.1,0.4,0.05,0.2,0.2\n"
     notes = read(text, tmp_path).notes
     for words in (
         "'Ti_Fe' (not an element of the model)",
         "'Mg_Ti' (relative to an element other than Fe and Mg)",
         "'Mg_H' (another column is read)",
         "'O_Fe_NLTE' (unknown ending: --column mg_fe=NAME reads a column as [Mg/Fe])",
+        "'O_over_Fe' (unknown form: --column mg_fe=NAME reads a column as [Mg/Fe])",
     ):
         assert any(words in note for note in notes), words
 

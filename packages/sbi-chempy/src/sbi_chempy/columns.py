@@ -55,6 +55,8 @@ _OTHERS = {  # like abundances, and not read
     re.compile(r"alpha_?(fe|m|h)", re.IGNORECASE): "alpha elements together",
     re.compile(rf"({_ANY})_?\d{{3,5}}_?(H|Fe)", re.IGNORECASE): "one spectral line: --column "
     "mg_fe=NAME reads a column as [Mg/Fe]",
+    re.compile(rf"({_ANY})_?(over|to|by|vs)_?(H|Fe|Mg)", re.IGNORECASE): "unknown form: --column "
+    "mg_fe=NAME reads a column as [Mg/Fe]",
 }
 _LEAST_ABSOLUTE = 3.5  # A(X) of the elements of the model is larger, [X/H] smaller
 _ABSOLUTE = re.compile(
