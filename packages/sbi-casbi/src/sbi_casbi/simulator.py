@@ -128,7 +128,7 @@ class CasbiSimulator(Simulator):
         A table of the stars of one halo (FITS, ECSV, CSV), one row per star:
         fe_h, o_fe      [Fe/H] and [O/Fe], dex
         e_fe_h, e_o_fe  their standard deviations, dex
-        Other column names: --set simulator.columns.fe_h=NAME.
+        Other column names: --column fe_h=NAME.
         Or a histogram of 64 x 64 pixels with its edges (npz, npy).
     """
 

@@ -87,6 +87,19 @@ def test_corner_lays_a_second_posterior_over_the_first(rng):
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one", "two"]
 
 
+@pytest.mark.parametrize(("d", "one"), [(2, r"$a\ [\mathrm{Gyr}]$"), (6, "$a$\n$[\\mathrm{Gyr}]$")])
+def test_units_stand_on_a_second_line_where_the_panels_of_a_corner_plot_are_small(d, one, rng):
+    figure = plots.corner(rng.standard_normal((200, d)), [r"a\ [\mathrm{Gyr}]"] * d)
+    assert figure.axes[-1].get_xlabel() == one
+    figure.canvas.draw()
+    boxes = [
+        label.get_window_extent()
+        for ax in figure.axes
+        for label in (ax.xaxis.label, ax.yaxis.label)
+    ]
+    assert min(min(box.x0, box.y0) for box in boxes) >= 0  # inside the figure
+
+
 def test_a_narrow_second_posterior_is_not_cut_off(rng):
     wide = rng.normal(size=(4000, 2))
     figure = plots.corner(wide, ["a", "b"])

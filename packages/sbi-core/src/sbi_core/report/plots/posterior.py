@@ -21,8 +21,10 @@ from sbi_core.report.text import measurement
 __all__ = ["corner"]
 
 _MASSES = (0.68, 0.95)
+_SMALL = 5  # parameters from which on the panels are small
 _BINS, _FEW_BINS = 40, 24  # per parameter; fewer where panels are small
 _LEFT, _RIGHT, _TOP = 0.8, 0.15, 0.5  # inch
+_LINE = 0.16  # inch, of the units below the names where panels are small
 
 
 def corner(
@@ -60,15 +62,16 @@ def corner(
     x = np.asarray(samples, np.float64)
     x = x[np.isfinite(x).all(1)]
     d = x.shape[1]
+    left = _LEFT + (_LINE if d >= _SMALL else 0)
     names = [math_label(label) for label in labels]
     first = figure is None
     if values is None:
         values = [measurement(column.mean(), column.std(ddof=1)) for column in x.T]
-    fine = _BINS if d < 5 else _FEW_BINS
+    fine = _BINS if d < _SMALL else _FEW_BINS
     ranges = [_range(column) for column in x.T]
     if figure is None:
         side = 3.3 if d == 1 else min(2.2, 10.0 / d)  # inch, of one panel
-        size = side * d + _LEFT + _RIGHT
+        size = side * d + left + _RIGHT
         figure = Figure(figsize=(size, size if d > 1 else 3.2))
         bins, tops = [fine] * d, [0.0] * d
     else:
@@ -96,16 +99,16 @@ def corner(
             contour_kwargs={"linewidths": 1.2},
             contourf_kwargs={"colors": [(*rgb, 0.0), (*rgb, 0.2), (*rgb, 0.45)]} if first else None,
             hist_kwargs={"density": True, "linewidth": 1.3},
-            labels=names if first else None,
+            labels=_axis_labels(names) if first else None,
             label_kwargs={"fontsize": "medium" if d < 6 else "small"},
-            labelpad=0.6 * d / (figure.get_figwidth() - _LEFT - _RIGHT) - 0.3,
+            labelpad=0.6 * d / (figure.get_figwidth() - left - _RIGHT) - 0.3,
             titles=_titles(names, values) if first else None,
             show_titles=first,
             title_fmt=None,
             title_kwargs={"fontsize": "medium" if d < 6 else "small"},
-            max_n_ticks=4 if d < 5 else 3,
+            max_n_ticks=4 if d < _SMALL else 3,
         )
-    _margins(figure)
+    _margins(figure, left)
     grid = np.array(figure.axes).reshape(d, d)
     for ax, top in zip(grid.diagonal(), tops, strict=True):
         ax.set_ylim(0, max(ax.get_ylim()[1], top))
@@ -125,6 +128,11 @@ def _titles(names: Sequence[str], values: Sequence[str]) -> list[str]:
     return [f"{name}{separator}{value}" for name, value in zip(names, values, strict=True)]
 
 
+def _axis_labels(names: Sequence[str]) -> list[str]:
+    """Return names with their units on a second line where panels are small."""
+    return [n.replace(r"\ [", "$\n$[") if len(names) >= _SMALL else n for n in names]
+
+
 def _range(x: F64) -> tuple[float, float]:
     """Return the range of the bulk of x, never of zero width."""
     low, high = np.quantile(x, [0.0005, 0.9995])
@@ -141,10 +149,10 @@ def _bins(fine: int, whole: tuple[float, float], part: tuple[float, float]) -> i
     return min(round(fine * (whole[1] - whole[0]) / (part[1] - part[0])), 20 * fine)
 
 
-def _margins(figure: Figure) -> None:
+def _margins(figure: Figure, left: float) -> None:
     width, height = figure.get_size_inches()
     figure.subplots_adjust(
-        left=_LEFT / width, right=1 - _RIGHT / width, bottom=_LEFT / height, top=1 - _TOP / height
+        left=left / width, right=1 - _RIGHT / width, bottom=left / height, top=1 - _TOP / height
     )
 
 
