@@ -146,7 +146,7 @@ def test_spread_errors_and_sizes_beyond_training_warn(library, tmp_path):
     notes = " ".join(read_halo(written(t, tmp_path / "a.ecsv"), library, SHAPE).notes)
     assert "range from" in notes
     assert "number of stars 100" in notes
-    assert "error of [Fe/H]" in notes
+    assert "error of [Fe/H] 0.205 dex is not that of the simulations (" in notes
 
 
 def test_no_stars_and_no_columns_are_refused(library, tmp_path):

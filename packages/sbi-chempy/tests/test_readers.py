@@ -345,7 +345,7 @@ BAD = {
     "duplicate ids": (
         "stars.ecsv",
         _set("id", [3], "s1"),
-        "{path}: 1 row cannot be inferred (repeated_id): 3; 's1' appears again in row 3",
+        "{path}: 1 row cannot be inferred (repeated_id): row 3; 's1' appears again in row 3",
     ),
     "linear abundances": (
         "stars.ecsv",

@@ -60,8 +60,8 @@ def test_apogee_columns_marks_and_flags(tmp_path):
     assert_allclose(got.batch.x[3, names.index("mg_fe")], 0.1, rtol=1e-5)
     text = "; ".join((*got.notes, *got.reasons))
     for words in (
-        "1 row cannot be inferred (survey_flag:ASPCAPFLAG): 4; ASPCAPFLAG STAR_BAD",
-        "1 row cannot be inferred (survey_flag:EXTRATARG): 5; EXTRATARG duplicate",
+        "1 row cannot be inferred (survey_flag:ASPCAPFLAG): row 4; ASPCAPFLAG STAR_BAD",
+        "1 row cannot be inferred (survey_flag:EXTRATARG): row 5; EXTRATARG duplicate",
         "1 value of 'MG_FE' at a mark of missing values",
         "1 value flagged by *_flag",
         "1 value without a positive error",

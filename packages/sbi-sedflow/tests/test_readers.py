@@ -200,4 +200,4 @@ def test_nothing_to_infer_is_an_error(tmp_path):
     table["Z"] = 3.0
     found = read_nsa(written(table, tmp_path, "nsa.fits"))
     assert len(found) == 0
-    assert found.reasons == ("2 rows cannot be inferred (redshift_outside_model): 0, 1",)
+    assert found.reasons == ("2 rows cannot be inferred (redshift_outside_model): rows 0, 1",)

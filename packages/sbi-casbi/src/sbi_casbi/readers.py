@@ -213,9 +213,10 @@ def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
         if name.startswith("number") and config.counts != "shape":
             continue
         if not low - 1e-6 <= value <= high + 1e-6:
+            simulated = f"{low:g}" if low == high else f"{low:g} to {high:g}"
             notes.append(
-                f"WARNING: {name} {value:.3g}{unit} is outside the simulated range "
-                f"({low:g}..{high:g}): the posterior is an extrapolation"
+                f"WARNING: {name} {value:.3g}{unit} is not that of the simulations "
+                f"({simulated}{unit}): the posterior is an extrapolation"
             )
     return notes
 

@@ -361,7 +361,7 @@ def test_combine_says_which_rows_are_left_out(done, toy_file):
     table.write(done.work / "bad.ecsv")
     code, out, err = done("combine", "r", "--observations", "bad.ecsv")
     assert code == 0, err
-    assert "1 row cannot be inferred (not_positive:e_a): 2" in out
+    assert "1 row cannot be inferred (not_positive:e_a): row 2" in out
 
 
 def test_columns_are_named_as_pairs(done, toy_file):
@@ -388,7 +388,7 @@ def test_bad_rows_are_left_out_unless_strict(done, toy_file):
     words = ["--observations", "bad.csv", "--out", "bad.ecsv"]
     code, out, err = done("infer", "r", *words)
     assert code == 0, err
-    assert "1 row cannot be inferred (not_positive:e_b): 2" in out
+    assert "1 row cannot be inferred (not_positive:e_b): row 2" in out
     assert "1 value of 'a' at a mark of missing values" in out
     code, _, err = done("infer", "r", *words, "--strict")
     assert (code, "'e_b' must be positive, but is 0 in row 2" in err) == (2, True)

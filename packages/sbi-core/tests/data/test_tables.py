@@ -149,7 +149,7 @@ def test_rows_without_any_value_are_left_out_and_counted(tmp_path):
     table["flux"][[0, 2]] = np.nan
     got = read(table, tmp_path)
     assert got.id.tolist() == ["s1", "s3"]
-    assert got.reasons == ("2 rows cannot be inferred (nothing_observed): 0, 2",)
+    assert got.reasons == ("2 rows cannot be inferred (nothing_observed): rows 0, 2",)
     assert got.rows.tolist() == [1, 3]
 
 
@@ -273,7 +273,7 @@ def test_bad_errors_are_named_with_column_row_and_value(value, shown, tmp_path):
     got = read(table, tmp_path)
     assert got.id.tolist() == ["s0", "s2"]
     assert {e.reason for e in got.excluded} == {"not_positive:e_mg_fe"}
-    assert "(not_positive:e_mg_fe): 1, 3; error column 'e_mg_fe'" in got.reasons[0]
+    assert "(not_positive:e_mg_fe): rows 1, 3; error column 'e_mg_fe'" in got.reasons[0]
     with pytest.raises(ObservationError) as raised:
         read(table, tmp_path, strict=True)
     text = str(raised.value)
@@ -312,7 +312,7 @@ def test_of_repeated_identifiers_the_first_complete_row_is_kept(gap, kept, tmp_p
     assert got.rows.tolist() == [0, kept, 3]
     assert [(e.row, e.id, e.reason) for e in got.excluded] == [(3 - kept, "s1", "repeated_id")]
     assert ("with more values, after" in got.excluded[0].detail) == (kept == 2)
-    with pytest.raises(ObservationError, match=rf"1 row .*\(repeated_id\): {3 - kept}.*'s1'"):
+    with pytest.raises(ObservationError, match=rf"1 row .*\(repeated_id\): row {3 - kept}.*'s1'"):
         read(table, tmp_path, strict=True)
 
 

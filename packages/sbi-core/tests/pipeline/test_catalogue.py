@@ -127,7 +127,7 @@ def test_a_bad_row_is_found_before_anything_is_inferred(infer, objects, monkeypa
     result, out = infer(tmp_path / "bad.fits")
     assert (result.n, result.excluded) == (N - 1, 1)
     assert result.notes[-1].startswith(
-        "1 row cannot be inferred (not_positive:e_b): 16; error column"
+        "1 row cannot be inferred (not_positive:e_b): row 16; error column"
     )
     assert out["flags"][16] == "not_positive:e_b"
     monkeypatch.setattr(chunk_files, "write_chunk", None)
@@ -147,7 +147,7 @@ def test_of_an_identifier_in_several_chunks_the_first_complete_row_counts(
     table.write(path)
     result, out = infer(path)
     assert (result.n, result.excluded) == (N - 4, 4)
-    note = "4 rows cannot be inferred (repeated_id): 1, 9, 10, 22"
+    note = "4 rows cannot be inferred (repeated_id): rows 1, 9, 10, 22"
     assert result.notes[-1] == f"{note}; '{table['id'][1]}' appears again in row 1"
     assert np.flatnonzero(out["flags"] == "repeated_id").tolist() == [1, 9, 10, 22]
     whole = finished.infer(path, 50).summary()
@@ -175,7 +175,9 @@ def test_rows_without_any_value_are_counted(infer, objects, tmp_path):
     table.write(tmp_path / "gaps.fits")
     result, out = infer(tmp_path / "gaps.fits")
     assert (result.n, result.excluded, len(out)) == (N - 9, 9, N)
-    assert result.notes[-1] == "9 rows cannot be inferred (nothing_observed): 6, 7, 8, 9, 10, ..."
+    assert (
+        result.notes[-1] == "9 rows cannot be inferred (nothing_observed): rows 6, 7, 8, 9, 10, ..."
+    )
     assert out["flags"].tolist()[5:16].count("nothing_observed") == 9
     assert np.isnan(np.ma.filled(out["slope_mean"][6:15], np.nan)).all()
     assert np.isfinite(out["slope_mean"][15:]).all()

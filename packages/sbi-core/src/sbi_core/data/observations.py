@@ -351,9 +351,10 @@ class Observations:
 
 
 def excluded_sentence(excluded: Sequence[Excluded]) -> str:
-    """Return e.g. ``"2 rows cannot be inferred (nothing_observed): 4, 9"``; rows from 0."""
+    """Return e.g. ``"2 rows cannot be inferred (nothing_observed): rows 4, 9"``, from 0."""
     first, n = excluded[0], len(excluded)
-    listed = ", ".join(str(e.row) for e in excluded[:5]) + (", ..." if n > 5 else "")
+    rows = ", ".join(str(e.row) for e in excluded[:5]) + (", ..." if n > 5 else "")
+    listed = f"row {rows}" if n == 1 else f"rows {rows}"
     sentence = f"{counted(n, 'row')} cannot be inferred ({first.reason}): {listed}"
     return f"{sentence}; {first.detail} in row {first.row}" if first.detail else sentence
 
