@@ -14,7 +14,7 @@ from survey_spectra import galaxy
 import sbi_core
 from sbi_core import SbiError, stream
 from sbi_core.cli import app as sbi_run
-from sbi_sfh import cli
+from sbi_sfh import cli, estimator
 
 TINY = {
     "simulate.n": 400,
@@ -31,6 +31,7 @@ TINY = {
     "infer.n_example": 2,
     "infer.draws": 60,
 }
+PROJECTED = []
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,22 @@ def run(tmp_path_factory):
     from sbi_sfh import recover
 
     folder = tmp_path_factory.mktemp("run")
+    project = estimator.project_training
+
+    def recorded(*arguments):
+        PROJECTED.append(project(*arguments))
+        return PROJECTED[-1]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recover.Recovery.__init__, "__kwdefaults__", {"size": 500})
+        patch.setattr(estimator, "project_training", recorded)
         yield sbi_core.run("sfh", preset="quick", out=folder / "run", overrides=TINY)
+
+
+def test_a_run_trains_on_projected_spectra(run):
+    """The estimator must find the simulator's noise behind ``training.observe``."""
+    assert PROJECTED
+    assert PROJECTED[0] is not None
 
 
 def test_the_report_has_numbers_and_sections_of_the_domain(run):

@@ -451,7 +451,8 @@ class Training:
     columns
         Their columns in ``batch.theta``.
     observe
-        Adds noise, errors and masks: ``observe(batch, rng) -> Batch``.
+        Adds noise, errors and masks: ``observe(batch, rng) -> Batch``; in a run a method of the
+        simulator, whose ``__self__`` gives access to it.
     config
         Options of the training loop.
     seed

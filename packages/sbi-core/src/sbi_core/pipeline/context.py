@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from types import MethodType
 from typing import Any, cast
 
 from sbi_core.analyses import Analysis
@@ -224,7 +225,7 @@ class Context:
             batch=self.streamed if large else self.simulations.succeeded,
             space=self.space,
             columns=tuple(self.simulator.parameters.index(self.space.names)),
-            observe=partial(observed, self.simulator),
+            observe=MethodType(observed, self.simulator),
             config=options,
             seed=self.config.seed,
             directory=self.directory.estimator,
