@@ -582,6 +582,9 @@ class Combiner(ABC):
     groups_needed, group_size
         Number of simulated groups, and of objects in each, for :meth:`prepare`; 0 if the rule
         learns nothing.
+    other_errors
+        True if every second group for :meth:`prepare` has the errors and missing values of the
+        training instead of those of the data.
     takes_emulator
         True if the emulator of a run, with its error added to the noise, replaces the simulator;
         for rules that run it very often.
@@ -592,6 +595,7 @@ class Combiner(ABC):
     warning: str = ""
     groups_needed: int = 0
     group_size: int = 0
+    other_errors: bool = False
     takes_emulator: bool = False
 
     def attach(self, simulator: Simulator) -> None:  # noqa: B027 - most rules need none

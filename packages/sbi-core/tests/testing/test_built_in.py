@@ -19,6 +19,7 @@ SMALL = {
     "sbi-npse": {},
     "sbi-fmpe": {},
     "recalibrated": {"groups": 200, "max_objects": 150},
+    "amortised": {"groups": 200, "max_objects": 150},
     "likelihood": {"draws": 128},
 }
 # Densities by integration of a differential equation take minutes on a grid.

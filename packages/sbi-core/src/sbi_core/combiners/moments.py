@@ -38,6 +38,7 @@ __all__ = [
     "data_quality",
     "group_consistency",
     "object_moments",
+    "quality_of_values",
     "shared_alone",
     "shared_space",
     "simulator_of",
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 F64 = NDArray[np.float64]
+_MOST_VALUES = 64  # per object, whose errors and gaps are looked at one by one
 _KEPT = 8  # sets of objects whose moments are kept, per posterior
 
 
@@ -76,12 +78,15 @@ class ObjectMoments:
         Identifiers for messages, (n,).
     quality
         :func:`data_quality` of every object, (n, k).
+    each_quality
+        :func:`quality_of_values` of every object, (n, k).
     """
 
     precision: F64
     information: F64
     id: Sequence[str]
     quality: F64 = field(default_factory=lambda: np.empty((0, 0)))
+    each_quality: F64 = field(default_factory=lambda: np.empty((0, 0)))
 
     @classmethod
     def of(
@@ -110,7 +115,11 @@ class ObjectMoments:
     def __getitem__(self, rows: slice) -> ObjectMoments:
         """Return the moments of some of the objects."""
         return ObjectMoments(
-            self.precision[rows], self.information[rows], self.id[rows], self.quality[rows]
+            self.precision[rows],
+            self.information[rows],
+            self.id[rows],
+            self.quality[rows],
+            self.each_quality[rows],
         )
 
 
@@ -213,7 +222,9 @@ def object_moments(
         kept.move_to_end(key)
         if len(kept) > _KEPT:
             kept.popitem(last=False)
-    return ObjectMoments(*moments, observations.id.tolist(), data_quality(observations.batch))
+    batch = observations.batch
+    names = observations.id.tolist()
+    return ObjectMoments(*moments, names, data_quality(batch), quality_of_values(batch))
 
 
 def with_moments(
@@ -271,6 +282,24 @@ def data_quality(batch: Batch) -> F64:
     if batch.context is not None:
         columns += list((batch.context != 0).double().cpu().numpy().T)
     return np.stack(columns, 1)
+
+
+def quality_of_values(batch: Batch) -> F64:
+    """Return numbers that describe the quality of each value of the data, (n, k).
+
+    log10 error (NaN if there is none) and 1 or 0 for observed or not, per value; the context. For
+    more than 64 values per object: :func:`data_quality`.
+    """
+    mask = batch.observed.flatten(1).double().cpu().numpy()
+    if mask.shape[1] > _MOST_VALUES:
+        return data_quality(batch)
+    columns = [mask]
+    if batch.x_err is not None:
+        err = batch.x_err.flatten(1).double().cpu().numpy()
+        columns.append(np.log10(np.where(mask > 0, err, np.nan)))
+    if batch.context is not None:
+        columns.append(batch.context.double().cpu().numpy())
+    return np.concatenate(columns, 1)
 
 
 class MomentConfig(Options):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +73,13 @@ class RecalibratedCombiner(GaussianCombiner):
 
     name = "recalibrated"
     config: RecalibratedConfig
+    learned_type: ClassVar[type[Any]] = Correction
 
     def __init__(self, config: RecalibratedConfig | None = None) -> None:
         self.config = config or RecalibratedConfig()
         self.groups_needed = self.config.groups
         self.group_size = self.config.max_objects
-        self._correction: Correction | None = None
+        self._correction: Any = None
         self._prior = ""
 
     # -- learning ------------------------------------------------------------------
@@ -118,10 +120,10 @@ class RecalibratedCombiner(GaussianCombiner):
             If the posterior has another prior than the correction was trained with.
         """
         if not self._prior:
-            msg = "the recalibrated combiner is not trained; call prepare(posterior, groups) first"
+            msg = f"the {self.name} combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)
         if space.hash != self._prior:
-            msg = "the correction of the recalibrated combiner was trained with another prior"
+            msg = f"the correction of the {self.name} combiner was trained with another prior"
             raise PriorMismatchError(msg)
 
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
@@ -179,7 +181,7 @@ class RecalibratedCombiner(GaussianCombiner):
             self._prior = str(content["prior"])
             if content.get("corrected", True):
                 tensors = read_tensors(directory / "weights.safetensors")[0]
-                self._correction = Correction.from_tensors(tensors)
+                self._correction = self.learned_type.from_tensors(tensors)
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None

@@ -9,6 +9,7 @@ group are used; ranks are tested on the first of each, since its subsets share t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -98,6 +99,8 @@ class SimulatedGroups:
         Number of groups, and of objects in each (failed simulations make a group smaller).
     owner
         Combiner that uses them, if it is not the run's: its groups have a separate folder.
+    other_errors
+        Observe every second group with errors and masks of the training instead.
     """
 
     context: Context
@@ -105,6 +108,7 @@ class SimulatedGroups:
     count: int
     size: int
     owner: str = ""
+    other_errors: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -133,14 +137,17 @@ class SimulatedGroups:
     def __iter__(self) -> Iterator[Observations]:
         simulator = self.context.simulator
         like = self.context.observations.batch
+        number = itertools.count()
         for shard in self._shards:
             batch = read_all([shard])[0].succeeded
             assert batch.split_key is not None
             rng = stream(shard.seed, "observe", shard.number)
             noisy = simulator.observe_like(batch, like, rng)
+            other = simulator.observe(batch, rng) if self.other_errors else noisy
             for key in torch.unique(batch.split_key):
+                seen = noisy if next(number) % 2 == 0 else other
                 yield Observations.from_batch(
-                    noisy[batch.split_key == key], truth_names=simulator.parameters.names
+                    seen[batch.split_key == key], truth_names=simulator.parameters.names
                 )
 
 
@@ -164,10 +171,13 @@ def calibrate_groups(
 ) -> tuple[list[dict[str, Any]], list[Verdict]]:
     """Return the entries of ``combined_calibration``, one per size, and the verdicts.
 
-    Sizes above the number of observed objects are left out.
+    Sizes above the number of observed objects are left out; this number itself is tested, if it is
+    not above all sizes.
     """
     available = max(len(rows) for rows in context.observations.groups.values())
-    sizes = sorted({n for n in context.config.combine.sizes if n <= available} | {1})
+    wanted = context.config.combine.sizes
+    tested = {1, *(n for n in wanted if n <= available), min(available, max(wanted))}
+    sizes = sorted(tested)
     groups.simulate()
     context.progress.start("calibrate", len(groups), "groups")
     space = context.space.select("global")

@@ -46,7 +46,7 @@ from sbi_core.training.rows import resident
 from sbi_core.training.splits import Splits, split_seed, splits_of
 from sbi_core.validation import checked_device
 
-__all__ = ["Trainable", "mean_loss", "train_network"]
+__all__ = ["Trainable", "mean_loss", "threads", "train_network"]
 
 I64 = NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Trainable(nn.Module):
 
 
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def threads(n: int) -> Iterator[None]:
+    """Use n threads of PyTorch in a block, so that sums have one order."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -331,7 +332,7 @@ def train_network(
     """
     training = resident(training)
     config, directory = config_of(training), training.directory
-    with _threads(config.threads):
+    with threads(config.threads):
         loop = _Loop(network, training, targets)
         mark = loop.fingerprint if directory is not None else {}
         path = Path(directory or "") / "checkpoint.safetensors"

@@ -199,7 +199,12 @@ def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
     """Return the groups that a combiner learns from."""
     owner = "" if combiner.name == context.config.combiner.name else combiner.name
     return SimulatedGroups(
-        context, "correction", combiner.groups_needed, combiner.group_size, owner
+        context,
+        "correction",
+        combiner.groups_needed,
+        combiner.group_size,
+        owner,
+        combiner.other_errors,
     )
 
 

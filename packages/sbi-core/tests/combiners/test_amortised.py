@@ -1,0 +1,125 @@
+"""The correction that depends on the quality of every object, on posteriors with planted errors."""
+
+import numpy as np
+import pytest
+import sbi_toy
+from biased import SPACE, Biased, groups, z_rms
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sbi_core.combiners.amortised import AmortisedCombiner, AmortisedConfig
+from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.combiners.moments import quality_of_values
+from sbi_core.combiners.recalibrated import RecalibratedCombiner
+from sbi_core.data.batch import Batch
+from sbi_core.errors import ConfigError, DataFileError
+from sbi_core.posterior import Posterior
+
+COUNT, SIZE = 300, 200
+OTHER = {"errors": (0.2, 2.0), "missing": 0.3}
+
+
+def alternating(toy, rng, count=COUNT, size=SIZE):
+    """In turn groups with errors of 0.5 and complete, and with other errors and gaps."""
+    plain, other = groups(toy, rng, count, size), groups(toy, rng, count, size, **OTHER)
+    for one, two in zip(plain, other, strict=True):
+        yield one
+        yield two
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    posterior = Posterior(Biased())
+    rule = AmortisedCombiner(AmortisedConfig(groups=2 * COUNT, max_objects=SIZE))
+    toy, rng = sbi_toy.ToySimulator(), np.random.default_rng(1)
+    return rule, posterior, rule.prepare(posterior, alternating(toy, rng))
+
+
+def test_the_planted_error_is_removed_for_data_like_those_of_the_run(prepared, toy, rng):
+    rule, posterior, facts = prepared
+    assert 0.03 < facts["f"] < 0.15
+    mocks = list(groups(toy, rng, 60, 500, spread=1.0))
+    plain = z_rms(GaussianCombiner(), posterior, mocks, (500,))
+    got = z_rms(rule, posterior, mocks, (3, 30, 500))
+    assert plain[500] > 1.3
+    # 60 groups of two parameters: 1 +- 0.065; 4 sigma
+    assert all(0.74 < z < 1.26 for z in got.values()), got
+
+
+def test_and_for_other_errors_and_gaps_without_new_simulations(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    mocks = list(groups(toy, rng, 60, 500, spread=1.0, **OTHER))
+    got = z_rms(rule, posterior, mocks, (30, 500))
+    assert all(0.7 < z < 1.26 for z in got.values()), got
+    one = rule.combine(posterior, mocks[0])
+    assert "unlike_trained_groups" not in one.flags
+    assert (one.sd / GaussianCombiner().combine(posterior, mocks[0]).sd < 1.4).all()
+
+
+def test_errors_that_no_simulation_had_are_flagged(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    other = next(groups(toy, rng, 1, 50, errors=(0.01, 0.01)))
+    assert "unlike_trained_groups" in rule.combine(posterior, other).flags
+
+
+def test_one_and_two_objects_are_not_corrected(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    group = next(groups(toy, rng, 1, 2))
+    for n in (0, 1, 2):
+        got = rule.combine(posterior, group[np.arange(n)])
+        want = GaussianCombiner().combine(posterior, group[np.arange(n)])
+        assert_allclose(got.z_mean, want.z_mean)
+        assert_allclose(got.z_cov, want.z_cov)
+
+
+def test_order_of_objects_does_not_matter(prepared, toy, rng):
+    rule, posterior, _ = prepared
+    group = next(groups(toy, rng, 1, 50))
+    one, two = (rule.combine(posterior, g) for g in (group, group[rng.permutation(50)]))
+    assert_allclose(one.z_mean, two.z_mean, atol=1e-8)
+    assert_allclose(one.z_cov, two.z_cov, rtol=1e-6)
+
+
+def test_what_is_read_combines_as_what_was_written(prepared, toy, rng, tmp_path):
+    rule, posterior, _ = prepared
+    rule.save(tmp_path)
+    again = AmortisedCombiner()
+    again.restore(tmp_path)
+    group = next(groups(toy, rng, 1, 50))
+    one, two = rule.combine(posterior, group), again.combine(posterior, group)
+    assert_array_equal(one.z_mean, two.z_mean)
+    assert_array_equal(one.z_cov, two.z_cov)
+    with pytest.raises(DataFileError, match="damaged"):  # the state of another rule
+        RecalibratedCombiner().restore(tmp_path)
+    with pytest.raises(ConfigError, match="amortised combiner is not trained"):
+        AmortisedCombiner().combine(posterior, group)
+
+
+def test_same_seed_same_networks(toy):
+    facts = []
+    for _ in range(2):
+        rule = AmortisedCombiner()
+        mocks = alternating(toy, np.random.default_rng(3), 15, 40)
+        facts.append(rule.prepare(Posterior(Biased()), mocks, seed=4))
+    assert facts[0] == facts[1]
+
+
+def test_without_usable_groups_nothing_is_corrected(toy, rng):
+    class Broad(sbi_toy.ExactEstimator):
+        def gaussian_moments(self, batch):
+            return np.zeros((len(batch), 2)), np.tile(2.0 * np.eye(2), (len(batch), 1, 1))
+
+    estimator = Broad()
+    estimator.space = SPACE
+    rule = AmortisedCombiner()
+    assert rule.prepare(Posterior(estimator), groups(toy, rng, 25, 50)) == {"groups": 0}
+    got = rule.combine(Posterior(estimator), next(iter(groups(toy, rng, 1, 50))))
+    assert {"not_corrected", "broader_than_prior"} <= set(got.flags)
+
+
+def test_the_quality_of_values_does_not_depend_on_them():
+    x = np.ones((2, 2))
+    err, mask = np.full((2, 2), 0.1), np.array([[1, 1], [1, 0]], bool)
+    batch = Batch(x=x, x_err=err, mask=mask, context=np.array([[5.0], [0.0]]))
+    want = [[1, 1, -1, -1, 5], [1, 0, -1, np.nan, 0]]
+    assert_allclose(quality_of_values(batch), want)
+    assert_allclose(quality_of_values(batch.with_(x=7 * batch.x)), want)
