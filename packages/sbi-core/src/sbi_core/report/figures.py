@@ -348,7 +348,7 @@ def _median(draws: NDArray[Any]) -> str:
 def _convergence(report: Report) -> Iterator[tuple[str, Drawing]]:
     combined = [c for c in report.get("combined", ()) if c.get("parameters")]
     names = list(dict.fromkeys(name for entry in combined for name in entry["parameters"]))
-    if not names or len(combined) < 2:
+    if not names or len({entry["n"] for entry in combined}) < 2:
         return
     known = any("truth" in p for e in combined for p in e["parameters"].values())
     columns = 2 if known else 1
