@@ -267,6 +267,49 @@ def test_parquet_is_bounded_by_rows_columns_and_words(tmp_path, monkeypatch):
         gate.checked_file(tmp_path / "x.parquet", rows=10)
 
 
+@pytest.mark.parametrize("kind", ["dictionary", "list", "struct", "fixed"])
+def test_parquet_is_bounded_by_words_of_every_type(kind, tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    word = "x" * 10**5
+    column = {
+        "dictionary": lambda: pa.array([word] * 1000).dictionary_encode(),
+        "list": lambda: pa.array([[word]] * 1000),
+        "struct": lambda: pa.array([{"a": [word], "b": 1}] * 1000),
+        "fixed": lambda: pa.array([word.encode()] * 1000, pa.binary(len(word))),
+    }[kind]()
+    parquet.write_table(pa.table({"id": column, "a": np.ones(1000)}), tmp_path / "x.parquet")
+    monkeypatch.setattr(gate, "available_memory", lambda: 2**29)
+    with pytest.raises(DataFileError, match="in memory"):
+        gate.checked_file(tmp_path / "x.parquet")
+    gate.checked_file(tmp_path / "x.parquet", rows=10)
+
+
+def test_cells_of_fits_that_share_their_bytes_are_counted(tmp_path):
+    cells = np.array([np.ones(1000), np.ones(2), *[np.ones(1)] * 9998], dtype=object)
+    flags = fits.Column("f", "11X", array=np.zeros((10**4, 11), bool))
+    table = fits.BinTableHDU.from_columns([flags, fits.Column("v", "PD()", array=cells)])
+    table.writeto(tmp_path / "a.fits")
+    gate.checked_file(tmp_path / "a.fits")
+    assert len(read_table(tmp_path / "a.fits")) == 10**4
+    raw = bytearray((tmp_path / "a.fits").read_bytes())
+    start = raw.index((1000).to_bytes(4, "big") + bytes(4))  # the first descriptor
+    for k in range(10**4):
+        raw[start + 10 * k : start + 10 * k + 8] = raw[start : start + 8]
+    (tmp_path / "b.fits").write_bytes(raw)
+    with pytest.raises(DataFileError, match="would inflate"):  # to 80 MB
+        gate.checked_file(tmp_path / "b.fits")
+
+
+def test_rows_of_a_votable_are_counted(tmp_path, monkeypatch):
+    """The attribute nrows may be missing."""
+    rows = "</BINARY><TABLEDATA>" + "<TR><TD>a</TD></TR>" * 1000 + "</TABLEDATA><BINARY>"
+    wide = votable(rows).replace(b'"double"', b'"char" arraysize="100000"')
+    (tmp_path / "x.vot").write_bytes(wide)
+    monkeypatch.setattr(gate, "available_memory", lambda: 2**29)
+    with pytest.raises(DataFileError, match="in memory"):
+        gate.checked_file(tmp_path / "x.vot")
+
+
 def test_a_compressed_image_is_bounded_by_its_header(tmp_path):
     fits.CompImageHDU(np.zeros((2, 2))).writeto(tmp_path / "a.fits")
     raw = (tmp_path / "a.fits").read_bytes()

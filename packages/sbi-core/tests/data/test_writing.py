@@ -65,14 +65,27 @@ def test_a_failure_leaves_the_old_file_and_a_fence_that_fell_prevents_the_new_on
 def test_only_our_own_leftovers_are_removed(tmp_path):
     ours = [".a.csv.tmp-0123456789abcdef.csv", ".landmark-" + "0" * 32]
     theirs = ["a.csv", ".a.csv", ".a.csv.tmp-notes", "a.csv.tmp-0123456789abcdef"]
-    for name in (*ours, *theirs):
+    other = ".a.csv.h5.tmp-0123456789abcdef.h5"  # another process writes a.csv.h5 now
+    for name in (*ours, *theirs, other):
         (tmp_path / name).touch()
     (tmp_path / ".b.tmp-0123456789abcdef").symlink_to(tmp_path / "a.csv")
     writing.remove_leftovers(tmp_path, "a.csv")
     assert not (tmp_path / ours[0]).exists()
+    assert (tmp_path / other).exists()
+    (tmp_path / ".[a]*.tmp-0123456789abcdef").touch()
+    writing.remove_leftovers(tmp_path, "[a]*")
+    assert not (tmp_path / ".[a]*.tmp-0123456789abcdef").exists()
     writing.remove_leftovers(tmp_path)
     left = {p.name for p in tmp_path.iterdir()}
     assert left == {*theirs, ".b.tmp-0123456789abcdef"}
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(FileExistsError, match="pipe"):
+        writing.write_atomic(tmp_path / "a.csv", b"new")
+    assert (tmp_path / "a.csv").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("suffix", STREAMED)

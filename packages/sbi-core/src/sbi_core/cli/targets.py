@@ -55,6 +55,9 @@ def checked_target(
     }:
         msg = f"'{path}' is a result of the run itself; choose another file for the output"
         raise ConfigError(msg)
+    if path.exists() and not path.is_file() and not path.is_symlink():
+        msg = f"cannot write '{path}': it is a folder, a pipe or a device; choose another file"
+        raise ConfigError(msg)
     if suffixes and path.suffix not in suffixes:
         msg = f"cannot write '{path}': unknown format, use {', '.join(suffixes)}"
         raise ConfigError(msg)

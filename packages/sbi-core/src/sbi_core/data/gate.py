@@ -13,6 +13,7 @@ import gzip
 import lzma
 import math
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -52,6 +53,8 @@ _XML = (".vot", ".xml")
 _PARSED = 16  # bytes of memory for a byte of text while it is read as a table
 _LETTER = 4  # bytes of memory for a character of a cell: all cells of a column have one width
 _FITS_AXES = 999  # axes, and columns of a table, that FITS allows
+_FITS_SIZES = {"I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+_ROWS = 4096  # of a table that are checked at a time
 _DAMAGED = (ValueError, EOFError, AttributeError, KeyError, RuntimeError, NotImplementedError,
             MemoryError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 _LOCKING = (errno.EAGAIN, errno.EACCES, errno.ENOLCK)
@@ -331,8 +334,9 @@ def _check_fits(path: Path, f: IO[bytes], size: int) -> None:
                 f"the file ends {gib(max(at + promised - size, 0))} earlier"
             )
             raise UnsafeFileError(msg)
-        _expands(path, image, size)
-        _fits(path, image)
+        cells = _fits_cells(f, header, at) if table and header.get("PCOUNT", 0) else 0
+        _expands(path, image + cells, size)
+        _fits(path, image + cells)
         at += -(-promised // 2880) * 2880
         k += 1
 
@@ -341,6 +345,26 @@ def _fits_image(header: Any) -> int:
     """Return the size of an image that is compressed in a table."""
     shape = [int(header[f"ZNAXIS{i + 1}"]) for i in range(int(header["ZNAXIS"]))]
     return math.prod(shape) * abs(int(header["ZBITPIX"])) // 8
+
+
+def _fits_cells(f: IO[bytes], header: Any, at: int) -> int:
+    """Return the size of all cells of variable length: several may refer to the same bytes."""
+    width, rows, offset, total = int(header["NAXIS1"]), int(header["NAXIS2"]), 0, 0
+    for k in range(int(header["TFIELDS"])):
+        form = re.match(r"\s*(\d*)([A-Z])([A-Z]?)", str(header.get(f"TFORM{k + 1}", "")))
+        if form is None or offset >= width:
+            return total  # the reader will explain it
+        repeat, kind = int(form[1] or 1), form[2]
+        if kind in "PQ" and repeat and offset + _FITS_SIZES[kind] <= width:
+            number = ">i4" if kind == "P" else ">i8"
+            for start in range(0, rows, _ROWS):
+                f.seek(at + start * width)
+                block = np.frombuffer(f.read(min(_ROWS, rows - start) * width), np.uint8)
+                counts = block.reshape(-1, width)[:, offset : offset + int(number[2])].tobytes()
+                sizes = np.frombuffer(counts, number).astype(float)
+                total += int(np.maximum(sizes, 0).sum()) * _FITS_SIZES.get(form[3], 1)
+        offset += -(-repeat // 8) if kind == "X" else repeat * _FITS_SIZES.get(kind, 1)
+    return total
 
 
 def _fits_bytes(header: Any) -> tuple[int, str]:
@@ -366,15 +390,17 @@ def _fits_bytes(header: Any) -> tuple[int, str]:
 
 def _check_xml(path: Path, f: IO[bytes], size: int) -> None:
     """Refuse references and entities in a VOTable; bound columns, rows, and widths of cells."""
-    rows = columns = width = cell = longest = 0
+    rows = given = columns = width = cell = longest = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal rows, columns, width, cell
+        nonlocal rows, given, columns, width, cell
         name = name.rpartition(":")[2].upper()
         if name == "STREAM" and any(k.lower().endswith("href") for k in attributes):
             _refuse(path, "keeps its data elsewhere (STREAM href), which is not followed")
         if name == "TABLE":
             rows = max(rows, int(attributes.get("nrows", 0)))
+        if name == "TR":
+            given += 1
         if name == "FIELD":
             columns += 1
             sizes = attributes.get("arraysize", "1").replace("*", "").split("x")
@@ -402,7 +428,7 @@ def _check_xml(path: Path, f: IO[bytes], size: int) -> None:
         raise DataFileError(msg) from None
     if rows > size:
         _refuse(path, f"promises {rows} rows, the file has {size} bytes")
-    _fits(path, _PARSED * size + rows * width)
+    _fits(path, _PARSED * size + max(rows, given) * width)
     if longest > limits().line:
         _refuse(path, f"has a cell of {longest} characters", "line")
 
@@ -559,23 +585,31 @@ def _check_parquet(path: Path, size: int, rows: int | None) -> None:
             stored = sum(c.total_uncompressed_size for c in columns)
             share = held / max(facts.num_rows, 1)
             _fits(path, max(share * stored, 8.0 * held * facts.num_columns))
-        words = [c.name for c in schema if str(c.type) in _WORDS]
-        if not words:
-            return
+            text = {c.name for c in schema if re.search("string|binary", str(c.type))}
+            leaves = [f.schema.column(k) for k in range(len(f.schema))]
+            cells = [sum(g.column(k).num_values for g in groups) for k in range(len(leaves))]
+        count = dict(zip((c.path for c in leaves), cells, strict=True))
+        longest = {c.path: c.length for c in leaves if c.physical_type == "FIXED_LEN_BYTE_ARRAY"}
+        words = [c.path for c in leaves if c.physical_type == "BYTE_ARRAY"]
+        words = [path for path in words if path.partition(".")[0] in text]
+        longest |= dict.fromkeys(words, 0)
+        block = min(max(2**26 * facts.num_rows // max(stored, 1), 1), 2**16)
         with parquet.ParquetFile(path, read_dictionary=words) as f:
-            longest = dict.fromkeys(words, 0)
-            block = min(max(2**26 * facts.num_rows // max(stored, 1), 1), 2**16)
-            for batch in f.iter_batches(batch_size=block, columns=words):
-                for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                    entries = getattr(column, "dictionary", column)
-                    length = pyarrow.compute.max(pyarrow.compute.binary_length(entries)).as_py()
-                    longest[name] = max(longest[name], length or 0)
+            for name in words:
+                for batch in f.iter_batches(batch_size=block, columns=[name]):
+                    length = pyarrow.compute.max(pyarrow.compute.binary_length(_entries(batch)))
+                    longest[name] = max(longest[name], length.as_py() or 0)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         msg = f"'{path}' cannot be read as parquet: {first_line(error)}"
         raise DataFileError(msg) from None
-    if max(longest.values()) > limits().line:
-        _refuse(path, f"has a cell of {max(longest.values())} bytes", "line")
-    _fits(path, held * _LETTER * sum(longest.values()))
+    if (most := max(longest.values(), default=0)) > limits().line:
+        _refuse(path, f"has a cell of {most} bytes", "line")
+    _fits(path, share * _LETTER * sum(count[name] * n for name, n in longest.items()))
 
 
-_WORDS = ("string", "large_string", "binary", "large_binary")
+def _entries(batch: Any) -> Any:
+    """Return the different words of one leaf of parquet, below lists and structures."""
+    (column,) = batch.columns
+    while column.type.num_fields and not hasattr(column, "dictionary"):
+        column = column.field(0) if hasattr(column, "field") else column.flatten()
+    return getattr(column, "dictionary", column)

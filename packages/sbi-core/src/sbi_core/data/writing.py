@@ -90,6 +90,8 @@ def written(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file() and not path.is_symlink():
+        raise FileExistsError(errno.EEXIST, "a pipe or a device has this name", str(path))
     temporary = path.with_name(f".{path.name[:100]}{_MARK}{secrets.token_hex(8)}{path.suffix}")
     new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     os.close(new)
@@ -163,6 +165,9 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
 
     Call it only where no other process can write: under the lock.
     """
-    for path in folder.glob(f".{name[:100]}*"):
+    start = f".{name[:100]}{_MARK}" if name else "."
+    for path in folder.iterdir():
+        if not path.name.startswith(start):
+            continue
         if _LEFT.match(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
