@@ -80,6 +80,20 @@ def test_only_our_own_leftovers_are_removed(tmp_path):
     assert left == {*theirs, ".b.tmp-0123456789abcdef"}
 
 
+def test_a_private_file_stays_private(tmp_path):
+    writing.write_atomic(tmp_path / "a", b"old")
+    public = (tmp_path / "a").stat().st_mode & 0o777
+    for mode in (0o600, 0o640, 0o400, 0o777):
+        (tmp_path / "a").chmod(mode)
+        writing.write_atomic(tmp_path / "a", b"new")
+        assert (tmp_path / "a").stat().st_mode & 0o777 == (mode | 0o600) & public
+
+
+@pytest.mark.parametrize("sign", "=+-@\uff1d\uff0b\uff0d\uff20")
+def test_a_formula_is_quoted_in_csv(sign):
+    assert writing.harmless([f"{sign}SUM(1)"], ".csv")[0] == f"'{sign}SUM(1)"
+
+
 def test_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
     with pytest.raises(FileExistsError, match="pipe"):

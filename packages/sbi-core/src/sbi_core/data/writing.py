@@ -36,7 +36,7 @@ __all__ = [
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _NUL = re.compile("\x00")
-_FORMULA = re.compile(r"[=+\-@](?!(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$)")
+_FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20](?!(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$)")
 _MARK = ".tmp-"
 _LEFT = re.compile(r"^\..*\.tmp-[0-9a-f]{16}(\.\w+)*$|^\.landmark-[0-9a-f]{32}$")  # of 0.1.0, too
 
@@ -93,7 +93,9 @@ def written(path: str | Path) -> Iterator[Path]:
     if path.exists() and not path.is_file() and not path.is_symlink():
         raise FileExistsError(errno.EEXIST, "a pipe or a device has this name", str(path))
     temporary = path.with_name(f".{path.name[:100]}{_MARK}{secrets.token_hex(8)}{path.suffix}")
-    new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    replaced = path.is_file() and not path.is_symlink()  # no more rights than the file before
+    rights = path.stat().st_mode & 0o666 | 0o600 if replaced else 0o666
+    new = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, rights)
     os.close(new)
     try:
         yield temporary
@@ -141,8 +143,9 @@ def harmless(words: Any, suffix: str) -> Any:
         A column: text is changed where it must be.
     suffix
         Of the file. Text formats and VOTable hold control characters as escapes (``\n``,
-        ``\x1b``), HDF5 and netCDF only NUL. In CSV and TSV a word that begins with ``= + - @``
-        and is no number gets an apostrophe in front: spreadsheets would execute it.
+        ``\x1b``), HDF5 and netCDF only NUL. In CSV and TSV a word that begins with ``= + - @``,
+        also of full width, and is no number gets an apostrophe in front: spreadsheets would
+        execute it.
     """
     column = np.asarray(words)
     if column.dtype.kind not in "UO":
