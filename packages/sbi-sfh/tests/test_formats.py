@@ -249,7 +249,7 @@ def test_notes_that_many_spectra_share_are_one_sentence(spectrum, tmp_path):
     hdus[2].data[1, 901] = np.nan
     fits.HDUList(hdus).writeto(tmp_path / "rows.fits")
     notes = [n for n in read(tmp_path / "rows.fits", OBSERVED).notes if "finite" in n]
-    assert notes == ["rows-0 and 4 more: 1 pixels without a finite flux or error masked"]
+    assert notes == ["rows-0 and 4 more: 1 pixel without a finite flux or error masked"]
 
 
 def test_a_broken_file_of_a_folder_is_an_excluded_row(spectrum, tmp_path):

@@ -42,6 +42,8 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "if it were not known",
 }
 
+_NUMBER = re.compile(r"[-+]?\d[\d.e]*( \w+?)?s?\b")  # with its noun, in the singular
+
 
 def read_spectra(
     path: str | Path,
@@ -173,7 +175,7 @@ def _grouped(notes: list[tuple[str, str]]) -> list[str]:
     """Return one sentence for all notes that differ by their numbers only."""
     alike: dict[str, list[tuple[str, str]]] = {}
     for name, note in notes:
-        key = note if name == "not inferred" else re.sub(r"[-+]?\d[\d.e]*", "#", note)
+        key = note if name == "not inferred" else _NUMBER.sub(r"#\1", note)
         alike.setdefault(key, []).append((name, note))
     return [
         f"{name}: {note}" if len(same) == 1 else f"{name} and {len(same) - 1} more: {note}"
