@@ -8,6 +8,7 @@ import pytest
 
 from sbi_core import cli
 from sbi_core.cli.system_errors import explain
+from sbi_core.data.writing import write_atomic
 from sbi_core.pipeline.runner import _logging_to
 
 
@@ -86,3 +87,13 @@ def test_a_log_that_cannot_be_written_prints_nothing(tmp_path, capsys):
         log.handlers[-1].stream = Full()
         log.warning("lost")
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_long_name_and_a_pipe_are_explained(tmp_path):
+    with pytest.raises(OSError, match="too long") as long:
+        (tmp_path / ("a" * 300)).touch()
+    assert "name is too long" in str(explain(long.value))
+    os.mkfifo(tmp_path / "p.csv")
+    with pytest.raises(FileExistsError) as pipe:
+        write_atomic(tmp_path / "p.csv", b"")
+    assert "a pipe, a device" in str(explain(pipe.value))

@@ -23,6 +23,8 @@ _WORDS = {
     errno.EACCES: "permission denied; check the rights of the file and of its folder",
     errno.EPERM: "the system does not permit it; check the rights of the file and of its folder",
     errno.EISDIR: "a folder has the name of the file to write; move it elsewhere",
+    errno.EEXIST: "a pipe, a device or a file has the name to write; move it elsewhere",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EMFILE: f"too many files are open; raise the limit (ulimit -n). {_AGAIN}",
     errno.EIO: f"the disk reports an input/output error; check it. {_AGAIN}",
 }
