@@ -371,3 +371,10 @@ def test_a_pipeline_without_presets_is_named():
     plugin = SimpleNamespace(register_pipelines=hookimpl(lambda register: register("p", str)))
     with pytest.raises(PluginError, match="pipeline of plugin 'p' has no presets"):
         resolve(Registry(extra={"p": plugin}), "p", preset="quick")
+
+
+def test_a_nul_character_in_a_file_is_refused(configure, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[infer]\nobservations = "a\\u0000b.csv"\n')
+    with pytest.raises(ConfigError, match="'observations' of the configuration contains a NUL"):
+        configure(file=file)

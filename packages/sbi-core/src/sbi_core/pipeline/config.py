@@ -367,6 +367,9 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
             if "name" in value and key in _COMPONENTS and value["name"] != old.get("name"):
                 old.clear()
             _merge(old, value)
+        elif isinstance(value, str) and "\0" in value:  # ends paths and names in C libraries
+            msg = f"option '{key}' of the configuration contains a NUL character: {value!r}"
+            raise ConfigError(msg)
         else:
             tree[key] = copy.deepcopy(value)
 
