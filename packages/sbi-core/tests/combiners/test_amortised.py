@@ -41,6 +41,7 @@ def test_the_planted_error_is_removed_for_data_like_those_of_the_run(prepared, t
     plain = z_rms(GaussianCombiner(), posterior, mocks, (500,))
     got = z_rms(rule, posterior, mocks, (3, 30, 500))
     assert plain[500] > 1.3
+    assert not rule.combine(posterior, mocks[0]).flags
     # 60 groups of two parameters: 1 +- 0.065; 4 sigma
     assert all(0.74 < z < 1.26 for z in got.values()), got
 
@@ -51,6 +52,7 @@ def test_and_for_other_errors_and_gaps_without_new_simulations(prepared, toy, rn
     got = z_rms(rule, posterior, mocks, (30, 500))
     assert all(0.7 < z < 1.26 for z in got.values()), got
     one = rule.combine(posterior, mocks[0])
+    assert "untested_errors" in one.flags
     assert "unlike_trained_groups" not in one.flags
     assert (one.sd / GaussianCombiner().combine(posterior, mocks[0]).sd < 1.4).all()
 

@@ -107,4 +107,6 @@ class AmortisedCombiner(RecalibratedCombiner):
             flags = (*flags, "more_objects_than_trained")
         if self._correction.outside(objects.each_quality) > _UNLIKE:
             flags = (*flags, "unlike_trained_groups")
+        elif self._correction.untested(objects.each_quality):
+            flags = (*flags, "untested_errors")
         return corrected, diagnostics, flags

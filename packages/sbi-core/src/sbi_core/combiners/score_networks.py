@@ -203,8 +203,7 @@ class ScoreEquation:
         members = len(bias)
         # the variance of a mean of few, estimated from the same few: Student's t
         between = float((off**2).sum() / (d * members * (members - 3)))
-        low, high = self.networks.like_low.numpy(), self.networks.like_high.numpy()
-        misfit = self.networks.misfit[1 if _beyond(features, low, high) else 0]
+        misfit = self.networks.misfit[int(self.untested(features))]
         doubt = between + len(features) * float(misfit)
         return Sums(value, mean[0], slope, variance, doubt)
 
@@ -222,11 +221,6 @@ class ScoreEquation:
             bias += b.reshape(len(bias), p, len(part), d).sum(2).numpy()
             variance += v[:, : len(part)].sum(1).mean(0).numpy()
         return bias, variance
-
-    def _kind(self, features: F64) -> int:
-        """Return 0 for objects like the data of the run, 1 for others."""
-        n = self.networks
-        return int(_beyond(features, n.like_low.numpy(), n.like_high.numpy()) > 0)
 
     def posterior(self, objects: ObjectMoments, start: F64) -> tuple[Gaussian, float, bool]:
         """Return the posterior, u, and whether the search converged.
@@ -282,6 +276,11 @@ class ScoreEquation:
         """Smallest and largest values of the shared parameters that were simulated, (d,)."""
         d = self.networks.dim
         return self.networks.low[:d].numpy(), self.networks.high[:d].numpy()
+
+    def untested(self, features: F64) -> bool:
+        """Return whether objects (n, k) have other errors or gaps than the data of the run."""
+        n = self.networks
+        return _beyond(features, n.like_low.numpy(), n.like_high.numpy()) > 0
 
     def outside(self, features: F64) -> float:
         """Return the fraction of objects (n, k) whose errors or gaps were not simulated."""
