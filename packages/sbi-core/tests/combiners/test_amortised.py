@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import sbi_toy
-from biased import SPACE, Biased, groups, z_rms
+from biased import (
+    SPACE,
+    Biased,
+    assert_few_objects_are_not_corrected,
+    assert_order_does_not_matter,
+    groups,
+    z_rms,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.combiners.amortised import AmortisedCombiner, AmortisedConfig
@@ -13,6 +20,7 @@ from sbi_core.combiners.recalibrated import RecalibratedCombiner
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.posterior import Posterior
+from sbi_core.report.view import FLAGS
 
 COUNT, SIZE = 300, 200
 OTHER = {"errors": (0.2, 2.0), "missing": 0.3}
@@ -57,6 +65,14 @@ def test_and_for_other_errors_and_gaps_without_new_simulations(prepared, toy, rn
     assert (one.sd / GaussianCombiner().combine(posterior, mocks[0]).sd < 1.4).all()
 
 
+def test_a_search_that_does_not_converge_is_flagged(prepared, toy, rng, monkeypatch):
+    rule, posterior, _ = prepared
+    monkeypatch.setattr("sbi_core.combiners.score_networks._STEPS", 1)
+    got = rule.combine(posterior, next(groups(toy, rng, 1, 50)))
+    assert "combination_not_converged" in got.flags
+    assert "combination_not_converged" in FLAGS
+
+
 def test_errors_that_no_simulation_had_are_flagged(prepared, toy, rng):
     rule, posterior, _ = prepared
     other = next(groups(toy, rng, 1, 50, errors=(0.01, 0.01)))
@@ -64,21 +80,11 @@ def test_errors_that_no_simulation_had_are_flagged(prepared, toy, rng):
 
 
 def test_one_and_two_objects_are_not_corrected(prepared, toy, rng):
-    rule, posterior, _ = prepared
-    group = next(groups(toy, rng, 1, 2))
-    for n in (0, 1, 2):
-        got = rule.combine(posterior, group[np.arange(n)])
-        want = GaussianCombiner().combine(posterior, group[np.arange(n)])
-        assert_allclose(got.z_mean, want.z_mean)
-        assert_allclose(got.z_cov, want.z_cov)
+    assert_few_objects_are_not_corrected(*prepared[:2], toy, rng)
 
 
 def test_order_of_objects_does_not_matter(prepared, toy, rng):
-    rule, posterior, _ = prepared
-    group = next(groups(toy, rng, 1, 50))
-    one, two = (rule.combine(posterior, g) for g in (group, group[rng.permutation(50)]))
-    assert_allclose(one.z_mean, two.z_mean, atol=1e-8)
-    assert_allclose(one.z_cov, two.z_cov, rtol=1e-6)
+    assert_order_does_not_matter(*prepared[:2], toy, rng)
 
 
 def test_what_is_read_combines_as_what_was_written(prepared, toy, rng, tmp_path):

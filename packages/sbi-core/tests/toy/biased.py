@@ -1,8 +1,10 @@
-"""Posteriors with a planted error, groups to combine them in, and how far off results are."""
+"""Posteriors with a planted error, groups to combine them in, and what every rule must fulfil."""
 
 import numpy as np
 import sbi_toy
+from numpy.testing import assert_allclose
 
+from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 
@@ -51,3 +53,21 @@ def z_rms(rule, posterior, mocks, sizes):
             r = np.linalg.solve(np.linalg.cholesky(c.z_cov), truth - c.z_mean)
             found[n].append((r**2).mean())
     return {n: float(np.sqrt(np.mean(v))) for n, v in found.items()}
+
+
+def assert_few_objects_are_not_corrected(rule, posterior, toy, rng):
+    """Up to two objects are combined as by the Gaussian rule."""
+    group = next(groups(toy, rng, 1, 2))
+    for n in (0, 1, 2):
+        got = rule.combine(posterior, group[np.arange(n)])
+        want = GaussianCombiner().combine(posterior, group[np.arange(n)])
+        assert_allclose(got.z_mean, want.z_mean)
+        assert_allclose(got.z_cov, want.z_cov)
+
+
+def assert_order_does_not_matter(rule, posterior, toy, rng):
+    """The same objects in another order give the same result."""
+    group = next(groups(toy, rng, 1, 50))
+    one, two = (rule.combine(posterior, g) for g in (group, group[rng.permutation(50)]))
+    assert_allclose(one.z_mean, two.z_mean, atol=1e-8)
+    assert_allclose(one.z_cov, two.z_cov, rtol=1e-6)

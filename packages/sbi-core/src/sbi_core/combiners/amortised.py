@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.moments import (
     F64,
     Gaussian,
@@ -39,7 +38,6 @@ from sbi_core.rng import stream
 
 __all__ = ["AmortisedCombiner", "AmortisedConfig"]
 
-_SMALLEST = 3  # fewer objects are combined without correction
 _FEWEST = 20  # groups that are narrower than the prior
 _UNLIKE = 0.05  # fraction of objects with errors or gaps that were not simulated
 
@@ -58,6 +56,7 @@ class AmortisedCombiner(RecalibratedCombiner):
 
     name = "amortised"
     learned_type: ClassVar[type[Any]] = ScoreEquation
+    mended = ("broader_than_prior",)
     other_errors = True
 
     def prepare(
@@ -87,26 +86,13 @@ class AmortisedCombiner(RecalibratedCombiner):
         self._correction, facts = fit_score_networks(truths, features, score, number, rng)
         return facts
 
-    def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
-        """Return the corrected combination; fewer than three objects are not corrected."""
-        plain, diagnostics, flags = GaussianCombiner.solve(self, objects)
-        if len(objects) < _SMALLEST:
-            return plain, diagnostics, flags
-        if self._correction is None:
-            return plain, diagnostics, (*flags, "not_corrected")
+    def _corrected(
+        self, objects: ObjectMoments, plain: Gaussian
+    ) -> tuple[Gaussian, float, tuple[str, ...]]:
         corrected, doubt, converged = self._correction.posterior(objects, plain.mean)
-        shift = np.linalg.solve(np.linalg.cholesky(plain.cov), corrected.mean - plain.mean)
-        diagnostics |= {
-            "correction_sigma": float(np.linalg.norm(shift)),
-            "correction_uncertainty": doubt,
-        }
-        flags = tuple(f for f in flags if f != "broader_than_prior")
-        if not converged:
-            flags = (*flags, "not_converged")
-        if doubt > 1:  # larger than the statistical error
-            flags = (*flags, "more_objects_than_trained")
+        flags = () if converged else ("combination_not_converged",)
         if self._correction.outside(objects.each_quality) > _UNLIKE:
             flags = (*flags, "unlike_trained_groups")
         elif self._correction.untested(objects.each_quality):
             flags = (*flags, "untested_errors")
-        return corrected, diagnostics, flags
+        return corrected, doubt, flags

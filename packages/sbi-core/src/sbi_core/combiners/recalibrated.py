@@ -74,6 +74,7 @@ class RecalibratedCombiner(GaussianCombiner):
     name = "recalibrated"
     config: RecalibratedConfig
     learned_type: ClassVar[type[Any]] = Correction
+    mended: ClassVar[tuple[str, ...]] = ()  # flags of the Gaussian rule that do not apply here
 
     def __init__(self, config: RecalibratedConfig | None = None) -> None:
         self.config = config or RecalibratedConfig()
@@ -129,16 +130,12 @@ class RecalibratedCombiner(GaussianCombiner):
     def solve(self, objects: ObjectMoments) -> tuple[Gaussian, dict[str, float], tuple[str, ...]]:
         """Return the corrected combination; fewer than three objects are not corrected."""
         plain, diagnostics, flags = super().solve(objects)
-        n, d = objects.information.shape
-        if n < _SMALLEST:
+        if len(objects) < _SMALLEST:
             return plain, diagnostics, flags
-        likelihood = (objects.precision - np.eye(d)).sum(0)
-        if self._correction is None or np.linalg.eigvalsh(likelihood)[0] <= 0:
+        found = None if self._correction is None else self._corrected(objects, plain)
+        if found is None:
             return plain, diagnostics, (*flags, "not_corrected")
-        quality = objects.quality.mean(0)
-        corrected, share = self._correction.posterior(
-            likelihood, objects.information.sum(0), n, quality, plain.mean
-        )
+        corrected, share, own_flags = found
         shift = np.linalg.solve(np.linalg.cholesky(plain.cov), corrected.mean - plain.mean)
         diagnostics |= {
             "correction_sigma": float(np.linalg.norm(shift)),
@@ -146,9 +143,21 @@ class RecalibratedCombiner(GaussianCombiner):
         }
         if share > 1:  # larger than the statistical error
             flags = (*flags, "more_objects_than_trained")
-        if self._correction.unlike(quality, _UNLIKE):
-            flags = (*flags, "unlike_trained_groups")
-        return corrected, diagnostics, flags
+        kept = (f for f in flags if f not in self.mended)
+        return corrected, diagnostics, (*kept, *own_flags)
+
+    def _corrected(
+        self, objects: ObjectMoments, plain: Gaussian
+    ) -> tuple[Gaussian, float, tuple[str, ...]] | None:
+        """Return the corrected combination, the uncertainty of the correction, and flags."""
+        n, d = objects.information.shape
+        likelihood = (objects.precision - np.eye(d)).sum(0)
+        if np.linalg.eigvalsh(likelihood)[0] <= 0:
+            return None
+        quality, total = objects.quality.mean(0), objects.information.sum(0)
+        corrected, share = self._correction.posterior(likelihood, total, n, quality, plain.mean)
+        unlike = self._correction.unlike(quality, _UNLIKE)
+        return corrected, share, ("unlike_trained_groups",) if unlike else ()
 
     # -- files ---------------------------------------------------------------------
 

@@ -72,6 +72,8 @@ FLAGS = {
     "simulated groups that the correction was learned from; run the pipeline with these objects.",
     "untested_errors": "Errors or missing values of the objects differ from those on which the run "
     "tested its combination. The correction covers them, but its calibration was not tested.",
+    "combination_not_converged": "The search for the combined posterior did not converge; compare "
+    "it with another combiner.",
     "not_corrected": "Too little information to correct some combinations; the uncorrected "
     "Gaussian result is shown.",
     "objects_disagree": "Parts of the sample disagree about the shared parameters (consistency "
