@@ -1,5 +1,7 @@
 """The correction that depends on the quality of every object, on posteriors with planted errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sbi_toy
@@ -100,6 +102,21 @@ def test_what_is_read_combines_as_what_was_written(prepared, toy, rng, tmp_path)
         RecalibratedCombiner().restore(tmp_path)
     with pytest.raises(ConfigError, match="amortised combiner is not trained"):
         AmortisedCombiner().combine(posterior, group)
+
+
+def test_a_value_that_no_object_has_does_no_harm(toy, rng):
+    def without(group):
+        mask = group.batch.observed.clone()
+        mask[:, 2] = False
+        return replace(group, batch=group.batch.with_(mask=mask))
+
+    posterior, rule = Posterior(Biased()), AmortisedCombiner()
+    rule.prepare(posterior, (without(g) for g in groups(toy, rng, 40, 60)))
+    complete = next(groups(toy, rng, 1, 60))
+    got = rule.combine(posterior, without(complete))
+    assert np.isfinite(got.z_mean).all()
+    assert "unlike_trained_groups" not in got.flags
+    assert "unlike_trained_groups" in rule.combine(posterior, complete).flags
 
 
 def test_same_seed_same_networks(toy):

@@ -288,6 +288,11 @@ class ScoreEquation:
         return _beyond(features, n.low[n.dim :].numpy(), n.high[n.dim :].numpy())
 
 
+def _finite(limits: Tensor) -> Tensor:
+    """Return limits (k,), 0 for features that no object has."""
+    return torch.nan_to_num(limits, posinf=0.0, neginf=0.0)
+
+
 def _star(value: F64) -> F64:
     """Return a value (d,) and its neighbours on both sides along every axis, (1 + 2 d, d)."""
     steps = _NEAR * np.eye(len(value))
@@ -366,11 +371,12 @@ def fit_score_networks(
     networks.centre.copy_(inputs.nanmean(0).nan_to_num(0.0))
     spread = torch.where(lacking, networks.centre, inputs).std(0)
     networks.width.copy_(torch.where(spread > 1e-6, spread, 1.0))
-    networks.low.copy_(torch.where(lacking, torch.inf, inputs).amin(0))
-    networks.high.copy_(torch.where(lacking, -torch.inf, inputs).amax(0))
-    like = features[group % _KINDS == 0]
-    networks.like_low.copy_(torch.as_tensor(np.nanmin(like, 0, initial=np.inf)))
-    networks.like_high.copy_(torch.as_tensor(np.nanmax(like, 0, initial=-np.inf)))
+    for low, high, rows in (
+        (networks.low, networks.high, inputs),
+        (networks.like_low, networks.like_high, inputs[group % _KINDS == 0, d:]),
+    ):
+        low.copy_(_finite(torch.where(rows.isnan(), torch.inf, rows).amin(0)))
+        high.copy_(_finite(torch.where(rows.isnan(), -torch.inf, rows).amax(0)))
     member = group // _KINDS % _MEMBERS
     parts = [torch.as_tensor(np.flatnonzero(member == k)) for k in range(_MEMBERS)]
     with threads(1):
