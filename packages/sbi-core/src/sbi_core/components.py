@@ -9,6 +9,7 @@ estimator is :math:`q(\theta\,|\,x)`. A combiner turns N single-object posterior
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -501,6 +502,23 @@ class TrainingRecord:
     best_epoch: int
     history: tuple[Mapping[str, float], ...] = ()
     split: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def still_improving(self) -> bool:
+        """True if the validation loss fell by more than 0.01 in the last tenth of the epochs.
+
+        Of an ensemble, if that of one of its members did.
+        """
+        members: dict[float, list[float]] = {}
+        for line in self.history:
+            members.setdefault(line.get("member", 0), []).append(line["val_loss"])
+        return any(_fall(losses) > 0.01 for losses in members.values())
+
+
+def _fall(losses: Sequence[float]) -> float:
+    """Return by how much the last tenth of the losses lowered their minimum."""
+    late = -(-len(losses) // 10)
+    return min(losses[:-late], default=-math.inf) - min(losses[-late:])
 
 
 Callback = Callable[[Mapping[str, Any]], None]

@@ -136,7 +136,8 @@ def epoch_callback(
             progress.start(name, planned, "epochs")
         if line.get("epochs", planned) > planned:
             planned = int(line["epochs"])
-            progress.say(f"{current}: overfitting detected; restarting with weight decay")
+            if done:
+                progress.say(f"{current}: overfitting detected; restarting with weight decay")
             progress.start(current, planned, "epochs")
             progress.skip(done)
         progress.skip(int(line["epoch"]) - done - 1)

@@ -129,7 +129,7 @@ def test_nothing_is_done_twice(finished, toy_run):
         ("simulate.n=1300", "simulate.n: 1200 -> 1300", "simulate, emulate, train, diagnose"),
         ("simulator.error=0.4", "simulator.error: 0.5 -> 0.4", "simulate"),
         ("seed=2", "seed: 1 -> 2", "simulate"),
-        ("train.epochs=9", "train.epochs: 30 -> 9", "train, diagnose, infer, combine"),
+        ("train.epochs=9", "train.epochs: None -> 9", "train, diagnose, infer, combine"),
         ("infer.draws=120", "infer.draws: 100 -> 120", "infer, combine"),
         ("diagnose.draws=80", "diagnose.draws: 99 -> 80", "diagnose"),
         ("combine.sizes=[2]", r"combine.sizes: \[1, 3, 10\] -> \[2\]", "combine"),
@@ -598,6 +598,13 @@ def test_every_group_is_combined_on_its_own(toy_run, toy, rng, tmp_path):
     report = toy_run(f"infer.observations={tmp_path / 'two.ecsv'}").report
     found = {(c["group"], c["n"]) for c in report["combined"]}
     assert found == {("a", 1), ("a", 3), ("a", 4), ("b", 1), ("b", 2)}
+
+
+@pytest.mark.parametrize(("epochs", "improving"), [(3, True), (60, False)])
+def test_a_training_that_ends_too_early_is_flagged(epochs, improving, toy_run):
+    report = toy_run(*NETWORK, f"train.epochs={epochs}").report
+    assert ("still_improving" in report["flags"]) is improving
+    assert report["training"]["still_improving"] is improving
 
 
 def test_one_object_is_inferred_and_flagged(toy_run, toy, rng, tmp_path):

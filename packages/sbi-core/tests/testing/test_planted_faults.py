@@ -665,6 +665,11 @@ def toy_with(text):
             "every_preset_resolves",
             "preset 'standard': unknown option 'simulate.m'",
         ),
+        (
+            "minutes = {quick = 1}\n[base]\nsimulator = {name = 'toy'}\n[presets.quick]\n",
+            "presets_with_a_run_time_fix_the_length_of_the_training",
+            "preset 'quick' gives its minutes, .*; set train.epochs",
+        ),
         (3, "it_has_a_quick_and_a_standard_preset", "returned int"),
     ],
 )

@@ -169,6 +169,22 @@ def test_a_training_that_does_not_overfit_has_one_cycle():
     assert record.epochs == 12
 
 
+@pytest.mark.parametrize("epoch", [1, 100])
+def test_a_training_of_default_length_is_resumed_to_the_same_bits(tmp_path, epoch):
+    def stop(line):
+        if line["epoch"] == epoch:
+            raise Stop
+
+    length = {"n": 80, "epochs": None, "batch_size": None, "val_fraction": 0.2}
+    whole, record, _ = run(**length)
+    assert record.epochs >= 300
+    with pytest.raises(Stop):
+        run(tmp_path, [stop], **length)
+    resumed, again, _ = run(tmp_path, **length)
+    assert lines(again) == lines(record)
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
 @pytest.mark.parametrize("epoch", [12, 17, 24])
 def test_a_cycle_added_after_overfitting_is_resumed_to_the_same_bits(tmp_path, epoch):
     def stop(line):

@@ -42,6 +42,7 @@ class TrainingPart(_Part):
     seconds: float
     test_nll: float
     best_epoch: int | None = None
+    still_improving: bool = False
 
 
 class ParameterCalibration(_Part):

@@ -35,8 +35,9 @@ def announce(context: Context) -> str:
     workers = 1 if config.simulate.executor == "serial" else config.simulate.workers
     workers = default_workers() if workers is None else workers
     minutes = config.simulate.n * per_row / workers / 60
-    train = TrainConfig(**config.train)
-    steps = train.epochs * math.ceil(0.8 * config.simulate.n / train.batch_size)
+    rows = math.ceil(0.8 * config.simulate.n)
+    epochs, size = TrainConfig(**config.train).length(rows)
+    steps = epochs * math.ceil(rows / size)
     return (
         f"preset '{config.preset}': {counted(config.simulate.n, 'simulation')}, about "
         f"{minutes:.1f} min on {counted(workers, 'core')}; training of {counted(steps, 'step')}, "

@@ -93,6 +93,15 @@ class PipelineChecks(Checks[Registry]):
             except ConfigError as error:
                 fail(f"preset '{preset}': {error}; correct that option")
 
+    def test_presets_with_a_run_time_fix_the_length_of_the_training(self) -> None:
+        """A preset in the table minutes sets train.epochs."""
+        for preset in self.spec.get("minutes", {}):
+            train = resolve(self.subject, self.pipeline, preset=preset).train
+            assert train["epochs"] is not None, (
+                f"preset '{preset}' gives its minutes, but the length of its training depends on "
+                "the number of simulations; set train.epochs"
+            )
+
     def test_it_runs_from_end_to_end(self) -> None:
         """All stages of the quick preset run, the report is complete, and a rerun does nothing."""
         config = self.small()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,19 +12,30 @@ from sbi_core.validation import Options, validate
 
 __all__ = ["TrainConfig", "config_of"]
 
+_STEPS = 4000  # of a training whose epochs are not given: fewer are not enough for a flow
+_BATCHES = 64  # per epoch, where the batch size is not given
+
 
 class TrainConfig(Options):
     """Options of the training loop."""
 
-    epochs: int = Field(default=30, ge=1, description="Epochs; with max_seconds, an upper limit.")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs; default: as many as make 4000 steps, between 30 and 300. With "
+        "max_seconds, an upper limit.",
+    )
     max_seconds: float | None = Field(
         default=None,
         gt=0,
         description="Time budget, seconds: the number of epochs follows from 20 timed steps. "
         "Results then depend on the speed of the machine; without it they do not.",
     )
-    batch_size: int = Field(
-        default=512, ge=1, description="Rows per step; 1024 is better above a million rows."
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rows per step; default: a power of two near 1/64 of the training rows, "
+        "between 32 and 512.",
     )
     optimizer: Literal["adam-onecycle", "schedulefree"] = Field(
         default="adam-onecycle", description="Adam with one-cycle schedule, or schedule-free AdamW."
@@ -69,6 +81,13 @@ class TrainConfig(Options):
             msg = "'patience' needs optimizer = 'schedulefree': a one-cycle run has a fixed length"
             raise ValueError(msg)
         return self
+
+    def length(self, rows: int) -> tuple[int, int]:
+        """Return epochs and rows per step of a training on that many rows."""
+        share = max(rows / _BATCHES, 1.0)
+        size = self.batch_size or min(max(2 ** round(math.log2(share)), 32), 512)
+        wanted = math.ceil(_STEPS / math.ceil(rows / size))
+        return self.epochs or min(max(wanted, 30), 300), size
 
     @property
     def peak(self) -> float:

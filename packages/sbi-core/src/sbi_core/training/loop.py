@@ -88,8 +88,8 @@ class _Loop:
         self.flat = FlatWeights(network)
         self.optimizer = make_optimizer(self.flat.weights, self.config)
         self.loss = torch.compile(network.loss) if self.config.compile else network.loss
-        self.steps = math.ceil(len(self.splits.train) / self.config.batch_size)
-        self.epochs = self.config.epochs
+        self.epochs, self.batch_size = self.config.length(len(self.splits.train))
+        self.steps = math.ceil(len(self.splits.train) / self.batch_size)
         self.history: list[dict[str, float]] = []
         self.starts = [0]  # epochs before each cycle (the first one and the restarts)
         self.initial = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -212,7 +212,7 @@ class _Loop:
         trial.optimizer = make_optimizer(trial.flat.weights, self.config)
         set_mode(trial.network, trial.optimizer, True)
         rng = stream(self.training.seed, "train", "measure")
-        size = min(self.config.batch_size, len(self.splits.train))
+        size = min(self.batch_size, len(self.splits.train))
         targets, clean = self.feed.take(self.splits.train[:size])
         with seeded(rng, self.device):
             for _ in range(3):
@@ -223,7 +223,7 @@ class _Loop:
         per_step = (time.perf_counter() - start) / _MEASURED_STEPS
         validation = 0.4 * len(self.splits.val) / size  # forward only
         affordable = self.config.max_seconds / (per_step * (self.steps + validation))
-        self.epochs = max(1, min(self.config.epochs, int(affordable)))
+        self.epochs = max(1, min(self.epochs, int(affordable)))
 
     # -- checkpoints
 

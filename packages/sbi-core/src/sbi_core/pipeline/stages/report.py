@@ -61,7 +61,8 @@ def build_report(context: Context) -> dict[str, Any]:
     if facts.get("emulate", {}).get("median_abs_error"):
         report["emulator"] = _pick(facts["emulate"], "median_abs_error", "p95_abs_error")
     if "train" in facts:
-        report["training"] = _pick(facts["train"], "epochs", "seconds", "test_nll", "best_epoch")
+        shown = "epochs", "seconds", "test_nll", "best_epoch", "still_improving"
+        report["training"] = _pick(facts["train"], *shown)
     if calibration:
         report["calibration"] = {**calibration, "verdict": verdict}
         report["accuracy"] = facts["diagnose"]["accuracy"]
@@ -152,6 +153,8 @@ def _flags(context: Context, verdict: str) -> list[str]:
     flags = list(facts.get("combine", {}).get("flags", []))
     if verdict == "fail":
         flags.append("calibration_failed")
+    if facts.get("train", {}).get("still_improving"):
+        flags.append("still_improving")
     infer = facts.get("infer", {})
     if more_than_chance(infer.get("unsupported", 0), infer.get("n", 0)):
         flags.append("objects_outside_training")

@@ -7,6 +7,7 @@ from sbi_core.errors import counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.progress import epoch_callback
+from sbi_core.training.splits import splits_of
 
 __all__ = ["execute"]
 
@@ -14,7 +15,8 @@ __all__ = ["execute"]
 def execute(context: Context) -> StageResult:
     """Train, save, and report length and test loss."""
     training = context.training
-    show = epoch_callback(context.progress, "train", training.config.epochs)
+    epochs, _ = training.config.length(len(splits_of(training).train))
+    show = epoch_callback(context.progress, "train", epochs)
     estimator = context.new_estimator()
     record = estimator.fit(training, context.embedding, [show])
     estimator.save(context.directory.estimator)
@@ -24,6 +26,7 @@ def execute(context: Context) -> StageResult:
     context.__dict__.pop("posterior", None)  # a cached posterior would be the old one
     context.progress.finish(
         f"test loss {record.test_nll:.4f} nats after {counted(record.epochs, 'epoch')}"
+        + (", still improving" if record.still_improving else "")
     )
     return StageResult(
         {
@@ -31,6 +34,7 @@ def execute(context: Context) -> StageResult:
             "seconds": round(record.seconds, 3),
             "test_nll": record.test_nll,
             "best_epoch": record.best_epoch,
+            "still_improving": record.still_improving,
             "split": dict(record.split),
         }
     )
