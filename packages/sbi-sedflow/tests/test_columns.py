@@ -11,8 +11,12 @@ from astropy.table import Table
 from numpy.testing import assert_allclose
 
 from sbi_core import ObservationError, read_table
-from sbi_sedflow.columns import nanomaggies_per, photometry_of_table
+from sbi_core.data.reading import Reading
+from sbi_core.data.tables import prepared
+from sbi_sedflow.columns import Choices, photometry_of_table
 from sbi_sedflow.constants import BANDS, PIVOTS
+from sbi_sedflow.fluxunits import nanomaggies_per
+from sbi_sedflow.magnitudes import SDSS_SOFTENING, VEGA
 from sbi_sedflow.photometry import observations_of
 from sbi_sedflow.tables import read_galaxies
 
@@ -20,6 +24,7 @@ FLUX = np.array([10.0, 13.0, 19.0, 74.0, 102.0, 115.0, 90.0])
 SIGMA = 0.03 * FLUX
 MAG = 22.5 - 2.5 * np.log10(FLUX)
 MAG_ERROR = 1.0857362 * 0.03
+CORRECTED = Choices(extinction="corrected")
 
 
 def table_of(names, values, n=2, **more):
@@ -44,8 +49,22 @@ def fluxes(unit="nmgy", names=("flux_{}", "flux_err_{}"), factor=1.0, bands=BAND
 
 
 def magnitudes(names, bands="ugriz", **more):
-    table = table_of(names, (per_band(MAG, bands), per_band(MAG_ERROR, bands)), **more)
-    return table
+    return table_of(names, (per_band(MAG, bands), per_band(MAG_ERROR, bands)), **more)
+
+
+def asinh(flux, sigma, band):
+    """Magnitude and error as SDSS defines them; b in units of f0 as published."""
+    b = {"u": 1.4e-10, "g": 0.9e-10, "r": 1.2e-10, "i": 1.8e-10, "z": 7.4e-10}[band]
+    x = 1e-9 * np.asarray(flux)
+    mag = -2.5 / np.log(10) * (np.arcsinh(x / (2 * b)) + np.log(b))
+    return mag, 2.5 / np.log(10) * 1e-9 * sigma / (2 * b) / np.sqrt(1 + (x / (2 * b)) ** 2)
+
+
+def luptitudes(names, bands="ugriz", through=1.0, **more):
+    both = {b: asinh(f * through, s * through, b)
+            for b, f, s in zip(BANDS, FLUX, SIGMA, strict=True) if b in bands}  # fmt: skip
+    values = [{b: pair[k] for b, pair in both.items()} for k in (0, 1)]
+    return table_of(names, values, **more)
 
 
 def check(photometry, bands):
@@ -58,46 +77,145 @@ def check(photometry, bands):
 @pytest.mark.parametrize("kind", ["modelMag", "cModelMag", "petroMag", "psfMag"])
 def test_casjobs_tables_are_read(kind):
     ids = np.array([1237648720000112367, 1237648720000112771])
-    table = magnitudes((f"{kind}_{{}}", f"{kind}Err_{{}}"), objid=ids)
+    table = luptitudes((f"{kind}_{{}}", f"{kind}Err_{{}}"), objid=ids)
     table.rename_column("z", "specz")
-    found = photometry_of_table(table, "t")
+    found = photometry_of_table(table, "t", CORRECTED)
     check(found, "ugriz")
     assert found.id == [str(i) for i in ids]
     assert any(f"photometry from {kind}_u" in n for n in found.notes)
-    assert any("extinction not corrected here" in n and "u g r i z" in n for n in found.notes)
+    assert any("asinh" in n for n in found.notes)
+    assert any("used as AB" in n for n in found.notes)
+
+
+def test_extinction_that_nothing_tells_must_be_chosen_and_the_choice_is_noted():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    for choice, problem in ((None, "are modelMag_u, .*corrected for Gal.*extinction=corrected"),
+                            ("columns", "no column extinction_b")):  # fmt: skip
+        with pytest.raises(ObservationError, match=problem):
+            photometry_of_table(table, "t", Choices(extinction=choice))
+    for choice, note in (("corrected", "taken as corrected"), ("none", "NOT corrected")):
+        found = photometry_of_table(table, "t", Choices(extinction=choice))
+        check(found, "ugriz")
+        assert any(n.startswith(note) and "as chosen: u g r i z" in n for n in found.notes)
 
 
 def test_extinction_of_casjobs_is_undone_and_said():
-    table = magnitudes(("modelMag_{}", "modelMagErr_{}"))
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"), through=10**-0.08)
     for b in "ugriz":
-        table[f"modelMag_{b}"] += 0.2
         table[f"extinction_{b}"] = 0.2
     found = photometry_of_table(table, "t")
     check(found, "ugriz")
     assert "corrected for Galactic extinction: u g r i z" in found.notes
+    assert_allclose(photometry_of_table(table, "t", CORRECTED).flux[0, 2:], FLUX[2:] * 10**-0.08)
 
 
-def test_extinction_beside_columns_that_are_corrected_is_not_applied_twice():
-    table = magnitudes(("dered_{}", "err_{}"))
+def test_the_colour_excess_corrects_every_band_with_its_coefficient():
+    table = fluxes("uJy", names=("{}_flux", "{}_fluxerr"), factor=1 / 3.631)
+    for b, r in zip(BANDS, (8.24, 8.20, 4.239, 3.303, 2.285, 1.698, 1.263), strict=True):
+        table[f"{b}_flux"] *= 10 ** (-0.4 * r * 0.1)
+        table[f"{b}_fluxerr"] *= 10 ** (-0.4 * r * 0.1)
+    table["E(B-V)"] = 0.1
+    found = photometry_of_table(table, "t")
+    check(found, BANDS)
+    assert any("A = R E(B-V): R of F 8.24, N 8.2, u 4.239" in n for n in found.notes)
+
+
+def test_a_missing_extinction_masks_the_band_and_is_counted():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    for b in "ugriz":
+        table[f"extinction_{b}"] = [0.0, -9999.0 if b == "u" else 0.0]
+    found = photometry_of_table(table, "t")
+    assert np.argwhere(~np.isfinite(found.flux[:, 2:])).tolist() == [[1, 0]]
+    assert "1 value masked, whose extinction is missing" in found.notes
+
+
+@pytest.mark.parametrize("choice", [None, "columns"])
+def test_extinction_beside_columns_that_are_corrected_is_not_applied_twice(choice):
+    table = luptitudes(("dered_{}", "err_{}"))
     for b in "ugriz":
         table[f"extinction_{b}"] = 0.2
-    found = photometry_of_table(table, "t")
+    found = photometry_of_table(table, "t", Choices(extinction=choice))
     check(found, "ugriz")
     assert any("extinction not applied to dered_u" in n for n in found.notes)
 
 
+def test_extinction_beside_our_own_names_is_applied_on_request():
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    for b in "ugriz":
+        table[f"extinction_{b}"] = 0.2
+    found = photometry_of_table(table, "t")
+    check(found, "ugriz")
+    assert any("taken as corrected" in n and "names of the columns" in n for n in found.notes)
+    found = photometry_of_table(table, "t", Choices(extinction="columns"))
+    assert_allclose(found.flux[0, 2:], FLUX[2:] * 10**0.08)
+
+
+def test_asinh_magnitudes_hold_for_fluxes_near_and_below_zero():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"), n=3)
+    flux, sigma = np.array([-0.3, 0.0, 0.3]), 0.2
+    for b in "ugriz":
+        table[f"modelMag_{b}"], table[f"modelMagErr_{b}"] = asinh(flux, sigma, b)
+    found = photometry_of_table(table, "t", CORRECTED)
+    assert_allclose(found.flux[:, 2:], np.repeat(flux[:, None], 5, 1), atol=1e-8)
+    assert_allclose(found.sigma[:, 2:], sigma, rtol=1e-6)
+    pogson = photometry_of_table(table, "t", Choices(extinction="none", magnitudes="AB"))
+    assert_allclose(pogson.flux[1, 2:], list(SDSS_SOFTENING.values()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("which", "offsets"),
+    [("sdss", [-0.04, 0, 0, 0, 0.02]), ("kcorrect", [-0.036, 0.012, 0.010, 0.028, 0.040])],
+)
+def test_offsets_from_sdss_to_ab_are_an_option_that_is_said(which, offsets):
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    found = photometry_of_table(table, "t", Choices(extinction="none", ab_offsets=which))
+    assert_allclose(found.flux[0, 2:], FLUX[2:] * 10 ** (-0.4 * np.array(offsets)), rtol=1e-6)
+    assert_allclose(found.sigma, 0.03 * found.flux, rtol=1e-4)
+    assert any(n.startswith(f"SDSS to AB: u {offsets[0]:+g}") for n in found.notes)
+
+
+def test_fluxes_of_sdss_are_nanomaggies_in_one_column_or_five():
+    table = Table({"z": [0.05, 0.05]})
+    wide = Table({"z": [0.05, 0.05]})
+    for name, value in (("MODELFLUX", FLUX[2:]), ("MODELFLUX_IVAR", SIGMA[2:] ** -2.0)):
+        wide[name] = np.tile(value, (2, 1))
+        for b, v in zip("ugriz", value, strict=True):
+            table[name.replace("FLUX", "Flux").replace("_IVAR", "Ivar") + f"_{b}"] = [v, v]
+    wide["EXTINCTION"] = np.zeros((2, 5))
+    for b in "ugriz":
+        table[f"extinction_{b}"] = 0.0
+    for t in (table, wide):
+        found = photometry_of_table(t, "t")
+        check(found, "ugriz")
+        assert any("nmgy, as its survey defines" in n for n in found.notes)
+
+
+def test_which_photometry_of_sdss_is_read_is_an_option_and_the_others_are_named():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    petro = luptitudes(("petroMag_{}", "petroMagErr_{}"), through=0.5)
+    for c in petro.colnames[1:]:
+        table[c] = petro[c]
+    found = photometry_of_table(table, "t", CORRECTED)
+    check(found, "ugriz")
+    assert any("not used: the petro photometry" in n for n in found.notes)
+    found = photometry_of_table(table, "t", Choices("petro", extinction="none"))
+    assert_allclose(found.flux[0, 2:], 0.5 * FLUX[2:], rtol=1e-6)
+    with pytest.raises(ObservationError, match="photometry = psf, but"):
+        photometry_of_table(table, "t", Choices("psf", extinction="none"))
+
+
 def test_columns_of_one_letter_are_magnitudes_beside_their_errors():
-    table = magnitudes(("{}", "err_{}"), bands="ugri")
+    table = luptitudes(("{}", "err_{}"), bands="ugri")
     table.rename_column("z", "redshift")
-    table["z"], table["err_z"] = MAG[6], MAG_ERROR
-    check(photometry_of_table(table, "t"), "ugriz")
+    table["z"], table["err_z"] = asinh(FLUX[6], SIGMA[6], "z")
+    check(photometry_of_table(table, "t", CORRECTED), "ugriz")
 
 
 def test_a_column_z_that_may_be_redshift_or_magnitude_is_asked_about():
     table = magnitudes(("{}", "err_{}"), bands="ugri")
     table["err_z"] = 0.02
     with pytest.raises(ObservationError, match="redshift or the magnitude of band z.*--column"):
-        photometry_of_table(table, "t")
+        photometry_of_table(table, "t", CORRECTED)
 
 
 def test_a_redshift_with_an_error_is_no_magnitude():
@@ -110,7 +228,15 @@ def test_galex_and_vizier_names_are_read():
     table = magnitudes(("{}mag", "e_{}mag"))
     for band, k in (("FUV", 0), ("NUV", 1)):
         table[f"{band}_mag"], table[f"{band}_magerr"] = MAG[k], MAG_ERROR
-    check(photometry_of_table(table, "t"), BANDS)
+    check(photometry_of_table(table, "t", CORRECTED), BANDS)
+
+
+def test_fluxes_of_galex_are_microjanskys():
+    values = [{"FUV": v[0] * 3.631, "NUV": v[1] * 3.631} for v in (FLUX, SIGMA)]
+    table = table_of(("{}_flux", "{}_fluxerr"), values)
+    found = photometry_of_table(table, "t", CORRECTED)
+    check(found, "FN")
+    assert any("uJy, as its survey defines" in n for n in found.notes)
 
 
 @pytest.mark.parametrize("unit", [None, "nanomaggies"])
@@ -129,12 +255,61 @@ def test_legacy_surveys_tables_are_read(unit, transmission):
         if transmission:
             table[f"MW_TRANSMISSION_{b.upper()}"] = transmission
     table["FLUX_W1"] = 3.0
-    found = photometry_of_table(table, "t")
+    if not transmission:
+        with pytest.raises(ObservationError, match=r"are FLUX_G, FLUX_R, FLUX_Z corrected"):
+            photometry_of_table(table, "t")
+    found = photometry_of_table(table, "t", Choices() if transmission else CORRECTED)
     check(found, "grz")
     assert found.id[0] == "39627640566453451"
-    assert any("Legacy Surveys, whose filters differ" in n for n in found.notes)
+    assert any("Legacy Surveys" in n and "filters differ" in n for n in found.notes)
+    assert "not used, other bands: FLUX_W1" in found.notes
     said = "corrected for Galactic extinction: g r z" in found.notes
     assert said == (transmission is not None)
+
+
+def legacy(n=3):
+    table = Table({"Z": np.full(n, 0.05)})
+    for b, f, s in zip(BANDS, FLUX, SIGMA, strict=True):
+        if b in "grz":
+            table[f"FLUX_{b.upper()}"], table[f"FLUX_IVAR_{b.upper()}"] = f, s**-2.0
+            table[f"MW_TRANSMISSION_{b.upper()}"] = 1.0
+    return table
+
+
+def test_an_inverse_variance_of_zero_is_a_missing_value():
+    table = legacy()
+    table["FLUX_IVAR_G"][1], table["FLUX_IVAR_R"][2] = 0.0, -99.0
+    found = photometry_of_table(table, "t")
+    assert np.argwhere(~np.isfinite(found.flux[:, [3, 4, 6]])).tolist() == [[1, 0], [2, 1]]
+    assert any("missing values" in n and n.endswith(": g 1") for n in found.notes)
+    assert any("1 value without a positive error masked (r 1)" in n for n in found.notes)
+
+
+def test_objects_of_the_legacy_surveys_are_numbered_within_their_brick():
+    table = legacy()
+    table["RELEASE"], table["BRICKID"], table["OBJID"] = 9010, [1, 2, 2], [7, 7, 8]
+    found = photometry_of_table(table, "t")
+    assert found.id == ["9010-1-7", "9010-2-7", "9010-2-8"]
+    assert "identifiers are RELEASE-BRICKID-OBJID" in found.notes
+
+
+def test_a_magnitude_without_error_beside_a_flux_with_one_is_not_read():
+    table = legacy()
+    for b in "grz":
+        table[f"mag_{b}"] = 99.0
+    check(photometry_of_table(table, "t"), "grz")
+
+
+def test_rows_with_a_doubtful_redshift_and_stars_are_flagged_and_counted():
+    table = legacy(4)
+    table["ZWARN"], table["SPECTYPE"] = [0, 4, 0, 0], ["GALAXY", "GALAXY", "STAR", "QSO"]
+    found = photometry_of_table(table, "t")
+    assert found.quality.tolist() == [True, False, False, False]
+    assert "1 row flagged QUALITY: 'ZWARN' is not 0" in found.notes
+    assert "2 rows flagged QUALITY: STAR or QSO in 'SPECTYPE'" in found.notes
+
+
+# -- units and names of the user -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", ["nmgy", "nanomaggies", "mgy", "uJy", "Jy", "erg / (s cm2 Hz)"])
@@ -166,7 +341,7 @@ def test_the_unit_of_a_text_file_stands_in_the_name_or_in_an_option():
     table = fluxes(None)
     with pytest.raises(ObservationError, match=r"'flux_F' has no unit.*flux_F \[uJy\].*flux_unit"):
         photometry_of_table(table, "t")
-    check(photometry_of_table(table, "t", flux_unit="nmgy"), BANDS)
+    check(photometry_of_table(table, "t", Choices(flux_unit="nmgy")), BANDS)
     for c in table.colnames[1:]:
         table.rename_column(c, f"{c} [nmgy]")
     check(photometry_of_table(table, "t"), BANDS)
@@ -181,7 +356,7 @@ def test_nanomaggies_survive_a_fits_file(tmp_path):
     check(photometry_of_table(read_table(tmp_path / "t.fits"), "t"), BANDS)
 
 
-@pytest.mark.parametrize("word", ["Vega", "vegamag", "mag(ST)", "nmgy"])
+@pytest.mark.parametrize("word", ["mag(ST)", "nmgy", "dex"])
 def test_magnitudes_of_another_system_are_refused(word):
     table = magnitudes(("mag_{}", "mag_err_{}"))
     table["mag_u"].unit = units.Unit(word, parse_strict="silent")
@@ -189,11 +364,59 @@ def test_magnitudes_of_another_system_are_refused(word):
         photometry_of_table(table, "t")
 
 
-def test_a_table_that_calls_its_system_vega_is_refused():
+@pytest.mark.parametrize("where", ["meta", "Vega", "mag(Vega)", "vegamag", "option"])
+def test_vega_magnitudes_are_converted_and_said(where):
+    table = magnitudes(("mag_{}", "mag_err_{}"), bands=BANDS)
+    for b in BANDS:
+        table[f"mag_{b}"] -= VEGA[b]
+        if where not in ("meta", "option"):
+            table[f"mag_{b}"].unit = units.Unit(where, parse_strict="silent")
+    if where == "meta":
+        table.meta["system"] = "Vega"
+    choices = Choices(magnitudes="Vega") if where == "option" else None
+    found = photometry_of_table(table, "t", choices)
+    check(found, BANDS)
+    assert any("Vega magnitudes converted to AB by adding F +2.223" in n for n in found.notes)
+    assert not np.allclose(photometry_of_table(table, "t", Choices(magnitudes="AB")).flux, FLUX)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("nmgy", 1.0), ("Jy", 3.631e-6), ("mJy", 3.631e-3), ("erg/s/cm2/Hz", 3.631e-29),
+     ("maggies", 1e-9), ("microJy", 3.631)],
+)  # fmt: skip
+def test_a_column_of_any_name_is_read_by_its_unit(tmp_path, unit, factor):
+    table = Table({"zz": [0.05], "fluxr": [102.0 * factor], "fluxrErr": [3.06 * factor]})
+    table.write(tmp_path / "t.csv")
+    columns = {"redshift": "zz", "r": "fluxr"}
+    reading = Reading(columns, units={"r": unit})
+    photometry = photometry_of_table(prepared(table, reading, "t"), "t", CORRECTED)
+    check(photometry, "r")
+    reading = Reading(columns, units={"": unit})
+    check(photometry_of_table(prepared(table, reading, "t"), "t", CORRECTED), "r")
+    with pytest.raises(ObservationError, match="'fluxr', read as 'r', has no unit: add --unit r="):
+        photometry_of_table(prepared(table, Reading(columns), "t"), "t", CORRECTED)
+
+
+def test_a_magnitude_of_any_name_is_read_by_its_unit_or_its_name():
+    table = Table({"z": [0.05], "rr": [MAG[4]], "rr_err": [MAG_ERROR]})
+    reading = Reading({"r": "rr"}, units={"r": "AB mag"})
+    check(photometry_of_table(prepared(table, reading, "t"), "t", CORRECTED), "r")
+    table.rename_columns(["rr", "rr_err"], ["rmag0", "rmag0_err"])
+    reading = Reading({"r": "rmag0"})
+    check(photometry_of_table(prepared(table, reading, "t"), "t", CORRECTED), "r")
+    table.remove_column("rmag0_err")
+    with pytest.raises(
+        ObservationError, match="'rmag0' has no errors; add 'err_r' .--column err_r"
+    ):
+        photometry_of_table(prepared(table, reading, "t"), "t", CORRECTED)
+
+
+def test_a_unit_for_columns_without_one_leaves_magnitudes_alone():
     table = magnitudes(("mag_{}", "mag_err_{}"))
-    table.meta["system"] = "Vega"
-    with pytest.raises(ObservationError, match=r"Vega magnitudes; convert them to AB"):
-        photometry_of_table(table, "t")
+    table["flux_F"], table["flux_err_F"] = 3.631 * FLUX[0], 3.631 * SIGMA[0]
+    table = prepared(table, Reading(units={"": "uJy"}), "t")
+    check(photometry_of_table(table, "t"), "Fugriz")
 
 
 @pytest.mark.parametrize("magnitude", [47.0, 20.0, 12.0, -1.0])
@@ -209,7 +432,7 @@ def test_fluxes_like_magnitudes_are_read_with_a_remark(error, remark):
     table = fluxes(None)
     for b in BANDS:
         table[f"flux_{b}"], table[f"flux_err_{b}"] = 18.0, error
-    found = photometry_of_table(table, "t", flux_unit="nmgy")
+    found = photometry_of_table(table, "t", Choices(flux_unit="nmgy"))
     assert_allclose(found.flux, 18.0)
     assert any("as magnitudes would" in n for n in found.notes) == remark
 
@@ -296,7 +519,12 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 def test_reference_tables_are_read(cases, name):
-    found = photometry_of_table(read_table(cases / name), name)
+    raw = name.startswith(("casjobs", "legacy"))
+    choices = CORRECTED if raw else Choices()
+    if raw:
+        with pytest.raises(ObservationError, match="corrected for Galactic extinction[?]"):
+            photometry_of_table(read_table(cases / name), name)
+    found = photometry_of_table(read_table(cases / name), name, choices)
     assert len(found) == 8
     assert found.id[0].endswith("112367")
     assert found.flux[0, 4] == pytest.approx(102.641, rel=1e-4)
@@ -312,11 +540,17 @@ def test_faint_galaxies_are_read_whatever_their_numbers_look_like(cases, name):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("vega.ecsv", "Vega"), ("fmt_flux.csv", "no unit"), ("fmt_nmgy.fits", "no unit")],
+    [("fmt_flux.csv", "no unit"), ("fmt_nmgy.fits", "no unit")],
 )
 def test_reference_tables_that_lack_a_fact_are_refused(cases, name, message):
     with pytest.raises(ObservationError, match=message):
         photometry_of_table(read_table(cases / name), name)
+
+
+def test_vega_magnitudes_of_the_reference_are_converted(cases):
+    found = photometry_of_table(read_table(cases / "vega.ecsv"), "t")
+    reference = photometry_of_table(read_table(cases / "ivar.ecsv"), "t")
+    assert_allclose(found.flux, reference.flux, rtol=0.01)  # other offsets of GALEX by 0.009 mag
 
 
 def test_magnitudes_under_the_names_of_fluxes_get_a_remark(cases):

@@ -70,6 +70,19 @@ def test_the_other_photometry_of_the_later_version_is_chosen(tmp_path):
     assert_allclose(twice, 2 * read_nsa(path).labels["nmgy_g"])
 
 
+def test_names_of_any_case_and_either_photometry_alone_are_read(tmp_path):
+    table = nsa(prefix="SERSIC_")
+    table["NSAID"] = np.ma.masked_equal(table["NSAID"], 102)
+    for c in table.colnames:
+        table.rename_column(c, c.lower())
+    found = read_nsa(written(table, tmp_path, "nsa.fits"))
+    assert_allclose(found.labels["nmgy_r"], table["sersic_nmgy"][:, 4], rtol=1e-6)
+    assert found.id.tolist() == ["100", "101", "row-2-without-id", "103", "104", "105"]
+    assert any(n.startswith("SERSIC_NMGY: corrected for Galactic") for n in found.notes)
+    with pytest.raises(ObservationError, match="ELPETRO_NMGY, ELPETRO_NMGY_IVAR missing"):
+        read_nsa(written(table, tmp_path, "nsa.fits"), "elpetro")
+
+
 def test_bad_rows_stay_and_are_flagged(tmp_path):
     table = nsa()
     table["NMGY_IVAR"][0] = 0.0

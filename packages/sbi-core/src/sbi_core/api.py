@@ -44,6 +44,7 @@ def run(
     columns: Mapping[str, str] | None = None,
     strict: bool = False,
     missing: Sequence[float] | None = None,
+    units: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Run:
     """Run a plugin's pipeline and return the run.
@@ -54,7 +55,7 @@ def run(
         Name of an installed plugin, e.g. ``"chempy"``.
     preset
         ``quick``, ``standard``, ``large`` or ``paper``.
-    observations, columns, strict, missing
+    observations, columns, strict, missing, units
         Objects to infer, as in :meth:`sbi_core.Run.observations`; default: the plugin's example.
     out
         Run directory; default ``runs/PLUGIN-PRESET``.
@@ -80,7 +81,7 @@ def run(
     """
     directory = RunDirectory(Path("runs", f"{plugin}-{preset}") if out is None else out)
     registry = registry or Registry([plugin])  # may change the working directory
-    reading = Reading(columns or {}, strict, missing)
+    reading = Reading(columns or {}, strict, missing, units=units or {})
     is_file = observations is None or isinstance(observations, (str, Path))
     resolved = resolve(
         registry,

@@ -381,6 +381,18 @@ def test_a_name_of_two_columns_is_refused_in_one_sentence(done, toy_file):
         assert (code, "a is given 2 columns; keep one" in err) == (2, True)
 
 
+def test_units_are_those_of_the_option(done, toy_file):
+    words = ["--observations", toy_file, "--out", "u.ecsv"]
+    assert done("infer", "r", *words, "--unit", "dex", "--unit", "b=dex")[0] == 0
+    code, _, err = done("infer", "r", *words, "--unit", "a=kg")
+    assert (code, "column 'a' has unit 'kg'" in err) == (2, True)
+    for bad in ("a=", "=kg", "a=b=kg"):
+        code, _, err = done("infer", "r", *words, "--unit", bad)
+        assert (code, "write UNIT or NAME=UNIT" in err) == (2, True)
+    code, _, err = done("infer", "r", *words, "--unit", "a=kg", "--unit", "a=g")
+    assert (code, "a: 2 units; keep one" in err) == (2, True)
+
+
 def test_bad_rows_are_left_out_unless_strict(done, toy_file):
     table = Table.read(toy_file)
     table["a"][1], table["e_b"][2] = -9999.0, 0.0

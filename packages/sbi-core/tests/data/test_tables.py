@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sbi_core.data.chunks import read_observations, read_table
 from sbi_core.data.observations import Observable
-from sbi_core.data.reading import normalise
-from sbi_core.data.tables import ColumnReader
+from sbi_core.data.reading import Reading, normalise
+from sbi_core.data.tables import ColumnReader, prepared
 from sbi_core.errors import DataFileError, ObservationError
 
 OBSERVABLES = (
@@ -407,3 +407,15 @@ def test_of_two_columns_of_groups_the_one_not_used_is_named():
     reader = ColumnReader(Table({"cluster": ["a"], "galaxy": ["b"]}), "t")
     assert reader.groups() == ["b"]
     assert reader.notes == ["groups are those of 'galaxy'; 'cluster' is not used"]
+
+
+def test_units_that_the_user_names_hold_for_one_column_or_those_without_one():
+    table = Table({"a": [1.0], "MyB": [1.0], "c": [1.0]})
+    table["c"].unit = "Gyr"
+    reading = Reading({"b": "MyB"}, units={"": "Myr", "MyB": "kyr", "c": "s"})
+    reader = ColumnReader(prepared(table, reading, "t"), "t")
+    assert [reader.unit_of(c) for c in "abc"] == ["Myr", "kyr", "s"]
+    assert [reader.values(c, "Myr")[0] for c in "ab"] == [1.0, pytest.approx(1e-3)]
+    assert str(table["c"].unit) == "Gyr"
+    with pytest.raises(ObservationError, match="no column 'MyD', whose unit is given"):
+        ColumnReader(prepared(table, Reading(units={"MyD": "s"}), "t"), "t")

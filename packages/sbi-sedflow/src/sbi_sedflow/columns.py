@@ -1,49 +1,66 @@
 r"""Fluxes and redshifts of any table of galaxies, found by the names that surveys give columns.
 
 Band b is one of F N u g r i z; FUV and NUV stand for F and N; upper and lower case do not matter.
+The first row that a band fits is read.
 
-====================== ============================ ====================================
-value                  error                        tables that use it
-====================== ============================ ====================================
-``flux_b``             ``flux_err_b, flux_ivar_b``  ours; Legacy Surveys (nanomaggies)
-``mag_b``              ``mag_err_b``                ours
-``dered_b``            ``err_b``                    SDSS CasJobs, corrected for dust
-``modelMag_b`` ...     ``modelMagErr_b`` ...        SDSS CasJobs; also cModel, petro, psf
-``b_flux``             ``b_fluxerr``                GALEX
-``b_mag, bmag``        ``b_magerr, e_bmag``         GALEX, VizieR
-``b``                  ``err_b, e_b``               SDSS CasJobs
-====================== ============================ ====================================
+========================= ============================== ================================
+value                     error                          tables that use it
+========================= ============================== ================================
+``flux_b``                ``flux_err_b, flux_ivar_b``    ours; Legacy Surveys
+``mag_b``                 ``mag_err_b``                  ours
+``dered_b``               ``err_b, modelMagErr_b``       SDSS, corrected for extinction
+``modelFlux_b`` ...       ``modelFluxIvar_b`` ...        SDSS; also cModel, petro, psf
+``modelMag_b`` ...        ``modelMagErr_b`` ...          SDSS; also cModel, petro, psf
+``elpetro_flux_b``        ``elpetro_flux_ivar_b``        NSA columns of MaNGA
+``b_flux``                ``b_fluxerr``                  GALEX (uJy)
+``b_mag, bmag``           ``b_magerr, e_bmag``           GALEX, VizieR
+``b``                     ``err_b, e_b``                 SDSS
+========================= ============================== ================================
 
-Fluxes are converted by the unit of their column: nanomaggies, maggies, a flux density per
-frequency, or one per wavelength, converted at the pivot wavelength of the band,
-:math:`f_\nu = f_\lambda \lambda_p^2 / c`. The unit may stand in brackets behind the name,
-``flux_r [uJy]``. Magnitudes are AB, :math:`f = 10^{0.4 (22.5 - m)}`,
-:math:`\sigma = f \sigma_m / 1.0857`. Galactic extinction is corrected
-with columns ``extinction_b`` [mag] or ``mw_transmission_b``.
+A column that holds all bands (``MODELFLUX``, ``EXTINCTION``, ``DECAM_FLUX``) is taken apart. Fluxes
+are converted by their unit: nanomaggies, maggies, a flux density per frequency, or one per
+wavelength, converted at the pivot wavelength: :math:`f_\nu = f_\lambda \lambda_p^2 / c`.
+The unit may stand in brackets behind the name, ``flux_r [uJy]``. A column of ``--column r=NAME`` is
+a flux or a magnitude by its unit. Magnitudes: :mod:`sbi_sedflow.magnitudes`; extinction:
+:mod:`sbi_sedflow.extinction`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from astropy import units
 from numpy.typing import NDArray
 
 from sbi_core import ColumnReader, ObservationError, counted
-from sbi_sedflow.constants import AB_ZERO_POINT, BANDS, C_ANGSTROM, N_BANDS, PIVOTS, POGSON
+from sbi_sedflow.constants import BANDS, N_BANDS, PIVOTS
+from sbi_sedflow.extinction import Choice, Measured, correct_extinction
+from sbi_sedflow.fluxunits import is_flux, nanomaggies_per, per_wavelength, quiet_unit, root
+from sbi_sedflow.magnitudes import AB_OFFSETS, VEGA, System, flux_of_magnitude
 from sbi_sedflow.photometry import Photometry
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["nanomaggies_per", "photometry_of_table"]
+__all__ = ["Aperture", "Choices", "photometry_of_table", "usable"]
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+Aperture = Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user decides about a table (see :class:`~sbi_sedflow.config.SedflowConfig`)."""
+
+    photometry: Aperture | None = None
+    flux_unit: str | None = None
+    magnitudes: System | None = None
+    extinction: Choice | None = None
+    ab_offsets: Literal["none", "sdss", "kcorrect"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,41 +71,85 @@ class _Layout:
     error: tuple[str, ...]
     kind: Literal["flux", "mag"]
     ivar: tuple[str, ...] = ()
-    ours: bool = False  # values are corrected for Galactic extinction by definition
+    corrected: bool | Literal["maybe"] = False  # for Galactic extinction, by definition
+    sdss: bool = False
+    legacy: bool = False
+    unit: str = ""  # by definition of the survey
+    aperture: str = ""
 
 
-_BARE = _Layout("{}", ("err_{}", "e_{}", "{}_err", "{}err"), "mag")
+def _sdss(aperture: str) -> tuple[_Layout, _Layout]:
+    a = aperture
+    ivar = (f"{a}fluxivar_{{}}", f"{a}flux_ivar_{{}}")
+    error = (f"{a}magerr_{{}}", f"{a}mag_{{}}_err", f"{a}mag_err_{{}}", f"{a}mag_{{}}err")
+    return (
+        _Layout(
+            f"{a}flux_{{}}", (f"{a}fluxerr_{{}}",), "flux", ivar, sdss=True, unit="nmgy", aperture=a
+        ),
+        _Layout(f"{a}mag_{{}}", error, "mag", sdss=True, aperture=a),
+    )
+
+
+_BARE = _Layout("{}", ("err_{}", "e_{}", "{}_err", "{}err"), "mag", ("{}_ivar", "ivar_{}"))
+_FLUX = _Layout(
+    "flux_{}",
+    ("flux_err_{}", "fluxerr_{}", "flux_{}_err", "e_flux_{}"),
+    "flux",
+    ("flux_ivar_{}", "ivar_flux_{}", "flux_{}_ivar"),
+    corrected="maybe",
+)
+_MAG = _Layout(
+    "mag_{}", ("mag_err_{}", "magerr_{}", "mag_{}_err", "e_mag_{}"), "mag", corrected="maybe"
+)
 _LAYOUTS = (
-    _Layout(
-        "flux_{}",
-        ("flux_err_{}", "fluxerr_{}", "flux_{}_err", "e_flux_{}"),
-        "flux",
-        ("flux_ivar_{}", "ivar_flux_{}", "flux_{}_ivar"),
-        ours=True,
-    ),
-    _Layout("mag_{}", ("mag_err_{}", "magerr_{}", "mag_{}_err", "e_mag_{}"), "mag", ours=True),
-    _Layout("dered_{}", ("err_{}", "modelmagerr_{}", "e_dered_{}"), "mag", ours=True),
+    _FLUX,
+    _MAG,
+    _Layout("dered_{}", ("err_{}", "modelmagerr_{}", "e_dered_{}", "dered_err_{}", "dered_{}_err"),
+            "mag", corrected=True, sdss=True, aperture="model"),
+    *(layout for a in ("model", "cmodel", "petro", "psf") for layout in _sdss(a)),
     *(
-        _Layout(f"{kind}mag_{{}}", (f"{kind}magerr_{{}}", f"{kind}mag_{{}}_err"), "mag")
-        for kind in ("model", "cmodel", "petro", "psf")
+        _Layout(f"{a}_flux_{{}}", (), "flux", (f"{a}_flux_ivar_{{}}",), sdss=True, unit="nmgy",
+                aperture=a)
+        for a in ("elpetro", "sersic")
     ),
     _Layout("{}_flux", ("{}_fluxerr", "{}_flux_err", "e_{}_flux"), "flux", ("{}_flux_ivar",)),
     _Layout("{}_mag", ("{}_magerr", "{}_mag_err", "e_{}_mag"), "mag"),
     _Layout("{}mag", ("e_{}mag", "{}magerr", "{}mag_err"), "mag"),
     _BARE,
-)
+)  # fmt: skip
 _TOKENS = {"F": ("f", "fuv"), "N": ("n", "nuv")} | {b: (b,) for b in "ugriz"}
-_REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp")
-_DISTANCE = ("z_dist", "zdist")
-_FAINTEST = 90.0  # 99, 99.99, -99, -999, -9999 mark missing magnitudes
-_WORST = 9.0  # mag: 9.99 and 99 mark missing errors
-_WORDS = {"nmgy": 1.0, "nanomaggy": 1.0, "nanomaggies": 1.0, "mgy": 1e9, "maggy": 1e9,
-          "maggies": 1e9}  # fmt: skip
-_AB = {"", "mag", "mags", "magnitude", "ab", "abmag", "ab mag", "mag(ab)", "mag (ab)"}
+_OTHER_BANDS = ("w1", "w2", "w3", "w4", "y", "j", "h", "k", "ks")
+_VECTORS = {  # columns with a value per band: name of the parts, bands
+    **{
+        f"{a}flux{end}": (f"{a}flux{end.replace('_', '')}_{{}}", "ugriz")
+        for a in ("model", "cmodel", "petro", "psf")
+        for end in ("", "_ivar")
+    },
+    **{
+        f"{prefix}{a}_flux{end}": (f"{a}_flux{end}_{{}}", "".join(BANDS))
+        for a in ("elpetro", "sersic")
+        for end in ("", "_ivar")
+        for prefix in ("", "nsa_")
+    },
+    "decam_flux": ("flux_{}", "ugrizY"),
+    "decam_flux_ivar": ("flux_ivar_{}", "ugrizY"),
+    "decam_mw_transmission": ("mw_transmission_{}", "ugrizY"),
+    "extinction": ("extinction_{}", "ugriz"),
+    "nsa_extinction": ("extinction_{}", "".join(BANDS)),
+}
+_IDS = ("photoobjid", "bestobjid", "ls_id", "nsa_nsaid", "galex_objid", "mangaid", "cataid",
+        "iauname")  # fmt: skip
+_REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp", "z_helio", "zhelio",
+             "z_hel", "z_best", "nsa_z")  # fmt: skip
+_DISTANCE = ("z_dist", "zdist", "nsa_zdist")
+_SKY = {
+    "ra": ("ra", "target_ra", "raj2000", "ra_icrs", "objra", "ifura"),
+    "dec": ("dec", "target_dec", "dej2000", "de_icrs", "dec_icrs", "objdec", "ifudec"),
+}
+_SPECTRUM = (("zwarn", "zwarning", "z_warn", "z_warning"), ("spectype", "class", "specclass"))
+_AB = {"", "mag", "mags", "magnitude", "ab", "abmag", "abmags", "magab", "maggab", "mmag"}
 _IN_BRACKETS = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(]\s*(?P<unit>[^\[\]]+?)\s*[\])]")
-_INVERSE_SQUARE = re.compile(
-    r"1\s*/\s*\(?(?P<over>[^()]+?)\)?\s*(?:\^|\*\*)?\s*2|(?P<power>.+?)\s*(?:\^|\*\*)?\s*\(?-2\)?"
-)
+_COLOUR = re.compile(r"[A-Z]-[A-Z]s?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +163,7 @@ class _Band:
     inverse: bool  # the error column holds inverse variances
 
 
-def photometry_of_table(table: Table, source: str, *, flux_unit: str | None = None) -> Photometry:
+def photometry_of_table(table: Table, source: str, choices: Choices | None = None) -> Photometry:
     """Return fluxes and redshifts of all rows of a table.
 
     Parameters
@@ -111,54 +172,62 @@ def photometry_of_table(table: Table, source: str, *, flux_unit: str | None = No
         One galaxy per row.
     source
         Its name for messages.
-    flux_unit
-        Unit of flux columns that have none.
+    choices
+        What the user decides where the table does not tell.
 
     Raises
     ------
     ObservationError
-        If columns are missing, have no or another unit, or hold words.
+        If columns are missing, have no or another unit, or hold words, or it is not known whether
+        fluxes are corrected for Galactic extinction.
     """
-    reader = ColumnReader(_units_from_names(table), source)
-    bands = list(_bands(reader))
+    c = choices or Choices()
+    reader = ColumnReader(_taken_apart(_units_from_names(table)), source)
+    bands = _of_surveys(reader, list(_bands(reader, c.photometry)))
     if not bands:
         msg = (
             f"{source}: no photometry: neither a file of the NASA-Sloan Atlas (NMGY and NMGY_IVAR, "
             f"or ELPETRO_NMGY and ELPETRO_NMGY_IVAR) nor a table with flux_b and flux_err_b, or "
             f"mag_b and mag_err_b, for b in {' '.join(BANDS)}; it has {_listed(table)}. Columns "
-            "of other names: --column flux_r=NAME"
+            "of other names: --column r=NAME --column err_r=NAME --unit r=UNIT"
         )
         raise ObservationError(msg)
     n = len(table)
     flux, sigma = np.full((n, N_BANDS), np.nan), np.full((n, N_BANDS), np.nan)
-    notes = _described(bands)
-    unit = flux_unit or _survey_unit(reader, bands, notes)
+    notes = _described(reader, bands, c)
     for b in bands:
         k = BANDS.index(b.band)
-        if b.layout.kind == "flux":
-            flux[:, k], sigma[:, k] = _flux(reader, b, unit, notes)
+        if _kind(reader, b) == "flux":
+            flux[:, k], sigma[:, k] = _flux(reader, b, c.flux_unit, notes)
         else:
-            flux[:, k], sigma[:, k] = _magnitude(reader, b)
+            flux[:, k], sigma[:, k] = _magnitude(reader, b, c.magnitudes, notes)
     _count_missing(bands, flux, sigma, notes)
-    _correct_extinction(reader, bands, flux, sigma, notes)
+    _shift_to_ab(bands, flux, sigma, c.ab_offsets, notes)
+    measured = [
+        Measured(b.band, b.value, _TOKENS[b.band], b.layout.corrected, b.layout.legacy)
+        for b in bands
+    ]
+    notes += correct_extinction(reader, measured, flux, sigma, c.extinction)
     flux, sigma, more = usable(flux, sigma)
     z = reader.numbers(_redshift(reader, bands))
     distance = reader.find(_DISTANCE)
-    kept = {c: reader.numbers(name) for c in ("ra", "dec") if (name := reader.find([c]))}
+    kept = {c: reader.numbers(name) for c, names in _SKY.items() if (name := reader.find(names))}
     z_dist = z if distance is None else reader.numbers(distance)
-    ids = reader.ids()[0]
+    quality = _quality(reader, notes)
+    ids = _identifiers(reader, notes)
     read = [n for n in reader.notes if "at a mark" not in n]  # counted by band above
     return Photometry(
-        ids, flux, sigma, z, z_dist, kept, (*notes, *more, *read), source, bad=reader.excluded
+        ids, flux, sigma, z, z_dist, kept, (*notes, *more, *read), source, quality, reader.excluded
     )
 
 
-# -- finding columns --------------------------------------------------------------------
+# -- tables -----------------------------------------------------------------------------
 
 
 def _units_from_names(table: Table) -> Table:
     """Return the table with units in brackets, ``flux_r [uJy]``, moved to the columns."""
     named = {c: m for c in table.colnames if (m := _IN_BRACKETS.fullmatch(c))}
+    named = {c: m for c, m in named.items() if not _COLOUR.fullmatch(m["unit"])}  # of E(B-V)
     if not named:
         return table
     out = table.copy(copy_data=False)
@@ -166,31 +235,64 @@ def _units_from_names(table: Table) -> Table:
         if match["name"] not in out.colnames:
             out.rename_column(column, match["name"])
             given = out[match["name"]].unit
-            out[match["name"]].unit = given or units.Unit(match["unit"], parse_strict="silent")
+            out[match["name"]].unit = given or quiet_unit(match["unit"])
     return out
 
 
-def _bands(reader: ColumnReader) -> Iterator[_Band]:
+def _taken_apart(table: Table) -> Table:
+    """Return the table with a column per band for those that hold all bands."""
+    known = {c: _VECTORS[c.lower()] for c in table.colnames if c.lower() in _VECTORS}
+    known = {c: v for c, v in known.items() if len(table[c].shape) == 2}
+    if not known:
+        return table
+    out = table.copy(copy_data=False)
+    for column, (form, bands) in known.items():
+        width = table[column].shape[1]
+        bands = "".join(BANDS) if width == N_BANDS else bands
+        if width == len(bands):
+            for k, band in enumerate(bands):
+                out[form.format(band)] = table[column][:, k]
+                out[form.format(band)].unit = table[column].unit
+            out.remove_column(column)
+    return out
+
+
+def _listed(table: Table) -> str:
+    names = table.colnames
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+# -- finding columns --------------------------------------------------------------------
+
+
+def _bands(reader: ColumnReader, aperture: Aperture | None) -> Iterator[_Band]:
     """Yield the columns of every band that the table has, by the first layout that it fits."""
     bare = [b for b in "ugri" if _named(reader, ("{}",), b) and _named(reader, _BARE.error, b)]
-    layouts = _LAYOUTS if len(bare) > 1 else _LAYOUTS[:-1]  # one letter may mean anything
+    chosen = {b for b, names in _TOKENS.items() if reader.chosen.keys() & set(names)}
+    first = [x for x in _LAYOUTS if x.aperture and x.aperture == aperture]
+    ordered = (*first, *(x for x in _LAYOUTS if x not in first))
     for band in BANDS:
         lonely = None
-        for layout in layouts:
+        # one letter may mean anything, unless the user says so
+        layouts: Sequence[_Layout] = ordered if len(bare) > 1 else ordered[:-1]
+        for layout in (_BARE,) if band in chosen else layouts:
             value = _named(reader, (layout.value,), band)
             if value is None:
                 continue
-            error = _named(reader, layout.error, band)
+            mine = layout is _BARE and band in chosen
+            error = reader.find_error(_TOKENS[band]) if mine else _named(reader, layout.error, band)
             ivar = _named(reader, layout.ivar, band)
             if error or ivar:
-                _only(reader, band, layout, value)
+                _only(reader, band, layout)
                 yield _Band(band, layout, value, str(error or ivar), error is None)
                 break
-            if layout is not _BARE:
-                lonely = lonely or (value, layout.error[0].format(band))
+            if layout is not _BARE or band in chosen:
+                wanted = (*layout.error, *layout.ivar)[0].format(_TOKENS[band][0])
+                lonely = lonely or (reader.written(value), wanted)
         else:
             if lonely:
                 msg = f"{reader.source}: column '{lonely[0]}' has no errors; add '{lonely[1]}'"
+                msg += f" (--column {lonely[1]}=NAME)" if band in chosen else ""
                 raise ObservationError(msg)
 
 
@@ -198,11 +300,46 @@ def _named(reader: ColumnReader, forms: tuple[str, ...], band: str) -> str | Non
     return reader.find(form.format(token) for form in forms for token in _TOKENS[band])
 
 
-def _only(reader: ColumnReader, band: str, layout: _Layout, value: str) -> None:
-    """Raise if a band has both flux_b and mag_b."""
-    if layout.value == "flux_{}" and (mag := _named(reader, ("mag_{}",), band)):
-        msg = f"{reader.source}: band {band} has both '{value}' and '{mag}'; keep one"
-        raise ObservationError(msg)
+def _only(reader: ColumnReader, band: str, layout: _Layout) -> None:
+    """Raise if a band has both flux_b and mag_b, with errors."""
+    if layout is _FLUX and _named(reader, _MAG.error, band):
+        flux, mag = (_named(reader, (x.value,), band) for x in (_FLUX, _MAG))
+        if mag:
+            msg = f"{reader.source}: band {band} has both '{flux}' and '{mag}'; keep one"
+            raise ObservationError(msg)
+
+
+def _of_surveys(reader: ColumnReader, bands: list[_Band]) -> list[_Band]:
+    """Return the bands with what the names of all of them, together, tell about their survey."""
+    fluxes = [b for b in bands if b.layout is _FLUX]
+    uv = {"F", "N"} & {b.band for b in fluxes}
+    if fluxes and all(b.inverse for b in fluxes) and not uv:
+        legacy = replace(_FLUX, legacy=True, corrected=False, unit="nmgy")
+        bands = [replace(b, layout=legacy) if b in fluxes else b for b in bands]
+    galex = {b: replace(b.layout, unit="uJy") for b in bands if b.layout.value == "{}_flux"}
+    bands = [replace(b, layout=galex[b]) if b in galex and b.band in "FN" else b for b in bands]
+    # err_u ... beside u ... is SDSS
+    named = {b: b.error.lower().startswith("err_") and not _is_chosen(reader, b) for b in bands}
+    sdss = replace(_BARE, sdss=True)
+    return [replace(b, layout=sdss) if b.layout is _BARE and named[b] else b for b in bands]
+
+
+def _is_chosen(reader: ColumnReader, b: _Band) -> bool:
+    return b.layout.value == "{}" and bool(reader.chosen.keys() & set(_TOKENS[b.band]))
+
+
+def _kind(reader: ColumnReader, b: _Band) -> str:
+    """Return whether a band has fluxes or magnitudes: by its name, or by the unit."""
+    unit = reader.unit_of(b.value)
+    if b.layout.value != "{}" or not unit:
+        if _is_chosen(reader, b) and "mag" not in reader.written(b.value).lower():
+            msg = (
+                f"{reader.source}: column '{reader.written(b.value)}', read as '{b.band}', has no "
+                f"unit: add --unit {b.band}=nmgy, or uJy, mag, ..."
+            )
+            raise ObservationError(msg)
+        return b.layout.kind
+    return "flux" if is_flux(unit) else "mag"
 
 
 def _redshift(reader: ColumnReader, bands: list[_Band]) -> str:
@@ -225,31 +362,80 @@ def _redshift(reader: ColumnReader, bands: list[_Band]) -> str:
     return column
 
 
-def _listed(table: Table) -> str:
-    names = table.colnames
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+def _identifiers(reader: ColumnReader, notes: list[str]) -> list[str]:
+    """Return identifiers; objects of the Legacy Surveys are numbered within bricks."""
+    ids, column = reader.ids()
+    if not column:
+        ids, column = reader.ids(_IDS)
+    brick = reader.find(("brickid", "brickname"))
+    if brick is None or column.lower() != "objid":
+        return ids
+    release = reader.find(("release",))
+    parts = [reader.ids([c])[0] for c in (release, brick) if c]
+    notes.append(f"identifiers are {'-'.join(c for c in (release, brick, column) if c)}")
+    return ["-".join(words) for words in zip(*parts, ids, strict=True)]
 
 
-def _described(bands: list[_Band]) -> list[str]:
+def _quality(reader: ColumnReader, notes: list[str]) -> Bool | None:
+    """Return which rows have a good redshift of a galaxy, as far as the table tells."""
+    warning, kind = (reader.find(names) for names in _SPECTRUM)
+    good = np.ones(len(reader.table), bool)
+    if warning:
+        value = reader.numbers(warning)
+        good &= (value == 0) | np.isnan(value)
+        _count_flagged(notes, ~good, f"'{warning}' is not 0")
+    if kind and reader.table[kind].dtype.kind in "USO":
+        words = np.char.strip(np.char.upper(np.asarray(reader.table[kind]).astype(str)))
+        other = np.isin(words, ["STAR", "QSO"])
+        good &= ~other
+        _count_flagged(notes, other, f"STAR or QSO in '{kind}'")
+    return good if not good.all() else None
+
+
+def _count_flagged(notes: list[str], rows: Bool, why: str) -> None:
+    if rows.any():
+        notes.append(f"{counted(int(rows.sum()), 'row')} flagged QUALITY: {why}")
+
+
+def _described(reader: ColumnReader, bands: list[_Band], choices: Choices) -> list[str]:
     """Return notes on the columns that were chosen, and on missing bands."""
     notes = []
     chosen: dict[str, list[str]] = {}
     for b in bands:
-        chosen.setdefault(b.layout.value, []).append(b.value)
+        chosen.setdefault(b.layout.value, []).append(reader.written(b.value))
     if set(chosen) - {"flux_{}", "mag_{}"}:
         notes.append(f"photometry from {', '.join(c for part in chosen.values() for c in part)}")
     absent = [b for b in BANDS if b not in [x.band for x in bands]]
     if absent:
         notes.append(f"bands not in the table, treated as missing: {' '.join(absent)}")
+    apertures = sorted({b.layout.aperture for b in bands} - {""})
+    others = [
+        x.aperture for x in _LAYOUTS
+        if x.aperture not in ("", *apertures) and _named(reader, (x.value,), "r")
+    ]  # fmt: skip
+    wanted = choices.photometry
+    if others and wanted is None:
+        listed = " or ".join(dict.fromkeys(others))
+        notes.append(f"not used: the {listed} photometry (simulator.photometry={others[0]})")
+    sdss = {"model", "cmodel", "petro", "psf"}  # the default of earlier runs is elpetro
+    if wanted in sdss and sdss & {*apertures} and wanted not in apertures:
+        msg = f"{reader.source}: simulator.photometry = {wanted}, but the table has no such columns"
+        raise ObservationError(msg)
+    if "psf" in apertures:
+        notes.append("PSF photometry misses light of extended galaxies")
+    if any(b.layout.legacy for b in bands):
+        notes.append(
+            "flux_b with flux_ivar_b: read as in the Legacy Surveys, nanomaggies, whose filters "
+            "differ a little from those of SDSS"
+        )
+    forms = ("flux_{}", "mag_{}", "{}mag", "{}_mag")
+    beyond = [c for t in _OTHER_BANDS for f in forms if (c := reader.find([f.format(t)]))]
+    if beyond:
+        notes.append(f"not used, other bands: {', '.join(beyond)}")
     return notes
 
 
 # -- values -----------------------------------------------------------------------------
-
-
-def _unit(reader: ColumnReader, name: str) -> str:
-    given = reader.table[name].unit
-    return "" if given is None else str(given).strip()
 
 
 def _count_missing(bands: list[_Band], flux: F64, sigma: F64, notes: list[str]) -> None:
@@ -259,48 +445,43 @@ def _count_missing(bands: list[_Band], flux: F64, sigma: F64, notes: list[str]) 
     counts = {b.band: int(absent[:, BANDS.index(b.band)].sum()) for b in bands}
     listed = ", ".join(f"{band} {c}" for band, c in counts.items() if c)
     if listed:
-        notes.append(f"missing values (empty, N/A, -999, 99 and the like): {listed}")
+        notes.append(
+            f"missing values (empty, N/A, -999, 99, inverse variance 0 and the like): {listed}"
+        )
 
 
-def _flux(reader: ColumnReader, b: _Band, default: str, notes: list[str]) -> tuple[F64, F64]:
+def _flux(reader: ColumnReader, b: _Band, default: str | None, notes: list[str]) -> tuple[F64, F64]:
     """Return flux and error [nanomaggies] of a band; NaN where missing."""
-    unit = _unit(reader, b.value) or default
+    own = reader.unit_of(b.value)
+    unit = own or default or b.layout.unit
+    name = reader.written(b.value)
     if not unit:
         msg = (
-            f"{reader.source}: column '{b.value}' has no unit. Give nmgy (nanomaggies), mgy or a "
+            f"{reader.source}: column '{name}' has no unit. Give nmgy (nanomaggies), mgy or a "
             f"flux density such as uJy in the file (FITS, ECSV and VOTable keep units, the name "
-            f"'{b.value} [uJy]' does in CSV), or for all columns: --set simulator.flux_unit=uJy"
+            f"'{name} [uJy]' does in CSV), or for all columns: --unit uJy, or --set "
+            "simulator.flux_unit=uJy"
         )
         raise ObservationError(msg)
-    factor = nanomaggies_per(unit, reader.source, b.value, PIVOTS[BANDS.index(b.band)])
-    if _per_wavelength(unit):
+    pivot = PIVOTS[BANDS.index(b.band)]
+    factor = nanomaggies_per(unit, reader.source, name, pivot)
+    if not own and not default:
+        _once(notes, f"{b.layout.value.format('b')} without a unit: {unit}, as its survey defines")
+    if per_wavelength(unit):
         _once(notes, "fluxes per wavelength converted at the pivot wavelengths of the bands")
     value, error = reader.numbers(b.value), reader.numbers(b.error)
-    error_unit = _unit(reader, b.error)
+    error_unit = _written_unit(reader, b.error)
     if b.inverse:
-        error_unit = _root(error_unit)
+        error_unit = root(error_unit)
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.where(error > 0, 1.0 / np.sqrt(error), np.where(error <= 0, 0.0, np.nan))
-    own = nanomaggies_per(error_unit or unit, reader.source, b.error, PIVOTS[BANDS.index(b.band)])
-    return value * factor, error * own
+            error = np.where(error == 0, np.nan, np.where(error > 0, error**-0.5, error))
+    of_error = nanomaggies_per(error_unit or unit, reader.source, b.error, pivot)
+    return value * factor, error * of_error
 
 
-def _root(unit: str) -> str:
-    """Return the unit of an error from that of its inverse variance."""
-    match = _INVERSE_SQUARE.fullmatch(unit)
-    return (match["over"] or match["power"]) if match else unit
-
-
-def _survey_unit(reader: ColumnReader, bands: list[_Band], notes: list[str]) -> str:
-    """Return the unit that the columns of a known survey have by definition, or ""."""
-    fluxes = [b for b in bands if b.layout.kind == "flux"]
-    if not fluxes or not all(b.inverse and b.layout.ours for b in fluxes):
-        return ""
-    notes.append(
-        "flux_b with flux_ivar_b: read as in the Legacy Surveys, whose filters differ a little "
-        "from those of SDSS; nanomaggies if the columns have no unit"
-    )
-    return "nmgy"
+def _written_unit(reader: ColumnReader, column: str) -> str:
+    given = reader.table[column].unit
+    return "" if given is None else str(given).strip()
 
 
 def _once(notes: list[str], note: str) -> None:
@@ -308,116 +489,62 @@ def _once(notes: list[str], note: str) -> None:
         notes.append(note)
 
 
-def _per_wavelength(unit: str) -> bool:
-    try:
-        return bool(units.Unit(unit).is_equivalent("erg / (s cm2 Angstrom)"))
-    except (ValueError, TypeError):
-        return False
-
-
-def nanomaggies_per(unit: str, source: str, column: str, pivot: float | None = None) -> float:
-    """Return how many nanomaggies one of ``unit`` is.
-
-    Parameters
-    ----------
-    unit
-        nmgy, mgy, or a flux density per frequency; per wavelength when ``pivot`` is given.
-    source, column
-        Names for messages.
-    pivot
-        Pivot wavelength of the band [Angstrom].
-
-    Raises
-    ------
-    ObservationError
-        If it is not a flux unit, magnitudes among them.
-    """
-    word = unit if unit in _WORDS else unit.lower()
-    if word in _WORDS:
-        return _WORDS[word]
-    try:
-        if pivot is not None and _per_wavelength(unit):
-            density = units.Unit(unit).to("erg / (s cm2 Angstrom)") * pivot**2 / C_ANGSTROM
-            return float(density / AB_ZERO_POINT * 1e9)
-        return float(units.Unit(unit).to(3631e-9 * units.Jy))
-    except (units.UnitsError, ValueError, TypeError):
-        hint = "; magnitudes go into columns mag_b" if "mag" in unit.lower() else ""
-        msg = (
-            f"{source}: column '{column}' has unit '{unit}', expected nmgy, mgy or a flux density "
-            f"such as uJy{hint}"
-        )
-        raise ObservationError(msg) from None
-
-
-def _magnitude(reader: ColumnReader, b: _Band) -> tuple[F64, F64]:
+def _magnitude(
+    reader: ColumnReader, b: _Band, system: System | None, notes: list[str]
+) -> tuple[F64, F64]:
     """Return flux and error [nanomaggies] of a band given in magnitudes; NaN where missing."""
-    unit = _unit(reader, b.value)
-    if _is_vega(reader, b.value):
+    unit = _written_unit(reader, b.value)
+    if not unit and not is_flux(reader.default_unit):
+        unit = reader.default_unit
+    word = re.sub(r"[\s()_.]", "", unit.lower())
+    if system is None and _is_vega(reader, b.value, unit):
+        system = "Vega"
+    elif system is None and word not in _AB:
+        expected = "AB mag" + (" or a flux unit" if b.layout.value == "{}" else "")
+        hint = f"; fluxes go into 'flux_{b.band}'" if is_flux(unit) else ""
         msg = (
-            f"{reader.source}: column '{b.value}' holds Vega magnitudes; convert them to AB before "
-            "(m_AB = m_Vega + offset of the filter)"
+            f"{reader.source}: column '{reader.written(b.value)}' has unit '{unit}', expected "
+            f"{expected}{hint}"
         )
         raise ObservationError(msg)
-    if unit.lower() not in _AB:
-        hint = f"; fluxes go into 'flux_{b.band}'" if _is_flux(unit) else ""
-        msg = f"{reader.source}: column '{b.value}' has unit '{unit}', expected AB mag{hint}"
-        raise ObservationError(msg)
-    mag, error = reader.numbers(b.value), reader.numbers(b.error)
-    seen = (np.abs(mag) < _FAINTEST) & (error < _WORST) & (error > -_FAINTEST)
-    flux = np.where(seen, 10.0 ** (0.4 * (22.5 - np.where(seen, mag, 22.5))), np.nan)
-    return flux, flux * error / POGSON
+    if system is None:
+        system = "asinh" if b.layout.sdss and b.band in "ugriz" else "AB"
+    if system == "Vega":
+        listed = ", ".join(f"{band} {shift:+g}" for band, shift in VEGA.items())
+        _once(notes, f"Vega magnitudes converted to AB by adding {listed}")
+    elif system == "asinh":
+        _once(notes, "SDSS magnitudes are asinh magnitudes; converted with their softening b")
+    of_error = _written_unit(reader, b.error) or unit
+    mag, error = (
+        reader.numbers(c) * (1e-3 if u == "mmag" else 1.0)
+        for c, u in ((b.value, unit), (b.error, of_error))
+    )
+    return flux_of_magnitude(mag, error, system, b.band)
 
 
-def _is_flux(unit: str) -> bool:
-    try:
-        nanomaggies_per(unit, "", "", 5000.0)
-    except ObservationError:
-        return False
-    return True
-
-
-def _is_vega(reader: ColumnReader, column: str) -> bool:
+def _is_vega(reader: ColumnReader, column: str, unit: str) -> bool:
     """Return True if the unit or description of a column or the metadata contain Vega."""
     facts = reader.table.meta.items()
-    words = [_unit(reader, column), reader.table[column].description or ""]
+    words = [unit, reader.table[column].description or ""]
     words += [str(v) for k, v in facts if re.search("sys|mag|phot", str(k).lower())]
-    return any(re.search(r"\bvega(mag)?\b", str(w), re.IGNORECASE) for w in words)
+    return any(re.search(r"(?<![a-z])(mag)?vega(mag)?(?![a-z])", str(w).lower()) for w in words)
 
 
-def _correct_extinction(
-    reader: ColumnReader, bands: list[_Band], flux: F64, sigma: F64, notes: list[str]
-) -> None:
-    """Divide fluxes by the transmission of the Galaxy where the table has it; in place."""
-    corrected: list[str] = []
-    ignored: list[_Band] = []
-    without: list[_Band] = []
-    for b in bands:
-        share = _named(reader, ("mw_transmission_{}",), b.band)
-        mag = _named(reader, ("extinction_{}", "ext_{}"), b.band)
-        if share is None and (mag is None or b.layout.ours):
-            (without if mag is None else ignored).append(b)
-            continue
-        with np.errstate(over="ignore"):
-            through = (
-                reader.numbers(share)
-                if share
-                else 10.0 ** (-0.4 * np.asarray(reader.numbers(str(mag))))
-            )
-        k = BANDS.index(b.band)
-        through = np.where((through > 0) & (through < 1.5), through, np.nan)
-        flux[:, k], sigma[:, k] = flux[:, k] / through, sigma[:, k] / through
-        corrected.append(b.band)
-    if corrected:
-        notes.append(f"corrected for Galactic extinction: {' '.join(corrected)}")
-    raw = [b.band for b in without if not b.layout.ours or b.inverse]
-    if raw:
+def _shift_to_ab(bands: list[_Band], flux: F64, sigma: F64, which: str, notes: list[str]) -> None:
+    """Apply the chosen offsets from SDSS to AB magnitudes, in place."""
+    shifts = AB_OFFSETS[which]
+    shifted = [b.band for b in bands if b.band in shifts and not b.layout.legacy]
+    for band in shifted:
+        k, factor = BANDS.index(band), 10.0 ** (-0.4 * shifts[band])
+        flux[:, k], sigma[:, k] = factor * flux[:, k], factor * sigma[:, k]
+    if shifted:
+        listed = ", ".join(f"{band} {shifts[band]:+g}" for band in shifted)
+        notes.append(f"SDSS to AB: {listed} mag")
+    elif any(b.layout.sdss for b in bands):
         notes.append(
-            "Galactic extinction not corrected here (no column extinction_b or mw_transmission_b): "
-            f"{' '.join(raw)}"
+            "SDSS magnitudes used as AB; u_AB = u - 0.04 and z_AB = z + 0.02 with --set "
+            "simulator.ab_offsets=sdss"
         )
-    if ignored:
-        names = ", ".join(b.value for b in ignored)
-        notes.append(f"extinction not applied to {names}: these names mean corrected values")
 
 
 def usable(flux: F64, sigma: F64) -> tuple[F64, F64, list[str]]:

@@ -60,9 +60,10 @@ class SedflowConfig(BaseModel):
     noise_catalogue: str | None = Field(
         default=None, description="Catalogue from which hotdeck draws errors."
     )
-    photometry: Literal["elpetro", "sersic"] = Field(
-        default="elpetro",
-        description="Which fluxes of NSA v1_0_1 to use.",
+    photometry: Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf"] | None = Field(
+        default=None,
+        description="Which fluxes of a table that has several: elpetro (default) or sersic of the "
+        "NSA; model (default), cmodel, petro or psf of SDSS.",
         json_schema_extra={"reading": True},
     )
     flags_table: str | None = Field(
@@ -73,6 +74,24 @@ class SedflowConfig(BaseModel):
     flux_unit: str | None = Field(
         default=None,
         description="Unit of flux columns without one, e.g. nmgy or uJy.",
+        json_schema_extra={"reading": True},
+    )
+    magnitudes: Literal["AB", "asinh", "Vega"] | None = Field(
+        default=None,
+        description="System of the magnitudes; default: asinh for SDSS columns, Vega where the "
+        "table says so, else AB.",
+        json_schema_extra={"reading": True},
+    )
+    extinction: Literal["columns", "corrected", "none"] | None = Field(
+        default=None,
+        description="Galactic extinction: corrected with columns of the table, values are "
+        "corrected, or none; default: columns if there are any, else by the names of the values.",
+        json_schema_extra={"reading": True},
+    )
+    ab_offsets: Literal["none", "sdss", "kcorrect"] = Field(
+        default="none",
+        description="Offsets from SDSS to AB magnitudes: sdss is u -0.04, z +0.02; kcorrect is "
+        "u -0.036, g +0.012, r +0.010, i +0.028, z +0.040.",
         json_schema_extra={"reading": True},
     )
     allow_toy: bool = Field(

@@ -20,18 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
-from sbi_core import ObservationError, counted, read_table
+from sbi_core import ColumnReader, ObservationError, counted, read_table
 from sbi_sedflow.columns import usable
 from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.photometry import Photometry
-
-if TYPE_CHECKING:
-    from astropy.table import Table
 
 __all__ = ["SDSS_BITS", "looks_like_nsa", "photometry_of_nsa", "quality_cuts"]
 
@@ -57,25 +55,28 @@ _PREFIXES = ("", "ELPETRO_", "SERSIC_")
 
 def looks_like_nsa(columns: Sequence[str]) -> bool:
     """Return whether a table has the photometry of one of the two layouts."""
-    return any(f"{p}NMGY" in columns and f"{p}NMGY_IVAR" in columns for p in _PREFIXES)
+    names = {c.upper() for c in columns}
+    return any({f"{p}NMGY", f"{p}NMGY_IVAR"} <= names for p in _PREFIXES)
 
 
 def photometry_of_nsa(
     table: Table,
     source: str,
     *,
-    photometry: Literal["elpetro", "sersic"] = "elpetro",
+    photometry: Literal["elpetro", "sersic"] | None = None,
     flags_table: str | Path | None = None,
 ) -> Photometry:
-    """Return the photometry of an NSA table.
+    """Return the photometry of an NSA table; default: Petrosian, if it has both.
 
     Raises
     ------
     ObservationError
         If a needed column is missing, or fluxes are not seven per row.
     """
+    table = Table(table, names=[c.upper() for c in table.colnames], copy=False)
     names = table.colnames
-    prefix = "" if "NMGY" in names else f"{photometry.upper()}_"
+    has = [p for p in _PREFIXES if f"{p}NMGY" in names and f"{p}NMGY_IVAR" in names]
+    prefix = f"{photometry.upper()}_" if photometry and "" not in has else has[0]
     needed = [f"{prefix}NMGY", f"{prefix}NMGY_IVAR", "NSAID", "Z"]
     missing = [c for c in needed if c not in names]
     if missing:
@@ -110,8 +111,14 @@ def photometry_of_nsa(
             kept[name] = _filled(table[column])
     if f"{prefix}MASS" in names:
         kept["nsa_mass"] = _filled(table[f"{prefix}MASS"]) / H**2
-    ids = [str(int(v)) for v in np.asarray(table["NSAID"])]
-    notes += [*more, *cut_notes]
+    reader = ColumnReader(table, source)
+    notes += [
+        f"{needed[0]}: corrected for Galactic extinction and to AB by the atlas",
+        *more,
+        *cut_notes,
+        *reader.notes,
+    ]
+    ids = reader.ids(["nsaid"])[0]
     return Photometry(ids, flux, sigma, z, z_dist, kept, tuple(notes), source, quality)
 
 

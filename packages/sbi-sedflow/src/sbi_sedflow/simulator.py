@@ -21,6 +21,7 @@ from sbi_core import (
     torch_generator,
 )
 from sbi_sedflow.bases import load_bases
+from sbi_sedflow.columns import Choices
 from sbi_sedflow.config import SedflowConfig
 from sbi_sedflow.cosmology import distance_modulus
 from sbi_sedflow.forward import ForwardModel
@@ -105,9 +106,7 @@ class SedflowSimulator(Simulator):
             return NoiseModel(c.model_floor)
         assert c.noise_catalogue is not None
         table = read_table(c.noise_catalogue)
-        found = photometry_of(
-            table, c.noise_catalogue, photometry=c.photometry, flux_unit=c.flux_unit
-        )
+        found = photometry_of(table, c.noise_catalogue, self._choices)
         return HotDeck(found.flux, found.sigma, c.model_floor)
 
     @property
@@ -241,6 +240,11 @@ class SedflowSimulator(Simulator):
         level = mean - batch.context[:, 1:2]
         return Batch(x=torch.cat([colour, level], 1), context=batch.context)
 
+    @property
+    def _choices(self) -> Choices:
+        c = self.config
+        return Choices(c.photometry, c.flux_unit, c.magnitudes, c.extinction, c.ab_offsets)
+
     # -- objects ---------------------------------------------------------------------
 
     def observations_of(self, table: Table, source: str) -> Observations:
@@ -258,13 +262,7 @@ class SedflowSimulator(Simulator):
                 "same: --set simulator.allow_toy=true"
             )
             raise ConfigError(msg)
-        photometry = photometry_of(
-            table,
-            source,
-            photometry=c.photometry,
-            flags_table=c.flags_table,
-            flux_unit=c.flux_unit,
-        )
+        photometry = photometry_of(table, source, self._choices, flags_table=c.flags_table)
         z_range = c.z_min, c.z_max
         return observations_of(photometry, z_range, allow_prior=c.allow_prior)
 

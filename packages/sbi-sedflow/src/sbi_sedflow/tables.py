@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sbi_core import ObservationError, Observations, read_table
-from sbi_sedflow.columns import photometry_of_table
+from sbi_sedflow.columns import Aperture, Choices, photometry_of_table
+from sbi_sedflow.extinction import Choice
+from sbi_sedflow.magnitudes import System
 from sbi_sedflow.nsa import looks_like_nsa, photometry_of_nsa
 from sbi_sedflow.photometry import Photometry, observations_of
 
@@ -19,15 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["photometry_of", "read_galaxies", "read_nsa"]
 
-Atlas = Literal["elpetro", "sersic"]
-
 
 def read_galaxies(
     path: str | Path,
     *,
-    photometry: Atlas = "elpetro",
+    photometry: Aperture | None = None,
     flags_table: str | Path | None = None,
     flux_unit: str | None = None,
+    magnitudes: System | None = None,
+    extinction: Choice | None = None,
+    ab_offsets: Literal["none", "sdss", "kcorrect"] = "none",
     z_range: tuple[float, float] = (0.003, 0.2),
     allow_prior: bool = False,
 ) -> Observations:
@@ -38,11 +41,19 @@ def read_galaxies(
     path
         NSA file (v0_1_2 or v1_0_1), or any table (see :mod:`sbi_sedflow.columns`).
     photometry
-        Which fluxes of NSA v1_0_1.
+        Which fluxes of a table that has several: elpetro or sersic (NSA), model, cmodel, petro or
+        psf (SDSS); default: the first of each.
     flags_table
         SDSS photometric flags for the quality cuts of NSA galaxies.
     flux_unit
         Unit of flux columns that have none.
+    magnitudes
+        AB, asinh or Vega; default: by the names and units of columns.
+    extinction
+        Galactic: ``columns`` of the table correct it, values are ``corrected``, or ``none``;
+        default: columns if there are any, else by the names of the columns.
+    ab_offsets
+        Offsets from SDSS to AB magnitudes.
     z_range
         Redshifts that can be inferred.
     allow_prior
@@ -55,19 +66,14 @@ def read_galaxies(
     ObservationError
         If columns are missing or in the wrong unit.
     """
-    fluxes = photometry_of(
-        read_table(path),
-        str(path),
-        photometry=photometry,
-        flags_table=flags_table,
-        flux_unit=flux_unit,
-    )
+    choices = Choices(photometry, flux_unit, magnitudes, extinction, ab_offsets)
+    fluxes = photometry_of(read_table(path), str(path), choices, flags_table=flags_table)
     return observations_of(fluxes, z_range, allow_prior=allow_prior)
 
 
 def read_nsa(
     path: str | Path,
-    photometry: Atlas = "elpetro",
+    photometry: Literal["elpetro", "sersic"] | None = None,
     *,
     flags_table: str | Path | None = None,
     z_range: tuple[float, float] = (0.003, 0.2),
@@ -92,15 +98,16 @@ def read_nsa(
 def photometry_of(
     table: Table,
     source: str,
+    choices: Choices | None = None,
     *,
-    photometry: Atlas = "elpetro",
     flags_table: str | Path | None = None,
-    flux_unit: str | None = None,
 ) -> Photometry:
     """Return fluxes and redshifts of all rows of a table (see :func:`read_galaxies`)."""
     if looks_like_nsa(table.colnames):
-        return photometry_of_nsa(table, source, photometry=photometry, flags_table=flags_table)
+        wanted = None if choices is None else choices.photometry
+        which = wanted if wanted == "elpetro" or wanted == "sersic" else None
+        return photometry_of_nsa(table, source, photometry=which, flags_table=flags_table)
     if flags_table is not None:
         msg = f"{source}: simulator.flags_table needs an NSA file, which this is not"
         raise ObservationError(msg)
-    return photometry_of_table(table, source, flux_unit=flux_unit)
+    return photometry_of_table(table, source, choices)

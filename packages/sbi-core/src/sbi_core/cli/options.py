@@ -46,6 +46,20 @@ def _mapping(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     return {name: column for name, column in pairs}
 
 
+def _units(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Return ``{name: unit}`` of words NAME=UNIT, or UNIT for columns without one."""
+    pairs = [[part.strip() for part in f"={word}".rsplit("=", 2)[-2:]] for word in value]
+    names = [name for name, _ in pairs]
+    for word, (name, unit) in zip(value, pairs, strict=True):
+        if not unit or word.count("=") > 1 or word.startswith("="):
+            msg = f"write UNIT or NAME=UNIT, for example flux=uJy, not '{word}'"
+            raise click.BadParameter(msg, ctx, param)
+        if names.count(name) > 1:
+            msg = f"{name or 'columns without a unit'}: {names.count(name)} units; keep one"
+            raise click.BadParameter(msg, ctx, param)
+    return {name: unit for name, unit in pairs}
+
+
 def _numbers(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[float, ...] | None:
@@ -110,6 +124,10 @@ _columns = click.option(
     "--column", "columns", metavar="NAME=COLUMN", multiple=True, callback=_mapping,
     help="Read COLUMN of the table as NAME, for example fe_h=FeH (repeatable).",
 )  # fmt: skip
+_unit = click.option(
+    "--unit", "units", metavar="[NAME=]UNIT", multiple=True, callback=_units,
+    help="Unit of a column, for example age=Myr, or of all columns without one (repeatable).",
+)  # fmt: skip
 _strict = click.option(
     "--strict", is_flag=True,
     help="Refuse a file with rows that cannot be used; default: leave these rows out and count "
@@ -140,10 +158,13 @@ def tables(function: Function) -> Function:
     """Add the options of reading tables, which arrive together as ``reading``."""
 
     @wraps(function)
-    def command(*args: Any, columns: Any, strict: bool, missing: Any, **rest: Any) -> Any:
-        return function(*args, reading=Reading(columns, strict, missing), **rest)
+    def command(
+        *args: Any, columns: Any, units: Any, strict: bool, missing: Any, **rest: Any
+    ) -> Any:
+        reading = Reading(columns, strict, missing, units=units)
+        return function(*args, reading=reading, **rest)
 
-    for option in (_missing, _strict, _columns):
+    for option in (_missing, _strict, _unit, _columns):
         command = option(command)
     return cast("Function", command)
 

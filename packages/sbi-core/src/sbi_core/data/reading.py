@@ -43,12 +43,15 @@ class Reading:
         Numbers that mark missing values; None: those of the plugin.
     start
         Number of the first row, where the table is a part of a file.
+    units
+        ``{name: unit}``: unit of a column; of the name ``""``: of all columns without one.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
     missing: Sequence[float] | None = None
     start: int = 0
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> tuple[str, ...]:

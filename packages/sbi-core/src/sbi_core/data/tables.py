@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from astropy import units
@@ -270,6 +271,8 @@ class ColumnReader:
         ``{name: column}`` that the user gave, names normalised.
     used
         Columns that were read.
+    default_unit
+        Unit of columns without one, or "".
     start
         Number of the first row, where the table is a part of a file.
     """
@@ -288,6 +291,27 @@ class ColumnReader:
         self._first = {normalise(c): c for c in reversed(table.colnames)}
         self.start = reading.start
         self._numbers: dict[str, tuple[Any, F64]] = {}
+        self.default_unit = reading.units.get("", "")
+        for name, unit in reading.units.items():
+            if name:
+                self._set_unit(name, unit)
+
+    def _set_unit(self, name: str, unit: str) -> None:
+        """Give a column, by its name or the one it is read as, the unit that the user names."""
+        read_as = {column: key for key, column in self.chosen.items()}
+        column = self.names.get(read_as.get(name, normalise(name)))
+        if column is None:
+            near = near_matches(name, self.table.colnames)
+            msg = f"{self.source}: no column '{name}', whose unit is given{near}"
+            raise ObservationError(msg)
+        with catch_warnings():
+            simplefilter("ignore", units.UnitsWarning)  # of several slashes
+            self.table[column].unit = units.Unit(unit, parse_strict="silent")
+
+    def unit_of(self, column: str) -> str:
+        """Return the unit of a column: the one it has, or that of columns without one; or ""."""
+        given = self.table[column].unit
+        return ("" if given is None else str(given).strip()) or self.default_unit
 
     def find(self, names: Iterable[str]) -> str | None:
         """Return the table's column that matches one of ``names``, or None.
@@ -460,8 +484,7 @@ class ColumnReader:
             self.excluded.setdefault(k, (reason, text))
 
     def _factor(self, column: str, unit: str) -> float:
-        given = self.table[column].unit
-        text = "" if given is None else str(given).strip()
+        text = self.unit_of(column)
         if text in ("", unit) or (unit in ("", "dex") and _DEX.fullmatch(text)):
             return 1.0  # CDS and VizieR write [-], [Sun] or --- for dex
         try:
@@ -471,7 +494,7 @@ class ColumnReader:
             factor = 0.0
         if factor <= 0:  # magnitudes count backwards: -0.4 dex
             wanted = f"'{unit}'" if unit else "no unit"
-            msg = f"{self.source}: column '{column}' has unit '{given}', expected {wanted}"
+            msg = f"{self.source}: column '{column}' has unit '{text}', expected {wanted}"
             raise ObservationError(msg)
         return factor
 

@@ -149,12 +149,17 @@ class InferSection(_Section):
         description="Numbers that mark missing values; default: -999, -9999, -99999, -999.99, "
         "-9999.99, -32768, ±1e20, ±1e30 and those of the plugin.",
     )
+    units: dict[str, str] = Field(
+        default_factory=dict,
+        description="Units of columns, for example {flux_r = 'uJy'}; with an empty name: of all "
+        "columns without one.",
+    )
     n_example: int = Field(100, ge=1, description="Number of objects in the example.")
 
     @property
     def reading(self) -> Reading:
         """The options of reading the file."""
-        return Reading(self.columns, self.strict, self.missing)
+        return Reading(self.columns, self.strict, self.missing, units=self.units)
 
     @field_validator("observations", mode="before")
     @classmethod
@@ -274,6 +279,7 @@ def reading_options(reading: Reading) -> dict[str, Any]:
         "infer__columns": dict(reading.columns) or None,
         "infer__strict": reading.strict or None,
         "infer__missing": None if reading.missing is None else list(reading.missing),
+        "infer__units": dict(reading.units) or None,
     }
 
 

@@ -116,6 +116,7 @@ class Run:
         *,
         strict: bool = False,
         missing: Sequence[float] | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> Observations:
         """Return the objects of a file or table as the run's simulator reads them.
 
@@ -130,10 +131,13 @@ class Run:
             Refuse rows that cannot be used, instead of leaving them out.
         missing
             Numbers that mark missing values; default: those of the plugin.
+        units
+            ``{name: unit}`` of columns; of the name ``""``: of all columns without one.
         """
         if isinstance(source, (str, Path)):  # the simulator may change the working directory
             source = Path(source).expanduser().absolute()
-        return read_objects(self.simulator, source, Reading(columns or {}, strict, missing))
+        reading = Reading(columns or {}, strict, missing, units=units or {})
+        return read_objects(self.simulator, source, reading)
 
     @torch_defaults()
     def infer(
@@ -144,12 +148,13 @@ class Run:
         columns: Mapping[str, str] | None = None,
         strict: bool = False,
         missing: Sequence[float] | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> PosteriorSamples:
         """Return posterior draws for every object, with all that tables of results hold.
 
         Parameters
         ----------
-        observations, columns, strict, missing
+        observations, columns, strict, missing, units
             The objects; see :meth:`observations`.
         draws
             Posterior draws per object; default: those of the run.
@@ -172,7 +177,7 @@ class Run:
         if isinstance(number, bool) or int(number) != number or number < 1:
             msg = f"draws must be a whole number above 0, got {draws!r}"
             raise ConfigError(msg)
-        data = self.observations(observations, columns, strict=strict, missing=missing)
+        data = self.observations(observations, columns, strict=strict, missing=missing, units=units)
         samples = infer_in_memory(self._context, data, int(number))
         return replace(samples, meta=table_meta(self._context, data.source, int(number)))
 
@@ -185,12 +190,13 @@ class Run:
         columns: Mapping[str, str] | None = None,
         strict: bool = False,
         missing: Sequence[float] | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> CombinedPosterior:
         """Combine all objects, which must belong to one group, into one posterior.
 
         Parameters
         ----------
-        observations, columns, strict, missing
+        observations, columns, strict, missing, units
             The objects; see :meth:`observations`.
         combiner
             Name of the rule; default: that of the run.
@@ -207,7 +213,7 @@ class Run:
         ConfigError
             If the objects belong to several groups.
         """
-        data = self.observations(observations, columns, strict=strict, missing=missing)
+        data = self.observations(observations, columns, strict=strict, missing=missing, units=units)
         if len(data.groups) > 1:
             msg = f"the objects belong to {len(data.groups)} groups; combine one group at a time"
             raise ConfigError(msg)

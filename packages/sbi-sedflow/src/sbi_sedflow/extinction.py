@@ -1,0 +1,146 @@
+r"""Extinction by dust of the Galaxy: which fluxes are corrected for it, and the correction.
+
+A flux is divided by its transmission: column ``mw_transmission_b``, :math:`10^{-0.4 A_b}` with
+``extinction_b`` [mag], or :math:`A_b = R_b\,E(B-V)` with a column ``ebv`` (map of Schlegel,
+Finkbeiner & Davis). Where neither the table nor the names of its columns tell, the user must.
+
+References:
+    | Schlafly & Finkbeiner 2011, ApJ 737, 103, table 6, R_V = 3.1 (SDSS)
+    | Wyder et al. 2007, ApJS 173, 293 (GALEX)
+    | legacysurvey.org, Galactic extinction coefficients (Legacy Surveys)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbi_core import ColumnReader, ObservationError, counted
+from sbi_sedflow.constants import BANDS
+
+__all__ = ["Choice", "Measured", "correct_extinction"]
+
+F64 = NDArray[np.float64]
+Choice = Literal["columns", "corrected", "none"]
+_R = {"F": 8.24, "N": 8.20, "u": 4.239, "g": 3.303, "r": 2.285, "i": 1.698, "z": 1.263}
+_R_LEGACY = {"u": 3.995, "g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211}
+_TAKEN = {
+    "": "taken as corrected for Galactic extinction, by the names of the columns",
+    "corrected": "taken as corrected for Galactic extinction, as chosen",
+    "none": "NOT corrected for Galactic extinction, as chosen",
+}
+_EBV = ("ebv", "e_bv", "eb_v", "e_b_v", "ebv_sfd", "sfd_ebv", "ebv_sfd98", "ebmv")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The fluxes of one band of a table.
+
+    Parameters
+    ----------
+    band
+        One of F N u g r i z.
+    column
+        Where they stand.
+    names
+        The band in names of columns.
+    corrected
+        Corrected for Galactic extinction, by the definition of the column: ``"maybe"`` where a
+        transmission beside it, or the user, overrules that.
+    legacy
+        Of the Legacy Surveys.
+    """
+
+    band: str
+    column: str
+    names: tuple[str, ...]
+    corrected: bool | Literal["maybe"]
+    legacy: bool
+
+
+def correct_extinction(
+    reader: ColumnReader,
+    measured: Sequence[Measured],
+    flux: F64,
+    sigma: F64,
+    choice: Choice | None = None,
+) -> list[str]:
+    """Correct fluxes and errors (n, 7) in place; return notes on what was done, band by band.
+
+    Raises
+    ------
+    ObservationError
+        If columns are not known to be corrected, the table has nothing to correct them with, and
+        the user has not chosen.
+    """
+    by_column: list[str] = []
+    by_colour: list[str] = []
+    taken: dict[str, list[str]] = {}
+    ignored: list[str] = []
+    open_question: list[str] = []
+    lost = 0
+    for m in measured:
+        share = reader.find(f"mw_transmission_{name}" for name in m.names)
+        loss = reader.find(f"{form}_{name}" for form in ("extinction", "ext") for name in m.names)
+        colour = reader.find(_EBV)
+        by_name = m.corrected is True or (m.corrected and not share and choice is None)
+        if by_name or choice in ("corrected", "none"):
+            taken.setdefault("" if by_name else str(choice), []).append(m.band)
+            ignored += [m.column] if loss and by_name else []
+            continue
+        k = BANDS.index(m.band)
+        if share:
+            through = reader.numbers(share)
+            by_column.append(m.band)
+        elif loss:
+            through = _transmission(reader.numbers(loss))
+            by_column.append(m.band)
+        elif colour:
+            r = _R_LEGACY if m.legacy else _R
+            through = _transmission(r[m.band] * reader.numbers(colour))
+            by_colour.append(f"{m.band} {r[m.band]:g}")
+        else:
+            open_question.append(m.column)
+            continue
+        through = np.where((through > 0) & (through < 1.5), through, np.nan)
+        lost += int((np.isfinite(flux[:, k]) & np.isnan(through)).sum())
+        flux[:, k], sigma[:, k] = flux[:, k] / through, sigma[:, k] / through
+    if open_question:
+        _ask(reader, open_question, choice)
+    notes = [f"corrected for Galactic extinction: {' '.join(by_column)}"] if by_column else []
+    if by_colour:
+        notes.append(
+            f"corrected for Galactic extinction, A = R E(B-V): R of {', '.join(by_colour)}"
+        )
+    for why, bands in taken.items():
+        notes.append(f"{_TAKEN[why]}: {' '.join(bands)}")
+    if ignored:
+        notes.append(
+            f"extinction not applied to {', '.join(ignored)}: these names mean corrected values"
+        )
+    if lost:
+        notes.append(f"{counted(lost, 'value')} masked, whose extinction is missing")
+    return notes
+
+
+def _transmission(loss: F64) -> F64:
+    with np.errstate(over="ignore"):
+        return np.asarray(10.0 ** (-0.4 * loss))
+
+
+def _ask(reader: ColumnReader, columns: list[str], choice: Choice | None) -> None:
+    listed = ", ".join(reader.written(c) for c in columns)
+    forms = "extinction_b [mag], mw_transmission_b or ebv"
+    msg = (
+        f"{reader.source}: no column {forms} to correct {listed} with (simulator.extinction = "
+        "columns)"
+        if choice
+        else f"{reader.source}: are {listed} corrected for Galactic extinction? The table has no "
+        f"column {forms} to correct them with: add one, or give --set simulator.extinction="
+        "corrected (they are corrected) or =none (they are not; use them all the same)"
+    )
+    raise ObservationError(msg)
