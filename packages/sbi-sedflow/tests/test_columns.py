@@ -211,6 +211,13 @@ def test_columns_of_one_letter_are_magnitudes_beside_their_errors():
     check(photometry_of_table(table, "t", CORRECTED), "ugriz")
 
 
+def test_magnitudes_without_errors_are_refused_by_name():
+    table = luptitudes(("{}", "err_{}"))
+    table.remove_columns([f"err_{b}" for b in "ugriz"])
+    with pytest.raises(ObservationError, match="magnitudes u, g, r, i, z have no errors; add err_"):
+        photometry_of_table(table, "t")
+
+
 def test_a_column_z_that_may_be_redshift_or_magnitude_is_asked_about():
     table = magnitudes(("{}", "err_{}"), bands="ugri")
     table["err_z"] = 0.02

@@ -184,6 +184,13 @@ def photometry_of_table(table: Table, source: str, choices: Choices | None = Non
     c = choices or Choices()
     reader = ColumnReader(_taken_apart(_units_from_names(table)), source)
     bands = _of_surveys(reader, list(_bands(reader, c.photometry)))
+    letters = [name for b in "ugriz" if (name := reader.find([b]))]
+    if not bands and len(letters) > 3:
+        msg = (
+            f"{source}: magnitudes {', '.join(letters)} have no errors; add err_u, err_g, ... "
+            "(SDSS: Err_u of PhotoObj), and the redshift as 'redshift'"
+        )
+        raise ObservationError(msg)
     if not bands:
         msg = (
             f"{source}: no photometry: neither a file of the NASA-Sloan Atlas (NMGY and NMGY_IVAR, "
