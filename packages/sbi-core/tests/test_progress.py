@@ -91,6 +91,9 @@ def test_epochs_of_an_interrupted_run_are_skipped_and_added_cycles_lengthen_the_
         def start(self, stage, total, unit):
             calls.append(("start", total))
 
+        def resize(self, total):
+            calls.append(("resize", total))
+
         def advance(self, count=1, note=""):
             calls.append(("advance", count))
 
@@ -100,16 +103,16 @@ def test_epochs_of_an_interrupted_run_are_skipped_and_added_cycles_lengthen_the_
         def say(self, message):
             calls.append(("say", message))
 
-    show = epoch_callback(Recorder(), "train", 4)
+    show = epoch_callback(Recorder(), "train")
     show({"epoch": 4, "epochs": 4, "val_loss": 1.0})
     show({"epoch": 5, "epochs": 8, "val_loss": 0.5})
     assert [c for c in calls if c != ("skip", 0)] == [
-        ("start", 4),
+        ("start", None),
+        ("resize", 4),
         ("skip", 3),
         ("advance", 1),
         ("say", "train: overfitting detected; restarting with weight decay"),
-        ("start", 8),
-        ("skip", 4),
+        ("resize", 8),
         ("advance", 1),
     ]
 
@@ -124,8 +127,18 @@ def test_a_part_that_is_trained_first_is_a_stage_of_its_own():
         def finish(self, message=""):
             calls.append("finished")
 
-    show = epoch_callback(Recorder(), "train", 3)
+    show = epoch_callback(Recorder(), "train")
     show({"stage": "encoder", "epoch": 1, "epochs": 2, "val_loss": 1.0})
     show({"stage": "encoder", "epoch": 2, "epochs": 2, "val_loss": 0.9})
     show({"epoch": 1, "epochs": 3, "val_loss": 0.5})
-    assert calls == [("train", 3), ("encoder", 2), "finished", ("train", 3)]
+    assert calls == [("train", None), ("encoder", 2), "finished", ("train", 3)]
+
+
+def test_a_stage_whose_length_follows_later_shows_it():
+    out = io.StringIO()
+    progress = Progress(out, interval=0.0)
+    show = epoch_callback(progress, "train")
+    for epoch in (1, 2):
+        show({"epoch": epoch, "epochs": 40, "val_loss": 1.0})
+        time.sleep(0.02)
+    assert "train: 2/40 epochs" in out.getvalue()

@@ -31,8 +31,8 @@ class Progress:
         self._bar: Any = None
         self._stage, self._begin = "", 0.0
 
-    def start(self, stage: str, total: int, unit: str) -> None:
-        """Begin a stage of ``total`` units."""
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        """Begin a stage of ``total`` units; None: :meth:`resize` tells how many."""
         self._close()
         self._stage, self._begin = stage, perf_counter()
         if self._stream is None:
@@ -52,9 +52,14 @@ class Progress:
             desc=f"{stage:>9}",
             unit=f" {unit}",
             leave=False,
-            unit_scale=total > 9999,
+            unit_scale=total is not None and total > 9999,
             **form,
         )
+
+    def resize(self, total: int) -> None:
+        """Set the number of units of the stage."""
+        if self._bar is not None:
+            self._bar.total = total
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Move on by ``count`` units; ``note`` is shown beside the bar."""
@@ -114,32 +119,29 @@ def _seconds(value: float) -> str:
     return f"{minutes} min {seconds:02d} s"
 
 
-def epoch_callback(
-    progress: Progress, stage: str, epochs: int
-) -> Callable[[Mapping[str, Any]], None]:
+def epoch_callback(progress: Progress, stage: str) -> Callable[[Mapping[str, Any]], None]:
     """Begin a stage and return a callback of the training loop that shows it.
 
     Epochs of an interrupted run are skipped; when overfitting makes the loop add a cycle, the
     stage gets longer. Lines of a part that is trained before the rest carry its name as ``stage``
     and are shown as a separate stage.
     """
-    progress.start(stage, epochs, "epochs")
-    done, planned, current = 0, epochs, stage
+    progress.start(stage, None, "epochs")
+    done, planned, current = 0, 0, stage
 
     def show(line: Mapping[str, Any]) -> None:
         nonlocal done, planned, current
-        name = str(line.get("stage", stage))
+        name, total = str(line.get("stage", stage)), int(line.get("epochs", planned))
         if name != current:
             if done:
                 progress.finish()
-            done, planned, current = 0, int(line.get("epochs", epochs)), name
-            progress.start(name, planned, "epochs")
-        if line.get("epochs", planned) > planned:
-            planned = int(line["epochs"])
-            if done:
+            done, planned, current = 0, total, name
+            progress.start(name, total, "epochs")
+        if total != planned:
+            if done and total > planned:
                 progress.say(f"{current}: overfitting detected; restarting with weight decay")
-            progress.start(current, planned, "epochs")
-            progress.skip(done)
+            planned = total
+            progress.resize(total)
         progress.skip(int(line["epoch"]) - done - 1)
         progress.advance(1, f"validation loss {line['val_loss']:.4g}")
         done = int(line["epoch"])

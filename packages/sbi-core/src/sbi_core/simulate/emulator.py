@@ -63,7 +63,6 @@ class EmulatorConfig(TrainConfig):
         default=(100, 40), min_length=1, description="Widths of the layers."
     )
     activation: Literal["tanh", "silu"] = Field(default="tanh", description="Between the layers.")
-    epochs: int = Field(default=30, ge=1, description="Epochs; with max_seconds, an upper limit.")
     batch_size: int = Field(default=1024, ge=1, description="Rows per step.")
     optimizer: Literal["adam-onecycle", "schedulefree"] = Field(
         default="schedulefree", description="Schedule-free AdamW, or Adam with one-cycle schedule."

@@ -12,8 +12,8 @@ from sbi_core.validation import Options, validate
 
 __all__ = ["TrainConfig", "config_of"]
 
-_STEPS = 4000  # of a training whose epochs are not given: fewer are not enough for a flow
-_BATCHES = 64  # per epoch, where the batch size is not given
+_STEPS = 3000  # of a training whose epochs are not given: fewer are not enough for a flow
+_BATCHES = 32  # per epoch, where the batch size is not given
 
 
 class TrainConfig(Options):
@@ -22,7 +22,7 @@ class TrainConfig(Options):
     epochs: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs; default: as many as make 4000 steps, between 30 and 300. With "
+        description="Epochs; default: as many as make 3000 steps, between 30 and 300. With "
         "max_seconds, an upper limit.",
     )
     max_seconds: float | None = Field(
@@ -34,7 +34,7 @@ class TrainConfig(Options):
     batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Rows per step; default: a power of two near 1/64 of the training rows, "
+        description="Rows per step; default: a power of two near 1/32 of the training rows, "
         "between 32 and 512.",
     )
     optimizer: Literal["adam-onecycle", "schedulefree"] = Field(

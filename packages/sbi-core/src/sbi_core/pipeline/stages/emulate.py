@@ -47,7 +47,7 @@ def execute(context: Context) -> StageResult:
         wide=_wide(context, config),
         seed=context.config.seed,
         directory=context.directory.emulator,
-        callbacks=[epoch_callback(context.progress, "emulate", config.epochs)],
+        callbacks=[epoch_callback(context.progress, "emulate")],
     )
     emulator.save(context.directory.emulator)
     errors = emulator.errors

@@ -7,7 +7,6 @@ from sbi_core.errors import counted
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.progress import epoch_callback
-from sbi_core.training.splits import splits_of
 
 __all__ = ["execute"]
 
@@ -15,8 +14,7 @@ __all__ = ["execute"]
 def execute(context: Context) -> StageResult:
     """Train, save, and report length and test loss."""
     training = context.training
-    epochs, _ = training.config.length(len(splits_of(training).train))
-    show = epoch_callback(context.progress, "train", epochs)
+    show = epoch_callback(context.progress, "train")
     estimator = context.new_estimator()
     record = estimator.fit(training, context.embedding, [show])
     estimator.save(context.directory.estimator)
