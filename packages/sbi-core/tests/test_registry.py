@@ -54,7 +54,7 @@ def test_the_built_in_components_come_through_the_same_hooks():
     registry = Registry([])
     names = {(c.kind, c.name) for c in registry.components()}
     assert ("combiner", "gaussian") in names
-    assert ("combiner", "recalibrated") in names
+    assert ("combiner", "simulated-moments") in names
     assert ("estimator", "mixture") in names
     assert ("embedding", "mlp") in names
     assert {c.distribution for c in registry.components()} == {"sbi-core"}

@@ -91,7 +91,7 @@ PUBLISHED: dict[str, dict[str, tuple[int, float, float, float, float]]] = {
     },
     "shifted": {"B25 plots": (200, -2.108, 0.006, -2.989, 0.008)},
 }
-_RULES = ("recalibrated", "gaussian", "published")
+_RULES = ("simulated-moments", "gaussian", "published")
 _BIRTHS = (2.0, 12.8)  # Gyr
 _MOCK = "Mock_Data_TNG.npz"
 _SINGLE = "single"
@@ -323,7 +323,6 @@ def perform(names: Sequence[str], options: Options) -> Iterator[str]:
 
 def _galaxy(name: str, run: Run, folder: Path, options: Options) -> str:
     rules = list(dict.fromkeys([run.config.combiner.name, *_RULES]))
-    rules = [r for r in rules if r != "recalibrated" or _learned(run, r)]
     file = Path(options.stars) if options.stars else None
     data = stars(
         name, run.simulator, n=options.n, seed=options.seed, file=file, births=options.births

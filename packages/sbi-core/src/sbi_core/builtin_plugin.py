@@ -61,14 +61,13 @@ def register_combiners(register: Register[Combiner]) -> None:
     """Register the rules that combine many objects."""
     for name, stem, summary in (
         ("gaussian", "Gaussian", "product of Gaussian posteriors divided by N - 1 priors"),
-        ("recalibrated", "Recalibrated", "gaussian with a learned correction of its error"),
-        ("amortised", "Amortised", "recalibrated, for objects of any quality and other tables"),
+        ("simulated-moments", "SimulatedMoments", "scores, centred by simulations at the solution"),
         ("deepset", "Deepset", "one network for groups of any size"),
         ("product", "Product", "product of the densities, on a grid or by MCMC"),
         ("score", "Score", "diffusion with the scores of all objects; needs sbi-npse"),
         ("likelihood", "Likelihood", "likelihood of every object on a grid; slow reference"),
     ):
-        module = f"sbi_core.combiners.{name}"
+        module = f"sbi_core.combiners.{name.replace('-', '_')}"
         register(name, f"{module}:{stem}Combiner", config=f"{module}:{stem}Config", summary=summary)
 
 

@@ -568,6 +568,17 @@ class Estimator(ABC):
         msg = f"estimator '{self.name}' has no closed-form moments"
         raise DensityUnavailableError(msg)
 
+    def score(self, value: NDArray[np.float64], batch: Batch) -> NDArray[np.float64]:
+        """Return the gradient of log q (n, k) at one value (k,), in unconstrained space.
+
+        Raises
+        ------
+        DensityUnavailableError
+            If the estimator has none; combinations then use mean and covariance of q.
+        """
+        msg = f"estimator '{self.name}' has no gradient of its density"
+        raise DensityUnavailableError(msg)
+
     def to(self, device: str | torch.device) -> Self:
         """Move networks to a torch device and return self; the default does nothing."""
         return self
@@ -600,9 +611,6 @@ class Combiner(ABC):
     groups_needed, group_size
         Number of simulated groups, and of objects in each, for :meth:`prepare`; 0 if the rule
         learns nothing.
-    other_errors
-        True if every second group for :meth:`prepare` has the errors and missing values of the
-        training instead of those of the data.
     takes_emulator
         True if the emulator of a run, with its error added to the noise, replaces the simulator;
         for rules that run it very often.
@@ -613,7 +621,6 @@ class Combiner(ABC):
     warning: str = ""
     groups_needed: int = 0
     group_size: int = 0
-    other_errors: bool = False
     takes_emulator: bool = False
 
     def attach(self, simulator: Simulator) -> None:  # noqa: B027 - most rules need none

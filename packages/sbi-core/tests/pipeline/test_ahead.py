@@ -23,11 +23,12 @@ from sbi_core.progress import Progress
 
 OPTIONS = (
     "emulate.enabled=true", "emulate.epochs=3", "emulate.hidden=[8]", "emulate.box_rows=100",
-    "combiner.name=recalibrated", "combiner.groups=40", "combiner.max_objects=60",
+    "combiner.name=deepset", "combiner.max_objects=20", "combiner.simulations=2000",
+    "combiner.steps=20", "combiner.rows=256", "combiner.member=[16]", "combiner.hidden=[16]",
     "combine.calibration_groups=10", "combine.sizes=[1, 10]",
 )  # fmt: skip
 PARALLEL = ("simulate.executor=process", "simulate.workers=2")
-FILES = ("emulator/weights", "combiner/recalibrated/weights")
+FILES = ("emulator/weights", "combiner/deepset/weights")
 JOB = """
 import sys, sbi_toy
 from sbi_core.pipeline.config import resolve
@@ -166,7 +167,7 @@ def test_learning_that_was_done_is_not_done_again(serial, registry, toy_run, tmp
         records.pop(part)
     records["stages"]["combine"]["status"] = "started"  # killed after it had learned
     directory.provenance.write_text(json.dumps(records))
-    before = {p: p.stat().st_mtime_ns for p in directory.combiner("recalibrated").iterdir()}
+    before = {p: p.stat().st_mtime_ns for p in directory.combiner("deepset").iterdir()}
     run = toy_run(*OPTIONS)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert_same(serial, run)

@@ -1,7 +1,5 @@
 """The stage combine: remedies beside the result, and whether the objects fit the simulator."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import sbi_toy
@@ -69,15 +67,6 @@ def test_the_combination_is_tested_at_the_number_of_objects_that_are_combined(to
     run = toy_run(*options)
     assert [entry["n"] for entry in run.report["combined_calibration"]] == [1, 10, 12]
     assert "more_objects_than_calibrated" not in run.report["flags"]
-
-
-def test_every_second_group_for_a_correction_may_have_errors_of_the_training(toy_run):
-    run = toy_run("combine.calibration_groups=0")
-    groups = SimulatedGroups(run._context, "correction", 4, 20, "test", other_errors=True)
-    groups.simulate()
-    one, two = (list(g) for g in (groups, replace(groups, other_errors=False)))
-    same = [bool((a.batch.x == b.batch.x).all()) for a, b in zip(one, two, strict=True)]
-    assert same == [True, False, True, False]
 
 
 def test_truths_of_groups_can_be_spread_wider_than_the_prior(toy):

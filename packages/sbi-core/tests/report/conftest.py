@@ -33,7 +33,7 @@ def parameters():
 def combined_entries(rng):
     """Combinations that shrink as 1/sqrt(N); the published rule is pulled to the prior mean."""
     entries = []
-    for combiner in ("recalibrated", "gaussian", "published"):
+    for combiner in ("simulated-moments", "gaussian", "published"):
         for n in (1, 10, 100, 1000):
             sd = SD / np.sqrt(n)
             pull = 0.09 * (PRIOR_MEAN - TRUTH) if combiner == "published" and n > 1 else 0
@@ -57,7 +57,7 @@ def combined_entries(rng):
 
 def combined_calibration():
     """z-rms as the design measured it: 1 for a calibrated combiner, growing for the others."""
-    laws = {"recalibrated": 0.004, "gaussian": 0.04, "published": 0.8}
+    laws = {"simulated-moments": 0.004, "gaussian": 0.04, "published": 0.8}
     return [
         {
             "combiner": combiner,

@@ -216,7 +216,7 @@ def test_every_figure_has_a_caption_of_one_sentence(page):
 def test_combiners_for_comparison_are_marked_and_never_the_answer(inputs, page):
     assert "is shown for comparison only" in page
     assert "It counts the prior too often." in page
-    assert main_combiner(inputs["report"]) == "recalibrated"
+    assert main_combiner(inputs["report"]) == "simulated-moments"
     assert plots.is_comparison({"combiner": "odd", "flags": ["comparison_only"]})
     assert not plots.is_comparison({"combiner": "odd"})
 
@@ -226,7 +226,7 @@ def test_combiners_have_a_warning_of_their_own(inputs, words_only):
     words = text_of(render(**{**inputs, "warnings": warnings}))
     assert "published is shown for comparison only; do not quote it. It is wrong." in words
     assert "gaussian: Mind the N." in words
-    assert "recalibrated:" not in words
+    assert "simulated-moments:" not in words
 
 
 def test_writing_replaces_the_file_as_a_whole(tmp_path, words_only, inputs):

@@ -18,8 +18,7 @@ SMALL = {
     "sbi-nsf": {"hidden": 12, "transforms": 2, "bins": 5},
     "sbi-npse": {},
     "sbi-fmpe": {},
-    "recalibrated": {"groups": 200, "max_objects": 150},
-    "amortised": {"groups": 200, "max_objects": 150},
+    "simulated-moments": {},
     "likelihood": {"draws": 128},
 }
 # Densities by integration of a differential equation take minutes on a grid.

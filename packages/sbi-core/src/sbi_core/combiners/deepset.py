@@ -104,7 +104,7 @@ class DeepsetCombiner(Combiner):
 
     See Also
     --------
-    sbi_core.combiners.recalibrated : needs fewer simulations, and works for any N.
+    sbi_core.combiners.simulated_moments : nothing to train, and works for any N.
     """
 
     name = "deepset"
@@ -147,7 +147,7 @@ class DeepsetCombiner(Combiner):
         if like.x.ndim != 2:
             msg = (
                 f"the deepset combiner takes one row of numbers per object, these data have shape "
-                f"{tuple(like.x.shape[1:])}: use 'recalibrated'"
+                f"{tuple(like.x.shape[1:])}: use 'simulated-moments'"
             )
             raise ObservationError(msg)
         o = self.options

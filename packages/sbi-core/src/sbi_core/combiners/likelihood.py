@@ -35,7 +35,6 @@ from pydantic import Field
 from scipy import special
 from scipy.stats import qmc
 
-from sbi_core.combiners.correction import monomials
 from sbi_core.combiners.gaussian import starting_point
 from sbi_core.combiners.moments import Gaussian, object_moments, simulator_of
 from sbi_core.components import Combiner, Rng, Simulator
@@ -352,7 +351,7 @@ def _moments(values: F64, centre: Gaussian, points: int, reach: float) -> Gaussi
     values = values - 0.5 * ((centre.mean + nodes @ root.T) ** 2).sum(1)  # the prior, N(0, I)
     weight = np.exp(-0.125 * (nodes**2).sum(1))
     degree = points - 1 if d <= 2 else 2
-    design = monomials(nodes, degree)
+    design = _monomials(nodes, degree)
     good = np.isfinite(values)
     if not good.any():
         msg = (
@@ -386,7 +385,7 @@ def _interpolated(
     """
     inside = np.clip(fine, -reach, reach)
     values = np.minimum(
-        monomials(fine, points - 1) @ coefficients, monomials(inside, points - 1) @ coefficients
+        _monomials(fine, points - 1) @ coefficients, _monomials(inside, points - 1) @ coefficients
     )
     nearest = np.rint((inside + reach) * (points - 1) / (2 * reach)).astype(int)
     known = good.reshape((points,) * fine.shape[1])[tuple(nearest.T)]
@@ -412,3 +411,11 @@ def _quadratic(coefficients: F64, d: int) -> tuple[F64, F64]:
     values, vectors = np.linalg.eigh(curvature)
     cov = vectors @ np.diag(1 / np.clip(values, 0.05, None)) @ vectors.T  # at most 4.5 times wider
     return cov @ slope, cov
+
+
+def _monomials(x: F64, degree: int) -> F64:
+    """Return the monomials of x (n, d) up to a total degree, (n, terms); the constant first."""
+    exponents = [
+        e for e in itertools.product(range(degree + 1), repeat=x.shape[1]) if sum(e) <= degree
+    ]
+    return np.stack([np.prod(x ** np.array(e), axis=1) for e in exponents], 1)

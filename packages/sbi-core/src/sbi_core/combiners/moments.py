@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -36,6 +35,7 @@ __all__ = [
     "MomentConfig",
     "ObjectMoments",
     "data_quality",
+    "digest",
     "group_consistency",
     "object_moments",
     "quality_of_values",
@@ -43,7 +43,6 @@ __all__ = [
     "shared_space",
     "simulator_of",
     "truth_of",
-    "with_moments",
 ]
 
 F64 = NDArray[np.float64]
@@ -76,17 +75,11 @@ class ObjectMoments:
         P_i mu_i, (n, d).
     id
         Identifiers for messages, (n,).
-    quality
-        :func:`data_quality` of every object, (n, k).
-    each_quality
-        :func:`quality_of_values` of every object, (n, k).
     """
 
     precision: F64
     information: F64
     id: Sequence[str]
-    quality: F64 = field(default_factory=lambda: np.empty((0, 0)))
-    each_quality: F64 = field(default_factory=lambda: np.empty((0, 0)))
 
     @classmethod
     def of(
@@ -118,8 +111,6 @@ class ObjectMoments:
             self.precision[rows],
             self.information[rows],
             self.id[rows],
-            self.quality[rows],
-            self.each_quality[rows],
         )
 
 
@@ -211,7 +202,7 @@ def object_moments(
         If the estimator infers no shared (global) parameter.
     """
     keep = posterior.select([p.name for p in shared_space(posterior).parameters])
-    key = (_digest(observations.batch), draws)
+    key = (digest(observations.batch), draws)
     with _lock:
         kept = _moments.setdefault(posterior, OrderedDict())
         moments = kept.get(key)
@@ -222,30 +213,7 @@ def object_moments(
         kept.move_to_end(key)
         if len(kept) > _KEPT:
             kept.popitem(last=False)
-    batch = observations.batch
-    names = observations.id.tolist()
-    return ObjectMoments(*moments, names, data_quality(batch), quality_of_values(batch))
-
-
-def with_moments(
-    posterior: Posterior, groups: Iterable[Observations], *, draws: int, threads: int
-) -> Iterator[Observations]:
-    """Yield groups, with their moments computed ahead by other threads."""
-    if threads < 1:
-        yield from groups
-        return
-    threads = min(threads, _KEPT - 2)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[Observations, Future[ObjectMoments]]] = deque()
-        for group in groups:
-            waiting.append((group, pool.submit(object_moments, posterior, group, draws=draws)))
-            if len(waiting) > threads:
-                first, done = waiting.popleft()
-                done.result()
-                yield first
-        for group, done in waiting:
-            done.result()
-            yield group
+    return ObjectMoments(*moments, observations.id.tolist())
 
 
 def _computed(
@@ -259,7 +227,8 @@ def _computed(
     return moments.precision, moments.information
 
 
-def _digest(batch: Batch) -> str:
+def digest(batch: Batch) -> str:
+    """Return a word that stands for the data of a batch."""
     total = hashlib.sha256()
     for name, value in batch.with_(theta=None).numpy().items():
         total.update(f"{name} {value.dtype} {value.shape}".encode())

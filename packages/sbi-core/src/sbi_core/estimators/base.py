@@ -299,6 +299,28 @@ class FlowEstimator(Estimator):
         return out
 
     @torch_defaults()
+    def score(self, value: F64, batch: Batch) -> F64:
+        """Return the gradient of log q(z | x), (n, k), at one z (k,).
+
+        Raises
+        ------
+        DensityUnavailableError
+            If the density of the estimator is slow.
+        """
+        if not self.network.head.loss_is_nll:
+            return super().score(value, batch)
+        with torch.no_grad():
+            h = self._features(batch)
+        head, step = self.network.head, self.network.head.rows_per_call
+        out = np.empty((len(h), len(value)))
+        for start in range(0, len(h), step):
+            given = aligned(h[start : start + step])
+            z = _tensor_like(h, np.tile(value, (len(given), 1))).requires_grad_()
+            (gradient,) = torch.autograd.grad(head.log_prob(z, given).sum(), z)
+            out[start : start + step] = gradient.double().cpu().numpy()
+        return out
+
+    @torch_defaults()
     @torch.no_grad()
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
         """Return draws (S, n, d) in physical units.

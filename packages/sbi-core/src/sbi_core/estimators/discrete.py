@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sbi_core.data.alignment import aligned
 from sbi_core.data.batch import Batch
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, DensityUnavailableError
 from sbi_core.estimators.base import FlowEstimator
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import torch_defaults
@@ -208,6 +208,17 @@ class DiscreteEstimator(FlowEstimator):
             msg = f"estimator '{self.name}' is for discrete parameters, {names} are not: {hint}"
             raise ConfigError(msg)
         return self.discrete_head(features, columns.tables)
+
+    def score(self, value: F64, batch: Batch) -> F64:
+        """Raise an error: discrete parameters have no gradient.
+
+        Raises
+        ------
+        DensityUnavailableError
+            Always.
+        """
+        msg = f"estimator '{self.name}' has no gradient: its parameters are discrete"
+        raise DensityUnavailableError(msg)
 
     def encode(self, theta: F64, space: ParameterSpace) -> F64:
         """Return value indices and unconstrained coordinates, (n, k), of theta (n, d)."""

@@ -153,6 +153,20 @@ class EnsembleEstimator(Estimator):
             total = special.logsumexp(each, axis=0) - np.log(len(each))
         return np.asarray(np.where(np.isneginf(each).all(0), -np.inf, total))
 
+    def score(self, value: F64, batch: Batch) -> F64:
+        """Return the gradient of log q, (n, k), at one unconstrained value (k,).
+
+        Raises
+        ------
+        DensityUnavailableError
+            If the members have none.
+        """
+        members = self._trained()
+        theta = np.tile(self.space.from_unconstrained(value[None]), (len(batch), 1))
+        weight = special.softmax([m.log_prob(theta, batch) for m in members], axis=0)
+        each = np.stack([m.score(value, batch) for m in members])
+        return np.asarray((weight[:, :, None] * each).sum(0))
+
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
         """Return draws (S, n, d); every member contributes equally many, to within one."""
         members = self._trained()

@@ -3,14 +3,14 @@ r"""Simulated groups of objects that share one truth, and the calibration of com
 A systematic error of f sigma in single-object posteriors grows to :math:`f\sqrt{N}` combined
 sigma, so that single-object calibration never certifies a combination: groups of N simulated
 objects, observed with the errors and missing values of the data, are combined and compared with
-the truths they were made from, drawn from the prior. At small N several disjoint subsets of a
-group are used; ranks are tested on the first of each, since its subsets share their truth.
+the truths they were made from, drawn from the prior.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,7 +24,6 @@ from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.diagnostics import (
-    GaussianCalibration,
     Verdict,
     calibrate_gaussian,
     judge_sbc_all,
@@ -99,8 +98,6 @@ class SimulatedGroups:
         Number of groups, and of objects in each (failed simulations make a group smaller).
     owner
         Combiner that uses them, if it is not the run's: its groups have a separate folder.
-    other_errors
-        Observe every second group with errors and masks of the training instead.
     """
 
     context: Context
@@ -108,7 +105,6 @@ class SimulatedGroups:
     count: int
     size: int
     owner: str = ""
-    other_errors: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -137,23 +133,19 @@ class SimulatedGroups:
     def __iter__(self) -> Iterator[Observations]:
         simulator = self.context.simulator
         like = self.context.observations.batch
-        number = itertools.count()
         for shard in self._shards:
             batch = read_all([shard])[0].succeeded
             assert batch.split_key is not None
             rng = stream(shard.seed, "observe", shard.number)
             noisy = simulator.observe_like(batch, like, rng)
-            other = simulator.observe(batch, rng) if self.other_errors else noisy
             for key in torch.unique(batch.split_key):
-                seen = noisy if next(number) % 2 == 0 else other
                 yield Observations.from_batch(
-                    seen[batch.split_key == key], truth_names=simulator.parameters.names
+                    noisy[batch.split_key == key], truth_names=simulator.parameters.names
                 )
 
 
 F64 = NDArray[np.float64]
 Triple = tuple[F64, F64, F64]  # mean, covariance, truth
-_SUBSETS = 5  # disjoint subsets per group for small N
 _SPARE = 1.05  # objects simulated per object combined, for failed simulations
 
 
@@ -181,10 +173,10 @@ def calibrate_groups(
     groups.simulate()
     context.progress.start("calibrate", len(groups), "groups")
     space = context.space.select("global")
-    triples: dict[int, list[tuple[int, Triple]]] = {n: [] for n in sizes}
-    for number, group in enumerate(groups):
-        for n, triple in _combine_subsets(context, combiner, group, space, sizes):
-            triples[n].append((number, triple))
+    triples: dict[int, list[Triple]] = {n: [] for n in sizes}
+    for combined in _each(context, combiner, groups, space, sizes):
+        for n, triple in combined:
+            triples[n].append(triple)
         context.progress.advance()
     judged = [_entry(combiner.name, space, n, t, len(groups)) for n, t in triples.items() if t]
     entries = [entry for entry, _ in judged]
@@ -196,33 +188,42 @@ def calibrate_groups(
     return entries, verdicts
 
 
-def _combine_subsets(
+def _each(
     context: Context,
     combiner: Combiner,
-    group: Observations,
+    groups: Iterable[Observations],
     space: ParameterSpace,
     sizes: list[int],
-) -> Iterator[tuple[int, Triple]]:
-    """Yield mean, covariance and truth in unconstrained space for disjoint subsets."""
-    truth = truth_of(group, space)
-    subsets = [
-        (n, slice(k * n, (k + 1) * n)) for n in sizes for k in range(min(_SUBSETS, len(group) // n))
-    ]
-    combined = combiner.subset_moments(context.posterior, group, [s for _, s in subsets])
-    for (n, _), (mean, cov) in zip(subsets, combined, strict=True):
-        yield n, (mean, cov, truth)
+) -> Iterator[list[tuple[int, Triple]]]:
+    """Yield size, mean, covariance and truth of every group, several groups at a time."""
+
+    def combined(group: Observations) -> list[tuple[int, Triple]]:
+        truth = truth_of(group, space)
+        present = [n for n in sizes if n <= len(group)]
+        subsets = [slice(n) for n in present]
+        found = combiner.subset_moments(context.posterior, group, subsets)
+        return [(n, (*moments, truth)) for n, moments in zip(present, found, strict=True)]
+
+    with ThreadPoolExecutor(context.cores) as pool:
+        waiting = deque[Future[list[tuple[int, Triple]]]]()
+        for group in groups:
+            waiting.append(pool.submit(combined, group))
+            if len(waiting) > 2 * context.cores:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
 
 
 def _entry(
     combiner: str,
     space: ParameterSpace,
     n: int,
-    triples: list[tuple[int, Triple]],
+    triples: list[Triple],
     groups: int,
 ) -> tuple[dict[str, Any], Verdict]:
     """Return the entry of one size, and the verdict on its z-rms."""
-    result = _calibration([triple for _, triple in triples])
-    ranks = _calibration(list({number: t for number, t in reversed(triples)}.values()))
+    mean, cov, truth = (np.stack(v) for v in zip(*triples, strict=True))
+    result = calibrate_gaussian(mean, cov, truth)
     name = f"{combiner}, N = {n}"
     verdict = judge_z_rms(name, result.z_rms_joint, repeats=groups, pooled=space.z_dim)
     entry = {
@@ -237,17 +238,12 @@ def _entry(
                 "z_rms": float(result.z_rms[k]),
                 "coverage_68": float(result.coverage_68[k]),
                 "coverage_95": float(result.coverage_95[k]),
-                "sbc_p": float(ranks.sbc_p[k]),
+                "sbc_p": float(result.sbc_p[k]),
             }
             for k, p in enumerate(space.names)
         },
     }
     return entry, verdict
-
-
-def _calibration(triples: list[Triple]) -> GaussianCalibration:
-    mean, cov, truth = (np.stack(v) for v in zip(*triples, strict=True))
-    return calibrate_gaussian(mean, cov, truth)
 
 
 def _judge_ranks(entries: list[dict[str, Any]]) -> list[Verdict]:

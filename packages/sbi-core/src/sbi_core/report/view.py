@@ -68,16 +68,10 @@ FLAGS = {
     "is not valid where they fail; the reasons are listed under Simulator.",
     "more_objects_than_calibrated": "More objects were combined than the calibration was tested "
     "for, and an error common to all objects grows as √N. Add this number to combine.sizes.",
-    "more_objects_than_trained": "The uncertainty of the learned correction exceeds the "
-    "statistical error of the combination; increase combiner.groups.",
     "unlike_trained_groups": "Errors or missing values of the objects differ from those of the "
-    "simulated groups that the correction was learned from; run the pipeline with these objects.",
-    "untested_errors": "Errors or missing values of the objects differ from those on which the run "
-    "tested its combination. The correction covers them, but its calibration was not tested.",
+    "simulated groups that the network was trained on; run the pipeline with these objects.",
     "combination_not_converged": "The search for the combined posterior did not converge; compare "
     "it with another combiner.",
-    "not_corrected": "Too little information to correct some combinations; the uncorrected "
-    "Gaussian result is shown.",
     "objects_disagree": "Parts of the sample disagree about the shared parameters (consistency "
     "p < 0.01): the model misses a difference between the objects, or their errors are "
     "underestimated. Do not rely on the width of the combined posterior.",

@@ -71,7 +71,7 @@ class PipelineChecks(Checks[Registry]):
             section, field = key.split(".")
             overrides[key] = min(most, getattr(getattr(config, section), field))
         overrides["combine.sizes"] = [n for n in config.combine.sizes if n <= 10] or [1]
-        if config.combiner.name in ("recalibrated", "amortised"):  # simulates thousands of objects
+        if config.combiner.name in ("simulated-moments",):  # simulates thousands of objects
             overrides["combiner.name"] = "gaussian"
         return resolve(self.subject, self.pipeline, preset="quick", overrides=overrides)
 

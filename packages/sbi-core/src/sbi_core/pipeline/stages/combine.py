@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from sbi_core.combiners.moments import MomentCombiner, with_moments
 from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
 from sbi_core.data.observations import Observations, text_of
@@ -204,7 +203,6 @@ def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
         combiner.groups_needed,
         combiner.group_size,
         owner,
-        combiner.other_errors,
     )
 
 
@@ -236,10 +234,6 @@ def _prepare(context: Context, combiner: Combiner) -> None:
     groups.simulate()
     context.progress.start("correct", len(groups), "groups")
     observed = _counted(groups, context.progress)
-    if isinstance(combiner, MomentCombiner):
-        observed = with_moments(
-            context.posterior, observed, draws=combiner.config.draws, threads=context.cores - 1
-        )
     facts = combiner.prepare(context.posterior, observed, seed=context.config.seed)
     numbers = ", ".join(f"{k} {v:.3g}" for k, v in facts.items())
     context.progress.finish(f"{combiner.name}: {numbers}")

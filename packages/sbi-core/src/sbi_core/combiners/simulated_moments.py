@@ -1,0 +1,447 @@
+r"""Combination by simulated moments: scores of the network, centred by simulations.
+
+An object with posterior q has, in unconstrained space, where the prior is N(0, I), the score
+
+.. math:: s(x) = \nabla_\Lambda \left[\log q(\Lambda\,|\,x) +
+          \tfrac12\Lambda^T\Lambda\right]_{\Lambda = v}
+
+of its likelihood at v. For an exact q its mean over objects with :math:`\Lambda = v` is zero. No
+network is exact, and an error of f sigma per object becomes :math:`f\sqrt N` combined sigma.
+Therefore s is only used as a statistic: M objects are simulated at v with the errors, missing
+values and context of the data; they give its mean m, covariance V and, simulated again at shifted
+values with the same random numbers, its derivative :math:`D = \partial m/\partial\Lambda` (V for
+exact scores, towards which noisy estimates are drawn). The sum over N observed objects,
+
+.. math:: \sum_i s(x_i)\ |\ \Lambda\ \sim\ N\!\left(N\,[m + D\,(\Lambda - v)],\
+          N V + N^2 V / M\right),
+
+times the prior is the combined posterior. It is repeated at the new mean until the steps are small.
+An inexact network makes the result wider, not biased; nothing is learned from other data before, so
+that objects with any errors can be combined. Far from the solution s is the score of the normal
+distribution with mean and covariance of q, which is well defined everywhere. Large values of s are
+bounded. Linear regression on the quality of the data and on the simulated local parameters, whose
+means are known, reduces the noise of m.
+
+References:
+    | McFadden 1989, Econometrica 57, 995 (simulated moments)
+    | Gallant & Tauchen 1996, Econometric Theory 12, 657 (the score of another model as moments)
+    | docs/calibration.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sbi_core.combiners.gaussian import GaussianCombiner, GaussianConfig
+from sbi_core.combiners.moments import (
+    Gaussian,
+    data_quality,
+    digest,
+    object_moments,
+    quality_of_values,
+    shared_space,
+    simulator_of,
+)
+from sbi_core.components import Rng, Simulator
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
+from sbi_core.errors import DensityUnavailableError, SimulationError
+from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
+from sbi_core.priors.space import ParameterSpace
+from sbi_core.rng import as_generator, stream
+
+__all__ = ["SimulatedMomentsCombiner", "SimulatedMomentsConfig"]
+
+F64 = NDArray[np.float64]
+_SMALLEST = 3  # fewer objects are combined without simulations
+_FIRST, _LAST = 500, 2000  # simulated objects: in first rounds, and at least in the last one
+_SLOPE = 10  # one of so many simulated objects is simulated again for the derivative
+_CHUNK = 5000  # objects per call of the simulator
+_EDGE = 4.0  # prior sigma: largest value that is tried
+_LONGEST = 1.0  # prior sigma: longest step
+_ROUNDS = 10  # of each kind
+_FAR, _NEAR, _ENOUGH = 3.0, 1.5, 1.0  # combined sigma: the step after which a kind ends
+_BOUND = 6.0  # in sigma of the simulated scores: larger ones are bounded
+_RARE = 0.2  # percent of the scores on each side that do not set the bound
+_SHIFT, _WIDE = 0.5, 2.0  # combined sigma: shifts that give the derivative, within
+_SHIFTS = (0.02, 0.5)  # prior sigma
+_NETWORK = 0.2  # expected relative difference between derivative and covariance
+_NOISY = 0.15  # relative error of the derivative above which objects are simulated on both sides
+_ROWS_PER_COLUMN = 25  # simulated objects per coefficient of a regression
+
+
+class SimulatedMomentsConfig(GaussianConfig):
+    """Options of the combination by simulated moments."""
+
+    simulations: int = Field(
+        10, ge=1, description="simulated objects per combined object, in the last round"
+    )
+    max_simulations: int = Field(
+        50_000, ge=_FIRST, description="most simulated objects in one round"
+    )
+
+
+class SimulatedMomentsCombiner(GaussianCombiner):
+    """Scores of the objects, centred by objects simulated at the solution (see the module).
+
+    Needs the simulator. Fewer than three objects are combined by the Gaussian rule.
+
+    See Also
+    --------
+    sbi_core.combiners.gaussian : without simulations; starting point of this rule.
+    """
+
+    name = "simulated-moments"
+    config: SimulatedMomentsConfig
+
+    def __init__(self, config: SimulatedMomentsConfig | None = None) -> None:
+        self.config = config or SimulatedMomentsConfig()
+        self._simulator: Simulator | None = None
+
+    def attach(self, simulator: Simulator) -> None:
+        """Take the simulator."""
+        self._simulator = simulator
+
+    def combine_subsets(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        subsets: Sequence[slice],
+        *,
+        rng: Rng = 0,
+    ) -> list[CombinedPosterior]:
+        """Combine several subsets of the objects.
+
+        Raises
+        ------
+        ConfigError
+            If no simulator was attached, or no parameter is shared.
+        PriorMismatchError
+            If the estimator was trained under another prior than the simulator has.
+        SimulationError
+            If no object could be simulated.
+        """
+        space, gen = shared_space(posterior), as_generator(rng)
+        solved = self._solved(posterior, observations, subsets)
+        return [
+            combined_from_gaussian(
+                self.name,
+                space,
+                len(observations[rows]),
+                found.mean,
+                found.cov,
+                draws=self.config.samples,
+                rng=gen,
+                diagnostics=diagnostics,
+                flags=flags,
+            )
+            for rows, (found, diagnostics, flags) in zip(subsets, solved, strict=True)
+        ]
+
+    def subset_moments(
+        self, posterior: Posterior, observations: Observations, subsets: Sequence[slice]
+    ) -> list[tuple[F64, F64]]:
+        """Return mean and covariance of several subsets, unconstrained; nothing is drawn."""
+        return [(g.mean, g.cov) for g, _, _ in self._solved(posterior, observations, subsets)]
+
+    def _solved(
+        self, posterior: Posterior, observations: Observations, subsets: Sequence[slice]
+    ) -> list[tuple[Gaussian, dict[str, float], tuple[str, ...]]]:
+        simulator, space = simulator_of(self.name, self._simulator, posterior)
+        moments = object_moments(posterior, observations, draws=self.config.draws)
+        solved = []
+        for rows in subsets:
+            objects = moments[rows]
+            start, facts, flags = self.solve(objects)
+            if len(objects) < _SMALLEST:
+                solved.append((start, facts, flags))
+                continue
+            data = observations.batch[rows].with_(theta=None)
+            equation = _Equation(posterior, simulator, space, data, self.config)
+            found, more, converged = equation.solve(start)
+            solved.append(
+                (found, facts | more, () if converged else ("combination_not_converged",))
+            )
+        return solved
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Simulated objects: scores (n, d), quality (n, k), local parameters (n, l), valid or not."""
+
+    score: F64
+    quality: F64
+    local: F64
+    ok: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Mean (d,), derivative, covariance, and covariance of the mean (d, d) of the scores."""
+
+    mean: F64
+    slope: F64
+    variance: F64
+    error: F64
+    total: F64  # sum over the observed objects, (d,)
+
+
+@dataclass
+class _Equation:
+    """The equation of the module for one group of objects."""
+
+    posterior: Posterior
+    simulator: Simulator
+    space: ParameterSpace
+    data: Batch
+    config: SimulatedMomentsConfig
+    simulated: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.space.parameters]
+        parameters = self.simulator.parameters
+        self.keep = self.posterior.select(names)
+        self.shared = parameters.index(names)
+        self.local = [
+            p.name for p in parameters.parameters if p.name not in names and p.prior.continuous
+        ]
+        self.data = _sorted(self.data)  # the order of the objects does not matter
+        self.word = digest(self.data)
+        self.quality = _finite(quality_of_values(self.data))
+        if self.quality.shape[1] * _ROWS_PER_COLUMN > _FIRST:
+            self.quality = _finite(data_quality(self.data))
+        self.scores = self._has_scores()
+
+    def solve(self, start: Gaussian) -> tuple[Gaussian, dict[str, float], bool]:
+        """Return the posterior, numbers about the search, and whether it converged."""
+        n, d = len(self.data), self.space.z_dim
+        last = min(max(_LAST, self.config.simulations * n), self.config.max_simulations)
+        rounds = [(self.scores, _FIRST, _NEAR), (self.scores, last, _ENOUGH)]
+        if self.scores:
+            rounds = [(False, _FIRST, _FAR), *rounds]
+        value = np.clip(start.mean, -_EDGE, _EDGE)
+        cov, step, number = start.cov, np.inf, 0
+        for scores, count, enough in rounds:
+            for _ in range(_ROUNDS):
+                number += 1
+                moments = self._moments(value, cov, scores, count, number)
+                move, cov = _step(moments, value, n)
+                step = float(np.abs(move / np.sqrt(np.diag(cov))).max())
+                move *= min(1.0, _LONGEST / max(float(np.abs(move).max()), 1e-12))
+                value = np.clip(value + move, -_EDGE, _EDGE)
+                if step < enough:
+                    break
+        share = n * np.trace(np.linalg.solve(moments.variance, moments.error)) / d
+        ratio = np.trace(np.linalg.solve(moments.variance, moments.slope)) / d
+        facts = {
+            "simulated_objects": float(self.simulated),
+            "simulation_share": float(share),
+            "information_ratio": float(ratio),
+        }
+        return Gaussian(value, cov), facts, step < _ENOUGH
+
+    # -- simulations ---------------------------------------------------------------
+
+    def _moments(self, value: F64, cov: F64, scores: bool, count: int, number: int) -> _Moments:
+        """Return the moments of the scores at a value (d,) from ``count`` simulated objects."""
+        size = min(max(_FIRST // 2, count // _SLOPE), _CHUNK)
+        chunks = -(-count // size)
+        rows = self._simulate(value, value, chunks, size, scores, number)
+        bound = _Bound.of(rows.score[rows.ok])
+        score = bound(rows.score)
+        mean, variance, error = self._mean(score, rows)
+        shift = np.clip(np.sqrt(np.diag(cov)) * _SHIFT, *_SHIFTS) * np.where(value > 0, -1.0, 1.0)
+        first = _Rows(score[:size], rows.quality[:size], rows.local[:size], rows.ok[:size])
+
+        def scored(moved: F64, many: int) -> _Rows:
+            other = self._simulate(moved, value, many, size, scores, number)
+            return replace(other, score=bound(other.score))
+
+        sides = [(scored(moved, 1), first) for moved in value + np.diag(shift)]
+        slope, doubt = self._slope(sides, shift, variance)
+        if doubt > _NOISY:  # the same random numbers do not give similar objects
+            shift = np.clip(np.sqrt(np.diag(cov)) * _WIDE, *_SHIFTS)
+            pairs = zip(value + np.diag(shift), value - np.diag(shift), strict=True)
+            sides = [(scored(up, chunks), scored(down, chunks)) for up, down in pairs]
+            slope, _ = self._slope(sides, 2 * shift, variance)
+        total = bound(self._score(self.data, value, scores)).sum(0)
+        return _Moments(mean, slope, variance, error, total)
+
+    def _simulate(
+        self, value: F64, at: F64, chunks: int, size: int, scores: bool, number: int
+    ) -> _Rows:
+        """Return objects simulated with shared parameters ``value``; their scores at ``at``."""
+        simulator, parameters = self.simulator, self.simulator.parameters
+        parts = []
+        for chunk in range(chunks):
+            rng = stream(self.posterior.seed, "simulated-moments", self.word, number, chunk)
+            theta = parameters.sample(size, rng)
+            theta[:, self.shared] = self.space.from_unconstrained(value[None])
+            batch = simulator.simulate(theta, rng)
+            ok = batch.ok.cpu().numpy()
+            if not ok.any():
+                msg = (
+                    "no object could be simulated with the combined parameters "
+                    f"({self._physical(value)})"
+                )
+                raise SimulationError(msg)
+            # copies replace failed rows, so that the others keep their random numbers
+            copied = np.where(ok, np.arange(size), np.flatnonzero(ok)[0])
+            observed = simulator.observe_like(batch[torch.as_tensor(copied)], self.data, rng)
+            quality = quality_of_values(observed)
+            if quality.shape[1] != self.quality.shape[1]:
+                quality = data_quality(observed)
+            local = (
+                parameters.select(self.local).to_unconstrained(
+                    theta[:, parameters.index(self.local)]
+                )
+                if self.local
+                else np.empty((size, 0))
+            )
+            parts.append((self._score(observed, at, scores), _finite(quality), local, ok))
+            self.simulated += size
+        return _Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _score(self, batch: Batch, value: F64, scores: bool) -> F64:
+        """Return s (n, d): the score of q, or that of its normal approximation."""
+        if scores:
+            return self.posterior.estimator.score(value, batch) + value
+        rng = stream(self.posterior.seed, "simulated-moments", "draws")
+        mean, cov, _ = self.posterior.gaussian_moments(batch, draws=self.config.draws, rng=rng)
+        precision = np.linalg.inv(cov[:, self.keep][:, :, self.keep])
+        return np.asarray(np.einsum("nij,nj->ni", precision, mean[:, self.keep] - value) + value)
+
+    def _has_scores(self) -> bool:
+        """Return whether the estimator has scores, of the shared parameters alone."""
+        if self.posterior.space.z_dim != self.space.z_dim:
+            return False
+        try:
+            self.posterior.estimator.score(np.zeros(self.space.z_dim), self.data[:1])
+        except DensityUnavailableError:
+            return False
+        return True
+
+    def _mean(self, score: F64, rows: _Rows) -> tuple[F64, F64, F64]:
+        """Return mean, covariance, and covariance of the mean, at the quality of the data."""
+        score, quality = score[rows.ok], rows.quality[rows.ok]
+        variance = np.atleast_2d(np.cov(self._fit(score, quality)[1].T))
+        # where simulations failed, the means of local parameters are not those of the prior
+        known = _controls(rows.local) if rows.ok.all() else np.empty((len(score), 0))
+        coefficients, residual, share = self._fit(score, quality, known)
+        spread = residual.T @ residual / len(residual)
+        return coefficients[0], variance, share * spread
+
+    def _slope(
+        self, sides: list[tuple[_Rows, _Rows]], shift: F64, variance: F64
+    ) -> tuple[F64, float]:
+        """Return the derivative of the mean score, and its error relative to the covariance.
+
+        For exact scores the derivative equals their covariance. Where it is noisy, it is drawn
+        towards it, with a prior of a fifth.
+        """
+        d = len(shift)
+        root = np.linalg.cholesky(variance)
+        slope, noise = np.empty((d, d)), np.zeros((d, d))
+        inverse = np.linalg.inv(root)
+        for k, (up, down) in enumerate(sides):
+            both = up.ok & down.ok
+            change = (up.score - down.score)[both] / shift[k]
+            coefficients, residual, share = self._fit(change, up.quality[both])
+            slope[:, k] = coefficients[0]
+            white = (residual @ inverse.T).var(0) * share
+            noise += np.outer(white, inverse[:, k] ** 2)
+        relative = inverse @ slope @ inverse.T
+        weight = _NETWORK**2 / (_NETWORK**2 + noise)
+        relative = np.eye(d) + weight * (relative - np.eye(d))
+        return root @ relative @ root.T, float(np.sqrt(noise.mean()))
+
+    def _fit(self, score: F64, quality: F64, *known: F64) -> tuple[F64, F64, float]:
+        """Regress scores (n, d) on quality and functions of mean zero.
+
+        Returns
+        -------
+        tuple
+            Coefficients, the first row at the mean quality of the data; residuals (n, d); variance
+            of the first row in units of that of the residuals.
+        """
+        relative = _scaled(quality, self.quality.mean(0))
+        design = np.concatenate([np.ones((len(score), 1)), relative, *known], 1)
+        inverse = np.linalg.pinv(design.T @ design, rcond=1e-10, hermitian=True)
+        coefficients = inverse @ (design.T @ score)
+        return coefficients, score - design @ coefficients, float(inverse[0, 0])
+
+    def _physical(self, value: F64) -> str:
+        values = self.space.from_unconstrained(value[None])[0]
+        return ", ".join(f"{k} = {v:.4g}" for k, v in zip(self.space.names, values, strict=True))
+
+
+def _step(moments: _Moments, value: F64, n: int) -> tuple[F64, F64]:
+    """Return the step to the mean of the posterior, and its covariance."""
+    variance = n * moments.variance + n**2 * moments.error
+    off = moments.total - n * moments.mean
+    weighted = np.linalg.solve(variance, n * moments.slope)
+    cov = np.linalg.inv(np.eye(len(value)) + n * moments.slope.T @ weighted)
+    cov = 0.5 * (cov + cov.T)
+    return cov @ (weighted.T @ off - value), cov
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Shortens scores that are far from those of simulated objects."""
+
+    centre: F64
+    root: F64
+
+    @classmethod
+    def of(cls, score: F64) -> _Bound:
+        """Return the bound for simulated scores (n, d): their centre and covariance.
+
+        The most extreme ones do not count. Scores of rare events are far from most others, and
+        remain.
+        """
+        low, high = np.percentile(score, [_RARE, 100 - _RARE], axis=0)
+        score = np.clip(score, low, high)
+        cov = np.atleast_2d(np.cov(score.T))
+        cov += np.diag(1e-9 * np.diag(cov) + 1e-30)
+        return cls(score.mean(0), np.asarray(np.linalg.cholesky(cov), np.float64))
+
+    def __call__(self, score: F64) -> F64:
+        white = np.linalg.solve(self.root, (score - self.centre).T).T
+        radius = np.sqrt((white**2).mean(1, keepdims=True))
+        shorter = np.minimum(1.0, _BOUND / np.maximum(radius, 1e-12))
+        return np.asarray(self.centre + (white * shorter) @ self.root.T)
+
+
+def _sorted(data: Batch) -> Batch:
+    """Return the objects in an order that depends on their values alone."""
+    columns = [data.x, data.x_err, data.context]
+    flat = [_finite(c.flatten(1).double().cpu().numpy()) for c in columns if c is not None]
+    return data[torch.as_tensor(np.lexsort(np.concatenate(flat, 1).T))]
+
+
+def _finite(values: F64) -> F64:
+    return np.asarray(np.nan_to_num(values))
+
+
+def _scaled(values: F64, centre: F64) -> F64:
+    """Return columns that vary, relative to a centre, in units of their scatter."""
+    sd = values.std(0)
+    varies = sd > 1e-6
+    return np.asarray((values - centre)[:, varies] / sd[varies])
+
+
+def _controls(local: F64) -> F64:
+    """Return functions of the local parameters (n, l), N(0, I), whose means are zero."""
+    n, count = local.shape
+    if count * _ROWS_PER_COLUMN > n:
+        return np.empty((n, 0))
+    if (count + count * (count + 1) // 2) * _ROWS_PER_COLUMN > n:
+        return local
+    i, j = np.triu_indices(count)
+    return np.concatenate([local, local[:, i] * local[:, j] - (i == j)], 1)

@@ -1,0 +1,192 @@
+"""Combination by simulated moments, on posteriors with planted errors and on trained networks."""
+
+import numpy as np
+import pytest
+import sbi_toy
+import torch
+from biased import (
+    SPACE,
+    Biased,
+    assert_few_objects_are_not_corrected,
+    groups,
+    z_rms,
+)
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sbi_core
+from sbi_core import Parameter, ParameterSpace, Prior
+from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.combiners.simulated_moments import SimulatedMomentsCombiner, SimulatedMomentsConfig
+from sbi_core.components import Training
+from sbi_core.errors import (
+    ConfigError,
+    DensityUnavailableError,
+    PriorMismatchError,
+    SimulationError,
+)
+from sbi_core.posterior import Posterior
+from sbi_core.report.view import FLAGS
+from sbi_core.training.config import TrainConfig
+
+OTHER = {"errors": (0.2, 2.0), "missing": 0.3}
+
+
+class BiasedScores(Biased):
+    """The same, with the score of its normal density."""
+
+    def score(self, value, batch):
+        mean, cov = self.gaussian_moments(batch)
+        return np.linalg.solve(cov, (mean - value)[..., None])[..., 0]
+
+
+class Nonlinear(BiasedScores):
+    """Scores that are no scores: a distorted function of them."""
+
+    def score(self, value, batch):
+        return 3 * np.arctan(super().score(value, batch)) - value
+
+
+def rule_for(simulator=None, **options):
+    rule = SimulatedMomentsCombiner(SimulatedMomentsConfig(**options))
+    rule.attach(simulator or sbi_toy.ToySimulator())
+    return rule
+
+
+@pytest.mark.parametrize("estimator", [Biased, BiasedScores, Nonlinear])
+@pytest.mark.parametrize("like", [{}, OTHER], ids=["equal errors", "other errors and gaps"])
+def test_the_planted_error_is_removed_for_data_of_any_quality(estimator, like, toy, rng):
+    posterior = Posterior(estimator())
+    mocks = list(groups(toy, rng, 40, 400, spread=1.0, **like))
+    got = z_rms(rule_for(), posterior, mocks, (3, 30, 400))
+    # 40 groups of two parameters: 1 +- 0.08; 4 sigma
+    assert all(0.68 < z < 1.32 for z in got.values()), got
+    assert z_rms(GaussianCombiner(), posterior, mocks, (400,))[400] > 1.4
+
+
+def test_the_result_is_hardly_wider_than_the_exact_one(toy, rng):
+    exact = Posterior(sbi_toy.ExactEstimator())
+    exact.estimator.space = SPACE
+    mocks = list(groups(toy, rng, 5, 300, spread=1.0, **OTHER))
+    for n_sim, limit in ((10, 1.1), (1, 1.6)):
+        rule, ratios = rule_for(simulations=n_sim), []
+        for group in mocks:
+            want = GaussianCombiner().combine(exact, group)
+            got = rule.combine(Posterior(BiasedScores()), group)
+            ratios.append(got.sd / want.sd)
+            assert got.diagnostics["information_ratio"] == pytest.approx(1, abs=0.5)
+        assert np.min(ratios) > 0.9
+        assert np.mean(ratios) < limit
+
+
+def test_few_simulations_are_part_of_the_width(toy, rng):
+    group = next(groups(toy, rng, 1, 2000))
+    posterior = Posterior(BiasedScores())
+    few, many = (rule_for(max_simulations=m).combine(posterior, group) for m in (500, 50_000))
+    assert few.diagnostics["simulation_share"] > 10 * many.diagnostics["simulation_share"]
+    assert (few.sd > 1.4 * many.sd).all()
+
+
+def test_few_objects_are_not_corrected(toy, rng):
+    assert_few_objects_are_not_corrected(rule_for(), Posterior(Biased()), toy, rng)
+
+
+def test_same_objects_same_numbers(toy, rng):
+    group = next(groups(toy, rng, 1, 50))
+    posterior = Posterior(BiasedScores())
+    one, two = (rule_for().combine(posterior, group, rng=3) for _ in range(2))
+    assert_array_equal(one.samples, two.samples)
+    whole = rule_for().combine_subsets(posterior, group, [slice(10), slice(50)])
+    assert_array_equal(whole[1].z_mean, one.z_mean)
+    mean, cov = rule_for().subset_moments(posterior, group, [slice(50)])[0]
+    assert_array_equal(mean, one.z_mean)
+    assert_array_equal(cov, one.z_cov)
+
+
+def test_the_order_of_objects_matters_less_than_the_error_bar(toy, rng):
+    group = next(groups(toy, rng, 1, 50))
+    posterior = Posterior(BiasedScores())
+    one, two = (rule_for().combine(posterior, g) for g in (group, group[rng.permutation(50)]))
+    assert_allclose(one.z_mean, two.z_mean, atol=1.2 * one.z_cov.diagonal().max() ** 0.5)
+
+
+def test_failed_simulations_are_left_out(toy, rng):
+    failing = sbi_toy.ToySimulator(sbi_toy.ToyConfig(failing=0.3))
+    mocks = list(groups(toy, rng, 40, 200, spread=1.0))
+    got = z_rms(rule_for(failing), Posterior(BiasedScores()), mocks, (10, 200))
+    assert all(0.68 < z < 1.32 for z in got.values()), got
+
+
+def test_without_any_valid_simulation_nothing_is_combined(toy, rng):
+    failing = sbi_toy.ToySimulator(sbi_toy.ToyConfig(failing=1.0))
+    group = next(groups(toy, rng, 1, 10))
+    with pytest.raises(SimulationError, match=r"no object could be simulated .*slope = "):
+        rule_for(failing).combine(Posterior(BiasedScores()), group)
+
+
+def test_one_outlier_moves_the_result_by_a_bounded_amount(toy, rng):
+    group = next(groups(toy, rng, 1, 200, spread=0.5))
+    posterior, rule = Posterior(BiasedScores()), rule_for()
+    x = group.batch.x.clone()
+    x[0] = 300.0  # hundreds of sigma
+    other = type(group)(group.batch.with_(x=x), group.id, group.group, group.observables)
+    clean, spoiled = (rule.combine(posterior, g) for g in (group, other))
+    assert (np.abs(spoiled.z_mean - clean.z_mean) < 1.5 * clean.z_cov.diagonal() ** 0.5).all()
+    plain = [GaussianCombiner().combine(posterior, g) for g in (group, other)]
+    assert (np.abs(plain[1].z_mean - plain[0].z_mean) > 5 * clean.z_cov.diagonal() ** 0.5).any()
+
+
+def test_a_search_that_does_not_converge_is_flagged(toy, rng, monkeypatch):
+    monkeypatch.setattr("sbi_core.combiners.simulated_moments._ROUNDS", 1)
+    monkeypatch.setattr("sbi_core.combiners.simulated_moments._LONGEST", 1e-3)
+    group = next(groups(toy, rng, 1, 400))
+    got = rule_for().combine(Posterior(BiasedScores(bias=2.0)), group)
+    assert "combination_not_converged" in got.flags
+    assert "combination_not_converged" in FLAGS
+
+
+def test_it_needs_the_simulator_and_its_prior(toy, rng):
+    group = next(groups(toy, rng, 1, 5))
+    with pytest.raises(ConfigError, match="needs the simulator"):
+        SimulatedMomentsCombiner().combine(Posterior(Biased()), group)
+    estimator = Biased()
+    estimator.space = ParameterSpace(
+        (Parameter("slope", Prior("normal", {"loc": 0.0, "scale": 9.0}), scope="global"),)
+    )
+    with pytest.raises(PriorMismatchError):
+        rule_for().combine(Posterior(estimator), group)
+
+
+# -- scores of estimators -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mixture", {}), ("maf", {}), ("ensemble", {"of": "mixture", "members": 2})],
+)
+def test_scores_are_gradients_of_the_density(name, options, toy, rng):
+    estimator = sbi_core.get_estimator(name, **options)
+    training = Training(
+        batch=toy.draw(600, rng), space=SPACE, columns=(0, 1), observe=toy.observe,
+        config=TrainConfig(epochs=2), seed=1,
+    )  # fmt: skip
+    estimator.fit(training, sbi_core.get_embedding("identity"))
+    batch = toy.observe(toy.draw(5, rng), rng)
+    value, step = np.array([0.3, -0.4]), 1e-2
+    got = estimator.score(value, batch)
+
+    def log_q(z):
+        theta = np.tile(SPACE.from_unconstrained(z[None]), (5, 1))
+        return estimator.log_prob(theta, batch) - SPACE.log_prob(theta) - 0.5 * z @ z
+
+    for k, axis in enumerate(np.eye(2)):
+        want = (log_q(value + step * axis) - log_q(value - step * axis)) / (2 * step)
+        assert_allclose(got[:, k], want, atol=0.02, rtol=0.02)
+
+
+def test_estimators_without_gradients_say_so():
+    for name in ("ordinal", "categorical"):
+        with pytest.raises(DensityUnavailableError, match="its parameters are discrete"):
+            sbi_core.get_estimator(name).score(np.zeros(1), None)
+    with pytest.raises(DensityUnavailableError, match="has no gradient"):
+        sbi_toy.ExactEstimator().score(np.zeros(2), None)
+    assert torch.is_grad_enabled()
