@@ -22,6 +22,11 @@ distribution with mean and covariance of q, which is well defined everywhere. La
 bounded. Linear regression on the quality of the data and on the simulated local parameters, whose
 means are known, reduces the noise of m.
 
+Up to 30 objects may have a posterior that is far from normal. Its mean and covariance are those of
+
+.. math:: p(\Lambda) \prod_i \frac{q(\Lambda\,|\,x_i)}{p(\Lambda)}\;
+          e^{-N m^T (\Lambda - v)} .
+
 References:
     | McFadden 1989, Econometrica 57, 995 (simulated moments)
     | Gallant & Tauchen 1996, Econometric Theory 12, 657 (the score of another model as moments)
@@ -37,6 +42,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import special
 
 from sbi_core.combiners.gaussian import GaussianCombiner, GaussianConfig
 from sbi_core.combiners.moments import (
@@ -73,6 +79,8 @@ _SHIFT, _WIDE = 0.5, 2.0  # combined sigma: shifts that give the derivative, wit
 _SHIFTS = (0.02, 0.5)  # prior sigma
 _NETWORK = 0.2  # expected relative difference between derivative and covariance
 _NOISY = 0.15  # relative error of the derivative above which objects are simulated on both sides
+_FEW = 30  # most objects whose posterior may be far from normal
+_DRAWS, _DOF, _BROADER = 4000, 6, 1.5  # of the proposal for it, Student's t
 _ROWS_PER_COLUMN = 25  # simulated objects per coefficient of a regression
 
 
@@ -229,7 +237,7 @@ class _Equation:
         cov, step, number = start.cov, np.inf, 0
         for scores, count, enough in rounds:
             for _ in range(_ROUNDS):
-                number += 1
+                number, at = number + 1, value
                 moments = self._moments(value, cov, scores, count, number)
                 move, cov = _step(moments, value, n)
                 step = float(np.abs(move / np.sqrt(np.diag(cov))).max())
@@ -244,7 +252,30 @@ class _Equation:
             "simulation_share": float(share),
             "information_ratio": float(ratio),
         }
-        return Gaussian(value, cov), facts, step < _ENOUGH
+        found = Gaussian(value, cov)
+        if self.scores and n <= _FEW:
+            found = self._product(found, moments.mean, at)
+        return found, facts, step < _ENOUGH
+
+    def _product(self, near: Gaussian, mean: F64, at: F64) -> Gaussian:
+        """Return mean and covariance of the product of the densities, less its mean slope.
+
+        The product has the shape of the posterior where that is not normal; its error, n times the
+        ``mean`` score at a value ``at``, still matters little. By importance sampling.
+        """
+        n, d = len(self.data), len(at)
+        rng = stream(self.posterior.seed, "simulated-moments", self.word, "product")
+        t = rng.standard_normal((_DRAWS, d)) / np.sqrt(rng.chisquare(_DOF, (_DRAWS, 1)) / _DOF)
+        z = near.mean + t @ np.linalg.cholesky(_BROADER * near.cov).T
+        theta = self.space.from_unconstrained(z)
+        repeated = np.broadcast_to(theta[:, None], (_DRAWS, n, theta.shape[1]))
+        log_q = self.posterior.estimator.log_prob(repeated, self.data).sum(1)
+        log_p = log_q - n * self.space.log_prob(theta) - 0.5 * (z**2).sum(1) - n * (z - at) @ mean
+        weight = special.softmax(log_p + 0.5 * (_DOF + d) * np.log1p((t**2).sum(1) / _DOF))
+        if 1 / (weight**2).sum() < _DRAWS / 20:
+            return near
+        centre = weight @ z
+        return Gaussian(centre, (z - centre).T @ (weight[:, None] * (z - centre)))
 
     # -- simulations ---------------------------------------------------------------
 
