@@ -58,7 +58,7 @@ FLAGS = {
     "calibration_failed": "A calibration test failed, so the quoted uncertainties are not "
     "reliable. The failed tests are listed under Calibration; train longer or on more simulations.",
     "still_improving": "The validation loss was still falling when the training ended. The "
-    "posteriors may be broader than necessary; train longer (train.epochs).",
+    "posteriors may be broader than necessary; train longer (train.epochs) or on more simulations.",
     "objects_outside_training": "More objects than expected by chance lie outside the range of the "
     "simulations. Their posteriors are extrapolations; check these objects and their errors. "
     "A combination without them is biased if they are left out because of their data.",
