@@ -12,7 +12,7 @@ from sbi_core.validation import Options, validate
 
 __all__ = ["TrainConfig", "config_of"]
 
-_STEPS = 3000  # of a training whose epochs are not given: fewer are not enough for a flow
+_STEPS = 2000  # of a training whose epochs are not given: fewer are not enough for a flow
 _BATCHES = 32  # per epoch, where the batch size is not given
 
 
@@ -22,7 +22,7 @@ class TrainConfig(Options):
     epochs: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs; default: as many as make 3000 steps, between 30 and 300. With "
+        description="Epochs; default: as many as make 2000 steps, between 30 and 300. With "
         "max_seconds, an upper limit.",
     )
     max_seconds: float | None = Field(
