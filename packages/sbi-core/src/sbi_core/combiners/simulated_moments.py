@@ -72,7 +72,7 @@ _CHUNK = 5000  # objects per call of the simulator
 _EDGE = 4.0  # prior sigma: largest value that is tried
 _LONGEST = 1.0  # prior sigma: longest step
 _ROUNDS = 10  # of each kind
-_FAR, _NEAR, _ENOUGH = 3.0, 1.5, 1.0  # combined sigma: the step after which a kind ends
+_FAR, _NEAR = 3.0, 1.5  # combined sigma: the step after which a kind ends
 _BOUND = 6.0  # in sigma of the simulated scores: larger ones are bounded
 _RARE = 0.2  # percent of the scores on each side that do not set the bound
 _SHIFT, _WIDE = 0.5, 2.0  # combined sigma: shifts that give the derivative, within
@@ -230,7 +230,8 @@ class _Equation:
         """Return the posterior, numbers about the search, and whether it converged."""
         n, d = len(self.data), self.space.z_dim
         last = min(max(_LAST, self.config.simulations * n), self.config.max_simulations)
-        rounds = [(self.scores, _FIRST, _NEAR), (self.scores, last, _ENOUGH)]
+        middle = min(max(_FIRST, 2 * n), last)
+        rounds = [(self.scores, middle, _NEAR), (self.scores, last, _NEAR)]
         if self.scores:
             rounds = [(False, _FIRST, _FAR), *rounds]
         value = np.clip(start.mean, -_EDGE, _EDGE)
@@ -255,7 +256,7 @@ class _Equation:
         found = Gaussian(value, cov)
         if self.scores and n <= _FEW:
             found = self._product(found, moments.mean, at)
-        return found, facts, step < _ENOUGH
+        return found, facts, step < _NEAR
 
     def _product(self, near: Gaussian, mean: F64, at: F64) -> Gaussian:
         """Return mean and covariance of the product of the densities, less its mean slope.
