@@ -13,10 +13,11 @@ from numpy.testing import assert_allclose
 from sbi_core import ObservationError, read_table
 from sbi_core.data.reading import Reading
 from sbi_core.data.tables import prepared
+from sbi_sedflow.bandsets import load_bands
 from sbi_sedflow.columns import Choices, photometry_of_table
 from sbi_sedflow.constants import BANDS, PIVOTS
 from sbi_sedflow.fluxunits import nanomaggies_per
-from sbi_sedflow.magnitudes import SDSS_SOFTENING, VEGA
+from sbi_sedflow.magnitudes import SDSS_SOFTENING
 from sbi_sedflow.photometry import observations_of
 from sbi_sedflow.tables import read_galaxies
 
@@ -24,6 +25,7 @@ FLUX = np.array([10.0, 13.0, 19.0, 74.0, 102.0, 115.0, 90.0])
 SIGMA = 0.03 * FLUX
 MAG = 22.5 - 2.5 * np.log10(FLUX)
 MAG_ERROR = 1.0857362 * 0.03
+VEGA = {b.name: b.vega for b in load_bands().bands}
 CORRECTED = Choices(extinction="corrected")
 
 
@@ -268,7 +270,7 @@ def test_legacy_surveys_tables_are_read(unit, transmission):
     found = photometry_of_table(table, "t", Choices() if transmission else CORRECTED)
     check(found, "grz")
     assert found.id[0] == "39627640566453451"
-    assert any("Legacy Surveys" in n and "filters differ" in n for n in found.notes)
+    assert any("filters of the Legacy Surveys differ" in n for n in found.notes)
     assert "not used, other bands: FLUX_W1" in found.notes
     said = "corrected for Galactic extinction: g r z" in found.notes
     assert said == (transmission is not None)
@@ -383,7 +385,7 @@ def test_vega_magnitudes_are_converted_and_said(where):
     choices = Choices(magnitudes="Vega") if where == "option" else None
     found = photometry_of_table(table, "t", choices)
     check(found, BANDS)
-    assert any("Vega magnitudes converted to AB by adding F +2.223" in n for n in found.notes)
+    assert any("Vega magnitudes of F converted to AB by adding +2.223" in n for n in found.notes)
     assert not np.allclose(photometry_of_table(table, "t", Choices(magnitudes="AB")).flux, FLUX)
 
 

@@ -107,7 +107,8 @@ class SedflowAnalysis(Analysis):
             "'derived' of posterior.nc. The column flag_bits is the sum of the bits below; "
             "those that need attention are also words in the column flags.",
         )
-        drawings = _drawings(self.simulator, objects, Galaxies.of(objects), samples)
+        galaxies = Galaxies.of(objects, self.simulator.bands.softening)
+        drawings = _drawings(self.simulator, objects, galaxies, samples)
         table = Grid(("name", "bit of flag_bits", "galaxies", "meaning"), rows)
         section = Section("Galaxies", text=text, drawings=drawings, tables=(table,))
         return Findings(numbers=numbers, sections=(section,))

@@ -7,7 +7,6 @@ from numpy.typing import ArrayLike
 
 from sbi_core import ConfigError, PosteriorSamples, Run, load_run
 from sbi_sedflow.columns import usable
-from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.photometry import Photometry, observations_of
 from sbi_sedflow.simulator import SedflowSimulator
 
@@ -29,11 +28,11 @@ def fit(
     ----------
     run
         A run of sedflow, or its folder.
-    flux, flux_err : (n, 7)
-        Fluxes and errors [nanomaggies], bands F N u g r i z.
+    flux, flux_err : (n, B)
+        Fluxes and errors [nanomaggies], bands of the run: by default F N u g r i z.
     z : (n,)
         Redshifts.
-    mask : (n, 7)
+    mask : (n, B)
         True = observed; default where both are finite and the error is positive.
     draws
         Posterior draws per galaxy; default: those of the run.
@@ -55,18 +54,19 @@ def fit(
     if not isinstance(simulator, SedflowSimulator):
         msg = f"'{run}' is a run of simulator '{simulator.name}', not of sedflow"
         raise ConfigError(msg)
+    names = simulator.bands.names
     f, e = np.atleast_2d(np.asarray(flux, float)), np.atleast_2d(np.asarray(flux_err, float))
     shift = np.atleast_1d(np.asarray(z, float))
-    if f.shape != e.shape or f.shape != (len(shift), N_BANDS):
+    if f.shape != e.shape or f.shape != (len(shift), len(names)):
         msg = (
-            f"flux has shape {f.shape}, flux_err {e.shape} and z {shift.shape}; expected (n, 7), "
-            f"(n, 7) and (n,) with bands {' '.join(BANDS)}"
+            f"flux has shape {f.shape}, flux_err {e.shape} and z {shift.shape}; expected "
+            f"(n, {len(names)}) twice and (n,), bands {' '.join(names)}"
         )
         raise ConfigError(msg)
     if mask is not None:
         f = np.where(np.asarray(mask, bool), f, np.nan)
-    f, e, notes = usable(f, e)
+    f, e, notes = usable(f, e, names)
     ids = [str(k) for k in range(len(f))]
     photometry = Photometry(ids, f, e, shift, shift, {}, tuple(notes), "arrays")
     c = simulator.config
-    return loaded.infer(observations_of(photometry, (c.z_min, c.z_max)), draws)
+    return loaded.infer(observations_of(photometry, (c.z_min, c.z_max), simulator.bands), draws)

@@ -87,7 +87,7 @@ def calibrate(
     """
     gen = as_generator(rng)
     observations = Observations.from_batch(batch)
-    galaxies = Galaxies.of(observations)
+    galaxies = Galaxies.of(observations, simulator.bands.softening)
     assert batch.theta is not None
     truth = batch.theta.double().cpu().numpy()
     theta = posterior.sample(observations, draws, seed=int(gen.integers(2**31))).values

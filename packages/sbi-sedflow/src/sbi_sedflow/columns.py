@@ -36,10 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import ColumnReader, ObservationError, counted
-from sbi_sedflow.constants import BANDS, N_BANDS, PIVOTS
+from sbi_sedflow.bandsets import Band, BandSet, load_bands
+from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.extinction import Choice, Measured, correct_extinction
 from sbi_sedflow.fluxunits import is_flux, nanomaggies_per, per_wavelength, quiet_unit, root
-from sbi_sedflow.magnitudes import AB_OFFSETS, VEGA, System, flux_of_magnitude
+from sbi_sedflow.magnitudes import AB_OFFSETS, SDSS_SOFTENING, System, flux_of_magnitude
 from sbi_sedflow.photometry import Photometry
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ _LAYOUTS = (
     _Layout("{}mag", ("e_{}mag", "{}magerr", "{}mag_err"), "mag"),
     _BARE,
 )  # fmt: skip
-_TOKENS = {"F": ("f", "fuv"), "N": ("n", "nuv")} | {b: (b,) for b in "ugriz"}
+_SURVEYS = {"legacy": "the Legacy Surveys", "sdss": "SDSS"}
+_VEGA_BANDS = ("j", "h", "ks", "w1", "w2", "w3", "w4")
 _OTHER_BANDS = ("w1", "w2", "w3", "w4", "y", "j", "h", "k", "ks")
 _VECTORS = {  # columns with a value per band: name of the parts, bands
     **{
@@ -156,14 +158,21 @@ _COLOUR = re.compile(r"[A-Z]-[A-Z]s?")
 class _Band:
     """The columns of one band of a table."""
 
-    band: str
+    of: Band
+    index: int  # of the fluxes
     layout: _Layout
     value: str
     error: str
     inverse: bool  # the error column holds inverse variances
 
+    @property
+    def band(self) -> str:
+        return self.of.name
 
-def photometry_of_table(table: Table, source: str, choices: Choices | None = None) -> Photometry:
+
+def photometry_of_table(
+    table: Table, source: str, choices: Choices | None = None, bandset: BandSet | None = None
+) -> Photometry:
     """Return fluxes and redshifts of all rows of a table.
 
     Parameters
@@ -174,6 +183,8 @@ def photometry_of_table(table: Table, source: str, choices: Choices | None = Non
         Its name for messages.
     choices
         What the user decides where the table does not tell.
+    bandset
+        The bands to look for; default F N u g r i z.
 
     Raises
     ------
@@ -181,9 +192,9 @@ def photometry_of_table(table: Table, source: str, choices: Choices | None = Non
         If columns are missing, have no or another unit, or hold words, or it is not known whether
         fluxes are corrected for Galactic extinction.
     """
-    c = choices or Choices()
+    c, known = choices or Choices(), bandset or load_bands()
     reader = ColumnReader(_taken_apart(_units_from_names(table)), source)
-    bands = _of_surveys(reader, list(_bands(reader, c.photometry)))
+    bands = _of_surveys(reader, list(_bands(reader, known, c.photometry)))
     letters = [name for b in "ugriz" if (name := reader.find([b]))]
     if not bands and len(letters) > 3:
         msg = (
@@ -195,15 +206,16 @@ def photometry_of_table(table: Table, source: str, choices: Choices | None = Non
         msg = (
             f"{source}: no photometry: neither a file of the NASA-Sloan Atlas (NMGY and NMGY_IVAR, "
             f"or ELPETRO_NMGY and ELPETRO_NMGY_IVAR) nor a table with flux_b and flux_err_b, or "
-            f"mag_b and mag_err_b, for b in {' '.join(BANDS)}; it has {_listed(table)}. Columns "
-            "of other names: --column r=NAME --column err_r=NAME --unit r=UNIT"
+            f"mag_b and mag_err_b, for b in {' '.join(known.names)}; it has "
+            f"{_listed(table)}. Columns of other names: --column r=NAME --column err_r=NAME "
+            "--unit r=UNIT"
         )
         raise ObservationError(msg)
     n = len(table)
-    flux, sigma = np.full((n, N_BANDS), np.nan), np.full((n, N_BANDS), np.nan)
-    notes = _described(reader, bands, c)
+    flux, sigma = np.full((2, n, len(known)), np.nan)
+    notes = _described(reader, bands, known, c)
     for b in bands:
-        k = BANDS.index(b.band)
+        k = b.index
         if _kind(reader, b) == "flux":
             flux[:, k], sigma[:, k] = _flux(reader, b, c.flux_unit, notes)
         else:
@@ -211,11 +223,19 @@ def photometry_of_table(table: Table, source: str, choices: Choices | None = Non
     _count_missing(bands, flux, sigma, notes)
     _shift_to_ab(bands, flux, sigma, c.ab_offsets, notes)
     measured = [
-        Measured(b.band, b.value, _TOKENS[b.band], b.layout.corrected, b.layout.legacy)
+        Measured(
+            b.band,
+            b.index,
+            b.of.extinction,
+            b.value,
+            b.of.tokens,
+            b.layout.corrected,
+            b.layout.legacy,
+        )
         for b in bands
     ]
     notes += correct_extinction(reader, measured, flux, sigma, c.extinction)
-    flux, sigma, more = usable(flux, sigma)
+    flux, sigma, more = usable(flux, sigma, known.names)
     z = reader.numbers(_redshift(reader, bands))
     distance = reader.find(_DISTANCE)
     kept = {c: reader.numbers(name) for c, names in _SKY.items() if (name := reader.find(names))}
@@ -272,67 +292,75 @@ def _listed(table: Table) -> str:
 # -- finding columns --------------------------------------------------------------------
 
 
-def _bands(reader: ColumnReader, aperture: Aperture | None) -> Iterator[_Band]:
+def _bands(reader: ColumnReader, bandset: BandSet, aperture: Aperture | None) -> Iterator[_Band]:
     """Yield the columns of every band that the table has, by the first layout that it fits."""
-    bare = [b for b in "ugri" if _named(reader, ("{}",), b) and _named(reader, _BARE.error, b)]
-    chosen = {b for b, names in _TOKENS.items() if reader.chosen.keys() & set(names)}
+    bare = [
+        b.name
+        for b in bandset.bands
+        if b.name not in ("F", "N", "z")
+        and _named(reader, ("{}",), b)
+        and _named(reader, _BARE.error, b)
+    ]
     first = [x for x in _LAYOUTS if x.aperture and x.aperture == aperture]
     ordered = (*first, *(x for x in _LAYOUTS if x not in first))
-    for band in BANDS:
+    for index, band in enumerate(bandset.bands):
         lonely = None
+        chosen = bool(reader.chosen.keys() & set(band.tokens))
         # one letter may mean anything, unless the user says so
         layouts: Sequence[_Layout] = ordered if len(bare) > 1 else ordered[:-1]
-        for layout in (_BARE,) if band in chosen else layouts:
+        for layout in (_BARE,) if chosen else layouts:
             value = _named(reader, (layout.value,), band)
             if value is None:
                 continue
-            mine = layout is _BARE and band in chosen
-            error = reader.find_error(_TOKENS[band]) if mine else _named(reader, layout.error, band)
+            mine = layout is _BARE and chosen
+            error = reader.find_error(band.tokens) if mine else _named(reader, layout.error, band)
             ivar = _named(reader, layout.ivar, band)
             if error or ivar:
                 _only(reader, band, layout)
-                yield _Band(band, layout, value, str(error or ivar), error is None)
+                yield _Band(band, index, layout, value, str(error or ivar), error is None)
                 break
-            if layout is not _BARE or band in chosen:
-                wanted = (*layout.error, *layout.ivar)[0].format(_TOKENS[band][0])
+            if layout is not _BARE or chosen:
+                wanted = (*layout.error, *layout.ivar)[0].format(band.tokens[0])
                 lonely = lonely or (reader.written(value), wanted)
         else:
             if lonely:
                 msg = f"{reader.source}: column '{lonely[0]}' has no errors; add '{lonely[1]}'"
-                msg += f" (--column {lonely[1]}=NAME)" if band in chosen else ""
+                msg += f" (--column {lonely[1]}=NAME)" if chosen else ""
                 raise ObservationError(msg)
 
 
-def _named(reader: ColumnReader, forms: tuple[str, ...], band: str) -> str | None:
-    return reader.find(form.format(token) for form in forms for token in _TOKENS[band])
+def _named(reader: ColumnReader, forms: tuple[str, ...], band: Band) -> str | None:
+    return reader.find(form.format(token) for form in forms for token in band.tokens)
 
 
-def _only(reader: ColumnReader, band: str, layout: _Layout) -> None:
+def _only(reader: ColumnReader, band: Band, layout: _Layout) -> None:
     """Raise if a band has both flux_b and mag_b, with errors."""
     if layout is _FLUX and _named(reader, _MAG.error, band):
         flux, mag = (_named(reader, (x.value,), band) for x in (_FLUX, _MAG))
         if mag:
-            msg = f"{reader.source}: band {band} has both '{flux}' and '{mag}'; keep one"
+            msg = f"{reader.source}: band {band.name} has both '{flux}' and '{mag}'; keep one"
             raise ObservationError(msg)
 
 
 def _of_surveys(reader: ColumnReader, bands: list[_Band]) -> list[_Band]:
     """Return the bands with what the names of all of them, together, tell about their survey."""
     fluxes = [b for b in bands if b.layout is _FLUX]
-    uv = {"F", "N"} & {b.band for b in fluxes}
-    if fluxes and all(b.inverse for b in fluxes) and not uv:
-        legacy = replace(_FLUX, legacy=True, corrected=False, unit="nmgy")
-        bands = [replace(b, layout=legacy) if b in fluxes else b for b in bands]
-    galex = {b: replace(b.layout, unit="uJy") for b in bands if b.layout.value == "{}_flux"}
-    bands = [replace(b, layout=galex[b]) if b in galex and b.band in "FN" else b for b in bands]
-    # err_u ... beside u ... is SDSS
-    named = {b: b.error.lower().startswith("err_") and not _is_chosen(reader, b) for b in bands}
-    sdss = replace(_BARE, sdss=True)
-    return [replace(b, layout=sdss) if b.layout is _BARE and named[b] else b for b in bands]
+    legacy = all(b.inverse and b.band not in "FN" for b in fluxes)
+    out = []
+    for b in bands:
+        layout = b.layout
+        if layout is _FLUX and legacy:
+            layout = replace(layout, legacy=True, corrected=False, unit="nmgy")
+        elif layout.value == "{}_flux" and b.band in "FN":
+            layout = replace(layout, unit="uJy")
+        elif layout is _BARE and b.error.lower().startswith("err_") and not _is_chosen(reader, b):
+            layout = replace(layout, sdss=True)  # err_u ... beside u ...
+        out.append(replace(b, layout=layout))
+    return out
 
 
 def _is_chosen(reader: ColumnReader, b: _Band) -> bool:
-    return b.layout.value == "{}" and bool(reader.chosen.keys() & set(_TOKENS[b.band]))
+    return b.layout.value == "{}" and bool(reader.chosen.keys() & set(b.of.tokens))
 
 
 def _kind(reader: ColumnReader, b: _Band) -> str:
@@ -404,7 +432,9 @@ def _count_flagged(notes: list[str], rows: Bool, why: str) -> None:
         notes.append(f"{counted(int(rows.sum()), 'row')} flagged QUALITY: {why}")
 
 
-def _described(reader: ColumnReader, bands: list[_Band], choices: Choices) -> list[str]:
+def _described(
+    reader: ColumnReader, bands: list[_Band], bandset: BandSet, choices: Choices
+) -> list[str]:
     """Return notes on the columns that were chosen, and on missing bands."""
     notes = []
     chosen: dict[str, list[str]] = {}
@@ -412,13 +442,13 @@ def _described(reader: ColumnReader, bands: list[_Band], choices: Choices) -> li
         chosen.setdefault(b.layout.value, []).append(reader.written(b.value))
     if set(chosen) - {"flux_{}", "mag_{}"}:
         notes.append(f"photometry from {', '.join(c for part in chosen.values() for c in part)}")
-    absent = [b for b in BANDS if b not in [x.band for x in bands]]
+    absent = [b for b in bandset.names if b not in [x.band for x in bands]]
     if absent:
         notes.append(f"bands not in the table, treated as missing: {' '.join(absent)}")
     apertures = sorted({b.layout.aperture for b in bands} - {""})
     others = [
         x.aperture for x in _LAYOUTS
-        if x.aperture not in ("", *apertures) and _named(reader, (x.value,), "r")
+        if x.aperture not in ("", *apertures) and reader.find([x.value.format("r")])
     ]  # fmt: skip
     wanted = choices.photometry
     if others and wanted is None:
@@ -431,12 +461,24 @@ def _described(reader: ColumnReader, bands: list[_Band], choices: Choices) -> li
     if "psf" in apertures:
         notes.append("PSF photometry misses light of extended galaxies")
     if any(b.layout.legacy for b in bands):
-        notes.append(
-            "flux_b with flux_ivar_b: read as in the Legacy Surveys, nanomaggies, whose filters "
-            "differ a little from those of SDSS"
-        )
+        notes.append("flux_b with flux_ivar_b: read as in the Legacy Surveys, nanomaggies")
+    for survey, own in (("legacy", "decam"), ("sdss", "sdss")):
+        mine = [b for b in bands if getattr(b.layout, survey) and b.band in "ugriz"]
+        other = {b.of.curve.name for b in mine if not b.of.curve.name.startswith(own)}
+        if other:
+            notes.append(
+                f"filters of {_SURVEYS[survey]} differ from the curves of this run: "
+                f"{', '.join(sorted(other))} (simulator.bands)"
+            )
     forms = ("flux_{}", "mag_{}", "{}mag", "{}_mag")
-    beyond = [c for t in _OTHER_BANDS for f in forms if (c := reader.find([f.format(t)]))]
+    known = {t for b in bandset.bands for t in b.tokens}
+    beyond = [
+        c
+        for t in _OTHER_BANDS
+        if t not in known
+        for f in forms
+        if (c := reader.find([f.format(t)]))
+    ]
     if beyond:
         notes.append(f"not used, other bands: {', '.join(beyond)}")
     return notes
@@ -449,7 +491,7 @@ def _count_missing(bands: list[_Band], flux: F64, sigma: F64, notes: list[str]) 
     """Mask values without an error, in place, and add a note with the number of missing values."""
     absent = ~np.isfinite(flux) | np.isnan(sigma)
     flux[absent] = np.nan
-    counts = {b.band: int(absent[:, BANDS.index(b.band)].sum()) for b in bands}
+    counts = {b.band: int(absent[:, b.index].sum()) for b in bands}
     listed = ", ".join(f"{band} {c}" for band, c in counts.items() if c)
     if listed:
         notes.append(
@@ -470,7 +512,7 @@ def _flux(reader: ColumnReader, b: _Band, default: str | None, notes: list[str])
             "simulator.flux_unit=uJy"
         )
         raise ObservationError(msg)
-    pivot = PIVOTS[BANDS.index(b.band)]
+    pivot = b.of.pivot
     factor = nanomaggies_per(unit, reader.source, name, pivot)
     if not own and not default:
         _once(notes, f"{b.layout.value.format('b')} without a unit: {unit}, as its survey defines")
@@ -515,10 +557,14 @@ def _magnitude(
         )
         raise ObservationError(msg)
     if system is None:
-        system = "asinh" if b.layout.sdss and b.band in "ugriz" else "AB"
+        system = "asinh" if b.layout.sdss and b.band in SDSS_SOFTENING else "AB"
+        if "ab" not in word and b.layout is not _MAG and b.of.tokens[0] in _VEGA_BANDS:
+            system = "Vega"  # as 2MASS and WISE define J H Ks W1 W2
     if system == "Vega":
-        listed = ", ".join(f"{band} {shift:+g}" for band, shift in VEGA.items())
-        _once(notes, f"Vega magnitudes converted to AB by adding {listed}")
+        if b.of.vega is None:
+            msg = f"{reader.source}: column '{b.value}': no Vega zero point of band {b.band} known"
+            raise ObservationError(msg)
+        notes.append(f"Vega magnitudes of {b.band} converted to AB by adding {b.of.vega:+g}")
     elif system == "asinh":
         _once(notes, "SDSS magnitudes are asinh magnitudes; converted with their softening b")
     of_error = _written_unit(reader, b.error) or unit
@@ -526,7 +572,7 @@ def _magnitude(
         reader.numbers(c) * (1e-3 if u == "mmag" else 1.0)
         for c, u in ((b.value, unit), (b.error, of_error))
     )
-    return flux_of_magnitude(mag, error, system, b.band)
+    return flux_of_magnitude(mag, error, system, b.band, b.of.vega or 0.0)
 
 
 def _is_vega(reader: ColumnReader, column: str, unit: str) -> bool:
@@ -541,9 +587,10 @@ def _shift_to_ab(bands: list[_Band], flux: F64, sigma: F64, which: str, notes: l
     """Apply the chosen offsets from SDSS to AB magnitudes, in place."""
     shifts = AB_OFFSETS[which]
     shifted = [b.band for b in bands if b.band in shifts and not b.layout.legacy]
-    for band in shifted:
-        k, factor = BANDS.index(band), 10.0 ** (-0.4 * shifts[band])
-        flux[:, k], sigma[:, k] = factor * flux[:, k], factor * sigma[:, k]
+    for b in bands:
+        if b.band in shifted:
+            k, factor = b.index, 10.0 ** (-0.4 * shifts[b.band])
+            flux[:, k], sigma[:, k] = factor * flux[:, k], factor * sigma[:, k]
     if shifted:
         listed = ", ".join(f"{band} {shifts[band]:+g}" for band in shifted)
         notes.append(f"SDSS to AB: {listed} mag")
@@ -554,13 +601,13 @@ def _shift_to_ab(bands: list[_Band], flux: F64, sigma: F64, which: str, notes: l
         )
 
 
-def usable(flux: F64, sigma: F64) -> tuple[F64, F64, list[str]]:
-    """Return fluxes and errors (n, 7) with NaN where either cannot be used, and notes."""
+def usable(flux: F64, sigma: F64, names: Sequence[str] = BANDS) -> tuple[F64, F64, list[str]]:
+    """Return fluxes and errors (n, B) with NaN where either cannot be used, and notes."""
     seen = np.isfinite(flux)
     bad = seen & ~(np.isfinite(sigma) & (sigma > 0))
     notes = []
     if bad.any():
-        per = ", ".join(f"{b} {c}" for b, c in zip(BANDS, bad.sum(0), strict=True) if c)
+        per = ", ".join(f"{b} {c}" for b, c in zip(names, bad.sum(0), strict=True) if c)
         notes.append(f"{counted(int(bad.sum()), 'value')} without a positive error masked ({per})")
     seen &= ~bad
     f, e = flux[seen], sigma[seen]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["SedflowConfig"]
 
@@ -31,7 +32,12 @@ class SedflowConfig(BaseModel):
     )
     filters: Literal["speclite", "sedpy"] = Field(
         default="speclite",
-        description="Source of the filter curves; sedpy needs the extra 'sedpy'.",
+        description="Source of the filter curves of galex-sdss; sedpy needs the extra 'sedpy'.",
+    )
+    bands: str = Field(
+        default="galex-sdss",
+        description="Bands: galex-sdss, sdss, legacy, lsst, galex-sdss-2mass; names of curves of "
+        "speclite with commas between them; or a TOML file.",
     )
     bases: str = Field(
         default="parametric-nmf",
@@ -51,14 +57,16 @@ class SedflowConfig(BaseModel):
     )
     z_min: float = Field(default=0.003, gt=0, description="Lowest redshift of the training set.")
     z_max: float = Field(
-        default=0.2, gt=0, le=0.2, description="Highest redshift of the training set."
+        default=0.2, gt=0, le=1.0, description="Highest redshift of the training set."
     )
-    noise: Literal["embedded", "hotdeck"] = Field(
+    noise: Literal["embedded", "fitted", "hotdeck"] = Field(
         default="embedded",
-        description="Photometric errors: embedded model, or those of noise_catalogue.",
+        description="Photometric errors: those of the bands, a fit to noise_catalogue, or drawn "
+        "from it.",
     )
     noise_catalogue: str | None = Field(
-        default=None, description="Catalogue from which hotdeck draws errors."
+        default=None,
+        description="Catalogue to which errors are fitted, or from which they are drawn.",
     )
     photometry: Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf"] | None = Field(
         default=None,
@@ -105,13 +113,19 @@ class SedflowConfig(BaseModel):
         json_schema_extra={"reading": True},
     )
 
+    @field_validator("bands")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Keep the whole path of a file, which later commands read again."""
+        return str(Path(value).expanduser().absolute()) if value.endswith(".toml") else value
+
     @model_validator(mode="after")
     def _consistent(self) -> SedflowConfig:
         if self.z_min >= self.z_max:
             msg = f"z_min ({self.z_min}) must be below z_max ({self.z_max})"
             raise ValueError(msg)
-        if self.noise == "hotdeck" and not self.noise_catalogue:
-            msg = "noise = 'hotdeck' needs noise_catalogue = FILE"
+        if self.noise != "embedded" and not self.noise_catalogue:
+            msg = f"noise = '{self.noise}' needs noise_catalogue = FILE"
             raise ValueError(msg)
         return self
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sbi_core import Observations, Posterior, PosteriorSamples, diagnostics, stream
-from sbi_sedflow.constants import N_BANDS
 from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.flags import NAMED, Flag, words
 from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
@@ -70,7 +69,7 @@ def describe_galaxies(
     seed
         Root seed.
     """
-    galaxies = Galaxies.of(objects)
+    galaxies = Galaxies.of(objects, simulator.bands.softening)
     draws = len(samples.values)
     theta = samples.values.copy()
     empty = ~galaxies.mask.any(1).numpy()
@@ -82,7 +81,7 @@ def describe_galaxies(
     n_bands = galaxies.mask.sum(1).numpy()
     bits = np.asarray(objects.labels.get("flag_bits", np.zeros(len(objects))), np.int64).copy()
     p = stats.chi2.sf(chi2.min(0), np.maximum(n_bands, 1))
-    bits[n_bands < N_BANDS] |= Flag.MISSING_BAND
+    bits[n_bands < len(simulator.bands)] |= Flag.MISSING_BAND
     bits[support.wide_noise(galaxies)] |= Flag.WIDE_NOISE
     bits[percentile > _OOD] |= Flag.OOD_COLOUR
     bits[p < _BAD_P] |= Flag.BAD_FIT

@@ -1,6 +1,6 @@
 r"""Features of the photometry of a galaxy, and a residual network.
 
-For asinh magnitudes :math:`\mu_b` with mean :math:`\bar\mu` over the observed bands, the 26
+For asinh magnitudes :math:`\mu_b` with mean :math:`\bar\mu` over the observed bands, the 3 B + 5
 features are :math:`\mu_b - \bar\mu` (0 where missing), :math:`\log_{10}\sigma_\mu`, the mask, the
 redshift, the distance modulus DM, :math:`\bar\mu - \mathrm{DM}`, the number of bands, and
 
@@ -18,11 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sbi_core import ConfigError, Embedding, InputShape, counted
-from sbi_sedflow.constants import N_BANDS
 
 __all__ = ["SedConfig", "SedEmbedding"]
 
-_FEATURES = 3 * N_BANDS + 5
 _LOW, _RANGE = 7.0, 5.5  # prior of logmstar [dex]
 _SOLAR_MAGNITUDE = 4.6  # about that of the Sun in r, AB
 _DM_MEAN, _DM_SD = 37.9, 1.3  # of distance moduli, before they are learned from the training set
@@ -40,11 +38,11 @@ class SedConfig(BaseModel):
 
 
 class _Features(nn.Module):
-    """The 26 features; ``x`` in magnitudes, errors and context standardised."""
+    """The features; ``x`` in magnitudes, errors and context standardised."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_bands: int) -> None:
         super().__init__()
-        self.mass = nn.Linear(N_BANDS + 2, 1)
+        self.mass = nn.Linear(n_bands + 2, 1)
         slope = 0.4 / _RANGE
         with torch.no_grad():
             self.mass.weight.zero_()
@@ -62,16 +60,16 @@ class _Features(nn.Module):
         analytic = torch.special.ndtri(u.clamp(_CLIP, 1 - _CLIP))
         analytic = torch.where(count > 0, analytic, torch.zeros_like(analytic))
         return torch.cat(
-            [colour, err * mask, mask, context, level * 4, count / N_BANDS, analytic], 1
+            [colour, err * mask, mask, context, level * 4, count / mask.shape[1], analytic], 1
         )
 
 
 class _Network(nn.Module):
-    def __init__(self, config: SedConfig) -> None:
+    def __init__(self, config: SedConfig, n_bands: int) -> None:
         super().__init__()
-        self.features = _Features()
+        self.features = _Features(n_bands)
         widths = config.hidden
-        self.first = nn.Linear(_FEATURES, widths[0])
+        self.first = nn.Linear(3 * n_bands + 5, widths[0])
         self.blocks = nn.ModuleList(
             nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
@@ -79,7 +77,7 @@ class _Network(nn.Module):
             nn.Identity() if a == b else nn.Linear(a, b, bias=False)
             for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
-        self.out_features = widths[-1] + _FEATURES
+        self.out_features = widths[-1] + 3 * n_bands + 5
 
     def forward(
         self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
@@ -114,13 +112,12 @@ class SedEmbedding(Embedding):
         Raises
         ------
         ConfigError
-            If data are not seven bands with errors, redshift and distance modulus.
+            If data are not bands with errors, redshift and distance modulus.
         """
-        if shape.x != (N_BANDS,) or shape.context != 2 or not shape.has_err:
+        if len(shape.x) != 1 or shape.context != 2 or not shape.has_err:
             msg = (
-                f"embedding '{self.name}' needs {N_BANDS} bands with errors and two context "
-                f"columns (z, distance_modulus), got x {shape.x} and "
-                f"{counted(shape.context, 'column')}"
+                f"embedding '{self.name}' needs bands with errors and two context columns (z, "
+                f"distance_modulus), got x {shape.x} and {counted(shape.context, 'column')}"
             )
             raise ConfigError(msg)
-        return _Network(self.config)
+        return _Network(self.config, shape.x[0])

@@ -20,14 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import ColumnReader, ObservationError, counted
-from sbi_sedflow.constants import BANDS
 
 __all__ = ["Choice", "Measured", "correct_extinction"]
 
 F64 = NDArray[np.float64]
 Choice = Literal["columns", "corrected", "none"]
-_R = {"F": 8.24, "N": 8.20, "u": 4.239, "g": 3.303, "r": 2.285, "i": 1.698, "z": 1.263}
-_R_LEGACY = {"u": 3.995, "g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211}
+_LEGACY = {"u": 3.995, "g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211}
 _TAKEN = {
     "": "taken as corrected for Galactic extinction, by the names of the columns",
     "corrected": "taken as corrected for Galactic extinction, as chosen",
@@ -43,7 +41,11 @@ class Measured:
     Parameters
     ----------
     band
-        One of F N u g r i z.
+        Its name.
+    index
+        Its place in the fluxes.
+    ratio
+        A / E(B-V); None: unknown.
     column
         Where they stand.
     names
@@ -56,6 +58,8 @@ class Measured:
     """
 
     band: str
+    index: int
+    ratio: float | None
     column: str
     names: tuple[str, ...]
     corrected: bool | Literal["maybe"]
@@ -69,7 +73,7 @@ def correct_extinction(
     sigma: F64,
     choice: Choice | None = None,
 ) -> list[str]:
-    """Correct fluxes and errors (n, 7) in place; return notes on what was done, band by band.
+    """Correct fluxes and errors (n, B) in place; return notes on what was done, band by band.
 
     Raises
     ------
@@ -92,17 +96,17 @@ def correct_extinction(
             taken.setdefault("" if by_name else str(choice), []).append(m.band)
             ignored += [m.column] if loss and by_name else []
             continue
-        k = BANDS.index(m.band)
+        k = m.index
+        ratio = _LEGACY.get(m.band, m.ratio) if m.legacy else m.ratio
         if share:
             through = reader.numbers(share)
             by_column.append(m.band)
         elif loss:
             through = _transmission(reader.numbers(loss))
             by_column.append(m.band)
-        elif colour:
-            r = _R_LEGACY if m.legacy else _R
-            through = _transmission(r[m.band] * reader.numbers(colour))
-            by_colour.append(f"{m.band} {r[m.band]:g}")
+        elif colour and ratio is not None:
+            through = _transmission(ratio * reader.numbers(colour))
+            by_colour.append(f"{m.band} {ratio:g}")
         else:
             open_question.append(m.column)
             continue

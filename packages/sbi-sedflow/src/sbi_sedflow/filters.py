@@ -27,7 +27,7 @@ import speclite.filters
 from numpy.typing import NDArray
 
 from sbi_core import ConfigError
-from sbi_sedflow.constants import AB_ZERO_POINT, BANDS, C_ANGSTROM, Z_MAX
+from sbi_sedflow.constants import AB_ZERO_POINT, C_ANGSTROM, Z_MAX
 from sbi_sedflow.ssp.rebin import cumulative_at
 
 __all__ = ["Filter", "FilterSet", "load_filters", "projection"]
@@ -111,28 +111,33 @@ def _weights(curve: Filter, edges: F64) -> F64:
     return np.asarray(np.diff(integral, axis=-1))
 
 
-def projection(filters: tuple[Filter, ...], edges: F64) -> tuple[F64, F64]:
-    """Return redshift nodes (K,) and weights (K, 7, P) of pixels in maggies per unit F_lambda.
+def projection(filters: tuple[Filter, ...], edges: F64, z_max: float = Z_MAX) -> tuple[F64, F64]:
+    """Return redshift nodes (K,) and weights (K, B, P) of pixels in maggies per unit F_lambda.
 
     Parameters
     ----------
     filters
-        In the order of :data:`~sbi_sedflow.constants.BANDS`.
+        In the order of the fluxes.
     edges : (P + 1,) Angstrom
         Rest-frame pixel edges.
+    z_max
+        Highest redshift.
 
     Raises
     ------
     ConfigError
         If the pixels do not cover a filter at every redshift.
     """
-    nodes = np.arange(0.0, Z_MAX + 1.5 * _STEP, _STEP)
+    nodes = np.arange(0.0, z_max + 1.5 * _STEP, _STEP)
     table = np.empty((len(nodes), len(filters), len(edges) - 1))
     for b, curve in enumerate(filters):
         seen = curve.response > 0.001 * curve.response.max()
         low, high = curve.wave[seen][0] / (1 + nodes[-1]), curve.wave[seen][-1]
         if low < edges[0] or high > edges[-1]:
-            msg = f"filter '{curve.name}' ({BANDS[b]}) is not covered by the spectra of the model"
+            msg = (
+                f"filter '{curve.name}' is not covered by the spectra of the model, which begin at "
+                f"{edges[0]:.0f} Angstrom at rest: lower simulator.z_max or leave the band out"
+            )
             raise ConfigError(msg)
         shifted = edges * (1 + nodes[:, None])
         table[:, b] = _weights(curve, shifted) / _normalisation(curve)

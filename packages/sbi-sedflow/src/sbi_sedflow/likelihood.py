@@ -11,6 +11,7 @@ left out by default: it shifts posterior means by 0.01 standard deviations (medi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbi_core import Observations
-from sbi_sedflow.constants import N_BANDS
-from sbi_sedflow.luptitudes import flux_error_of, flux_of
+from sbi_sedflow.luptitudes import SOFTENING, flux_error_of, flux_of
 from sbi_sedflow.noise import floor_error, log_prob_flux, log_prob_sigma
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Galaxies:
 
     Parameters
     ----------
-    flux, sigma : (n, 7)
+    flux, sigma : (n, B)
         Fluxes and catalogue errors [nanomaggies]; 0 and 1 where not observed.
-    mask : (n, 7)
+    mask : (n, B)
         True = observed.
     context : (n, 2)
         Redshift and distance modulus.
@@ -52,15 +52,15 @@ class Galaxies:
     context: Tensor
 
     @classmethod
-    def of(cls, observations: Observations) -> Galaxies:
-        """Return the fluxes behind asinh magnitudes."""
+    def of(cls, observations: Observations, softening: Sequence[float] = SOFTENING) -> Galaxies:
+        """Return the fluxes behind asinh magnitudes with some softening."""
         batch = observations.batch
         mask = batch.observed.cpu()
         assert batch.x_err is not None
         assert batch.context is not None
         mu = torch.where(mask, batch.x.cpu().double(), 22.5)
         err = torch.where(mask, batch.x_err.cpu().double(), 1.0)
-        flux, sigma = flux_of(mu), flux_error_of(mu, err)
+        flux, sigma = flux_of(mu, softening), flux_error_of(mu, err, softening)
         return cls(
             torch.where(mask, flux, 0.0),
             torch.where(mask, sigma, 1.0),
@@ -76,11 +76,11 @@ class Galaxies:
 
 
 def model_fluxes(simulator: SedflowSimulator, theta: F64, galaxies: Galaxies) -> Tensor:
-    """Return noise-free fluxes (S, n, 7) of draws (S, n, d) at the redshifts of n galaxies."""
+    """Return noise-free fluxes (S, n, B) of draws (S, n, d) at the redshifts of n galaxies."""
     s, n, d = theta.shape
     where = galaxies.context.expand(s, n, 2).reshape(s * n, 2)
     flux = simulator.fluxes(np.ascontiguousarray(theta).reshape(s * n, d), where)
-    return flux.reshape(s, n, N_BANDS)
+    return flux.reshape(s, n, -1)
 
 
 def log_likelihood(
@@ -94,15 +94,16 @@ def log_likelihood(
     flux = model_fluxes(simulator, theta, galaxies)
     log_l = log_prob_flux(galaxies.flux, galaxies.sigma, flux, galaxies.mask, simulator.floor)
     if sigma_term:
-        s, n = flux.shape[:2]
-        sigma, mask = (v.expand(s, n, N_BANDS).reshape(-1, N_BANDS) for v in
+        s, n, size = flux.shape
+        sigma, mask = (v.expand(s, n, size).reshape(-1, size) for v in
                        (galaxies.sigma, galaxies.mask))  # fmt: skip
-        log_l = log_l + log_prob_sigma(sigma, flux.reshape(-1, N_BANDS), mask).reshape(s, n)
+        each = log_prob_sigma(sigma, flux.reshape(-1, size), mask, simulator.bands)
+        log_l = log_l + each.reshape(s, n)
     return np.asarray(log_l.numpy())
 
 
-def chi_squared(flux: Tensor, galaxies: Galaxies, floor: float) -> F64:
-    """Return chi-squared (..., n) of model fluxes (..., n, 7), floor included in the errors."""
+def chi_squared(flux: Tensor, galaxies: Galaxies, floor: float | Tensor) -> F64:
+    """Return chi-squared (..., n) of model fluxes (..., n, B), floor included in the errors."""
     variance = galaxies.sigma**2 + floor_error(flux, floor) ** 2
     each = (galaxies.flux - flux) ** 2 / variance
     return np.asarray(torch.where(galaxies.mask, each, 0.0).sum(-1).numpy())

@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 
 from sbi_sedflow.constants import POGSON
 
-__all__ = ["AB_OFFSETS", "SDSS_SOFTENING", "VEGA", "System", "flux_of_magnitude"]
+__all__ = ["AB_OFFSETS", "SDSS_SOFTENING", "System", "flux_of_magnitude"]
 
 F64 = NDArray[np.float64]
 System = Literal["AB", "asinh", "Vega"]
 SDSS_SOFTENING = {"u": 0.14, "g": 0.09, "r": 0.12, "i": 0.18, "z": 0.74}  # nanomaggies
-VEGA = {"F": 2.223, "N": 1.699, "u": 0.91, "g": -0.08, "r": 0.16, "i": 0.37, "z": 0.54}
 AB_OFFSETS: dict[str, dict[str, float]] = {  # of SDSS magnitudes, m_AB - m
     "none": {},
     "sdss": {"u": -0.04, "z": 0.02},
@@ -39,7 +38,9 @@ _FAINTEST = 90.0  # 99, 99.99, -99, -999, -9999 mark missing magnitudes
 _WORST = 9.0  # mag: 9.99 and 99 mark missing errors
 
 
-def flux_of_magnitude(mag: F64, error: F64, system: System, band: str) -> tuple[F64, F64]:
+def flux_of_magnitude(
+    mag: F64, error: F64, system: System, band: str, vega: float = 0.0
+) -> tuple[F64, F64]:
     """Return flux and error [nanomaggies], NaN where the magnitude or its error is missing.
 
     Parameters
@@ -49,12 +50,14 @@ def flux_of_magnitude(mag: F64, error: F64, system: System, band: str) -> tuple[
     system
         Of the magnitudes; bands that SDSS does not have are never asinh.
     band
-        One of F N u g r i z.
+        Its name.
+    vega
+        m_AB - m_Vega, for Vega magnitudes.
     """
     seen = (np.abs(mag) < _FAINTEST) & (error < _WORST) & (error > -_FAINTEST)
     mag = np.where(seen, mag, 22.5)
     if system == "Vega":
-        mag = mag + VEGA[band]
+        mag = mag + vega
     if system == "asinh" and band in SDSS_SOFTENING:
         b = SDSS_SOFTENING[band]
         flux = 2 * b * np.sinh((22.5 - mag) / POGSON - np.log(b))

@@ -1,8 +1,14 @@
-"""Missing bands of training galaxies: all 127 non-empty patterns, common ones often.
+"""Missing bands of training galaxies: all non-empty patterns, common ones often.
+
+For F N u g r i z:
 
 50 % complete; 15 % without both ultraviolet bands; 5 % each without F, without N, without u, and
 with g, r and i only; 10 % every band dropped with probability 0.35; 4 % uniform over the 127
 non-empty patterns; and 1 % with no band at all, for which the posterior is the prior.
+
+For other sets: 50 % complete; 20 % without the bands of one survey, chosen at random, if there are
+several, else without one band; 20 % every band dropped with probability 0.35; 9 % uniform over all
+non-empty patterns; 1 % with no band.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sbi_sedflow.bandsets import BandSet
 from sbi_sedflow.constants import N_BANDS
 
 __all__ = ["PATTERNS", "SHARES", "draw_masks"]
@@ -30,8 +37,10 @@ PATTERNS = {
 _DROP = 0.35
 
 
-def draw_masks(n: int, generator: torch.Generator) -> Tensor:
-    """Return masks (n, 7), True = observed."""
+def draw_masks(n: int, generator: torch.Generator, bands: BandSet | None = None) -> Tensor:
+    """Return masks (n, B), True = observed; default bands F N u g r i z."""
+    if bands is not None and not bands.is_default:
+        return _of_surveys(n, generator, bands)
     edges = torch.tensor(list(SHARES.values())).cumsum(0)
     u = torch.rand(n, generator=generator, dtype=torch.float32)
     kind = torch.searchsorted(edges, u, right=True).clamp_max(len(SHARES) - 1)
@@ -48,3 +57,20 @@ def draw_masks(n: int, generator: torch.Generator) -> Tensor:
     mask = table[kind]
     mask = torch.where((kind == names.index("random"))[:, None], dropped, mask)
     return torch.where((kind == names.index("any"))[:, None], uniform, mask)
+
+
+def _of_surveys(n: int, generator: torch.Generator, bands: BandSet) -> Tensor:
+    size = len(bands)
+    parts = bands.groups if len(bands.groups) > 1 else tuple((k,) for k in range(size))
+    without = torch.ones(len(parts), size, dtype=torch.bool)
+    for row, part in enumerate(parts):
+        without[row, list(part)] = False
+    u = torch.rand(n, generator=generator, dtype=torch.float32)[:, None]
+    which = torch.randint(0, len(parts), (n,), generator=generator)
+    dropped = torch.rand(n, size, generator=generator, dtype=torch.float32) >= _DROP
+    number = torch.randint(1, 2**size, (n, 1), generator=generator)
+    uniform = (number & (1 << torch.arange(size))) != 0
+    mask = torch.ones(n, size, dtype=torch.bool)
+    for upto, other in ((0.5, without[which]), (0.3, dropped), (0.1, uniform)):
+        mask = torch.where(u < upto, other, mask)
+    return mask & (u >= 0.01)

@@ -27,6 +27,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from sbi_core import ColumnReader, ObservationError, counted, read_table
+from sbi_sedflow.bandsets import BandSet
 from sbi_sedflow.columns import usable
 from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.photometry import Photometry
@@ -62,6 +63,7 @@ def looks_like_nsa(columns: Sequence[str]) -> bool:
 def photometry_of_nsa(
     table: Table,
     source: str,
+    bands: BandSet | None = None,
     *,
     photometry: Literal["elpetro", "sersic"] | None = None,
     flags_table: str | Path | None = None,
@@ -105,6 +107,12 @@ def photometry_of_nsa(
     z = _filled(table["Z"])
     z_dist = _filled(table["ZDIST"]) if "ZDIST" in names else z
     quality, cut_notes = quality_cuts(table, source, flux, prefix, flags_table)
+    if bands is not None and bands.names != BANDS:
+        flux, sigma = (_chosen(v, bands.names) for v in (flux, sigma))
+        other = [b.curve.name for b in bands.bands
+                 if b.name in BANDS and not b.curve.name.startswith(("sdss", "galex"))]  # fmt: skip
+        if other:
+            notes.append(f"filters of SDSS differ from the curves of this run: {', '.join(other)}")
     kept: dict[str, NDArray[Any]] = {}
     for name, column in (("ra", "RA"), ("dec", "DEC")):
         if column in names:
@@ -170,6 +178,15 @@ def _flag_cuts(table: Table, flags_table: str | Path) -> dict[str, Bool]:
     cuts["no INTERP_CENTER with CR"] = ~(_set(bits, "INTERP_CENTER") & _set(bits, "CR"))
     cuts["BINNED1"] = _set(bits, "BINNED1")
     return cuts
+
+
+def _chosen(values: F64, names: Sequence[str]) -> F64:
+    """Return the columns of other bands, NaN where the atlas has none."""
+    out = np.full((len(values), len(names)), np.nan)
+    for k, name in enumerate(names):
+        if name in BANDS:
+            out[:, k] = values[:, BANDS.index(name)]
+    return out
 
 
 def _set(bits: NDArray[np.int64], name: str) -> Bool:

@@ -13,18 +13,14 @@ from __future__ import annotations
 from typing import Literal
 
 from sbi_core import Observable, Parameter, ParameterSpace, Prior
-from sbi_sedflow.constants import BANDS
+from sbi_sedflow.bandsets import BandSet
 from sbi_sedflow.forward import Variant
 
-__all__ = ["CITATIONS", "CONTEXT", "FAILURES", "OBSERVABLES", "parameter_space"]
+__all__ = ["CITATIONS", "CONTEXT", "FAILURES", "observables_of", "parameter_space"]
 
 CONTEXT = ("z", "distance_modulus")
 FAILURES = {0: "ok", 1: "flux not finite"}
-_NAMES = ("FUV", "NUV", "u", "g", "r", "i", "z")
-OBSERVABLES = tuple(
-    Observable(f"lupt_{b}", label=rf"\mu_\mathrm{{{name}}}", unit="mag")
-    for b, name in zip(BANDS, _NAMES, strict=True)
-)
+_LABELS = {"F": "FUV", "N": "NUV"}
 CITATIONS = (
     "Hahn & Melchior 2022, ApJ 938, 11 (SEDflow)",
     "Hahn et al. 2023, ApJ 945, 16 (PROVABGS)",
@@ -35,6 +31,14 @@ CITATIONS = (
     "Planck Collaboration 2014, A&A 571, A16 (cosmology)",
 )
 _GAMMA = {"low": 4.5e-5, "high": 1.5e-2}
+
+
+def observables_of(bands: BandSet) -> tuple[Observable, ...]:
+    """Return an asinh magnitude per band."""
+    return tuple(
+        Observable(f"lupt_{b}", label=rf"\mu_\mathrm{{{_LABELS.get(b, b)}}}", unit="mag")
+        for b in bands.names
+    )
 
 
 def parameter_space(

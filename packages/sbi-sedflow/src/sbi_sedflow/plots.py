@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import figure as figures
 from numpy.typing import NDArray
 
-from sbi_sedflow.constants import BANDS, PIVOTS
 from sbi_sedflow.likelihood import Galaxies, model_fluxes
 
 if TYPE_CHECKING:
@@ -50,29 +49,35 @@ def sed(
     wave, lum = simulator.model.spectrum(rows, z)
     model = model_fluxes(simulator, rows[:, None], galaxy)[:, 0].numpy()
     nu_l = lum * wave**2  # proportional to f_nu per unit of the predicted band fluxes
-    anchor = model[:, 4] / _at(wave * (1 + z), nu_l, PIVOTS[4])
+    bands = simulator.bands
+    pivots, k = np.asarray(bands.pivots), bands.reference
+    anchor = model[:, k] / _at(wave * (1 + z), nu_l, pivots[k])
     spectrum = nu_l * anchor[:, None]
     figure = figure or figures.Figure(figsize=(4.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     low, middle, high = np.percentile(spectrum, [16, 50, 84], axis=0)
     axes.fill_between(wave * (1 + z), low, high, color="0.8", lw=0, label="spectrum, 68 %")
     axes.plot(wave * (1 + z), middle, color="0.55", lw=0.6)
-    for k, pivot in enumerate(PIVOTS):
+    for k, pivot in enumerate(pivots):
         p = np.percentile(model[:, k], [2.5, 16, 84, 97.5])
         axes.plot([pivot] * 2, p[[0, 3]], color="C0", lw=4, alpha=0.3, solid_capstyle="butt")
         axes.plot([pivot] * 2, p[[1, 2]], color="C0", lw=4, alpha=0.7, solid_capstyle="butt",
                   label="predicted fluxes, 68 and 95 %" if k == 0 else None)  # fmt: skip
     seen = galaxy.mask[0].numpy()
     f, e = galaxy.flux[0].numpy(), galaxy.sigma[0].numpy()
-    axes.errorbar(np.asarray(PIVOTS)[seen], f[seen], e[seen], fmt="o", ms=3.5, color="k", lw=1,
+    axes.errorbar(pivots[seen], f[seen], e[seen], fmt="o", ms=3.5, color="k", lw=1,
                   label="observed", zorder=5)  # fmt: skip
     floor = max(np.nanmin(np.where(seen & (f > 0), f, np.nan)) / 5, 1e-3) if seen.any() else 1e-3
-    axes.set(xscale="log", yscale="log", ylim=(floor, None), xlim=(1200, 11000))
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(floor, None),
+        xlim=(0.78 * pivots.min(), 1.235 * pivots.max()),
+    )
     axes.set_xlabel(r"observed wavelength [$\mathrm{\AA}$]")
     axes.set_ylabel(r"$f_\nu$ [nanomaggies]")
     axes.set_title(title or f"z = {z:.4f}, m - M = {dm:.2f}", fontsize="medium")
-    ticks = [1500, 2300, 3600, 4700, 6200, 7500, 9000]
-    axes.set_xticks(ticks, list(BANDS))
+    axes.set_xticks(pivots, list(bands.names))
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize="small")
     return figure

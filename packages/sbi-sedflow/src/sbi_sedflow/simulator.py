@@ -20,15 +20,17 @@ from sbi_core import (
     read_table,
     torch_generator,
 )
+from sbi_sedflow.bandsets import BandSet, load_bands, longest
 from sbi_sedflow.bases import load_bases
 from sbi_sedflow.columns import Choices
 from sbi_sedflow.config import SedflowConfig
+from sbi_sedflow.constants import Z_MAX
 from sbi_sedflow.cosmology import distance_modulus
 from sbi_sedflow.forward import ForwardModel
 from sbi_sedflow.luptitudes import flux_error_of, flux_of, luptitude, luptitude_error
 from sbi_sedflow.masks import draw_masks
-from sbi_sedflow.noise import HotDeck, NoiseModel, floor_error, log_prob_flux
-from sbi_sedflow.parameters import CITATIONS, CONTEXT, FAILURES, OBSERVABLES, parameter_space
+from sbi_sedflow.noise import HotDeck, NoiseModel, fitted, floor_error, log_prob_flux
+from sbi_sedflow.parameters import CITATIONS, CONTEXT, FAILURES, observables_of, parameter_space
 from sbi_sedflow.photometry import observations_of
 from sbi_sedflow.ssp import load_library
 from sbi_sedflow.tables import photometry_of
@@ -75,7 +77,7 @@ class SedflowSimulator(Simulator):
         self.parameters = parameter_space(
             c.variant, n_sfh=len(self.bases.sfh), n_zh=len(self.bases.zh), t_burst=c.t_burst
         )
-        self.observables = OBSERVABLES
+        self.observables = observables_of(load_bands(c.bands, c.filters))
         self.context_names = CONTEXT
         self.failures = FAILURES
         self.citations = (*CITATIONS, *self._sources())
@@ -92,27 +94,39 @@ class SedflowSimulator(Simulator):
         return by_library.get(self.config.ssp, ())
 
     @cached_property
+    def bands(self) -> BandSet:
+        """The bands, with the errors that are simulated."""
+        bands = load_bands(self.config.bands, self.config.filters)
+        return fitted(bands, *self._errors(bands)) if self.config.noise == "fitted" else bands
+
+    @cached_property
     def model(self) -> ForwardModel:
         """The forward model; built on first use."""
         c = self.config
-        library = load_library(c.ssp, path=c.ssp_path, pixels=c.pixels)
-        return ForwardModel(library, c.filters, self.bases, c.variant, c.t_bc)
+        top = longest(self.bands)
+        library = load_library(c.ssp, path=c.ssp_path, pixels=c.pixels, top=top)
+        return ForwardModel(library, self.bands, self.bases, c.variant, c.t_bc, max(c.z_max, Z_MAX))
 
     @cached_property
     def noise(self) -> NoiseModel | HotDeck:
         """The model of photometric errors."""
-        c = self.config
-        if c.noise == "embedded":
-            return NoiseModel(c.model_floor)
-        assert c.noise_catalogue is not None
-        table = read_table(c.noise_catalogue)
-        found = photometry_of(table, c.noise_catalogue, self._choices)
-        return HotDeck(found.flux, found.sigma, c.model_floor)
+        if self.config.noise == "hotdeck":
+            return HotDeck(*self._errors(self.bands), self.bands)
+        return NoiseModel(self.bands)
+
+    def _errors(self, bands: BandSet) -> tuple[F64, F64]:
+        """Return fluxes and errors (N, B) of the catalogue of the noise."""
+        file = self.config.noise_catalogue
+        assert file is not None
+        found = photometry_of(read_table(file), file, self._choices, bands)
+        return found.flux, found.sigma
 
     @property
-    def floor(self) -> float:
-        """Systematic error of the model [mag]."""
-        return self.config.model_floor
+    def floor(self) -> float | Tensor:
+        """Systematic error of the model [mag]; of every band, where bands differ."""
+        least = self.config.model_floor
+        each = [max(least, b.model_floor) for b in self.bands.bands]
+        return least if max(each) == least else torch.tensor(each, dtype=torch.float64)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config}
@@ -123,12 +137,12 @@ class SedflowSimulator(Simulator):
     @property
     def identity(self) -> dict[str, Any]:
         """Name, version, model, filters, populations, noise: equal within a run."""
-        c = self.config
+        c, floor = self.config, self.floor
         return {
             "name": self.name,
             "version": self.version,
             **self.model.identity,
-            "floor": self.floor,
+            "floor": floor.tolist() if isinstance(floor, Tensor) else floor,
             "redshift": [c.z_min, c.z_max],
             "noise": c.noise,
         }
@@ -149,7 +163,7 @@ class SedflowSimulator(Simulator):
         return np.stack([z, distance_modulus(near)], 1)
 
     def fluxes(self, theta: ArrayLike | Tensor, context: ArrayLike | Tensor) -> Tensor:
-        """Return noise-free fluxes (n, 7) nmgy for theta (n, 12) and context (n, 2)."""
+        """Return noise-free fluxes (n, B) nmgy for theta (n, 12) and context (n, 2)."""
         where = torch.as_tensor(np.asarray(context, np.float64))
         z, dm = where[:, 0], where[:, 1]
         nominal = torch.as_tensor(distance_modulus(z.numpy()))
@@ -175,7 +189,7 @@ class SedflowSimulator(Simulator):
         where = torch.as_tensor(np.asarray(where, np.float64))
         flux = self.fluxes(rows, where)
         ok = torch.isfinite(flux).all(1)
-        x = luptitude(torch.where(torch.isfinite(flux), flux, 0.0))
+        x = luptitude(torch.where(torch.isfinite(flux), flux, 0.0), self.bands.softening)
         return Batch(
             theta=rows, x=torch.where(ok[:, None], x, torch.nan), context=where, ok=ok,
             failure=(~ok).long(),
@@ -184,9 +198,9 @@ class SedflowSimulator(Simulator):
     def observe(self, batch: Batch, rng: Rng) -> Batch:
         """Return the batch with new errors, noise and missing bands."""
         generator = torch_generator(rng, "cpu")
-        flux = flux_of(batch.x.cpu())
+        flux = flux_of(batch.x.cpu(), self.bands.softening)
         sigma = self.noise.sigma(flux, generator)
-        mask = draw_masks(len(flux), generator)
+        mask = draw_masks(len(flux), generator, self.bands)
         return self._observed(batch, flux, sigma, mask, generator)
 
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
@@ -197,9 +211,9 @@ class SedflowSimulator(Simulator):
             return self.observe(batch, generator)
         donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
         mask = like.observed[donor].cpu()
-        flux = flux_of(batch.x.cpu())
+        flux = flux_of(batch.x.cpu(), self.bands.softening)
         err = torch.where(mask, like.x_err[donor].to(flux), 1.0)
-        sigma = flux_error_of(batch.x.cpu(), err)
+        sigma = flux_error_of(batch.x.cpu(), err, self.bands.softening)
         return self._observed(batch, flux, sigma, mask, generator)
 
     def _observed(
@@ -208,9 +222,9 @@ class SedflowSimulator(Simulator):
         total = torch.sqrt(sigma**2 + floor_error(flux, self.floor) ** 2)
         noise = torch.randn(flux.shape, generator=generator, dtype=flux.dtype)
         seen = flux + total * noise
-        device = batch.x.device
-        x = torch.where(mask, luptitude(seen), torch.nan).to(device)
-        x_err = torch.where(mask, luptitude_error(seen, sigma), torch.nan).to(device)
+        device, soft = batch.x.device, self.bands.softening
+        x = torch.where(mask, luptitude(seen, soft), torch.nan).to(device)
+        x_err = torch.where(mask, luptitude_error(seen, sigma, soft), torch.nan).to(device)
         return batch.with_(x=x, x_err=x_err, mask=mask.to(device))
 
     def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
@@ -218,9 +232,10 @@ class SedflowSimulator(Simulator):
         assert observed.x_err is not None
         mask = observed.observed
         mu = torch.where(mask, observed.x.double(), 22.5)
-        sigma = flux_error_of(mu, torch.where(mask, observed.x_err.double(), 1.0))
-        model = flux_of(simulated.x.double())
-        return log_prob_flux(flux_of(mu), sigma, model, mask, self.floor).numpy()
+        soft = self.bands.softening
+        sigma = flux_error_of(mu, torch.where(mask, observed.x_err.double(), 1.0), soft)
+        model = flux_of(simulated.x.double(), soft)
+        return log_prob_flux(flux_of(mu, soft), sigma, model, mask, self.floor).numpy()
 
     def summaries(self, batch: Batch) -> Batch:
         """Return colours against the mean of the observed bands and the absolute level.
@@ -262,15 +277,17 @@ class SedflowSimulator(Simulator):
                 "same: --set simulator.allow_toy=true"
             )
             raise ConfigError(msg)
-        photometry = photometry_of(table, source, self._choices, flags_table=c.flags_table)
+        photometry = photometry_of(
+            table, source, self._choices, self.bands, flags_table=c.flags_table
+        )
         z_range = c.z_min, c.z_max
-        return observations_of(photometry, z_range, allow_prior=c.allow_prior)
+        return observations_of(photometry, z_range, self.bands, allow_prior=c.allow_prior)
 
     def example_observations(self, rng: Rng, n: int = 100) -> Observations:
-        """Return n mock galaxies of the prior with r between 12 and 18.5 mag, z below 0.15.
+        """Return n mock galaxies of the prior with r between 12 and 18.5 mag, z below 0.75 z_max.
 
         Selected by *observed* magnitude, which leaves the posterior unbiased. Every tenth has no
-        ultraviolet bands.
+        bands of another survey than that of r (the ultraviolet).
         """
         gen = as_generator(rng)
         parts: list[Batch] = []
@@ -279,12 +296,15 @@ class SedflowSimulator(Simulator):
             theta = self.parameters.sample(8 * n, gen)
             batch = self.simulate(theta, gen).succeeded
             generator = torch_generator(gen, "cpu")
-            flux = flux_of(batch.x)
+            flux = flux_of(batch.x, self.bands.softening)
             mask = torch.ones_like(flux, dtype=torch.bool)
-            mask[torch.rand(len(flux), generator=generator, dtype=torch.float32) < 0.1, :2] = False
+            tenth = torch.rand(len(flux), generator=generator, dtype=torch.float32) < 0.1
+            for k in next((g for g in self.bands.groups if self.bands.reference not in g), ()):
+                mask[tenth, k] = False
             seen = self._observed(batch, flux, self.noise.sigma(flux, generator), mask, generator)
             assert seen.context is not None
-            keep = (seen.x[:, 4] > 12) & (seen.x[:, 4] < 18.5) & (seen.context[:, 0] < 0.15)
+            level, z = seen.x[:, self.bands.reference], seen.context[:, 0]
+            keep = (level > 12) & (level < 18.5) & (z < 0.75 * self.config.z_max)
             parts.append(seen[keep])
             found += int(keep.sum())
         return Observations.from_batch(

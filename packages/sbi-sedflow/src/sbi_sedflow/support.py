@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sbi_core import stream
-from sbi_sedflow.constants import N_BANDS
 from sbi_sedflow.likelihood import Galaxies
 from sbi_sedflow.luptitudes import flux_of, luptitude
 from sbi_sedflow.masks import draw_masks
@@ -49,24 +48,26 @@ class Support:
         batch = simulator.draw(_SIMULATIONS, rng).succeeded
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         assert batch.context is not None
-        flux = flux_of(batch.x)
+        self._softening = simulator.bands.softening
+        flux = flux_of(batch.x, self._softening)
         sigma = simulator.noise.sigma(flux, generator)
         total = torch.sqrt(sigma**2 + floor_error(flux, simulator.floor) ** 2)
         noise = torch.randn(flux.shape, generator=generator, dtype=flux.dtype)
         seen = flux + total * noise
         everything = torch.ones_like(seen, dtype=torch.bool)
         self._training = Galaxies(seen, sigma, everything, batch.context.double())
-        self._mu = luptitude(seen).numpy()
+        self._mu = luptitude(seen, self._softening).numpy()
         self._log_sigma = torch.log10(sigma).numpy()
         self._dm = batch.context[:, 1].numpy()
         self._edges, self._low, self._high = self._error_ranges()
         self._trees: dict[tuple[bool, ...], tuple[cKDTree, F64]] = {}
-        self._masks = draw_masks(1000, generator)
+        self._masks = draw_masks(1000, generator, simulator.bands)
 
     def _error_ranges(self) -> tuple[F64, F64, F64]:
-        edges = np.quantile(self._mu, np.linspace(0, 1, _BINS + 1)[1:-1], axis=0)  # (B - 1, 7)
-        low, high = np.empty((_BINS, N_BANDS)), np.empty((_BINS, N_BANDS))
-        for b in range(N_BANDS):
+        edges = np.quantile(self._mu, np.linspace(0, 1, _BINS + 1)[1:-1], axis=0)  # (K - 1, B)
+        n_bands = self._mu.shape[1]
+        low, high = np.empty((_BINS, n_bands)), np.empty((_BINS, n_bands))
+        for b in range(n_bands):
             which = np.searchsorted(edges[:, b], self._mu[:, b])
             for k in range(_BINS):
                 part = self._log_sigma[which == k, b]
@@ -75,11 +76,11 @@ class Support:
 
     def wide_noise(self, galaxies: Galaxies) -> Bool:
         """Return which galaxies have an error outside the training range at their brightness."""
-        mu = luptitude(galaxies.flux).numpy()
+        mu = luptitude(galaxies.flux, self._softening).numpy()
         log_sigma = torch.log10(galaxies.sigma).numpy()
         mask = galaxies.mask.numpy()
         odd = np.zeros(len(galaxies), bool)
-        for b in range(N_BANDS):
+        for b in range(mu.shape[1]):
             k = np.searchsorted(self._edges[:, b], mu[:, b])
             s = log_sigma[:, b]
             odd |= mask[:, b] & ((s < self._low[k, b]) | (s > self._high[k, b]))
@@ -89,7 +90,7 @@ class Support:
         """Return the percentile of the colour score of every galaxy, (n,)."""
         out = np.full(len(galaxies), np.nan)
         mask = galaxies.mask.numpy()
-        mu = luptitude(galaxies.flux).numpy()
+        mu = luptitude(galaxies.flux, self._softening).numpy()
         dm = galaxies.context[:, 1].numpy()
         for pattern in np.unique(mask, axis=0):
             rows = (mask == pattern).all(1)

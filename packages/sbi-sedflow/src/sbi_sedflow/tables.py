@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sbi_core import ObservationError, Observations, read_table
+from sbi_sedflow.bandsets import BandSet
 from sbi_sedflow.columns import Aperture, Choices, photometry_of_table
 from sbi_sedflow.extinction import Choice
 from sbi_sedflow.magnitudes import System
@@ -99,6 +100,7 @@ def photometry_of(
     table: Table,
     source: str,
     choices: Choices | None = None,
+    bands: BandSet | None = None,
     *,
     flags_table: str | Path | None = None,
 ) -> Photometry:
@@ -106,8 +108,8 @@ def photometry_of(
     if looks_like_nsa(table.colnames):
         wanted = None if choices is None else choices.photometry
         which = wanted if wanted == "elpetro" or wanted == "sersic" else None
-        return photometry_of_nsa(table, source, photometry=which, flags_table=flags_table)
+        return photometry_of_nsa(table, source, bands, photometry=which, flags_table=flags_table)
     if flags_table is not None:
         msg = f"{source}: simulator.flags_table needs an NSA file, which this is not"
         raise ObservationError(msg)
-    return photometry_of_table(table, source, choices)
+    return photometry_of_table(table, source, choices, bands)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 
 from sbi_core import ConfigError, DataFileError, read_npz, read_text, written
+from sbi_sedflow.constants import WAVE_RANGE
 from sbi_sedflow.ssp import bc03
 from sbi_sedflow.ssp.dsps import read_dsps
 from sbi_sedflow.ssp.fsps import export_fsps
@@ -39,6 +41,7 @@ def load_library(
     *,
     path: str | Path | None = None,
     pixels: int = 1024,
+    top: float = WAVE_RANGE[1],
     cache: Path | None = None,
 ) -> Library:
     """Return the pixels of a provider's grid, from the cache if possible.
@@ -52,6 +55,8 @@ def load_library(
         File of the grid.
     pixels
         Pixels between 912 and 11800 Angstrom.
+    top
+        Longest wavelength [Angstrom]; above 11800 with more pixels of the same width.
     cache
         Folder of the cache; default: the user's cache folder.
 
@@ -62,24 +67,29 @@ def load_library(
     ConfigError
         If the provider needs a path and has none.
     """
+    low, high = WAVE_RANGE
+    if top > high:
+        pixels = math.ceil(pixels * math.log(top / low) / math.log(high / low))
+    span = low, max(top, high)
     if provider == "toy":
-        return rebin(toy_grid(), pixels)
+        return rebin(toy_grid(), pixels, span)
     if provider == "fsps":
-        return rebin(export_fsps(), pixels)
+        return rebin(export_fsps(), pixels, span)
     if provider in ("npz", "dsps"):
         if path is None:
             msg = f"provider '{provider}' needs a file: --set simulator.ssp_path=FILE"
             raise ConfigError(msg)
         grid: SSPGrid = read_grid(path) if provider == "npz" else read_dsps(path)
-        return rebin(grid, pixels)
+        return rebin(grid, pixels, span)
     source = bc03.find(path)
     folder = cache_folder() if cache is None else cache
     sha256 = _hash(source, folder)
-    target = folder / f"bc03-{sha256[:16]}-p{pixels}-v{_LAYOUT}.npz"
+    end = f"-{top:.0f}" if top > high else ""
+    target = folder / f"bc03-{sha256[:16]}-p{pixels}{end}-v{_LAYOUT}.npz"
     found = _read_cache(target, sha256, pixels)
     if found is not None:
         return found
-    library = rebin(bc03.read(source, sha256), pixels)
+    library = rebin(bc03.read(source, sha256), pixels, span)
     _write_cache(library, target)
     return library
 

@@ -28,9 +28,9 @@ F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 
 
-def pixel_edges(n: int) -> F64:
+def pixel_edges(n: int, wave_range: tuple[float, float] = WAVE_RANGE) -> F64:
     """Return the edges of n pixels, (n + 1,) Angstrom, uniform in the logarithm."""
-    return np.asarray(np.geomspace(*WAVE_RANGE, n + 1))
+    return np.asarray(np.geomspace(*wave_range, n + 1))
 
 
 def cumulative_at(x: F64, y: NDArray[Any], at: F64) -> F64:
@@ -94,10 +94,12 @@ class Library:
     def identity(self) -> dict[str, Any]:
         """Source hash and pixels."""
         keys = ("library", "sha256")
-        return {k: self.meta[k] for k in keys if k in self.meta} | {"pixels": len(self.edges) - 1}
+        top = {} if self.edges[-1] <= WAVE_RANGE[1] + 1e-6 else {"top": float(self.edges[-1])}
+        known = {k: self.meta[k] for k in keys if k in self.meta}
+        return known | {"pixels": len(self.edges) - 1, **top}
 
 
-def rebin(grid: SSPGrid, pixels: int) -> Library:
+def rebin(grid: SSPGrid, pixels: int, wave_range: tuple[float, float] = WAVE_RANGE) -> Library:
     """Return the grid on ``pixels`` pixels.
 
     Raises
@@ -105,7 +107,7 @@ def rebin(grid: SSPGrid, pixels: int) -> Library:
     DataFileError
         If the wavelengths of the grid do not cover the pixels.
     """
-    edges = pixel_edges(pixels)
+    edges = pixel_edges(pixels, wave_range)
     if grid.wave[0] > edges[0] or grid.wave[-1] < edges[-1]:
         msg = (
             f"{grid.meta.get('library', 'SSP grid')} covers {grid.wave[0]:.0f}-{grid.wave[-1]:.0f} "
