@@ -2,9 +2,11 @@
 
 Fresh mock galaxies: SBC p-values and 68 % coverage of all parameters and derived quantities, TARP,
 median chi-squared of draws over that of the truth, importance efficiency; for complete photometry
-and for galaxies without F, without F and N, without u, with ugriz only and with gri only.
+and for galaxies without F, without F and N, without u, with ugriz only and with gri only, or with
+the bands that are named.
 
     python benchmarks/sedflow/calibration.py runs/sedflow-standard --out calibration.json
+    python benchmarks/sedflow/calibration.py runs/legacy --masks g,r,z,W1,W2 g,r,z r
 """
 
 from __future__ import annotations
@@ -26,15 +28,17 @@ def mocks(simulator, n, pattern, seed):
     parts, found = [], 0
     while found < n:
         batch = simulator.draw(2 * n, rng).succeeded
-        flux = flux_of(batch.x)
+        flux = flux_of(batch.x, simulator.bands.softening)
         sigma = simulator.noise.sigma(flux, generator)
         everything = torch.ones_like(flux, dtype=torch.bool)
         seen = simulator._observed(batch, flux, sigma, everything, generator)
-        seen = seen[(seen.x[:, 4] > 11) & (seen.x[:, 4] < 19.5)]
+        level = seen.x[:, simulator.bands.reference]
+        seen = seen[(level > 11) & (level < 19.5)]
         parts.append(seen)
         found += len(seen)
     batch = type(parts[0]).cat(parts)[:n].to("cpu", torch.float32)
-    mask = torch.tensor(PATTERNS[pattern], dtype=torch.bool).expand(n, -1)
+    chosen = [b in pattern.split(",") for b in simulator.bands.names]
+    mask = torch.tensor(PATTERNS.get(pattern, chosen), dtype=torch.bool).expand(n, -1)
     nan = torch.tensor(torch.nan)
     return batch.with_(
         x=torch.where(mask, batch.x, nan), x_err=torch.where(mask, batch.x_err, nan), mask=mask
@@ -71,7 +75,7 @@ def main():
         run=True,
         objects={"type": int, "default": 1000},
         draws={"type": int, "default": 1000},
-        masks={"nargs": "+", "default": list(PATTERNS), "choices": list(PATTERNS)},
+        masks={"nargs": "+", "default": list(PATTERNS)},
     )
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
