@@ -43,6 +43,8 @@ from .data.observations import Excluded as Excluded
 from .data.observations import Observable as Observable
 from .data.observations import Observations as Observations
 from .data.observations import repeated as repeated
+from .data.reading import chosen_columns as chosen_columns
+from .data.reading import chosen_units as chosen_units
 from .data.tables import MISSING as MISSING
 from .data.tables import ColumnReader as ColumnReader
 from .data.tables import observations_from_columns as observations_from_columns

@@ -122,6 +122,10 @@ class Simulator(ABC):
         observable.
     rows_are_objects
         True if a row of a table is an object, so that long tables can be read in parts.
+    columns_by_itself
+        True if ``read_observations`` and ``observations_of`` apply the options ``--column`` and
+        ``--unit`` (:func:`sbi_core.chosen_columns`, :func:`sbi_core.chosen_units`), because files
+        are more than tables.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Simulator(ABC):
     parameters: ParameterSpace
     observables: tuple[Observable, ...] = ()
     rows_are_objects: ClassVar[bool] = True
+    columns_by_itself: ClassVar[bool] = False
     context_names: tuple[str, ...] = ()
     failures: Mapping[int, str] = {0: "ok"}
     citations: tuple[str, ...] = ()

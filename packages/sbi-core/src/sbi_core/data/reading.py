@@ -13,7 +13,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-__all__ = ["GROUP_NAMES", "ID_NAMES", "Reading", "current", "normalise", "using"]
+__all__ = [
+    "GROUP_NAMES",
+    "ID_NAMES",
+    "Reading",
+    "chosen_columns",
+    "chosen_units",
+    "current",
+    "normalise",
+    "using",
+]
 
 ID_NAMES = (
     "id", "object_id", "star_id", "source_id", "name", "apogee_id", "sobject_id", "objid",
@@ -76,3 +85,16 @@ def using(reading: Reading) -> Iterator[None]:
 def current() -> Reading:
     """Return the options of :func:`using`, or the default ones."""
     return _CURRENT.get() or Reading()
+
+
+def chosen_columns() -> Mapping[str, str]:
+    """Return the names that the caller chose columns for (option ``--column NAME=COLUMN``).
+
+    A simulator whose files are more than tables (``columns_by_itself``) applies them itself.
+    """
+    return current().columns
+
+
+def chosen_units() -> Mapping[str, str]:
+    """Return the units that the caller gave (option ``--unit NAME=UNIT``), by name or column."""
+    return current().units

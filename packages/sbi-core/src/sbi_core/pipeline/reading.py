@@ -51,11 +51,14 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
         with unchanged(source):
             if holds_arrays(source):
                 return checked(Observations.read(source), reading.strict)
-            if not reading.columns:
+            if not reading.columns or simulator.columns_by_itself:
                 with using(reading):
                     return checked(simulator.read_observations(source), reading.strict)
             ours = is_table(source)
             table = read_table(source, reading) if ours else simulator.read_table(source)
+    if simulator.columns_by_itself:
+        with using(reading):
+            return checked(simulator.observations_of(table, name), reading.strict)
     return checked(simulator.observations_of(prepared(table, reading, name), name), reading.strict)
 
 
