@@ -445,6 +445,7 @@ def test_reference_spectra_are_read(cases, narrow, name):
         ("ecsv_z_wrong.ecsv", "velocity_offset"),
         ("ecsv_err_x3.ecsv", "errors_unlike_scatter"),
         ("ecsv_err_fraction.ecsv", "errors_unlike_scatter"),
+        ("ecsv_dusty_Av1.5.ecsv", "continuum_unlike_model"),
         ("ecsv_sigma600.ecsv", "sigma_outside_training"),
         ("ecsv_sigma20.ecsv", "sigma_outside_training"),
     ],
@@ -477,3 +478,38 @@ def test_an_integer_column_with_an_empty_field_is_a_sentence(narrow):
         pytest.skip("no cases/tables-and-runs below SBI_DATA_DIR")
     with pytest.raises(ObservationError, match="covers 3999-4003|needs"):
         narrow.read_observations(path)
+
+
+def test_almost_all_reference_files_are_read_without_a_false_flag(cases):
+    """With what they lack given by options; the others are wrong, and say so (see above)."""
+    from sbi_core import SbiError
+    from sbi_sfh.simulator import SfhSimulator
+
+    options = {"vacuum": True, "wave_unit": "Angstrom", "assumed_snr": 60.0}
+    simulator = SfhSimulator(SfhConfig(mode="observed", redshift=0.03, **options))
+    expected = {
+        "califa_cube.fits": "velocity_offset",  # vacuum wavelengths under CTYPE3 = AWAV
+        "muse_cube.fits": "velocity_offset",
+        "desi_coadd.fits": "errors_unlike_scatter",  # twice as large as the noise
+        "desi_coadd_brz.fits": "errors_unlike_scatter",
+        "ecsv_air_said_vacuum.ecsv": "velocity_offset",
+        "ecsv_vacuum_AIR_card.ecsv": "velocity_offset",
+        "ecsv_dusty_Av1.5.ecsv": "continuum_unlike_model,errors_unlike_scatter",
+        "ecsv_err_fraction.ecsv": "errors_unlike_scatter",
+        "ecsv_err_x3.ecsv": "errors_unlike_scatter",
+        "ecsv_sigma20.ecsv": "sigma_outside_training",
+        "ecsv_sigma600.ecsv": "sigma_outside_training",
+        "ecsv_mask_true_is_good.ecsv": "refused",
+        "ecsv_neg_err.ecsv": "refused",
+        "ecsv_z05.ecsv": "refused",
+        "ecsv_z_wrong.ecsv": "refused",
+    }
+    for path in sorted(cases.iterdir()):
+        try:
+            found = simulator.read_observations(path)
+        except SbiError:
+            result = "refused"
+        else:
+            words = {w for row in found.labels["reading"] for w in str(row).split(",") if w}
+            result = ",".join(sorted(words))
+        assert (path.name, result) == (path.name, expected.get(path.name, ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -137,6 +137,36 @@ class SfhConfig(BaseModel):
         description="Unit of wavelengths in files without one, e.g. Angstrom.",
         json_schema_extra={"reading": True},
     )
+    default_redshift: float | None = Field(
+        default=None,
+        gt=-0.01,
+        lt=2,
+        description="Redshift of spectra whose files have none; default: redshift.",
+        json_schema_extra={"reading": True},
+    )
+    catalogue: str | None = Field(
+        default=None,
+        description="Table of redshifts (and velocity dispersions) by identifier, for files "
+        "without them.",
+        json_schema_extra={"reading": True},
+    )
+    assumed_snr: Annotated[float, Field(gt=0)] | Literal["scatter"] | None = Field(
+        default=None,
+        description="Signal to noise per pixel of spectra without errors; scatter: from "
+        "neighbouring pixels.",
+        json_schema_extra={"reading": True},
+    )
+    min_snr: float = Field(
+        default=0.0,
+        ge=0,
+        description="Leave out spectra with a lower signal to noise per pixel, e.g. of a cube.",
+        json_schema_extra={"reading": True},
+    )
+    mask_good: bool = Field(
+        default=False,
+        description="Masks of the files are True (or nonzero) where a pixel is good.",
+        json_schema_extra={"reading": True},
+    )
     ebv: float = Field(
         default=0.0,
         ge=0,
@@ -161,6 +191,13 @@ class SfhConfig(BaseModel):
             msg = "sigma_range reaches at most 400 km/s"
             raise ValueError(msg)
         return self
+
+    @property
+    def of_training(self) -> dict[str, Any]:
+        """The options that change simulations or noise: not those of reading."""
+        extra = {n: f.json_schema_extra for n, f in type(self).model_fields.items()}
+        reading = {n for n, e in extra.items() if isinstance(e, dict) and e.get("reading")}
+        return self.model_dump(mode="json", exclude_none=True, exclude=reading)
 
     @property
     def wave_ends(self) -> tuple[float, float]:

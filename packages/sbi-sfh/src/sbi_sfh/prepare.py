@@ -1,20 +1,25 @@
 r"""From a spectrum of a file to the pixels of the model.
 
-Steps: masks of the file; Galactic reddening; vacuum to air; rest frame; resolution of the library;
-rebinning that conserves flux; emission lines and the 5577 sky line; division by the median.
+Steps: masks of the file; flux per wavelength; cosmic rays; Galactic reddening; vacuum to air; rest
+frame; resolution of the library; rebinning that conserves flux; emission lines and the 5577 sky
+line; division by the median.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy import units
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 from sbi_core import counted
+from sbi_sfh.artefacts import emission, scatter_of, spikes_in
+from sbi_sfh.broadening import edge_pixels
 from sbi_sfh.config import SfhConfig, age_of_universe
 from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA, WAVE_PRESETS
+from sbi_sfh.flux_units import per_wavelength
 from sbi_sfh.formats.spectrum import RawSpectrum, UnusableSpectrumError
 from sbi_sfh.masks import emission_mask, sky_mask
 from sbi_sfh.resample import cardelli, edges_of, rebin, vacuum_to_air
@@ -28,8 +33,15 @@ _MOST_MASKED = 0.4
 _USELESS = 0.8  # share of masked pixels: more are refused
 _LATE_FLAGGED, _LATE_REFUSED = 0.3, 1.0  # Gyr between the ages of the Universe: data and model
 _FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
-_SCATTER = (0.45, 3.0)  # of pixels over their quoted errors
+_SCATTER = (0.45, 2.2)  # of pixels over their quoted errors
+_CORRELATED = 0.6  # of every second pixel, where only neighbours are correlated
 _FEW_PIXELS = 200
+_SMOOTH = 51  # pixels of the running median of spectra without errors
+_POLARITY = (
+    "a mask is nonzero or True where a pixel is bad; if it is the other way round: "
+    "--set simulator.mask_good=true"
+)
+_MEDIUM = {True: "vacuum", False: "air"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class Prepared:
         Median signal to noise per pixel.
     sigma
         Velocity dispersion beyond the library's resolution, km/s; NaN when not known.
+    redshift
+        Redshift that was divided out; NaN for spectra at rest without one.
     notes
         Conversions and masked pixels, one sentence each.
     flags
@@ -57,6 +71,7 @@ class Prepared:
     mask: Mask
     snr: float
     sigma: float
+    redshift: float = float("nan")
     notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
@@ -70,24 +85,38 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
         If it cannot be used.
     """
     notes: list[str] = list(raw.notes)
-    flags: list[str] = []
-    angstrom = _in_angstrom(raw, config)
-    z = _redshift(raw, config, notes, flags)
-    vacuum = raw.vacuum if raw.vacuum is not None else config.vacuum
-    if vacuum is None:
+    flags: list[str] = list(raw.flags)
+    if raw.ivar is None and config.assumed_snr is None:
         msg = (
-            f"{raw.where}: air or vacuum wavelengths? Say so in the file (VACUUM = T or F) or with "
-            "--set simulator.vacuum=true"
+            f"{raw.where}: needs a column IVAR or ERR (or such an image), or the signal to noise "
+            "per pixel: --set simulator.assumed_snr=50 (scatter: from neighbouring pixels)"
         )
         raise UnusableSpectrumError("facts_missing", msg)
+    angstrom = _in_angstrom(raw, config)
+    z = _redshift(raw, config, notes, flags)
+    vacuum = _in_vacuum(raw, config, notes)
+    if config.mask_good and not raw.fixed_mask:
+        raw = replace(raw, good=~raw.good)
+    raw = per_wavelength(raw, angstrom, notes, flags)
+    inverse = _assumed(raw, config, notes) if raw.ivar is None else raw.ivar
+    quoted, raw = raw.ivar is not None, replace(raw, ivar=inverse)
     good = _good_pixels(raw, notes)
-    _check_scatter(raw, good, notes, flags)
+    if quoted:
+        _check_scatter(raw, good, notes, flags)
     # the index of refraction belongs to the wavelength at which light was measured
     observed = vacuum_to_air(angstrom) if vacuum else angstrom
     rest = observed / (1.0 + z)
-    _covered(raw, rest, wave)
+    usable = _usable(wave, config)
+    _covered(raw, rest, wave[usable], config)
+    spikes = good & spikes_in(raw.flux, inverse, good) & ~emission_mask(rest)
+    if spikes.any():
+        notes.append(
+            f"{counted(int(spikes.sum()), 'pixel')} that stand out of their neighbours masked "
+            "(cosmic rays, sky lines)"
+        )
+        good &= ~spikes
     flux = np.where(good, raw.flux, 0.0)
-    ivar = np.where(good, raw.ivar, 0.0)
+    ivar = np.where(good, inverse, 0.0)
     if config.ebv > 0:
         factor = cardelli(angstrom, config.ebv)
         flux, ivar = flux * factor, ivar / factor**2
@@ -102,12 +131,15 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
             "velocity dispersion"
         )
     new, var, mask = rebin(rest, flux, wave, variance=variance, good=good)
-    lost = int((~mask).sum())
+    lost = int((~mask & usable).sum())
     if lost:
         notes.append(f"{lost} of {len(wave)} pixels without data (mask of the file, or sky)")
+    mask &= (var > 0) & usable
+    said, felt = emission(wave, new, var, mask, masked=config.mode == "observed")
+    notes += said
+    flags += ["emission_lines"] if felt else []
     if config.mode == "observed":
         mask &= ~emission_mask(wave)
-    mask &= var > 0
     _enough(raw, mask, notes)
     median = float(np.median(new[mask]))
     if not median > 0:
@@ -118,15 +150,75 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
     if not snr > 0:
         msg = f"{raw.where}: the median signal to noise is {snr:g}, expected positive"
         raise UnusableSpectrumError("negative_flux", msg)
+    if snr < config.min_snr:
+        msg = f"{raw.where}: signal to noise per pixel of {snr:.3g}, below {config.min_snr:g}"
+        raise UnusableSpectrumError("low_snr", msg)
     return Prepared(
         flux=np.where(mask, new / median, np.nan),
         err=np.where(mask, err, np.nan),
         mask=mask,
         snr=snr,
         sigma=_dispersion(raw, excess, config, notes, flags),
+        redshift=float("nan") if raw.rest and raw.redshift is None else z,
         notes=tuple(notes),
         flags=tuple(flags),
     )
+
+
+def _usable(wave: F64, config: SfhConfig) -> Mask:
+    """Return the pixels that the training uses: in mode ``observed`` not the ends, (L,)."""
+    if config.mode != "observed":
+        return np.ones(len(wave), bool)
+    return np.asarray(~edge_pixels(wave, config.sigma_range[1]))
+
+
+def _in_vacuum(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> bool:
+    """Return whether wavelengths are in vacuum: by the file, the options, or what is usual."""
+    option = config.vacuum
+    if raw.contradiction:
+        if option is None:
+            msg = (
+                f"{raw.where}: the file states both air and vacuum ({raw.contradiction}); choose "
+                "with --set simulator.vacuum=true or false"
+            )
+            raise UnusableSpectrumError("facts_contradict", msg)
+        notes.append(f"{raw.contradiction}: taken as {_MEDIUM[option]} (simulator.vacuum)")
+        return option
+    if raw.vacuum is not None:
+        if option not in (None, raw.vacuum):
+            notes.append(f"the file states {_MEDIUM[raw.vacuum]}: simulator.vacuum is not used")
+        return raw.vacuum
+    if option is not None:
+        if raw.usual is not None and raw.usual[1] != option:
+            notes.append(
+                f"taken as {_MEDIUM[option]} (simulator.vacuum), although {raw.usual[0]} usually "
+                f"means {_MEDIUM[raw.usual[1]]}"
+            )
+        return option
+    if raw.usual is not None:
+        notes.append(f"wavelengths in {_MEDIUM[raw.usual[1]]}, as is usual: {raw.usual[0]}")
+        return raw.usual[1]
+    msg = (
+        f"{raw.where}: air or vacuum wavelengths? Say so in the file (VACUUM = T or F) or with "
+        "--set simulator.vacuum=true"
+    )
+    raise UnusableSpectrumError("facts_missing", msg)
+
+
+def _assumed(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> F64:
+    """Return the inverse variance of a spectrum without errors, by the option assumed_snr."""
+    assert config.assumed_snr is not None
+    finite = raw.good & np.isfinite(raw.flux)
+    if not finite.any():
+        return np.zeros(len(raw.flux))
+    at = np.arange(len(raw.flux))
+    flux = np.interp(at, at[finite], raw.flux[finite])
+    if config.assumed_snr == "scatter":
+        notes.append("errors from the scatter of neighbouring pixels")
+        return scatter_of(flux) ** -2
+    notes.append(f"errors for a signal to noise of {config.assumed_snr:g} per pixel")
+    level = np.abs(median_filter(flux, _SMOOTH, mode="nearest"))
+    return np.asarray((config.assumed_snr / np.where(level > 0, level, np.inf)) ** 2)
 
 
 def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
@@ -141,8 +233,8 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
         )
         raise UnusableSpectrumError("facts_missing", msg)
     try:
-        angstrom: F64 = (raw.wave * units.Unit(unit)).to_value("Angstrom")
-    except (ValueError, units.UnitConversionError):
+        angstrom: F64 = (raw.wave * units.Unit(_spelled(unit))).to_value("Angstrom")
+    except (ValueError, TypeError, units.UnitConversionError):
         msg = f"{raw.where}: '{unit}' is not a unit of wavelength; use Angstrom, nm or micron"
         raise UnusableSpectrumError("facts_missing", msg) from None
     middle = float(np.median(angstrom))
@@ -162,40 +254,57 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
     return angstrom
 
 
+def _spelled(unit: str) -> str:
+    """Return a unit of wavelengths as astropy spells it: files have Angstroms, A, ang, microns."""
+    word = unit.strip().lower().rstrip(".")
+    names = {"Angstrom": ("a", "aa", "ang", "angs", "0.1nm", "0.1 nm", "\u00e5", "\u212b"),
+             "nm": ("nanometer", "nanometers", "nanometre"),
+             "micron": ("um", "microns", "micrometer", "\u00b5m", "\u03bcm")}  # fmt: skip
+    if word.startswith("angstr"):
+        return "Angstrom"
+    return next((name for name, words in names.items() if word in words), unit)
+
+
 def _redshift(raw: RawSpectrum, config: SfhConfig, notes: list[str], flags: list[str]) -> float:
     """Return the redshift to divide out; 0 for spectra at rest."""
-    z = raw.redshift if raw.redshift is not None else config.redshift
+    z = raw.redshift
+    if z is None and not raw.rest:
+        z = config.redshift if config.default_redshift is None else config.default_redshift
     if (z is None or not np.isfinite(z)) and not raw.rest:
         msg = (
             f"{raw.where}: no redshift; give REDSHIFT in the file (0 for spectra at rest; in text "
-            "'# REDSHIFT = 0.03'), or train with --set simulator.redshift=..."
+            "'# REDSHIFT = 0.03'), or --set simulator.default_redshift=0.03, or "
+            "--set simulator.catalogue=FILE with columns id and redshift"
         )
         raise UnusableSpectrumError("facts_missing", msg)
-    if z is None or not np.isfinite(z):
+    cosmic = z if raw.cosmic is None else raw.cosmic
+    if cosmic is None or not np.isfinite(cosmic):
         return 0.0
-    if not -0.01 < z < 2:
-        msg = f"{raw.where}: redshift {z:g} is outside of -0.01 to 2"
-        raise UnusableSpectrumError("redshift_outside_model", msg)
-    age = age_of_universe(max(z, 0.0))
+    for value in (cosmic, cosmic if z is None else z):
+        if not -0.01 < value < 2:
+            msg = f"{raw.where}: redshift {value:g} is outside of -0.01 to 2"
+            raise UnusableSpectrumError("redshift_outside_model", msg)
+    age = age_of_universe(max(cosmic, 0.0))
     late = config.t_end - age
     if abs(late) > _LATE_REFUSED:
         msg = (
-            f"{raw.where}: at redshift {z:g} the Universe is {age:.1f} Gyr old, the model is of "
-            f"galaxies observed at {config.t_end:.1f} Gyr; train with "
-            f"--set simulator.redshift={z:g}"
+            f"{raw.where}: at redshift {cosmic:g} the Universe is {age:.1f} Gyr old, the model is "
+            f"of galaxies observed at {config.t_end:.1f} Gyr; train with "
+            f"--set simulator.redshift={cosmic:g}"
         )
         raise UnusableSpectrumError("redshift_outside_model", msg)
     if abs(late) > _LATE_FLAGGED:
         notes.append(
-            f"at redshift {z:g} the Universe is {age:.2f} Gyr old, {abs(late):.2f} Gyr "
+            f"at redshift {cosmic:g} the Universe is {age:.2f} Gyr old, {abs(late):.2f} Gyr "
             f"{'younger' if late > 0 else 'older'} than in the model: formation times are off by "
             f"as much; train with --set simulator.redshift={z:g}"
         )
         flags.append("redshift_unlike_model")
-    return 0.0 if raw.rest else float(z)
+    return 0.0 if raw.rest or z is None else float(z)
 
 
 def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
+    assert raw.ivar is not None
     marked = raw.good & (raw.ivar != 0)
     good = marked & np.isfinite(raw.flux) & np.isfinite(raw.ivar)
     if (count := int((marked & ~good).sum())) > 0:
@@ -212,28 +321,44 @@ def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
         msg = f"{raw.where}: all {len(good)} pixels are masked or without inverse variance"
         if 0 < raw.good.sum() or not (raw.ivar > 0).any():
             raise UnusableSpectrumError("nothing_observed", msg)
-        msg += " (a mask is nonzero or True where a pixel is bad: is it the other way round?)"
+        msg += f" ({_POLARITY})"
         raise UnusableSpectrumError("mostly_masked", msg)
     return np.asarray(good)
 
 
 def _check_scatter(raw: RawSpectrum, good: Mask, notes: list[str], flags: list[str]) -> None:
-    """Compare the errors with the scatter of neighbouring pixels (fourth differences)."""
-    inside = np.convolve(good, np.ones(len(_FOURTH)), "valid") > len(_FOURTH) - 0.5
-    if inside.sum() < _FEW_PIXELS:
+    """Compare the errors with the scatter of neighbouring pixels (fourth differences).
+
+    Noise that resampling correlates scatters too little between neighbours, but not between every
+    second pixel.
+    """
+    near = _scatter(raw, good, 1)
+    if near is None or _SCATTER[0] < near < _SCATTER[1]:
         return
-    flux = np.where(good, raw.flux, 0.0)
-    variance = np.where(good, 1.0 / np.where(good, raw.ivar, 1.0), 0.0)
-    scatter = np.convolve(flux, _FOURTH, "valid")[inside]
-    expected = np.sqrt(np.convolve(variance, np.square(_FOURTH), "valid")[inside])
-    ratio = float(1.4826 * np.median(np.abs(scatter) / expected))
-    if _SCATTER[0] < ratio < _SCATTER[1]:
+    apart = _scatter(raw, good, 2)
+    if near < 1 and apart is not None and apart > _CORRELATED:
+        notes.append("the noise of neighbouring pixels is correlated (resampling)")
         return
     notes.append(
-        f"neighbouring pixels scatter by {ratio:.2g} of their quoted errors: errors in another "
-        "unit, overestimated, or noise correlated by resampling"
+        f"neighbouring pixels scatter by {near:.2g} of their quoted errors: errors in another "
+        "unit, overestimated or underestimated"
     )
     flags.append("errors_unlike_scatter")
+
+
+def _scatter(raw: RawSpectrum, good: Mask, step: int) -> float | None:
+    """Return the scatter of pixels over their errors; None for too few pixels."""
+    assert raw.ivar is not None
+    fourth = np.zeros(4 * step + 1)
+    fourth[::step] = _FOURTH
+    inside = np.convolve(good, np.ones(len(fourth)), "valid") > len(fourth) - 0.5
+    if inside.sum() < _FEW_PIXELS:
+        return None
+    flux = np.where(good, raw.flux, 0.0)
+    variance = np.where(good, 1.0 / np.where(good, raw.ivar, 1.0), 0.0)
+    scatter = np.convolve(flux, fourth, "valid")[inside]
+    expected = np.sqrt(np.convolve(variance, np.square(fourth), "valid")[inside])
+    return float(1.4826 * np.median(np.abs(scatter) / expected))
 
 
 def _dispersion(
@@ -254,12 +379,16 @@ def _dispersion(
     return sigma
 
 
-def _covered(raw: RawSpectrum, rest: F64, wave: F64) -> None:
+def _covered(raw: RawSpectrum, rest: F64, wave: F64, config: SfhConfig) -> None:
     edges, ours = edges_of(rest), edges_of(wave)
     step = wave[1] - wave[0]
     if edges[0] <= ours[0] + step and edges[-1] >= ours[-1] - step:
         return
-    fits = [n for n, (a, b) in WAVE_PRESETS.items() if edges[0] <= a and edges[-1] >= b]
+    spare = 4 * config.sigma_range[1] / C_KMS if config.mode == "observed" else 0.0
+    fits = [
+        n for n, (a, b) in WAVE_PRESETS.items()
+        if edges[0] <= a * (1 + spare) and edges[-1] >= b * (1 - spare)
+    ]  # fmt: skip
     advice = (
         f"train with --set simulator.wave_range={fits[0]}" if fits else
         f"train with --set simulator.wave_range=[{np.ceil(edges[0]):.0f},{np.floor(edges[-1]):.0f}]"
@@ -337,10 +466,7 @@ def _enough(raw: RawSpectrum, mask: Mask, notes: list[str]) -> None:
         msg = f"{raw.where}: no pixel is left after masks of the file, sky and emission lines"
         raise UnusableSpectrumError("nothing_observed", msg)
     if share > _USELESS:
-        msg = (
-            f"{raw.where}: {100 * share:.0f} % of the pixels are masked (a mask is nonzero or True "
-            "where a pixel is bad: is it the other way round?)"
-        )
+        msg = f"{raw.where}: {100 * share:.0f} % of the pixels are masked ({_POLARITY})"
         raise UnusableSpectrumError("mostly_masked", msg)
     if share > _MOST_MASKED:
         notes.append(f"{100 * share:.0f} % of the pixels are masked: take the result with care")

@@ -7,6 +7,7 @@ spectrum that cannot be used becomes an excluded row with its reason; the others
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import Batch, Excluded, ObservationError, Observations, counted
+from sbi_sfh.catalogue import Catalogue
 from sbi_sfh.config import SfhConfig
+from sbi_sfh.continuum import Continuum
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.spectrum import Spectrum, UnusableSpectrumError
 from sbi_sfh.noise import CONTEXT
@@ -38,6 +41,14 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "with simulator.redshift",
     "errors_unlike_scatter": "the flux errors do not agree with the scatter of neighbouring "
     "pixels: check their unit",
+    "redshift_uncertain": "the survey doubts the redshift (ZWARNING): check it",
+    "not_a_galaxy": "the survey classifies the object as a star or a quasar, or it is the sky",
+    "flux_not_calibrated": "the unit of the flux is not one of flux per wavelength or frequency: "
+    "the shape of the spectrum may be that of the instrument",
+    "emission_lines": "emission lines reach beyond the masked 400 km/s, or are not masked at all "
+    "(mode mock): subtract or mask them in the file",
+    "continuum_unlike_model": "the continuum is reddened by dust, or its flux calibration is off; "
+    "the model has no dust: correct the spectrum",
     "sigma_outside_training": "the velocity dispersion is outside the training range: inferred as "
     "if it were not known",
 }
@@ -52,6 +63,7 @@ def read_spectra(
     *,
     fwhm: float,
     velocities: Velocities | None = None,
+    continuum: Continuum | None = None,
 ) -> Observations:
     """Return the galaxies of a file or folder on the pixels ``wave`` [Angstrom].
 
@@ -67,14 +79,18 @@ def read_spectra(
         Resolution of the library, Angstrom.
     velocities
         Measures the velocity of each spectrum; default: no such check.
+    continuum
+        Looks for dust; default: no such check.
 
     Raises
     ------
     ObservationError
         If a file cannot be read or no spectrum can be used.
     """
-    raw = list(read_raw(path))
-    return observations_of_spectra(raw, str(path), wave, config, fwhm=fwhm, velocities=velocities)
+    return observations_of_spectra(
+        read_raw(path), str(path), wave, config,
+        fwhm=fwhm, velocities=velocities, continuum=continuum,
+    )  # fmt: skip
 
 
 def observations_of_spectra(
@@ -85,40 +101,48 @@ def observations_of_spectra(
     *,
     fwhm: float,
     velocities: Velocities | None = None,
+    continuum: Continuum | None = None,
 ) -> Observations:
     """Return spectra on the pixels of the model (see :func:`read_spectra`)."""
-    raw = list(spectra)
-    if not raw:
-        msg = (
-            f"'{source}' holds no spectrum: expected columns WAVE (or LOGLAM), FLUX, IVAR (or ERR)"
-        )
-        raise ObservationError(msg)
-    ids = _unique([r.id or f"row {k}" for k, r in enumerate(raw)])
+    names: list[str] = []
     made: list[Prepared] = []
     rows: list[int] = []
-    excluded: list[Excluded] = []
-    notes: list[tuple[str, str]] = []
-    problems: list[UnusableSpectrumError] = []
-    for k, r in enumerate(raw):
+    labels: list[Mapping[str, float]] = []
+    left: list[tuple[int, UnusableSpectrumError]] = []
+    notes: list[tuple[int, str]] = []
+    known = Catalogue.read(config.catalogue) if config.catalogue else None
+    for k, r in enumerate(spectra):
+        names.append(r.id or f"row {k}")
         try:
             if isinstance(r, UnusableSpectrumError):
                 raise r
-            made.append(prepare(r, wave, config, fwhm=fwhm))
+            spectrum = r if known is None else known.completed(r)
+            made.append(prepare(spectrum, wave, config, fwhm=fwhm))
             rows.append(k)
-            notes += [(ids[k], note) for note in made[-1].notes]
+            labels.append(r.labels)
+            notes += [(k, note) for note in made[-1].notes]
         except UnusableSpectrumError as error:
-            problems.append(error)
-            excluded.append(Excluded(k, ids[k], error.reason))
-            notes.append(("not inferred", str(error)))
+            left.append((k, error))
+    if not names:
+        msg = (
+            f"'{source}' holds no spectrum: expected columns WAVE (or LOGLAM), FLUX, IVAR (or "
+            "ERR); other names: --column wave=NAME"
+        )
+        raise ObservationError(msg)
     if not made:
-        raise problems[0]
+        raise left[0][1]
+    ids = _unique(names)
     flags = [list(m.flags) for m in made]
-    if velocities is not None:
-        for words, k, m in zip(flags, rows, made, strict=True):
-            velocity, similar = velocities.offset(np.where(m.mask, m.flux, 0.0), m.mask)
+    for words, k, m in zip(flags, rows, made, strict=True):
+        flux = np.where(m.mask, m.flux, 0.0)
+        if velocities is not None:
+            velocity, similar = velocities.offset(flux, m.mask)
             if abs(velocity) > _FAR and similar > _SIMILAR:
                 words.append("velocity_offset")
-                notes.append((ids[k], _off(velocity)))
+                notes.append((k, _off(velocity)))
+        if continuum is not None and (a_v := continuum.reddening(flux, m.mask)) is not None:
+            words.append("continuum_unlike_model")
+            notes.append((k, _reddened(a_v)))
     mask = np.array([m.mask for m in made])
     context = None
     if config.mode == "observed":
@@ -134,10 +158,18 @@ def observations_of_spectra(
         id=[ids[k] for k in rows],
         context_names=CONTEXT if context is not None else (),
         source=source,
-        notes=(*([_MOCK] if config.mode == "mock" else ()), *_grouped(notes)),
-        excluded=tuple(excluded),
+        notes=(
+            *([_MOCK] if config.mode == "mock" else ()),
+            *_grouped([(ids[k], note) for k, note in notes]),
+            *_reasons(left),
+        ),
+        excluded=tuple(Excluded(k, ids[k], error.reason) for k, error in left),
         rows=np.array(rows),
-        labels={"reading": np.array([",".join(words) for words in flags], np.str_)},
+        labels={
+            "reading": np.array([",".join(words) for words in flags], np.str_),
+            "redshift": np.array([m.redshift for m in made]),
+            **{n: np.array([own.get(n, np.nan) for own in labels]) for n in _places(labels)},
+        },
     )
 
 
@@ -175,13 +207,29 @@ def _grouped(notes: list[tuple[str, str]]) -> list[str]:
     """Return one sentence for all notes that differ by their numbers only."""
     alike: dict[str, list[tuple[str, str]]] = {}
     for name, note in notes:
-        key = note if name == "not inferred" else _NUMBER.sub(r"#\1", note)
+        key = _NUMBER.sub(r"#\1", note)
         alike.setdefault(key, []).append((name, note))
     return [
         f"{name}: {note}" if len(same) == 1 else f"{name} and {len(same) - 1} more: {note}"
         for same in alike.values()
         for name, note in same[:1]
     ]
+
+
+def _reasons(left: list[tuple[int, UnusableSpectrumError]]) -> list[str]:
+    """Return one sentence for all spectra that are left out for the same reason."""
+    alike: dict[str, list[UnusableSpectrumError]] = {}
+    for _, error in left:
+        alike.setdefault(error.reason, []).append(error)
+    return [
+        f"not inferred: {same[0]}" if len(same) == 1 else
+        f"not inferred: {len(same)} spectra ({reason}), the first: {same[0]}"
+        for reason, same in alike.items()
+    ]  # fmt: skip
+
+
+def _places(labels: list[Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for own in labels for name in own))
 
 
 def _off(velocity: float) -> str:
@@ -192,5 +240,15 @@ def _off(velocity: float) -> str:
     return f"its absorption lines lie {velocity:+.0f} km/s from those of the library: {cause}"
 
 
+def _reddened(a_v: float) -> str:
+    if a_v < 0:
+        return "its continuum is bluer than that of the stars that fit its lines: flux calibration?"
+    return (
+        f"its continuum is reddened by A_V of about {a_v:.1f} mag; the model has no dust "
+        "(simulator.ebv removes that of the Galaxy)"
+    )
+
+
 def _unique(ids: list[str]) -> list[str]:
-    return [i if ids.count(i) == 1 else f"{i}-{k}" for k, i in enumerate(ids)]
+    counts = Counter(ids)
+    return [i if counts[i] == 1 else f"{i}-{k}" for k, i in enumerate(ids)]

@@ -28,6 +28,7 @@ from sbi_core import (
 )
 from sbi_sfh.alpha import check_alpha
 from sbi_sfh.config import SfhConfig
+from sbi_sfh.continuum import Continuum
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.spectrum import Spectrum
 from sbi_sfh.formats.tables import spectra_of_table
@@ -121,15 +122,17 @@ class SfhSimulator(Simulator):
     name = "sfh"
     version = "1"
     input_help = """
-        One file per spectrum, a folder of them, or images with one galaxy per row (FITS, tables,
-        npz):
+        One file per spectrum, a folder of them, one galaxy per row, or a cube (text, FITS, tables,
+        npz, HDF5; names and conventions of surveys are known):
         WAVE or LOGLAM       wavelength, with its unit; in air or vacuum (VACUUM)
         FLUX, IVAR or ERR    flux density and its inverse variance or standard deviation
         MASK, SRES           bad pixels, resolution (optional)
-        REDSHIFT             of the galaxy, or --set simulator.redshift=Z
+        REDSHIFT             of the galaxy, or --set simulator.default_redshift=Z
+        other names, units   --column wave=LAMBDA, --unit wave=nm
     """
     failures = FAILURES
     rows_are_objects = False  # a table may be one spectrum
+    columns_by_itself = True
 
     def __init__(self, config: SfhConfig | None = None) -> None:
         self.config = config or SfhConfig()
@@ -168,8 +171,8 @@ class SfhSimulator(Simulator):
     @property
     def identity(self) -> dict[str, Any]:
         """Name, version, library and all options that change simulations or noise."""
-        c = self.config.model_dump(mode="json", exclude_none=True)
-        for key in ("library", "time", "vacuum", "wave_unit", "ebv"):
+        c = self.config.of_training
+        for key in ("library", "time"):
             c.pop(key, None)
         return {"name": self.name, "version": self.version, "library": self.library.hash, **c}
 
@@ -298,6 +301,11 @@ class SfhSimulator(Simulator):
         """Templates for the velocity of observed spectra."""
         return Velocities(self.library)
 
+    @cached_property
+    def continuum(self) -> Continuum:
+        """Populations for the continuum of observed spectra."""
+        return Continuum(self.library)
+
     def read_observations(self, path: str | Path) -> Observations:
         """Return the galaxies of a file or folder (see :mod:`sbi_sfh.formats`)."""
         return self._observed(read_raw(path), str(path))
@@ -309,7 +317,7 @@ class SfhSimulator(Simulator):
     def _observed(self, spectra: Iterable[Spectrum], source: str) -> Observations:
         observations = observations_of_spectra(
             spectra, source, self.wave, self.config, fwhm=self.library.fwhm,
-            velocities=self.velocities,
+            velocities=self.velocities, continuum=self.continuum,
         )  # fmt: skip
         return observations if self.telescope.observed_mode else only_complete(observations)
 

@@ -33,6 +33,7 @@ _AGES = (0.05, 0.1, 0.3, 0.7, 1.5, 3.0, 6.0, 12.0)  # Gyr
 _DISPERSIONS = (80.0, 180.0, 300.0)  # km/s
 _FIT = 4  # every fourth sample enters the fit of the mixture
 _ROUNDS = 4
+_SETTLED = 1.0  # km/s: smaller changes end the rounds
 
 
 class Velocities:
@@ -60,13 +61,18 @@ class Velocities:
             self._lines(gaussian_filter1d(s, d / self._step), everywhere)
             for s in sampled for d in _DISPERSIONS
         ])  # fmt: skip
+        single = self._templates[1 :: len(_DISPERSIONS)]
+        self._single = [
+            (np.conj(np.fft.rfft(t, 2 * _SAMPLES)), float((t**2).sum())) for t in single
+        ]
 
     def offset(self, flux: F64, mask: NDArray[np.bool_]) -> tuple[float, float]:
         """Return the velocity [km/s, positive to the red] of a spectrum (L,), and r(v)."""
         at = np.interp(self._grid, self._log_wave, np.where(mask, flux, 0.0))
         seen = np.interp(self._grid, self._log_wave, mask.astype(float)) > 0.99
         x = self._lines(at, seen)
-        r, velocity = max(self._peak(x, t) for t in self._templates[1 :: len(_DISPERSIONS)])
+        spectrum, size = np.fft.rfft(x, 2 * _SAMPLES), float((x**2).sum())
+        r, velocity = max(self._peak(spectrum, size, *t) for t in self._single)
         for _ in range(_ROUNDS):
             shift = round(velocity / self._step)
             weight, _ = nnls(self._templates[:, ::_FIT].T, np.roll(x, -shift)[::_FIT])
@@ -74,7 +80,13 @@ class Velocities:
                 break
             model = weight @ self._templates
             x = np.where(seen, x, np.roll(model, shift))  # masked lines would bias the velocity
-            r, velocity = self._peak(x, model)
+            before = velocity
+            r, velocity = self._peak(
+                np.fft.rfft(x, 2 * _SAMPLES), float((x**2).sum()),
+                np.conj(np.fft.rfft(model, 2 * _SAMPLES)), float((model**2).sum()),
+            )  # fmt: skip
+            if abs(velocity - before) < _SETTLED:
+                break
         return velocity, r
 
     def _lines(self, flux: F64, seen: NDArray[np.bool_]) -> F64:
@@ -84,14 +96,18 @@ class Velocities:
         lines = np.where(seen, flux / np.where(mean > 0, mean, np.inf) - 1.0, 0.0)
         return np.asarray(np.clip(lines, -0.5, 0.3) * self._taper)  # cosmic rays and the like
 
-    def _peak(self, x: F64, template: F64) -> tuple[float, float]:
-        """Return height and velocity of the maximum of the correlation."""
-        spectrum = np.fft.rfft(x, 2 * _SAMPLES) * np.conj(np.fft.rfft(template, 2 * _SAMPLES))
-        scale = np.sqrt((x**2).sum() * (template**2).sum())
+    def _peak(
+        self, x: NDArray[np.complex128], x2: float, template: NDArray[np.complex128], t2: float
+    ) -> tuple[float, float]:
+        """Return height and velocity of the maximum of the correlation, from Fourier transforms.
+
+        ``x2`` and ``t2`` are the sums of squares of spectrum and template.
+        """
+        scale = np.sqrt(x2 * t2)
         if not scale > 0:
             return 0.0, 0.0
         reach = int(_REACH / self._step)
-        r = np.roll(np.fft.irfft(spectrum, 2 * _SAMPLES), reach)[: 2 * reach + 1] / scale
+        r = np.roll(np.fft.irfft(x * template, 2 * _SAMPLES), reach)[: 2 * reach + 1] / scale
         k = int(np.clip(r.argmax(), 1, 2 * reach - 1))
         before, top, after = r[k - 1 : k + 2]
         curvature = before - 2 * top + after

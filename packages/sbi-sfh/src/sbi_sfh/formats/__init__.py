@@ -2,9 +2,12 @@
 
 ========================= =========================================================================
 :mod:`~.fits_tables`      FITS binary tables: a galaxy per table (SDSS, MaNGA extracts) or per row
-:mod:`~.fits_images`      FITS images: a galaxy per row, wavelengths as an image or in the header
-:mod:`~.tables`           text with or without header, CSV, ECSV, HDF5, parquet, VOTable
-:mod:`~.arrays`           npz
+:mod:`~.fits_images`      FITS images: one spectrum, a galaxy per row, or per spaxel of a cube
+:mod:`~.tables`           text with or without header, CSV, ECSV, parquet, VOTable
+:mod:`~.arrays`           npz, HDF5
+:mod:`~.names`            names of columns and facts
+:mod:`~.headers`          wavelengths from cards: linear, logarithmic, IRAF's multispec
+:mod:`~.surveys`          air or vacuum and the meaning of masks, where files do not state them
 ========================= =========================================================================
 """
 
@@ -21,9 +24,12 @@ __all__ = ["read_file", "read_raw"]
 
 _SUFFIXES: dict[str, Callable[[Path], Iterator[Spectrum]]] = {
     ".npz": arrays.read,
+    **dict.fromkeys((".h5", ".hdf5"), arrays.read_hdf5),
     **dict.fromkeys(tables.SUFFIXES, tables.read),
+    **dict.fromkeys(tables.TEXTS, tables.read_words),
 }
-_FITS = (".fits", ".fits.gz", ".fit")
+_FITS = (".fits", ".fit", ".fts")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".fz")
 
 
 def read_raw(path: str | Path) -> Iterator[Spectrum]:
@@ -74,9 +80,13 @@ def read_file(path: Path) -> Iterator[Spectrum]:
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Spectrum]] | None:
-    if path.name.lower().endswith(_FITS):
+    inner = Path(path.stem) if path.suffix.lower() in _COMPRESSED else path
+    suffix = inner.suffix.lower()
+    if suffix in _FITS:
         return _read_fits
-    return _SUFFIXES.get(path.suffix.lower())
+    if inner != path and suffix not in tables.SUFFIXES:
+        return None
+    return _SUFFIXES.get(suffix)
 
 
 def _read_fits(path: Path) -> Iterator[Spectrum]:

@@ -1,19 +1,75 @@
-"""Spectra in npz files: arrays are columns, single numbers are facts."""
+"""Spectra in npz and HDF5 files: arrays are columns, single numbers and attributes are facts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from sbi_core import read_npz
-from sbi_sfh.formats.spectrum import Spectrum, spectra_of
+import h5py
+import numpy as np
 
-__all__ = ["read"]
+from sbi_core import open_hdf5, read_npz
+from sbi_sfh.formats.names import column
+from sbi_sfh.formats.spectrum import Spectrum, has_spectrum, spectra_of
+from sbi_sfh.formats.surveys import Survey
+from sbi_sfh.formats.tables import read as read_table
+
+__all__ = ["read", "read_hdf5"]
 
 
 def read(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of an npz file: one (L,), or n with flux (n, L) and facts (n,)."""
-    arrays = read_npz(path)
+    yield from _spectra(read_npz(path), {}, {}, f"'{path.name}'")
+
+
+def read_hdf5(path: Path) -> Iterator[Spectrum]:
+    """Yield the spectra of an HDF5 file: a table, arrays as in npz, or a group per galaxy."""
+    with open_hdf5(path) as f:
+        table = any(isinstance(node, h5py.Dataset) and node.dtype.names for node in _nodes(f))
+        if not table:
+            root = {**dict(f.attrs)}
+            groups = [("", f), *((name, g) for name, g in f.items() if isinstance(g, h5py.Group))]
+            for name, group in groups:
+                arrays = {
+                    str(k): _array(v) for k, v in group.items() if isinstance(v, h5py.Dataset)
+                }
+                if name and not has_spectrum(arrays) and column(arrays, "flux") is None:
+                    continue
+                if not arrays:
+                    continue
+                units = {
+                    str(k): _word(v.attrs.get("unit", v.attrs.get("units", "")))
+                    for k, v in group.items() if isinstance(v, h5py.Dataset)
+                }  # fmt: skip
+                facts = {**root, **dict(group.attrs)}
+                facts |= {"id": name} if name else {}
+                where = f"'{path.name}'" + (f", {name}" if name else "")
+                yield from _spectra(arrays, facts, units, where)
+            return
+    yield from read_table(path)
+
+
+def _nodes(f: Any) -> list[Any]:
+    nodes: list[Any] = []
+    f.visititems(lambda _, node: nodes.append(node))
+    return nodes
+
+
+def _array(data: Any) -> Any:
+    values = np.asarray(data[()])
+    return values.astype(str) if values.dtype.kind in "SO" else values
+
+
+def _word(value: Any) -> str | None:
+    return (value.decode() if isinstance(value, bytes) else str(value)) or None
+
+
+def _spectra(
+    arrays: dict[str, Any], facts: dict[str, Any], units: dict[str, Any], where: str
+) -> Iterator[Spectrum]:
     columns = {n: v for n, v in arrays.items() if v.size > 1}
-    facts = {n: v.reshape(-1)[0] for n, v in arrays.items() if v.size == 1}
-    yield from spectra_of(columns, facts, f"'{path.name}'")
+    facts = facts | {n: v.reshape(-1)[0] for n, v in arrays.items() if v.size == 1}
+    gist = {"SPEC", "ESPEC", "LOGLAM"} <= set(arrays)
+    survey = Survey("GIST", unit="Angstrom", rest=True) if gist else None
+    yield from spectra_of(columns, facts, where, units, survey=survey)

@@ -1,9 +1,9 @@
-"""Spectra in images of FITS files: a galaxy per row.
+"""Spectra in images of FITS files: one spectrum, a galaxy per row, or a galaxy per spaxel.
 
-Wavelengths are an image WAVE, or follow from the header (linear or logarithmic: CRVAL, CDELT or
-CD, CRPIX; COEFF0 and COEFF1 of SDSS). Errors are an image IVAR, ERR or STAT. A cube is read as a
-row per spaxel. Names may carry the prefix of an arm (``BRZ_FLUX``); the arms B, R and Z of DESI are
-joined. Redshifts and identifiers of the rows may stand in a table.
+Wavelengths are an image WAVE or follow from the header (:mod:`.headers`). Errors are an image IVAR,
+ERR, STAT, ... beside the flux, or a row of it: spSpec of SDSS, early LAMOST, bands of IRAF, rows
+that the header names (ROW1, ARRAY1). Names may carry the prefix of an arm (``BRZ_FLUX``); several
+arms, as those of DESI, are joined. Redshifts and identifiers of the rows may stand in a table.
 """
 
 from __future__ import annotations
@@ -17,125 +17,254 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sbi_core import ObservationError, checked_file
+from sbi_sfh.constants import FWHM_PER_SIGMA
+from sbi_sfh.formats.facts import facts_of_rows, facts_of_tables
+from sbi_sfh.formats.headers import Axis, axis_of, multispec, multispec_unit, spectral_axis
 from sbi_sfh.formats.spectrum import Spectrum, spectra_of
+from sbi_sfh.formats.surveys import Survey, survey_of
 
 __all__ = ["read"]
 
 F64 = NDArray[np.float64]
-_FLUX = ("FLUX", "DATA")
-_ARMS = ("B_", "R_", "Z_")
-_ANGSTROM = {"WAVE": "Angstrom"}
-_KINDS = ("WAVE", "WAVELENGTH", "IVAR", "ERR", "ERROR", "STAT", "MASK", "ANDMASK", "BADPIX",
-          "SRES", "SPECRES", "Z")  # fmt: skip
+_FLUX = ("FLUX", "DATA", "SCI", "SPECTRUM", "SPEC")
+_WAVES = ("WAVE", "WAVELENGTH", "LAMBDA", "LAM", "LOGLAM")
+_BESIDE = {
+    name: name for name in (
+        "IVAR", "ERR", "ERROR", "ERRORS", "NOISE", "STD", "STDDEV", "UNCERT", "UNC", "VAR",
+        "VARIANCE", "STAT", "MASK", "ANDMASK", "AND_MASK", "BADPIX", "DQ", "QUALITY", "QUAL",
+        "GPM", "SRES", "SPECRES", "WAVEDISP",
+    )
+} | {"SIGMA": "ERR", "RMS": "ERR", "DISP": "WAVEDISP"}  # fmt: skip
+_SPPLATE = {1: "IVAR", 2: "ANDMASK", 3: "ORMASK", 4: "WAVEDISP", 6: "SKY"}  # HDUs without names
+_ROLES = (  # words of a description of a row, the first that fits
+    (("wavelength", "lambda"), "WAVE"), (("inverse variance", "ivar"), "IVAR"),
+    (("variance",), "VAR"), (("sigma", "error", "noise", "stddev"), "ERR"), (("mask",), "MASK"),
+    (("sky", "raw", "background", "continuum", "template", "model"), ""),
+    (("spectrum", "flux"), "FLUX"),
+)  # fmt: skip
+_IRAF_BANDS = {0: "FLUX", 3: "ERR"}  # spectrum, unweighted spectrum, background, sigma
 
 
 def read(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of the images of a file; none where it has no image of a flux."""
+    where = f"'{path.name}'"
     with fits.open(checked_file(path)) as hdus:
-        images = {
-            h.name.upper(): h for h in hdus if h.is_image and h.data is not None and h.data.size > 1
-        }
+        images = _images(hdus)
         flux, prefix = _flux(images)
         if flux is None:
             return
-        shared = _facts_of_rows(hdus, len(np.atleast_2d(flux.data)))
-        if all(arm + "FLUX" in images for arm in _ARMS):
-            yield from spectra_of({**_joined(images), **shared}, {}, f"'{path.name}'", _ANGSTROM)
-            return
         header = {**dict(hdus[0].header), **dict(flux.header)}
-        columns = _spectro_1d(flux) or {"FLUX": _rows(np.asarray(flux.data))}
-        for kind in _KINDS:
-            if (hdu := images.get(prefix + kind)) is not None:
-                columns[kind] = _rows(np.asarray(hdu.data))
-        unit, vacuum = _wavelengths(columns, header, images, prefix, path)
-        if not {"IVAR", "ERR", "ERROR", "STAT"} & set(columns):
-            msg = f"'{path.name}': needs an image IVAR or ERR beside WAVE and FLUX"
-            raise ObservationError(msg)
-        if "WAVE" in images:
-            header |= {k: v for k, v in images["WAVE"].header.items() if k not in header}
-        facts = {**vacuum, **{k: v for k, v in header.items() if k != "NAME"}}
-        if "Z" in columns:
-            columns["REDSHIFT"] = columns.pop("Z").reshape(-1)
-        units = {n: unit for n in ("WAVE", "WAVELENGTH")}
-        yield from spectra_of({**shared, **columns}, facts, f"'{path.name}'", units)
+        survey = survey_of(header, [*images, *(h.name for h in hdus)], ())
+        shared = facts_of_tables(hdus)
+        arms = _arms(images)
+        if prefix and len(arms) > 1:
+            columns = _joined(images, arms)
+            columns |= facts_of_rows(hdus, len(columns["FLUX"]))
+            units = {"WAVE": _unit(images, arms[0]), "FLUX": flux.header.get("BUNIT")}
+            yield from spectra_of(columns, shared, where, units, survey=survey)
+            return
+        columns, axis, rows = _columns(flux, header, images, prefix, survey, where)
+        survey = _with_medium(survey, axis)
+        n = len(np.atleast_2d(columns["FLUX"]))
+        columns |= facts_of_rows(hdus, n)
+        if (z := images.get("Z")) is not None and z.data.size == n:
+            columns["REDSHIFT"] = np.asarray(z.data).reshape(-1)
+        facts = {**header, **shared}
+        if (wave := _named(images, prefix, _WAVES)) is not None:
+            facts |= {k: v for k, v in wave.header.items() if k not in facts and k != "BUNIT"}
+        units = {"WAVE": axis.unit, "FLUX": header.get("BUNIT")} | {
+            kind: images[prefix + name].header.get("BUNIT")
+            for name, kind in _BESIDE.items() if prefix + name in images
+        }  # fmt: skip
+        yield from spectra_of(columns, facts, where, units, survey=survey, rows=rows)
+
+
+def _images(hdus: Any) -> dict[str, Any]:
+    """Return the images of a file by name; those of early SDSS files by their place."""
+    images: dict[str, Any] = {}
+    unnamed = _SPPLATE if "COEFF0" in hdus[0].header else {}
+    for k, hdu in enumerate(hdus):
+        if hdu.is_image and hdu.data is not None and hdu.data.size > 1:
+            images.setdefault(hdu.name.upper() or unnamed.get(k, f"HDU{k}"), hdu)
+    return images
 
 
 def _flux(images: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the image of the flux and the prefix of its name."""
-    for name, hdu in images.items():
-        for kind in _FLUX:
-            if name == kind or name.endswith("_" + kind):
-                return hdu, name.removesuffix(kind)
+    known = [(name, kind) for kind in _FLUX for name in images
+             if name == kind or name.endswith("_" + kind)]  # fmt: skip
+    if known:
+        name, kind = min(known, key=lambda pair: (not pair[0].startswith("BRZ"), len(pair[0])))
+        return images[name], name.removesuffix(kind)
     first = images.get("PRIMARY")
-    spectral = first is not None and {"CRVAL1", "CRVAL3", "COEFF0"} & set(first.header)
-    return (first, "") if spectral else (None, "")
+    if first is None or first.data.ndim > 3:
+        return None, ""
+    header = first.header
+    spectral = {"CRVAL1", "CRVAL3", "COEFF0", "WAT2_001"} & set(header)
+    celestial = first.data.ndim == 2 and str(header.get("CTYPE1", "")).startswith("RA")
+    return (first, "") if (spectral or _named(images, "", _WAVES)) and not celestial else (None, "")
 
 
-def _spectro_1d(flux: Any) -> dict[str, NDArray[Any]]:
-    """Return the rows of a spSpec file (SDSS before 2011): flux, -, error, mask, sky."""
-    if flux.name != "PRIMARY" or "COEFF0" not in flux.header or flux.data.shape[0] != 5:
-        return {}
-    return dict(zip(("FLUX", "ERR", "MASK"), np.asarray(flux.data)[[0, 2, 3]], strict=True))
+def _named(images: Mapping[str, Any], prefix: str, kinds: tuple[str, ...]) -> Any:
+    return next((images[prefix + kind] for kind in kinds if prefix + kind in images), None)
 
 
-def _facts_of_rows(hdus: Any, n: int) -> dict[str, NDArray[Any]]:
-    """Return redshifts and identifiers of n rows, where a table of the file has them."""
-    facts: dict[str, Any] = {}
-    for hdu in hdus:
-        if isinstance(hdu, fits.BinTableHDU) and hdu.data is not None and len(hdu.data) == n > 1:
-            facts |= {c: hdu.data[c] for c in ("Z", "TARGETID") if c in hdu.columns.names}
-    return {{"Z": "REDSHIFT"}.get(c, c): np.asarray(v) for c, v in facts.items()}
+def _unit(images: Mapping[str, Any], prefix: str) -> str | None:
+    """Return the unit of the wavelengths in an image; None without."""
+    header = _named(images, prefix, _WAVES).header
+    words = (str(header.get(card, "")).strip() for card in ("BUNIT", "CUNIT1", "UNIT"))
+    return next((w for w in words if w), None)
 
 
-def _joined(images: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return the arms of DESI on one axis; where two overlap, their mean by inverse variance."""
-    parts = {
-        kind: np.concatenate([np.asarray(images[a + kind].data, np.float64) for a in _ARMS], -1)
-        for kind in ("WAVELENGTH", "FLUX", "IVAR")
-    }
-    masks = [images.get(a + "MASK") for a in _ARMS]
-    if all(m is not None for m in masks):
-        bad = np.concatenate([np.asarray(m.data) for m in masks if m is not None], -1) != 0
-        parts["IVAR"] = np.where(bad, 0.0, parts["IVAR"])
-    wave, place = np.unique(np.round(parts["WAVELENGTH"], 3), return_inverse=True)
-    ivar, sums = (np.zeros((len(parts["FLUX"]), len(wave))) for _ in range(2))
-    for k, at in enumerate(place):
-        ivar[:, at] += parts["IVAR"][:, k]
-        sums[:, at] += parts["IVAR"][:, k] * parts["FLUX"][:, k]
-    return {"WAVE": wave, "FLUX": sums / np.where(ivar > 0, ivar, 1.0), "IVAR": ivar}
+def _with_medium(survey: Survey, axis: Axis) -> Survey:
+    """Return the conventions with what the axis states about air and vacuum."""
+    usual = survey.usual or axis.usual
+    return Survey(survey.name, axis.stated, usual, survey.unit, survey.pixel_bits,
+                  survey.mask_true_is_good, survey.rest)  # fmt: skip
 
 
-def _rows(values: NDArray[Any]) -> NDArray[Any]:
-    """Return a cube (L, y, x) as rows (y x, L); other arrays as they are."""
-    if values.ndim < 3:
-        return values
-    return np.moveaxis(values, 0, -1).reshape(-1, values.shape[0])
-
-
-def _wavelengths(
-    columns: dict[str, Any],
+def _columns(
+    flux: Any,
     header: Mapping[str, Any],
     images: Mapping[str, Any],
     prefix: str,
-    path: Path,
-) -> tuple[str | None, dict[str, Any]]:
-    """Add wavelengths from the header if there is no image WAVE; return unit and facts."""
-    for name in ("WAVE", "WAVELENGTH"):
-        if name in columns:
-            return str(images[prefix + name].header.get("BUNIT", "")) or None, {}
+    survey: Survey,
+    where: str,
+) -> tuple[dict[str, NDArray[Any]], Axis, NDArray[np.int64] | None]:
+    """Return flux, errors, ... with a galaxy per row, their wavelengths, and places in a cube."""
+    data = np.asarray(flux.data)
+    wave = _named(images, prefix, _WAVES)
+    along = _along(data, header, wave)
+    columns = _parts(data, header, images, survey, along)
+    rows = None
+    if not columns:
+        same = {k: images[prefix + k] for k in _BESIDE if prefix + k in images}
+        columns = {"FLUX": _rows(data, along)}
+        for kind, hdu in same.items():
+            if hdu.data.shape == data.shape:
+                columns.setdefault(_BESIDE[kind], _rows(np.asarray(hdu.data), along))
+            elif hdu.data.shape == (data.shape[along],):
+                columns.setdefault(_BESIDE[kind], np.asarray(hdu.data))
+        if data.ndim == 3:
+            y, x = np.indices(np.moveaxis(data, along, -1).shape[:2])
+            rows = np.stack([x.ravel(), y.ravel()], 1)
     n = columns["FLUX"].shape[-1]
-    pixel = np.arange(n, dtype=np.float64)
-    if "COEFF0" in header:
-        columns["loglam"] = header["COEFF0"] + header["COEFF1"] * pixel
-        return "Angstrom", {}
-    axis = 3 if "CRVAL3" in header else 1
-    step = header.get(f"CDELT{axis}", header.get(f"CD{axis}_{axis}"))
-    if f"CRVAL{axis}" not in header or step is None:
-        msg = f"'{path.name}': no image WAVE and no wavelengths in the header (CRVAL, CDELT)"
+    if wave is not None:
+        values = np.asarray(wave.data)
+        name = "LOGLAM" if wave.name.upper().endswith("LOGLAM") else "WAVE"
+        columns[name] = _rows(values, along) if values.shape == data.shape else values.reshape(-1)
+        return columns, Axis(columns[name], _unit(images, prefix)), rows
+    if "WAVE" in columns:
+        return columns, Axis(columns["WAVE"], None), rows
+    if (waves := multispec(header, n, where)) is not None:
+        stacked = np.stack(waves)
+        columns["WAVE"] = stacked if columns["FLUX"].ndim == 2 else stacked[0]
+        return columns, Axis(columns["WAVE"], multispec_unit(header)), rows
+    axis = axis_of(header, n, data.ndim - along, where)
+    if axis is None:
+        msg = f"{where}: no image WAVE and no wavelengths in the header (CRVAL, CDELT)"
         raise ObservationError(msg)
-    wave = header[f"CRVAL{axis}"] + (pixel + 1 - header.get(f"CRPIX{axis}", 1.0)) * step
-    logarithmic = int(header.get("DC-FLAG", 0)) == 1
-    columns["WAVE"] = 10.0**wave if logarithmic else wave
-    unit = str(header.get(f"CUNIT{axis}", "")) or ("Angstrom" if logarithmic else None)
-    kind = str(header.get(f"CTYPE{axis}", "")).strip().upper()
-    return unit, {"VACUUM": "air"} if kind == "AWAV" else {}
+    columns["WAVE"] = axis.wave
+    return columns, axis, rows
+
+
+def _along(data: NDArray[Any], header: Mapping[str, Any], wave: Any) -> int:
+    """Return the array axis along which wavelengths run."""
+    if wave is not None and wave.data.ndim == 1:
+        order = (0, 2, 1) if data.ndim == 3 else range(data.ndim - 1, -1, -1)
+        fitting = [a for a in order if data.shape[a] == wave.data.size]
+        if fitting:
+            return fitting[0]
+    return data.ndim - spectral_axis(header, data.ndim)
+
+
+def _parts(
+    data: NDArray[Any],
+    header: Mapping[str, Any],
+    images: Mapping[str, Any],
+    survey: Survey,
+    along: int,
+) -> dict[str, NDArray[Any]]:
+    """Return flux, errors, ... that are rows or bands of one image; nothing if they are not."""
+    if data.ndim == 3 and along == 2:  # IRAF: bands, apertures, pixels
+        bands = _described(header, "BANDID", len(data)) or {
+            kind: k for k, kind in _IRAF_BANDS.items() if k < len(data)
+        }
+        return {kind: data[k, 0] if data.shape[1] == 1 else data[k] for kind, k in bands.items()}
+    if data.ndim != 2 or along != 1 or {"IVAR", "ERR", "STAT"} & set(images):
+        return {}
+    if survey.name == "LAMOST" and len(data) == 5:
+        return dict(zip(("FLUX", "IVAR", "WAVE", "ANDMASK"), data[:4], strict=True))
+    if survey.name == "SDSS" and 4 <= len(data) <= 6:  # spSpec: flux, -, error, mask, (model)
+        return dict(zip(("FLUX", "ERR", "MASK"), data[[0, 2, 3]], strict=True))
+    for card in ("ROW", "ARRAY", "BANDID"):
+        if rows := _described(header, card, len(data)):
+            return {kind: data[k] for kind, k in rows.items()}
+    return {}
+
+
+def _described(header: Mapping[str, Any], card: str, n: int) -> dict[str, int]:
+    """Return the rows of an image by what the header writes about them (ROW1, ROW2, ...)."""
+    rows: dict[str, int] = {}
+    for k in range(n):
+        text = str(header.get(f"{card}{k + 1}", "")).lower()
+        kind = next((role for words, role in _ROLES if any(w in text for w in words)), "")
+        if kind:
+            rows.setdefault(kind, k)
+    return rows if "FLUX" in rows else {}
+
+
+def _rows(values: NDArray[Any], along: int) -> NDArray[Any]:
+    """Return an image with wavelengths along one axis as rows (n, L); a single one as (L,)."""
+    if values.ndim == 1:
+        return values
+    moved = np.moveaxis(values, along, -1)
+    return moved.reshape(-1, moved.shape[-1])
+
+
+def _arms(images: Mapping[str, Any]) -> list[str]:
+    """Return the prefixes of arms with wavelengths; only the joined one if there is one."""
+    known = [name.removesuffix("FLUX") for name in images if name.endswith("_FLUX")]
+    arms = [p for p in known if _named(images, p, _WAVES) is not None and p + "IVAR" in images]
+    return [p for p in arms if p == "BRZ_"] or arms
+
+
+def _joined(images: Mapping[str, Any], arms: list[str]) -> dict[str, NDArray[Any]]:
+    """Return arms on one axis; where two overlap, their mean by inverse variance."""
+    wavelengths, fluxes, weights, resolutions = [], [], [], []
+    for arm in arms:
+        wave = np.asarray(_named(images, arm, _WAVES).data, np.float64)
+        flux = np.atleast_2d(np.asarray(images[arm + "FLUX"].data, np.float64))
+        ivar = np.atleast_2d(np.asarray(images[arm + "IVAR"].data, np.float64))
+        if (mask := images.get(arm + "MASK")) is not None:
+            ivar = np.where(np.atleast_2d(np.asarray(mask.data)) != 0, 0.0, ivar)
+        wavelengths.append(wave)
+        fluxes.append(np.where(ivar > 0, flux, 0.0))
+        weights.append(ivar)
+        resolutions.append(_resolution(images.get(arm + "RESOLUTION"), wave, flux.shape))
+    wave, place = np.unique(np.round(np.concatenate(wavelengths), 3), return_inverse=True)
+    flux, ivar, power = (np.concatenate(v, -1) for v in (fluxes, weights, resolutions))
+    total, sums = (np.zeros((len(flux), len(wave))) for _ in range(2))
+    lowest = np.full(total.shape, np.inf)
+    for k, at in enumerate(place):
+        total[:, at] += ivar[:, k]
+        sums[:, at] += ivar[:, k] * flux[:, k]
+        lowest[:, at] = np.fmin(lowest[:, at], power[:, k])
+    joined = {"WAVE": wave, "FLUX": sums / np.where(total > 0, total, 1.0), "IVAR": total}
+    return joined | ({"SRES": lowest} if np.isfinite(lowest).all() else {})
+
+
+def _resolution(hdu: Any, wave: F64, shape: tuple[int, ...]) -> F64:
+    """Return the resolving power (n, L) of DESI's resolution matrices (n, diagonals, L)."""
+    if hdu is None or hdu.data.ndim != 3:
+        return np.full(shape, np.nan)
+    weight = np.clip(np.asarray(hdu.data, np.float64), 0.0, None)
+    offset = np.arange(weight.shape[1])[None, :, None] - weight.shape[1] // 2
+    norm = weight.sum(1)
+    safe = np.where(norm > 0, norm, 1.0)
+    mean = (offset * weight).sum(1) / safe
+    sigma = np.sqrt(np.maximum((offset**2 * weight).sum(1) / safe - mean**2, 1e-4))
+    fwhm = FWHM_PER_SIGMA * sigma * np.gradient(wave)
+    sharp = wave / fwhm
+    typical = np.nanmedian(np.where(norm > 0, sharp, np.nan))
+    return np.asarray(np.where(norm > 0, sharp, typical))

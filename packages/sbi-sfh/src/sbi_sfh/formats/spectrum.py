@@ -1,51 +1,47 @@
 """One spectrum as a file has it, made of named columns and facts.
 
-Columns and facts are found by the names that surveys and codes use. When the flux has two
-dimensions, every row is a galaxy: other columns are rows of the same shape, shared (wavelengths)
-or one number per galaxy (redshift, identifier).
+Columns and facts are found by the names that surveys and codes use (:mod:`.names`). When the flux
+has two dimensions, every row is a galaxy: other columns are rows of the same shape, shared
+(wavelengths) or one number per galaxy (redshift, identifier).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from astropy import units as astropy_units
 from numpy.typing import NDArray
 
-from sbi_core import ObservationError
-from sbi_sfh.constants import FWHM_PER_SIGMA
+from sbi_core import ObservationError, chosen_units
+from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA
+from sbi_sfh.formats.names import (
+    COLUMNS,
+    Medium,
+    at_rest,
+    check_chosen,
+    column,
+    fact,
+    medium_of,
+    plain,
+    unit_in,
+)
+from sbi_sfh.formats.surveys import Survey
+from sbi_sfh.formats.units import error_in
 
 __all__ = ["RawSpectrum", "Spectrum", "UnusableSpectrumError", "has_spectrum", "spectra_of"]
 
 F64 = NDArray[np.float64]
-_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "wave": ("wave", "wavelength", "lambda", "lam", "spectral_axis"),
-    "loglam": ("loglam", "log_wave", "loglambda"),
-    "flux": ("flux", "spec", "f_lambda", "galaxy"),
-    "ivar": ("ivar", "inverse_variance", "flux_ivar"),
-    "err": (
-        "err", "error", "flux_err", "flux_error", "fluxerr", "sigma_flux", "uncertainty", "e_flux",
-        "noise",
-    ),
-    "var": ("var", "variance", "stat"),
-    "mask": ("mask", "and_mask", "andmask", "bad", "badpix", "qual"),
-    "sres": ("sres", "specres", "resolution", "r"),
-    "wdisp": ("wdisp",),
-}  # fmt: skip
-_FACTS: Mapping[str, tuple[str, ...]] = {
-    "redshift": ("redshift", "z"),
-    "vacuum": ("vacuum", "invacuum", "airorvac"),
-    "sigma": ("sigma", "vdisp", "sigma_kms", "vel_dis"),
-    "unit": ("waveunit", "wave_unit", "wunit"),
-    "id": ("plateifu", "id", "targetid", "object", "name"),
-    "frame": ("frame",),
-}
-_VACUUM = ("t", "true", "1", "yes", "vac", "vacuum")
-_AIR = ("f", "false", "0", "no", "air")
+_TRUE = ("t", "true", "1", "1.0", "yes")
+_FALSE = ("f", "false", "0", "0.0", "no")
+_VACUUM = ("vac", "vacuum", "vacuo")
 _FAILED_DISPERSION = 850.0  # km/s: where the fit of the SDSS pipeline ends, not a measurement
+_MANY_OUTLIERS = 1 << 4  # bit of ZWARNING that good spectra of bright galaxies have, too
+_ROW_KINDS = ("flux", "ivar", "err", "var", "mask", "good", "sres", "wdisp", "wresl")
+_NAMED_NU = ("f_nu", "fnu", "flux_nu")
+_LN = 5.5  # log10 of optical wavelengths in Angstrom are below, natural logarithms above
 
 
 class UnusableSpectrumError(ObservationError):
@@ -80,40 +76,61 @@ class RawSpectrum:
     wave
         Wavelengths in ``unit``, increasing, (L,).
     flux
-        Flux density per wavelength, (L,).
+        Flux density in ``flux_unit``, (L,).
     ivar
-        Inverse variance, (L,); 0 where there are no data.
+        Inverse variance, (L,); 0 where there are no data; None if the file has no errors.
     good
         False where the file masks a pixel, (L,).
     unit
         Unit of the wavelengths; None if the file has none.
+    flux_unit
+        Unit of the flux; None if the file has none: taken as flux per wavelength.
     vacuum
         True for wavelengths in vacuum, False in air; None if the file does not state it.
+    usual
+        Who uses which of the two, where the file only follows a convention.
+    contradiction
+        What the file states about air and vacuum, if it states both.
     redshift
-        Redshift; None if the file has none.
+        Redshift of the lines; None if the file has none.
+    cosmic
+        Redshift of the Hubble flow, for the age of the Universe; None: that of the lines.
     sigma
         Velocity dispersion of the galaxy, km/s; None if the file has none.
     resolution
         Resolving power lambda/FWHM, (L,); None if the file has none.
     rest
         True for wavelengths in the rest frame.
+    fixed_mask
+        True if the meaning of the mask is known: the option ``mask_good`` does not turn it.
     notes
         Conversions, one sentence each.
+    flags
+        Warnings that go into the tables of results.
+    labels
+        Columns of the tables of results, e.g. the position in a cube.
     """
 
     id: str
     where: str
     wave: F64
     flux: F64
-    ivar: F64
+    ivar: F64 | None
     good: NDArray[np.bool_]
     unit: str | None = None
+    flux_unit: str | None = None
     vacuum: bool | None = None
+    usual: Medium | None = None
+    contradiction: str = ""
     redshift: float | None = None
+    cosmic: float | None = None
     sigma: float | None = None
     resolution: F64 | None = None
     rest: bool = False
+    fixed_mask: bool = False
     notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    labels: Mapping[str, float] = field(default_factory=dict)
 
 
 Spectrum = RawSpectrum | UnusableSpectrumError  # of a row: the spectrum, or the reason for its lack
@@ -121,9 +138,8 @@ Spectrum = RawSpectrum | UnusableSpectrumError  # of a row: the spectrum, or the
 
 def has_spectrum(columns: Mapping[str, Any]) -> bool:
     """Return whether there are columns with wavelengths and flux."""
-    names = _lower(columns)
-    wave = _column(names, "wave") or _column(names, "loglam")
-    return wave is not None and _column(names, "flux") is not None
+    wave = column(columns, "wave") or column(columns, "loglam")
+    return wave is not None and column(columns, "flux") is not None
 
 
 def spectra_of(
@@ -131,6 +147,9 @@ def spectra_of(
     facts: Mapping[str, Any],
     where: str,
     units: Mapping[str, Any] | None = None,
+    *,
+    survey: Survey | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> Iterator[Spectrum]:
     """Yield the spectra of some columns; of several rows also what is wrong with single ones.
 
@@ -144,45 +163,68 @@ def spectra_of(
         File and part, for messages and, without an identifier, names of galaxies.
     units
         Units of columns.
+    survey
+        Conventions of the file.
+    rows
+        Positions (x, y) of the rows in a cube, (n, 2).
 
     Raises
     ------
     ObservationError
-        If there are no wavelengths, no flux or no errors.
+        If there are no wavelengths or no flux.
     """
-    names = _lower(columns)
-    flux = _column(names, "flux")
+    check_chosen([*columns, *facts], where)
+    flux = column(columns, "flux")
     if flux is None or not has_spectrum(columns):
         msg = (
-            f"{where}: needs columns WAVE (or LOGLAM) and FLUX, has {', '.join(map(str, columns))}"
+            f"{where}: needs columns WAVE (or LOGLAM) and FLUX, has "
+            f"{', '.join(map(str, columns))}; other names: --column wave=NAME"
         )
         raise ObservationError(msg)
-    if not any(_column(names, kind) for kind in ("ivar", "err", "var")):
-        msg = f"{where}: needs a column IVAR or ERR, has {', '.join(map(str, columns))}"
-        raise ObservationError(msg)
-    values = {name: np.ma.asarray(_plain(v)) for name, v in columns.items()}
+    survey = survey or Survey()
+    values = _transposed({name: np.ma.asarray(_plain(v)) for name, v in columns.items()}, flux)
     shape = values[flux].shape
     if len(shape) < 2:
-        yield _one(values, facts, where, units or {})
+        yield _one(values, facts, where, units or {}, survey)
         return
     for k in range(shape[0]):
         row = {n: v[k] if v.shape == shape else v for n, v in values.items()}
         own = {n: v[k] for n, v in values.items() if v.ndim == 1 and len(v) == shape[0]}
+        own |= {n: v[k, 0] for n, v in values.items() if v.shape == (shape[0], 1) != shape}
         rest = {n: v for n, v in row.items() if n not in own or v.shape == shape[1:]}
-        name = (
-            {} if shape[0] == 1 or _fact({**facts, **own}, "id") else {"id": f"{_stem(where)}-{k}"}
-        )
-        yield _one(rest, {**facts, **name, **own}, f"{where}, row {k}", units or {})
+        about = {**facts, **own}
+        labels: dict[str, float] = {}
+        if rows is not None:
+            labels = dict(zip("xy", map(int, rows[k]), strict=True))
+            about["id"] = f"{_stem(where)}-x{labels['x']}-y{labels['y']}"
+        elif shape[0] > 1 and not fact(survey.without_names(about), "id"):
+            about["id"] = f"{_stem(where)}-{k}"
+        part = f"{where}, row {k}" if shape[0] > 1 else where
+        yield _row(rest, about, part, units or {}, survey, labels)
+
+
+def _transposed(values: dict[str, Any], flux: str) -> dict[str, Any]:
+    """Return columns with a galaxy per row, where the file has one per column."""
+    wave = column(values, "wave") or column(values, "loglam")
+    shape = values[flux].shape
+    if len(shape) != 2 or values[wave].shape != shape[:1] or shape[0] == shape[1]:
+        return values
+    return {n: v.T if v.shape == shape else v for n, v in values.items()}
 
 
 def _row(
-    columns: Mapping[str, Any], facts: Mapping[str, Any], where: str, units: Mapping[str, Any]
-) -> RawSpectrum | UnusableSpectrumError:
+    columns: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    where: str,
+    units: Mapping[str, Any],
+    survey: Survey,
+    labels: Mapping[str, float],
+) -> Spectrum:
     """Return the spectrum of a row, or why there is none."""
     try:
-        return _one(columns, facts, where, units)
+        return _one(columns, facts, where, units, survey, labels)
     except UnusableSpectrumError as error:
-        error.id = str(_fact(facts, "id") or "")
+        error.id = str(fact(facts, "id") or "")
         return error
 
 
@@ -191,26 +233,13 @@ def _plain(values: Any) -> Any:
     return values.value if isinstance(values, astropy_units.Quantity) else values
 
 
-def _lower(columns: Mapping[str, Any]) -> dict[str, str]:
-    return {str(c).strip().lower(): str(c) for c in columns}
-
-
-def _column(names: Mapping[str, str], kind: str) -> str | None:
-    return next((names[a] for a in _COLUMNS[kind] if a in names), None)
-
-
-def _fact(facts: Mapping[str, Any], kind: str) -> Any:
-    lower = {str(k).strip().lower(): v for k, v in facts.items()}
-    known = (lower[a] for a in _FACTS[kind] if a in lower and not np.ma.is_masked(lower[a]))
-    return next((v for v in known if v is not None and str(v).strip() != ""), None)
-
-
 def _stem(where: str) -> str:
-    return where.split(",")[0].strip("'").split("/")[-1].split(".")[0]
+    name = where.split("'")[1] if "'" in where else where
+    return name.split("/")[-1].removesuffix(".gz").rsplit(".", 1)[0]
 
 
 def _number(facts: Mapping[str, Any], kind: str, where: str) -> float | None:
-    value = _fact(facts, kind)
+    value = fact(facts, kind)
     if value is None:
         return None
     try:
@@ -220,16 +249,30 @@ def _number(facts: Mapping[str, Any], kind: str, where: str) -> float | None:
         raise UnusableSpectrumError("facts_missing", msg) from None
 
 
-def _vacuum(facts: Mapping[str, Any], where: str) -> bool | None:
-    """Return True for vacuum, False for air, None if the facts do not state it."""
-    value = _fact(facts, "vacuum")
-    if value is None:
-        return None
-    word = str(np.asarray(value).reshape(-1)[0]).strip().lower()
-    if word in (*_VACUUM, *_AIR):
-        return word in _VACUUM
-    msg = f"{where}: VACUUM = '{value}' is neither vacuum nor air; write T or F"
-    raise UnusableSpectrumError("facts_missing", msg)
+def _word(value: Any) -> str:
+    first = np.asarray(value).reshape(-1)[0]
+    text = first.decode("ascii", "replace") if isinstance(first, bytes) else str(first)
+    return text.strip()
+
+
+def _medium(facts: Mapping[str, Any], wave: Any, where: str) -> list[Medium]:
+    """Return what the facts and the name of the wavelengths state about air and vacuum."""
+    stated: list[Medium] = []
+    for kind, yes in (("vacuum", True), ("air", False)):
+        value = fact(facts, kind)
+        if value is None:
+            continue
+        word = _word(value).lower()
+        if word in (*_TRUE, *_FALSE):
+            stated.append((f"{kind.upper()} = {_word(value)}", yes == (word in _TRUE)))
+        elif word in (*_VACUUM, "air"):
+            stated.append((f"{kind.upper()} = {_word(value)}", word in _VACUUM))
+        elif kind == "vacuum":
+            msg = f"{where}: VACUUM = '{value}' is neither vacuum nor air; write T or F"
+            raise UnusableSpectrumError("facts_missing", msg)
+    if (named := medium_of(wave)) is not None:
+        stated.append((f"column {wave}", named))
+    return stated
 
 
 def _numbers(values: Any, name: str, where: str) -> F64:
@@ -243,53 +286,165 @@ def _numbers(values: Any, name: str, where: str) -> F64:
 
 
 def _one(
-    columns: Mapping[str, Any], facts: Mapping[str, Any], where: str, units: Mapping[str, Any]
+    columns: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    where: str,
+    units: Mapping[str, Any],
+    survey: Survey,
+    labels: Mapping[str, float] | None = None,
 ) -> RawSpectrum:
     """Assemble one spectrum."""
-    names = _lower(columns)
-    chosen = {kind: _column(names, kind) for kind in _COLUMNS}
+    chosen = {kind: column(columns, kind) for kind in ("wave", *COLUMNS)}
+    length = np.size(columns[chosen["flux"]])
+    for kind in _ROW_KINDS:  # a number beside the spectrum is a fact: sigma, resolution
+        if chosen[kind] is not None and np.size(columns[chosen[kind]]) == 1 != length:
+            chosen[kind] = None
     data = {k: _numbers(columns[n], n, where) for k, n in chosen.items() if n is not None}
-    flux = data["flux"]
-    vacuum = _vacuum(facts, where)
-    if "wave" in data:
-        wave, unit = data["wave"], units.get(str(chosen["wave"])) or _fact(facts, "unit")
+    notes: list[str] = []
+    flux, wave, unit = data["flux"], data.get("wave"), None
+    stated = _medium(facts, chosen["wave"], where)
+    stated += [survey.stated] if survey.stated else []
+    usual = survey.usual
+    if wave is not None:
+        unit = _unit("wave", chosen["wave"], units) or fact(facts, "unit")
+        unit = unit or unit_in(chosen["wave"]) or survey.unit or chosen_units().get("")
     else:
-        wave, unit = 10.0 ** data["loglam"], "Angstrom"  # the convention of SDSS: in vacuum
-        vacuum = True if vacuum is None else vacuum
+        name = str(chosen["loglam"])
+        natural = float(np.nanmedian(data["loglam"])) > _LN
+        wave, unit = (np.exp if natural else lambda v: 10.0**v)(data["loglam"]), "Angstrom"
+        if usual is None and plain(name) == "loglam" and not natural and survey.name != "GIST":
+            usual = ("SDSS (loglam)", True)
+    flux_unit = _unit("flux", chosen["flux"], units) or fact(facts, "flux_unit")
+    if flux_unit is None and plain(chosen["flux"]) in _NAMED_NU:
+        flux_unit = "Jy"
+    if "err" in data:
+        unit_of_error = _unit("err", chosen["err"], units)
+        err = error_in(data["err"], _text(unit_of_error), flux, _text(flux_unit))
+        if err is None:
+            msg = f"{where}: the errors are in '{unit_of_error}', the flux in '{flux_unit}'"
+            raise UnusableSpectrumError("bad_errors", msg)
+        data["err"] = err
     ivar = _inverse_variance(data)
-    good = np.ones(len(flux), bool) if "mask" not in data else data["mask"] == 0  # empty: bad
-    resolution = data.get("sres")
-    if resolution is None and "wdisp" in data:
-        # SDSS: sigma in pixels of 1e-4 in log10 lambda
-        step = np.maximum(data["wdisp"], 1e-3) * 1e-4 * np.log(10.0) * FWHM_PER_SIGMA
-        resolution = 1.0 / step
-    lengths = {len(v) for v in (wave, flux, ivar, good)}
+    good, fixed = _good(data, chosen, survey, notes)
+    resolution = _resolution(data, wave)
+    lengths = {len(v) for v in (wave, flux, good, *([] if ivar is None else [ivar]))}
     if len(lengths) > 1:
         msg = f"{where}: wavelength, flux and errors have different lengths {sorted(lengths)}"
         raise UnusableSpectrumError("bad_wavelengths", msg)
-    notes = []
-    if _per_frequency(units.get(str(chosen["flux"]))):
-        flux, ivar = flux / wave**2, ivar * wave**4
-        notes.append("flux per frequency converted to flux per wavelength")
+    there = np.isfinite(wave) & (wave > 0)  # some files are padded at their ends
+    if not there.all():
+        wave, flux, good = wave[there], flux[there], good[there]
+        ivar = None if ivar is None else ivar[there]
+        resolution = None if resolution is None else resolution[there]
     if len(wave) > 1 and (np.diff(wave) < 0).all():
-        turned = (v[::-1] for v in (wave, flux, ivar, good))
-        wave, flux, ivar, good = turned  # type: ignore[assignment]
+        wave, flux, good = wave[::-1], flux[::-1], good[::-1]
+        ivar = None if ivar is None else ivar[::-1]
         resolution = None if resolution is None else resolution[::-1]
-    sigma = _number(facts, "sigma", where)
-    if sigma is not None and not 0 < sigma < _FAILED_DISPERSION:
-        notes.append(f"velocity dispersion of {sigma:g} km/s is a mark of a failed fit: not used")
-        sigma = None
-    frame = str(_fact(facts, "frame") or "observed").lower()
+    flags: list[str] = []
+    redshift = _redshift(facts, where, notes)
+    _doubts(facts, where, notes, flags)
+    frame = _word(fact(facts, "frame") or "observed").lower()
+    opposite = [w for w, v in stated if v != stated[0][1]]
     return RawSpectrum(
-        id=str(_fact(facts, "id") or _stem(where)).strip(),
+        id=_word(fact(survey.without_names(facts), "id") or _stem(where)),
         where=where, wave=wave, flux=flux, ivar=ivar, good=good,
-        unit=None if unit is None else str(unit), vacuum=vacuum,
-        redshift=_number(facts, "redshift", where), sigma=sigma,
-        resolution=resolution, rest=frame.startswith("rest"), notes=tuple(notes),
+        unit=_text(unit),
+        flux_unit=_text(flux_unit),
+        vacuum=stated[0][1] if stated else None,
+        usual=usual,
+        contradiction=f"{stated[0][0]} and {opposite[0]}" if opposite else "",
+        redshift=redshift, cosmic=_marked(_number(facts, "cosmic", where)),
+        sigma=_sigma(facts, where, notes), resolution=resolution,
+        rest=frame.startswith("rest") or survey.rest or at_rest(chosen["wave"]),
+        fixed_mask=fixed, notes=tuple(notes), flags=tuple(flags), labels=dict(labels or {}),
     )  # fmt: skip
 
 
-def _inverse_variance(data: Mapping[str, F64]) -> F64:
+def _unit(kind: str, name: Any, units: Mapping[str, Any]) -> Any:
+    """Return the unit of a column: by the option ``--unit``, then of the file."""
+    given = chosen_units()
+    return given.get(kind) or given.get(str(name)) or units.get(str(name))
+
+
+def _text(unit: Any) -> str | None:
+    return None if unit is None else str(unit)
+
+
+def _marked(value: float | None) -> float | None:
+    """Return a redshift; None where a number such as -9999 marks its lack."""
+    return None if value is None or not value > -0.5 else value
+
+
+def _redshift(facts: Mapping[str, Any], where: str, notes: list[str]) -> float | None:
+    z = _marked(_number(facts, "redshift", where))
+    if z is not None:
+        return z
+    velocity = _number(facts, "velocity", where)
+    if velocity is None or not -3000 < velocity < 0.9 * C_KMS:
+        return None
+    notes.append(f"redshift from the velocity of {velocity:g} km/s in the header (cz)")
+    return velocity / C_KMS
+
+
+def _sigma(facts: Mapping[str, Any], where: str, notes: list[str]) -> float | None:
+    """Return the velocity dispersion [km/s]; None where its fit failed."""
+    sigma, error = _number(facts, "sigma", where), _number(facts, "sigma_err", where)
+    if sigma is None or np.isnan(sigma):
+        return None
+    failed = error is not None and error < 0
+    if failed or not 0 < sigma < _FAILED_DISPERSION:
+        notes.append(f"velocity dispersion of {sigma:g} km/s is a mark of a failed fit: not used")
+        return None
+    return sigma
+
+
+def _doubts(facts: Mapping[str, Any], where: str, notes: list[str], flags: list[str]) -> None:
+    """Add flags for what the pipeline of the survey doubts; refuse what is no object."""
+    kind = _word(fact(facts, "class") or "").upper()
+    if kind == "SKY":
+        msg = f"{where}: a spectrum of the sky, not of a galaxy"
+        raise UnusableSpectrumError("not_a_galaxy", msg)
+    if kind in ("STAR", "QSO"):
+        notes.append(f"the survey classifies the object as {kind}")
+        flags.append("not_a_galaxy")
+    warning = _number(facts, "zwarning", where)
+    if warning is not None and warning > 0 and int(warning) & ~_MANY_OUTLIERS:
+        notes.append(f"the survey doubts its redshift (ZWARNING = {int(warning)})")
+        flags.append("redshift_uncertain")
+
+
+def _good(
+    data: Mapping[str, F64], chosen: Mapping[str, Any], survey: Survey, notes: list[str]
+) -> tuple[NDArray[np.bool_], bool]:
+    """Return the pixels that masks allow, and whether the meaning of the mask is known."""
+    if "good" in data:
+        return np.nan_to_num(data["good"]) != 0, True
+    if "mask" not in data:
+        return np.ones(len(data["flux"]), bool), False
+    mask = data["mask"]
+    if survey.mask_true_is_good:
+        return np.nan_to_num(mask) != 0, True
+    if survey.pixel_bits:
+        bits = np.nan_to_num(mask, nan=survey.pixel_bits).astype(np.int64)
+        if len(bits) and (whole := int(np.bitwise_and.reduce(bits)) & ~survey.pixel_bits):
+            notes.append(f"bits {whole} of the mask mark the whole fibre: look at the spectrum")
+        return (bits & survey.pixel_bits) == 0, True
+    return np.asarray(mask == 0), False  # empty cells are bad pixels
+
+
+def _resolution(data: Mapping[str, F64], wave: F64) -> F64 | None:
+    if "sres" in data and len(data["sres"]) == len(wave):
+        return data["sres"]
+    if "wdisp" in data:  # SDSS: sigma in pixels of 1e-4 in log10 lambda
+        step = np.maximum(data["wdisp"], 1e-3) * 1e-4 * np.log(10.0) * FWHM_PER_SIGMA
+        return np.asarray(1.0 / step)
+    if "wresl" in data:  # SDSS-V: sigma in Angstrom
+        sigma = np.where(data["wresl"] > 0, data["wresl"], np.inf)
+        return np.asarray(wave / (sigma * FWHM_PER_SIGMA))
+    return None
+
+
+def _inverse_variance(data: Mapping[str, F64]) -> F64 | None:
     """Return inverse variances; 0 where the error is 0, negative where it is negative."""
     if "ivar" in data:
         return data["ivar"]
@@ -297,12 +452,7 @@ def _inverse_variance(data: Mapping[str, F64]) -> F64:
         if "err" in data:
             err = data["err"]
             return np.where(err > 0, 1.0 / err**2, np.where(err == 0, 0.0, -np.abs(err)))
-        var = data["var"]
-        return np.where(var == 0, 0.0, 1.0 / var)
-
-
-def _per_frequency(unit: Any) -> bool:
-    try:
-        return bool(astropy_units.Unit(str(unit or "")).is_equivalent("Jy"))
-    except (ValueError, TypeError):
-        return False
+        if "var" in data:
+            var = data["var"]
+            return np.where(var == 0, 0.0, 1.0 / var)
+    return None

@@ -11,15 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbi_core import ObservationError, read_table
+import numpy as np
+
+from sbi_core import ObservationError, read_table, read_text
 from sbi_sfh.formats.spectrum import Spectrum, has_spectrum, spectra_of
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["SUFFIXES", "read", "spectra_of_table"]
+__all__ = ["SUFFIXES", "TEXTS", "read", "read_words", "spectra_of_table"]
 
-SUFFIXES = (".ecsv", ".csv", ".tsv", ".txt", ".dat", ".vot", ".xml", ".h5", ".hdf5", ".parquet")
+SUFFIXES = (
+    ".ecsv", ".csv", ".tsv", ".txt", ".dat", ".mrt", ".vot", ".xml", ".parquet",
+)  # fmt: skip
+TEXTS = (".asc", ".ascii", ".spec", ".spectrum", ".sp", ".tab", ".tbl")
 _POSITIONS = ("wave", "flux", "err")
 _FACT = re.compile(r"#?\s*(\w+)\s*[=:]\s*(.+?)\s*")
 _UNIT = re.compile(r"(\w+)\s*[\[(]\s*([^\])]+?)\s*[\])]")
@@ -28,6 +33,14 @@ _UNIT = re.compile(r"(\w+)\s*[\[(]\s*([^\])]+?)\s*[\])]")
 def read(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of a table file."""
     yield from spectra_of_table(read_table(path), f"'{path.name}'")
+
+
+def read_words(path: Path) -> Iterator[Spectrum]:
+    """Yield the spectra of a text file with another suffix."""
+    from astropy.table import Table
+
+    table = Table.read(read_text(path).splitlines(), format="ascii")
+    yield from spectra_of_table(table, f"'{path.name}'")
 
 
 def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
@@ -47,12 +60,30 @@ def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
     for comment in comments:
         if match := _FACT.fullmatch(comment):
             facts.setdefault(match[1], match[2])
+    if all(_is_number(n) for n in columns):
+        columns = _with_first_row(columns)
     if not has_spectrum(columns) and all(re.fullmatch(r"col\d+", n) for n in columns):
-        columns, units = _named(columns, comments, source)
+        columns, units = _by_place(columns, comments, source)
     yield from spectra_of(columns, facts, source, units)
 
 
-def _named(
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _with_first_row(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns of numbers whose first row was taken for a header."""
+    return {
+        f"col{k}": np.ma.concatenate([[float(n)], np.ma.asarray(v).astype(float)])
+        for k, (n, v) in enumerate(columns.items(), start=1)
+    }
+
+
+def _by_place(
     columns: dict[str, Any], comments: list[str], source: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return columns of a file without header under the names of its last comment, or by place."""

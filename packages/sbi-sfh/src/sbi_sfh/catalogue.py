@@ -1,0 +1,76 @@
+"""Redshifts and velocity dispersions from a table, for spectra whose files have none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sbi_core import ObservationError, read_table
+from sbi_sfh.formats.names import FACTS, plain
+from sbi_sfh.formats.spectrum import RawSpectrum
+
+__all__ = ["Catalogue"]
+
+_KINDS = ("redshift", "cosmic", "sigma")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Facts of galaxies by identifier.
+
+    Parameters
+    ----------
+    facts
+        ``{identifier: {redshift, cosmic, sigma}}``.
+    """
+
+    facts: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def read(cls, path: str) -> Catalogue:
+        """Read a table with a column of identifiers and one of redshifts.
+
+        Raises
+        ------
+        ObservationError
+            If it lacks one of the two.
+        """
+        table = read_table(path)
+        by_name = {plain(n): n for n in reversed(table.colnames)}
+
+        def values(kind: str) -> str | None:
+            return next((by_name[a] for a in FACTS[kind] if a in by_name), None)
+
+        names, redshift = values("id"), values("redshift")
+        if names is None or redshift is None:
+            msg = (
+                f"catalogue '{path}': needs columns id and redshift, has "
+                f"{', '.join(table.colnames)}"
+            )
+            raise ObservationError(msg)
+        kinds = {kind: n for kind in _KINDS if (n := values(kind)) is not None}
+        columns = {
+            kind: np.ma.filled(np.ma.asarray(table[n]).astype(float), np.nan)
+            for kind, n in kinds.items()
+        }
+        return cls({
+            _word(name): {kind: float(v[k]) for kind, v in columns.items() if np.isfinite(v[k])}
+            for k, name in enumerate(table[names])
+        })  # fmt: skip
+
+    def completed(self, raw: RawSpectrum) -> RawSpectrum:
+        """Return a spectrum with the facts that its file lacks."""
+        known = self.facts.get(raw.id, {})
+        return replace(
+            raw,
+            redshift=known.get("redshift") if raw.redshift is None else raw.redshift,
+            cosmic=known.get("cosmic") if raw.cosmic is None else raw.cosmic,
+            sigma=known.get("sigma") if raw.sigma is None else raw.sigma,
+        )
+
+
+def _word(value: object) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip()

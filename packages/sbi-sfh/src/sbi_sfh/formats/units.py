@@ -1,0 +1,60 @@
+"""Units of flux in the spellings of files."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import numpy as np
+from astropy import units as astropy_units
+from numpy.typing import NDArray
+
+__all__ = ["Kind", "error_in", "kind_of"]
+
+F64 = NDArray[np.float64]
+Kind = Literal["wavelength", "frequency", "photons", "magnitudes", "other", ""]
+_FREQUENCY = re.compile(r"hz|jy|jansky|maggie|mgy")
+_PHOTONS = re.compile(r"photon|\bph\b")
+_COUNTS = re.compile(r"\b(adus?|counts?|cts?|dn|electrons?|e-)\b")
+_WAVELENGTH = re.compile(r"ang|\baa\b|/\s*a\b|a-1|a\^-1|a\*\*-1|\bnm|micron|\bum|\u00e5|\u212b")
+_ENERGY = re.compile(r"erg|\bw\b|sun|joule")
+
+
+def kind_of(unit: str | None) -> Kind:
+    """Return what a unit of flux counts; "" where it does not say (no unit, arbitrary units).
+
+    Files spell units in too many ways for a parser: words decide.
+    """
+    word = (unit or "").strip().lower()
+    if _FREQUENCY.search(word):
+        return "frequency"
+    if "mag" in word:
+        return "magnitudes"
+    if _PHOTONS.search(word):
+        return "photons"
+    if _COUNTS.search(word):
+        return "other"
+    if _WAVELENGTH.search(word):
+        return "wavelength"
+    return "other" if _ENERGY.search(word) else ""
+
+
+def error_in(err: F64, unit: str | None, flux: F64, flux_unit: str | None) -> F64 | None:
+    """Return errors (L,) in the unit of the flux; None if they are of another kind.
+
+    Without one of the units, the errors are taken to be in that of the flux.
+    """
+    if unit is None or not unit.strip():
+        return err
+    if unit.strip().lower() in ("%", "percent", "pct"):
+        return np.asarray(np.abs(flux) * err / 100.0)
+    if flux_unit is None or not flux_unit.strip():
+        return err
+    try:
+        factor = astropy_units.Unit(unit).to(astropy_units.Unit(flux_unit))
+    except astropy_units.UnitConversionError:
+        return None
+    except (ValueError, TypeError):
+        kinds = {kind_of(unit), kind_of(flux_unit)} - {""}
+        return None if len(kinds) > 1 else err
+    return np.asarray(err * factor)
