@@ -18,6 +18,7 @@ from sbi_sfh.formats.units import kind_of
 from sbi_sfh.masks import emission_mask
 from sbi_sfh.readers import read_spectra
 from sbi_sfh.simulator import SfhSimulator
+from sbi_sfh.velocity import Velocities
 
 CONFIG = {"mode": "observed", "redshift": 0.03}
 
@@ -38,9 +39,9 @@ def continuum(simulator):
 FACTS = {"VACUUM": True, "REDSHIFT": 0.03}
 
 
-def read(path, continuum=None, **options):
+def read(path, continuum=None, velocities=None, **options):
     config = SfhConfig(**CONFIG, **options)
-    return read_spectra(path, GRID, config, fwhm=FWHM, continuum=continuum)
+    return read_spectra(path, GRID, config, fwhm=FWHM, continuum=continuum, velocities=velocities)
 
 
 def flags(found, k=0):
@@ -312,6 +313,20 @@ def test_spectra_below_a_signal_to_noise_are_left_out(columns, tmp_path):
     assert [n for n in found.notes if "not inferred" in n] == [
         next(n for n in found.notes if n.startswith("not inferred: 2 spectra (low_snr), the first"))
     ]
+
+
+def test_spectra_of_a_rotating_galaxy_are_aligned(columns, simulator, tmp_path):
+    velocities = Velocities(simulator.library)
+    rest = read(write(tmp_path / "rest.fits", columns, FACTS), velocities=velocities)
+    columns["WAVE"] = columns["WAVE"] * (1 + 180 / 299792.458)
+    path = write(tmp_path / "a.fits", columns, FACTS)
+    assert flags(read(path, velocities=velocities)) == ["velocity_offset"]
+    found = read(path, velocities=velocities, align=True)
+    assert flags(found) == []
+    assert float(found.labels["velocity"][0]) == pytest.approx(180, abs=10)
+    both = (found.batch.mask & rest.batch.mask)[0].numpy()
+    off = found.batch.x[0].numpy()[both] / rest.batch.x[0].numpy()[both] - 1
+    assert off.std() < 0.01
 
 
 def test_a_file_that_states_air_and_vacuum_needs_the_option(columns, tmp_path):

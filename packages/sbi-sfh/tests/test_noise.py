@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from survey_spectra import galaxy, write
 
 from sbi_core import ConfigError
 from sbi_sfh.config import SfhConfig
@@ -83,3 +84,27 @@ def test_a_noise_shape_scales_the_errors(simulator, tmp_path):
     np.savetxt(path, table[10:])
     with pytest.raises(ConfigError, match="covers"):
         Telescope(simulator.library, SfhConfig(noise_shape=str(path)))
+
+
+def test_a_noise_shape_may_be_that_of_spectra(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator, z=0.0)
+    columns["IVAR"] *= np.where(columns["WAVE"] < 5000, 0.25, 1.0)
+    path = write(tmp_path / "g.fits", columns, facts)
+    err = Telescope(simulator.library, SfhConfig(noise_shape=str(path))).errors(
+        torch.ones(1, 4300), 100.0
+    )[0]
+    flux = simulator.telescope.noise_free(simulator.draw(1, 1).x)[0]
+    ratio = err / flux  # the errors of the fixture follow its flux
+    blue, red = ratio[1400:1580].median(), ratio[1660:1840].median()
+    assert float(blue / red) == pytest.approx(2.0, rel=0.05)
+    assert float(err.median()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_noise_shape_of_three_columns_is_a_spectrum(simulator, tmp_path):
+    columns, _, _ = galaxy(simulator, z=0.0)
+    table = [columns["WAVE"], columns["FLUX"], columns["IVAR"] ** -0.5]
+    np.savetxt(tmp_path / "a.txt", np.stack(table, 1))
+    with pytest.raises(ConfigError, match="nor of spectra: .*unit of wavelengths"):
+        Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "a.txt")))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "none.txt")))

@@ -102,7 +102,8 @@ class SfhConfig(BaseModel):
     )
     noise_shape: str | None = Field(
         default=None,
-        description="Text file with wavelength and error: relative errors along the spectrum.",
+        description="Errors along the spectrum: text with wavelength and error, or a file of "
+        "spectra like those to infer.",
     )
     snr: float = Field(default=100.0, gt=0, description="Signal to noise per pixel (mode mock).")
     snr_range: tuple[float, float] = Field(
@@ -160,6 +161,12 @@ class SfhConfig(BaseModel):
         default=0.0,
         ge=0,
         description="Leave out spectra with a lower signal to noise per pixel, e.g. of a cube.",
+        json_schema_extra={"reading": True},
+    )
+    align: bool = Field(
+        default=False,
+        description="Shift every spectrum to the velocity of its absorption lines, for cubes of "
+        "rotating galaxies.",
         json_schema_extra={"reading": True},
     )
     mask_good: bool = Field(

@@ -18,11 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbi_core import Batch, ConfigError, DataFileError, Rng, read_text, torch_generator
+from sbi_core import Batch, ConfigError, DataFileError, Rng, SbiError, read_text, torch_generator
 from sbi_sfh.broadening import NODE_STEP, broaden, edge_pixels, nodes
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.constants import C_KMS
+from sbi_sfh.formats import read_raw
+from sbi_sfh.formats.spectrum import UnusableSpectrumError
 from sbi_sfh.masks import emission_mask
+from sbi_sfh.prepare import prepare
 from sbi_sfh.ssp import SspLibrary
 
 __all__ = ["CONTEXT", "Nuisances", "Telescope"]
@@ -75,7 +78,7 @@ class Telescope:
         self.wave = library.wave
         self.basis = torch.tensor(library.basis, dtype=torch.float32)
         self.observed_mode = config.mode == "observed"
-        self.shape = _shape(config.noise_shape, self.wave)
+        self.shape = _shape(config, library)
         x = np.linspace(-1.0, 1.0, len(self.wave))
         legendre = [
             np.polynomial.legendre.Legendre.basis(k)(x)
@@ -223,23 +226,56 @@ class Telescope:
         )
 
 
-def _shape(path: str | None, wave: F64) -> Tensor | None:
+def _shape(config: SfhConfig, library: SspLibrary) -> Tensor | None:
     """Return the shape of the errors, median one, on the wavelengths."""
+    path, wave = config.noise_shape, library.wave
     if path is None:
         return None
+    table = _two_columns(path)
+    if table is None:
+        values = _errors_of_spectra(path, config, library)
+    else:
+        if (np.diff(table[:, 0]) <= 0).any() or (table[:, 1] <= 0).any():
+            msg = f"noise_shape '{path}' needs increasing wavelengths and positive errors"
+            raise ConfigError(msg)
+        if table[0, 0] > wave[0] or table[-1, 0] < wave[-1]:
+            msg = (
+                f"noise_shape '{path}' covers {table[0, 0]:g}-{table[-1, 0]:g} Angstrom, the model "
+                f"needs {wave[0]:g}-{wave[-1]:g}"
+            )
+            raise ConfigError(msg)
+        values = np.interp(wave, table[:, 0], table[:, 1])
+    return torch.as_tensor(values / np.median(values), dtype=torch.float32)
+
+
+def _two_columns(path: str) -> F64 | None:
+    """Return a table of wavelengths and errors; None for a file of another kind."""
     try:
         table = np.loadtxt(read_text(path).splitlines(), ndmin=2)
-    except (OSError, ValueError, DataFileError) as error:
-        msg = f"noise_shape '{path}' cannot be read as two columns of numbers: {error}"
+    except (ValueError, DataFileError):
+        return None
+    except OSError as error:
+        msg = f"noise_shape '{path}' cannot be read: {error}"
         raise ConfigError(msg) from None
-    if table.shape[1] < 2 or (np.diff(table[:, 0]) <= 0).any() or (table[:, 1] <= 0).any():
-        msg = f"noise_shape '{path}' needs increasing wavelengths and positive errors"
+    return table if table.shape[1] == 2 else None
+
+
+def _errors_of_spectra(path: str, config: SfhConfig, library: SspLibrary) -> F64:
+    """Return the median error (L,) of the spectra of a file, each divided by its own median."""
+    shapes = []
+    try:
+        for raw in read_raw(path):
+            if isinstance(raw, UnusableSpectrumError):
+                continue
+            err = prepare(raw, library.wave, config, fwhm=library.fwhm).err
+            shapes.append(err / np.nanmedian(err))
+    except SbiError as error:
+        msg = f"noise_shape '{path}' is no table of wavelengths and errors, nor of spectra: {error}"
+        raise ConfigError(msg) from None
+    if not shapes:
+        msg = f"noise_shape '{path}' holds no spectrum with errors"
         raise ConfigError(msg)
-    if table[0, 0] > wave[0] or table[-1, 0] < wave[-1]:
-        msg = (
-            f"noise_shape '{path}' covers {table[0, 0]:g}-{table[-1, 0]:g} Angstrom, the model "
-            f"needs {wave[0]:g}-{wave[-1]:g}"
-        )
-        raise ConfigError(msg)
-    values = np.interp(wave, table[:, 0], table[:, 1])
-    return torch.as_tensor(values / np.median(values), dtype=torch.float32)
+    stacked = np.array(shapes)
+    seen = np.isfinite(stacked).any(0)
+    shape = np.nanmedian(stacked[:, seen], axis=0)
+    return np.interp(library.wave, library.wave[seen], shape)

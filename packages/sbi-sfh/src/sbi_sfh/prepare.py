@@ -7,7 +7,8 @@ line; division by the median.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from astropy import units
@@ -27,6 +28,7 @@ from sbi_sfh.resample import cardelli, edges_of, rebin, vacuum_to_air
 __all__ = ["Prepared", "prepare"]
 
 F64 = NDArray[np.float64]
+Floats = NDArray[np.float64] | NDArray[np.float32]
 Mask = NDArray[np.bool_]
 _COARSEST = 350.0  # km/s
 _MOST_MASKED = 0.4
@@ -58,22 +60,28 @@ class Prepared:
         Median signal to noise per pixel.
     sigma
         Velocity dispersion beyond the library's resolution, km/s; NaN when not known.
-    redshift
-        Redshift that was divided out; NaN for spectra at rest without one.
     notes
         Conversions and masked pixels, one sentence each.
     flags
         Warnings that go into the tables of results.
+    labels
+        Columns of the tables of results: the redshift that was divided out (NaN for spectra at rest
+        without one), the position in a cube.
     """
 
-    flux: F64
-    err: F64
+    flux: Floats
+    err: Floats
     mask: Mask
     snr: float
     sigma: float
-    redshift: float = float("nan")
     notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    labels: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def filled(self) -> F64:
+        """The flux with 0 where it is not used, (L,)."""
+        return np.where(self.mask, self.flux, 0.0).astype(np.float64)
 
 
 def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> Prepared:
@@ -159,9 +167,12 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
         mask=mask,
         snr=snr,
         sigma=_dispersion(raw, excess, config, notes, flags),
-        redshift=float("nan") if raw.rest and raw.redshift is None else z,
         notes=tuple(notes),
         flags=tuple(flags),
+        labels={
+            "redshift": float("nan") if raw.rest and raw.redshift is None else z,
+            **raw.labels,
+        },
     )
 
 

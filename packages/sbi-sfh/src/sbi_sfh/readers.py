@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from sbi_core import Batch, Excluded, ObservationError, Observations, counted
 from sbi_sfh.catalogue import Catalogue
 from sbi_sfh.config import SfhConfig
+from sbi_sfh.constants import C_KMS
 from sbi_sfh.continuum import Continuum
 from sbi_sfh.formats import read_raw
-from sbi_sfh.formats.spectrum import Spectrum, UnusableSpectrumError
+from sbi_sfh.formats.spectrum import RawSpectrum, Spectrum, UnusableSpectrumError
 from sbi_sfh.noise import CONTEXT
 from sbi_sfh.prepare import Prepared, prepare
 from sbi_sfh.velocity import Velocities
@@ -107,7 +108,6 @@ def observations_of_spectra(
     names: list[str] = []
     made: list[Prepared] = []
     rows: list[int] = []
-    labels: list[Mapping[str, float]] = []
     left: list[tuple[int, UnusableSpectrumError]] = []
     notes: list[tuple[int, str]] = []
     known = Catalogue.read(config.catalogue) if config.catalogue else None
@@ -117,9 +117,8 @@ def observations_of_spectra(
             if isinstance(r, UnusableSpectrumError):
                 raise r
             spectrum = r if known is None else known.completed(r)
-            made.append(prepare(spectrum, wave, config, fwhm=fwhm))
+            made.append(_checked(spectrum, wave, config, fwhm, velocities, continuum))
             rows.append(k)
-            labels.append(r.labels)
             notes += [(k, note) for note in made[-1].notes]
         except UnusableSpectrumError as error:
             left.append((k, error))
@@ -132,17 +131,6 @@ def observations_of_spectra(
     if not made:
         raise left[0][1]
     ids = _unique(names)
-    flags = [list(m.flags) for m in made]
-    for words, k, m in zip(flags, rows, made, strict=True):
-        flux = np.where(m.mask, m.flux, 0.0)
-        if velocities is not None:
-            velocity, similar = velocities.offset(flux, m.mask)
-            if abs(velocity) > _FAR and similar > _SIMILAR:
-                words.append("velocity_offset")
-                notes.append((k, _off(velocity)))
-        if continuum is not None and (a_v := continuum.reddening(flux, m.mask)) is not None:
-            words.append("continuum_unlike_model")
-            notes.append((k, _reddened(a_v)))
     mask = np.array([m.mask for m in made])
     context = None
     if config.mode == "observed":
@@ -166,9 +154,8 @@ def observations_of_spectra(
         excluded=tuple(Excluded(k, ids[k], error.reason) for k, error in left),
         rows=np.array(rows),
         labels={
-            "reading": np.array([",".join(words) for words in flags], np.str_),
-            "redshift": np.array([m.redshift for m in made]),
-            **{n: np.array([own.get(n, np.nan) for own in labels]) for n in _places(labels)},
+            "reading": np.array([",".join(m.flags) for m in made], np.str_),
+            **{n: np.array([m.labels.get(n, np.nan) for m in made]) for n in _columns(made)},
         },
     )
 
@@ -228,8 +215,43 @@ def _reasons(left: list[tuple[int, UnusableSpectrumError]]) -> list[str]:
     ]  # fmt: skip
 
 
-def _places(labels: list[Mapping[str, float]]) -> list[str]:
-    return list(dict.fromkeys(name for own in labels for name in own))
+def _columns(made: list[Prepared]) -> list[str]:
+    return list(dict.fromkeys(name for m in made for name in m.labels))
+
+
+def _checked(
+    raw: RawSpectrum,
+    wave: F64,
+    config: SfhConfig,
+    fwhm: float,
+    velocities: Velocities | None,
+    continuum: Continuum | None,
+) -> Prepared:
+    """Return a spectrum on the pixels of the model with the flags of its velocity and continuum."""
+    made = prepare(raw, wave, config, fwhm=fwhm)
+    labels, flags, notes = dict(made.labels), [], []
+    if velocities is not None:
+        velocity, similar = velocities.offset(made.filled, made.mask)
+        if config.align and similar > _SIMILAR:
+            at_rest = replace(raw, wave=raw.wave / (1.0 + velocity / C_KMS))
+            made = prepare(at_rest, wave, config, fwhm=fwhm)
+            labels["velocity"] = velocity
+            notes.append(f"shifted by {-velocity:.0f} km/s to the velocity of its lines")
+        elif abs(velocity) > _FAR and similar > _SIMILAR:
+            flags.append("velocity_offset")
+            notes.append(_off(velocity))
+    a_v = None if continuum is None else continuum.reddening(made.filled, made.mask)
+    if a_v is not None:
+        flags.append("continuum_unlike_model")
+        notes.append(_reddened(a_v))
+    return replace(
+        made,
+        flux=made.flux.astype(np.float32),  # cubes have many
+        err=made.err.astype(np.float32),
+        flags=(*made.flags, *flags),
+        notes=(*made.notes, *notes),
+        labels=labels,
+    )
 
 
 def _off(velocity: float) -> str:

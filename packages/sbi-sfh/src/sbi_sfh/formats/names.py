@@ -42,7 +42,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "var": ("var", "variance", "stat", "flux_var", "var_flux", "flux_variance"),
     "mask": (
-        "mask", "and_mask", "andmask", "bad", "badpix", "bad_pixel", "badpixel", "qual",
+        "mask", "and_mask", "andmask", "opt_mask", "bad", "badpix", "bad_pixel", "badpixel", "qual",
         "quality", "dq", "flag", "flags",
     ),
     "good": ("good", "goodpix", "good_pixel", "gpm", "valid"),
