@@ -1,4 +1,4 @@
-"""``sbi-run sfh interpret``, ``recover`` and ``library``: latents, spectra, SSP libraries."""
+"""``sbi-run sfh interpret``, ``recover``, ``map`` and ``library``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["interpret", "library", "recover"]
+__all__ = ["interpret", "library", "map_cube", "recover"]
 
 
 @click.command(
@@ -92,6 +92,52 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
             f"best draw {r.best_chi2:.2f}"
         )
     click.echo(out)
+
+
+@click.command(
+    "map",
+    epilog="\b\nExamples:\n"
+    "  sbi-run sfh map runs/sfh-large cube.fits --out maps.fits --set simulator.min_snr=10 "
+    "--set simulator.default_redshift=0.01",
+)
+@click.argument("run")
+@click.argument("cube")
+@click.option("--out", metavar="FILE", required=True, help="Maps to write (fits); figure beside.")
+@click.option(
+    "--draws", metavar="N", type=click.IntRange(min=10), default=300, show_default=True,
+    help="Posterior draws per spaxel.",
+)  # fmt: skip
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="Option of reading, for example simulator.align=true (repeatable).",
+)  # fmt: skip
+def map_cube(run: str, cube: str, out: str, draws: int, overrides: tuple[str, ...]) -> None:
+    """Infer all spaxels of CUBE with RUN and write maps with the sky coordinates of the cube."""
+    from sbi_core import ConfigError, load_run
+    from sbi_sfh.formats.fits_images import frame_of
+    from sbi_sfh.maps import draw_maps, maps_of, write_maps
+    from sbi_sfh.simulator import SfhSimulator
+
+    target = Path(out)
+    if target.suffix != ".fits":
+        msg = f"'{out}': maps are written as FITS; choose a name that ends in .fits"
+        raise ConfigError(msg)
+    if target.exists() and Path(cube).exists() and target.samefile(cube):
+        msg = f"'{out}' is the cube; choose another --out"
+        raise ConfigError(msg)
+    shape, sky = frame_of(Path(cube))
+    loaded = load_run(run, overrides=overrides)
+    simulator = loaded.simulator
+    assert isinstance(simulator, SfhSimulator)
+    data = loaded.observations(cube)
+    samples = loaded.infer(data, draws)
+    maps = maps_of(simulator, data, samples, shape)
+    about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
+    write_maps(target, maps, sky, about)
+    draw_maps(target.with_suffix(".png"), maps)
+    for note in data.notes:
+        click.echo(f"observations: {note}")
+    click.echo(f"{len(data)} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
 
 
 @click.command(

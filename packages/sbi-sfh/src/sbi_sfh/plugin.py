@@ -87,5 +87,6 @@ def register_commands(register: Register[Command]) -> None:
     """Register the commands of ``sbi-run sfh``."""
     module = "sbi_sfh.cli"
     register("recover", f"{module}:recover", summary="histories and spectra of observed galaxies")
+    register("map", f"{module}:map_cube", summary="maps of formation times and [M/H] of a cube")
     register("interpret", f"{module}:interpret", summary="features that the latents respond to")
     register("library", f"{module}:library", summary="check and describe a library of SSP spectra")

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from astropy.io import fits
+from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from sbi_core import ObservationError, checked_file
@@ -23,7 +25,7 @@ from sbi_sfh.formats.headers import Axis, axis_of, multispec, multispec_unit, sp
 from sbi_sfh.formats.spectrum import Spectrum, spectra_of
 from sbi_sfh.formats.surveys import Survey, survey_of
 
-__all__ = ["read"]
+__all__ = ["frame_of", "read"]
 
 F64 = NDArray[np.float64]
 _FLUX = ("FLUX", "DATA", "SCI", "SPECTRUM", "SPEC")
@@ -77,6 +79,29 @@ def read(path: Path) -> Iterator[Spectrum]:
             for name, kind in _BESIDE.items() if prefix + name in images
         }  # fmt: skip
         yield from spectra_of(columns, facts, where, units, survey=survey, rows=rows)
+
+
+def frame_of(path: Path) -> tuple[tuple[int, int], fits.Header]:
+    """Return rows and columns of a cube, and the cards of its sky coordinates.
+
+    Raises
+    ------
+    ObservationError
+        If the file holds no cube.
+    """
+    with fits.open(checked_file(path)) as hdus:
+        images = _images(hdus)
+        flux, prefix = _flux(images)
+        if flux is None or flux.data.ndim != 3:
+            msg = f"'{path.name}' holds no cube of spectra (three axes: x, y and wavelength)"
+            raise ObservationError(msg)
+        header = {**dict(hdus[0].header), **dict(flux.header)}
+        along = _along(flux.data, header, _named(images, prefix, _WAVES))
+        rows, columns = np.moveaxis(flux.data, along, -1).shape[:2]
+        with catch_warnings():
+            simplefilter("ignore")  # cards that are slightly off the standard
+            sky = WCS(flux.header).celestial
+            return (rows, columns), sky.to_header() if sky.naxis == 2 else fits.Header()
 
 
 def _images(hdus: Any) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Maps of a cube."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from click.testing import CliRunner
+from numpy.testing import assert_allclose
+from survey_spectra import galaxy
+from test_end_to_end import TINY
+
+import sbi_core
+from sbi_core import SbiError
+from sbi_sfh import cli
+from sbi_sfh.formats.fits_images import frame_of
+from sbi_sfh.maps import young_share
+
+SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 2.0,
+       "CRPIX2": 1.0, "CD1_1": -1e-4, "CD2_2": 1e-4, "CUNIT1": "deg", "CUNIT2": "deg"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def observed_run(tmp_path_factory):
+    from sbi_sfh import recover
+
+    folder = tmp_path_factory.mktemp("run")
+    options = {**TINY, "simulator.mode": "observed", "simulator.redshift": 0.03}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recover.Recovery.__init__, "__kwdefaults__", {"size": 500})
+        yield sbi_core.run("sfh", preset="quick", out=folder / "run", overrides=options)
+
+
+@pytest.fixture(params=["MaNGA", "MUSE"])
+def cube(request, simulator, tmp_path):
+    """A cube of 2 x 3 spaxels, one of them empty and one faint."""
+    columns, _, _ = galaxy(simulator)
+    wave = columns["WAVE"]
+    if request.param == "MUSE":
+        wave = np.arange(wave[0] + 1, wave[-1] - 1, 1.0)
+    flux, ivar = (np.interp(wave, columns["WAVE"], columns[n]) for n in ("FLUX", "IVAR"))
+    shape = (len(wave), 2, 3)
+    values = np.broadcast_to(flux[:, None, None], shape).copy()
+    weights = np.broadcast_to(ivar[:, None, None], shape).copy()
+    weights[:, 0, 1] = 0.0
+    weights[:, 1, 2] /= 400.0
+    path = tmp_path / "cube.fits"
+    primary = fits.PrimaryHDU()
+    if request.param == "MaNGA":
+        primary.header.update({"PLATEIFU": "1-1", "MNGTARG1": 1})
+        hdus = [fits.ImageHDU(v, name=n) for v, n in
+                ((values, "FLUX"), (weights, "IVAR"), (wave, "WAVE"))]  # fmt: skip
+        hdus[0].header.update(SKY)
+    else:
+        variance = 1 / np.where(weights > 0, weights, np.nan)
+        hdus = [fits.ImageHDU(values, name="DATA"), fits.ImageHDU(variance, name="STAT")]
+        hdus[0].header.update({**SKY, "CTYPE3": "WAVE", "CRVAL3": wave[0], "CRPIX3": 1.0,
+                               "CD3_3": 1.0, "CUNIT3": "Angstrom"})  # fmt: skip
+    fits.HDUList([primary, *hdus]).writeto(path)
+    return path
+
+
+def call(*words):
+    result = CliRunner().invoke(cli.map_cube, [str(w) for w in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_a_cube_gives_maps_with_its_sky_coordinates(observed_run, cube, tmp_path):
+    out = tmp_path / "maps.fits"
+    result = call(observed_run.directory.root, cube, "--out", out, "--draws", 50,
+                  "--set", "simulator.min_snr=20")  # fmt: skip
+    assert result.output.splitlines()[-1].startswith("4 of 6 spaxels")
+    assert (tmp_path / "maps.png").stat().st_size > 10_000
+    with fits.open(out) as hdus:
+        assert {"T10", "T10_ERR", "T90", "MH", "YOUNG", "YOUNG_ERR", "SNR", "CHI2", "REDSHIFT",
+                "FLAGS"} <= {h.name for h in hdus}  # fmt: skip
+        t50 = hdus["T50"].data
+        assert np.isnan(t50).tolist() == [[False, True, False], [False, False, True]]
+        assert_allclose(t50[0, 0], t50[1, 0], rtol=0.35)  # the same spectrum, other draws
+        assert (hdus["T50_ERR"].data[~np.isnan(t50)] > 0).all()
+        assert hdus["T50"].header["BUNIT"] == "Gyr"
+        place = WCS(hdus["T50"].header).pixel_to_world(1, 0)
+        assert (place.ra.deg, place.dec.deg) == (pytest.approx(150.0), pytest.approx(2.0))
+        words = {k: v for k, v in hdus["FLAGS"].header.items() if k.startswith("FLAG")}
+        bits = {v: 1 << int(k[4:]) for k, v in words.items()}
+        flags = hdus["FLAGS"].data
+        assert flags[0, 1] == bits["nothing_observed"]
+        assert flags[1, 2] == bits["low_snr"]
+
+
+def test_the_share_of_young_stars_is_that_of_the_growth():
+    fractions = np.arange(1, 10) / 10
+    times = np.stack([np.linspace(1, 9, 9), np.linspace(10.0, 12.9, 9)])[None]
+    got = young_share(times, fractions, 13.0)
+    # growth from .9 at 9 to 1 at 13; from .5 at 11.45 by .1 in .3625 Gyr
+    assert_allclose(got[0], [0.1 * 1 / 4, 1 - (0.6 + 0.1 * (12 - 11.8125) / 0.3625)], rtol=1e-6)
+    assert young_share(np.full((1, 1, 9), 13.0), fractions, 13.0)[0, 0] == pytest.approx(
+        1.0, abs=0.1
+    )
+
+
+def test_maps_need_a_cube_and_another_name(observed_run, cube, tmp_path):
+    root = observed_run.directory.root
+    with pytest.raises(SbiError, match="choose a name that ends in .fits"):
+        call(root, cube, "--out", tmp_path / "maps.png")
+    with pytest.raises(SbiError, match="is the cube"):
+        call(root, cube, "--out", cube)
+    fits.PrimaryHDU(np.ones((3, 4))).writeto(tmp_path / "image.fits")
+    with pytest.raises(SbiError, match="holds no cube"):
+        frame_of(tmp_path / "image.fits")
