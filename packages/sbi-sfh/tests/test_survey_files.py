@@ -61,7 +61,12 @@ def test_sdss_has_its_redshift_in_a_table_of_one_row(tmp_path, name):
                 "CLASS": ["GALAXY"]}  # fmt: skip
     lines = table({"LINENAME": ["Ha", "Hb"], "LINEZ": [0.0, 0.0]}, "SPZLINE")
     (raw,) = write(
-        tmp_path / "spec-0266-51602-0012.fits", coadd(), table(pipeline, name), lines, NAME="0266"
+        tmp_path / "spec-0266-51602-0012.fits",
+        coadd(),
+        table(pipeline, name),
+        lines,
+        NAME="0266",
+        FIBERID=12,
     )
     is_the_spectrum(raw)
     assert (raw.redshift, raw.sigma) == (pytest.approx(0.031), 150.0)
@@ -406,6 +411,34 @@ def test_hdf5_has_arrays_with_attributes_or_a_group_per_galaxy(tmp_path):
     one, two = read_raw(tmp_path / "two.h5")
     is_the_spectrum(two)
     assert (one.id, two.id, two.redshift) == ("NGC1", "NGC2", 0.05)
+
+
+def test_hdf5_groups_may_be_nested(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        for name in ("NGC1", "NGC2"):
+            g = f.create_group(f"galaxies/{name}")
+            g.attrs["redshift"] = 0.05
+            g["spectrum/wave"], g["spectrum/flux"], g["spectrum/err"] = WAVE, FLUX, ERR
+    _, two = read_raw(tmp_path / "a.h5")
+    is_the_spectrum(two)
+    assert (two.id, two.redshift) == ("galaxies/NGC2/spectrum", 0.05)
+
+
+def test_a_long_table_has_the_pixels_of_several_galaxies(tmp_path):
+    table = Table(
+        {
+            "id": ["a"] * 300 + ["b"] * 300,
+            "z": [0.1] * 300 + [0.2] * 300,
+            "wave": np.tile(WAVE, 2),
+            "flux": np.tile(FLUX, 2),
+            "err": np.tile(ERR, 2),
+        }
+    )
+    table.write(tmp_path / "a.csv")
+    one, two = read_raw(tmp_path / "a.csv")
+    is_the_spectrum(one)
+    is_the_spectrum(two)
+    assert [(r.id, r.redshift) for r in (one, two)] == [("a", 0.1), ("b", 0.2)]
 
 
 def test_a_galaxy_per_column_is_turned(tmp_path):

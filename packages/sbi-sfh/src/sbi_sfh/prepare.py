@@ -234,8 +234,8 @@ def _assumed(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> F64:
 
 def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
     """Return the wavelengths in Angstrom."""
-    if len(raw.wave) < _FEW_PIXELS:
-        msg = f"{raw.where}: {counted(len(raw.wave), 'pixel')} with a wavelength are no spectrum"
+    if len(raw.wave) < 2:
+        msg = f"{raw.where}: {counted(len(raw.wave), 'pixel')} with a wavelength, expected more"
         raise UnusableSpectrumError("bad_wavelengths", msg)
     unit = raw.unit or config.wave_unit
     typical = float(np.median(raw.wave))

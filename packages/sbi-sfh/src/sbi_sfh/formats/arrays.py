@@ -11,7 +11,7 @@ import numpy as np
 
 from sbi_core import open_hdf5, read_npz
 from sbi_sfh.formats.names import column
-from sbi_sfh.formats.spectrum import Spectrum, has_spectrum, spectra_of
+from sbi_sfh.formats.spectrum import Spectrum, spectra_of
 from sbi_sfh.formats.surveys import Survey
 from sbi_sfh.formats.tables import read as read_table
 
@@ -26,34 +26,28 @@ def read(path: Path) -> Iterator[Spectrum]:
 def read_hdf5(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of an HDF5 file: a table, arrays as in npz, or a group per galaxy."""
     with open_hdf5(path) as f:
-        table = any(isinstance(node, h5py.Dataset) and node.dtype.names for node in _nodes(f))
-        if not table:
-            root = {**dict(f.attrs)}
-            groups = [("", f), *((name, g) for name, g in f.items() if isinstance(g, h5py.Group))]
-            for name, group in groups:
-                arrays = {
-                    str(k): _array(v) for k, v in group.items() if isinstance(v, h5py.Dataset)
-                }
-                if name and not has_spectrum(arrays) and column(arrays, "flux") is None:
-                    continue
-                if not arrays:
-                    continue
-                units = {
-                    str(k): _word(v.attrs.get("unit", v.attrs.get("units", "")))
-                    for k, v in group.items() if isinstance(v, h5py.Dataset)
-                }  # fmt: skip
-                facts = {**root, **dict(group.attrs)}
-                facts |= {"id": name} if name else {}
-                where = f"'{path.name}'" + (f", {name}" if name else "")
-                yield from _spectra(arrays, facts, units, where)
+        nodes: list[Any] = [f]
+        f.visititems(lambda _, node: nodes.append(node))
+        if not any(isinstance(n, h5py.Dataset) and n.dtype.names for n in nodes):
+            for group in nodes:
+                if isinstance(group, h5py.Group):
+                    yield from _of_group(group, dict(f.attrs), path)
             return
     yield from read_table(path)
 
 
-def _nodes(f: Any) -> list[Any]:
-    nodes: list[Any] = []
-    f.visititems(lambda _, node: nodes.append(node))
-    return nodes
+def _of_group(group: Any, shared: dict[str, Any], path: Path) -> Iterator[Spectrum]:
+    """Yield the spectra of the arrays of a group; none where it has none of the file's spectra."""
+    data = {str(k): v for k, v in group.items() if isinstance(v, h5py.Dataset)}
+    name = group.name.strip("/")
+    if not data or (name and column(data, "flux") is None):
+        return
+    units = {k: _unit(v.attrs.get("unit", v.attrs.get("units", ""))) for k, v in data.items()}
+    facts = {**shared, **dict(group.parent.attrs), **dict(group.attrs)}
+    where = f"'{path.name}'" + (f", {name}" if name else "")
+    if name:
+        facts["id"] = name
+    yield from _spectra({k: _array(v) for k, v in data.items()}, facts, units, where)
 
 
 def _array(data: Any) -> Any:
@@ -61,7 +55,7 @@ def _array(data: Any) -> Any:
     return values.astype(str) if values.dtype.kind in "SO" else values
 
 
-def _word(value: Any) -> str | None:
+def _unit(value: Any) -> str | None:
     return (value.decode() if isinstance(value, bytes) else str(value)) or None
 
 

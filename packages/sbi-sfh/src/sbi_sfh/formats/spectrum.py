@@ -19,6 +19,7 @@ from sbi_core import ObservationError, chosen_units
 from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA
 from sbi_sfh.formats.names import (
     COLUMNS,
+    FACTS,
     Medium,
     at_rest,
     check_chosen,
@@ -41,6 +42,7 @@ _FAILED_DISPERSION = 850.0  # km/s: where the fit of the SDSS pipeline ends, not
 _MANY_OUTLIERS = 1 << 4  # bit of ZWARNING that good spectra of bright galaxies have, too
 _ROW_KINDS = ("flux", "ivar", "err", "var", "mask", "good", "sres", "wdisp", "wresl")
 _NAMED_NU = ("f_nu", "fnu", "flux_nu")
+_FEW = 50  # rows of a galaxy in a long table, at least
 _LN = 5.5  # log10 of optical wavelengths in Angstrom are below, natural logarithms above
 
 
@@ -185,7 +187,12 @@ def spectra_of(
     values = _transposed({name: np.ma.asarray(_plain(v)) for name, v in columns.items()}, flux)
     shape = values[flux].shape
     if len(shape) < 2:
-        yield _one(values, facts, where, units or {}, survey)
+        for name, pixels in _by_galaxy(values, shape):
+            if not name:
+                yield _one(pixels, facts, where, units or {}, survey)
+                continue
+            about = {**facts, **{n: v[0] for n, v in pixels.items()}, "id": name}
+            yield _row(pixels, about, f"{where}, {name}", units or {}, survey, {})
         return
     for k in range(shape[0]):
         row = {n: v[k] if v.shape == shape else v for n, v in values.items()}
@@ -201,6 +208,21 @@ def spectra_of(
             about["id"] = f"{_stem(where)}-{k}"
         part = f"{where}, row {k}" if shape[0] > 1 else where
         yield _row(rest, about, part, units or {}, survey, labels)
+
+
+def _by_galaxy(
+    values: dict[str, Any], shape: tuple[int, ...]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the galaxies of a long table, by a column of identifiers; else the only one."""
+    known = {n: v for n, v in values.items() if v.shape == shape and plain(n) in FACTS["id"]}
+    ids = np.array([_word(v) for v in next(iter(known.values()), ())])
+    single, counts = np.unique(ids, return_counts=True)
+    if len(single) < 2 or counts.min() < _FEW:
+        yield "", values
+        return
+    for name in dict.fromkeys(ids.tolist()):
+        rows = ids == name
+        yield name, {n: v[rows] for n, v in values.items() if v.shape == shape}
 
 
 def _transposed(values: dict[str, Any], flux: str) -> dict[str, Any]:
