@@ -113,7 +113,7 @@ def test_strong_emission_is_said_in_the_notes(columns, tmp_path):
 
 @pytest.mark.parametrize(("a_v", "flagged"), [(0.0, False), (1.5, True)])
 def test_dusty_galaxies_are_flagged(observed_simulator, continuum, a_v, flagged):
-    """Of 300 simulated galaxies 0.3 % are flagged without dust, and all with A_V = 1.5."""
+    """Of 300 simulated galaxies none is flagged without dust, and all are with A_V = 1.5."""
     import torch
 
     telescope = observed_simulator.telescope
