@@ -68,7 +68,7 @@ def main() -> None:
     )
     real = run.simulator.read_observations(stars)
     rng = np.random.default_rng(5)
-    z: dict[str, list[np.ndarray]] = {"recalibrated": [], "gaussian": []}
+    z: dict[str, list[np.ndarray]] = {"simulated-moments": [], "gaussian": []}
     for _ in range(options.galaxies):
         galaxy, truth = mock(run.simulator, real, rng)
         for rule, scores in z.items():

@@ -154,8 +154,8 @@ def main() -> None:
     torch.set_num_threads(1)
     run = sbi_core.load_run(options.run)
     emulator = Emulator.load(Path(options.run) / "emulator")
-    rules = {name: sbi_core.get_combiner(name) for name in ("gaussian", "recalibrated")}
-    rules["recalibrated"].restore(Path(options.run) / "combiner" / "recalibrated")
+    rules = {name: sbi_core.get_combiner(name) for name in ("gaussian", "simulated-moments")}
+    rules["simulated-moments"].attach(run.simulator)
     record = []
     for n in options.sizes:
         for galaxy in range(options.galaxies):

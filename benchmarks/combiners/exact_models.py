@@ -12,8 +12,8 @@ Gamma and Poisson: counts :math:`x_i \sim \mathrm{Poisson}(\lambda)`, prior Gamm
 skewed.
 
 Truths are 1.5 prior sigma off the prior mean, in all directions. Single posteriors are the exact
-ones; ``score`` gets the exact score (Gaussian model alone), ``deepset`` and ``recalibrated`` learn
-from simulations. Printed per N, over simulated groups: root mean square of (mean - exact mean) /
+ones; ``score`` gets the exact score (Gaussian model alone), ``deepset`` learns from
+simulations. Printed per N, over simulated groups: root mean square of (mean - exact mean) /
 exact sd, mean of sd / exact sd, share of truths in the combiner's central 68 % interval and, beside
 it, in the exact one: with the truth not drawn from the prior that is not 68 % at small N.
 """
@@ -243,7 +243,7 @@ def off_the_mean(rng: np.random.Generator, d: int) -> np.ndarray:
 
 
 def from_the_prior(rng: np.random.Generator, d: int) -> np.ndarray:
-    """A point N(0, 1.25^2), as a run simulates for ``recalibrated``."""
+    """A point N(0, 1.25^2), wider than the prior."""
     return 1.25 * rng.standard_normal(d)
 
 
@@ -279,14 +279,13 @@ def main() -> None:
 def rules(model: Linear | Counts, options: argparse.Namespace) -> dict[str, object]:
     """The combiners, those that learn after they learned."""
     names = options.rules or [
-        "gaussian", "recalibrated", "product", "likelihood", "deepset", "score", "published",
+        "gaussian", "simulated-moments", "product", "likelihood", "deepset", "score", "published",
     ]  # fmt: skip
     if isinstance(model, Counts):
         names = [n for n in names if n != "score"]  # the exact score of a gamma is not Gaussian
     given = {
         "likelihood": model.likelihood,
         "product": {"points": 128} if isinstance(model, Counts) else {},
-        "recalibrated": {"groups": 300, "max_objects": 1000},
         "deepset": {"simulations": 500_000, "steps": options.steps, "rows": 4096},
     }
     found = {}

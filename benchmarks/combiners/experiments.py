@@ -2,8 +2,7 @@
 
     SBI_DATA_DIR=... python benchmarks/combiners/experiments.py --run runs/tng --json out.json
 
-``--run`` is a finished run of chempy with the ``tng`` yields; ``recalibrated`` learns from
-``--train`` groups simulated here (kept in ``--work``).
+``--run`` is a finished run of chempy with the ``tng`` yields.
 Experiments: ``same`` (truth -2.3, -2.89), ``alternative`` (other yields in the mock), ``galaxy``
 (Mock_Data_TNG.npz), ``shifted`` (truth -2.1, -3.0). Birth times
 U(2, 12.8) Gyr, locals from the prior, errors 0.05 dex. Per N: mean and standard deviation, and the
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from calibration import observed, simulated
 
 import sbi_core
 from sbi_chempy.experiments import PUBLISHED, SIZES, TRUTHS, stars
@@ -32,18 +30,14 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--experiments", nargs="+", default=list(TRUTHS))
     parser.add_argument("--work", default="runs/experiments")
-    parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     run = sbi_core.load_run(options.run)
-    rules = {name: sbi_core.get_combiner(name) for name in ("gaussian", "published")}
-    ours = sbi_core.get_combiner("recalibrated")
-    data = simulated(Path(options.work), run.simulator, options.train, 1000, 1.25, 12)
-    facts = ours.prepare(run.posterior, observed(data, "plain", 13, run.simulator))
-    print(f"recalibrated: {dict(facts)}")
-    rules = {"recalibrated": ours, **rules}
+    names = ("simulated-moments", "gaussian", "published")
+    rules = {name: sbi_core.get_combiner(name) for name in names}
+    rules["simulated-moments"].attach(run.simulator)
     record = []
     for name in options.experiments:
         truth = np.array(TRUTHS[name])

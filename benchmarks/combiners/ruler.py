@@ -1,6 +1,6 @@
 """Combiners against the exact posteriors of four hierarchies, one table for all.
 
-    python benchmarks/combiners/ruler.py --rules amortised gaussian --json out.json
+    python benchmarks/combiners/ruler.py --rules simulated-moments gaussian --json out.json
 
 Models: linear Gaussian and gamma-Poisson (:mod:`exact_models`), supernovae and mean plus scatter
 (:mod:`hierarchy`). Of each, one network is trained on single objects with truths from the prior;
@@ -201,7 +201,7 @@ def main() -> None:
     )
     parser.add_argument("--work", default="runs/ruler")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--rules", nargs="+", default=["amortised", "recalibrated", "gaussian"])
+    parser.add_argument("--rules", nargs="+", default=["simulated-moments", "gaussian"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 1000, 10_000])
     parser.add_argument("--groups", type=int, default=100)
     parser.add_argument("--slow", nargs="+", default=["likelihood", "product", "score"])

@@ -6,7 +6,7 @@ r"""Time for 1000 stars after training: 1000 draws of all parameters, and the jo
     python benchmarks/combiners/speed.py --run runs/all --shared runs/standard
 
 ``--run``: an estimator of all parameters (draws are timed); ``--shared``: the run whose combiners
-are timed, ``recalibrated`` as it was stored. Medians of ``--repeats``; one thread. CPU time is
+are timed. Medians of ``--repeats``; one thread. CPU time is
 what counts on a busy machine.
 """
 
@@ -54,13 +54,9 @@ def main() -> None:
         )
     }
     shared = sbi_core.load_run(options.shared or options.run)
-    for name in ("gaussian", "recalibrated"):
+    for name in ("gaussian", "simulated-moments"):
         rule = sbi_core.get_combiner(name)
-        if name == "recalibrated":
-            folder = Path(options.shared or options.run) / "combiner" / name
-            if not folder.exists():
-                continue
-            rule.restore(folder)
+        rule.attach(shared.simulator)
         found[name] = median_time(
             lambda rule=rule: rule.combine(shared.posterior, stars), options.repeats
         )
