@@ -185,6 +185,7 @@ def measure(run: Run, rules: Sequence[str], name: str, data: Observations) -> li
     rows = []
     for rule in rules:
         combiner = get_combiner(rule)
+        combiner.attach(run.simulator)
         if _learned(run, rule):
             combiner.restore(run.directory.combiner(rule))
         for n in (s for s in SIZES if s <= len(data)):
