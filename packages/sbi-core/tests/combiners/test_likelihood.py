@@ -13,6 +13,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.posterior import Posterior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
 
@@ -129,6 +130,73 @@ def test_without_local_parameters_nothing_is_integrated(n_obs, rng):
     assert_allclose(got.z_cov, cov, rtol=0.02, atol=1e-3 * cov.max())
 
 
+class Sum(sbi_toy.ToySimulator):
+    """One value, the sum of a shared and a local parameter, both N(0, 1)."""
+
+    parameters = ParameterSpace(
+        (
+            Parameter("shared", Prior("normal", {"loc": 0.0, "scale": 1.0}), scope="global"),
+            Parameter("own", Prior("normal", {"loc": 0.0, "scale": 1.0})),
+        )
+    )
+
+    def simulate(self, theta, rng):
+        return Batch(x=np.asarray(theta).sum(1, keepdims=True), theta=np.asarray(theta))
+
+
+@pytest.mark.parametrize("n_obs", [1, 3])
+def test_small_errors_whose_locals_follow_the_shared_parameters(n_obs, rng):
+    """The local that explains an object moves by hundreds of its widths over the grid."""
+    err = 0.01
+    x = 0.7 + rng.standard_normal((n_obs, 1))
+
+    class Single(sbi_toy.ExactEstimator):
+        space = Sum.parameters.select("global")
+
+        def gaussian_moments(self, batch):
+            return batch.x.double().numpy() / 2, np.full((len(batch), 1, 1), 0.5)
+
+    observations = Observations.from_batch(Batch(x=x, x_err=np.full(x.shape, err)))
+    rule = LikelihoodCombiner()
+    rule.attach(Sum())
+    got = rule.combine(Posterior(Single()), observations)
+    var = 1 / (1 + n_obs / (1 + err**2))
+    assert_allclose(got.z_mean, var * x.sum() / (1 + err**2), atol=0.02)
+    assert_allclose(got.z_cov, var, rtol=0.05)
+    assert got.diagnostics["largest_pareto_k"] < 0.7
+    assert got.flags == ()
+
+
+def test_uneven_weights_are_reported(exact, toy, rng, monkeypatch):
+    monkeypatch.setattr(likelihood, "_adapted", lambda *_: _[3])  # proposals are not fitted
+    monkeypatch.setattr(likelihood, "_MORE", 0)
+    monkeypatch.setattr(likelihood, "_WIDER", 0.2)
+    rule = LikelihoodCombiner(LikelihoodConfig(draws=128, total=1, moves=0))
+    rule.attach(toy)
+    got = rule.combine(exact, objects(toy, 20, rng))
+    assert got.diagnostics["largest_pareto_k"] > 0.7
+    assert got.diagnostics["fraction_large_pareto_k"] > 0.05
+    assert "uneven_weights" in got.flags
+
+
+def test_objects_with_uneven_weights_get_more_draws(exact, toy, rng, monkeypatch):
+    counts = []
+
+    class Counting(LikelihoodCombiner):
+        def _log_means(self, model, objects, middle, grid, nodes, count, rng):
+            counts.append((len(objects), count))
+            found = super()._log_means(model, objects, middle, grid, nodes, count, rng)
+            if count < 2000:
+                found.pareto_k[0] = 0.9
+            return found
+
+    rule = Counting(LikelihoodConfig(draws=128, total=1, moves=0))
+    rule.attach(toy)
+    got = rule.combine(exact, objects(toy, 20, rng))
+    assert counts == [(20, 128), (1, 512), (1, 2048)]
+    assert got.diagnostics["largest_pareto_k"] < 0.7
+
+
 def test_few_objects_get_more_draws_each():
     rule = LikelihoodCombiner(LikelihoodConfig(draws=100, total=1000))
     assert [rule._count(n) for n in (1, 3, 10, 500)] == [1024, 512, 128, 100]
@@ -174,18 +242,19 @@ def test_moments_stay_where_nodes_are():
     wide = Gaussian(np.zeros(2), 0.3 * np.eye(2))
     values = 4.0 * nodes[:, 0] - 0.5 * nodes[:, 1] ** 2  # rises towards the impossible half
     values[nodes[:, 0] > 0] = -np.inf
-    found = likelihood._moments(values, wide, 5, 3.0)
+    found = likelihood._moments(values, wide, nodes, 5, 3.0)
     assert found.mean[0] < 0.75 * np.sqrt(0.3)  # half way to the first impossible node
     assert abs(found.mean[1]) < 0.05
     with pytest.raises(ObservationError, match="no simulation explains all objects"):
-        likelihood._moments(np.full(25, -np.inf), wide, 5, 3.0)
+        likelihood._moments(np.full(25, -np.inf), wide, nodes, 5, 3.0)
 
 
 def test_moments_of_a_gaussian_are_exact():
     target = Gaussian(np.array([0.2, -0.1]), np.array([[0.05, 0.01], [0.01, 0.04]]))
     start = Gaussian(np.array([0.25, -0.15]), np.diag([0.06, 0.05]))
-    z = start.mean + likelihood._nodes(2, 5, 3.0) @ np.linalg.cholesky(start.cov).T
+    nodes = likelihood._nodes(2, 5, 3.0)
+    z = start.mean + nodes @ np.linalg.cholesky(start.cov).T
     off = np.linalg.solve(np.linalg.cholesky(target.cov), (z - target.mean).T)
-    found = likelihood._moments(-0.5 * (off**2).sum(0) + 0.5 * (z**2).sum(1), start, 5, 3.0)
+    found = likelihood._moments(-0.5 * (off**2).sum(0) + 0.5 * (z**2).sum(1), start, nodes, 5, 3.0)
     assert_allclose(found.mean, target.mean, atol=2e-3)
     assert_allclose(found.cov, target.cov, atol=2e-3)

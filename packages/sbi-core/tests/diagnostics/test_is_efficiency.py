@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from sbi_core.diagnostics import importance_weights, is_efficiency, judge_importance
+from sbi_core.diagnostics import importance_weights, is_efficiency, judge_importance, pareto_k
 
 S = 4000
 
@@ -41,6 +41,14 @@ def test_too_narrow_a_posterior_has_a_heavy_tail(rng):
     # far off the posterior nothing is left to reweight
     far = importance_weights(*conjugate(rng, shift=8.0))
     assert judge_importance("star", far.efficiency[0], far.pareto_k[0]).level == "fail"
+
+
+def test_the_index_of_a_pareto_distribution(rng):
+    weights = rng.pareto(1 / np.array([0.3, 0.9, 1.5]), (20_000, 3))  # k = 1 / shape
+    got = pareto_k(np.concatenate([weights, np.ones((20_000, 1)), np.zeros((20_000, 1))], 1))
+    assert_allclose(got[:3], [0.3, 0.9, 1.5], atol=0.15)
+    assert got[3] == 0
+    assert np.isnan(got[4])
 
 
 def test_constants_and_impossible_draws_do_not_matter(rng):

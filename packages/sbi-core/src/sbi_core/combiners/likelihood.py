@@ -6,18 +6,23 @@ For objects i = 1..N with local parameters :math:`\Theta_i` and draws
 .. math:: \log p(\Lambda | x_1 .. x_N) = \log p(\Lambda) + \sum_i \log \frac1M \sum_m
           \frac{p(\Theta_{im})}{q_i(\Theta_{im})}\, p(x_i | \Lambda, \Theta_{im}) + \mathrm{const}.
 
-A network gives the starting point only. Every object has its own proposal :math:`q_i`: a widened
-Gaussian around the local parameters of high likelihood, mixed with the prior. The same draws are
-used for all :math:`\Lambda` on a grid (common random numbers), so that the sum is smooth; they
-differ between objects, so that their errors average out. The bias of the logarithm of a mean is
-removed by the jackknife. A polynomial through the grid gives the moments; the grid moves until its
-centre is near the mode.
+A network gives the starting point only. Every object has its own proposal :math:`q_i`: a Gaussian
+around the local parameters of high likelihood, fitted in a few rounds, mixed with a wider one and
+with the prior. The same random numbers are used for all :math:`\Lambda` on a grid, so that the sum
+is smooth; they differ between objects, so that their errors average out. Where the local parameters
+that explain an object depend on :math:`\Lambda` (small errors, few objects), its proposal is fitted
+anew at every grid point, from that of the neighbour. Objects whose weights have a Pareto index k
+above 0.7 get more draws; the largest k and the fraction of objects above 0.7 that remains are
+reported. The bias of the logarithm of a mean is removed by the jackknife. A polynomial through the
+grid gives the moments; the grid moves until its centre is near the mode.
 
-Cost: ``draws`` x ``points ** d`` simulations per object, minutes for hundreds of objects. A run
-with an emulator uses it instead of the simulator, with its error added to the noise.
+Cost: ``draws`` x ``points ** d`` simulations per object, up to five times as many where proposals
+are fitted at every grid point; minutes for hundreds of objects. A run with an emulator uses it
+instead of the simulator, with its error added to the noise.
 
 References:
     | Owen 2013, "Monte Carlo theory, methods and examples", ch. 9 (defensive importance sampling)
+    | Vehtari et al. 2024, arXiv:1507.02646 (Pareto index of the weights)
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ from sbi_core.combiners.moments import Gaussian, object_moments, simulator_of
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
+from sbi_core.diagnostics import pareto_k
 from sbi_core.errors import ObservationError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.rng import as_generator
@@ -51,6 +57,12 @@ F64 = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
 _ROWS = 500_000  # of simulations held at a time
 _WIDER = 1.3  # proposals, relative to the width of the locals that explain an object
+_WIDE, _WIDE_SHARE = 2.5, 0.25  # a wider part of the proposals, and its weight
+_ROUNDS = 3  # fits of the proposals
+_ENOUGH = 0.2  # effective fraction of the draws; with fewer, proposals are fitted at every node
+_TAIL = 0.7  # Pareto index above which weights are unreliable
+_MORE, _TIMES = 2, 4  # more draws for objects with such weights
+_SOME = 0.05  # fraction of objects with such weights above which the result is flagged
 _BLOCKS = 8  # of the jackknife
 
 
@@ -59,7 +71,7 @@ class LikelihoodConfig(Options):
 
     draws: int = Field(512, ge=32, description="draws of the local parameters per object")
     total: int = Field(
-        8192, ge=1, description="draws of all objects together; with few objects, each gets more"
+        2048, ge=1, description="draws of all objects together; with few objects, each gets more"
     )
     search: int = Field(4000, ge=100, description="draws of the prior from which proposals start")
     prior_fraction: float = Field(
@@ -71,14 +83,6 @@ class LikelihoodConfig(Options):
     reach: float = Field(3.0, gt=0.5, description="half width of the grid in combined sigma")
     moves: int = Field(4, ge=0, description="largest number of moves of the grid")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
-
-
-@dataclass(frozen=True, slots=True)
-class _Locals:
-    """Draws of the local parameters, and their weights relative to the prior."""
-
-    z: F64  # (n, M, k), unconstrained
-    log_weight: F64  # (n, M)
 
 
 class LikelihoodCombiner(Combiner):
@@ -123,6 +127,8 @@ class LikelihoodCombiner(Combiner):
             found, diagnostics = self._fit(model, observations.batch, start, gen)
         if diagnostics.get("monte_carlo_sigma", 0.0) > 0.3:
             flags.append("few_draws")
+        if diagnostics.get("fraction_large_pareto_k", 0.0) > _SOME:
+            flags.append("uneven_weights")
         if diagnostics.get("off_centre_sigma", 0.0) > 1.5:
             flags.append("grid_not_centred")
         return combined_from_gaussian(
@@ -142,18 +148,21 @@ class LikelihoodCombiner(Combiner):
     ) -> tuple[Gaussian, dict[str, float]]:
         c = self.config
         centre, facts = start, dict[str, float]()
+        nodes = _nodes(len(start.mean), c.points, c.reach)
         for move in range(c.moves + 1):
-            draws, ess = self._propose(model, objects, centre.mean, rng)
-            values = self._log_likelihoods(model, objects, centre, draws)
-            found = _moments(values[0], centre, c.points, c.reach)
-            parts = [_moments(v, centre, c.points, c.reach).mean for v in values[1:]]
+            each = self._all_log_means(model, objects, centre, nodes, rng)
+            values = each.log_means.sum(2)
+            found = _moments(values[0], centre, nodes, c.points, c.reach)
+            parts = [_moments(v, centre, nodes, c.points, c.reach).mean for v in values[1:]]
             chol = np.linalg.cholesky(found.cov)
             noise = np.linalg.solve(chol, parts[0] - parts[1]) / 2
             shift = np.linalg.solve(np.linalg.cholesky(centre.cov), found.mean - centre.mean)
             ratio = np.linalg.slogdet(found.cov)[1] - np.linalg.slogdet(centre.cov)[1]
             facts = {
-                "effective_draws": float(np.median(ess)),
-                "fewest_effective_draws": float(ess.min()),
+                "effective_draws": float(np.median(each.effective)) if model.k else 1.0,
+                "fewest_effective_draws": float(each.effective.min()) if model.k else 1.0,
+                "largest_pareto_k": float(each.pareto_k.max()),
+                "fraction_large_pareto_k": float((each.pareto_k > _TAIL).mean()),
                 "monte_carlo_sigma": float(np.sqrt((noise**2).mean())),
                 "off_centre_sigma": float(np.abs(shift).max()),
                 "moves": float(move),
@@ -166,74 +175,212 @@ class LikelihoodCombiner(Combiner):
 
     # -- importance sampling of the locals ---------------------------------------------
 
-    def _propose(
-        self, model: _Model, objects: Batch, z_shared: F64, rng: np.random.Generator
-    ) -> tuple[_Locals, F64]:
-        """Return draws of the locals near the best fit of each object at one Lambda, and ESS."""
-        c, n, k = self.config, len(objects), model.k
-        if k == 0:
-            return _Locals(np.zeros((n, 1, 0)), np.zeros((n, 1))), np.ones(n)
-        # weights are flattened where few draws have any, so that no single draw dominates
-        enough = 4.0 * (k + 1)
-        table = rng.standard_normal((c.search, k))
-        simulated = model.simulate(z_shared, model.theta(table))
-        mean, root, ess = np.empty((n, k)), np.empty((n, k, k)), np.empty(n)
-        for rows in _chunks(n, c.search):
-            part = objects[rows]
-            again = torch.arange(c.search).repeat(len(part))
-            weight = _tempered(model.log_likelihood(simulated[again], part), enough)
-            draws = np.broadcast_to(table, (len(part), *table.shape))
-            _fitted(mean[rows], root[rows], weight, draws)
-        z, log_weight = self._draw(mean, root, rng)
-        for final in (False, True):  # once more at the resolution of the data
-            for rows in _chunks(n, z.shape[1]):
-                theta = model.theta(z[rows].reshape(-1, k))
-                like = model.log_likelihood(model.simulate(z_shared, theta), objects[rows])
-                like = like + log_weight[rows]
-                w = _tempered(like, 1.0)
-                ess[rows] = np.where(np.isfinite(like).any(1), 1 / (w**2).sum(1), 0.0)
-                if not final:
-                    _fitted(mean[rows], root[rows], _tempered(like, enough), z[rows])
-            if not final:
-                z, log_weight = self._draw(mean, root, rng)
-        return _Locals(z, log_weight), ess
+    def _all_log_means(
+        self, model: _Model, objects: Batch, centre: Gaussian, nodes: F64, rng: np.random.Generator
+    ) -> _Estimates:
+        """Return the log likelihood of every object at every node; more draws where k > 0.7."""
+        grid = centre.mean + nodes @ np.linalg.cholesky(centre.cov).T
+        count = self._count(len(objects))
+        found = self._log_means(model, objects, centre.mean, grid, nodes, count, rng)
+        for _ in range(_MORE):
+            poor = np.flatnonzero(found.pareto_k > _TAIL)
+            if not len(poor):
+                break
+            count *= _TIMES
+            part = objects[torch.as_tensor(poor)]
+            again = self._log_means(model, part, centre.mean, grid, nodes, count, rng)
+            found.replace(poor, again)
+        return found
 
     def _count(self, n: int) -> int:
         """Return the number of draws per object."""
         least = 1 << math.ceil(math.log2(max(self.config.total / n, 1.0)))  # whole Sobol nets
         return max(self.config.draws, least)
 
-    def _draw(self, mean: F64, root: F64, rng: np.random.Generator) -> tuple[F64, F64]:
-        """Return draws (n, M, k) of the mixture of Gaussian and prior, and log p - log q."""
-        m, k = self._count(len(mean)), mean.shape[1]
-        share = self.config.prior_fraction
-        # a Sobol net, shifted for every object: errors of mean values are a few times smaller
-        net = qmc.Sobol(k + 1, rng=rng).random(m)
-        u = (net + rng.random((len(mean), 1, k + 1))) % 1.0
-        noise = special.ndtri(np.clip(u[..., :k], 1e-9, 1 - 1e-9))
-        near = mean[:, None] + np.einsum("nij,nmj->nmi", root, noise)
-        z = np.where(u[..., k:] < share, noise, near)
-        white = np.einsum("nij,nmj->nmi", np.linalg.inv(root), z - mean[:, None])
-        log_det = np.log(np.einsum("nii->ni", root)).sum(1)
+    def _log_means(
+        self,
+        model: _Model,
+        objects: Batch,
+        middle: F64,
+        grid: F64,
+        nodes: F64,
+        count: int,
+        rng: np.random.Generator,
+    ) -> _Estimates:
+        """Return the log likelihood of every object at every node of the grid (G, d)."""
+        c, n, k = self.config, len(objects), model.k
+        found = _Estimates.empty(n, len(grid))
+        if k == 0:
+            theta = model.theta(np.zeros((n, 0)))
+            for g, z_shared in enumerate(grid):
+                like = model.log_likelihood(model.simulate(z_shared, theta), objects)
+                found.log_means[:, g] = like[:, 0]
+            return found
+        net = qmc.Sobol(k + 1, rng=rng).random(count)
+        table = rng.standard_normal((c.search, k))
+        simulated = model.simulate(middle, model.theta(table))
+        inner = np.abs(nodes).max(1) <= 0.6 * c.reach  # where most of the posterior is
+        for rows in _chunks(n, max(c.search, count)):
+            part = objects[rows]
+            draws = _Draws.of(net, rng.random((len(part), 1, k + 1)), c.prior_fraction)
+            again = torch.arange(c.search).repeat(len(part))
+            weight = _tempered(model.log_likelihood(simulated[again], part), 4.0 * (k + 1))
+            start = _Proposal.fit(weight, np.broadcast_to(table, (len(part), *table.shape)))
+            start = _adapted(model, part, middle, start, draws, _ROUNDS)
+            of_part = _Estimates.empty(len(part), len(grid))
+            for g, z_shared in enumerate(grid):
+                log_w = _log_weights(model, part, z_shared, start, draws)[0]
+                of_part.add(g, log_w, judge=bool(inner[g]))
+            poor = np.flatnonzero(of_part.fewest < _ENOUGH * count)
+            if len(poor):
+                following = part[torch.as_tensor(poor)], start[poor], draws[poor]
+                of_part.replace(poor, self._follow(model, *following, grid, nodes, inner))
+            found.replace(np.arange(n)[rows], of_part)
+        return found
+
+    @staticmethod
+    def _follow(
+        model: _Model,
+        objects: Batch,
+        start: _Proposal,
+        draws: _Draws,
+        grid: F64,
+        nodes: F64,
+        inner: NDArray[np.bool_],
+    ) -> _Estimates:
+        """Return log likelihoods, with proposals of every node fitted from those of its neighbour.
+
+        The random numbers are the same at all nodes, so that the sum stays smooth.
+        """
+        found = _Estimates.empty(len(objects), len(grid))
+        proposals: dict[int, _Proposal] = {}
+        for g in np.argsort((nodes**2).sum(1), kind="stable").tolist():
+            earlier = list(proposals)
+            distance = ((nodes[earlier] - nodes[g]) ** 2).sum(1)
+            first = proposals[earlier[int(distance.argmin())]] if earlier else start
+            proposals[g] = _adapted(model, objects, grid[g], first, draws, _ROUNDS)
+            log_w = _log_weights(model, objects, grid[g], proposals[g], draws)[0]
+            found.add(g, log_w, judge=bool(inner[g]))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimates:
+    """Estimates of every object, and how good they are.
+
+    Parameters
+    ----------
+    log_means : (3, G, n)
+        Log likelihoods: of all draws, of either half.
+    fewest, effective : (n,)
+        Fewest effective draws of all nodes, and of the inner ones.
+    pareto_k : (n,)
+        Largest Pareto index of the weights at inner nodes.
+    """
+
+    log_means: F64
+    fewest: F64
+    effective: F64
+    pareto_k: F64
+
+    @classmethod
+    def empty(cls, n: int, nodes: int) -> _Estimates:
+        """Return the estimates before the first node."""
+        return cls(np.zeros((3, nodes, n)), *(np.full(n, v) for v in (np.inf, np.inf, 0.0)))
+
+    def add(self, node: int, log_weight: F64, *, judge: bool) -> None:
+        """Take the log weights (n, M) at one node."""
+        self.log_means[:, node] = _log_means(log_weight)
+        w = _tempered(log_weight, 0.0)
+        some = np.isfinite(log_weight).any(1)
+        effective = np.where(some, _effective(w), 0.0)
+        np.minimum(self.fewest, effective, out=self.fewest)
+        if judge:
+            np.minimum(self.effective, effective, out=self.effective)
+            k = np.where(some, np.nan_to_num(pareto_k(w.T), nan=np.inf), np.inf)
+            np.maximum(self.pareto_k, k, out=self.pareto_k)
+
+    def replace(self, rows: NDArray[np.int64], other: _Estimates) -> None:
+        """Take over the estimates of some objects."""
+        self.log_means[:, :, rows] = other.log_means
+        for name in ("fewest", "effective", "pareto_k"):
+            getattr(self, name)[rows] = getattr(other, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Random numbers (n, M, k) of the proposals, and which part each comes from (n, M)."""
+
+    noise: F64
+    prior: NDArray[np.bool_]
+    wide: NDArray[np.bool_]
+    share: float
+
+    @classmethod
+    def of(cls, net: F64, shift: F64, share: float) -> _Draws:
+        """Shift a Sobol net for every object: errors of mean values are a few times smaller."""
+        u = (net + shift) % 1.0
+        noise = special.ndtri(np.clip(u[..., :-1], 1e-9, 1 - 1e-9))
+        kind = u[..., -1]
+        return cls(noise, kind < share, kind > 1 - (1 - share) * _WIDE_SHARE, share)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> _Draws:
+        return _Draws(self.noise[rows], self.prior[rows], self.wide[rows], self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """Per object a Gaussian of the locals, mixed with a wider one and with the prior."""
+
+    mean: F64  # (n, k)
+    root: F64  # (n, k, k)
+
+    @classmethod
+    def fit(cls, weight: F64, draws: F64) -> _Proposal:
+        """Take mean and width of weighted draws (n, M) and (n, M, k)."""
+        mean = np.einsum("nm,nmk->nk", weight, draws)
+        off = draws - mean[:, None]
+        cov = np.einsum("nmi,nmj->nij", weight[..., None] * off, off, optimize=True)
+        return cls(mean, np.linalg.cholesky(cov * _WIDER**2 + 1e-6 * np.eye(cov.shape[1])))
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> _Proposal:
+        return _Proposal(self.mean[rows], self.root[rows])
+
+    def draw(self, draws: _Draws) -> tuple[F64, F64]:
+        """Return locals (n, M, k) and log p - log q (n, M)."""
+        scale = np.where(draws.wide, _WIDE, 1.0)[..., None]
+        near = self.mean[:, None] + np.einsum("nij,nmj->nmi", self.root, draws.noise * scale)
+        z = np.where(draws.prior[..., None], draws.noise, near)
+        white = np.einsum("nij,nmj->nmi", np.linalg.inv(self.root), z - self.mean[:, None])
+        chi2, k = (white**2).sum(2), z.shape[2]
+        log_det = np.log(np.einsum("nii->ni", self.root)).sum(1)[:, None]
         log_p = -0.5 * (z**2).sum(2)
-        log_near = -0.5 * (white**2).sum(2) - log_det[:, None]
-        log_q = np.logaddexp(np.log1p(-share) + log_near, np.log(share) + log_p)
+        wide = (1 - draws.share) * _WIDE_SHARE
+        narrow = np.log(1 - draws.share - wide) - 0.5 * chi2
+        broad = np.log(wide) - 0.5 * chi2 / _WIDE**2 - k * np.log(_WIDE)
+        log_q = np.logaddexp(np.logaddexp(narrow, broad) - log_det, np.log(draws.share) + log_p)
         return z, log_p - log_q
 
-    def _log_likelihoods(
-        self, model: _Model, objects: Batch, centre: Gaussian, draws: _Locals
-    ) -> F64:
-        """Return the summed log likelihood on the grid, (3, G): of all draws, of either half."""
-        nodes = _nodes(len(centre.mean), self.config.points, self.config.reach)
-        grid = centre.mean + nodes @ np.linalg.cholesky(centre.cov).T
-        total = np.zeros((3, len(grid)))
-        for rows in _chunks(len(objects), draws.z.shape[1]):
-            z = draws.z[rows]
-            theta = model.theta(z.reshape(z.shape[0] * z.shape[1], model.k))  # k may be 0
-            for g, z_shared in enumerate(grid):
-                like = model.log_likelihood(model.simulate(z_shared, theta), objects[rows])
-                total[:, g] += _log_means(like + draws.log_weight[rows]).sum(1)
-        return total
+
+def _log_weights(
+    model: _Model, objects: Batch, z_shared: F64, proposal: _Proposal, draws: _Draws
+) -> tuple[F64, F64]:
+    """Return log p(z) p(x | z) / q(z) of draws of the locals, (n, M), and the draws (n, M, k)."""
+    z, log_ratio = proposal.draw(draws)
+    simulated = model.simulate(z_shared, model.theta(z.reshape(-1, model.k)))
+    return model.log_likelihood(simulated, objects) + log_ratio, z
+
+
+def _adapted(
+    model: _Model, objects: Batch, z_shared: F64, start: _Proposal, draws: _Draws, rounds: int
+) -> _Proposal:
+    """Return proposals that were fitted to draws of earlier ones, some times."""
+    found = start
+    for _ in range(rounds):
+        log_w, z = _log_weights(model, objects, z_shared, found, draws)
+        # flattened where few draws have any weight, so that no single draw dominates
+        found = _Proposal.fit(_tempered(log_w, 4.0 * (model.k + 1)), z)
+    return found
 
 
 # -- the simulator as a likelihood -----------------------------------------------------------
@@ -291,23 +438,22 @@ def _chunks(n: int, each: int) -> Iterator[slice]:
 
 def _tempered(log_weight: F64, at_least: float) -> F64:
     """Return normalised weights (n, M), flattened until they are worth ``at_least`` draws."""
-    power = np.ones(len(log_weight))
     finite = np.where(np.isfinite(log_weight), log_weight, -1e300)
-    while True:
-        w = np.exp(power[:, None] * (finite - finite.max(1, keepdims=True)))
-        w /= w.sum(1, keepdims=True)
-        few = 1 / (w**2).sum(1) < at_least
-        if not few.any() or power.min() < 1e-4:
-            return np.asarray(w)
-        power = np.where(few, 0.8 * power, power)
+    finite = finite - finite.max(1, keepdims=True)
+    w = np.exp(finite)
+    few = np.flatnonzero(_effective(w) < at_least)
+    low, high = np.full(len(few), 1e-4), np.ones(len(few))
+    for _ in range(12 if len(few) else 0):
+        power = np.sqrt(low * high)
+        enough = _effective(np.exp(power[:, None] * finite[few])) >= at_least
+        low, high = np.where(enough, power, low), np.where(enough, high, power)
+    w[few] = np.exp(low[:, None] * finite[few])
+    return np.asarray(w / w.sum(1, keepdims=True))
 
 
-def _fitted(mean: F64, root: F64, weight: F64, draws: F64) -> None:
-    """Set mean (n, k) and Cholesky factor (n, k, k) of the proposals from weighted draws."""
-    mean[:] = np.einsum("nm,nmk->nk", weight, draws)
-    off = draws - mean[:, None]
-    cov = np.einsum("nm,nmi,nmj->nij", weight, off, off)
-    root[:] = np.linalg.cholesky(cov * _WIDER**2 + 1e-6 * np.eye(cov.shape[1]))
+def _effective(weight: F64) -> F64:
+    """Return the number of draws that weights (n, M) are worth."""
+    return np.asarray(weight.sum(1) ** 2 / (weight**2).sum(1))
 
 
 def _log_means(values: F64) -> F64:
@@ -340,14 +486,14 @@ def _nodes(d: int, points: int, reach: float) -> F64:
     return np.array(list(itertools.product(axis, repeat=d)))
 
 
-def _moments(values: F64, centre: Gaussian, points: int, reach: float) -> Gaussian:
+def _moments(values: F64, centre: Gaussian, nodes: F64, points: int, reach: float) -> Gaussian:
     """Return mean and covariance of prior times exp(values), values given on the grid.
 
     The polynomial has as many degrees as the grid has points per axis, less one. For one or two
     parameters its moments are sums over a fine grid, beyond it is quadratic.
     """
     d = len(centre.mean)
-    nodes, root = _nodes(d, points, reach), np.linalg.cholesky(centre.cov)
+    root = np.linalg.cholesky(centre.cov)
     values = values - 0.5 * ((centre.mean + nodes @ root.T) ** 2).sum(1)  # the prior, N(0, I)
     weight = np.exp(-0.125 * (nodes**2).sum(1))
     degree = points - 1 if d <= 2 else 2

@@ -25,6 +25,7 @@ from sbi_core.diagnostics.is_efficiency import (
     ImportanceWeights,
     importance_weights,
     is_efficiency,
+    pareto_k,
 )
 from sbi_core.diagnostics.pit_integer import pit_integer, pit_integer_draws, pit_uniformity
 from sbi_core.diagnostics.ppc import Ppc, ppc_chi2
@@ -86,6 +87,7 @@ __all__ = [
     "judge_z_rms",
     "mae",
     "median_ape",
+    "pareto_k",
     "pit_integer",
     "pit_integer_draws",
     "pit_uniformity",

@@ -27,7 +27,7 @@ from scipy import special
 
 from sbi_core.diagnostics._ranks import FloatArray
 
-__all__ = ["ImportanceWeights", "importance_weights", "is_efficiency"]
+__all__ = ["ImportanceWeights", "importance_weights", "is_efficiency", "pareto_k"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def importance_weights(
     weights = np.exp(log_w)
     square = (weights**2).sum(axis=0)
     efficiency = np.where(dead, 0.0, 1.0 / (np.where(dead, 1.0, square) * len(weights)))
-    k = np.array([_pareto_k(column) for column in weights.T])
-    return ImportanceWeights(weights, efficiency, total - np.log(len(weights)), k)
+    log_evidence = total - np.log(len(weights))
+    return ImportanceWeights(weights, efficiency, log_evidence, pareto_k(weights))
 
 
 def is_efficiency(
@@ -102,19 +102,37 @@ def is_efficiency(
     return importance_weights(log_likelihood, log_prior, log_q).efficiency
 
 
-def _pareto_k(weights: NDArray[np.float64]) -> float:
-    """Index of a generalised Pareto distribution of the largest weights (Zhang & Stephens 2009)."""
+def pareto_k(weights: FloatArray) -> NDArray[np.float64]:
+    """Index of a generalised Pareto distribution of the largest weights (Zhang & Stephens 2009).
+
+    Parameters
+    ----------
+    weights : (S, B)
+        Of S draws for each of B objects; any normalisation.
+
+    Returns
+    -------
+    (B,)
+        Above 0.7 the weights are unreliable; NaN for fewer than 25 draws or without weight.
+    """
+    weights = np.asarray(weights, dtype=np.float64)
     n = len(weights)
     size = int(min(n / 5, 3 * np.sqrt(n)))
     if size < 5:
-        return float("nan")
-    ordered = np.sort(weights)
-    excess = ordered[-size:] - ordered[-size - 1]
-    if not excess[-1] > 1e-12 * ordered[-1]:
-        return 0.0 if ordered[-1] > 0 else float("nan")  # no tail: all weights are alike
+        return np.full(weights.shape[1], np.nan)
+    top = np.sort(np.partition(weights, n - size - 1, axis=0)[n - size - 1 :], axis=0)
+    excess, largest = top[1:] - top[0], top[-1]
     quarter = excess[max(int(size / 4 + 0.5) - 1, 0)]
-    if quarter <= 1e-200 * excess[-1]:
-        return float("inf")  # a few weights are all there is
+    even = ~(excess[-1] > 1e-12 * largest)  # no tail: all weights are alike
+    alone = ~even & (quarter <= 1e-200 * excess[-1])  # a few weights are all there is
+    k = np.where(even, np.where(largest > 0, 0.0, np.nan), np.inf)
+    for b in np.flatnonzero(~even & ~alone):
+        k[b] = _tail_index(excess[:, b], quarter[b])
+    return k
+
+
+def _tail_index(excess: NDArray[np.float64], quarter: float) -> float:
+    size = len(excess)
     count = 30 + int(np.sqrt(size))
     grid = 1 - np.sqrt(count / (np.arange(1, count + 1) - 0.5))
     grid = grid / (3 * quarter) + 1 / excess[-1]

@@ -55,6 +55,12 @@ FLAGS = {
     "simulations.",
     "gaussian_impossible": "The single-object posteriors are broader than the prior in some "
     "direction. This combination does not rest on their Gaussian approximations.",
+    "few_draws": "The Monte-Carlo error of the combination by `likelihood` exceeds 0.3 combined "
+    "standard deviations; increase combiner.draws.",
+    "grid_not_centred": "The grid of `likelihood` did not reach the region of high likelihood; "
+    "increase combiner.moves.",
+    "uneven_weights": "In the combination by `likelihood` the weights of more than 5 % of the "
+    "objects have a Pareto index above 0.7; increase combiner.draws.",
     "calibration_failed": "A calibration test failed, so the quoted uncertainties are not "
     "reliable. The failed tests are listed under Calibration; train longer or on more simulations.",
     "still_improving": "The validation loss was still falling when the training ended. The "
