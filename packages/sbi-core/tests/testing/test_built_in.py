@@ -19,7 +19,7 @@ SMALL = {
     "sbi-npse": {},
     "sbi-fmpe": {},
     "simulated-moments": {},
-    "likelihood": {"draws": 128},
+    "likelihood": {"draws": 64, "total": 512},
 }
 # Densities by integration of a differential equation take minutes on a grid.
 SLOW = ("sbi-npse", "sbi-fmpe")

@@ -9,6 +9,7 @@ from torch import nn
 
 from sbi_core.analyses import Analysis
 from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.combiners.product import ProductCombiner
 from sbi_core.components import InputShape
 from sbi_core.data.observations import Observable
 from sbi_core.embeddings.deepset import DeepsetEmbedding
@@ -568,6 +569,52 @@ class Mislabelled(Rule):
 class Impatient(Rule):
     def _one(self, posterior, objects, rng):
         return super()._one(posterior, objects, np.random.default_rng())
+
+
+class Spoilt(ProductCombiner):
+    """The exact product of some of the objects, with another width."""
+
+    objects, width = slice(None), 1.0
+
+    def combine(self, posterior, observations, *, rng=0):
+        got = super().combine(posterior, observations[self.objects], rng=rng)
+        space, n, z_cov = posterior.space, len(observations), self.width**2 * got.z_cov
+        return combined_from_gaussian("spoilt", space, n, got.z_mean, z_cov, draws=100, rng=rng)
+
+
+class PriorAgain(Spoilt):
+    objects = slice(0, 0)
+
+
+class OneObject(Spoilt):
+    objects = slice(0, 1)
+
+
+class ThreeTimesTooNarrow(Spoilt):
+    width = 1 / 3
+
+
+class ThreeTimesTooWide(Spoilt):
+    width = 3.0
+
+
+HIERARCHIES = ("skewed_posteriors_are_combined", "a_shared_scatter_is_combined")
+
+
+@pytest.mark.parametrize("check", HIERARCHIES)
+@pytest.mark.parametrize("rule", [PriorAgain, OneObject, ThreeTimesTooNarrow, ThreeTimesTooWide])
+def test_a_useless_rule_fails_on_hierarchies(rule, check):
+    finds(CombinerChecks.of(rule), check, "rms z-score")
+
+
+@pytest.mark.parametrize("check", HIERARCHIES)
+def test_the_exact_product_passes_on_hierarchies(check):
+    getattr(CombinerChecks.of(Spoilt)(), f"test_{check}")()
+
+
+def test_the_gaussian_rule_fails_where_a_scatter_is_shared():
+    """Its posteriors are partly broader than the prior: it falls back to the prior."""
+    finds(CombinerChecks.of(GaussianCombiner), HIERARCHIES[1], "rms z-score")
 
 
 @pytest.mark.parametrize(

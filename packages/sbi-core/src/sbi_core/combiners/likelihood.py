@@ -62,6 +62,9 @@ _ROUNDS = 3  # fits of the proposals
 _ENOUGH = 0.2  # effective fraction of the draws; with fewer, proposals are fitted at every node
 _TAIL = 0.7  # Pareto index above which weights are unreliable
 _MORE, _TIMES = 2, 4  # more draws for objects with such weights
+_FAR = 4.0  # prior sigma: a Gaussian product beyond cannot be right
+_NARROWEST = 0.25  # posterior relative to the width of the grid
+_DEEP = 20.0  # below the largest log posterior of the grid: of no importance
 _SOME = 0.05  # fraction of objects with such weights above which the result is flagged
 _BLOCKS = 8  # of the jackknife
 
@@ -80,8 +83,8 @@ class LikelihoodConfig(Options):
     points: int = Field(
         5, ge=3, description="grid points per shared parameter (3 suffice for many objects)"
     )
-    reach: float = Field(3.0, gt=0.5, description="half width of the grid in combined sigma")
-    moves: int = Field(4, ge=0, description="largest number of moves of the grid")
+    reach: float = Field(3.5, gt=0.5, description="half width of the grid in combined sigma")
+    moves: int = Field(8, ge=0, description="largest number of moves of the grid")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
 
 
@@ -122,6 +125,8 @@ class LikelihoodCombiner(Combiner):
         simulator, space = simulator_of(self.name, self._simulator, posterior)
         model = _Model.of(simulator)
         start, flags = starting_point(object_moments(posterior, observations))
+        if np.abs(start.mean).max() > _FAR:
+            start = Gaussian.standard(len(start.mean))
         found, diagnostics = start, dict[str, float]()
         if len(observations):
             found, diagnostics = self._fit(model, observations.batch, start, gen)
@@ -129,7 +134,7 @@ class LikelihoodCombiner(Combiner):
             flags.append("few_draws")
         if diagnostics.get("fraction_large_pareto_k", 0.0) > _SOME:
             flags.append("uneven_weights")
-        if diagnostics.get("off_centre_sigma", 0.0) > 1.5:
+        if diagnostics.get("off_centre_sigma", 0.0) > 1.0:
             flags.append("grid_not_centred")
         return combined_from_gaussian(
             self.name,
@@ -167,7 +172,7 @@ class LikelihoodCombiner(Combiner):
                 "off_centre_sigma": float(np.abs(shift).max()),
                 "moves": float(move),
             }
-            if facts["off_centre_sigma"] < 1.0 and abs(ratio) < 0.7 * len(found.mean):
+            if facts["off_centre_sigma"] < 0.5 and abs(ratio) < 0.35 * len(found.mean):
                 break
             _LOG.info("likelihood grid moves by %.1f sigma", facts["off_centre_sigma"])
             centre = found
@@ -462,7 +467,7 @@ def _log_means(values: F64) -> F64:
     Rows: all draws, their first half, their second half.
     """
     m = values.shape[1]
-    whole = special.logsumexp(values, 1) - np.log(m)
+    whole = _log_sum(values) - np.log(m)
     if m < 2 * _BLOCKS:
         return np.stack([whole, whole, whole])
     halves = values[:, : m // 2], values[:, m // 2 :]
@@ -472,12 +477,20 @@ def _log_means(values: F64) -> F64:
 def _jackknife(values: F64) -> F64:
     """Return log mean exp, corrected by leaving out one of several blocks of draws at a time."""
     m = values.shape[1] // _BLOCKS * _BLOCKS
-    blocks = special.logsumexp(values[:, :m].reshape(len(values), _BLOCKS, -1), 2)
-    whole = special.logsumexp(blocks, 1)
+    blocks = _log_sum(values[:, :m].reshape(len(values), _BLOCKS, -1))
+    whole = _log_sum(blocks)
     some = np.isfinite(whole)  # where no draw explains the object, the mean is zero
     share = np.exp(blocks - np.where(some, whole, 0.0)[:, None])
     left = np.log1p(-np.minimum(share, 1 - 1e-9)).mean(1) + np.log(_BLOCKS / (_BLOCKS - 1))
     return np.asarray(whole - (_BLOCKS - 1) * left - np.log(m))
+
+
+def _log_sum(values: F64) -> F64:
+    """Return log sum exp along the last axis; scipy's takes twice as long."""
+    largest = values.max(-1)
+    finite = np.where(np.isfinite(largest), largest, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(finite + np.log(np.exp(values - finite[..., None]).sum(-1)))
 
 
 def _nodes(d: int, points: int, reach: float) -> F64:
@@ -495,7 +508,6 @@ def _moments(values: F64, centre: Gaussian, nodes: F64, points: int, reach: floa
     d = len(centre.mean)
     root = np.linalg.cholesky(centre.cov)
     values = values - 0.5 * ((centre.mean + nodes @ root.T) ** 2).sum(1)  # the prior, N(0, I)
-    weight = np.exp(-0.125 * (nodes**2).sum(1))
     degree = points - 1 if d <= 2 else 2
     design = _monomials(nodes, degree)
     good = np.isfinite(values)
@@ -505,19 +517,24 @@ def _moments(values: F64, centre: Gaussian, nodes: F64, points: int, reach: floa
             "leave out objects that are flagged, or raise combiner.draws"
         )
         raise ObservationError(msg)
+    depth = np.maximum(values - values[good].max(), -_DEEP)
+    weight = np.exp(0.25 * depth)
     coefficients = np.linalg.lstsq(
-        design[good] * weight[good, None],
-        (values - values[good].max())[good] * weight[good],
-        rcond=None,
+        design[good] * weight[good, None], depth[good] * weight[good], rcond=None
     )[0]
     if degree == 2:
         u_mean, u_cov = _quadratic(coefficients, d)
+        u_mean = np.clip(u_mean, -reach, reach)
     else:
         fine = _nodes(d, 61 if d == 2 else 401, 1.15 * reach)
         density = np.exp(_capped(_interpolated(fine, coefficients, good, points, reach)))
         density /= density.sum()
         u_mean = density @ fine
         u_cov = np.einsum("n,ni,nj->ij", density, fine - u_mean, fine - u_mean)
+    sizes, axes = np.linalg.eigh(u_cov)
+    at_the_edge = np.abs(u_mean).max() > 0.7 * reach  # go on before the grid shrinks
+    least = 1.0 if at_the_edge else _NARROWEST**2  # a grid resolves no less
+    u_cov = axes @ np.diag(np.maximum(sizes, least)) @ axes.T
     return Gaussian(centre.mean + root @ u_mean, root @ u_cov @ root.T)
 
 
@@ -561,7 +578,9 @@ def _quadratic(coefficients: F64, d: int) -> tuple[F64, F64]:
 
 def _monomials(x: F64, degree: int) -> F64:
     """Return the monomials of x (n, d) up to a total degree, (n, terms); the constant first."""
-    exponents = [
-        e for e in itertools.product(range(degree + 1), repeat=x.shape[1]) if sum(e) <= degree
-    ]
-    return np.stack([np.prod(x ** np.array(e), axis=1) for e in exponents], 1)
+    powers = np.ones((degree + 1, *x.shape))
+    for k in range(degree):
+        powers[k + 1] = powers[k] * x
+    d = x.shape[1]
+    exponents = [e for e in itertools.product(range(degree + 1), repeat=d) if sum(e) <= degree]
+    return np.stack([np.prod([powers[e[k], :, k] for k in range(d)], 0) for e in exponents], 1)
