@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import special
+from scipy import spatial, special
 from scipy.stats import qmc
 
 from sbi_core.combiners.gaussian import starting_point
@@ -64,6 +64,9 @@ _TAIL = 0.7  # Pareto index above which weights are unreliable
 _MORE, _TIMES = 2, 4  # more draws for objects with such weights
 _FAR = 4.0  # prior sigma: a Gaussian product beyond cannot be right
 _NARROWEST = 0.25  # posterior relative to the width of the grid
+_CLOUD = 1.5  # width of the cloud of nodes for more than two parameters
+_COUNT = 0.1  # effective fraction of the nodes from which on a polynomial is fitted
+_FINE = 1 << 14  # points over which the polynomial is summed there
 _DEEP = 20.0  # below the largest log posterior of the grid: of no importance
 _SOME = 0.05  # fraction of objects with such weights above which the result is flagged
 _BLOCKS = 8  # of the jackknife
@@ -494,22 +497,40 @@ def _log_sum(values: F64) -> F64:
 
 
 def _nodes(d: int, points: int, reach: float) -> F64:
+    """Return points of the shared parameters: a cubic grid; beyond two, a quasi-random cloud.
+
+    The cloud has 2.5 points per coefficient of the polynomial.
+    """
+    if d <= 2:
+        return _grid(d, points, reach)
+    count = math.ceil(2.5 * math.comb(d + points - 1, d))
+    cloud = _CLOUD * _quasi_normal(count, d)
+    cloud[0] = 0.0
+    return np.clip(cloud, -reach, reach)
+
+
+def _grid(d: int, points: int, reach: float) -> F64:
     """Return the points of a cubic grid, (points ** d, d)."""
     axis = np.linspace(-reach, reach, points)
     return np.array(list(itertools.product(axis, repeat=d)))
 
 
+def _quasi_normal(n: int, d: int) -> F64:
+    """Return n quasi-random points of N(0, I), always the same."""
+    net = qmc.Sobol(d, rng=0).random_base2(math.ceil(math.log2(n)))[:n]
+    return np.asarray(special.ndtri(np.clip(net, 1e-9, 1 - 1e-9)))
+
+
 def _moments(values: F64, centre: Gaussian, nodes: F64, points: int, reach: float) -> Gaussian:
     """Return mean and covariance of prior times exp(values), values given on the grid.
 
-    The polynomial has as many degrees as the grid has points per axis, less one. For one or two
-    parameters its moments are sums over a fine grid, beyond it is quadratic.
+    The polynomial has as many degrees as a grid has points per axis, less one. Its moments are sums
+    over many points.
     """
     d = len(centre.mean)
     root = np.linalg.cholesky(centre.cov)
     values = values - 0.5 * ((centre.mean + nodes @ root.T) ** 2).sum(1)  # the prior, N(0, I)
-    degree = points - 1 if d <= 2 else 2
-    design = _monomials(nodes, degree)
+    design = _monomials(nodes, points - 1)
     good = np.isfinite(values)
     if not good.any():
         msg = (
@@ -518,17 +539,29 @@ def _moments(values: F64, centre: Gaussian, nodes: F64, points: int, reach: floa
         )
         raise ObservationError(msg)
     depth = np.maximum(values - values[good].max(), -_DEEP)
+    if d > 2:  # a polynomial needs nodes of which many count: until then, towards the better ones
+        log_w = np.where(good, values, -np.inf) + 0.5 * (nodes**2).sum(1) / _CLOUD**2
+        if _effective(_tempered(log_w[None], 0.0))[0] < _COUNT * len(nodes):
+            w = _tempered(log_w[None], 2.0 * d)[0]
+            off = nodes - w @ nodes
+            u_cov = 1.2 * off.T @ (w[:, None] * off) + 1e-6 * np.eye(d)
+            return Gaussian(centre.mean + root @ (w @ nodes), root @ u_cov @ root.T)
     weight = np.exp(0.25 * depth)
     coefficients = np.linalg.lstsq(
         design[good] * weight[good, None], depth[good] * weight[good], rcond=None
     )[0]
-    if degree == 2:
+    if points == 3:
         u_mean, u_cov = _quadratic(coefficients, d)
         u_mean = np.clip(u_mean, -reach, reach)
     else:
-        fine = _nodes(d, 61 if d == 2 else 401, 1.15 * reach)
-        density = np.exp(_capped(_interpolated(fine, coefficients, good, points, reach)))
-        density /= density.sum()
+        if d <= 2:
+            fine = _grid(d, 61 if d == 2 else 401, 1.15 * reach)
+            log_q = np.zeros(len(fine))
+        else:
+            fine = 1.2 * _quasi_normal(_FINE, d)
+            log_q = -0.5 * (fine**2).sum(1) / 1.2**2
+        log_p = _interpolated(fine, coefficients, nodes, good, points, reach)
+        density = special.softmax(log_p - log_q)
         u_mean = density @ fine
         u_cov = np.einsum("n,ni,nj->ij", density, fine - u_mean, fine - u_mean)
     sizes, axes = np.linalg.eigh(u_cov)
@@ -539,7 +572,7 @@ def _moments(values: F64, centre: Gaussian, nodes: F64, points: int, reach: floa
 
 
 def _interpolated(
-    fine: F64, coefficients: F64, good: NDArray[np.bool_], points: int, reach: float
+    fine: F64, coefficients: F64, nodes: F64, good: NDArray[np.bool_], points: int, reach: float
 ) -> F64:
     """Return the polynomial at fine (n, d), where it is backed by nodes.
 
@@ -550,13 +583,8 @@ def _interpolated(
     values = np.minimum(
         _monomials(fine, points - 1) @ coefficients, _monomials(inside, points - 1) @ coefficients
     )
-    nearest = np.rint((inside + reach) * (points - 1) / (2 * reach)).astype(int)
-    known = good.reshape((points,) * fine.shape[1])[tuple(nearest.T)]
-    return np.where(known, values, -np.inf)
-
-
-def _capped(values: F64) -> F64:
-    return np.asarray(values - values.max())
+    nearest = spatial.cKDTree(nodes).query(inside)[1]
+    return np.where(good[nearest], values, -np.inf)
 
 
 def _quadratic(coefficients: F64, d: int) -> tuple[F64, F64]:
