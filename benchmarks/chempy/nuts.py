@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 50, 200])
     parser.add_argument("--galaxies", type=int, default=1, help="per size")
-    parser.add_argument("--rules", nargs="+", default=["gaussian", "recalibrated"])
+    parser.add_argument("--rules", nargs="+", default=["gaussian", "simulated-moments"])
     parser.add_argument("--error", type=float, default=0.05, help="of every element, dex")
     parser.add_argument("--chains", type=int, default=2)
     parser.add_argument("--draws", type=int, default=500, help="per chain, after as long a warm-up")

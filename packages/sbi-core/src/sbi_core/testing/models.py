@@ -299,16 +299,25 @@ class GridEstimator(ExactEstimator):
         values = np.asarray(theta, np.float64)
         z = self.space.to_unconstrained(values.reshape(-1, self.space.dim))
         z = z.reshape(*values.shape[:-1], -1)
-        c, w, h = self.model.terms(batch, z[..., -1:])
-        m = z[..., :1]
-        log_joint = (c - 0.5 * w * m**2 + h * m)[..., 0] - 0.5 * (z**2).sum(-1)
         c, w, h = self.model.terms(batch, _GRID)
         log_p = c + 0.5 * h**2 / (1 + w) - 0.5 * np.log1p(w) - 0.5 * _GRID**2
         total = special.logsumexp(log_p, 1) + np.log(_GRID[1] - _GRID[0])
         total = total + 0.5 * np.log(2 * np.pi) * (z.shape[-1] - 1)
         prior = self.space.log_prob(values.reshape(-1, self.space.dim)).reshape(values.shape[:-1])
         normal = -0.5 * (z**2).sum(-1) - 0.5 * np.log(2 * np.pi) * z.shape[-1]
-        return np.asarray(log_joint - total + prior - normal, np.float64)
+        return np.asarray(self._log_joint(z, batch) - total + prior - normal, np.float64)
+
+    def score(self, value: F64, batch: Batch) -> F64:
+        """Return the gradient of log q (n, d) at one value (d,), in unconstrained space."""
+        steps = 1e-4 * np.eye(len(value))
+        up, down = (self._log_joint((value + s * steps)[:, None], batch) for s in (1, -1))
+        return np.asarray((up - down).T / 2e-4, np.float64)
+
+    def _log_joint(self, z: F64, batch: Batch) -> F64:
+        """Return log p(x, z) but for a constant, of z (..., n or 1, d)."""
+        c, w, h = self.model.terms(batch, z[..., -1:])
+        m = z[..., :1]
+        return np.asarray((c - 0.5 * w * m**2 + h * m)[..., 0] - 0.5 * (z**2).sum(-1))
 
     def sample(self, batch: Batch, draws: int, rng: Rng | Sequence[np.random.Generator]) -> F64:
         """Return draws (S, n, d)."""
