@@ -1,13 +1,13 @@
-r"""Time for 1000 stars after training: 1000 draws of all parameters, and the joint posterior.
+r"""Time for many stars after training: 1000 draws of all parameters, and the joint posterior.
 
     sbi-run --plugin chempy --out runs/standard
     sbi-run --plugin chempy --out runs/all --set estimator.parameters=all \
         --set combiner.name=gaussian
     python benchmarks/combiners/speed.py --run runs/all --shared runs/standard
 
-``--run``: an estimator of all parameters (draws are timed); ``--shared``: the run whose combiners
-are timed. Medians of ``--repeats``; one thread. CPU time is
-what counts on a busy machine.
+``--run``: an estimator of all parameters (draws are timed); ``--shared``: the run whose posterior
+and emulator the combiners use. Medians of ``--repeats``, one call of slow rules; one thread. CPU
+time is what counts on a busy machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import sbi_core
+from sbi_core.simulate.emulator import Emulator, EmulatorSimulator
 
 
 def median_time(call: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -40,6 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True)
     parser.add_argument("--shared")
+    parser.add_argument(
+        "--rules", nargs="+", default=["gaussian", "simulated-moments", "product", "likelihood"]
+    )
     parser.add_argument("--stars", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
@@ -53,13 +57,24 @@ def main() -> None:
             lambda: run.posterior.sample(stars, options.draws), options.repeats
         )
     }
-    shared = sbi_core.load_run(options.shared or options.run)
-    for name in ("gaussian", "simulated-moments"):
+    folder = Path(options.shared or options.run)
+    shared = sbi_core.load_run(folder)
+    for name in options.rules:
         rule = sbi_core.get_combiner(name)
         rule.attach(shared.simulator)
+        if rule.takes_emulator and (folder / "emulator").exists():
+            emulator = Emulator.load(folder / "emulator")
+            rule.attach(EmulatorSimulator(shared.simulator, emulator, carry_error=True))
+        if rule.groups_needed:
+            if not (folder / "combiner" / name).exists():
+                print(f"{name}: not stored in {folder}")
+                continue
+            rule.restore(folder / "combiner" / name)
+        slow = rule.takes_emulator or name == "product"
         found[name] = median_time(
-            lambda rule=rule: rule.combine(shared.posterior, stars), options.repeats
+            lambda rule=rule: rule.combine(shared.posterior, stars), 1 if slow else options.repeats
         )
+        print(name, *found[name], flush=True)
     print(f"{'':<32} {'wall s':>8} {'CPU s':>8}")
     for what, (wall, cpu) in found.items():
         print(f"{what:<32} {wall:8.3f} {cpu:8.3f}")
