@@ -92,7 +92,7 @@ def test_the_result_is_hardly_wider_than_the_exact_one(toy, rng):
 def test_few_simulations_are_part_of_the_width(toy, rng):
     group = next(groups(toy, rng, 1, 2000))
     posterior = Posterior(BiasedScores())
-    few, many = (rule_for(max_simulations=m).combine(posterior, group) for m in (500, 50_000))
+    few, many = (rule_for(max_simulations=m).combine(posterior, group) for m in (500, 100_000))
     assert few.diagnostics["simulation_share"] > 10 * many.diagnostics["simulation_share"]
     assert (few.sd > 1.4 * many.sd).all()
 

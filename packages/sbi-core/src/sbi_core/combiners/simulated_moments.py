@@ -91,7 +91,7 @@ class SimulatedMomentsConfig(GaussianConfig):
         10, ge=1, description="simulated objects per combined object, in the last round"
     )
     max_simulations: int = Field(
-        50_000, ge=_FIRST, description="most simulated objects in one round"
+        100_000, ge=_FIRST, description="most simulated objects in one round"
     )
 
 
