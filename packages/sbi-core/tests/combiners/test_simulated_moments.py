@@ -16,7 +16,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 import sbi_core
 from sbi_core import Parameter, ParameterSpace, Prior
 from sbi_core.combiners.gaussian import GaussianCombiner
-from sbi_core.combiners.simulated_moments import SimulatedMomentsCombiner, SimulatedMomentsConfig
+from sbi_core.combiners.moments import Gaussian
+from sbi_core.combiners.simulated_moments import (
+    SimulatedMomentsCombiner,
+    SimulatedMomentsConfig,
+    _Equation,
+)
 from sbi_core.components import Training
 from sbi_core.errors import (
     ConfigError,
@@ -153,6 +158,39 @@ def test_a_search_that_does_not_converge_is_flagged(toy, rng, monkeypatch):
     got = rule_for().combine(Posterior(BiasedScores(bias=2.0)), group)
     assert "combination_not_converged" in got.flags
     assert "combination_not_converged" in FLAGS
+
+
+@pytest.mark.parametrize("n", [3, 10, 100])
+def test_objects_without_information_give_the_prior(n, toy, rng):
+    group = next(groups(toy, rng, 1, n, missing=1.0))
+    got = rule_for().combine(Posterior(BiasedScores()), group)
+    # up to 30 objects from 4000 weighted draws: 0.016, 0.03; 4 sigma
+    assert_allclose(got.z_mean, 0, atol=0.07)
+    assert_allclose(got.z_cov, np.eye(2), atol=0.12)
+
+
+class Singular(Biased):
+    """Covariances that cannot be inverted where the data are absurd."""
+
+    def gaussian_moments(self, batch):
+        mean, cov = super().gaussian_moments(batch)
+        cov[batch.x_err.max(1).values.numpy() > 1e3] = [[1e20, 0.0], [0.0, 0.0]]
+        return mean, cov
+
+
+def test_one_singular_covariance_does_not_stop_the_combination(toy, rng):
+    group = next(groups(toy, rng, 1, 100))
+    err = group.batch.x_err.clone()
+    err[0] = 1e10
+    spoiled = type(group)(group.batch.with_(x_err=err), group.id, group.group, group.observables)
+    equation = _Equation(
+        Posterior(Singular()), sbi_toy.ToySimulator(), SPACE, spoiled.batch,
+        SimulatedMomentsConfig(),
+    )  # fmt: skip
+    start = Gaussian.standard(2)
+    clean = GaussianCombiner().combine(Posterior(Biased()), group)
+    got = equation.solve(start)[0]
+    assert (np.abs(got.mean - clean.z_mean) < 3 * clean.z_cov.diagonal() ** 0.5).all()
 
 
 def test_it_needs_the_simulator_and_its_prior(toy, rng):

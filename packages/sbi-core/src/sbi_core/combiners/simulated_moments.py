@@ -79,6 +79,7 @@ _SHIFT, _WIDE = 0.5, 2.0  # combined sigma: shifts that give the derivative, wit
 _SHIFTS = (0.02, 0.5)  # prior sigma
 _NETWORK = 0.2  # expected relative difference between derivative and covariance
 _NOISY = 0.15  # relative error of the derivative above which objects are simulated on both sides
+_LEAST = 1e-8  # variance of scores, in units of the prior
 _FEW = 30  # most objects whose posterior may be far from normal
 _DRAWS, _DOF, _BROADER = 4000, 6, 1.5  # of the proposal for it, Student's t
 _ROWS_PER_COLUMN = 25  # simulated objects per coefficient of a regression
@@ -346,7 +347,11 @@ class _Equation:
             return self.posterior.estimator.score(value, batch) + value
         rng = stream(self.posterior.seed, "simulated-moments", "draws")
         mean, cov, _ = self.posterior.gaussian_moments(batch, draws=self.config.draws, rng=rng)
-        precision = np.linalg.inv(cov[:, self.keep][:, :, self.keep])
+        cov = cov[:, self.keep][:, :, self.keep]
+        try:
+            precision = np.linalg.inv(cov)
+        except np.linalg.LinAlgError:  # absurd errors of an object
+            precision = np.linalg.pinv(cov, hermitian=True)
         return np.asarray(np.einsum("nij,nj->ni", precision, mean[:, self.keep] - value) + value)
 
     def _has_scores(self) -> bool:
@@ -363,6 +368,9 @@ class _Equation:
         """Return mean, covariance, and covariance of the mean, at the quality of the data."""
         score, quality = score[rows.ok], rows.quality[rows.ok]
         variance = np.atleast_2d(np.cov(self._fit(score, quality)[1].T))
+        least = max(_LEAST, _LEAST**2 * float(np.trace(variance)))
+        if np.linalg.eigvalsh(variance)[0] < least:  # no information, in some direction
+            variance = variance + least * np.eye(len(variance))
         # where simulations failed, the means of local parameters are not those of the prior
         known = _controls(rows.local) if rows.ok.all() else np.empty((len(score), 0))
         coefficients, residual, share = self._fit(score, quality, known)
