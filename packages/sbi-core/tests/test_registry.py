@@ -186,6 +186,12 @@ def test_an_unknown_name_lists_near_matches(kind, wrong, right):
     assert "(known: " in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["recalibrated", "amortised"])
+def test_the_name_of_a_replaced_combiner_points_to_the_new_one(name, registry):
+    with pytest.raises(ComponentNotFoundError, match="was replaced; use 'simulated-moments'"):
+        registry.find("combiner", name)
+
+
 def test_an_unknown_plugin_lists_near_matches_and_what_is_installed(registry):
     with pytest.raises(PluginError, match="unknown plugin 'toyy'; did you mean 'toy'"):
         registry.plugin("toyy")

@@ -56,6 +56,11 @@ def domain_package(plugin: str) -> str | None:
     return f"sbi-{plugin}" if plugin in _DOMAIN_PACKAGES else None
 
 
+_REPLACED = dict.fromkeys(
+    (("combiner", "recalibrated"), ("combiner", "amortised")), "simulated-moments"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One registered component: its factory and its origin."""
@@ -286,6 +291,8 @@ class Registry:
     def _not_found(self, kind: Kind, name: str) -> str:
         known = sorted({c.name for c in self.components(kind)})
         msg = f"unknown {kind} '{name}'{near_matches(name, known)} (known: {', '.join(known)})"
+        if (kind, name) in _REPLACED:
+            msg = f"{kind} '{name}' was replaced; use '{_REPLACED[kind, name]}' in its place"
         package = domain_package(name)
         if package is not None and name not in self._sources:
             msg = f"{kind} '{name}' is not installed; run: pip install {package}"
