@@ -59,6 +59,13 @@ class Nonlinear(BiasedScores):
         return 3 * np.arctan(super().score(value, batch)) - value
 
 
+class Useless(BiasedScores):
+    """Scores without information: no search can rely on them."""
+
+    def score(self, value, batch):
+        return 3 * np.sin(50 * batch.x.double().numpy()[:, :2] * (1 + value))
+
+
 def rule_for(simulator=None, **options):
     rule = SimulatedMomentsCombiner(SimulatedMomentsConfig(**options))
     rule.attach(simulator or sbi_toy.ToySimulator())
@@ -92,6 +99,15 @@ def test_the_result_is_hardly_wider_than_the_exact_one(toy, rng):
             assert got.diagnostics["information_ratio"] == pytest.approx(1, abs=0.5)
         assert np.min(ratios) > 0.9
         assert np.mean(ratios) < limit
+
+
+def test_scores_that_lead_elsewhere_are_not_used(toy, rng):
+    mocks = list(groups(toy, rng, 20, 100))
+    rule, posterior = rule_for(), Posterior(Useless(bias=0.0))
+    assert z_rms(rule, posterior, mocks, (100,))[100] < 1.4
+    for group in mocks[:5]:
+        want = GaussianCombiner().combine(posterior, group)
+        assert (rule.combine(posterior, group).sd < 1.3 * want.sd).all()
 
 
 def test_few_simulations_are_part_of_the_width(toy, rng):

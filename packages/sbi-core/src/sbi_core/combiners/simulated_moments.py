@@ -18,7 +18,9 @@ exact scores, towards which noisy estimates are drawn). The sum over N observed 
 times the prior is the combined posterior. It is repeated at the new mean until the steps are small.
 An inexact network makes the result wider, not biased; nothing is learned from other data before, so
 that objects with any errors can be combined. Far from the solution s is the score of the normal
-distribution with mean and covariance of q, which is well defined everywhere. Large values of s are
+distribution with mean and covariance of q, which is well defined everywhere. The scores of a poor
+network may have further solutions, or little information: more than six sigma from the solution of
+the normal distribution, or 1.5 times wider, the latter is refined instead. Large values of s are
 bounded. Linear regression on the quality of the data and on the simulated local parameters, whose
 means are known, reduces the noise of m.
 
@@ -73,6 +75,8 @@ _EDGE = 4.0  # prior sigma: largest value that is tried
 _LONGEST = 1.0  # prior sigma: longest step
 _ROUNDS = 10  # of each kind
 _FAR, _NEAR = 3.0, 1.5  # combined sigma: the step after which a kind ends
+_APART = 6.0  # sigma between the solutions for both statistics, above which scores are not used
+_WIDER = 1.5  # ratio of their widths, likewise
 _BOUND = 6.0  # in sigma of the simulated scores: larger ones are bounded
 _RARE = 0.2  # percent of the scores on each side that do not set the bound
 _SHIFT, _WIDE = 0.5, 2.0  # combined sigma: shifts that give the derivative, within
@@ -201,6 +205,17 @@ class _Moments:
     total: F64  # sum over the observed objects, (d,)
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Value (d,), covariance, and the last step: from which value, moments there, its length."""
+
+    value: F64
+    cov: F64
+    at: F64 = field(default_factory=lambda: np.zeros(0))
+    moments: _Moments | None = None
+    step: float = np.inf
+
+
 @dataclass
 class _Equation:
     """The equation of the module for one group of objects."""
@@ -211,6 +226,7 @@ class _Equation:
     data: Batch
     config: SimulatedMomentsConfig
     simulated: int = field(default=0, init=False)
+    steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.space.parameters]
@@ -232,21 +248,21 @@ class _Equation:
         n, d = len(self.data), self.space.z_dim
         last = min(max(_LAST, self.config.simulations * n), self.config.max_simulations)
         middle = min(max(_FIRST, 2 * n), last)
-        rounds = [(self.scores, middle, _NEAR), (self.scores, last, _NEAR)]
+        state = _State(np.clip(start.mean, -_EDGE, _EDGE), start.cov)
         if self.scores:
-            rounds = [(False, _FIRST, _FAR), *rounds]
-        value = np.clip(start.mean, -_EDGE, _EDGE)
-        cov, step, number = start.cov, np.inf, 0
-        for scores, count, enough in rounds:
-            for _ in range(_ROUNDS):
-                number, at = number + 1, value
-                moments = self._moments(value, cov, scores, count, number)
-                move, cov = _step(moments, value, n)
-                step = float(np.abs(move / np.sqrt(np.diag(cov))).max())
-                move *= min(1.0, _LONGEST / max(float(np.abs(move).max()), 1e-12))
-                value = np.clip(value + move, -_EDGE, _EDGE)
-                if step < enough:
-                    break
+            near = self._search(state, False, _FIRST, _FAR)
+            state = self._search(near, True, middle, _NEAR)
+            state = self._search(state, True, last, _NEAR)
+            sd = np.sqrt(np.diag(near.cov))
+            apart = np.abs((state.value - near.value) / sd).max() > _APART
+            wider = (np.sqrt(np.diag(state.cov)) / sd).max() > _WIDER
+            if apart or wider or state.step >= _NEAR:
+                self.scores, state = False, near
+        if not self.scores:
+            state = self._search(state, False, middle, _NEAR)
+            state = self._search(state, False, last, _NEAR)
+        moments = state.moments
+        assert moments is not None
         share = n * np.trace(np.linalg.solve(moments.variance, moments.error)) / d
         ratio = np.trace(np.linalg.solve(moments.variance, moments.slope)) / d
         facts = {
@@ -254,10 +270,24 @@ class _Equation:
             "simulation_share": float(share),
             "information_ratio": float(ratio),
         }
-        found = Gaussian(value, cov)
+        found = Gaussian(state.value, state.cov)
         if self.scores and n <= _FEW:
-            found = self._product(found, moments.mean, at)
-        return found, facts, step < _NEAR
+            found = self._product(found, moments.mean, state.at)
+        return found, facts, state.step < _NEAR
+
+    def _search(self, state: _State, scores: bool, count: int, enough: float) -> _State:
+        """Return the state after steps, with ``count`` objects simulated for each."""
+        value, cov = state.value, state.cov
+        for _ in range(_ROUNDS):
+            self.steps, at = self.steps + 1, value
+            moments = self._moments(value, cov, scores, count, self.steps)
+            move, cov = _step(moments, value, len(self.data))
+            step = float(np.abs(move / np.sqrt(np.diag(cov))).max())
+            move *= min(1.0, _LONGEST / max(float(np.abs(move).max()), 1e-12))
+            value = np.clip(value + move, -_EDGE, _EDGE)
+            if step < enough:
+                break
+        return _State(value, cov, at, moments, step)
 
     def _product(self, near: Gaussian, mean: F64, at: F64) -> Gaussian:
         """Return mean and covariance of the product of the densities, less its mean slope.
