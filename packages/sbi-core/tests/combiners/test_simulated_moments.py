@@ -110,6 +110,33 @@ def test_scores_that_lead_elsewhere_are_not_used(toy, rng):
         assert (rule.combine(posterior, group).sd < 1.3 * want.sd).all()
 
 
+class Drawn(BiasedScores):
+    """Without closed-form moments: they come from draws."""
+
+    most = 0
+
+    def gaussian_moments(self, batch):
+        raise DensityUnavailableError("draw them")
+
+    def score(self, value, batch):
+        raise DensityUnavailableError("none")
+
+    def sample(self, batch, draws, rng):
+        if len(batch) > 100:  # simulated ones
+            Drawn.most = max(Drawn.most, draws)
+        mean, cov = super().gaussian_moments(batch)
+        gen = rng if isinstance(rng, np.random.Generator) else rng[0]
+        noise = gen.standard_normal((draws, len(batch), 2))
+        z = mean + np.einsum("sni,nji->snj", noise, np.linalg.cholesky(cov))
+        return SPACE.from_unconstrained(z.reshape(-1, 2)).reshape(z.shape)
+
+
+def test_without_closed_form_few_draws_of_each_object_suffice(toy, rng):
+    mocks = list(groups(toy, rng, 20, 100, spread=1.0))
+    assert z_rms(rule_for(), Posterior(Drawn()), mocks, (100,))[100] < 1.5
+    assert 0 < Drawn.most <= 200
+
+
 def test_few_simulations_are_part_of_the_width(toy, rng):
     group = next(groups(toy, rng, 1, 2000))
     posterior = Posterior(BiasedScores())

@@ -86,6 +86,7 @@ _NOISY = 0.15  # relative error of the derivative above which objects are simula
 _LEAST = 1e-8  # variance of scores, in units of the prior
 _FEW = 30  # most objects whose posterior may be far from normal
 _DRAWS, _DOF, _BROADER = 4000, 6, 1.5  # of the proposal for it, Student's t
+_DRAWS_EACH = 200  # of a simulated object without closed-form moments; any number is unbiased
 _ROWS_PER_COLUMN = 25  # simulated objects per coefficient of a regression
 
 
@@ -376,7 +377,8 @@ class _Equation:
         if scores:
             return self.posterior.estimator.score(value, batch) + value
         rng = stream(self.posterior.seed, "simulated-moments", "draws")
-        mean, cov, _ = self.posterior.gaussian_moments(batch, draws=self.config.draws, rng=rng)
+        draws = min(self.config.draws, _DRAWS_EACH)
+        mean, cov, _ = self.posterior.gaussian_moments(batch, draws=draws, rng=rng)
         cov = cov[:, self.keep][:, :, self.keep]
         try:
             precision = np.linalg.inv(cov)
