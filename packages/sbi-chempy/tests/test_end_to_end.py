@@ -185,7 +185,7 @@ def test_an_experiment_is_one_command(tiny, tmp_path):
     assert "B25 plots" in said
     folder = tmp_path / "shifted"
     rows = json.loads((folder / "numbers.json").read_text())
-    assert {r["combiner"] for r in rows} == {"gaussian", "published"}
+    assert {r["combiner"] for r in rows} == {"gaussian", "simulated-moments", "published"}
     assert [r["n"] for r in rows if r["combiner"] == "gaussian"] == [1, 3, 10]
     first = next(r for r in rows if r["n"] == 3)
     assert first["subsets"] == 4

@@ -69,7 +69,7 @@ def test_one_command_writes_table_numbers_and_figures(tmp_path):
     }  # fmt: skip
     rows = json.loads((folder / "numbers.json").read_text())
     assert [(r["combiner"], r["n"]) for r in rows] == [
-        (rule, n) for rule in ("gaussian", "published") for n in (1, 3, 10, 30)
+        (rule, n) for rule in ("gaussian", "simulated-moments", "published") for n in (1, 3, 10, 30)
     ]
     assert {r["subsets"] for r in rows if r["n"] == 3} == {10}
     assert "truth alpha_IMF -2.1, log10 N_Ia -3.0" in shown

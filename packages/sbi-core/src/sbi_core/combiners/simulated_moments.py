@@ -21,8 +21,8 @@ that objects with any errors can be combined. Far from the solution s is the sco
 distribution with mean and covariance of q, which is well defined everywhere. The scores of a poor
 network may have further solutions, or little information: more than six sigma from the solution of
 the normal distribution, or 1.5 times wider, the latter is refined instead. Large values of s are
-bounded. Linear regression on the quality of the data and on the simulated local parameters, whose
-means are known, reduces the noise of m.
+bounded. Linear regression on errors and missing values, and on the simulated local parameters,
+whose means are known, reduces the noise of m.
 
 Up to 30 objects may have a posterior that is far from normal. Its mean and covariance are those of
 
@@ -239,9 +239,10 @@ class _Equation:
         ]
         self.data = _sorted(self.data)  # the order of the objects does not matter
         self.word = digest(self.data)
-        self.quality = _finite(quality_of_values(self.data))
-        if self.quality.shape[1] * _ROWS_PER_COLUMN > _FIRST:
-            self.quality = _finite(data_quality(self.data))
+        self.columns = quality_of_values
+        if self._quality(self.data).shape[1] * _ROWS_PER_COLUMN > _FIRST:
+            self.columns = data_quality
+        self.quality = self._quality(self.data)
         self.scores = self._has_scores()
 
     def solve(self, start: Gaussian) -> tuple[Gaussian, dict[str, float], bool]:
@@ -358,9 +359,6 @@ class _Equation:
             # copies replace failed rows, so that the others keep their random numbers
             copied = np.where(ok, np.arange(size), np.flatnonzero(ok)[0])
             observed = simulator.observe_like(batch[torch.as_tensor(copied)], self.data, rng)
-            quality = quality_of_values(observed)
-            if quality.shape[1] != self.quality.shape[1]:
-                quality = data_quality(observed)
             local = (
                 parameters.select(self.local).to_unconstrained(
                     theta[:, parameters.index(self.local)]
@@ -368,7 +366,7 @@ class _Equation:
                 if self.local
                 else np.empty((size, 0))
             )
-            parts.append((self._score(observed, at, scores), _finite(quality), local, ok))
+            parts.append((self._score(observed, at, scores), self._quality(observed), local, ok))
             self.simulated += size
         return _Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -385,6 +383,10 @@ class _Equation:
         except np.linalg.LinAlgError:  # absurd errors of an object
             precision = np.linalg.pinv(cov, hermitian=True)
         return np.asarray(np.einsum("nij,nj->ni", precision, mean[:, self.keep] - value) + value)
+
+    def _quality(self, batch: Batch) -> F64:
+        """Return errors and missing values (n, k); a linear function of context can be far off."""
+        return _finite(self.columns(batch.with_(context=None)))
 
     def _has_scores(self) -> bool:
         """Return whether the estimator has scores, of the shared parameters alone."""
