@@ -17,6 +17,9 @@ __all__ = [
     "ATOMIC_MASS",
     "CO_CORE_MSUN",
     "ELEMENTS",
+    "FACTOR_CHANNELS",
+    "FACTOR_ELEMENTS",
+    "FACTOR_LOG_Z",
     "N_STEPS",
     "PARAMETERS",
     "PRIMORDIAL",
@@ -29,6 +32,7 @@ __all__ = [
     "T_END_GYR",
     "T_MIN_GYR",
     "Z_FLOOR",
+    "Z_SUN",
 ]
 
 ELEMENTS = ("C", "Fe", "H", "He", "Mg", "N", "Ne", "O", "Si")
@@ -69,6 +73,15 @@ SN2_RANGE_MSUN = (8.0, 100.0)  # Msun, initial masses of core-collapse supernova
 AGB_RANGE_MSUN = (1.0, 8.0)  # Msun, initial masses of AGB stars
 
 Z_FLOOR = 1e-10  # metal mass fraction that stands for 0 in log-metallicity interpolation
+
+FACTOR_CHANNELS = ("sn2", "agb", "sn1a")
+"""Channels of the yield factors, in the order of their first axis."""
+
+FACTOR_ELEMENTS = tuple(e for e in ELEMENTS if e != "H")
+"""Elements of the yield factors, in the order of their second axis."""
+
+Z_SUN = 0.0134  # metal mass fraction at which yield factors have no slope (Asplund et al. 2009)
+FACTOR_LOG_Z = (-2.0, 0.5)  # dex, yield factors are constant in log10(Z/Z_SUN) beyond these
 
 STATUS = {
     0: "ok",

@@ -18,6 +18,18 @@ model. Masses are in units of all stellar mass formed up to T, times are in Gyr.
 
 Rows are independent: a row gives the same bits in any batch, at any chunk size.
 
+*Yield factors* change the tables of a row. Channel c makes the net yield :math:`\nu_e` of element
+e: y itself, or :math:`y_e - X_e \sum y` in a gross table, which contains material of the birth
+composition X. With the metallicity Z of the population,
+
+.. math::
+
+    y_e \leftarrow y_e + (10^{a_{ce}} - 1) \max(\nu_e, 0), \qquad
+    a_{ce} = \phi_{ce} + s_{ce} \log_{10}(Z/0.0134)
+
+for all elements but hydrogen, which takes the difference: the returned mass does not change. What
+a star destroys (:math:`\nu_e < 0`) is not scaled, since no factor may remove more than there is.
+
 References:
     | Rybizki, Just & Rix 2017, A&A 605, A59
     | Philcox, Rybizki & Gutcke 2018, ApJ 861, 40
@@ -27,7 +39,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -39,6 +51,9 @@ from sbi_chempy.constants import (
     ATOMIC_MASS,
     CO_CORE_MSUN,
     ELEMENTS,
+    FACTOR_CHANNELS,
+    FACTOR_ELEMENTS,
+    FACTOR_LOG_Z,
     N_STEPS,
     PARAMETERS,
     PRIMORDIAL,
@@ -48,6 +63,7 @@ from sbi_chempy.constants import (
     SOLAR_A,
     T_END_GYR,
     T_MIN_GYR,
+    Z_SUN,
 )
 from sbi_chempy.imf import N_GRID, cumulative_mass
 from sbi_chempy.lifetimes import (
@@ -62,6 +78,8 @@ from sbi_chempy.yields.tables import YieldSet
 __all__ = ["ChempyEngine", "Schedule", "State"]
 
 _H, _HE, _FE = (ELEMENTS.index(e) for e in ("H", "He", "Fe"))
+_SN_IA = FACTOR_CHANNELS.index("sn1a")
+_LN10 = math.log(10)
 _PAD_ROWS = 16  # blocks hold a multiple of this many rows, so that no SIMD tail differs
 _MAX_IA_STEPS = int(SN_IA_END_GYR / (T_MIN_GYR / N_STEPS)) + 3
 
@@ -212,6 +230,8 @@ class ChempyEngine:
         self._bounds = torch.as_tensor(grid.bounds, device=self.device)
         self._log_z = const(grid.log_z)
         self._table = const(grid.table).reshape(len(grid.log_z), -1)
+        self._channel = torch.as_tensor(grid.channel, device=self.device)
+        self._gross = const(grid.gross)
         self._steps = torch.arange(N_STEPS + 1, dtype=torch.float64, device=self.device)
         self._log_steps = const(torch.log10(self._steps[1:]))
         self._primordial = const(PRIMORDIAL)
@@ -233,13 +253,20 @@ class ChempyEngine:
 
     # ------------------------------------------------------------------------ public
 
-    def __call__(self, theta: Tensor, *, strict: bool = False) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, theta: Tensor, factors: Tensor | None = None, *, strict: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Evaluate the model.
 
         Parameters
         ----------
         theta : (B, 6)
             Columns as in :data:`sbi_chempy.constants.PARAMETERS`.
+        factors : (B, 3, 8, 2), optional
+            Yield factors of each row: axes :data:`~sbi_chempy.constants.FACTOR_CHANNELS`,
+            :data:`~sbi_chempy.constants.FACTOR_ELEMENTS`, and (log10 factor phi at Z = 0.0134,
+            slope s per dex of metallicity, constant outside 0.01-3.16 times this Z). The slopes
+            of SN Ia must be zero.
         strict : bool
             Raise on rows that are not finite or out of range instead of flagging them.
 
@@ -253,14 +280,17 @@ class ChempyEngine:
         Raises
         ------
         ValueError
-            If theta is not (B, 6), or (strict) naming row and column of a bad value.
+            If theta is not (B, 6), or (strict) naming row and column of a bad value; or if
+            ``factors`` have another shape, are not finite, or give SN Ia a slope.
         """
         valid = self.check(theta, strict=strict)
         theta = _in_double(theta)
-        if self._use_numba(theta):
-            abundances, status = self._compiled(theta, valid)
+        if factors is not None:
+            _check_factors(factors, len(theta))
+        if self._use_numba(theta, factors):
+            abundances, status = self._compiled(theta, valid, factors)
             return abundances.to(self.dtype), status
-        blocks = [self._evaluate_block(part, ok) for part, ok in self._blocks(theta, valid)]
+        blocks = [self._evaluate_block(*part) for part in self._blocks(theta, valid, factors)]
         if not blocks:
             empty = torch.empty(0, 8, dtype=self.dtype, device=self.device)
             return empty, torch.empty(0, dtype=torch.int64, device=self.device)
@@ -367,7 +397,13 @@ class ChempyEngine:
         return cumulative_mass(alpha).to(self.dtype)
 
     def population_return(
-        self, imf: Tensor, dt: Tensor, metallicity: Tensor, birth_mix: Tensor, n_ages: int
+        self,
+        imf: Tensor,
+        dt: Tensor,
+        metallicity: Tensor,
+        birth_mix: Tensor,
+        n_ages: int,
+        factors: Tensor | None = None,
     ) -> Tensor:
         """SN II and AGB mass returned by a population per unit mass formed.
 
@@ -382,6 +418,8 @@ class ChempyEngine:
             Element mass fractions X_e that the unprocessed wind returns.
         n_ages : int
             Number K of steps.
+        factors : (B, 3, 8, 2), optional
+            Yield factors.
 
         Returns
         -------
@@ -400,16 +438,24 @@ class ChempyEngine:
         lower = torch.maximum(alive[:, :, None], bounds[:, None, :-1])
         weights = (upper - lower).clamp_min(0)
         columns = self._yields_at(metallicity)
-        released = columns[:, :, :9] + columns[:, :, 9:] * birth_mix[:, None, :]
+        made, mix = columns[:, :, :9], birth_mix[:, None, :]
+        if factors is not None:
+            net = made - (self._gross * made.sum(2))[:, :, None] * mix
+            made = made + _extra(_growth(factors, metallicity)[:, self._channel], net)
+        released = made + columns[:, :, 9:] * mix
         return torch.bmm(weights, released)
 
-    def steps(self, theta: Tensor) -> tuple[Schedule, list[State], Tensor]:
+    def steps(
+        self, theta: Tensor, factors: Tensor | None = None
+    ) -> tuple[Schedule, list[State], Tensor]:
         """Run the recursion and keep every step.
 
         Parameters
         ----------
         theta : (B, 6)
             Valid rows; a gradient flows through all columns (T needs ``smooth=True``).
+        factors : (B, 3, 8, 2), optional
+            Yield factors, as for the engine itself; a gradient flows through them, too.
 
         Returns
         -------
@@ -430,14 +476,21 @@ class ChempyEngine:
         status = schedule.too_quiet.to(torch.int64)
         states = [self._first_state(schedule)]
         mix = _mix(states[0])
+        event = self.sn_ia_event
+        if factors is not None:
+            factors = factors.to(self.device, self.dtype)
+            growth = torch.exp(_LN10 * factors[:, _SN_IA, :, 0]) - 1
+            event = event + _extra(growth, event.expand(len(theta), -1))
         # pending[:, i]: mass the populations born so far return i+1 steps from now.
         pending = sfr.new_zeros(len(theta), N_STEPS, len(ELEMENTS))
         for n in range(1, N_STEPS + 1):
             last = states[-1]
-            released = self.population_return(imf, dt, last.metallicity, mix, N_STEPS + 1 - n)
+            released = self.population_return(
+                imf, dt, last.metallicity, mix, N_STEPS + 1 - n, factors
+            )
             mix = _mix(last)  # the original hands populations the mix of the step before
             pending = pending + sfr[:, n - 1, None, None] * released
-            feedback = pending[:, 0] + sn_ia[:, n, None] * self.sn_ia_event
+            feedback = pending[:, 0] + sn_ia[:, n, None] * event
             pending = pending[:, 1:]
             state, dry = self._next_state(
                 last, feedback, sfr[:, n], gas_wanted[:, n].to(self.dtype), x_out
@@ -473,17 +526,18 @@ class ChempyEngine:
 
     # ---------------------------------------------------------------------- batching
 
-    def _use_numba(self, theta: Tensor) -> bool:
+    def _use_numba(self, theta: Tensor, factors: Tensor | None) -> bool:
         if self.kernel == "torch" or self.device.type != "cpu":
             return False
-        if theta.requires_grad and torch.is_grad_enabled():
+        inputs = (theta, theta if factors is None else factors)
+        if any(t.requires_grad for t in inputs) and torch.is_grad_enabled():
             if self.kernel == "numba":
                 raise ValueError("kernel='numba' has no gradient; use 'auto' or 'torch'")
             return False
         return True
 
     @cached_property
-    def _compiled(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _compiled(self) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
         """The compiled kernel with the tables of this engine."""
         from sbi_chempy.kernel_numba import evaluate, kernel_tables  # numba is slow to import
 
@@ -496,15 +550,23 @@ class ChempyEngine:
         )
         return partial(evaluate, tables)
 
-    def _blocks(self, theta: Tensor, valid: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(theta.split(self.chunk), valid.split(self.chunk), strict=True))
+    def _blocks(
+        self, theta: Tensor, valid: Tensor, factors: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        for start in range(0, len(theta), self.chunk):
+            part = slice(start, start + self.chunk)
+            yield theta[part], valid[part], None if factors is None else factors[part]
 
-    def _evaluate_block(self, theta: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate_block(
+        self, theta: Tensor, valid: Tensor, factors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         rows = len(theta)
         safe = torch.where(valid[:, None], theta, theta.new_tensor(_SAFE_ROW))
         extra = -rows % _PAD_ROWS
         padded = torch.cat([safe, safe.new_tensor(_SAFE_ROW).expand(extra, -1)])
-        _, states, status = self.steps(padded)
+        if factors is not None:
+            factors = torch.cat([factors, factors.new_zeros(extra, *factors.shape[1:])])
+        _, states, status = self.steps(padded, factors)
         output = self.abundances(states[-1].gas[:rows])
         status = status[:rows]
         infinite = ~torch.isfinite(output).all(dim=1)
@@ -618,6 +680,33 @@ def _in_double(theta: Tensor) -> Tensor:
     near = torch.where((time - T_END_GYR).abs() <= 1e-6, T_END_GYR, time)
     near = torch.where((time - T_MIN_GYR).abs() <= 1e-6, T_MIN_GYR, near)
     return torch.cat([theta[:, :5], near], dim=1)
+
+
+def _check_factors(factors: Tensor, rows: int) -> None:
+    shape = (rows, len(FACTOR_CHANNELS), len(FACTOR_ELEMENTS), 2)
+    if tuple(factors.shape) != shape or not factors.is_floating_point():
+        raise ValueError(
+            f"factors must be floating point of shape {shape}, got {factors.dtype} of shape "
+            f"{tuple(factors.shape)}"
+        )
+    if not torch.isfinite(factors).all():
+        raise ValueError("factors must be finite")
+    if factors[:, _SN_IA, :, 1].any():
+        raise ValueError("factors of SN Ia have no slope with metallicity: their slopes must be 0")
+
+
+def _growth(factors: Tensor, metallicity: Tensor) -> Tensor:
+    """10^(phi + s log10(Z/Zsun)) - 1 for populations of a metallicity, (B, 3, 8)."""
+    z = torch.where(metallicity > 0, metallicity / Z_SUN, 10 ** FACTOR_LOG_Z[0])
+    log_z = torch.log10(z).clamp(*FACTOR_LOG_Z)
+    return torch.exp(_LN10 * (factors[..., 0] + factors[..., 1] * log_z[:, None, None])) - 1
+
+
+def _extra(growth: Tensor, net: Tensor) -> Tensor:
+    """Change (B, ..., 9) of net yields (B, ..., 9) by growth (B, ..., 8): zero in sum."""
+    more = growth * torch.cat([net[..., :_H], net[..., _H + 1 :]], dim=-1).clamp_min(0)
+    hydrogen = -_sum_columns(more.movedim(-1, 1))[..., None]
+    return torch.cat([more[..., :_H], hydrogen, more[..., _H:]], dim=-1)
 
 
 def _sum_columns(x: Tensor) -> Tensor:

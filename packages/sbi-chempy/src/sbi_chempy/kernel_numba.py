@@ -37,6 +37,8 @@ from sbi_chempy.constants import (
     ATOMIC_MASS,
     CO_CORE_MSUN,
     ELEMENTS,
+    FACTOR_CHANNELS,
+    FACTOR_LOG_Z,
     N_STEPS,
     PRIMORDIAL,
     SN_IA_DELAY_GYR,
@@ -45,6 +47,7 @@ from sbi_chempy.constants import (
     SOLAR_A,
     T_END_GYR,
     T_MIN_GYR,
+    Z_SUN,
 )
 from sbi_chempy.return_grid import ReturnGrid
 from sbi_chempy.yields.tables import SnIaYield
@@ -53,6 +56,9 @@ __all__ = ["evaluate", "kernel_tables"]
 
 _NE = len(ELEMENTS)
 _H, _HE = ELEMENTS.index("H"), ELEMENTS.index("He")
+_SN_IA = FACTOR_CHANNELS.index("sn1a")
+_LOG_Z_MIN, _LOG_Z_MAX = FACTOR_LOG_Z
+_NO_FACTORS = np.zeros((1, len(FACTOR_CHANNELS), _NE - 1, 2))
 _LN10 = math.log(10.0)
 _STEP = imf.GRID_STEP_MSUN
 _M_MIN, _M_MAX = imf.M_MIN_MSUN, imf.M_MAX_MSUN
@@ -68,7 +74,9 @@ _MIN_ROWS_PER_THREAD = 64
 _POWER_B = imf._B
 
 
-def evaluate(tables: tuple[Any, ...], theta: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate(
+    tables: tuple[Any, ...], theta: Tensor, valid: Tensor, factors: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return abundances and status of theta, as ``ChempyEngine.__call__`` does.
 
     Parameters
@@ -78,6 +86,8 @@ def evaluate(tables: tuple[Any, ...], theta: Tensor, valid: Tensor) -> tuple[Ten
     theta : (B, 6)
     valid : (B,) bool
         Rows to run; the others get status 5.
+    factors : (B, 3, 8, 2), optional
+        Yield factors.
 
     Returns
     -------
@@ -93,8 +103,14 @@ def evaluate(tables: tuple[Any, ...], theta: Tensor, valid: Tensor) -> tuple[Ten
     gas = np.full((len(rows), _NE), np.nan)
     status = np.full(len(rows), 5, dtype=np.int64)
 
+    scaled = factors is not None
+    given = _NO_FACTORS
+    if factors is not None:
+        given = np.ascontiguousarray(factors.detach().cpu().numpy(), dtype=np.float64)
+
     def run(part: slice) -> None:
-        _rows(rows[part], accepted[part], gas[part], status[part], *tables)
+        own = given[part] if scaled else given
+        _rows(rows[part], accepted[part], gas[part], status[part], scaled, own, *tables)
 
     n_threads = min(torch.get_num_threads(), len(rows) // _MIN_ROWS_PER_THREAD)
     if n_threads < 2:
@@ -136,6 +152,8 @@ def kernel_tables(
         grid.bounds,
         grid.log_z,
         grid.table,
+        grid.channel,
+        grid.gross,
         event,
         np.log(x),
         np.log10(np.arange(1, N_STEPS + 1)),
@@ -244,9 +262,13 @@ def _rows(
     accepted: NDArray[np.bool_],
     gas_out: NDArray[np.float64],
     status: NDArray[np.int64],
+    scaled: bool,
+    factors: NDArray[np.float64],
     bounds: NDArray[np.int64],
     nodes: NDArray[np.float64],
     grid: NDArray[np.float64],
+    channel: NDArray[np.int64],
+    gross: NDArray[np.bool_],
     event: NDArray[np.float64],
     log_x: NDArray[np.float64],
     log_steps: NDArray[np.float64],
@@ -269,6 +291,9 @@ def _rows(
     corona = np.empty(_NE)
     mix = np.empty(_NE)
     row = np.empty(_NE)
+    made = np.empty(_NE)
+    own_event = event.copy()
+    growth = np.zeros((len(_NO_FACTORS[0]), _NE))
     for i in range(len(theta)):
         if not accepted[i]:
             continue
@@ -282,9 +307,14 @@ def _rows(
         imf_total = _fill_imf(alpha, below_one, log_x, table)
         for g in range(n_seg + 1):
             edge[g] = _imf_at(bounds[g], s, log_x, table) / imf_total
+        own = factors[i if scaled else 0]
+        if scaled:
+            own_event[:] = event
+            _fill_growth(own[_SN_IA], 0.0, growth[_SN_IA])
+            _scale(growth[_SN_IA], 0.0, event, event, own_event)
         for n in range(N_STEPS + 1):
             for e in range(_NE):
-                feedback[n, e] = ia[n] * n_ia * event[e]
+                feedback[n, e] = ia[n] * n_ia * own_event[e]
         # first step
         infall = max(1.0000001 * sfr[0], sfr[0] / efficiency)
         corona_mass = f_cos * sfr[0] + corona_mass - infall
@@ -299,8 +329,9 @@ def _rows(
             if flag != 0:
                 break
             _add_population(
-                n, z, dt, sfr[n - 1], s, imf_total, table, edge, mix, bounds, nodes, grid, log_x,
-                log_steps, agb_high, agb_low, clamp, smooth, row, feedback,
+                n, z, dt, sfr[n - 1], s, imf_total, table, edge, mix, bounds, nodes, grid, channel,
+                gross, log_x, log_steps, agb_high, agb_low, clamp, smooth, scaled, own, growth,
+                made, row, feedback,
             )  # fmt: skip
             for e in range(_NE):
                 mix[e] = gas[e] / gas_mass
@@ -346,6 +377,31 @@ def _rows(
 
 
 @_jit
+def _fill_growth(own: NDArray[np.float64], log_z: float, growth: NDArray[np.float64]) -> None:
+    """10^(phi + s log_z) - 1 for the factors (8, 2) of one channel; hydrogen keeps its zero."""
+    for k in range(_NE - 1):
+        a = own[k, 0] + own[k, 1] * log_z
+        growth[k if k < _H else k + 1] = math.exp(_LN10 * a) - 1.0
+
+
+@_jit
+def _scale(
+    growth: NDArray[np.float64],
+    unprocessed: float,
+    mix: NDArray[np.float64],
+    made: NDArray[np.float64],
+    row: NDArray[np.float64],
+) -> None:
+    """Add the change of the yields ``made`` to ``row``; hydrogen takes the difference."""
+    moved = 0.0
+    for e in range(_NE):
+        more = growth[e] * max(made[e] - unprocessed * mix[e], 0.0)
+        row[e] += more
+        moved += more
+    row[_H] -= moved
+
+
+@_jit
 def _add_population(
     n: int,
     z: float,
@@ -359,12 +415,18 @@ def _add_population(
     bounds: NDArray[np.int64],
     nodes: NDArray[np.float64],
     grid: NDArray[np.float64],
+    channel: NDArray[np.int64],
+    gross: NDArray[np.bool_],
     log_x: NDArray[np.float64],
     log_steps: NDArray[np.float64],
     agb_high: int,
     agb_low: float,
     clamp: bool,
     smooth: bool,
+    scaled: bool,
+    own: NDArray[np.float64],
+    growth: NDArray[np.float64],
+    made: NDArray[np.float64],
     row: NDArray[np.float64],
     feedback: NDArray[np.float64],
 ) -> None:
@@ -386,6 +448,11 @@ def _add_population(
         if clamp:
             weight = min(weight, 1.0)
     other = min(node + 1, len(nodes) - 1)
+    if scaled:
+        relative = math.log10(z / Z_SUN) if z > 0 else _LOG_Z_MIN
+        relative = min(max(relative, _LOG_Z_MIN), _LOG_Z_MAX)
+        for k in range(_SN_IA):
+            _fill_growth(own[k], relative, growth[k])
     log_dt = math.log10(dt)
     g = len(edge) - 2
     current = edge[g + 1]  # mass fraction of stars still alive and above the AGB limit
@@ -414,7 +481,11 @@ def _add_population(
                 unprocessed = weight * grid[node, g, _NE] + (1 - weight) * grid[other, g, _NE]
                 for e in range(_NE):
                     y = weight * grid[node, g, e] + (1 - weight) * grid[other, g, e]
+                    made[e] = y
                     row[e] = y + unprocessed * mix[e]
+                if scaled:
+                    total = made.sum() if gross[g] else 0.0
+                    _scale(growth[channel[g]], total, mix, made, row)
                 fresh = False
             low = max(target, edge[g])
             mass_lost = formed * (current - low)

@@ -50,6 +50,10 @@ class ReturnGrid:
         Index of the IMF grid at the upper mass limit of the AGB channel.
     agb_low_msun : Msun
         Lower limit itself: ages beyond it return no AGB mass at all (quirk of Chempy).
+    channel : (G,) int64
+        Channel of each segment, an index of :data:`sbi_chempy.constants.FACTOR_CHANNELS`.
+    gross : (G,) bool
+        True where y is a gross yield.
     """
 
     bounds: NDArray[np.int64]
@@ -58,6 +62,8 @@ class ReturnGrid:
     table: NDArray[np.float64]
     agb_high: int
     agb_low_msun: float
+    channel: NDArray[np.int64]
+    gross: NDArray[np.bool_]
 
     @classmethod
     def merge(cls, yields: YieldSet) -> ReturnGrid:
@@ -69,13 +75,17 @@ class ReturnGrid:
         bounds = np.unique(grid_index(np.concatenate(edges)))
         log_z = _union_nodes(_log_nodes(sn2), _log_nodes(agb))
         merged = sum(_on_union(t, bounds, log_z) for t in (sn2, agb))
+        agb_high = int(grid_index(agb.mass_range[1]))
+        low_mass = bounds[:-1] < agb_high
         return cls(
             bounds=bounds,
             log_z=log_z,
             extrapolates=bool(sn2.metallicity[0] == 0 or agb.metallicity[0] == 0),
             table=np.asarray(merged),
-            agb_high=int(grid_index(agb.mass_range[1])),
+            agb_high=agb_high,
             agb_low_msun=agb.mass_range[0],
+            channel=low_mass.astype(np.int64),
+            gross=np.where(low_mass, not agb.net, not sn2.net),
         )
 
 

@@ -63,7 +63,7 @@ class Tracks:
     status: Tensor
 
 
-def tracks(engine: ChempyEngine, theta: Tensor) -> Tracks:
+def tracks(engine: ChempyEngine, theta: Tensor, factors: Tensor | None = None) -> Tracks:
     """Evolve galaxies and keep every step.
 
     Parameters
@@ -72,6 +72,8 @@ def tracks(engine: ChempyEngine, theta: Tensor) -> Tracks:
         Its torch path is used, whatever its kernel.
     theta : (B, 6)
         Columns as in :data:`sbi_chempy.constants.PARAMETERS`.
+    factors : (B, 3, 8, 2), optional
+        Yield factors, as for the engine.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def tracks(engine: ChempyEngine, theta: Tensor) -> Tracks:
         If a row is not finite or out of range.
     """
     engine.check(theta)
-    schedule, states, status = engine.steps(theta)
+    schedule, states, status = engine.steps(theta, factors)
     feedback = torch.stack([s.feedback for s in states], dim=1)
     gas = torch.stack([s.gas for s in states], dim=1)
     returned = feedback.sum(dim=2)
