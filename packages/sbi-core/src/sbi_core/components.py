@@ -37,6 +37,7 @@ from sbi_core.errors import (
     SimulationError,
 )
 from sbi_core.priors.space import ParameterSpace
+from sbi_core.progress import Progress
 from sbi_core.rng import as_generator, torch_generator
 
 if TYPE_CHECKING:
@@ -619,6 +620,8 @@ class Combiner(ABC):
     takes_emulator
         True if the emulator of a run, with its error added to the noise, replaces the simulator;
         for rules that run it very often.
+    progress
+        Shows how far a long combination has come; nowhere by default.
     """
 
     name: str
@@ -627,6 +630,7 @@ class Combiner(ABC):
     groups_needed: int = 0
     group_size: int = 0
     takes_emulator: bool = False
+    progress: Progress = Progress()
 
     def attach(self, simulator: Simulator) -> None:  # noqa: B027 - most rules need none
         """Take the simulator; only rules that simulate or evaluate its likelihood need it."""

@@ -52,6 +52,7 @@ class Progress:
             desc=f"{stage:>9}",
             unit=f" {unit}",
             leave=False,
+            miniters=0,  # a note alone is shown, too
             unit_scale=total is not None and total > 9999,
             **form,
         )

@@ -1,5 +1,7 @@
 """Combination by simulated moments, on posteriors with planted errors and on trained networks."""
 
+import io
+
 import numpy as np
 import pytest
 import sbi_toy
@@ -30,6 +32,7 @@ from sbi_core.errors import (
     SimulationError,
 )
 from sbi_core.posterior import Posterior
+from sbi_core.progress import Progress
 from sbi_core.report.view import FLAGS
 from sbi_core.training.config import TrainConfig
 
@@ -178,8 +181,96 @@ def test_failed_simulations_are_left_out(toy, rng):
 def test_without_any_valid_simulation_nothing_is_combined(toy, rng):
     failing = sbi_toy.ToySimulator(sbi_toy.ToyConfig(failing=1.0))
     group = next(groups(toy, rng, 1, 10))
-    with pytest.raises(SimulationError, match=r"no object could be simulated .*slope = "):
+    with pytest.raises(SimulationError, match=r"too few objects .*slope = .*: 0 of 10000$"):
         rule_for(failing).combine(Posterior(BiasedScores()), group)
+
+
+class InBlocks(sbi_toy.ToySimulator):
+    """All simulations of most calls fail; all of the others succeed, or few of them."""
+
+    def __init__(self, period, share=1.0):
+        super().__init__()
+        self.period, self.share, self.calls = period, share, 0
+
+    def simulate(self, theta, rng):
+        ok = rng.random(len(theta)) < self.share * (rng.random() < 1 / self.period)
+        batch, self.calls = super().simulate(theta, rng), self.calls + 1
+        return batch.with_(ok=torch.as_tensor(ok), failure=torch.as_tensor(np.where(ok, 0, 3)))
+
+
+@pytest.mark.parametrize(("period", "share"), [(1, 0.03), (4, 1.0)])
+def test_empty_blocks_of_simulations_are_followed_by_further_ones(period, share, toy, rng):
+    rare = InBlocks(period, share)
+    mocks = list(groups(toy, rng, 10, 30, spread=1.0))
+    got = z_rms(rule_for(rare), Posterior(BiasedScores()), mocks, (30,))
+    assert got[30] < 1.64, got  # 1 +- 0.16; 4 sigma
+    group = mocks[0]
+    exact = rule_for().combine(Posterior(BiasedScores()), group)
+    assert (rule_for(rare).combine(Posterior(BiasedScores()), group).sd < 1.6 * exact.sd).all()
+
+
+def test_few_valid_simulations_of_very_many_are_refused(toy, rng):
+    group = next(groups(toy, rng, 1, 10))
+    with pytest.raises(SimulationError, match=r"too few objects .*: [1-4] of 10000$"):
+        rule_for(InBlocks(1, 2e-4)).combine(Posterior(BiasedScores()), group)
+
+
+def test_a_slow_combination_shows_its_objects_and_announces_a_long_time(
+    toy, rng, monkeypatch, caplog
+):
+    group = next(groups(toy, rng, 1, 400))
+    rule, out = rule_for(), io.StringIO()
+    rule.progress = Progress(out, interval=0.0)
+    rule.progress.start("combine", 1, "groups")
+    with caplog.at_level("WARNING"):
+        got = rule.combine(Posterior(BiasedScores()), group)
+    lines = [line for line in out.getvalue().splitlines() if "simulated objects" in line]
+    done = int(got.diagnostics["simulated_objects"])
+    assert f"{done} of about {done} simulated objects" in lines[-1]
+    assert " of about " in lines[0]
+    assert not caplog.records
+    monkeypatch.setattr("sbi_core.combiners.simulated_moments._LONG", 0.0)
+    with caplog.at_level("WARNING"):
+        rule_for().combine(Posterior(BiasedScores()), group)
+    (record,) = caplog.records
+    assert "the combination of 400 objects simulates about" in record.message
+
+
+class Lenient(BiasedScores):
+    """Takes objects without errors, too."""
+
+    def gaussian_moments(self, batch):
+        if batch.x_err is None:
+            batch = batch.with_(x_err=torch.full_like(batch.x, sbi_toy.ERROR))
+        return super().gaussian_moments(batch)
+
+
+class OwnErrors(sbi_toy.ToySimulator):
+    """Takes its own errors, or none, in place of those of the data."""
+
+    factor: float | None = None
+
+    def observe_like(self, batch, like, rng):
+        if self.factor is None:
+            return batch
+        seen = self.observe(batch, rng)
+        return seen.with_(x_err=self.factor * seen.x_err)
+
+
+@pytest.mark.parametrize(("factor", "differs"), [(1.0, False), (0.4, True), (2.5, True)])
+def test_simulated_errors_unlike_those_of_the_data_are_flagged(factor, differs, toy, rng):
+    group = next(groups(toy, rng, 1, 50))
+    other = OwnErrors()
+    other.factor = factor
+    got = rule_for(other).combine(Posterior(BiasedScores()), group)
+    assert ("errors_not_simulated" in got.flags) is differs
+    assert "errors_not_simulated" in FLAGS
+
+
+def test_a_simulator_that_leaves_errors_out_is_refused(toy, rng):
+    group = next(groups(toy, rng, 1, 50))
+    with pytest.raises(SimulationError, match="observe_like of the simulator must take the errors"):
+        rule_for(OwnErrors()).combine(Posterior(Lenient()), group)
 
 
 def test_one_outlier_moves_the_result_by_a_bounded_amount(toy, rng):

@@ -37,8 +37,10 @@ References:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -62,15 +64,21 @@ from sbi_core.data.observations import Observations
 from sbi_core.errors import DensityUnavailableError, SimulationError
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
+from sbi_core.progress import Progress
 from sbi_core.rng import as_generator, stream
 
 __all__ = ["SimulatedMomentsCombiner", "SimulatedMomentsConfig"]
+
+_LOG = logging.getLogger(__name__)
 
 F64 = NDArray[np.float64]
 _SMALLEST = 3  # fewer objects are combined without simulations
 _FIRST, _LAST = 500, 2000  # simulated objects: in first rounds, and at least in the last one
 _SLOPE = 10  # one of so many simulated objects is simulated again for the derivative
 _CHUNK = 5000  # objects per call of the simulator
+_ENOUGH, _TRIES = 100, 20  # valid ones that are tried for, with up to so many times the calls
+_OTHER_ERRORS = 0.3  # dex, of the mean error of simulated objects; a factor of two
+_LONG = 60.0  # seconds of expected time that are announced
 _EDGE = 4.0  # prior sigma: largest value that is tried
 _LONGEST = 1.0  # prior sigma: longest step
 _ROUNDS = 10  # of each kind
@@ -139,10 +147,10 @@ class SimulatedMomentsCombiner(GaussianCombiner):
         PriorMismatchError
             If the estimator was trained under another prior than the simulator has.
         SimulationError
-            If no object could be simulated.
+            If too few objects could be simulated, or without errors where the data have them.
         """
         space, gen = shared_space(posterior), as_generator(rng)
-        solved = self._solved(posterior, observations, subsets)
+        solved = self._solved(posterior, observations, subsets, self.progress)
         return [
             combined_from_gaussian(
                 self.name,
@@ -165,7 +173,11 @@ class SimulatedMomentsCombiner(GaussianCombiner):
         return [(g.mean, g.cov) for g, _, _ in self._solved(posterior, observations, subsets)]
 
     def _solved(
-        self, posterior: Posterior, observations: Observations, subsets: Sequence[slice]
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        subsets: Sequence[slice],
+        progress: Progress | None = None,
     ) -> list[tuple[Gaussian, dict[str, float], tuple[str, ...]]]:
         simulator, space = simulator_of(self.name, self._simulator, posterior)
         moments = object_moments(posterior, observations, draws=self.config.draws)
@@ -177,11 +189,10 @@ class SimulatedMomentsCombiner(GaussianCombiner):
                 solved.append((start, facts, flags))
                 continue
             data = observations.batch[rows].with_(theta=None)
-            equation = _Equation(posterior, simulator, space, data, self.config)
+            progress = progress or Progress()
+            equation = _Equation(posterior, simulator, space, data, self.config, progress)
             found, more, converged = equation.solve(start)
-            solved.append(
-                (found, facts | more, () if converged else ("combination_not_converged",))
-            )
+            solved.append((found, facts | more, equation.flags(converged)))
         return solved
 
 
@@ -226,8 +237,12 @@ class _Equation:
     space: ParameterSpace
     data: Batch
     config: SimulatedMomentsConfig
+    progress: Progress = field(default_factory=Progress)
     simulated: int = field(default=0, init=False)
+    expected: int = field(default=0, init=False)
     steps: int = field(default=0, init=False)
+    noisy: bool = field(default=False, init=False)
+    errors_differ: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.space.parameters]
@@ -237,6 +252,7 @@ class _Equation:
         self.local = [
             p.name for p in parameters.parameters if p.name not in names and p.prior.continuous
         ]
+        self.began, self.announced = perf_counter(), False
         self.data = _sorted(self.data)  # the order of the objects does not matter
         self.word = digest(self.data)
         self.columns = quality_of_values
@@ -248,7 +264,7 @@ class _Equation:
     def solve(self, start: Gaussian) -> tuple[Gaussian, dict[str, float], bool]:
         """Return the posterior, numbers about the search, and whether it converged."""
         n, d = len(self.data), self.space.z_dim
-        last = min(max(_LAST, self.config.simulations * n), self.config.max_simulations)
+        self.last = last = min(max(_LAST, self.config.simulations * n), self.config.max_simulations)
         middle = min(max(_FIRST, 2 * n), last)
         state = _State(np.clip(start.mean, -_EDGE, _EDGE), start.cov)
         if self.scores:
@@ -276,6 +292,14 @@ class _Equation:
         if self.scores and n <= _FEW:
             found = self._product(found, moments.mean, state.at)
         return found, facts, state.step < _NEAR
+
+    def flags(self, converged: bool) -> tuple[str, ...]:
+        """Return the flags of the result."""
+        facts = {
+            "combination_not_converged": not converged,
+            "errors_not_simulated": self.errors_differ,
+        }
+        return tuple(flag for flag, present in facts.items() if present)
 
     def _search(self, state: _State, scores: bool, count: int, enough: float) -> _State:
         """Return the state after steps, with ``count`` objects simulated for each."""
@@ -317,23 +341,28 @@ class _Equation:
         """Return the moments of the scores at a value (d,) from ``count`` simulated objects."""
         size = min(max(_FIRST // 2, count // _SLOPE), _CHUNK)
         chunks = -(-count // size)
+        further = [count] if count == self.last else [count, self.last]
+        self.expected = self.simulated + sum(map(self._cost, further))
         rows = self._simulate(value, value, chunks, size, scores, number)
         bound = _Bound.of(rows.score[rows.ok])
         score = bound(rows.score)
         mean, variance, error = self._mean(score, rows)
         shift = np.clip(np.sqrt(np.diag(cov)) * _SHIFT, *_SHIFTS) * np.where(value > 0, -1.0, 1.0)
-        first = _Rows(score[:size], rows.quality[:size], rows.local[:size], rows.ok[:size])
+        rows = replace(rows, score=score)
+        valid = rows.ok.cumsum()
+        pairs = 1 + int(np.searchsorted(valid, min(_ENOUGH, valid[-1]))) // size  # chunks
 
         def scored(moved: F64, many: int) -> _Rows:
             other = self._simulate(moved, value, many, size, scores, number)
             return replace(other, score=bound(other.score))
 
-        sides = [(scored(moved, 1), first) for moved in value + np.diag(shift)]
+        sides = [(scored(moved, pairs), rows) for moved in value + np.diag(shift)]
         slope, doubt = self._slope(sides, shift, variance)
-        if doubt > _NOISY:  # the same random numbers do not give similar objects
+        self.noisy = doubt > _NOISY
+        if self.noisy:  # the same random numbers do not give similar objects
             shift = np.clip(np.sqrt(np.diag(cov)) * _WIDE, *_SHIFTS)
-            pairs = zip(value + np.diag(shift), value - np.diag(shift), strict=True)
-            sides = [(scored(up, chunks), scored(down, chunks)) for up, down in pairs]
+            both = zip(value + np.diag(shift), value - np.diag(shift), strict=True)
+            sides = [(scored(up, chunks), scored(down, chunks)) for up, down in both]
             slope, _ = self._slope(sides, 2 * shift, variance)
         total = bound(self._score(self.data, value, scores)).sum(0)
         return _Moments(mean, slope, variance, error, total)
@@ -341,34 +370,61 @@ class _Equation:
     def _simulate(
         self, value: F64, at: F64, chunks: int, size: int, scores: bool, number: int
     ) -> _Rows:
-        """Return objects simulated with shared parameters ``value``; their scores at ``at``."""
+        """Return objects simulated with shared parameters ``value``; their scores at ``at``.
+
+        Where few are valid, further blocks are simulated.
+        """
         simulator, parameters = self.simulator, self.simulator.parameters
-        parts = []
-        for chunk in range(chunks):
-            rng = stream(self.posterior.seed, "simulated-moments", self.word, number, chunk)
+        parts = list[tuple[F64, F64, F64, NDArray[np.bool_]]]()
+        valid = 0
+        while len(parts) < chunks or (valid < _ENOUGH and len(parts) < _TRIES * chunks):
+            rng = stream(self.posterior.seed, "simulated-moments", self.word, number, len(parts))
             theta = parameters.sample(size, rng)
             theta[:, self.shared] = self.space.from_unconstrained(value[None])
             batch = simulator.simulate(theta, rng)
             ok = batch.ok.cpu().numpy()
-            if not ok.any():
-                msg = (
-                    "no object could be simulated with the combined parameters "
-                    f"({self._physical(value)})"
-                )
-                raise SimulationError(msg)
-            # copies replace failed rows, so that the others keep their random numbers
-            copied = np.where(ok, np.arange(size), np.flatnonzero(ok)[0])
-            observed = simulator.observe_like(batch[torch.as_tensor(copied)], self.data, rng)
-            local = (
-                parameters.select(self.local).to_unconstrained(
-                    theta[:, parameters.index(self.local)]
-                )
-                if self.local
-                else np.empty((size, 0))
-            )
-            parts.append((self._score(observed, at, scores), self._quality(observed), local, ok))
+            score = np.zeros((size, len(value)))
+            quality, local = np.zeros((size, self.quality.shape[1])), np.empty((size, 0))
+            if ok.any():
+                # copies replace failed rows, so that the others keep their random numbers
+                copied = np.where(ok, np.arange(size), np.flatnonzero(ok)[0])
+                observed = simulator.observe_like(batch[torch.as_tensor(copied)], self.data, rng)
+                self.errors_differ = _errors_differ(observed, self.data)
+                score, quality = self._score(observed, at, scores), self._quality(observed)
+            if self.local:
+                own = theta[:, parameters.index(self.local)]
+                local = parameters.select(self.local).to_unconstrained(own)
+            parts.append((score, quality, local, ok))
+            valid += int(ok.sum())
             self.simulated += size
+            self._show()
+        if valid <= 2 * len(value):
+            msg = (
+                f"too few objects could be simulated with the combined parameters "
+                f"({self._physical(value)}): {valid} of {size * len(parts)}"
+            )
+            raise SimulationError(msg)
         return _Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _cost(self, count: int) -> int:
+        """Return about how many objects are simulated for the moments from ``count``."""
+        d = self.space.z_dim
+        return count * (1 + 2 * d) if self.noisy else count + d * count // _SLOPE
+
+    def _show(self) -> None:
+        """Show how many objects are simulated, and announce a long time once."""
+        self.expected = max(self.expected, self.simulated)
+        self.progress.advance(0, f"{self.simulated} of about {self.expected} simulated objects")
+        seconds = (perf_counter() - self.began) * (self.expected / self.simulated - 1)
+        if seconds > _LONG and not self.announced:
+            self.announced = True
+            _LOG.warning(
+                "the combination of %d objects simulates about %d: %d min left; "
+                "combiner.simulations or combiner.max_simulations reduce the number",
+                len(self.data),
+                self.expected,
+                -(-seconds // 60),
+            )
 
     def _score(self, batch: Batch, value: F64, scores: bool) -> F64:
         """Return s (n, d): the score of q, or that of its normal approximation."""
@@ -424,9 +480,14 @@ class _Equation:
         slope, noise = np.empty((d, d)), np.zeros((d, d))
         inverse = np.linalg.inv(root)
         for k, (up, down) in enumerate(sides):
-            both = up.ok & down.ok
-            change = (up.score - down.score)[both] / shift[k]
-            coefficients, residual, share = self._fit(change, up.quality[both])
+            n = min(len(up.ok), len(down.ok))
+            both = up.ok[:n] & down.ok[:n]
+            if both.sum() <= 2 * d:  # different objects fail: as for exact scores
+                slope[:, k] = variance[:, k]
+                noise += np.outer(np.full(d, 1e9), inverse[:, k] ** 2)
+                continue
+            change = (up.score[:n] - down.score[:n])[both] / shift[k]
+            coefficients, residual, share = self._fit(change, up.quality[:n][both])
             slope[:, k] = coefficients[0]
             white = (residual @ inverse.T).var(0) * share
             noise += np.outer(white, inverse[:, k] ** 2)
@@ -497,6 +558,31 @@ def _sorted(data: Batch) -> Batch:
     columns = [data.x, data.x_err, data.context]
     flat = [_finite(c.flatten(1).double().cpu().numpy()) for c in columns if c is not None]
     return data[torch.as_tensor(np.lexsort(np.concatenate(flat, 1).T))]
+
+
+def _errors_differ(simulated: Batch, data: Batch) -> bool:
+    """Return whether simulated errors are of another order than those of the data.
+
+    Raises
+    ------
+    SimulationError
+        If there are none, where the data have errors.
+    """
+    if data.x_err is None:
+        return False
+    if simulated.x_err is None:
+        msg = (
+            "simulated objects have no errors, the data have them: observe_like of the simulator "
+            "must take the errors of the objects that it is given"
+        )
+        raise SimulationError(msg)
+    if not (bool(simulated.observed.any()) and bool(data.observed.any())):
+        return False
+    mean, other = (
+        float(err[b.observed].double().log10().mean())
+        for b, err in ((simulated, simulated.x_err), (data, data.x_err))
+    )
+    return abs(mean - other) > _OTHER_ERRORS
 
 
 def _finite(values: F64) -> F64:

@@ -126,6 +126,7 @@ class Context:
         """Return the run's combiner, or another one with its default options."""
         combiner = self.bare_combiner(name)
         combiner.attach(self.emulated if combiner.takes_emulator else self.simulator)
+        combiner.progress = self.progress
         return combiner
 
     def bare_combiner(self, name: str | None = None) -> Combiner:

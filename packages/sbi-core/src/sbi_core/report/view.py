@@ -78,6 +78,8 @@ FLAGS = {
     "simulated groups that the network was trained on; run the pipeline with these objects.",
     "combination_not_converged": "The search for the combined posterior did not converge; compare "
     "it with another combiner.",
+    "errors_not_simulated": "The errors of simulated objects differ from those of the data by a "
+    "factor of two or more on average; the combined posterior is not valid.",
     "objects_disagree": "Parts of the sample disagree about the shared parameters (consistency "
     "p < 0.01): the model misses a difference between the objects, or their errors are "
     "underestimated. Do not rely on the width of the combined posterior.",
