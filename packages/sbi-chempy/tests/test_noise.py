@@ -80,7 +80,7 @@ def test_birth_times_have_the_width_they_claim(generator):
     assert abs(seen.mean() - 0.5) < 5 * 0.5 / np.sqrt(N)
     assert_array_equal(context[~seen], 0)
     relative = context[seen, 1] / 6
-    assert stats.kstest((relative - 0.1) / 0.3, "uniform").pvalue > 1e-4
+    assert stats.kstest(np.log(relative / 0.01) / np.log(40), "uniform").pvalue > 1e-4
     assert stats.kstest((context[seen, 0] - 6) / context[seen, 1], "norm").pvalue > 1e-4
 
 

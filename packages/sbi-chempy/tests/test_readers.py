@@ -123,10 +123,10 @@ def test_errors_outside_those_of_training_are_counted(tmp_path):
     table["e_o_fe"][3] = 0.001
     got = read(put(table, tmp_path))
     assert got.notes == (
-        "1 error of abundances below 0.01 dex, the smallest of training: raised to 0.01",
+        "1 error of abundances below 0.002 dex, the smallest of training: raised to 0.002",
         "2 stars with errors above the 0.3 dex of training: extrapolated",
     )
-    assert_allclose(got.batch.x_err[:, NAMES.index("o_fe")], [0.05, 0.5, 0.5, 0.01, 0.05])
+    assert_allclose(got.batch.x_err[:, NAMES.index("o_fe")], [0.05, 0.5, 0.5, 0.002, 0.05])
 
 
 def test_groups_are_kept(tmp_path):

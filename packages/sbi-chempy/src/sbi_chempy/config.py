@@ -52,7 +52,7 @@ class ChempyConfig(BaseModel):
     )
     noise: Literal["amortised", "fixed"] = Field(
         "amortised",
-        description="Training noise: amortised draws errors of 0.01-0.3 dex, missing elements "
+        description="Training noise: amortised draws errors of 0.002-0.3 dex, missing elements "
         "and ages at random; fixed is always default_error.",
     )
     covariance: list[list[float]] | str | None = Field(

@@ -3,9 +3,9 @@ r"""Observation model: Gaussian errors, missing elements, optional birth times.
 Abundances :math:`x_e \sim N(x_e^\mathrm{true}, \sigma_e^2)`; birth times
 :math:`t \sim N(T, (f T)^2)` with relative error f. For training, errors, missing elements and
 ages are drawn afresh at every call, so that one network serves every data set: half of the rows
-have the default error, the others errors log-uniform in 0.01-0.3 dex (one value for the row, or
+have the default error, the others errors log-uniform in 0.002-0.3 dex (one value for the row, or
 one per element); half are complete, in the others each element is missing with a probability
-drawn from U(0, 0.5); half have a birth time, with f in 0.1-0.4.
+drawn from U(0, 0.5); half have a birth time, with f log-uniform in 0.01-0.4.
 
 Errors of [X/Fe] are independent; those relative to another element are not (see
 :mod:`sbi_chempy.frame`). Where covariances are given, noise follows them and the errors are the
@@ -41,20 +41,29 @@ __all__ = [
 ]
 
 AGE_COLUMNS = ("t_obs", "e_t_obs", "t_observed")
-ERROR_RANGE = (0.01, 0.3)  # dex
-_AGE_ERROR_RANGE = (0.1, 0.4)  # relative
+ERROR_RANGE = (0.002, 0.3)  # dex
+_AGE_ERROR_RANGE = (0.01, 0.4)  # relative
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
+def _log_uniform(
+    between: tuple[float, float],
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    like: Tensor,
+) -> Tensor:
+    low, high = (math.log(e) for e in between)
+    return torch.exp(low + (high - low) * _uniform(shape, generator, like))
+
+
 def draw_errors(x: Tensor, default: float, generator: torch.Generator) -> Tensor:
     """Return standard deviations [dex] like x (n, k), mixed as described in the module."""
     n, k = x.shape
-    low, high = (math.log(e) for e in ERROR_RANGE)
-    each = torch.exp(low + (high - low) * _uniform((n, k), generator, x))
-    row = torch.exp(low + (high - low) * _uniform((n, 1), generator, x)).expand(n, k)
+    each = _log_uniform(ERROR_RANGE, (n, k), generator, x)
+    row = _log_uniform(ERROR_RANGE, (n, 1), generator, x).expand(n, k)
     kind = _uniform((n, 1), generator, x)
     free = torch.where(kind < 0.75, row, each)
     return torch.where(kind < 0.5, torch.full_like(x, default), free)
@@ -90,8 +99,7 @@ def observe_ages(t_birth: Tensor, error: Tensor, observed: Tensor, noise: Tensor
 def training_ages(t_birth: Tensor, generator: torch.Generator) -> Tensor:
     """Return context columns with random presence and relative errors."""
     shape = tuple(t_birth.shape)
-    low, high = _AGE_ERROR_RANGE
-    error = t_birth * (low + (high - low) * _uniform(shape, generator, t_birth))
+    error = t_birth * _log_uniform(_AGE_ERROR_RANGE, shape, generator, t_birth)
     observed = _uniform(shape, generator, t_birth) < 0.5
     noise = torch.randn(shape, generator=generator, device=t_birth.device, dtype=t_birth.dtype)
     return observe_ages(t_birth, error, observed, noise)
