@@ -167,5 +167,7 @@ def test_spectra_that_the_posterior_mean_does_not_reproduce_are_flagged(run):
     samples = run.infer(replace(objects, batch=objects.batch.with_(x=x)), 20)
     poor = ["poor_fit" in f.split(",") for f in samples.flags]
     assert poor[2]
-    assert poor == (samples.columns["chi2_per_pixel"] > 5).tolist()
+    chi2, rms = (samples.columns[n] for n in ("chi2_per_pixel", "residual_rms"))
+    beyond_noise = rms**2 * (1 - 1 / chi2) > 0.03**2
+    assert poor == ((chi2 > 1.3) | beyond_noise).tolist()
     assert "poor_fit" in run._context.analysis.flag_meanings

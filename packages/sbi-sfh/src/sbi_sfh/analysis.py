@@ -39,7 +39,8 @@ _SHOWN = 4  # objects with figures
 _MOST = 200  # objects whose draws are turned into spectra for the report
 _CLOUD = 2000
 _UNLIKE = 99.9
-_POOR = 5.0  # chi-squared per pixel; 1 for a correct model
+_POOR = 1.3  # chi-squared per pixel; 1 for a correct model
+_SCATTER = 0.03  # residual beyond the noise
 
 
 class SfhAnalysis(Analysis):
@@ -53,7 +54,8 @@ class SfhAnalysis(Analysis):
         "snr_outside_training": "the signal-to-noise ratio is outside the training range: train "
         "with another simulator.snr or simulator.snr_range",
         "poor_fit": "the spectrum of the posterior mean does not reproduce the data (chi-squared "
-        "per pixel above 5): check errors, masks and redshift, or train on more simulations",
+        "per pixel above 1.3, or 3 % of scatter beyond the noise): check errors, masks and "
+        "redshift, or train on more simulations",
     }
 
     simulator: SfhSimulator
@@ -99,7 +101,8 @@ class SfhAnalysis(Analysis):
         }
         if self.simulator.config.mode == "observed":
             columns["sigma"] = np.array([f.sigma for f in fits])
-        flags = self._flags(percentile, columns["snr"], columns["chi2_per_pixel"])
+        poor = _poor(columns["residual_rms"], columns["chi2_per_pixel"])
+        flags = self._flags(percentile, columns["snr"], poor)
         read = objects.labels.get("reading", [""] * len(objects))
         described = samples.described(
             columns=columns,
@@ -117,7 +120,7 @@ class SfhAnalysis(Analysis):
         ratio = np.where(batch.observed, batch.x / batch.x_err, np.nan).astype(float)
         return np.nanmedian(ratio, axis=1)
 
-    def _flags(self, percentile: F64, snr: F64, chi2: F64) -> list[str]:
+    def _flags(self, percentile: F64, snr: F64, poor: NDArray[np.bool_]) -> list[str]:
         config = self.simulator.config
         low, high = config.snr_range if config.mode == "observed" else (
             config.snr / 1.25, config.snr * 1.25)  # fmt: skip
@@ -128,11 +131,11 @@ class SfhAnalysis(Analysis):
                 for word, set_ in (
                     ("latents_unlike_training", p > _UNLIKE),
                     ("snr_outside_training", o),
-                    ("poor_fit", c > _POOR),
+                    ("poor_fit", c),
                 )
                 if set_
             )
-            for p, o, c in zip(percentile, odd, chi2, strict=True)
+            for p, o, c in zip(percentile, odd, poor, strict=True)
         ]
 
     def report(
@@ -157,6 +160,12 @@ class SfhAnalysis(Analysis):
         if stack is not None:
             sections.append(stack)
         return Findings(numbers=_numbers(simulator, samples, made, ratio), sections=sections)
+
+
+def _poor(rms: F64, chi2: F64) -> NDArray[np.bool_]:
+    """Return which spectra are not recovered: chi-squared, or scatter beyond the noise."""
+    noise = np.where(np.isfinite(chi2), rms**2 / np.maximum(chi2, 1e-12), 0.0)
+    return np.asarray((chi2 > _POOR) | (rms**2 - noise > _SCATTER**2))
 
 
 def torch_to_numpy(batch: Batch) -> F64:
@@ -248,8 +257,8 @@ def _figures(
         for k, recovered in enumerate(found[:_SHOWN])
     ]
     text = [
-        "Percentiles are completed to a history by the nearest one of 20 000 draws from the prior, "
-        "and the spectrum of that history is computed."
+        "Percentiles fix how much mass formed between them, not when: of all such histories the "
+        "one that fits the spectrum best is shown, and its spectrum."
     ]
     return Section("Recovered histories and spectra", text, drawings=drawings)
 

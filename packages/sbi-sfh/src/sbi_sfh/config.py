@@ -9,7 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sbi_sfh.constants import T_UNIVERSE_GYR, WAVE_PRESETS
 
-__all__ = ["SfhConfig", "age_of_universe"]
+__all__ = ["MIXTURE", "SfhConfig", "age_of_universe"]
+
+Family = Literal["gp", "tau", "delayed", "declining", "constant", "quenching", "bursts"]
+MIXTURE: dict[str, float] = {  # shares; bursts are the hardest to tell from other histories
+    "gp": 0.2, "delayed": 0.03, "declining": 0.03, "constant": 0.04,
+    "quenching": 0.2, "bursts": 0.5,
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -33,21 +39,24 @@ class SfhConfig(BaseModel):
     components: int = Field(
         default=64, ge=4, description="Principal components of an SSP library read from files."
     )
-    family: Literal["gp", "tau"] = Field(
-        default="gp",
-        description="Star formation histories: Gaussian process (gp) or delayed exponential (tau).",
+    family: Family | Literal["mixture"] | tuple[Family, ...] = Field(
+        default="mixture",
+        description="Star formation histories: mixture (of gp, delayed, declining, constant, "
+        "quenching and bursts), one of these, tau (delayed, published ranges), or a list (equal "
+        "shares).",
     )
     sfh_prior: Literal["quenched", "iyer19"] = Field(
-        default="quenched", description="Prior of the histories (family gp)."
+        default="quenched", description="Prior of the histories of family gp."
     )
     interp: Literal["gp", "pchip"] = Field(
         default="gp",
-        description="Curve through the knots; pchip is monotone and changes the prior.",
+        description="Curve through the knots of gp; pchip is monotone and changes the prior.",
     )
     max_overshoot: float | None = Field(
         default=None,
         gt=0,
-        description="Reject histories with more negative mass than this share; changes the prior.",
+        description="Reject histories of gp with more negative mass than this share; changes the "
+        "prior.",
     )
     grid: Literal["continuous", "readme"] = Field(
         default="continuous",
@@ -194,10 +203,22 @@ class SfhConfig(BaseModel):
         if self.mode == "observed" and self.noise == "none":
             msg = "mode 'observed' needs noise: choose 'relative' or 'flat'"
             raise ValueError(msg)
+        names = self.family
+        if not isinstance(names, str) and not 0 < len(names) == len(set(names)):
+            msg = f"family {list(names)} must name at least one family, each once"
+            raise ValueError(msg)
         if self.sigma_range[1] > 400:
             msg = "sigma_range reaches at most 400 km/s"
             raise ValueError(msg)
         return self
+
+    @property
+    def families(self) -> dict[str, float]:
+        """The families of star formation histories and their shares."""
+        if self.family == "mixture":
+            return dict(MIXTURE)
+        names = (self.family,) if isinstance(self.family, str) else self.family
+        return dict.fromkeys(names, 1.0 / len(names))
 
     @property
     def of_training(self) -> dict[str, Any]:

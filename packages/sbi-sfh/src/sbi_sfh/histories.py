@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import ConfigError
-from sbi_sfh import gaussian_process, tau
+from sbi_sfh import families, gaussian_process, tau
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.constants import AUXILIARY, DECILES
 from sbi_sfh.percentiles import crossing_times, names_of
@@ -32,11 +32,12 @@ class Histories:
     percentiles
         Times by which the fractions had formed, (n, k) Gyr since the Big Bang.
     inputs
-        Parameters that generated them, by name, each (n,) or (n, 3).
+        Parameters that generated them, by name, each (n,) or (n, 3); of a mixture the number of the
+        family.
     overshoot
-        Negative mass that was removed, as a fraction of the total, (n,); 0 for family tau.
+        Negative mass that was removed, as a fraction of the total, (n,); 0 except for family gp.
     knots_crossed
-        True where recent knots lie before drawn ones, (n,); False for family tau.
+        True where recent knots lie before drawn ones, (n,); False except for family gp.
     ok
         False where there is no mass or no finite curve, (n,).
     """
@@ -61,27 +62,69 @@ def fractions_of(config: SfhConfig) -> tuple[float, ...]:
 
 def history_spec(config: SfhConfig) -> dict[str, Any]:
     """Return all options that define the prior of the percentiles."""
-    spec: dict[str, Any] = {"family": config.family, "t_end_gyr": config.t_end, "points": POINTS}
-    if config.family == "gp":
+    names = list(config.families)
+    spec: dict[str, Any] = {
+        "family": names[0] if len(names) == 1 else config.families,
+        "t_end_gyr": config.t_end, "points": POINTS,
+    }  # fmt: skip
+    if "gp" in names:
         spec |= {"prior": config.sfh_prior, "interp": config.interp}
         if config.max_overshoot is not None:
             spec["max_overshoot"] = config.max_overshoot
-    else:
+    if set(names) & set(families.PARAMETRIC):
+        spec["ranges"] = {k: list(v) for k, v in families.RANGES.items()}
+    if "tau" in names:
         spec |= {"t0_gyr": list(tau.T0_GYR), "log_tau": list(tau.LOG_TAU), "grid": config.grid}
     return {**spec, "times": list(names_of(fractions_of(config)))}
 
 
 def draw_histories(n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
-    """Return n histories of the configured family.
+    """Return n histories of the configured family, or of a mixture of several.
 
     Raises
     ------
     ConfigError
         If ``max_overshoot`` rejects nearly everything.
     """
-    if config.family == "tau":
+    names = list(config.families)
+    if len(names) == 1:
+        return _draw(names[0], n, config, rng)
+    family = rng.choice(len(names), n, p=list(config.families.values()))
+    drawn = [
+        _draw(name, int((family == k).sum()), config, rng)
+        for k, name in enumerate(names)
+        if (family == k).any()
+    ]
+    order = np.argsort(np.argsort(family, kind="stable"), kind="stable")
+
+    def rows(name: str) -> Any:
+        return np.concatenate([getattr(h, name) for h in drawn])[order]
+
+    return Histories(
+        cumulative=rows("cumulative"),
+        percentiles=rows("percentiles"),
+        inputs={"family": family.astype(float)},
+        overshoot=rows("overshoot"),
+        knots_crossed=rows("knots_crossed"),
+        ok=rows("ok"),
+    )
+
+
+def _draw(name: str, n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
+    if name == "gp":
+        return _gp(n, config, rng)
+    if name == "tau":
         return _tau(n, config, rng)
-    return _gp(n, config, rng)
+    time = time_grid(config.t_end)
+    cumulative = families.growth(name, n, time, rng)
+    return Histories(
+        cumulative=cumulative,
+        percentiles=crossing_times(cumulative, time, fractions_of(config)),
+        inputs={},
+        overshoot=np.zeros(n),
+        knots_crossed=np.zeros(n, bool),
+        ok=np.asarray(np.isfinite(cumulative).all(1)),
+    )
 
 
 def _tau(n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:

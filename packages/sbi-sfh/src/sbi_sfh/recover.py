@@ -2,7 +2,8 @@ r"""From percentiles back to a star formation history and its spectrum.
 
 Star formation is the derivative of the mass growth, :math:`\mathrm{SFR} = dM/dt`, but percentiles
 do not fix the curve between them, and nine deciles do not constrain the last tenth of the mass,
-whose young stars are bright. Ways to complete the growth curve:
+whose young stars are bright. A spectrum completes the curve
+(:mod:`sbi_sfh.completion`); without one, there are:
 
 ``bank``
     the history, of 20 000 drawn from the prior, whose percentiles are nearest, with its time axis

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import Observations
-from sbi_sfh.residuals import Fit, fit_spectrum
+from sbi_sfh.broadening import NODE_STEP
+from sbi_sfh.completion import complete
+from sbi_sfh.residuals import Fit, fit_spectrum, weighted
 
 if TYPE_CHECKING:
     from sbi_sfh.simulator import SfhSimulator
@@ -50,6 +52,9 @@ def recover_object(
 ) -> Recovered:
     """Return history and spectrum of object k from its posterior draws (S, d).
 
+    Between the percentiles of a draw, the history is the one that fits the spectrum best
+    (:mod:`sbi_sfh.completion`).
+
     Parameters
     ----------
     simulator
@@ -64,12 +69,19 @@ def recover_object(
         Draws whose spectra are fitted; the band of histories takes as many.
     """
     some = draws[np.linspace(0, len(draws) - 1, min(fits, len(draws))).astype(int)]
-    mean = draws.mean(0, keepdims=True)
-    theta = np.concatenate([mean, some])
-    growth = simulator.recovery.growth(theta)
-    number = len(simulator.recovery.fractions)
+    theta = np.concatenate([draws.mean(0, keepdims=True), some])
+    telescope, recovery = simulator.telescope, simulator.recovery
+    row = observations.batch[k]
+    basis = simulator.library.basis
+    if telescope.observed_mode:  # velocity dispersion and calibration, from a first history
+        c = recovery.coefficients(theta[:1])[0]
+        first = fit_spectrum(telescope, c, row)
+        broadened = telescope.broadened[round(first.sigma / NODE_STEP)].double().numpy()
+        basis = broadened * (first.model / (c @ broadened))
+    flux, weight, _ = weighted(row)
+    growth = complete(simulator.synthesis, theta, recovery.fractions, basis, flux, weight)
+    number = len(recovery.fractions)
     afe = theta[:, number + 1] if simulator.config.afe else None
     c, _, _ = simulator.synthesis.coefficients(growth, theta[:, number], afe)
-    row = observations.batch[k]
-    found = [fit_spectrum(simulator.telescope, row_c, row) for row_c in c]
-    return Recovered(growth[1:], growth[0], found[0], tuple(found[1:]))
+    fits_of = [fit_spectrum(telescope, row_c, row) for row_c in c]
+    return Recovered(growth[1:], growth[0], fits_of[0], tuple(fits_of[1:]))

@@ -21,7 +21,7 @@ from sbi_core import Batch
 from sbi_sfh.broadening import NODE_STEP
 from sbi_sfh.noise import Telescope
 
-__all__ = ["Fit", "fit_spectrum"]
+__all__ = ["Fit", "fit_spectrum", "weighted"]
 
 F64 = NDArray[np.float64]
 
@@ -50,14 +50,12 @@ class Fit:
 
 def fit_spectrum(telescope: Telescope, coefficients: F64, observed: Batch) -> Fit:
     """Return the fit of one recovered spectrum (K,) to one observed spectrum (a batch of one)."""
-    x = observed.x[0].double().numpy()
-    used = observed.observed[0].numpy()
-    err = None if observed.x_err is None else observed.x_err[0].double().numpy()
-    weight = np.where(used, 1.0 if err is None else 1.0 / np.where(used, err, 1.0), 0.0)
+    x, weight, used = weighted(observed)
+    known = observed.x_err is not None
     c = torch.tensor(coefficients, dtype=torch.float32)
     if not telescope.observed_mode:
         flux = telescope.noise_free(c[None])[0].double().numpy()
-        return _fit(x, used, weight, flux, 0.0, known_errors=err is not None)
+        return _fit(x, used, weight, flux, 0.0, known_errors=known)
     grid = telescope.broadened
     low, high = telescope.config.sigma_range
     nodes = range(int(low // NODE_STEP), min(len(grid), int(np.ceil(high / NODE_STEP)) + 1))
@@ -67,15 +65,23 @@ def fit_spectrum(telescope: Telescope, coefficients: F64, observed: Batch) -> Fi
     for node in nodes:
         flux = (c @ grid[node]).double().numpy()
         design = np.concatenate([flux * legendre, [np.gradient(flux) * telescope.wave]])
-        scaled = (design * weight)[:, used].T
-        solution = np.linalg.lstsq(scaled, (x * weight)[used], rcond=None)[0]
+        scaled = design * weight
+        solution = np.linalg.lstsq(scaled @ scaled.T, scaled @ (x * weight), rcond=None)[0]
         model = solution @ design
         left = float((((x - model) * weight)[used] ** 2).sum())
         if left < lowest:
             lowest = left
-            best = _fit(x, used, weight, model, NODE_STEP * node, known_errors=err is not None)
+            best = _fit(x, used, weight, model, NODE_STEP * node, known_errors=known)
     assert best is not None
     return best
+
+
+def weighted(observed: Batch) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """Return flux, one over the errors (0 where nothing is observed) and used pixels, (L,) each."""
+    used = observed.observed[0].numpy()
+    x = np.where(used, observed.x[0].double().numpy(), 0.0)
+    err = 1.0 if observed.x_err is None else observed.x_err[0].double().numpy()
+    return x, np.where(used, 1.0 / np.where(used, err, 1.0), 0.0), used
 
 
 def _fit(
