@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from sbi_chempy.constants import FACTOR_CHANNELS, FACTOR_ELEMENTS
-from sbi_chempy.yields import EMBEDDED, load_embedded, load_yields
+from sbi_chempy.yields import EMBEDDED, RAW_TABLES, load_embedded, load_yields
 from sbi_chempy.yields.scatter import LOG_Z, imf_weighted
 
-RAW = {"sn2": ("tng",), "agb": ("tng",), "sn1a": ()}
+RAW = {c: ("tng", *RAW_TABLES[c]) for c in RAW_TABLES}
 """Tables of the directory, but for those of studies that are embedded."""
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     channels: dict[str, dict[str, object]] = {}
     for channel in FACTOR_CHANNELS:
         tables = {name: load_embedded(channel, name) for name in EMBEDDED[channel]}
-        for name in RAW[channel]:
+        for name in RAW.get(channel, ()):
             chosen = load_yields({channel: name}, yield_directory=options.yields)
             tables[name] = getattr(chosen, channel)
         channels[channel] = {

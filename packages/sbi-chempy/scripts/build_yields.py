@@ -52,6 +52,7 @@ H, HE = ELEMENTS.index("H"), ELEMENTS.index("He")
 CITATIONS = {
     "iwamoto99": "Iwamoto et al. 1999, ApJS 125, 439",
     "seitenzahl13": "Seitenzahl et al. 2013, MNRAS 429, 1156",
+    "gronow21": "Gronow et al. 2021, A&A 649, A155",
     "nomoto13": "Nomoto, Kobayashi & Tominaga 2013, ARA&A 51, 457",
     "limongi18": "Limongi & Chieffi 2018, ApJS 237, 13",
     "woosley95": "Woosley & Weaver 1995, ApJS 101, 181",
@@ -143,7 +144,7 @@ def sn_ia(vice: Source, study: str, model: str) -> SnIaYield:
         for path in vice.names(f"yields/sneia/{study}/{model}")
         if path.endswith(".dat")
     }
-    name = f"{study}-{model.lower()}"
+    name = f"{study}-{model.lower().replace('_', '-')}"
     yields = np.array([totals.get(e, 0.0) for e in ELEMENTS])
     total = sum(totals.values())
     return SnIaYield(name, yields, total, study, CITATIONS[study], vice.provenance())
@@ -344,6 +345,7 @@ def build_all(vice: Source, crimsons: Source) -> dict[str, SnIaYield | YieldTabl
         sn_ia(vice, "iwamoto99", "W7"),
         sn_ia(vice, "iwamoto99", "WDD2"),
         sn_ia(vice, "seitenzahl13", "N100"),
+        sn_ia(vice, "gronow21", "M10_03_1"),
         nomoto13(crimsons, net=True),
         nomoto13(crimsons, net=False),
         *(limongi18(crimsons, vice, v) for v in (0, 150, 300)),

@@ -28,7 +28,12 @@ def test_every_table_loads_and_tells_its_origin(channel, name):
 
 @pytest.mark.parametrize(
     ("name", "total"),
-    [("iwamoto99-w7", 1.37083), ("iwamoto99-wdd2", 1.33853), ("seitenzahl13-n100", 1.39655)],
+    [
+        ("iwamoto99-w7", 1.37083),
+        ("iwamoto99-wdd2", 1.33853),
+        ("seitenzahl13-n100", 1.39655),
+        ("gronow21-m10-03-1", 1.04133),
+    ],
 )
 def test_sn_ia_totals_include_all_species(name, total):
     assert load_embedded("sn1a", name).total == pytest.approx(total, abs=1e-5)

@@ -21,13 +21,13 @@ class ChempyConfig(BaseModel):
 
     yields: str | dict[str, str] = Field(
         "default",
-        description="Yield set: default, tng, alternative, alternative-net, embedded tables "
+        description="Yield set: default, tng, alternative, alternative-net, names of tables "
         "joined by '+', or {sn1a=..., sn2=..., agb=...}.",
     )
     yield_directory: str | None = Field(
         None,
-        description="Folder of original Chempy yields (Chempy/input/yields) for the sets tng, "
-        "alternative and alternative-net; default: SBI_DATA_DIR, then the cache.",
+        description="Folder of original Chempy yields (Chempy/input/yields) for sets and tables "
+        "that are not in the package; default: SBI_DATA_DIR, then the cache.",
     )
     elements: tuple[str, ...] | None = Field(
         None,

@@ -158,20 +158,20 @@ def read_chempy_directory(directory: Path, name: RawSet) -> YieldSet:
             f"yield set {name!r}: {directory} is incomplete, missing {', '.join(missing)}"
         )
     if name == "tng":
-        with _reading(directory / "TNG"):
+        with reading(directory / "TNG"):
             channels = _tng_sn1a(directory), _tng(directory, "sn2"), _tng(directory, "agb")
         return YieldSet(*channels, name)
-    with _reading(directory / "Nomoto2013"):
+    with reading(directory / "Nomoto2013"):
         sn2 = _nomoto_gross(directory) if name == "alternative" else _nomoto_net(directory)
-    with _reading(directory / "Thielemann2003"):
+    with reading(directory / "Thielemann2003"):
         sn1a = _thielemann(directory)
-    with _reading(directory / "Karakas2016"):
+    with reading(directory / "Karakas2016"):
         agb = _karakas16(directory)
     return YieldSet(sn1a, sn2, agb, name)
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def reading(folder: Path) -> Iterator[None]:
     """Turn what a damaged or foreign file provokes into one sentence."""
     try:
         yield

@@ -15,7 +15,7 @@ from sbi_chempy.yields.tables import SnIaYield, YieldSet, YieldTable, read_yield
 __all__ = ["DEFAULT_SET", "EMBEDDED", "load_embedded", "load_embedded_set"]
 
 EMBEDDED: dict[str, tuple[str, ...]] = {
-    "sn1a": ("iwamoto99-w7", "iwamoto99-wdd2", "seitenzahl13-n100"),
+    "sn1a": ("iwamoto99-w7", "iwamoto99-wdd2", "seitenzahl13-n100", "gronow21-m10-03-1"),
     "sn2": (
         "nomoto13-net",
         "nomoto13-gross",

@@ -5,27 +5,37 @@ A *spec* is a set name, or a mapping that names one table per channel:
 * ``"default"`` : the default embedded tables;
 * ``"tng"``, ``"alternative"``, ``"alternative-net"`` : the sets of the published applications,
   read from the user's data directory (not shipped);
-* three embedded names joined by ``+``, e.g. ``"iwamoto99-w7+woosley95+karakas16"``; or a single
-  embedded name, which replaces that channel of the default set;
-* ``{"sn1a": ..., "sn2": ..., "agb": ...}`` : per channel an embedded name, a set name (that
-  channel of the set) or the path of a user's ``.npz`` / HDF5 file. Missing channels are default.
+* names of tables joined by ``+``, e.g. ``"iwamoto99-w7+woosley95+karakas16"``; each replaces its
+  channel of the default set. Tables are embedded, or read from the user's data directory
+  (:data:`~sbi_chempy.yields.chempy_tables.RAW_TABLES`);
+* ``{"sn1a": ..., "sn2": ..., "agb": ...}`` : per channel a table, a set name (that channel of the
+  set) or the path of a user's ``.npz`` / HDF5 file. Missing channels are default.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sbi_chempy.yields.chempy_raw import RAW_SETS, find_missing_files, read_chempy_directory
+from sbi_chempy.yields.chempy_tables import RAW_TABLES, missing_table_files, read_chempy_table
 from sbi_chempy.yields.embedded import DEFAULT_SET, EMBEDDED, load_embedded
-from sbi_chempy.yields.tables import SnIaYield, YieldSet, YieldTable, YieldTableError, read_yields
+from sbi_chempy.yields.tables import (
+    Channel,
+    SnIaYield,
+    YieldSet,
+    YieldTable,
+    YieldTableError,
+    read_yields,
+)
 
 __all__ = ["YieldsNotFoundError", "load_yields"]
 
 _FILE_SUFFIXES = (".npz", ".h5", ".hdf5")
 _CHANNELS = ("sn1a", "sn2", "agb")
+_Name = TypeVar("_Name", bound=str)
 
 
 class _Place(NamedTuple):
@@ -55,7 +65,7 @@ def load_yields(
         Folder that contains ``chempy/`` (the value of SBI_DATA_DIR); only needed for sets that
         are not shipped.
     yield_directory : Path, optional
-        An original Chempy yield directory, used for the published sets instead.
+        An original Chempy yield directory, used for everything that is not shipped instead.
 
     Returns
     -------
@@ -85,6 +95,10 @@ def _combine(parts: Mapping[str, SnIaYield | YieldTable], name: str = "") -> Yie
     return YieldSet(**parts, name=name)  # type: ignore[arg-type]
 
 
+def _single_tables(channel: str) -> tuple[str, ...]:
+    return (*EMBEDDED[channel], *RAW_TABLES.get(channel, ()))
+
+
 def _named_set(name: str, place: _Place) -> YieldSet:
     if name == "default":
         return _combine({c: load_embedded(c, n) for c, n in DEFAULT_SET.items()}, name)
@@ -93,27 +107,34 @@ def _named_set(name: str, place: _Place) -> YieldSet:
     names = [part.strip() for part in name.split("+")]
     chosen = dict(DEFAULT_SET)
     for part in names:
-        channels = [c for c in _CHANNELS if part in EMBEDDED[c]]
+        channels = [c for c in _CHANNELS if part in _single_tables(c)]
         if not channels:
-            known = ["default", *RAW_SETS, *(n for c in _CHANNELS for n in EMBEDDED[c])]
+            known = ["default", *RAW_SETS, *(n for c in _CHANNELS for n in _single_tables(c))]
             raise ValueError(_unknown("yield set", part, known))
         chosen[channels[0]] = part
-    return _combine({c: load_embedded(c, n) for c, n in chosen.items()}, name)
+    return _combine({c: _single(c, n, place) for c, n in chosen.items()}, name)
 
 
 def _channel(channel: str, choice: str | Path, place: _Place) -> SnIaYield | YieldTable:
     if isinstance(choice, Path) or choice.lower().endswith(_FILE_SUFFIXES):
         return _from_file(channel, Path(choice))
-    if choice in EMBEDDED[channel]:
-        return load_embedded(channel, choice)
+    if choice in _single_tables(channel):
+        return _single(channel, choice, place)
     if choice == "default":
         return load_embedded(channel, DEFAULT_SET[channel])
     if choice in RAW_SETS:
         table: SnIaYield | YieldTable = getattr(_published_set(choice, place), channel)
         return table
-    raise ValueError(
-        _unknown(f"{channel} yields", choice, ["default", *EMBEDDED[channel], *RAW_SETS])
-    )
+    known = ["default", *_single_tables(channel), *RAW_SETS]
+    raise ValueError(_unknown(f"{channel} yields", choice, known))
+
+
+def _single(channel: str, name: str, place: _Place) -> SnIaYield | YieldTable:
+    if name in EMBEDDED[channel]:
+        return load_embedded(channel, name)
+    stellar: Channel = "agb" if channel == "agb" else "sn2"
+    folder = _raw_folder(name, place, missing_table_files, "chempy-tables")
+    return read_chempy_table(folder, stellar, name)
 
 
 def _from_file(channel: str, path: Path) -> SnIaYield | YieldTable:
@@ -127,27 +148,35 @@ def _from_file(channel: str, path: Path) -> SnIaYield | YieldTable:
 
 def _published_set(name: str, place: _Place) -> YieldSet:
     raw = next(n for n in RAW_SETS if n == name)
-    data_dir, incomplete = place.data_dir, ""
+    if place.directory is None and place.data_dir is not None:
+        table = place.data_dir / "chempy" / f"yield_tables_{name.replace('-', '_')}.npz"
+        if table.is_file():
+            return _combine(read_yields(table, name), name)
+    return read_chempy_directory(_raw_folder(raw, place, find_missing_files, "chempy-yields"), raw)
+
+
+def _raw_folder(
+    name: _Name, place: _Place, missing_files: Callable[[Path, _Name], list[str]], dataset: str
+) -> Path:
+    """Folder that holds the files of a set or table."""
     if place.directory is not None:
-        missing = find_missing_files(place.directory, raw)
+        missing = missing_files(place.directory, name)
         if missing:
             raise YieldsNotFoundError(
                 f"yield set {name!r}: yield directory {place.directory} lacks {', '.join(missing)}"
             )
-        return read_chempy_directory(place.directory, raw)
-    if data_dir is not None:
-        table = data_dir / "chempy" / f"yield_tables_{name.replace('-', '_')}.npz"
-        if table.is_file():
-            return _combine(read_yields(table, name), name)
-        for folder in (data_dir / "chempy" / "raw", data_dir / "chempy-yields"):
-            missing = find_missing_files(folder, raw)
+        return place.directory
+    incomplete = ""
+    if place.data_dir is not None:
+        for folder in (place.data_dir / "chempy" / "raw", place.data_dir / dataset):
+            missing = missing_files(folder, name)
             if not missing:
-                return read_chempy_directory(folder, raw)
+                return folder
             if folder.is_dir() and not incomplete:
                 incomplete = f" ({folder} lacks {', '.join(missing)})"
     raise YieldsNotFoundError(
         f"yield set {name!r} is not part of sbi-chempy and is missing here{incomplete}: "
-        "run `sbi-run data fetch chempy-yields`, or set SBI_DATA_DIR to a folder that holds them"
+        f"run `sbi-run data fetch {dataset}`, or set SBI_DATA_DIR to a folder that holds them"
     )
 
 
