@@ -1,6 +1,6 @@
 """Coverage for star formation histories of eight families, some unlike those of training.
 
-    python benchmarks/sfh/off_family.py [--run RUN ...] [--snr 30 100] [--set simulator.family=gp] [--json FILE]
+    python benchmarks/sfh/off_family.py [--run RUN ...] [--snr 30 100] [--set ...] [--json FILE]
 
 Trains a run per signal-to-noise ratio (or takes given ones), simulates spectra of every family and
 of the prior of the run, and prints the share of truths in the central 68 % of the posterior, and of
