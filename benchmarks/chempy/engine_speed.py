@@ -6,6 +6,7 @@ measurement runs in a fresh process::
 
     python benchmarks/chempy/engine_speed.py --json speed.json
     python benchmarks/chempy/engine_speed.py --device cuda --json speed_cuda.json
+    python benchmarks/chempy/engine_speed.py --factors  # only the cost of yield factors
 
 On a GPU: batches of 1e3 to 1e6 in float32 and float64, largest GPU memory, and agreement with the
 CPU in float64 on 2000 prior draws. Needs numpy and torch (numba for the CPU kernel), the embedded
@@ -118,6 +119,34 @@ def agreement(device: str) -> dict:
     return found
 
 
+def factor_cost(rows: int = 5000, repeats: int = 9) -> None:
+    """Print CPU time with yield factors over that without, measured in turn on one thread."""
+    import torch
+
+    from sbi_chempy.engine import ChempyEngine
+    from sbi_chempy.yields import EMBEDDED, load_embedded_set
+    from sbi_chempy.yields.scatter import scatter
+
+    torch.set_num_threads(1)
+    theta = torch.as_tensor(prior_draws(rows))
+    rng = np.random.default_rng(2)
+    factors = torch.as_tensor(scatter() * rng.standard_t(4, (rows, 3, 8, 2)))
+    for kernel, n in (("numba", rows), ("torch", rows // 10)):
+        for name in EMBEDDED["sn2"]:
+            engine = ChempyEngine(load_embedded_set(sn2=name), kernel=kernel)
+            seconds = []
+            for _ in range(repeats + 1):
+                pair = []
+                for given in (None, factors[:n]):
+                    start = time.process_time()
+                    engine(theta[:n], given)
+                    pair.append(time.process_time() - start)
+                seconds.append(pair)
+            plain, scaled = np.median(seconds[1:], axis=0) / n * 1e6
+            ratio = np.median([b / a for a, b in seconds[1:]])
+            print(f"{kernel} {name:16} {plain:7.1f} {scaled:7.1f} us per row, ratio {ratio:.2f}")
+
+
 def jobs(device: str, seconds: float) -> list[dict]:
     kernels = ("numba", "torch") if device == "cpu" else ("torch",)
     listed = [
@@ -139,7 +168,11 @@ def main() -> None:
     parser.add_argument("--json", "--out", type=Path, help="write the numbers here")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="per measurement")
+    parser.add_argument("--factors", action="store_true", help="only the cost of yield factors")
     options = parser.parse_args()
+    if options.factors:
+        factor_cost()
+        return
     context = multiprocessing.get_context("spawn")
     about = {"machine": platform.machine(), "python": platform.python_version()}
     agrees = None

@@ -16,6 +16,7 @@ from sbi_chempy.yields.scatter import (
     _compare,
     _Table,
     _tables,
+    _trace,
     common_scatter,
     imf_weighted,
     scatter,
@@ -88,6 +89,25 @@ def test_leaving_out_sn_ii_studies_changes_their_channel_only(study):
     assert moved[SN2].max() > 0.01
     if study != "tng":  # which has AGB yields, too
         assert moved[AGB].max() < 0.01  # less than the shift of the traces
+
+
+def test_scales_hold_for_the_study_left_out():
+    """Offsets from the default of tables that did not enter the scales: a Student t of 3 to 4."""
+    line = np.linalg.pinv(np.stack([np.ones(5), LOG_Z], axis=1))
+    offsets = []
+    for c, channel in enumerate(FACTOR_CHANNELS):
+        default, *others = _tables()[channel]
+        for table in others:
+            if table.study == default.study:
+                continue
+            logs = [np.log10(np.maximum(t.made, _trace())) for t in (default, table)]
+            z = (line @ (logs[1] - logs[0]))[0] / scatter(table.study)[c, :, 0]
+            matters = (np.fmax(default.made, table.made) > _trace()).any(0)
+            offsets.extend(z[matters & np.isfinite(z)])
+    size = np.abs(offsets)
+    assert len(size) > 100
+    assert 0.5 < (size < 1).mean() < 0.75  # t: 0.61 to 0.63; correlated, so roughly 30 numbers
+    assert 0.8 < (size < 2).mean() < 0.97  # t: 0.86 to 0.88
 
 
 def test_an_unknown_study_is_refused():
