@@ -10,7 +10,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.posterior import Posterior
+from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.training.config import TrainConfig
@@ -71,3 +71,25 @@ def test_a_device_that_is_not_there_is_said(posterior, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no CUDA device"):
         Posterior(posterior.estimator, device="cuda")
+
+
+def test_a_combination_that_the_model_does_not_make_says_so_first():
+    facts = {
+        "misspecification_p": 1e-40,
+        "misspecification_chi2": 310.2,
+        "misspecification_dof": 44,
+    }
+    args = ("gaussian", SPACE, 30, np.zeros(2), np.eye(2), np.zeros((5, 2)), np.zeros(2), np.eye(2))
+    plain = CombinedPosterior(*args, facts, ("few_draws",))
+    failed = CombinedPosterior(*args, facts, ("few_draws", UNLIKE))
+    sentence = (
+        "These objects are not what this model makes (chi2 = 310 for 44 numbers): "
+        "the error bar does not hold."
+    )
+    assert (plain.warning, failed.warning) == ("", sentence)
+    assert repr(failed) == f"{sentence}\n{plain!r}"
+    assert repr(plain).startswith("CombinedPosterior(")
+    assert failed._repr_html_().startswith(f"<p><strong>{sentence}")
+    assert sentence not in plain._repr_html_()
+    assert failed.summary()["flags"] == ["few_draws", UNLIKE]
+    assert "(chi2" not in CombinedPosterior(*args, {}, (UNLIKE,)).warning

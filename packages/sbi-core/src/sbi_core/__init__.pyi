@@ -60,6 +60,7 @@ from .estimators.base import FlowEstimator as FlowEstimator
 from .hookspecs import HOOK_API as HOOK_API
 from .hookspecs import Register as Register
 from .hookspecs import hookimpl as hookimpl
+from .pipeline.model_check import with_model_check as with_model_check
 from .pipeline.runner import Run as Run
 from .posterior import CombinedPosterior as CombinedPosterior
 from .posterior import Posterior as Posterior

@@ -123,6 +123,9 @@ class Simulator(ABC):
         observable.
     rows_are_objects
         True if a row of a table is an object, so that long tables can be read in parts.
+    groups_differ
+        True if groups of objects with equal shared parameters differ, because each is a draw of
+        something else that its objects have in common.
     columns_by_itself
         True if ``read_observations`` and ``observations_of`` apply the options ``--column`` and
         ``--unit`` (:func:`sbi_core.chosen_columns`, :func:`sbi_core.chosen_units`), because files
@@ -134,6 +137,7 @@ class Simulator(ABC):
     parameters: ParameterSpace
     observables: tuple[Observable, ...] = ()
     rows_are_objects: ClassVar[bool] = True
+    groups_differ: ClassVar[bool] = False
     columns_by_itself: ClassVar[bool] = False
     context_names: tuple[str, ...] = ()
     failures: Mapping[int, str] = {0: "ok"}

@@ -29,14 +29,17 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "UNLIKE",
     "CombinedPosterior",
     "Posterior",
     "PosteriorSamples",
     "combined_from_gaussian",
     "gaussian_draws",
+    "unlike",
 ]
 
 F64 = NDArray[np.float64]
+UNLIKE = "unlike_the_simulator"  # flag of objects that the simulator does not make
 _ROWS_PER_CALL = 262_144  # draws x objects handed to the estimator, which cuts them further
 _MOMENT_ROWS = 65_536
 
@@ -369,12 +372,20 @@ class CombinedPosterior:
         """Standard deviations, (d,)."""
         return np.sqrt(np.diag(self.cov))
 
+    @property
+    def warning(self) -> str:
+        """The sentence that comes before the numbers where the check of the model failed."""
+        if UNLIKE not in self.flags:
+            return ""
+        chi2, dof = (self.diagnostics.get(f"misspecification_{k}") for k in ("chi2", "dof"))
+        return unlike(chi2, dof)
+
     def sample(self, draws: int, rng: Rng) -> F64:
         """Return draws (S, d): Gaussian in unconstrained space, mapped to physical units."""
         return gaussian_draws(self.z_mean, self.z_cov, self.space, draws, rng)
 
     def summary(self, truth: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """Return the entry of ``report.json``: mean, sd and, where known, truth."""
+        """Return the entry of ``report.json``: mean, sd and, where known, truth; flags."""
         parameters: dict[str, dict[str, float]] = {}
         for k, name in enumerate(self.names):
             parameters[name] = {"mean": float(self.mean[k]), "sd": float(self.sd[k])}
@@ -389,6 +400,8 @@ class CombinedPosterior:
         for key in ("consistency_chi2", "consistency_p"):
             if key in self.diagnostics:
                 out[key] = float(self.diagnostics[key])
+        if self.flags:
+            out["flags"] = list(self.flags)
         return out
 
     def __repr__(self) -> str:
@@ -396,7 +409,8 @@ class CombinedPosterior:
             f"{n} = {m:.4g} +- {s:.2g}"
             for n, m, s in zip(self.names, self.mean, self.sd, strict=True)
         )
-        return f"CombinedPosterior({self.combiner}, n={self.n}: {numbers})"
+        first = f"{self.warning}\n" if self.warning else ""
+        return f"{first}CombinedPosterior({self.combiner}, n={self.n}: {numbers})"
 
     def _repr_html_(self) -> str:
         head = "<tr><th>parameter</th><th>mean</th><th>sd</th><th>unit</th></tr>"
@@ -408,8 +422,17 @@ class CombinedPosterior:
             )
         )
         flags = f"<br>flags: {escape(', '.join(self.flags))}" if self.flags else ""
+        first = f"<p><strong>{escape(self.warning)}</strong></p>" if self.warning else ""
         what = f"<b>{escape(self.combiner)}</b>, {counted(self.n, 'object')}{flags}"
-        return f"{what}<table>{head}{rows}</table>"
+        return f"{first}{what}<table>{head}{rows}</table>"
+
+
+def unlike(
+    chi2: float | None = None, dof: float | None = None, objects: str = "These objects"
+) -> str:
+    """Return the sentence on objects that the model does not make."""
+    size = "" if chi2 is None or dof is None else f" (chi2 = {chi2:.0f} for {dof:.0f} numbers)"
+    return f"{objects} are not what this model makes{size}: the error bar does not hold."
 
 
 def gaussian_draws(mean: F64, cov: F64, space: ParameterSpace, draws: int, rng: Rng) -> F64:

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import pytest
 import sbi_toy
 from astropy.table import Table
@@ -217,6 +219,24 @@ def test_a_failed_calibration_is_exit_code_3(cli, install):
     report = json.loads((cli.work / "r" / "report.json").read_text())
     assert report["status"] == "calibration_failed"
     assert "calibration_failed" in report["flags"]
+
+
+def test_objects_that_the_model_does_not_make_are_the_first_line(cli, toy):
+    objects = toy.example_observations(np.random.default_rng(1), 60)
+    x = objects.batch.x.clone()
+    x[:, 2] += 2.0
+    replace(objects, batch=objects.batch.with_(x=x)).write(cli.work / "o.npz")
+    words = ["--plugin", "toy", "--preset", "quick", "--set", "combine.reference=500"]
+    code, out, _ = cli(*words, "--out", "r", "--observations", "o.npz")
+    assert code == 0
+    assert out.startswith("These objects are not what this model makes (chi2 = ")
+    assert "calibration: pass" in out
+    cli(*words, "--out", "good")
+    code, out, _ = cli("combine", "good", "--observations", "o.npz")
+    assert code == 0
+    lines = [line for line in out.splitlines() if not line.startswith("observations:")]
+    assert lines[0].startswith("These objects are not what this model makes (chi2 = ")
+    assert lines[1].startswith("gaussian, N = 60: ")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -66,6 +66,33 @@ def test_flags_of_a_combination_are_shown(two_runs, monkeypatch):
     assert all(m["flags"] == ["unlike_trained_groups"] for m in found["models"].values())
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_models_that_do_not_make_the_objects_are_named_first(two_runs, monkeypatch, failing):
+    runs, folder = two_runs
+    whole = Run.combine
+    made = []
+
+    def combine(*args, **options):
+        made.append(whole(*args, **options))
+        flags = ("unlike_the_simulator",) if len(made) <= failing else ()
+        return replace(made[-1], flags=flags)
+
+    monkeypatch.setattr(Run, "combine", combine)
+    said = invoke(
+        *runs, "--observations", str(folder / "objects.npz"), "--simulations", "2000",
+        "--steps", "5", "--out", str(folder / "numbers.json"),
+    )  # fmt: skip
+    none = failing == 2
+    assert ("None of these models makes these objects" in said) == none
+    assert said.count("are not what this model makes") == failing
+    assert said.count(": relative probability") == (2 if none else 0)
+    assert said.count(": probability") == (0 if none else 2)
+    if none:
+        assert said.index("None of these") < said.index("probability")
+    found = json.loads((folder / "numbers.json").read_text())
+    assert found["none_of_these_models"] == none
+
+
 def test_what_it_cannot_compare_is_said(two_runs):
     runs, folder = two_runs
     file = str(folder / "objects.npz")

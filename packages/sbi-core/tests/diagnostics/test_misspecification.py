@@ -58,3 +58,37 @@ def test_columns_that_do_not_vary_are_left_out(rng):
     assert found.sigma[1] == 0
     nothing = compare("x", data[:, 1:], reference[:, 1:])
     assert (nothing.dof, nothing.p) == (0, 1.0)
+
+
+def test_what_the_parameters_absorb_is_left_out(rng):
+    """A location fitted to the same objects: p is uniform, without the scores it is too large."""
+    direction, cov = np.array([[1.0], [2.0], [0.0], [0.5]]), np.eye(4) + 0.3
+    weight = np.linalg.solve(cov, direction)
+    root = np.linalg.cholesky(cov)
+    p = {True: [], False: []}
+    for _ in range(200):
+        x, reference = (rng.standard_normal((n, 4)) @ root.T for n in (100, 2000))
+        fitted = np.linalg.solve(direction.T @ weight, (x @ weight).mean(0))
+        x = x - fitted @ direction.T
+        for sharp in p:
+            scores = (x @ weight, reference @ weight) if sharp else None
+            p[sharp].append(compare("means", x, reference, absorbed=scores).p)
+    assert compare("means", x, reference, absorbed=(x @ weight, reference @ weight)).dof == 3
+    assert kstest(p[True], "uniform").pvalue > 1e-3
+    assert kstest(p[False], "uniform").pvalue < 1e-3
+
+
+def test_groups_that_differ_are_compared_as_groups(rng):
+    """Groups scatter along one direction; a difference along another one is seen."""
+    along, other = np.array([1.0, 0.0, 0.5]), np.array([0.0, 0.7, 0.0])
+    group = np.repeat(np.arange(60), 50)
+    p = {"same kind": [], "objects alone": [], "shifted": []}
+    for _ in range(100):
+        reference = rng.standard_normal((60, 1))[group] * along + rng.standard_normal((3000, 3))
+        data = rng.standard_normal() * along + rng.standard_normal((50, 3))
+        p["same kind"].append(compare("means", data, reference, group=group).p)
+        p["objects alone"].append(compare("means", data, reference).p)
+        p["shifted"].append(compare("means", data + other, reference, group=group).p)
+    assert kstest(p["same kind"], "uniform").pvalue > 1e-3
+    assert np.mean(np.array(p["objects alone"]) < 0.002) > 0.3
+    assert np.mean(np.array(p["shifted"]) < 0.05) > 0.8

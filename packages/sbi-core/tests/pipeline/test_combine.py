@@ -1,11 +1,18 @@
 """The stage combine: remedies beside the result, and whether the objects fit the simulator."""
 
+import re
+
 import numpy as np
 import pytest
 import sbi_toy
+from astropy.table import Table
 
+from sbi_core.cli.run import _echo
+from sbi_core.combiners.gaussian import GaussianCombiner
+from sbi_core.data.observations import Observations
 from sbi_core.errors import RunDirectoryError
 from sbi_core.pipeline.groups import GroupSimulator, SimulatedGroups
+from sbi_core.pipeline.model_check import with_model_check
 from sbi_core.rng import stream
 
 OPTIONS = ("combine.remedies=true", "combine.reference=500", "infer.n_example=40")
@@ -45,21 +52,76 @@ def test_objects_of_the_simulator_are_not_flagged(toy_run):
     assert "unlike_the_simulator" not in combined.flags
 
 
-def test_other_objects_are_flagged_and_named(toy_run, toy, tmp_path):
-    rng = np.random.default_rng(1)
-    objects = toy.example_observations(rng, 60)
+SENTENCE = (
+    r"These objects are not what this model makes \(chi2 = \d+ for \d+ numbers\): "
+    r"the error bar does not hold\."
+)
+
+
+@pytest.fixture
+def others(toy, tmp_path):
+    """A file of objects that the toy does not make, in a group; the first 30 are those of it."""
+    objects = toy.example_observations(np.random.default_rng(1), 90)
     x = objects.batch.x.clone()
-    x[:, 2] += 4.0 * sbi_toy.ERROR
-    path = tmp_path / "objects.npz"
-    type(objects)(objects.batch.with_(x=x), objects.id, objects.group, objects.observables).write(
-        path
-    )
+    x[30:, 2] += 4.0 * sbi_toy.ERROR
+
+    def write(rows, **names):
+        batch = objects.batch.with_(x=x)[rows]
+        path = tmp_path / "objects.npz"
+        group = ["good" if k < 30 else "bad" for k in range(90)][rows] if names else "all"
+        Observations.from_batch(batch, observables=objects.observables, group=group).write(path)
+        return path
+
+    return write
+
+
+def test_other_objects_are_flagged_and_named_first_of_all(toy_run, others, capsys):
+    path = others(slice(30, 90))
     run = toy_run(*OPTIONS, f"infer.observations={path}")
-    assert "unlike_the_simulator" in run.report["flags"]
-    assert "unlike_the_simulator" in run.combine(path).flags
-    sentence = run.report["misspecification"][0]["verdict"]
+    report = run.report
+    assert "unlike_the_simulator" in report["flags"]
+    assert report["status"] == "unlike_the_simulator"
+    assert all("unlike_the_simulator" in e["flags"] for e in report["combined"])
+    assert report["calibration"]["verdict"] == "pass"  # the check tests objects
+    sentence = report["misspecification"][0]["verdict"]
     assert "No value of the shared parameters reproduces" in sentence
-    assert sentence.split(";")[0] in run.directory.report_html.read_text()
+    page = run.directory.report_html.read_text()
+    assert sentence.split(";")[0] in page
+    title = page[page.index("<h1>") : page.index("</h1>")]
+    assert re.search(SENTENCE.replace("chi2", "χ²"), title)
+    assert re.search(SENTENCE, run._repr_html_()[:200])
+    _echo(report, run.directory.given)
+    assert re.match(SENTENCE, capsys.readouterr().out)
+    flags = Table.read(run.directory.combined)["flags"]
+    assert all("unlike_the_simulator" in f for f in flags)
+
+
+def test_other_objects_combined_with_a_saved_run_are_named_first(toy_run, others):
+    run = toy_run(*OPTIONS)
+    assert run.report["status"] == "ok"
+    path = others(slice(30, 90))
+    combined = run.combine(path)
+    assert "unlike_the_simulator" in combined.flags
+    assert re.match(SENTENCE, combined.warning)
+    plain = GaussianCombiner().combine(run.posterior, run.observations(path))
+    again = with_model_check(plain, run.simulator, run.posterior, run.observations(path))
+    assert plain.warning == ""
+    assert re.match(SENTENCE, repr(again))
+    few = with_model_check(plain, run.simulator, run.posterior, run.observations(path)[:10])
+    assert few is plain
+
+
+def test_groups_are_named_that_the_model_does_not_make(toy_run, others):
+    run = toy_run(*OPTIONS, f"infer.observations={others(slice(90), group=True)}")
+    flagged = {
+        e["group"]
+        for e in run.report["combined"]
+        if "flags" in e and "unlike_the_simulator" in e["flags"]
+    }
+    assert flagged == {"bad"}
+    page = run.directory.report_html.read_text()
+    assert "The objects of group &#39;bad&#39; are not what this model makes" in page
+    assert page.count("The error bar does not hold for these objects.") == 2  # parameters
 
 
 def test_the_combination_is_tested_at_the_number_of_objects_that_are_combined(toy_run):

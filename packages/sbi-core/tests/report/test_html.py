@@ -15,7 +15,7 @@ from sbi_core.analyses import Drawing, Grid, Section
 from sbi_core.diagnostics import judge_tarp
 from sbi_core.report import html, measurement, plots, render, write_html
 from sbi_core.report.figures import drawing_style, drawings, section_records, write_figures
-from sbi_core.report.view import FLAGS, linked, main_combiner
+from sbi_core.report.view import FLAGS, first_sentence, linked, main_combiner
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -596,3 +596,76 @@ def test_letters_of_an_embedded_picture_may_spell_anything():
     ):
         with pytest.raises(RunDirectoryError, match="altered"):
             _refuse_active(active)
+
+
+def failing(*groups, failed=(), **more):
+    """A report of groups, of which some are not what the model makes."""
+    value = {"mean": 1.0, "sd": 0.1}
+    entries = [
+        {
+            "combiner": "gaussian",
+            "n": 50,
+            "parameters": {"a": value},
+            "flags": ["unlike_the_simulator"] if g in failed else [],
+            **({"group": g} if g else {}),
+        }
+        for g in groups
+    ]
+    checks = [
+        {
+            **({"group": g} if g else {}),
+            "n": 50,
+            "p": 1e-30 if g in failed else 0.5,
+            "chi2": 310.4,
+            "dof": 44,
+            "verdict": f"Verdict on {g}.",
+            "comparisons": {},
+            "observables": {},
+        }
+        for g in groups
+    ]
+    flags = ["unlike_the_simulator"] if failed else []
+    return {"combined": entries, "misspecification": checks, "flags": flags, **more}
+
+
+@pytest.mark.parametrize(
+    ("groups", "failed", "words"),
+    [
+        (["", ], [""], "These objects are not what this model makes (chi2 = 310 for 44 numbers): "
+         "the error bar does not hold."),
+        (["n", "s"], ["s"], "The objects of group 's' are not what this model makes (chi2 = 310 "
+         "for 44 numbers): the error bar does not hold."),
+        (["n", "s", "w"], ["n", "s"], "The objects of 2 of 3 groups ('n', 's') are not what this "
+         "model makes: the error bars do not hold."),
+        (["n", "s"], [], ""),
+    ],
+)  # fmt: skip
+def test_objects_that_the_model_does_not_make_are_the_headline(groups, failed, words, words_only):
+    report = failing(*groups, failed=failed)
+    assert first_sentence(report) == words
+    page = render(report)
+    title = unescape(text_of(re.search(r"<h1>(.*?)</h1>", page, re.DOTALL)[1])).strip()
+    assert title.startswith(words.replace("chi2", "χ²") or "a from")
+    assert page.count('<div class="card off">') == len(failed)
+    assert page.count("The error bar does not hold for these objects.") == len(failed)
+    badge = '<span class="badge fail">Not what this model makes</span>'
+    assert (badge in page) == bool(failed)
+    if failed:
+        assert page.index("</h1>") < page.index(badge) < page.index('<div class="card')
+
+
+def test_the_badge_of_the_calibration_does_not_count_the_check_of_the_model(words_only):
+    checks = [
+        {"level": "pass", "sentence": "Fine.", "test": "z_rms", "stage": "combine"},
+        {"level": "warn", "sentence": "Other objects.", "test": "model", "stage": "combine"},
+    ]
+    page = render(failing("", failed=[""], checks=checks))
+    assert "All calibration tests passed" in page
+    assert "Calibration passed with warnings" not in page
+
+
+def test_a_report_of_an_earlier_version_says_so_without_the_numbers():
+    report = failing("", failed=[""])
+    del report["combined"][0]["flags"], report["misspecification"][0]["chi2"]
+    assert first_sentence(report).startswith("These objects are not what this model makes: ")
+    assert "The error bar does not hold for these objects." in text_of(render(report))

@@ -64,6 +64,8 @@ def command(
         raise ConfigError(msg)
     for n in numbers or [len(data)]:
         result = loaded.combine(data[:n], combiner)
+        if result.warning:
+            click.echo(result.warning)
         click.echo(f"{result.combiner}, N = {n}: {values_of(result)}")
         facts = result.diagnostics
         if "consistency_p" in facts:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_NONE = (
+    "None of these models makes these objects: the error bars do not hold, and the probabilities "
+    "below only tell which model is nearer."
+)
+
 
 @click.command(
     "compare",
@@ -53,7 +58,9 @@ def command(
     The objects must belong to one group, and the simulators must have the same observables.
     Trains a classifier on simulated groups with errors and missing values like those of the
     objects. Prints the probability of every model, its posterior of the shared parameters, and
-    the average over the models. Probabilities are relative: all models may be wrong.
+    the average over the models. Probabilities are relative: all models may be wrong. If the check
+    of the model fails for all of them, the first line reads: none of these models makes these
+    objects.
     """
     import numpy as np
 
@@ -88,11 +95,15 @@ def command(
         f"on {groups}: {facts['accuracy']:.0%} of those held out classified "
         f"correctly, calibration error {facts['calibration_error']:.3f}"
     )
-    posteriors = []
-    for (name, run), p in zip(loaded.items(), result.probability, strict=True):
-        combined = run.combine(data)
-        posteriors.append(combined)
-        click.echo(f"{name}: probability {p:.3g}; {values_of(combined)}")
+    posteriors = [run.combine(data) for run in loaded.values()]
+    none = all(c.warning for c in posteriors)
+    if none:
+        click.echo(_NONE)
+    word = "relative probability" if none else "probability"
+    for name, p, combined in zip(loaded, result.probability, posteriors, strict=True):
+        if combined.warning:
+            click.echo(f"{name}: {combined.warning}")
+        click.echo(f"{name}: {word} {p:.3g}; {values_of(combined)}")
         for sentence in flag_sentences(combined.flags):
             click.echo(f"    {sentence}")
     rng = stream(seed, "compare", "average")
@@ -104,9 +115,10 @@ def command(
     if out:
         content = {
             "n": len(data),
+            "none_of_these_models": none,
             "facts": dict(facts),
             "models": {
-                name: {"probability": float(p), "flags": [*combined.flags], **combined.summary()}
+                name: {"flags": [], **combined.summary(), "probability": float(p)}
                 for name, p, combined in zip(loaded, result.probability, posteriors, strict=True)
             },
             "average": {

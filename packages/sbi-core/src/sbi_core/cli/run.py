@@ -39,7 +39,9 @@ def command(ctx: click.Context, /, name: str, debug: bool, **given: object) -> N
     `sbi-run --plugin NAME` is the same command.
 
     At the end the command prints the combined posterior of the largest number of objects for
-    every combiner, the result of the calibration tests, the flags, and the path of the report.
+    every combiner, the result of the calibration tests, the flags, and the path of the report. If
+    the objects are not what the model makes, the first line is a sentence on that: the error bars
+    do not hold then. The exit code does not change.
     """
     ctx.exit(run(plugin=name, **given))  # type: ignore[arg-type]
 
@@ -103,6 +105,11 @@ def run(
 
 
 def _echo(report: dict[str, object], target: Path) -> None:
+    from sbi_core.report.view import first_sentence
+
+    first = first_sentence(report)
+    if first:
+        click.echo(first)
     combined = report.get("combined") or []
     assert isinstance(combined, list)
     rules = dict.fromkeys(c["combiner"] for c in combined)

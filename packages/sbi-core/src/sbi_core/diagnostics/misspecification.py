@@ -9,9 +9,20 @@ parameters and observed with the same errors and missing values. For any functio
 
 Four functions are used: standardised residuals of all observables (test the mean), their squares
 (test the spread), squares of the single-object scores (test the scatter of objects about the common
-value), and scores times covariates (test for trends with a covariate). Shared parameters fitted to
-the same objects absorb part of the difference, which makes the test slightly conservative; it is
-sensitive only to differences that the parameters cannot absorb.
+value), and scores times covariates (test for trends with a covariate).
+
+Shared parameters fitted to the same objects absorb the part of a difference that goes along with
+the scores s of single objects. For means and spreads it is left out, with its variance,
+
+.. math:: \phi' = \phi - \mathrm{Cov}(\phi, s)\,\mathrm{Cov}(s)^{-1} s .
+
+The test is sensitive only to differences that the parameters cannot absorb. Means are compared
+after the same regression on products of the data, whose means do not change with a small shift:
+data lie near a curved surface, and their scatter about it is smaller than that about a plane.
+
+Where simulated groups with the same shared parameters differ, because a group has more in common
+than these, the reference consists of G groups of N objects. The covariance of their means, times
+1 + 1/G, takes the place of S (1/N + 1/M), and chi-squared that of Hotelling.
 
 References:
     | Hotelling 1931, Ann. Math. Stat. 2, 360
@@ -28,7 +39,11 @@ __all__ = ["Comparison", "Residuals", "compare", "residuals"]
 
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+I64 = NDArray[np.int64]
 _CLIP = 5.0  # sigma: limits the effect of one outlier on the mean
+_CONSTANT = 1e-9  # spread of a column that does not vary
+_DEGENERATE = 1e-6  # variance, relative, of combinations of columns that do not vary
+_ABSORBED = 0.01  # fraction of the variance that is left of combinations that are absorbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +99,66 @@ def residuals(data: tuple[F64, F64, Mask], reference: tuple[F64, F64, Mask]) -> 
     return Residuals(scaled(*data), scaled(*reference), centre)
 
 
-def compare(name: str, data: F64, reference: F64) -> Comparison:
+def compare(
+    name: str,
+    data: F64,
+    reference: F64,
+    *,
+    absorbed: tuple[F64, F64] | None = None,
+    group: I64 | None = None,
+) -> Comparison:
     """Compare means of columns (n, k) and (m, k).
 
     Columns that do not vary are left out of chi-squared and have sigma 0.
+
+    Parameters
+    ----------
+    name
+        The quantity that is compared.
+    data, reference
+        Its columns.
+    absorbed
+        Scores (or other functions) of both, (n, d) and (m, d): what goes along with them is
+        left out.
+    group
+        Number of the group of every reference object, (m,), where groups differ.
     """
     n, m = len(data), len(reference)
-    delta = data.mean(0) - reference.mean(0)
     spread = reference.std(0)
-    used = spread > 1e-9
-    sigma = np.zeros(len(delta))
-    factor = 1.0 / n + 1.0 / m
-    sigma[used] = delta[used] / spread[used] / np.sqrt(factor)
+    used = spread > _CONSTANT
+    sigma = np.zeros(data.shape[1])
     if not used.any():
         return Comparison(name, sigma, 0.0, 0, 1.0)
-    cov = np.atleast_2d(np.corrcoef(reference[:, used].T))
-    values, vectors = np.linalg.eigh(cov)
-    kept = values > 1e-6
-    white = (vectors[:, kept].T @ sigma[used]) / np.sqrt(values[kept])
-    chi2, dof = float((white**2).sum()), int(kept.sum())
-    return Comparison(name, sigma, chi2, dof, float(special.gammaincc(dof / 2, chi2 / 2)))
+    factor = 1.0 / n + 1.0 / m if group is None else 1.0 + 1.0 / len(np.unique(group))
+    scaled = (reference[:, used] - reference[:, used].mean(0)) / spread[used]
+    off = (data[:, used].mean(0) - reference[:, used].mean(0)) / spread[used]
+    sigma[used] = off / _independent(scaled, group).std(0) / np.sqrt(factor)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(scaled.T, bias=True)))
+    white = vectors[:, values > _DEGENERATE] / np.sqrt(values[values > _DEGENERATE])
+    off, scaled = off @ white, scaled @ white
+    if absorbed is not None:
+        scores, others = absorbed
+        centred = others - others.mean(0)
+        slope = np.linalg.lstsq(centred, scaled, rcond=None)[0]
+        off -= (scores.mean(0) - others.mean(0)) @ slope
+        scaled = scaled - centred @ slope
+    units = _independent(scaled, group)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(units.T, bias=True)))
+    kept = values > _ABSORBED * len(units) / m
+    kept[: -(len(units) // 2)] = False  # fewer numbers than groups
+    chi2 = float(((off @ vectors[:, kept]) ** 2 / values[kept]).sum() / factor)
+    dof = int(kept.sum())
+    if group is None:
+        return Comparison(name, sigma, chi2, dof, float(special.gammaincc(dof / 2, chi2 / 2)))
+    left = len(units) - dof
+    f = chi2 * (len(units) - 1) / len(units) * left / (dof * (len(units) - 1))
+    return Comparison(name, sigma, chi2, dof, float(special.fdtrc(dof, left, f)))
+
+
+def _independent(rows: F64, group: I64 | None) -> F64:
+    """Return what scatters independently: objects, or the means of groups."""
+    if group is None:
+        return rows
+    number = np.unique(group, return_inverse=True)[1]
+    size = np.bincount(number)
+    return np.stack([np.bincount(number, column) / size for column in rows.T], 1)

@@ -145,6 +145,8 @@ class Misspecification(_Part):
     n: int
     p: float
     verdict: str
+    chi2: float | None = None
+    dof: int | None = None
     comparisons: dict[str, float]
     observables: dict[str, dict[str, float]]
     group: str | None = None
@@ -159,7 +161,7 @@ class Report(_Part):
     plugin: str
     preset: str
     seed: int
-    status: Literal["ok", "calibration_failed"]
+    status: Literal["ok", "calibration_failed", "unlike_the_simulator"]
     versions: dict[str, str]
     timing: dict[str, float]
     created: str = ""

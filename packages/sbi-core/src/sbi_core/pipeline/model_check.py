@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,34 +17,63 @@ from sbi_core.diagnostics import Verdict
 from sbi_core.diagnostics.misspecification import Comparison, compare, residuals
 from sbi_core.diagnostics.support import flat_arrays
 from sbi_core.pipeline.context import Context
-from sbi_core.posterior import CombinedPosterior, Posterior
+from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior
 from sbi_core.rng import stream
 
-__all__ = ["MAX_COLUMNS", "check_group", "check_model", "reference_objects"]
+__all__ = [
+    "MAX_COLUMNS",
+    "TEST",
+    "Checked",
+    "check_group",
+    "check_model",
+    "flagged",
+    "reference_objects",
+    "with_model_check",
+]
 
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 MAX_COLUMNS = 64  # of data that are compared one by one; images and spectra are left out
-_FALSE_ALARM = 0.002  # per comparison, of which there are four
+_FALSE_ALARM = 0.001  # per comparison, of which there are four
+TEST = "model"  # of verdicts
 _FEWEST = 20  # objects
+_PRODUCTS = 12  # most columns whose products take part, too
 _WORST = 4  # observables that a verdict names
+_GROUPS, _LARGEST = 100, 1000  # groups of a reference, and objects in each at most
+Checked = tuple[dict[str, Any], Verdict]
 
 
 def reference_objects(
     simulator: Simulator, combined: CombinedPosterior, like: Batch, n: int, seed: int
 ) -> Observations:
-    """Return n simulated objects with the combined parameters, observed like the data."""
+    """Return simulated objects with the combined parameters, observed like the data.
+
+    n objects, all with the combined mean. Where groups have more in common than these parameters
+    (:attr:`~sbi_core.Simulator.groups_differ`, shared parameters that are not inferred): 100 groups
+    of as many objects as there are, each with a draw of the combined posterior.
+    """
     rng = stream(seed, "reference")
-    theta = simulator.parameters.sample(n, rng)
-    theta[:, simulator.parameters.index(combined.names)] = combined.mean
-    batch = simulator.simulate(theta, rng).succeeded
+    shared = np.flatnonzero([scope != "local" for scope in simulator.parameters.scopes])
+    inferred = simulator.parameters.index(combined.names)
+    if not simulator.groups_differ and len(shared) == len(inferred):
+        group, values = np.zeros(n, np.int64), combined.mean[None]
+    else:
+        group = np.repeat(np.arange(_GROUPS), min(len(like), _LARGEST))
+        values = combined.samples[rng.integers(len(combined.samples), size=_GROUPS)]
+    theta = simulator.parameters.sample(len(group), rng)
+    theta[:, shared] = theta[np.searchsorted(group, group)][:, shared]
+    theta[:, inferred] = values[group]
+    batch = simulator.simulate(theta, rng)
     return Observations.from_batch(
-        simulator.observe_like(batch, like, rng), truth_names=simulator.parameters.names
+        simulator.observe_like(batch.succeeded, like, rng),
+        group=group[batch.ok.cpu().numpy()].astype(np.str_).tolist(),
+        truth_names=simulator.parameters.names,
     )
 
 
 def check_group(
     context: Context, combined: CombinedPosterior, objects: Observations
-) -> tuple[dict[str, Any], Verdict] | None:
+) -> Checked | None:
     """Compare the objects of a group with ``combine.reference`` simulated ones.
 
     None if ``combine.reference`` is 0, or :func:`check_model` returns None.
@@ -57,19 +87,62 @@ def check_group(
     return check_model(context.posterior, combined, objects, reference)
 
 
+def with_model_check(
+    combined: CombinedPosterior,
+    simulator: Simulator,
+    posterior: Posterior,
+    objects: Observations,
+    *,
+    reference: int = 10_000,
+    seed: int = 1,
+) -> CombinedPosterior:
+    """Return a combined posterior with the flag and the warning of the check of the model.
+
+    :meth:`sbi_core.Run.combine` includes it; the combiners alone do not.
+
+    Parameters
+    ----------
+    combined
+        A combination of ``objects``.
+    simulator, posterior
+        The simulator, and the posterior of single objects that was trained on it.
+    objects
+        The objects; fewer than 20 are not checked.
+    reference
+        Number of simulated objects that they are compared with.
+    seed
+        Of these.
+    """
+    if len(objects) < _FEWEST:
+        return combined
+    simulated = reference_objects(simulator, combined, objects.batch, reference, seed)
+    return flagged(combined, check_model(posterior, combined, objects, simulated))
+
+
+def flagged(combined: CombinedPosterior, checked: Checked | None) -> CombinedPosterior:
+    """Return the combined posterior with the outcome of the check of the model."""
+    if checked is None:
+        return combined
+    entry, verdict = checked
+    facts = {f"misspecification_{key}": entry[key] for key in ("p", "chi2", "dof")}
+    flags = combined.flags if verdict.level == "pass" else (*combined.flags, UNLIKE)
+    return replace(combined, diagnostics={**combined.diagnostics, **facts}, flags=flags)
+
+
 def check_model(
     posterior: Posterior,
     combined: CombinedPosterior,
     objects: Observations,
     reference: Observations,
-) -> tuple[dict[str, Any], Verdict] | None:
+) -> Checked | None:
     """Compare objects with reference objects; None when there are too few, or no columns.
 
     Returns
     -------
     dict
-        ``p`` of the worst comparison, ``verdict`` (a sentence), ``comparisons`` (p of each) and
-        ``observables``: mean difference and its size in standard errors.
+        ``p``, ``chi2`` and ``dof`` (how many numbers) of the worst comparison, ``verdict`` (a
+        sentence), ``comparisons`` (p of each) and ``observables``: mean difference and its size in
+        standard errors.
     Verdict
         Never worse than a warning: the posterior is correct under the model.
     """
@@ -83,23 +156,28 @@ def check_model(
     scale = v.std(0)
     u, v = (np.clip(s / scale, -5.0, 5.0) for s in (u, v))
     c, d = (_covariates(o.batch, x) for o, x in ((objects, r.data), (reference, r.reference)))
-    found = (
-        compare("means", r.data, r.reference),
-        compare("spreads", r.data**2, r.reference**2),
-        compare("scatter about the common value", u**2, v**2),
-        compare("trends along the data", _products(u, c), _products(v, d)),
+    group = None if len(reference.groups) == 1 else reference.group.astype(np.int64)
+    curved = _with_products(u, r.data), _with_products(v, r.reference)
+    outcomes = (
+        compare("means", r.data, r.reference, absorbed=curved, group=group),
+        compare("spreads", r.data**2, r.reference**2, absorbed=(u, v), group=group),
+        compare("scatter about the common value", u**2, v**2, group=group),
+        compare("trends along the data", _products(u, c), _products(v, d), group=group),
     )
     count = np.maximum(ours[2].sum(0), 1)
     shift = np.where(ours[2], ours[0], 0).sum(0) / count - r.centre
     units = [o.unit for o in objects.observables] or [""] * k
-    verdict = _verdict(len(objects), found, names, shift, units)
+    verdict = _verdict(len(objects), outcomes, names, shift, units)
+    worst = min(outcomes, key=lambda o: (o.p, -o.chi2 / max(o.dof, 1)))
     entry = {
         "n": len(objects),
-        "p": min(f.p for f in found),
+        "p": worst.p,
+        "chi2": worst.chi2,
+        "dof": worst.dof,
         "verdict": verdict.sentence,
-        "comparisons": {f.name: f.p for f in found},
+        "comparisons": {o.name: o.p for o in outcomes},
         "observables": {
-            name: {"sigma": float(found[0].sigma[j]), "difference": float(shift[j])}
+            name: {"sigma": float(outcomes[0].sigma[j]), "difference": float(shift[j])}
             for j, name in enumerate(names)
         },
     }
@@ -107,13 +185,13 @@ def check_model(
 
 
 def _verdict(
-    n: int, found: tuple[Comparison, ...], names: list[str], shift: F64, units: list[str]
+    n: int, outcomes: tuple[Comparison, ...], names: list[str], shift: F64, units: list[str]
 ) -> Verdict:
-    bad = [f for f in found if f.p < _FALSE_ALARM]
+    bad = [f for f in outcomes if f.p < _FALSE_ALARM]
     if not bad:
-        return Verdict("pass", f"The {n} objects are consistent with the simulator.")
+        return Verdict("pass", f"The {n} objects are consistent with the simulator.", TEST)
     parts = []
-    means, spreads = found[0], found[1]
+    means, spreads = outcomes[0], outcomes[1]
     if means in bad:
         worst = np.argsort(-np.abs(means.sigma))[:_WORST]
         listed = ", ".join(
@@ -131,15 +209,16 @@ def _verdict(
             if abs(spreads.sigma[j]) > 2
         )
         parts.append(f"the spread differs: {listed or 'jointly, no single one'}")
-    if found[2] in bad:
+    if outcomes[2] in bad:
         parts.append("the scatter of single posteriors about the combined one differs")
-    if found[3] in bad:
+    if outcomes[3] in bad:
         parts.append("the trend of single posteriors with the data or their errors differs")
     p = min(f.p for f in bad)
     return Verdict(
         "warn",
         f"No value of the shared parameters reproduces the {n} objects, with local parameters "
         f"from the prior (p = {p:.1g}): {'; '.join(parts)}.",
+        TEST,
     )
 
 
@@ -159,6 +238,17 @@ def _covariates(batch: Batch, x: F64) -> F64:
         context = torch.nan_to_num(batch.context.double()).cpu().numpy()
         columns.append(context.reshape(len(batch), -1))
     return np.concatenate(columns, 1)
+
+
+def _with_products(scores: F64, x: F64) -> F64:
+    """Return scores beside products of the data: the mean of the rest is known more precisely.
+
+    Data lie near a curved surface; a shift of theirs does not change the mean products.
+    """
+    i, j = np.triu_indices(x.shape[1])
+    if x.shape[1] > _PRODUCTS:
+        i = j = np.arange(x.shape[1])
+    return np.concatenate([scores, x[:, i] * x[:, j]], 1)
 
 
 def _products(u: F64, c: F64) -> F64:

@@ -20,7 +20,7 @@ from sbi_core.files.lock import locked
 from sbi_core.pipeline.catalogue import table_meta
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory
-from sbi_core.pipeline.model_check import check_group
+from sbi_core.pipeline.model_check import check_group, flagged
 from sbi_core.pipeline.opening import artefacts, open_context, read_config, verified_records
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.stages import STAGES, stage_names
@@ -204,9 +204,10 @@ class Run:
         Returns
         -------
         CombinedPosterior
-            With the flag ``unlike_the_simulator`` where the simulator, with the combined
-            parameters, does not make objects like these (plugins that set ``combine.reference``),
-            and ``objects_outside_training`` as in reports. ``excluded`` are the rows left out.
+            With the flag ``unlike_the_simulator``, and a ``warning`` that is printed first, where
+            the simulator, with the combined parameters, does not make objects like these (20
+            objects or more, plugins that set ``combine.reference``), and
+            ``objects_outside_training`` as in reports. ``excluded`` are the rows left out.
 
         Raises
         ------
@@ -224,13 +225,9 @@ class Run:
         with single_thread():
             combined = rule.combine(self.posterior, data, rng=rng)
             checked = check_group(self._context, combined, data)
-        flags = [*combined.flags, *catalogue_flags(self._context, data)]
-        facts = dict(combined.diagnostics)
-        if checked is not None:
-            entry, verdict = checked
-            facts["misspecification_p"] = entry["p"]
-            flags += [] if verdict.level == "pass" else ["unlike_the_simulator"]
-        return replace(combined, diagnostics=facts, flags=tuple(flags), excluded=data.excluded)
+        flags = (*combined.flags, *catalogue_flags(self._context, data))
+        combined = replace(combined, flags=flags, excluded=data.excluded)
+        return flagged(combined, checked)
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""
@@ -292,9 +289,11 @@ class Run:
 
     def _repr_html_(self) -> str:
         from sbi_core.report.text import measurement
+        from sbi_core.report.view import first_sentence
 
-        rows = ""
+        rows = first = ""
         if self.directory.report_json.exists():
+            first = first_sentence(self.report)
             for entry in self.report.get("combined", []):
                 values = ", ".join(
                     f"{escape(name)} = {measurement(p['mean'], p['sd'])}"
@@ -305,4 +304,5 @@ class Run:
                     f"<td>{values}</td></tr>"
                 )
         head = f"<b>{escape(self.config.plugin)}</b> ({escape(self.config.preset)})"
+        head = f"<p><strong>{escape(first)}</strong></p>{head}" if first else head
         return f"{head}<table><tr><th>combiner</th><th>N</th><th>result</th></tr>{rows}</table>"

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from sbi_core.diagnostics import judge_coverage, judge_sbc_all
 from sbi_core.diagnostics.holm import holm
 from sbi_core.diagnostics.support import more_than_chance
+from sbi_core.posterior import UNLIKE, unlike
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.references import METHODS, bibtex
 from sbi_core.report.text import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLAGS",
+    "first_sentence",
     "headline",
     "inferred",
     "is_constrained",
@@ -111,6 +113,7 @@ _BADGES = {
     "warn": "Calibration passed with warnings",
     "fail": "Calibration FAILED: do not quote these numbers",
 }
+_MODEL = "model"  # test of the objects, not of the calibration
 _UNCHECKED = "Calibration was not tested"
 _SEVERITY = ("pass", "warn", "fail")
 _MAX_OUTPUTS = 24  # of the emulator
@@ -150,6 +153,7 @@ def view(
         "preset": str(report.get("preset", "")),
         "created": str(report.get("created", "")).split("T")[0],
         "badge": _badge(report),
+        "unlike": first_sentence(report).replace("chi2", "χ²"),
         "flags": [FLAGS[f] for f in report.get("flags", ()) if f in FLAGS],
         "answer": _answer(report),
         "objects": _objects(report, objects),
@@ -192,6 +196,34 @@ def headline(report: Report) -> list[Mapping[str, Any]]:
         if entry["combiner"] == main_combiner(report) and larger:
             best[group] = entry
     return list(best.values())
+
+
+def first_sentence(report: Report) -> str:
+    """Return the sentence that comes before the numbers; empty where the model fits the objects."""
+    if UNLIKE not in report.get("flags", ()):
+        return ""
+    groups = [str(entry.get("group", "")) for entry in headline(report)]
+    failed = [name for name in groups if name in _unlike_groups(report)]
+    checks = [c for c in report.get("misspecification", ()) if str(c.get("group", "")) in failed]
+    only = checks[0] if len(checks) == 1 else {}
+    chi2, dof = only.get("chi2"), only.get("dof")
+    if len(groups) < 2:
+        return unlike(chi2, dof)
+    if len(failed) == 1:
+        return unlike(chi2, dof, f"The objects of group '{failed[0]}'")
+    named = ", ".join(f"'{name}'" for name in failed[:_MAX_GROUPS])
+    more = ", ..." if len(failed) > _MAX_GROUPS else ""
+    some = f"The objects of {len(failed)} of {len(groups)} groups ({named}{more})"
+    return unlike(objects=some).replace("error bar does", "error bars do")
+
+
+def _unlike_groups(report: Report) -> set[str]:
+    """Return the groups whose objects the model does not make."""
+    entries = headline(report)
+    failed = {str(e.get("group", "")) for e in entries if UNLIKE in e.get("flags", ())}
+    if failed or UNLIKE not in report.get("flags", ()):
+        return failed
+    return {str(e.get("group", "")) for e in entries}  # earlier runs flag no single group
 
 
 def inferred(report: Report) -> list[str]:
@@ -250,7 +282,7 @@ def _unit(report: Report, name: str) -> str:
 
 def _badge(report: Report) -> dict[str, str]:
     """Return the worst verdict, as a level and in words."""
-    levels = {str(c["level"]) for c in report.get("checks", ())}
+    levels = {str(c["level"]) for c in report.get("checks", ()) if c.get("test") != _MODEL}
     levels |= {str(report.get("calibration", {}).get("verdict", ""))} & set(_SEVERITY)
     if not levels:
         return {"level": "warn", "words": _UNCHECKED}
@@ -260,11 +292,12 @@ def _badge(report: Report) -> dict[str, str]:
 
 def _answer(report: Report) -> dict[str, Any]:
     """Return the cards of the headline: a value with its error per parameter and group."""
-    entries = headline(report)
+    entries, failed = headline(report), _unlike_groups(report)
     groups = [
         {
             "group": str(entry.get("group", "")),
             "n": int(entry["n"]),
+            "unlike": str(entry.get("group", "")) in failed,
             "cards": [_card(report, n, v) for n, v in entry["parameters"].items()],
         }
         for entry in entries
@@ -530,7 +563,7 @@ def _outcomes(checks: Iterable[Mapping[str, str]], stages: set[str]) -> dict[str
 
     A passed test of a kind that is shown in a table has no sentence.
     """
-    mine = [c for c in checks if c.get("stage", "diagnose") in stages]
+    mine = [c for c in checks if c.get("stage", "diagnose") in stages and c.get("test") != _MODEL]
     passed = [c for c in mine if c["level"] == "pass"]
     return {
         "tests": len(mine),

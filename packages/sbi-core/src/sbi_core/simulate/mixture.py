@@ -45,6 +45,8 @@ class MixtureSimulator(Simulator):
         of the parameters is shared.
     """
 
+    groups_differ = True
+
     def __init__(self, simulators: Sequence[Simulator], name: str = "mixture") -> None:
         self.simulators = list(simulators)
         if len(self.simulators) < 2:

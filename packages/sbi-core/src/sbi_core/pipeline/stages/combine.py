@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from sbi_core.files.directory import read_json, sha256_of, write_json
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.groups import SimulatedGroups, calibrate_groups, test_groups
-from sbi_core.pipeline.model_check import check_group
+from sbi_core.pipeline.model_check import Checked, check_group, flagged
 from sbi_core.pipeline.stages import Job, StageResult
 from sbi_core.posterior import CombinedPosterior
 from sbi_core.progress import Progress
@@ -48,8 +48,6 @@ class Combination:
     def entry(self, *, named: bool) -> dict[str, Any]:
         """Return the entry of ``report.json``; ``named``: with the name of the group."""
         entry = self.posterior.summary(self.truth)
-        if self.posterior.flags:
-            entry["flags"] = list(self.posterior.flags)
         return {"group": self.group, **entry} if named else entry
 
 
@@ -97,13 +95,16 @@ def execute(context: Context) -> StageResult:
     combiners = _prepared(context)
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
+    outcomes = _check(context, observations, results)
+    results = [replace(r, posterior=flagged(r.posterior, outcomes[r.group])) for r in results]
     with written(context.directory.combined) as temporary:
         temporary.write_text(text_of(_table(results), "ascii.ecsv"), encoding="utf-8")
     main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
     last = main[-1].posterior
     values = zip(last.names, last.mean, last.sd, strict=True)
     numbers = ", ".join(f"{name} = {mean:.4g} +- {sd:.2g}" for name, mean, sd in values)
-    context.progress.finish(f"{last.combiner}, N = {last.n}: {numbers}")
+    first = f"{last.warning} " if last.warning else ""
+    context.progress.finish(f"{first}{last.combiner}, N = {last.n}: {numbers}")
     calibration, verdicts = list[dict[str, Any]](), list[Verdict]()
     groups = test_groups(context)
     if groups is not None:
@@ -112,12 +113,10 @@ def execute(context: Context) -> StageResult:
     combined = [r.entry(named=named) for r in results]
     if section.remedies:
         combined += [r.entry(named=named) for r in _remedied(context, main, calibration)]
-    checks, checked = _check(context, observations, main, named=named)
+    checks, checked = _entries(outcomes, named=named)
     flags = sorted({f for r in results for f in r.posterior.flags if f != "comparison_only"})
     if len(observations) == 1:
         flags.append("single_object")
-    if any(v.level != "pass" for v in checked):
-        flags.append("unlike_the_simulator")
     facts: dict[str, Any] = {"combined": combined, "flags": flags, "misspecification": checks}
     if groups is not None:
         facts["combined_calibration"] = calibration
@@ -177,19 +176,26 @@ def _remedied(
 
 
 def _check(
-    context: Context, observations: Observations, main: Sequence[Combination], *, named: bool
-) -> tuple[list[dict[str, Any]], list[Verdict]]:
+    context: Context, observations: Observations, results: Sequence[Combination]
+) -> dict[str, Checked | None]:
     """Compare every group with simulated objects, when asked for."""
-    entries, verdicts = list[dict[str, Any]](), list[Verdict]()
+    main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
     largest = {r.group: r.posterior for r in main}
-    for group, combined in largest.items():
-        part = observations[observations.groups[group]]
-        checked = check_group(context, combined, part)
+    groups = observations.groups
+    return {g: check_group(context, c, observations[groups[g]]) for g, c in largest.items()}
+
+
+def _entries(
+    outcomes: Mapping[str, Checked | None], *, named: bool
+) -> tuple[list[dict[str, Any]], list[Verdict]]:
+    """Return the entries of ``misspecification``, and the verdicts."""
+    entries, verdicts = list[dict[str, Any]](), list[Verdict]()
+    for group, checked in outcomes.items():
         if checked is None:
             continue
         entry, verdict = checked
         name = f"Group '{group}': " if named else ""
-        verdicts.append(Verdict(verdict.level, name + verdict.sentence))
+        verdicts.append(replace(verdict, sentence=name + verdict.sentence))
         entries.append({"group": group, **entry} if named else entry)
     return entries, verdicts
 

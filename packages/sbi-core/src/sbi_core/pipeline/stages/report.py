@@ -19,7 +19,9 @@ from sbi_core.files.provenance import versions
 from sbi_core.files.schema import REPORT_SCHEMA, check_report
 from sbi_core.pipeline.config import command_words, to_toml
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.model_check import TEST
 from sbi_core.pipeline.stages import StageResult
+from sbi_core.posterior import UNLIKE
 from sbi_core.report import model_card, write_html
 from sbi_core.report.references import references
 
@@ -34,7 +36,7 @@ def build_report(context: Context) -> dict[str, Any]:
     facts = context.facts
     calibration = facts.get("diagnose", {}).get("calibration")
     checks = _checks(context)
-    verdicts = [Verdict(c["level"], c["sentence"]) for c in checks]
+    verdicts = [Verdict(c["level"], c["sentence"]) for c in checks if c["test"] != TEST]
     verdict = combine_verdicts(verdicts).level if calibration else "not checked"
     seconds = {n: f.get("stage_seconds", 0.0) for n, f in facts.items() if n != "report"}
     command = command_words(context.config, context.registry, str(context.directory.given))
@@ -44,7 +46,7 @@ def build_report(context: Context) -> dict[str, Any]:
         "plugin": context.config.plugin,
         "preset": context.config.preset,
         "seed": context.config.seed,
-        "status": "calibration_failed" if verdict == "fail" else "ok",
+        "status": _status(context, verdict),
         "created": _records(context).get("created", ""),
         "command": shlex.join(["sbi-run", *command]),
         "versions": used,
@@ -85,6 +87,12 @@ def build_report(context: Context) -> dict[str, Any]:
     )
     check_report(report)
     return report
+
+
+def _status(context: Context, verdict: str) -> str:
+    if verdict == "fail":
+        return "calibration_failed"
+    return UNLIKE if UNLIKE in context.facts.get("combine", {}).get("flags", ()) else "ok"
 
 
 def _pick(source: Mapping[str, Any], *keys: str) -> dict[str, Any]:
