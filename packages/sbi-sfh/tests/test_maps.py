@@ -1,5 +1,9 @@
 """Maps of a cube."""
 
+import sys
+import types
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -12,7 +16,10 @@ from test_end_to_end import TINY
 import sbi_core
 from sbi_core import SbiError
 from sbi_sfh import cli
+from sbi_sfh.binning import binned
+from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.fits_images import frame_of
+from sbi_sfh.formats.spectrum import UnusableSpectrumError
 from sbi_sfh.maps import young_share
 
 SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 2.0,
@@ -109,3 +116,63 @@ def test_maps_need_a_cube_and_another_name(observed_run, cube, tmp_path):
     fits.PrimaryHDU(np.ones((3, 4))).writeto(tmp_path / "image.fits")
     with pytest.raises(SbiError, match="holds no cube"):
         frame_of(tmp_path / "image.fits")
+
+
+class Columns:
+    """Stands for PowerBin: a bin per column."""
+
+    def __init__(self, xy, capacity, target, verbose):
+        assert capacity([0]) > 0
+        self.bin_num = np.asarray(xy)[:, 0].astype(int) + 5
+
+
+@pytest.fixture
+def powerbin(monkeypatch):
+    module = types.ModuleType("powerbin")
+    module.PowerBin = Columns
+    monkeypatch.setitem(sys.modules, "powerbin", module)
+
+
+def test_bins_add_flux_and_variance(cube, powerbin):
+    spaxels = [s for s in read_raw(cube) if not isinstance(s, UnusableSpectrumError)]
+    made, where = binned(spaxels, 30.0)
+    assert [s.id.rsplit("-", 1)[1] for s in made] == ["bin0", "bin1", "bin2"]
+    first = [s for s in spaxels if s.labels["x"] == 0]
+    good = made[0].good
+    assert_allclose(made[0].flux[good], sum(s.flux for s in first)[good])
+    assert_allclose(1 / made[0].ivar[good], sum(1 / s.ivar[good] for s in first))
+    assert where[0, 0] == where[0, 1] == 0
+    assert (1, 0) not in where  # empty
+    _, kept = binned(spaxels, 30.0, least=20.0)
+    assert (2, 1) not in kept  # faint
+
+
+def test_pixels_that_one_spaxel_lacks_keep_the_level_of_the_bin(cube, powerbin):
+    spaxels = [s for s in read_raw(cube) if not isinstance(s, UnusableSpectrumError)]
+    bright = next(k for k, s in enumerate(spaxels) if (s.labels["x"], s.labels["y"]) == (0, 0))
+    twin = replace(spaxels[bright], labels={"x": 0.0, "y": 5.0})
+    good = twin.good.copy()
+    good[1000:1010] = False
+    trio = [spaxels[bright], replace(twin, labels={"x": 0.0, "y": 6.0})]
+    whole = binned([*trio, twin], 30.0)[0][0]
+    part = binned([*trio, replace(twin, good=good)], 30.0)[0][0]
+    assert_allclose(part.flux[1000:1010], whole.flux[1000:1010], rtol=1e-2)
+    assert (part.ivar[1000:1010] < 0.8 * whole.ivar[1000:1010]).all()
+
+
+def test_spaxels_of_a_bin_share_its_result(observed_run, cube, powerbin, tmp_path):
+    out = tmp_path / "maps.fits"
+    result = call(observed_run.directory.root, cube, "--out", out, "--draws", 50,
+                  "--bin-snr", 30, "--set", "simulator.min_snr=1")  # fmt: skip
+    assert result.output.splitlines()[-1].startswith("3 bins of 6 spaxels")
+    with fits.open(out) as hdus:
+        t50 = hdus["T50"].data
+    assert t50[0, 0] == t50[1, 0]
+    assert np.isnan(t50[0, 1])
+    assert np.isfinite(t50).sum() == 5
+
+
+def test_binning_needs_an_installed_package(cube, monkeypatch):
+    monkeypatch.setitem(sys.modules, "powerbin", None)
+    with pytest.raises(SbiError, match="pip install powerbin"):
+        binned(read_raw(cube), 30.0)

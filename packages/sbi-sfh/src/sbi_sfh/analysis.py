@@ -26,6 +26,7 @@ from sbi_core import (
 from sbi_core.diagnostics import distance_percentile
 from sbi_sfh.interpret import interpret, section
 from sbi_sfh.latents import latents_of
+from sbi_sfh.maps import young_share
 from sbi_sfh.readers import FLAG_MEANINGS
 from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.recovered import Recovered, recover_object
@@ -153,6 +154,7 @@ class SfhAnalysis(Analysis):
         assert theta is not None
         ratio = samples.values.std(0, ddof=1).mean(0) / theta.double().numpy().std(0, ddof=1)
         sections = [
+            _prior(simulator, theta.double().numpy()),
             _table(simulator, objects, samples, made),
             _figures(simulator, objects, samples, made),
         ]
@@ -202,6 +204,26 @@ def _times(simulator: SfhSimulator, values: F64) -> F64:
 
 def _shown_times(simulator: SfhSimulator, t: F64) -> F64:
     return simulator.config.t_end - t if simulator.config.time == "lookback" else t
+
+
+def _prior(simulator: SfhSimulator, theta: F64) -> Section:
+    """Return percentiles of every reported number in the prior, from simulations (n, d)."""
+    fractions = np.asarray(simulator.recovery.fractions)
+    columns = dict(zip(simulator.parameters.names, theta.T, strict=True))
+    times = theta[:, : len(fractions)]
+    for k, name in enumerate(list(columns)[: len(fractions)]):
+        columns[name] = _shown_times(simulator, times[:, k])
+    columns["mass of the last Gyr"] = young_share(times[None], fractions, simulator.config.t_end)[0]
+    levels = (2.5, 16, 50, 84, 97.5)
+    rows = [[name, *(f"{v:.3g}" for v in np.percentile(c, levels))] for name, c in columns.items()]
+    shares = ", ".join(f"{n} {100 * s:g} %" for n, s in simulator.config.families.items())
+    text = [
+        "Percentiles of the prior, from simulations. A result that agrees with these comes from "
+        "the prior, not from the spectrum.",
+        f"Families of histories and their shares: {shares}.",
+    ]
+    head = ["", *(f"{level:g} %" for level in levels)]
+    return Section("Prior of the reported numbers", text, tables=[Grid(head, rows)])
 
 
 def _table(

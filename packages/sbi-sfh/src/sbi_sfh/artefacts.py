@@ -1,6 +1,6 @@
 r"""What does not belong to the stars: cosmic rays, and emission beyond the masked lines.
 
-A pixel is a cosmic ray if it exceeds the median of its nine neighbours by 8 of its errors and 30 %,
+A pixel is a cosmic ray if it exceeds the median of its nine neighbours by 8 of its errors and 45 %,
 or falls below that of five by 8 errors and 60 %. Absorption lines that the instrument resolves
 (:math:`\sigma \geq 0.7` pixels, at most 80 % deep) stay.
 """
@@ -21,7 +21,7 @@ __all__ = ["emission", "scatter_of", "spikes_in"]
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _ERRORS = 8.0
-_WINDOWS = ((9, 0.3, 1.0), (5, 0.6, -1.0))  # pixels, share of the median, direction
+_WINDOWS = ((9, 0.45, 1.0), (5, 0.6, -1.0))  # pixels, share of the median, direction
 _LINES: Mapping[str, float] = {"Hbeta": 4861.32, "[OIII] 5007": 5006.84, "Halpha": 6562.80}
 _CORE, _WINGS, _SIDES = 400.0, 1200.0, 4000.0  # km/s
 _WIDTH = 3.0  # Angstrom: smallest equivalent width that is reported

@@ -108,12 +108,21 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
     help="Posterior draws per spaxel.",
 )  # fmt: skip
 @click.option(
+    "--bin-snr", metavar="SNR", type=click.FloatRange(min=1),
+    help="Add neighbouring spaxels up to this signal to noise per pixel (needs powerbin); "
+    "simulator.min_snr then applies to spaxels.",
+)  # fmt: skip
+@click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True,
     help="Option of reading, for example simulator.align=true (repeatable).",
 )  # fmt: skip
-def map_cube(run: str, cube: str, out: str, draws: int, overrides: tuple[str, ...]) -> None:
+def map_cube(
+    run: str, cube: str, out: str, draws: int, bin_snr: float | None, overrides: tuple[str, ...]
+) -> None:
     """Infer all spaxels of CUBE with RUN and write maps with the sky coordinates of the cube."""
     from sbi_core import ConfigError, load_run
+    from sbi_sfh.binning import binned
+    from sbi_sfh.formats import read_raw
     from sbi_sfh.formats.fits_images import frame_of
     from sbi_sfh.maps import draw_maps, maps_of, write_maps
     from sbi_sfh.simulator import SfhSimulator
@@ -129,15 +138,21 @@ def map_cube(run: str, cube: str, out: str, draws: int, overrides: tuple[str, ..
     loaded = load_run(run, overrides=overrides)
     simulator = loaded.simulator
     assert isinstance(simulator, SfhSimulator)
-    data = loaded.observations(cube)
+    bins = None
+    if bin_snr is None:
+        data = loaded.observations(cube)
+    else:
+        spectra, bins = binned(read_raw(cube), bin_snr, simulator.config.min_snr)
+        data = simulator.prepared(spectra, cube)
     samples = loaded.infer(data, draws)
-    maps = maps_of(simulator, data, samples, shape)
+    maps = maps_of(simulator, data, samples, shape, bins)
     about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
     write_maps(target, maps, sky, about)
     draw_maps(target.with_suffix(".png"), maps)
     for note in data.notes:
         click.echo(f"observations: {note}")
-    click.echo(f"{len(data)} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
+    what = f"{len(data)} bins" if bins else f"{len(data)}"
+    click.echo(f"{what} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
 
 
 @click.command(

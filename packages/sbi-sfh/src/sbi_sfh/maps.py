@@ -23,10 +23,11 @@ from sbi_core import Observations, PosteriorSamples, written
 if TYPE_CHECKING:
     from sbi_sfh.simulator import SfhSimulator
 
-__all__ = ["Maps", "draw_maps", "maps_of", "write_maps"]
+__all__ = ["Maps", "draw_maps", "maps_of", "write_maps", "young_share"]
 
 F64 = NDArray[np.float64]
 _PLACE = re.compile(r"-x(\d+)-y(\d+)$")
+_BIN = re.compile(r"-bin(\d+)$")
 _SHOWN = ("t50", "t90", "mh", "young", "chi2", "snr")
 _YOUNG = 1.0  # Gyr
 _COLUMNS = {"snr": "snr", "chi2_per_pixel": "chi2"}
@@ -84,6 +85,7 @@ def maps_of(
     objects: Observations,
     samples: PosteriorSamples,
     shape: tuple[int, int],
+    bins: Mapping[tuple[int, int], int] | None = None,
 ) -> Maps:
     """Return the maps of the spaxels of a cube of ``shape`` (ny, nx).
 
@@ -97,8 +99,25 @@ def maps_of(
         Their posterior.
     shape
         Rows and columns of the cube.
+    bins
+        The bin of every spaxel (x, y); default: spaxels are objects.
     """
-    x, y = (np.asarray(objects.labels[n]).astype(int) for n in "xy")
+    labels = [objects.labels[n] for n in (("bin",) if bins else ("x", "y"))]
+    keys = [tuple(map(int, v)) for v in zip(*labels, strict=True)]
+    number = {key: k for k, key in enumerate(keys)}
+    words_of = dict(zip(keys, map(str, samples.flags), strict=True))
+    for e in objects.excluded:
+        if (place := (_BIN if bins else _PLACE).search(e.id)) is not None:
+            words_of[tuple(map(int, place.groups()))] = e.reason
+    spaxels: dict[tuple[int, ...], tuple[int, ...]] = {key: key for key in words_of}
+    if bins:
+        spaxels = {place: (j,) for place, j in bins.items()}
+    words = tuple(sorted({w for f in words_of.values() for w in f.split(",") if w}))
+    row, flags = np.full(shape, -1), np.zeros(shape, np.int32)
+    for (x, y), key in spaxels.items():
+        row[y, x] = number.get(key, -1)
+        for word in filter(None, words_of[key].split(",")):
+            flags[y, x] |= 1 << words.index(word)
     fractions = np.asarray(simulator.recovery.fractions)
     draws = {name: samples.values[..., k] for k, name in enumerate(samples.names)}
     draws["young"] = young_share(
@@ -107,9 +126,7 @@ def maps_of(
     values: dict[str, F64] = {}
 
     def image(of: Any) -> F64:
-        out = np.full(shape, np.nan)
-        out[y, x] = of
-        return out
+        return np.where(row >= 0, np.asarray(of, float)[row], np.nan)
 
     for name, drawn in draws.items():
         low, middle, high = np.percentile(drawn, [16, 50, 84], axis=0)
@@ -119,16 +136,7 @@ def maps_of(
     for name in ("redshift", "velocity"):
         if name in objects.labels:
             values[name] = image(objects.labels[name])
-    marked = [(int(b), int(a), str(f)) for a, b, f in zip(x, y, samples.flags, strict=True)]
-    for e in objects.excluded:
-        if (place := _PLACE.search(e.id)) is not None:
-            marked.append((int(place[2]), int(place[1]), e.reason))
-    words = sorted({w for _, _, f in marked for w in f.split(",") if w})
-    flags = np.zeros(shape, np.int32)
-    for row, place_x, f in marked:
-        for w in filter(None, f.split(",")):
-            flags[row, place_x] |= 1 << words.index(w)
-    return Maps(values, flags, tuple(words))
+    return Maps(values, flags, words)
 
 
 def write_maps(path: Path, maps: Maps, sky: fits.Header, about: Mapping[str, Any]) -> None:

@@ -26,10 +26,19 @@ SKY_LINE = (5577.34, 12.0)  # Angstrom observed, air, half width
 
 
 def emission_mask(wave: F64) -> Mask:
-    """Return which rest-frame air wavelengths [Angstrom] lie within 400 km/s of a line, (L,)."""
+    """Return which wavelengths lie within 400 km/s of a line, (L,).
+
+    Parameters
+    ----------
+    wave : (L,) Angstrom
+        Rest frame, air, increasing.
+    """
+    lines = np.array(list(EMISSION_LINES.values()))
+    first = np.searchsorted(wave, lines * (1.0 - _HALF_WIDTH / C_KMS), side="right")
+    last = np.searchsorted(wave, lines * (1.0 + _HALF_WIDTH / C_KMS), side="left")
     masked = np.zeros(len(wave), bool)
-    for line in EMISSION_LINES.values():
-        masked |= np.abs(wave / line - 1.0) * C_KMS < _HALF_WIDTH
+    for a, b in zip(first, last, strict=True):
+        masked[a:b] = True
     return masked
 
 

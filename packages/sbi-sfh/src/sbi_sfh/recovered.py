@@ -72,16 +72,17 @@ def recover_object(
     theta = np.concatenate([draws.mean(0, keepdims=True), some])
     telescope, recovery = simulator.telescope, simulator.recovery
     row = observations.batch[k]
-    basis = simulator.library.basis
+    basis, near = simulator.library.basis, None
     if telescope.observed_mode:  # velocity dispersion and calibration, from a first history
         c = recovery.coefficients(theta[:1])[0]
         first = fit_spectrum(telescope, c, row)
-        broadened = telescope.broadened[round(first.sigma / NODE_STEP)].double().numpy()
+        near = first.sigma
+        broadened = telescope.broadened[round(near / NODE_STEP)].double().numpy()
         basis = broadened * (first.model / (c @ broadened))
     flux, weight, _ = weighted(row)
     growth = complete(simulator.synthesis, theta, recovery.fractions, basis, flux, weight)
     number = len(recovery.fractions)
     afe = theta[:, number + 1] if simulator.config.afe else None
     c, _, _ = simulator.synthesis.coefficients(growth, theta[:, number], afe)
-    fits_of = [fit_spectrum(telescope, row_c, row) for row_c in c]
+    fits_of = [fit_spectrum(telescope, row_c, row, near) for row_c in c]
     return Recovered(growth[1:], growth[0], fits_of[0], tuple(fits_of[1:]))

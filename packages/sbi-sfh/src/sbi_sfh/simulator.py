@@ -308,13 +308,14 @@ class SfhSimulator(Simulator):
 
     def read_observations(self, path: str | Path) -> Observations:
         """Return the galaxies of a file or folder (see :mod:`sbi_sfh.formats`)."""
-        return self._observed(read_raw(path), str(path))
+        return self.prepared(read_raw(path), str(path))
 
     def observations_of(self, table: Table, source: str) -> Observations:
         """Return the galaxies of a table: one, or one per row where cells hold arrays."""
-        return self._observed(spectra_of_table(table, source), source)
+        return self.prepared(spectra_of_table(table, source), source)
 
-    def _observed(self, spectra: Iterable[Spectrum], source: str) -> Observations:
+    def prepared(self, spectra: Iterable[Spectrum], source: str) -> Observations:
+        """Return spectra as files have them, on the pixels of the model."""
         observations = observations_of_spectra(
             spectra, source, self.wave, self.config, fwhm=self.library.fwhm,
             velocities=self.velocities, continuum=self.continuum,
