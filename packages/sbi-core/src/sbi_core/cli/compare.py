@@ -90,15 +90,15 @@ def command(
     with single_thread():
         facts = comparison.fit(data.batch, seed=seed)
     result = comparison.probabilities(data)
+    posteriors = [run.combine(data) for run in loaded.values()]
+    none = all(c.warning for c in posteriors)
+    if none:
+        click.echo(_NONE)
     groups = counted(round(facts["groups"]), "simulated group")
     click.echo(
         f"on {groups}: {facts['accuracy']:.0%} of those held out classified "
         f"correctly, calibration error {facts['calibration_error']:.3f}"
     )
-    posteriors = [run.combine(data) for run in loaded.values()]
-    none = all(c.warning for c in posteriors)
-    if none:
-        click.echo(_NONE)
     word = "relative probability" if none else "probability"
     for name, p, combined in zip(loaded, result.probability, posteriors, strict=True):
         if combined.warning:

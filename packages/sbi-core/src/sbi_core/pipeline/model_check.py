@@ -217,7 +217,7 @@ def _verdict(
     return Verdict(
         "warn",
         f"No value of the shared parameters reproduces the {n} objects, with local parameters "
-        f"from the prior (p = {p:.1g}): {'; '.join(parts)}.",
+        f"from the prior (p {f'= {p:.1g}' if p else '< 1e-300'}): {'; '.join(parts)}.",
         TEST,
     )
 
