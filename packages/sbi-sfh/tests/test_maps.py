@@ -17,10 +17,11 @@ import sbi_core
 from sbi_core import SbiError
 from sbi_sfh import cli
 from sbi_sfh.binning import binned
+from sbi_sfh.cubes import merged
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.fits_images import frame_of
 from sbi_sfh.formats.spectrum import UnusableSpectrumError
-from sbi_sfh.maps import young_share
+from sbi_sfh.maps import Maps, young_share
 
 SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 2.0,
        "CRPIX2": 1.0, "CD1_1": -1e-4, "CD2_2": 1e-4, "CUNIT1": "deg", "CUNIT2": "deg"}  # fmt: skip
@@ -164,7 +165,7 @@ def test_spaxels_of_a_bin_share_its_result(observed_run, cube, powerbin, tmp_pat
     out = tmp_path / "maps.fits"
     result = call(observed_run.directory.root, cube, "--out", out, "--draws", 50,
                   "--bin-snr", 30, "--set", "simulator.min_snr=1")  # fmt: skip
-    assert result.output.splitlines()[-1].startswith("3 bins of 6 spaxels")
+    assert result.output.splitlines()[-1].startswith("5 of 6 spaxels")
     with fits.open(out) as hdus:
         t50 = hdus["T50"].data
     assert t50[0, 0] == t50[1, 0]
@@ -176,3 +177,17 @@ def test_binning_needs_an_installed_package(cube, monkeypatch):
     monkeypatch.setitem(sys.modules, "powerbin", None)
     with pytest.raises(SbiError, match="pip install powerbin"):
         binned(read_raw(cube), 30.0)
+
+
+def test_parts_of_a_cube_become_one_map():
+    nan = np.nan
+    first = Maps(
+        {"t50": np.array([[1.0, nan, nan]])}, np.array([[0b11, 0, 0]], np.int32), ("a", "c")
+    )
+    second = Maps({"t50": np.array([[nan, 2.0, nan]]), "velocity": np.array([[nan, 3.0, nan]])},
+                  np.array([[0, 0b01, 0b10]], np.int32), ("b", "c"))  # fmt: skip
+    whole = merged([first, second])
+    assert_allclose(whole.values["t50"], [[1, 2, nan]])
+    assert_allclose(whole.values["velocity"], [[nan, 3, nan]])
+    named = [[w for k, w in enumerate(whole.words) if flag >> k & 1] for flag in whole.flags[0]]
+    assert named == [["a", "c"], ["b"], ["c"]]

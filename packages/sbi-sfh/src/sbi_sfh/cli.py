@@ -113,18 +113,29 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
     "simulator.min_snr then applies to spaxels.",
 )  # fmt: skip
 @click.option(
+    "--workers", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Processes that share the spaxels.",
+)  # fmt: skip
+@click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True,
     help="Option of reading, for example simulator.align=true (repeatable).",
 )  # fmt: skip
 def map_cube(
-    run: str, cube: str, out: str, draws: int, bin_snr: float | None, overrides: tuple[str, ...]
+    run: str,
+    cube: str,
+    out: str,
+    draws: int,
+    bin_snr: float | None,
+    workers: int,
+    overrides: tuple[str, ...],
 ) -> None:
     """Infer all spaxels of CUBE with RUN and write maps with the sky coordinates of the cube."""
+    import numpy as np
+
     from sbi_core import ConfigError, load_run
-    from sbi_sfh.binning import binned
-    from sbi_sfh.formats import read_raw
+    from sbi_sfh.cubes import infer_cube
     from sbi_sfh.formats.fits_images import frame_of
-    from sbi_sfh.maps import draw_maps, maps_of, write_maps
+    from sbi_sfh.maps import draw_maps, write_maps
     from sbi_sfh.simulator import SfhSimulator
 
     target = Path(out)
@@ -138,21 +149,14 @@ def map_cube(
     loaded = load_run(run, overrides=overrides)
     simulator = loaded.simulator
     assert isinstance(simulator, SfhSimulator)
-    bins = None
-    if bin_snr is None:
-        data = loaded.observations(cube)
-    else:
-        spectra, bins = binned(read_raw(cube), bin_snr, simulator.config.min_snr)
-        data = simulator.prepared(spectra, cube)
-    samples = loaded.infer(data, draws)
-    maps = maps_of(simulator, data, samples, shape, bins)
+    maps, notes = infer_cube(loaded, cube, shape, draws, bin_snr=bin_snr, workers=workers)
     about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
     write_maps(target, maps, sky, about)
     draw_maps(target.with_suffix(".png"), maps)
-    for note in data.notes:
+    for note in notes:
         click.echo(f"observations: {note}")
-    what = f"{len(data)} bins" if bins else f"{len(data)}"
-    click.echo(f"{what} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
+    count = int(np.isfinite(maps.values["t50"]).sum())
+    click.echo(f"{count} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
 
 
 @click.command(

@@ -116,7 +116,7 @@ def maps_of(
     row, flags = np.full(shape, -1), np.zeros(shape, np.int32)
     for (x, y), key in spaxels.items():
         row[y, x] = number.get(key, -1)
-        for word in filter(None, words_of[key].split(",")):
+        for word in filter(None, words_of.get(key, "").split(",")):
             flags[y, x] |= 1 << words.index(word)
     fractions = np.asarray(simulator.recovery.fractions)
     draws = {name: samples.values[..., k] for k, name in enumerate(samples.names)}
