@@ -61,6 +61,7 @@ PARTS = {
     "observations": schema.ObservationsPart,
     "combined": schema.Combined,
     "combined_calibration": schema.CombinedCalibration,
+    "marginalised": schema.Marginalised,
     "misspecification": schema.Misspecification,
     "Top level": schema.Report,
 }

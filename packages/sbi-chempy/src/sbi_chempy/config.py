@@ -77,6 +77,17 @@ class ChempyConfig(BaseModel):
         "Asplund et al. 2009.",
         json_schema_extra={"reading": True},
     )
+    zero_point: float = Field(
+        0.03,
+        ge=0,
+        description="Standard deviation of the zero points of abundances [dex], one shift per "
+        "element for all stars; used where nuisance parameters are marginalised.",
+    )
+    without_yields: str | None = Field(
+        None,
+        description="Leave out the yield tables whose name starts with this where yields are "
+        "marginalised, e.g. limongi18; for tests.",
+    )
     strict: bool = Field(
         False,
         description="Refuse parameters outside the physical range instead of marking them failed.",

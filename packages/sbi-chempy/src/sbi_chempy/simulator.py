@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sbi_chempy.config import ChempyConfig
+from sbi_chempy.constants import FACTOR_CHANNELS
 from sbi_chempy.engine import ChempyEngine
 from sbi_chempy.frame import OBSERVED, Frame
 from sbi_chempy.noise import (
@@ -25,9 +27,11 @@ from sbi_chempy.noise import (
     observe_ages,
     training_ages,
 )
+from sbi_chempy.nuisances import collapsed, drawn_tables, factors_of, tables_of, yield_nuisances
 from sbi_chempy.parameters import FAILURES, observables, parameter_space
 from sbi_chempy.readers import npz_table, stars_of
 from sbi_chempy.yields import YieldSet, YieldsNotFoundError, load_yields
+from sbi_chempy.yields.embedded import load_embedded
 from sbi_core import (
     Batch,
     ConfigError,
@@ -94,11 +98,17 @@ class ChempySimulator(Simulator):
         self.context_names = AGE_COLUMNS
         self.failures = FAILURES
         self.default_error = self.config.default_error
+        self.nuisances = yield_nuisances(self.config.without_yields)
+        self.population = {"t_birth": (1.2, 0.7)}  # births: the least known distribution
+        self.zero_point = self.config.zero_point
         self.covariance = self._covariance()
         self.yields = _yields(self.config.yields, self.config.yield_directory)
         _check_carried(self.yields, self.frame, chosen=self.config.elements is not None)
-        self.engine = ChempyEngine(
-            self.yields,
+        self.engine = self._engine(self.yields)
+
+    def _engine(self, yields: YieldSet) -> ChempyEngine:
+        return ChempyEngine(
+            yields,
             cosmic_accretion=self.config.cosmic_accretion,
             clamp_low_z=self.config.clamp_low_z,
             smooth=self.config.smooth,
@@ -145,10 +155,52 @@ class ChempySimulator(Simulator):
             If theta does not have six columns or holds values that are not finite; with the
             option ``strict``, also if a value is outside the physical range.
         """
+        return self._run(self.engine, theta)
+
+    def simulate_nuisances(
+        self, theta: ArrayLike | Tensor, nuisances: Mapping[str, NDArray[np.float64]], rng: Rng = 0
+    ) -> Batch:
+        """Return noise-free abundances for theta (n, 6) and other yields in each row.
+
+        Parameters
+        ----------
+        theta
+            As in :meth:`simulate`.
+        nuisances
+            Rows of the spaces in ``nuisances`` (see :mod:`sbi_chempy.nuisances`).
+        rng
+            Not used.
+        """
+        tables, factors = tables_of(nuisances), torch.as_tensor(factors_of(nuisances))
+        theta = torch.as_tensor(np.asarray(theta, np.float64))
+        sets, number = np.unique(tables, axis=0, return_inverse=True)
+        parts, rows = [], []
+        for k, chosen in enumerate(sets):
+            own = torch.as_tensor(np.flatnonzero(number.reshape(-1) == k))
+            parts.append(self._run(self._other_engine(chosen), theta[own], factors[own]))
+            rows.append(own)
+        back = torch.argsort(torch.cat(rows))
+        return Batch.cat(parts).with_(split_key=None)[back]
+
+    def _other_engine(self, chosen: NDArray[np.float64]) -> ChempyEngine:
+        """Return the engine for tables and limit of collapse, (4,) of ``tables_of``."""
+        known = drawn_tables(self.config.without_yields)
+        tables: dict[str, Any] = {
+            channel: load_embedded(channel, known[channel][int(k)])
+            if k >= 0
+            else getattr(self.yields, channel)
+            for channel, k in zip(FACTOR_CHANNELS, chosen[:3], strict=True)
+        }
+        tables["sn2"] = collapsed(tables["sn2"], float(chosen[3]))
+        return self._engine(YieldSet(**tables))
+
+    def _run(
+        self, engine: ChempyEngine, theta: ArrayLike | Tensor, factors: Tensor | None = None
+    ) -> Batch:
         tensor = _theta(theta)
-        rows = tensor.to(self.engine.device, self.engine.dtype)
+        rows = tensor.to(engine.device, engine.dtype)
         try:
-            abundances, status = self.engine(rows, strict=self.config.strict)
+            abundances, status = engine(rows, factors, strict=self.config.strict)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return Batch(

@@ -62,6 +62,7 @@ def register_combiners(register: Register[Combiner]) -> None:
     for name, stem, summary in (
         ("gaussian", "Gaussian", "product of Gaussian posteriors divided by N - 1 priors"),
         ("simulated-moments", "SimulatedMoments", "scores, centred by simulations at the solution"),
+        ("group-moments", "GroupMoments", "moments of the group; nuisance parameters marginalised"),
         ("deepset", "Deepset", "one network for groups of any size"),
         ("product", "Product", "product of the densities, on a grid or by MCMC"),
         ("score", "Score", "diffusion with the scores of all objects; needs sbi-npse"),

@@ -116,6 +116,16 @@ class Simulator(ABC):
         Reason codes of failed rows with their meaning.
     citations
         References to cite.
+    nuisances
+        Families of parameters of scope ``nuisance`` by name: what the model assumes and may be
+        wrong, the same for all objects of a group; drawn once per group and marginalised by rules
+        such as ``group-moments`` (see ``simulate_nuisances``).
+    population
+        Standard deviations of shift and logarithmic width of the distribution of local parameters
+        in a group, in unconstrained space, by name; (0.3, 0.2) for those that are not listed.
+    zero_point
+        Standard deviation of a shift of each observable that all objects share, in its unit; 0:
+        none.
     default_error
         One standard deviation used where data come without errors.
     input_help
@@ -142,6 +152,9 @@ class Simulator(ABC):
     context_names: tuple[str, ...] = ()
     failures: Mapping[int, str] = {0: "ok"}
     citations: tuple[str, ...] = ()
+    nuisances: Mapping[str, ParameterSpace] = {}
+    population: Mapping[str, tuple[float, float]] = {}
+    zero_point: float = 0.0
     default_error: float | None = None
     input_help: str = ""
 
@@ -164,6 +177,29 @@ class Simulator(ABC):
     @abstractmethod
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
         """Return noise-free data for theta (n, d), failed rows with ``ok=False``."""
+
+    def simulate_nuisances(
+        self,
+        theta: ArrayLike | Tensor,
+        nuisances: Mapping[str, NDArray[np.float64]],
+        rng: Rng,
+    ) -> Batch:
+        """Return noise-free data for theta (n, d) and nuisance parameters.
+
+        Simulators with ``nuisances`` write it.
+
+        Parameters
+        ----------
+        theta
+            Parameters, (n, d).
+        nuisances
+            Parameters (n, k) of every family, one row per row of theta; NaN in all columns of a
+            row: nominal values, as in ``simulate``.
+        rng
+            Where randomness comes from.
+        """
+        msg = f"simulator '{self.name}' has nuisance parameters, but no simulate_nuisances"
+        raise PluginError(msg)
 
     def draw(self, n: int, rng: Rng) -> Batch:
         """Return n rows of theta from the prior with their noise-free data."""
@@ -621,6 +657,9 @@ class Combiner(ABC):
     groups_needed, group_size
         Number of simulated groups, and of objects in each, for :meth:`prepare`; 0 if the rule
         learns nothing.
+    marginalises
+        True if nuisance parameters are drawn in the groups that it learns from and is tested on
+        (see :mod:`sbi_core.simulate.nuisances`).
     takes_emulator
         True if the emulator of a run, with its error added to the noise, replaces the simulator;
         for rules that run it very often.
@@ -634,6 +673,7 @@ class Combiner(ABC):
     groups_needed: int = 0
     group_size: int = 0
     takes_emulator: bool = False
+    marginalises: bool = False
     progress: Progress = Progress()
 
     def attach(self, simulator: Simulator) -> None:  # noqa: B027 - most rules need none

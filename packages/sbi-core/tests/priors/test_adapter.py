@@ -27,6 +27,7 @@ FAMILIES = [
     (stats.halfnorm(1, 2), "halfnormal"),
     (stats.lognorm(0.8, scale=0.6), "lognormal"),
     (stats.beta(2, 5, loc=-1, scale=4), "beta"),
+    (stats.t(3, 1, 2), "studentt"),
     (stats.poisson(3), "discrete"),
     (stats.randint(2, 7), "discrete"),
     (stats.multivariate_normal([0, 1], [[1, 0.3], [0.3, 2]]), "mvnormal"),
@@ -36,6 +37,7 @@ FAMILIES = [
     (td.LogNormal(0.0, 0.5), "lognormal"),
     (td.HalfNormal(2.0), "halfnormal"),
     (td.Beta(2.0, 5.0), "beta"),
+    (td.StudentT(4.0, 1.0, 2.0), "studentt"),
     (td.Dirichlet(torch.tensor([0.6, 2.0, 5.0])), "dirichlet"),
     (
         td.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.3], [0.3, 2.0]])),
@@ -76,7 +78,7 @@ def test_numbers_of_float32_are_read_by_their_decimal_form():
     ("distribution", "ends"),
     [
         (stats.gamma(2.5), {}),
-        (stats.t(3), {}),
+        (stats.laplace(), {}),
         (stats.beta(0.5, 0.5, loc=1), {"low": 1.01, "high": 1.99}),
         (td.Gumbel(1.0, 2.0), {}),
         (td.Gamma(2.0, 1.0), {"high": 25.0}),

@@ -23,6 +23,7 @@ CONTINUOUS = {
     "truncnormal-both": {"loc": 0.5, "scale": 0.1, "low": 0.45, "high": 0.7},
     "halfnormal": {"loc": 1.0, "scale": 2.0},
     "lognormal": {"loc": -0.5, "scale": 0.8},
+    "studentt": {"df": 4.0, "loc": 1.0, "scale": 0.5},
     "beta": {"a": 2.0, "b": 5.0},
     "beta-stretched": {"a": 0.7, "b": 1.5, "low": -3.0, "high": 4.0},
     "table": {"grid": GRID, "density": [0.1, 1, 2, 0.5, 0.5, 3, 1, 0.2, 0.0]},
@@ -47,6 +48,7 @@ SCIPY = {
     "truncnormal-both": stats.truncnorm(-0.5, 2.0, 0.5, 0.1),
     "halfnormal": stats.halfnorm(1, 2),
     "lognormal": stats.lognorm(0.8, scale=np.exp(-0.5)),
+    "studentt": stats.t(4, 1, 0.5),
     "beta": stats.beta(2, 5),
     "beta-stretched": stats.beta(0.7, 1.5, -3, 7),
 }
@@ -365,7 +367,7 @@ def test_what_is_no_family_gets_the_way_to_write_it(prior):
     ("changes", "message"),
     [
         ({"name": "mass/age"}, "parameter name 'mass/age': .*neither '/' nor control characters"),
-        ({"scope": "Global"}, "parameter 'a': scope must be 'global' or 'local', got 'Global'"),
+        ({"scope": "Global"}, "parameter 'a': scope must be 'global', 'local' or 'nuisance', got"),
         ({"unit": "parsnip"}, "parameter 'a': 'parsnip' is not a unit of astropy"),
         ({"name": ""}, "a parameter needs a name, got ''"),
         ({"name": None}, "a parameter needs a name, got None"),

@@ -139,6 +139,18 @@ class CombinedCalibration(_Part):
     parameters: dict[str, dict[str, float]] = {}
 
 
+class Marginalised(_Part):
+    """Result with nuisance parameters: error budget, and results without each observable.
+
+    Standard deviations are in the order of the shared parameters.
+    """
+
+    nominal: str
+    budget: dict[str, list[float]]
+    without: dict[str, dict[str, list[float]]]
+    group: str | None = None
+
+
 class Misspecification(_Part):
     """Observed objects against simulated ones with the combined parameters."""
 
@@ -177,6 +189,7 @@ class Report(_Part):
     widths: dict[str, Width] | None = None
     combined: list[Combined] | None = None
     combined_calibration: list[CombinedCalibration] | None = None
+    marginalised: list[Marginalised] | None = None
     misspecification: list[Misspecification] | None = None
     domain: dict[str, Any] | None = None
     flags: list[str] = []

@@ -33,6 +33,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages.simulate import fill
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
+from sbi_core.simulate.nuisances import disturbed, draw_groups, extended
 from sbi_core.simulate.store import Shard, plan, read_all
 
 __all__ = ["GroupSimulator", "SimulatedGroups", "calibrate_groups", "test_groups"]
@@ -55,15 +56,30 @@ class GroupSimulator(Simulator):
         Objects per group.
     spread
         Width of the distribution of the shared parameters, relative to the prior.
+    marginalise
+        Draw nuisance parameters, too, one draw per group; theta then has further columns, see
+        :mod:`sbi_core.simulate.nuisances`.
+    all_on
+        No family of nuisance parameters has its nominal value in any group.
     """
 
-    def __init__(self, simulator: Simulator, size: int, spread: float = 1.0) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        size: int,
+        spread: float = 1.0,
+        *,
+        marginalise: bool = False,
+        all_on: bool = False,
+    ) -> None:
         self.inner = simulator
         self.size = size
         self.spread = spread
+        self.marginalise = marginalise
+        self.all_on = all_on
         self.name = f"groups of {simulator.name}"
         self.version = simulator.version
-        self.parameters = simulator.parameters
+        self.parameters = extended(simulator) if marginalise else simulator.parameters
         self.observables = simulator.observables
 
     def simulate(self, theta: ArrayLike | Tensor, rng: Rng) -> Batch:
@@ -73,15 +89,20 @@ class GroupSimulator(Simulator):
     def draw(self, n: int, rng: Rng) -> Batch:
         """Return n rows, the groups one after the other."""
         gen = as_generator(rng)
-        theta = self.parameters.sample(n, gen)
-        shared = np.flatnonzero([scope == "global" for scope in self.parameters.scopes])
-        space = self.parameters.select("global")
+        parameters = self.inner.parameters
+        theta = parameters.sample(n, gen)
+        shared = np.flatnonzero([scope == "global" for scope in parameters.scopes])
+        space = parameters.select("global")
         group = np.arange(n) // self.size
         truth = theta[:: self.size][:, shared]
         if self.spread != 1.0:
             truth = space.from_unconstrained(self.spread * space.to_unconstrained(truth))
         theta[:, shared] = truth[group]
-        return self.simulate(theta, gen).with_(split_key=torch.arange(n) // self.size)
+        if self.marginalise:
+            batch = draw_groups(self.inner, theta, group, gen, all_on=self.all_on)
+        else:
+            batch = self.simulate(theta, gen)
+        return batch.with_(split_key=torch.as_tensor(group))
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,9 @@ class SimulatedGroups:
         Number of groups, and of objects in each (failed simulations make a group smaller).
     owner
         Combiner that uses them, if it is not the run's: its groups have a separate folder.
+    marginalise
+        Nuisance parameters are drawn, too. Every second group that a combiner learns from is then
+        observed like training simulations, not like the data, so that it can be used for others.
     """
 
     context: Context
@@ -105,6 +129,7 @@ class SimulatedGroups:
     count: int
     size: int
     owner: str = ""
+    marginalise: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -116,7 +141,13 @@ class SimulatedGroups:
 
     def simulate(self) -> None:
         """Simulate the groups that are missing."""
-        simulator = GroupSimulator(self.context.simulator, self.size, _SPREAD_OF[self.purpose])
+        simulator = GroupSimulator(
+            self.context.simulator,
+            self.size,
+            _SPREAD_OF[self.purpose],
+            marginalise=self.marginalise,
+            all_on=self.purpose == "test",
+        )
         fill(self.context, simulator, self._shards, "groups")
 
     @property
@@ -132,16 +163,33 @@ class SimulatedGroups:
 
     def __iter__(self) -> Iterator[Observations]:
         simulator = self.context.simulator
-        like = self.context.observations.batch
+        parameters = extended(simulator) if self.marginalise else simulator.parameters
+        width, like = simulator.parameters.dim, self.context.observations.batch
         for shard in self._shards:
             batch = read_all([shard])[0].succeeded
             assert batch.split_key is not None
+            assert batch.theta is not None
             rng = stream(shard.seed, "observe", shard.number)
-            noisy = simulator.observe_like(batch, like, rng)
+            bare = batch.with_(theta=batch.theta[:, :width])
+            noisy = simulator.observe_like(bare, like, rng).with_(theta=batch.theta)
+            other = noisy
+            if self.marginalise and self.purpose == "correction":
+                other = simulator.observe(bare, rng).with_(theta=batch.theta)
             for key in torch.unique(batch.split_key):
-                yield Observations.from_batch(
-                    noisy[batch.split_key == key], truth_names=simulator.parameters.names
-                )
+                group = (other if key % 2 else noisy)[batch.split_key == key]
+                if self.marginalise and self.purpose == "test":
+                    group = _disturbed(group, simulator.zero_point, rng)
+                yield Observations.from_batch(group, truth_names=parameters.names)
+
+
+def _disturbed(group: Batch, zero_point: float, rng: np.random.Generator) -> Batch:
+    """Return a group with zero points and outliers."""
+    value = group.x.double().cpu().numpy()
+    error = np.zeros_like(value)
+    if group.x_err is not None:
+        error = group.x_err.double().cpu().numpy()
+    moved = disturbed(value, error, zero_point, rng, outliers=group.x_err is not None)
+    return group.with_(x=torch.as_tensor(moved).to(group.x))
 
 
 F64 = NDArray[np.float64]
@@ -149,13 +197,16 @@ Triple = tuple[F64, F64, F64]  # mean, covariance, truth
 _SPARE = 1.05  # objects simulated per object combined, for failed simulations
 
 
-def test_groups(context: Context) -> SimulatedGroups | None:
-    """Return the groups that the combination is tested on, if it is."""
+def test_groups(context: Context, combiner: Combiner) -> SimulatedGroups | None:
+    """Return the groups that a combiner is tested on, if it is."""
     section = context.config.combine
     if not section.calibration_groups:
         return None
     size = int(np.ceil(_SPARE * max(section.sizes)))
-    return SimulatedGroups(context, "test", section.calibration_groups, size)
+    owner = "nuisances" if combiner.marginalises else ""
+    return SimulatedGroups(
+        context, "test", section.calibration_groups, size, owner, combiner.marginalises
+    )
 
 
 def calibrate_groups(

@@ -224,7 +224,7 @@ class Run:
             rule.restore(self._context.verified(self.directory.combiner(rule.name), "combine"))
         with single_thread():
             combined = rule.combine(self.posterior, data, rng=rng)
-            checked = check_group(self._context, combined, data)
+            checked = None if rule.marginalises else check_group(self._context, combined, data)
         flags = (*combined.flags, *catalogue_flags(self._context, data))
         combined = replace(combined, flags=flags, excluded=data.excluded)
         return flagged(combined, checked)

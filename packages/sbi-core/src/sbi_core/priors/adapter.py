@@ -153,6 +153,8 @@ class _Scipy(_Source):
                 return "truncnormal", {"loc": loc, "scale": scale, **ends}
             case "beta":
                 return "beta", {"a": v["a"], "b": v["b"], "low": loc, "high": loc + scale}
+            case "t":
+                return "studentt", {"df": v["df"], "loc": loc, "scale": scale}
             case "lognorm" if loc == 0:
                 return "lognormal", {"loc": float(np.log(scale)), "scale": v["s"]}
             case "loguniform" | "reciprocal" if loc == 0:
@@ -204,6 +206,9 @@ class _Torch(_Source):
         match self.name:
             case "Normal" | "LogNormal":
                 return self.name.lower(), {"loc": _number(d.loc), "scale": _number(d.scale)}
+            case "StudentT":
+                numbers = {"df": _number(d.df), "loc": _number(d.loc), "scale": _number(d.scale)}
+                return "studentt", numbers
             case "HalfNormal":
                 return "halfnormal", {"loc": 0.0, "scale": _number(d.scale)}
             case "Uniform":

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Parameter", "ParameterSpace", "Prior", "Scope", "as_float64", "canonical_hash"]
 
 F64 = NDArray[np.float64]
-Scope = Literal["global", "local"]
-_SCOPES = ("global", "local")
+Scope = Literal["global", "local", "nuisance"]
+_SCOPES = ("global", "local", "nuisance")
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -311,7 +311,8 @@ class Parameter:
     unit
         astropy unit string; empty for dimensionless.
     scope
-        ``"global"``: shared by all objects of a group; ``"local"``: one value per object.
+        ``"global"``: shared by all objects of a group; ``"local"``: one value per object;
+        ``"nuisance"``: shared by a group and marginalised, in ``Simulator.nuisances`` only.
     description
         One line for people.
     repeat
@@ -346,7 +347,10 @@ class Parameter:
             )
             raise ConfigError(msg)
         if self.scope not in _SCOPES:
-            msg = f"parameter '{self.name}': scope must be 'global' or 'local', got '{self.scope}'"
+            msg = (
+                f"parameter '{self.name}': scope must be 'global', 'local' or 'nuisance', got "
+                f"'{self.scope}'"
+            )
             raise ConfigError(msg)
         if self.unit and not _is_unit(self.unit):
             msg = (

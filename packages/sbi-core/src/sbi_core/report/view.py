@@ -78,6 +78,9 @@ FLAGS = {
     "for, and an error common to all objects grows as √N. Add this number to combine.sizes.",
     "unlike_trained_groups": "Errors or missing values of the objects differ from those of the "
     "simulated groups that the network was trained on; run the pipeline with these objects.",
+    "unlike_nominal_model": "With its nominal assumptions the model does not make these objects "
+    "(model check). The combined posterior with nuisance parameters allows for errors of these "
+    "assumptions; those without do not hold.",
     "combination_not_converged": "The search for the combined posterior did not converge; compare "
     "it with another combiner.",
     "errors_not_simulated": "The errors of simulated objects differ from those of the data by a "
@@ -160,6 +163,7 @@ def view(
         "widths": _widths(report),
         "observations": _observations(report, objects, meanings or {}),
         "posterior": _posterior(report, warnings or {}),
+        "budget": _budget(report),
         "consistency": _consistency(report),
         "calibration": _calibration(report, checks),
         "combined_calibration": _combined_calibration(report, checks),
@@ -293,28 +297,94 @@ def _badge(report: Report) -> dict[str, str]:
 def _answer(report: Report) -> dict[str, Any]:
     """Return the cards of the headline: a value with its error per parameter and group."""
     entries, failed = headline(report), _unlike_groups(report)
-    groups = [
-        {
-            "group": str(entry.get("group", "")),
-            "n": int(entry["n"]),
-            "unlike": str(entry.get("group", "")) in failed,
-            "cards": [_card(report, n, v) for n, v in entry["parameters"].items()],
-        }
-        for entry in entries
-    ]
+    nominal = {str(e.get("group", "")): e for e in _nominal(report)}
+    groups = []
+    for entry in entries:
+        group = str(entry.get("group", ""))
+        other = nominal.get(group, {})
+        cards = [_card(report, n, v, other) for n, v in entry["parameters"].items()]
+        groups.append(
+            {"group": group, "n": int(entry["n"]), "unlike": group in failed, "cards": cards}
+        )
     names = list(entries[0]["parameters"]) if entries else inferred(report)
     return {
         "groups": groups[:_MAX_GROUPS],
         "more_groups": max(len(groups) - _MAX_GROUPS, 0),
         "combiner": main_combiner(report),
+        "marginalised": list(_families(report)),
         "names": [_label(report, name) for name in names],
         "objects": int(report.get("observations", {}).get("n", 0)),
     }
 
 
-def _card(report: Report, name: str, value: Mapping[str, float]) -> dict[str, Any]:
+def _nominal(report: Report) -> list[Mapping[str, Any]]:
+    """Return the largest combination of every group with nominal nuisance parameters."""
+    marginalised = report.get("marginalised") or [{}]
+    chosen = [c for c in _combined(report) if c["combiner"] == marginalised[0].get("nominal")]
+    largest = {str(c.get("group", "")): c for c in sorted(chosen, key=lambda c: int(c["n"]))}
+    return list(largest.values())
+
+
+def _families(report: Report) -> list[str]:
+    """Return the families of nuisance parameters that are marginalised."""
+    budget = (report.get("marginalised") or [{}])[0].get("budget", {})
+    return [name for name in budget if name not in ("all", "none")]
+
+
+def _budget(report: Report) -> list[dict[str, Any]]:
+    """Return the error budget of every group, and its results without each observable."""
+    found = []
+    for entry in report.get("marginalised") or ():
+        names = list(headline(report)[0]["parameters"])
+        everything = entry["budget"]["all"]
+        rows: list[dict[str, Any]] = [
+            {
+                "name": name,
+                "values": [
+                    {"without": number(sd), "share": percent(max(0.0, 1 - (sd / total) ** 2))}
+                    for sd, total in zip(sds, everything, strict=True)
+                ],
+            }
+            for name, sds in entry["budget"].items()
+            if name not in ("all", "none")
+        ]
+        without = [
+            {
+                "name": name,
+                "values": [
+                    measurement(mean, sd) for mean, sd in zip(v["mean"], v["sd"], strict=True)
+                ],
+            }
+            for name, v in entry["without"].items()
+        ]
+        found.append(
+            {
+                "group": str(entry.get("group", "")),
+                "names": [(_label(report, n), _unit(report, n)) for n in names],
+                "total": [number(v) for v in everything],
+                "rows": rows,
+                "without": without,
+            }
+        )
+    return found
+
+
+def _card(
+    report: Report,
+    name: str,
+    value: Mapping[str, float],
+    nominal: Mapping[str, Any],
+) -> dict[str, Any]:
     column = report.get("parameters", {}).get(name, {})
     notes = []
+    if name in nominal.get("parameters", {}):
+        fixed = nominal["parameters"][name]
+        wrong = (
+            " (the model check says that it is not)" if UNLIKE in nominal.get("flags", ()) else ""
+        )
+        notes.append(
+            f"if the model is exactly right{wrong}: {measurement(fixed['mean'], fixed['sd'])}"
+        )
     if "truth" in value:
         notes.append(f"true value {plain(value['truth'])}, {_offset(value)}")
     if column.get("prior"):

@@ -17,7 +17,7 @@ that all objects share, if there is one, in closed form:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ __all__ = [
     "GridModel",
     "LinearGaussian",
     "MeanAndScatter",
+    "OffsetModel",
     "ProbeSimulator",
 ]
 
@@ -117,6 +118,41 @@ class LinearGaussian(Simulator):
         precision, information = self.exact(batch)
         cov = np.asarray(np.linalg.inv(np.eye(2) + precision.sum(0)), np.float64)
         return cov @ information.sum(0), cov
+
+
+class OffsetModel(LinearGaussian):
+    """The same with a shift of all values that every object of a group shares.
+
+    Its posterior is that of :class:`LinearGaussian` with a third shared parameter.
+    """
+
+    name = "offset"
+
+    def __init__(self) -> None:
+        shift = Parameter("shift", Prior("normal", {"loc": 0.0, "scale": 0.5}), scope="nuisance")
+        self.nuisances = {"offset": ParameterSpace((shift,))}
+        self.population = {"own": (0.0, 0.0)}
+
+    def simulate_nuisances(
+        self, theta: ArrayLike | Tensor, nuisances: Mapping[str, F64], rng: Rng
+    ) -> Batch:
+        """Return x (n, 3) with the shift, 0 where it is NaN."""
+        batch = self.simulate(theta, rng)
+        shift = torch.as_tensor(np.nan_to_num(nuisances["offset"]))
+        return batch.with_(x=batch.x + shift.to(batch.x))
+
+    def marginal(self, batch: Batch) -> tuple[F64, F64]:
+        """Return the exact mean (2,) and covariance (2, 2), the shift marginalised."""
+        seen = batch.observed.numpy()
+        err = np.ones(seen.shape) if batch.x_err is None else batch.x_err.double().numpy()
+        variance = np.where(seen, err, 1e8) ** 2
+        v = variance[:, :, None] * np.eye(3) + np.outer(_B, _B)
+        design = np.concatenate([_A, np.full((3, 1), 0.5)], 1)
+        weighted = np.linalg.solve(v, np.broadcast_to(design, (len(v), 3, 3)))
+        x = np.where(seen, batch.x.double().numpy(), 0.0)
+        information = np.einsum("nmi,nm->i", weighted, x)
+        cov = np.linalg.inv(np.eye(3) + np.einsum("mi,nmj->ij", design, weighted))
+        return np.asarray(cov @ information)[:2], np.asarray(cov[:2, :2])
 
 
 class ExactEstimator(Estimator):

@@ -106,6 +106,29 @@ class SimulatorChecks(Checks[Simulator]):
         for parameter in self.subject.parameters:
             PriorChecks.of(partial(getattr, parameter, "prior")).run()
 
+    def test_nominal_nuisance_parameters_change_nothing(self) -> None:
+        """``simulate_nuisances`` gives the data of ``simulate`` where all families are NaN."""
+        simulator = self.subject
+        if not simulator.nuisances:
+            skip("the simulator has no nuisance parameters")
+        for name, space in simulator.nuisances.items():
+            scopes = {p.scope for p in space.parameters}
+            assert scopes == {"nuisance"}, (
+                f"nuisances '{name}' have scopes {sorted(scopes)}; declare all as 'nuisance'"
+            )
+        theta = simulator.parameters.sample(_N, stream(1, "nuisances"))
+        drawn = {k: s.sample(_N, stream(1, k)) for k, s in simulator.nuisances.items()}
+        nominal = {k: np.full_like(v, np.nan) for k, v in drawn.items()}
+        plain = simulator.simulate(theta, stream(1, "noise"))
+        same = simulator.simulate_nuisances(theta, nominal, stream(1, "noise"))
+        other = simulator.simulate_nuisances(theta, drawn, stream(1, "noise"))
+        assert torch.allclose(plain.x, same.x, rtol=1e-5, atol=1e-6, equal_nan=True), (
+            "simulate_nuisances with NaN differs from simulate; NaN stands for nominal values"
+        )
+        assert not torch.allclose(plain.x, other.x, rtol=1e-5, atol=1e-6, equal_nan=True), (
+            "simulate_nuisances does not depend on the nuisance parameters"
+        )
+
     # -- simulate ---------------------------------------------------------------------------
 
     def test_rows_have_the_declared_shape(self) -> None:

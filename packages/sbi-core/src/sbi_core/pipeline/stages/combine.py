@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
+from sbi_core.combiners.group_moments import GroupMomentsCombiner
 from sbi_core.combiners.remedies import error_floor, power_posterior
 from sbi_core.components import Combiner
 from sbi_core.data.observations import Observations, text_of
@@ -21,7 +22,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.groups import SimulatedGroups, calibrate_groups, test_groups
 from sbi_core.pipeline.model_check import Checked, check_group, flagged
 from sbi_core.pipeline.stages import Job, StageResult
-from sbi_core.posterior import CombinedPosterior
+from sbi_core.posterior import UNLIKE, CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream
 
@@ -75,8 +76,17 @@ def learn(context: Context) -> None:
 def _all_groups(context: Context) -> list[SimulatedGroups]:
     combiners = [context.bare_combiner(name) for name in context.combiners]
     groups = [_groups(context, c) for c in combiners if c.groups_needed]
-    test = test_groups(context)
-    return groups if test is None else [*groups, test]
+    tests = [test_groups(context, c) for c in _tested(combiners)]
+    return [*groups, *(test for test in tests if test is not None)]
+
+
+def _tested(combiners: Sequence[Combiner]) -> list[Combiner]:
+    """Return the combiners that are calibrated: the run's, and one for nominal nuisances."""
+    tested = [combiners[0]]
+    if combiners[0].marginalises:
+        plain = (c for c in combiners if not c.marginalises and not c.comparison_only)
+        tested += list(plain)[:1]
+    return tested
 
 
 def _shares(context: Context) -> bool:
@@ -95,8 +105,17 @@ def execute(context: Context) -> StageResult:
     combiners = _prepared(context)
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
-    outcomes = _check(context, observations, results)
-    results = [replace(r, posterior=flagged(r.posterior, outcomes[r.group])) for r in results]
+    nominal = _tested(combiners)[-1].name
+    outcomes = _check(
+        context, observations, [r for r in results if r.posterior.combiner == nominal]
+    )
+    marginal = {c.name for c in combiners if c.marginalises}  # they flag what they cannot make
+    results = [
+        r
+        if r.posterior.combiner in marginal
+        else replace(r, posterior=flagged(r.posterior, outcomes[r.group]))
+        for r in results
+    ]
     with written(context.directory.combined) as temporary:
         temporary.write_text(text_of(_table(results), "ascii.ecsv"), encoding="utf-8")
     main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
@@ -106,22 +125,60 @@ def execute(context: Context) -> StageResult:
     first = f"{last.warning} " if last.warning else ""
     context.progress.finish(f"{first}{last.combiner}, N = {last.n}: {numbers}")
     calibration, verdicts = list[dict[str, Any]](), list[Verdict]()
-    groups = test_groups(context)
-    if groups is not None:
-        calibration, verdicts = calibrate_groups(context, combiners[0], groups)
+    tested = [(c, test_groups(context, c)) for c in _tested(combiners)]
+    for combiner, groups in tested:
+        if groups is not None:
+            entries, judged = calibrate_groups(context, combiner, groups)
+            calibration, verdicts = [*calibration, *entries], [*verdicts, *judged]
     named = len(observations.groups) > 1
     combined = [r.entry(named=named) for r in results]
     if section.remedies:
         combined += [r.entry(named=named) for r in _remedied(context, main, calibration)]
     checks, checked = _entries(outcomes, named=named)
-    flags = sorted({f for r in results for f in r.posterior.flags if f != "comparison_only"})
+    flags = _flags(results, marginal)
     if len(observations) == 1:
         flags.append("single_object")
     facts: dict[str, Any] = {"combined": combined, "flags": flags, "misspecification": checks}
-    if groups is not None:
+    if combiners[0].marginalises:
+        facts["marginalised"] = _marginalised(combiners, observations, named=named)
+    if calibration:
         facts["combined_calibration"] = calibration
     largest = {f"{r.group}/{r.posterior.combiner}": r.posterior.samples for r in results}
     return StageResult(facts, [*verdicts, *checked], largest)
+
+
+def _flags(results: Sequence[Combination], marginal: Container[str]) -> list[str]:
+    """Return the flags of all results; objects that only the nominal model does not make.
+
+    Results with nuisance parameters hold where the nominal model fails.
+    """
+    flags = {f for r in results for f in r.posterior.flags if f != "comparison_only"}
+    main = results[0].posterior.combiner
+    own = {f for r in results for f in r.posterior.flags if r.posterior.combiner == main}
+    if main in marginal and UNLIKE in flags - own:
+        flags = (flags - {UNLIKE}) | {"unlike_nominal_model"}
+    return sorted(flags)
+
+
+def _marginalised(
+    combiners: Sequence[Combiner], observations: Observations, *, named: bool
+) -> list[dict[str, Any]]:
+    """Return the error budget of every group, and its results without each observable."""
+    combiner = combiners[0]
+    if not isinstance(combiner, GroupMomentsCombiner):
+        return []
+    nominal = _tested(combiners)[-1].name
+    entries = []
+    for group, rows in observations.groups.items():
+        part = observations[rows]
+        budget = {k: sd.tolist() for k, sd in combiner.error_budget(part).items()}
+        without = {
+            name: {"mean": mean.tolist(), "sd": sd.tolist()}
+            for name, (mean, sd) in combiner.leave_one_out(part).items()
+        }
+        entry = {"nominal": nominal, "budget": budget, "without": without}
+        entries.append({"group": group, **entry} if named else entry)
+    return entries
 
 
 def combine_groups(
@@ -176,10 +233,9 @@ def _remedied(
 
 
 def _check(
-    context: Context, observations: Observations, results: Sequence[Combination]
+    context: Context, observations: Observations, main: Sequence[Combination]
 ) -> dict[str, Checked | None]:
     """Compare every group with simulated objects, when asked for."""
-    main = [r for r in results if r.posterior.combiner == context.config.combiner.name]
     largest = {r.group: r.posterior for r in main}
     groups = observations.groups
     return {g: check_group(context, c, observations[groups[g]]) for g, c in largest.items()}
@@ -209,6 +265,7 @@ def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
         combiner.groups_needed,
         combiner.group_size,
         owner,
+        combiner.marginalises,
     )
 
 

@@ -71,7 +71,7 @@ def build_report(context: Context) -> dict[str, Any]:
     if "infer" in facts:
         report["observations"] = _pick(facts["infer"], "n", "source", "unsupported", "notes")
         report["widths"] = _widths(context)
-    for part in ("combined", "combined_calibration", "misspecification"):
+    for part in ("combined", "combined_calibration", "marginalised", "misspecification"):
         if facts.get("combine", {}).get(part):
             report[part] = facts["combine"][part]
     parts = [facts.get(stage, {}).get("domain", {}) for stage in ("diagnose", "infer")]

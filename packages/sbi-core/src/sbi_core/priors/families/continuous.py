@@ -22,6 +22,7 @@ __all__ = [
     "LogNormal",
     "LogUniform",
     "Normal",
+    "StudentT",
     "Table",
     "TruncNormal",
     "Uniform",
@@ -198,6 +199,31 @@ class HalfNormal(_Truncated):
     @property
     def ends(self) -> tuple[float, float]:
         return float(self.loc), np.inf
+
+
+@dataclass(frozen=True, eq=False)
+class StudentT(Family):
+    """Student's t with `df` degrees of freedom: heavy tails, for values with outliers."""
+
+    df: float
+    loc: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        need_positive(df=self.df, scale=self.scale)
+
+    def cdf(self, x: F64) -> F64:
+        return np.asarray(special.stdtr(self.df, (x - self.loc) / self.scale))
+
+    def ppf(self, u: F64) -> F64:
+        return np.asarray(self.loc + self.scale * special.stdtrit(self.df, u))
+
+    def log_prob(self, x: F64) -> F64:
+        t = (x[:, 0] - self.loc) / self.scale
+        half = 0.5 * self.df
+        norm = special.gammaln(half + 0.5) - special.gammaln(half)
+        norm -= 0.5 * np.log(self.df * np.pi) + np.log(self.scale)
+        return np.asarray(norm - (half + 0.5) * np.log1p(t**2 / self.df))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,151 @@
+"""Moments of the group: nuisance parameters marginalised, against an exact posterior."""
+
+import numpy as np
+import pytest
+import torch
+
+from sbi_core.combiners.group_moments import GroupMomentsCombiner, GroupMomentsConfig
+from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observations
+from sbi_core.errors import ConfigError, DataFileError, ObservationError
+from sbi_core.pipeline.groups import GroupSimulator
+from sbi_core.rng import stream
+from sbi_core.simulate.nuisances import extended
+from sbi_core.testing.models import ExactEstimator, OffsetModel
+
+MODEL = OffsetModel()
+SIZE = 60
+CONFIG = GroupMomentsConfig(groups=1500, size=SIZE, epochs=40, hidden=(64, 64), components=2)
+
+
+def groups(count, seed, **options):
+    source = GroupSimulator(MODEL, SIZE, marginalise=True, **options)
+    rng = stream(seed, "groups")
+    batch = source.draw(count * SIZE, rng)
+    seen = MODEL.observe(batch.with_(theta=batch.theta[:, :3]), rng).with_(theta=batch.theta)
+    names = extended(MODEL).names
+    for k in range(count):
+        yield Observations.from_batch(seen[k * SIZE : (k + 1) * SIZE], truth_names=names)
+
+
+def new():
+    combiner = GroupMomentsCombiner(CONFIG)
+    combiner.attach(MODEL)
+    return combiner
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    return ExactEstimator.trained()
+
+
+@pytest.fixture(scope="module")
+def combiner(posterior):
+    trained = new()
+    trained.prepare(posterior, groups(CONFIG.groups, 1, spread=1.25), seed=1)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def tests():
+    return list(groups(150, 2, all_on=True))
+
+
+def plain(group):
+    return Observations.from_batch(group.batch.with_(theta=None))
+
+
+def test_mean_and_width_are_near_those_of_the_exact_posterior(combiner, posterior, tests):
+    found = [combiner.combine(posterior, plain(g)) for g in tests]
+    exact = [MODEL.marginal(g.batch) for g in tests]
+    scale = MODEL.parameters.select("global").moments()[1]
+    sd = [combiner.error_budget(plain(g))["outliers"] / scale for g in tests]  # there are none
+    width = np.array([s / np.sqrt(np.diag(e[1])) for s, e in zip(sd, exact, strict=True)])
+    off = [(c.z_mean - e[0]) / np.sqrt(np.diag(e[1])) for c, e in zip(found, exact, strict=True)]
+    # moments forget which values belong to the same object, and which have small errors
+    assert (np.median(width, axis=0) > 0.95).all()
+    assert (np.median(width, axis=0) < 1.5).all()
+    assert np.sqrt(np.mean(np.square(off))) < 1
+    alone = [MODEL.posterior(g.batch)[1] for g in tests]  # the shift known to be 0
+    ratio = [np.diag(e[1]) / np.diag(a) for e, a in zip(exact, alone, strict=True)]
+    assert np.mean(ratio) > 2  # otherwise this test says nothing
+
+
+def test_it_is_calibrated(combiner, posterior, tests):
+    z = []
+    for group in tests:
+        found = combiner.combine(posterior, plain(group))
+        truth = MODEL.parameters.select("global").to_unconstrained(group.batch.theta[:1, :2])[0]
+        z.append((found.z_mean - truth) / np.sqrt(np.diag(found.z_cov)))
+    assert np.sqrt(np.mean(np.square(z))) == pytest.approx(1, abs=0.15)
+
+
+def test_error_budget(combiner, tests):
+    budget = combiner.error_budget(plain(tests[0]))
+    assert list(budget) == ["all", "offset", "population", "outliers", "none"]
+    assert budget["offset"][1] < 0.7 * budget["all"][1]
+    assert budget["none"][1] < 0.7 * budget["all"][1]
+
+
+def test_leaving_an_observable_out_widens_the_result(combiner, tests):
+    left = combiner.leave_one_out(plain(tests[0]))
+    assert list(left) == ["a", "b", "c"]
+    assert left["a"][1][0] > 1.1 * combiner.error_budget(plain(tests[0]))["all"][0]
+
+
+def test_any_number_of_objects(combiner, posterior, tests):
+    parts = [slice(0), slice(1), slice(10), slice(None)]
+    found = combiner.combine_subsets(posterior, plain(tests[0]), parts)
+    sd = [np.sqrt(np.diag(c.z_cov)).mean() for c in found]
+    assert [c.n for c in found] == [0, 1, 10, SIZE]
+    assert sd[1] > sd[3]
+    assert all(np.isfinite(c.samples).all() for c in found)
+    many = Observations.from_batch(Batch.cat([plain(g).batch for g in tests[:20]]))
+    assert np.isfinite(combiner.combine(posterior, many).mean).all()
+
+
+def test_an_observable_that_is_missing(combiner, posterior, tests):
+    batch = tests[0].batch.with_(theta=None)
+    mask = batch.observed.clone()
+    mask[:, 1] = False
+    x = torch.where(mask, batch.x, torch.nan)
+    found = combiner.combine(posterior, Observations.from_batch(batch.with_(x=x, mask=mask)))
+    assert np.isfinite(found.samples).all()
+
+
+def test_a_group_that_nothing_makes_is_flagged(combiner, posterior, tests):
+    usual = [combiner.combine(posterior, plain(g)).flags for g in tests]
+    assert sum(map(bool, usual)) <= 3
+    batch = tests[0].batch.with_(theta=None)
+    strange = Observations.from_batch(batch.with_(x=batch.x + torch.tensor([8.0, -8.0, 8.0])))
+    assert combiner.combine(posterior, strange).flags == ("unlike_the_simulator",)
+
+
+def test_saved_and_restored(combiner, posterior, tests, tmp_path):
+    combiner.save(tmp_path)
+    other = GroupMomentsCombiner()
+    other.restore(tmp_path)
+    one, two = (c.combine(posterior, plain(tests[0]), rng=3) for c in (combiner, other))
+    assert (one.samples == two.samples).all()
+    assert one.diagnostics == two.diagnostics
+    (tmp_path / "moments.json").write_text('{"moments": {}}')
+    with pytest.raises(DataFileError, match="is damaged"):
+        GroupMomentsCombiner().restore(tmp_path)
+
+
+def test_same_seed_same_network(combiner, posterior, tests):
+    again = new()
+    again.prepare(posterior, groups(CONFIG.groups, 1, spread=1.25), seed=1)
+    one, two = (c.combine(posterior, plain(tests[0])) for c in (combiner, again))
+    assert (one.z_mean == two.z_mean).all()
+
+
+def test_clear_errors(combiner, posterior, tests):
+    with pytest.raises(ConfigError, match=r"not trained; call prepare\(posterior, groups\) first"):
+        GroupMomentsCombiner().combine(posterior, tests[0])
+    wide = Observations.from_batch(Batch(x=torch.zeros(5, 4)))
+    with pytest.raises(ObservationError, match="was trained with 3 numbers per object"):
+        combiner.combine(posterior, wide)
+    images = [Observations.from_batch(Batch(x=torch.zeros(5, 8, 8)))]
+    with pytest.raises(ObservationError, match="one row of at most 20 numbers per object"):
+        new().prepare(posterior, images)
