@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from sbi_core.data.gate import read_text
 from sbi_core.data.reading import Reading
 from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
+from sbi_core.estimators.choice import estimator_for
 from sbi_core.registry import Kind, Registry
 from sbi_core.simulate.emulator import EmulatorConfig
 from sbi_core.training.config import TrainConfig
@@ -80,7 +81,7 @@ class ComponentSection(_OpenSection):
 
 
 class EstimatorSection(ComponentSection):
-    """The estimator, and the parameters that it infers."""
+    """The estimator (auto: by parameters and simulations), and the parameters that it infers."""
 
     parameters: str | list[str] = Field(
         "global", description="Parameters to infer: global, local, all, or a list of names."
@@ -202,7 +203,7 @@ class RunConfig(_Section):
     simulate: SimulateSection = SimulateSection()
     emulate: EmulateSection = EmulateSection()
     embedding: ComponentSection = ComponentSection(name="mlp")
-    estimator: EstimatorSection = EstimatorSection(name="mixture")
+    estimator: EstimatorSection = EstimatorSection(name="auto")
     train: dict[str, Any] = Field(default_factory=dict)
     diagnose: DiagnoseSection = DiagnoseSection()
     infer: InferSection = InferSection()
@@ -261,6 +262,8 @@ def resolve(
         if isinstance(tree.get(kind), dict) and isinstance(default, ComponentSection):
             tree[kind].setdefault("name", default.name)
     config = validate(RunConfig, tree, "")
+    if config.estimator.name == "auto":
+        config.estimator.name = _estimator_for(config, registry)
     for kind in _COMPONENTS:
         _complete(config, registry, kind)
     config.train = validate(TrainConfig, config.train, "train").model_dump(mode="json")
@@ -329,6 +332,13 @@ def _complete(config: RunConfig, registry: Registry, kind: Kind) -> None:
     options = {} if checked is None else checked.model_dump(mode="json", exclude_none=True)
     fixed = {k: getattr(section, k) for k in type(section).model_fields}
     setattr(config, kind, type(section)(**fixed, **options))
+
+
+def _estimator_for(config: RunConfig, registry: Registry) -> str:
+    """Return the name of the estimator for the parameters and the number of simulations."""
+    simulator = registry.build("simulator", config.simulator.name, config.simulator.options)
+    space = simulator.parameters.select(config.estimator.parameters)
+    return estimator_for(space, config.simulate.n)
 
 
 def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
