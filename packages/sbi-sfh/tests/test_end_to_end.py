@@ -160,6 +160,22 @@ def test_two_alpha_planes_are_inferred(make_library):
     assert "synthetic" in simulator.example_observations(1, 2).source
 
 
+def test_the_same_spectra_under_two_runs_are_one_table(run, tmp_path):
+    run.simulator.example_observations(1, 2).write(tmp_path / "two.npz")
+    root = str(run.directory.root)
+    words = [root, root, "--observations", str(tmp_path / "two.npz"),
+             "--out", str(tmp_path / "s.ecsv"), "--draws", "50"]  # fmt: skip
+    result = CliRunner().invoke(cli.sensitivity, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    made = Table.read(tmp_path / "s.ecsv")
+    assert len(made) == 4
+    assert made["id"][0] == made["id"][1]
+    assert set(made["families"]) == {"gp delayed declining constant quenching bursts"}
+    assert np.abs(made["t50_shift"]).max() == 0
+    alone = CliRunner().invoke(cli.sensitivity, words[1:])
+    assert "two runs" in str(alone.exception)
+
+
 def test_spectra_that_the_posterior_mean_does_not_reproduce_are_flagged(run):
     objects = run.simulator.example_observations(1, 4)
     x = objects.batch.x.clone()

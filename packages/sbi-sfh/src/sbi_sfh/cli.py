@@ -1,4 +1,4 @@
-"""``sbi-run sfh interpret``, ``recover``, ``map`` and ``library``."""
+"""``sbi-run sfh interpret``, ``recover``, ``map``, ``sensitivity`` and ``library``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["interpret", "library", "map_cube", "recover"]
+__all__ = ["interpret", "library", "map_cube", "recover", "sensitivity"]
 
 
 @click.command(
@@ -157,6 +157,43 @@ def map_cube(
         click.echo(f"observations: {note}")
     count = int(np.isfinite(maps.values["t50"]).sum())
     click.echo(f"{count} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
+
+
+@click.command(
+    "sensitivity",
+    epilog="\b\nExamples:\n"
+    "  sbi-run run sfh --preset large --set simulator.family=gp --out runs/gp\n"
+    "  sbi-run sfh sensitivity runs/sfh-large runs/gp --observations spectra.fits",
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN OTHER...")
+@click.option("--observations", metavar="FILE", required=True, help="File or folder of spectra.")
+@click.option(
+    "--out", metavar="FILE", default="sensitivity.ecsv", show_default=True, help="Table to write."
+)
+@click.option(
+    "--draws", metavar="N", type=click.IntRange(min=10), default=500, show_default=True,
+    help="Posterior draws per galaxy.",
+)  # fmt: skip
+def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) -> None:
+    """Compare results of the same spectra under the priors and SSP libraries of several runs.
+
+    Shifts are those of the medians from the first RUN, in units of its errors.
+    """
+    from sbi_core import ConfigError, load_run, written
+    from sbi_sfh.sensitivity import compare
+
+    if len(runs) < 2:
+        msg = "give two runs or more: one with the other family (simulator.family) or library"
+        raise ConfigError(msg)
+    table = compare([load_run(run) for run in runs], observations, draws)
+    with written(out) as temporary:
+        table.write(temporary, format="ascii.ecsv", overwrite=True)
+    shown = [n for n in ("t10", "t50", "t90", "mh") if n in table.colnames]
+    for row in table:
+        values = (f"{n} {row[n]:.2f} +- {row[f'{n}_err']:.2f} ({row[f'{n}_shift']:+.1f})"
+                  for n in shown)  # fmt: skip
+        click.echo(f"{row['id']}, {row['run']} ({row['library']}): {', '.join(values)}")
+    click.echo(out)
 
 
 @click.command(
