@@ -332,7 +332,8 @@ def _galaxy(name: str, run: Run, folder: Path, options: Options) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "numbers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     figures(name, rows, folder)
-    return _written(table(name, rows), folder)
+    lines = [run.combine(data, "simulated-moments").warning, table(name, rows)]
+    return _written("\n".join(filter(None, lines)), folder)
 
 
 def _single(out: Path, options: Options) -> str:

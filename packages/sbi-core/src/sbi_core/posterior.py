@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNLIKE",
+    "UNLIKE_NOMINAL",
     "CombinedPosterior",
     "Posterior",
     "PosteriorSamples",
@@ -40,6 +41,7 @@ __all__ = [
 
 F64 = NDArray[np.float64]
 UNLIKE = "unlike_the_simulator"  # flag of objects that the simulator does not make
+UNLIKE_NOMINAL = "unlike_nominal_model"  # likewise, with nominal values of the nuisance parameters
 _ROWS_PER_CALL = 262_144  # draws x objects handed to the estimator, which cuts them further
 _MOMENT_ROWS = 65_536
 

@@ -66,16 +66,18 @@ def test_flags_of_a_combination_are_shown(two_runs, monkeypatch):
     assert all(m["flags"] == ["unlike_trained_groups"] for m in found["models"].values())
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-def test_models_that_do_not_make_the_objects_are_named_first(two_runs, monkeypatch, failing):
+@pytest.mark.parametrize(
+    ("failing", "flag"),
+    [(1, "unlike_the_simulator"), (2, "unlike_the_simulator"), (2, "unlike_nominal_model")],
+)
+def test_models_that_do_not_make_the_objects_are_named_first(two_runs, monkeypatch, failing, flag):
     runs, folder = two_runs
-    whole = Run.combine
+    original = Run.combine
     made = []
 
     def combine(*args, **options):
-        made.append(whole(*args, **options))
-        flags = ("unlike_the_simulator",) if len(made) <= failing else ()
-        return replace(made[-1], flags=flags)
+        made.append(original(*args, **options))
+        return replace(made[-1], flags=(flag,) if len(made) <= failing else ())
 
     monkeypatch.setattr(Run, "combine", combine)
     said = invoke(
@@ -84,7 +86,9 @@ def test_models_that_do_not_make_the_objects_are_named_first(two_runs, monkeypat
     )  # fmt: skip
     none = failing == 2
     assert ("None of these models makes these objects" in said) == none
-    assert said.count("are not what this model makes") == failing
+    whole = flag == "unlike_the_simulator"
+    assert said.count("are not what this model makes") == (failing if whole else 0)
+    assert ("The error bars do not hold" in said) == (none and whole)
     assert said.count(": relative probability") == (2 if none else 0)
     assert said.count(": probability") == (0 if none else 2)
     if none:

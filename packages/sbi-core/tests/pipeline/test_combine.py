@@ -69,7 +69,9 @@ def others(toy, tmp_path):
         batch = objects.batch.with_(x=x)[rows]
         path = tmp_path / "objects.npz"
         group = ["good" if k < 30 else "bad" for k in range(90)][rows] if names else "all"
-        Observations.from_batch(batch, observables=objects.observables, group=group).write(path)
+        Observations.from_batch(batch, observables=objects.observables, group=group).write(
+            path, overwrite=True
+        )
         return path
 
     return write
@@ -122,6 +124,31 @@ def test_groups_are_named_that_the_model_does_not_make(toy_run, others):
     page = run.directory.report_html.read_text()
     assert "The objects of group &#39;bad&#39; are not what this model makes" in page
     assert page.count("The error bar does not hold for these objects.") == 2  # parameters
+
+
+def test_results_for_the_nominal_model_are_marked_where_it_does_not_make_the_objects(
+    toy_run, others, capsys
+):
+    path = others(slice(30, 90))
+    run = toy_run(
+        *OPTIONS, "combiner.name=group-moments", "combiner.groups=200", "combiner.size=20",
+        "combiner.epochs=2", 'combine.compare=["gaussian"]', f"infer.observations={path}",
+    )  # fmt: skip
+    flags = {e["combiner"]: e.get("flags", []) for e in run.report["combined"]}
+    assert "unlike_the_simulator" in flags["gaussian"]
+    _echo(run.report, run.directory.given)
+    note = "  (not what this model makes: the error bar does not hold)"
+    lines = {line.split(",")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["gaussian"].endswith(note)
+    assert lines["group-moments"].endswith(note) == (
+        "unlike_the_simulator" in flags["group-moments"]
+    )
+    page = run.directory.report_html.read_text()
+    assert page.count('aria-label="the error bar does not hold">✗') >= flags["gaussian"].count(
+        "unlike_the_simulator"
+    )
+    assert "unlike_nominal_model" in run.combine(path).flags
+    assert "unlike_nominal_model" not in run.combine(others(slice(30))).flags
 
 
 def test_the_combination_is_tested_at_the_number_of_objects_that_are_combined(toy_run):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _NONE = (
-    "None of these models makes these objects: the error bars do not hold, and the probabilities "
-    "below only tell which model is nearer."
+    "None of these models makes these objects: the probabilities only tell which of them is nearer."
 )
 
 
@@ -67,6 +66,7 @@ def command(
     from sbi_core.combiners.comparison import CompareConfig, ModelComparison, average
     from sbi_core.pipeline.reading import read_objects
     from sbi_core.pipeline.runner import Run
+    from sbi_core.posterior import UNLIKE, UNLIKE_NOMINAL
     from sbi_core.rng import stream
     from sbi_core.simulate.store import single_thread
 
@@ -91,9 +91,10 @@ def command(
         facts = comparison.fit(data.batch, seed=seed)
     result = comparison.probabilities(data)
     posteriors = [run.combine(data) for run in loaded.values()]
-    none = all(c.warning for c in posteriors)
+    none = all({UNLIKE, UNLIKE_NOMINAL} & {*c.flags} for c in posteriors)
     if none:
-        click.echo(_NONE)
+        bars = " The error bars do not hold." if all(c.warning for c in posteriors) else ""
+        click.echo(_NONE + bars)
     groups = counted(round(facts["groups"]), "simulated group")
     click.echo(
         f"on {groups}: {facts['accuracy']:.0%} of those held out classified "

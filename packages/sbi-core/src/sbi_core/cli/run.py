@@ -105,6 +105,7 @@ def run(
 
 
 def _echo(report: dict[str, object], target: Path) -> None:
+    from sbi_core.posterior import UNLIKE
     from sbi_core.report.view import first_sentence
 
     first = first_sentence(report)
@@ -118,7 +119,10 @@ def _echo(report: dict[str, object], target: Path) -> None:
         parameters = last["parameters"]
         mean, sd = ([p[key] for p in parameters.values()] for key in ("mean", "sd"))
         values = measured(parameters, mean, sd)
-        note = "  (comparison only)" if "comparison_only" in last.get("flags", []) else ""
+        flags = last.get("flags", [])
+        note = "  (comparison only)" if "comparison_only" in flags else ""
+        if UNLIKE in flags:
+            note += "  (not what this model makes: the error bar does not hold)"
         click.echo(f"{rule}, N = {last['n']}: {values}{note}")
     calibration = report.get("calibration")
     if isinstance(calibration, dict):

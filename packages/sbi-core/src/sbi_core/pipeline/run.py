@@ -24,7 +24,13 @@ from sbi_core.pipeline.model_check import check_group, flagged
 from sbi_core.pipeline.opening import artefacts, open_context, read_config, verified_records
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.pipeline.stages import STAGES, stage_names
-from sbi_core.posterior import CombinedPosterior, Posterior, PosteriorSamples
+from sbi_core.posterior import (
+    UNLIKE,
+    UNLIKE_NOMINAL,
+    CombinedPosterior,
+    Posterior,
+    PosteriorSamples,
+)
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
 from sbi_core.simulate.store import single_thread
@@ -226,8 +232,16 @@ class Run:
             combined = rule.combine(self.posterior, data, rng=rng)
             checked = None if rule.marginalises else check_group(self._context, combined, data)
         flags = (*combined.flags, *catalogue_flags(self._context, data))
+        if rule.marginalises and self._fails_nominally(data):
+            flags += (UNLIKE_NOMINAL,)
         combined = replace(combined, flags=flags, excluded=data.excluded)
         return flagged(combined, checked)
+
+    def _fails_nominally(self, data: Observations) -> bool:
+        """Return True if the model with nominal nuisance parameters does not make the objects."""
+        rules = (self._context.bare_combiner(name) for name in self._context.combiners)
+        plain = [r.name for r in rules if not r.marginalises and not r.comparison_only]
+        return bool(plain) and UNLIKE in self.combine(data, plain[0]).flags
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""

@@ -209,6 +209,8 @@ def first_sentence(report: Report) -> str:
     groups = [str(entry.get("group", "")) for entry in headline(report)]
     failed = [name for name in groups if name in _unlike_groups(report)]
     checks = [c for c in report.get("misspecification", ()) if str(c.get("group", "")) in failed]
+    if report.get("marginalised"):  # the check is that of the nominal model
+        checks = []
     only = checks[0] if len(checks) == 1 else {}
     chi2, dof = only.get("chi2"), only.get("dof")
     if len(groups) < 2:
@@ -535,6 +537,7 @@ def _posterior(report: Report, warnings: Mapping[str, str]) -> dict[str, Any] | 
             {
                 "combiner": str(entry["combiner"]),
                 "comparison": is_comparison(entry),
+                "unlike": UNLIKE in entry.get("flags", ()),
                 "group": str(entry.get("group", "")),
                 "n": count(entry["n"]),
                 "cells": [_cell(entry["parameters"].get(name)) for name in names],

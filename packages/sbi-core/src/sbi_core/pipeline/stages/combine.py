@@ -22,7 +22,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.groups import SimulatedGroups, calibrate_groups, test_groups
 from sbi_core.pipeline.model_check import Checked, check_group, flagged
 from sbi_core.pipeline.stages import Job, StageResult
-from sbi_core.posterior import UNLIKE, CombinedPosterior
+from sbi_core.posterior import UNLIKE, UNLIKE_NOMINAL, CombinedPosterior
 from sbi_core.progress import Progress
 from sbi_core.rng import stream
 
@@ -156,7 +156,7 @@ def _flags(results: Sequence[Combination], marginal: Container[str]) -> list[str
     main = results[0].posterior.combiner
     own = {f for r in results for f in r.posterior.flags if r.posterior.combiner == main}
     if main in marginal and UNLIKE in flags - own:
-        flags = (flags - {UNLIKE}) | {"unlike_nominal_model"}
+        flags = (flags - {UNLIKE}) | {UNLIKE_NOMINAL}
     return sorted(flags)
 
 
