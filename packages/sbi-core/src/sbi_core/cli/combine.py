@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import click
@@ -62,11 +63,15 @@ def command(
     if max(numbers, default=0) > len(data):
         msg = f"--sizes {max(numbers)}: the file has {counted(len(data), 'object')}"
         raise ConfigError(msg)
-    for n in numbers or [len(data)]:
-        result = loaded.combine(data[:n], combiner)
+    rules = [combiner]
+    if combiner is None:
+        rules = list(dict.fromkeys([loaded.config.combiner.name, loaded.nominal_combiner]))
+    for n, rule in product(numbers or [len(data)], rules):
+        result = loaded.combine(data[:n], rule)
         if result.warning:
             click.echo(result.warning)
-        click.echo(f"{result.combiner}, N = {n}: {values_of(result)}")
+        exact = "" if rule == rules[0] else "  (if the model is exactly right)"
+        click.echo(f"{result.combiner}, N = {n}: {values_of(result)}{exact}")
         facts = result.diagnostics
         if "consistency_p" in facts:
             click.echo(

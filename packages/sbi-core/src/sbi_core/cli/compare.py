@@ -90,7 +90,7 @@ def command(
     with single_thread():
         facts = comparison.fit(data.batch, seed=seed)
     result = comparison.probabilities(data)
-    posteriors = [run.combine(data) for run in loaded.values()]
+    posteriors = [run.combine(data, run.nominal_combiner) for run in loaded.values()]
     none = all({UNLIKE, UNLIKE_NOMINAL} & {*c.flags} for c in posteriors)
     if none:
         bars = " The error bars do not hold." if all(c.warning for c in posteriors) else ""

@@ -114,6 +114,9 @@ def _echo(report: dict[str, object], target: Path) -> None:
     combined = report.get("combined") or []
     assert isinstance(combined, list)
     rules = dict.fromkeys(c["combiner"] for c in combined)
+    marginalised = report.get("marginalised") or [{}]
+    assert isinstance(marginalised, list)
+    nominal = marginalised[0].get("nominal")
     for rule in rules:
         last = [c for c in combined if c["combiner"] == rule][-1]
         parameters = last["parameters"]
@@ -121,8 +124,10 @@ def _echo(report: dict[str, object], target: Path) -> None:
         values = measured(parameters, mean, sd)
         flags = last.get("flags", [])
         note = "  (comparison only)" if "comparison_only" in flags else ""
+        if rule == nominal:
+            note = "  (if the model is exactly right)"
         if UNLIKE in flags:
-            note += "  (not what this model makes: the error bar does not hold)"
+            note = "  (not what this model makes: the error bar does not hold)"
         click.echo(f"{rule}, N = {last['n']}: {values}{note}")
     calibration = report.get("calibration")
     if isinstance(calibration, dict):

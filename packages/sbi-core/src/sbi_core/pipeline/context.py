@@ -140,6 +140,16 @@ class Context:
         """Names of the run's combiner and of those it is compared with."""
         return tuple(dict.fromkeys([self.config.combiner.name, *self.config.combine.compare]))
 
+    @property
+    def nominal_combiner(self) -> str:
+        """Name of the rule for nominal values of nuisance parameters.
+
+        The first of the run's that is for these; the run's where none is.
+        """
+        rules = (self.bare_combiner(name) for name in self.combiners)
+        plain = (r.name for r in rules if not r.marginalises and not r.comparison_only)
+        return next(plain, self.config.combiner.name)
+
     @cached_property
     def emulated(self) -> Simulator:
         """The run's emulator in place of the simulator, where the run has one.

@@ -237,11 +237,16 @@ class Run:
         combined = replace(combined, flags=flags, excluded=data.excluded)
         return flagged(combined, checked)
 
+    @property
+    def nominal_combiner(self) -> str:
+        """Name of the rule that combines objects for nominal values of nuisance parameters."""
+        return self._context.nominal_combiner
+
     def _fails_nominally(self, data: Observations) -> bool:
         """Return True if the model with nominal nuisance parameters does not make the objects."""
-        rules = (self._context.bare_combiner(name) for name in self._context.combiners)
-        plain = [r.name for r in rules if not r.marginalises and not r.comparison_only]
-        return bool(plain) and UNLIKE in self.combine(data, plain[0]).flags
+        nominal = self.nominal_combiner
+        rule = self._context.bare_combiner(nominal)
+        return not rule.marginalises and UNLIKE in self.combine(data, nominal).flags
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""

@@ -76,17 +76,13 @@ def learn(context: Context) -> None:
 def _all_groups(context: Context) -> list[SimulatedGroups]:
     combiners = [context.bare_combiner(name) for name in context.combiners]
     groups = [_groups(context, c) for c in combiners if c.groups_needed]
-    tests = [test_groups(context, c) for c in _tested(combiners)]
+    tests = [test_groups(context, c) for c in _tested(context, combiners)]
     return [*groups, *(test for test in tests if test is not None)]
 
 
-def _tested(combiners: Sequence[Combiner]) -> list[Combiner]:
-    """Return the combiners that are calibrated: the run's, and one for nominal nuisances."""
-    tested = [combiners[0]]
-    if combiners[0].marginalises:
-        plain = (c for c in combiners if not c.marginalises and not c.comparison_only)
-        tested += list(plain)[:1]
-    return tested
+def _tested(context: Context, combiners: Sequence[Combiner]) -> list[Combiner]:
+    """Return the combiners that are calibrated: the run's, and that for nominal nuisances."""
+    return [c for c in combiners if c.name in (combiners[0].name, context.nominal_combiner)]
 
 
 def _shares(context: Context) -> bool:
@@ -105,7 +101,7 @@ def execute(context: Context) -> StageResult:
     combiners = _prepared(context)
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
-    nominal = _tested(combiners)[-1].name
+    nominal = context.nominal_combiner
     outcomes = _check(
         context, observations, [r for r in results if r.posterior.combiner == nominal]
     )
@@ -125,7 +121,7 @@ def execute(context: Context) -> StageResult:
     first = f"{last.warning} " if last.warning else ""
     context.progress.finish(f"{first}{last.combiner}, N = {last.n}: {numbers}")
     calibration, verdicts = list[dict[str, Any]](), list[Verdict]()
-    tested = [(c, test_groups(context, c)) for c in _tested(combiners)]
+    tested = [(c, test_groups(context, c)) for c in _tested(context, combiners)]
     for combiner, groups in tested:
         if groups is not None:
             entries, judged = calibrate_groups(context, combiner, groups)
@@ -140,7 +136,7 @@ def execute(context: Context) -> StageResult:
         flags.append("single_object")
     facts: dict[str, Any] = {"combined": combined, "flags": flags, "misspecification": checks}
     if combiners[0].marginalises:
-        facts["marginalised"] = _marginalised(combiners, observations, named=named)
+        facts["marginalised"] = _marginalised(combiners[0], nominal, observations, named=named)
     if calibration:
         facts["combined_calibration"] = calibration
     largest = {f"{r.group}/{r.posterior.combiner}": r.posterior.samples for r in results}
@@ -161,13 +157,11 @@ def _flags(results: Sequence[Combination], marginal: Container[str]) -> list[str
 
 
 def _marginalised(
-    combiners: Sequence[Combiner], observations: Observations, *, named: bool
+    combiner: Combiner, nominal: str, observations: Observations, *, named: bool
 ) -> list[dict[str, Any]]:
     """Return the error budget of every group, and its results without each observable."""
-    combiner = combiners[0]
     if not isinstance(combiner, GroupMomentsCombiner):
         return []
-    nominal = _tested(combiners)[-1].name
     entries = []
     for group, rows in observations.groups.items():
         part = observations[rows]
