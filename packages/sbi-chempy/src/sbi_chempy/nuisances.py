@@ -6,7 +6,7 @@ Per channel, a published table is drawn, and each element e has a factor
           \phi_e \sim t_3(0, f\,\sigma_e),\; s_e \sim t_3(0, f\,\sigma'_e)
 
 with the scales :math:`\sigma` from the differences between studies
-(:mod:`sbi_chempy.yields.scatter`); Student's t, since studies differ by outliers. f is 1/2, because
+(:mod:`sbi_chempy.yields.scatter`); Student's t, since studies differ by outliers. f is 0.4, because
 the table is drawn, too. In 30 % of the galaxies, stars above 25 or 40 solar masses collapse to
 black holes and return nothing: studies differ in which stars explode.
 
@@ -34,7 +34,7 @@ __all__ = ["FAMILIES", "collapsed", "drawn_tables", "factors_of", "tables_of", "
 F64 = NDArray[np.float64]
 FAMILIES = {"sn2": "SN II yields", "agb": "AGB yields", "sn1a": "SN Ia yields"}
 _DOF = 3.0
-_LEAST, _PART = 0.05, 0.5  # smallest scale, dex; part of the scatter where tables are drawn
+_LEAST, _PART = 0.05, 0.4  # smallest scale, dex; part of the scatter, since tables are drawn, too
 _LARGEST = 1.0  # dex: larger factors are cut
 COLLAPSE = "sn2_collapse"
 _LIMITS = (100.0, 40.0, 25.0)  # Msun: heavier stars return nothing
