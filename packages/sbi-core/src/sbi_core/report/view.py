@@ -381,12 +381,9 @@ def _card(
     notes = []
     if name in nominal.get("parameters", {}):
         fixed = nominal["parameters"][name]
-        wrong = (
-            " (the model check says that it is not)" if UNLIKE in nominal.get("flags", ()) else ""
-        )
-        notes.append(
-            f"if the model is exactly right{wrong}: {measurement(fixed['mean'], fixed['sd'])}"
-        )
+        exact = measurement(fixed["mean"], fixed["sd"])
+        wrong = "; these objects contradict it" if UNLIKE in nominal.get("flags", ()) else ""
+        notes.append(f"if the model is exactly right: {exact}{wrong}")
     if "truth" in value:
         notes.append(f"true value {plain(value['truth'])}, {_offset(value)}")
     if column.get("prior"):
