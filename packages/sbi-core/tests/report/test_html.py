@@ -669,3 +669,37 @@ def test_a_report_of_an_earlier_version_says_so_without_the_numbers():
     del report["combined"][0]["flags"], report["misspecification"][0]["chi2"]
     assert first_sentence(report).startswith("These objects are not what this model makes: ")
     assert "The error bar does not hold for these objects." in text_of(render(report))
+
+
+def test_both_results_of_the_headline_and_the_error_budget(inputs, words_only):
+    report = inputs["report"]
+    entries = report["combined"]
+    wide = [
+        entry | {
+            "combiner": "group-moments",
+            "parameters": {n: v | {"sd": 0.25} for n, v in entry["parameters"].items()},
+        }
+        for entry in entries
+        if entry["combiner"] == "simulated-moments"
+    ]  # fmt: skip
+    budget = {
+        "all": [0.25, 0.2], "yields": [0.15, 0.2], "births": [0.25, 0.1], "none": [0.01, 0.01]
+    }  # fmt: skip
+    left = {"Mg": {"mean": [-2.2, -3.1], "sd": [0.3, 0.2]}}
+    part = {"nominal": "simulated-moments", "budget": budget, "without": left}
+    page = render({**report, "combined": [*wide, *entries], "marginalised": [part]})
+    head, text = text_of(page.split('<h2 id="results"')[0]), text_of(page)
+    assert head.count("if the model is exactly right: −") == 2
+    assert "which do not average out with the number of objects: yields, births." in head
+    assert "±\u00a00.25" in head or "± 0.25" in head
+    assert "Error budget" in text
+    assert re.search(r"yields\s*0\.150?\s*64", text)  # 1 - (0.15 / 0.25)^2
+    assert re.search(r"Mg\s*−2\.20 ± 0\.30\s*−3\.10 ± 0\.20", text)
+    assert "contradict" not in head
+    wrong = [
+        e | {"flags": ["unlike_the_simulator"]} if e["combiner"] == "simulated-moments" else e
+        for e in entries
+    ]
+    page = render({**report, "combined": [*wide, *wrong], "marginalised": [part]})
+    assert text_of(page).count("; these objects contradict it") == 2
+    assert "Error budget" not in text_of(render(report))
