@@ -99,6 +99,8 @@ def test_any_number_of_objects(combiner, posterior, tests):
     sd = [np.sqrt(np.diag(c.z_cov)).mean() for c in found]
     assert [c.n for c in found] == [0, 1, 10, SIZE]
     assert sd[1] > sd[3]
+    assert found[0].z_mean == pytest.approx(np.zeros(2))
+    assert found[0].z_cov == pytest.approx(np.eye(2))
     assert all(np.isfinite(c.samples).all() for c in found)
     many = Observations.from_batch(Batch.cat([plain(g).batch for g in tests[:20]]))
     assert np.isfinite(combiner.combine(posterior, many).mean).all()

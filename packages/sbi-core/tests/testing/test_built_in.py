@@ -24,8 +24,8 @@ SMALL = {
 # Densities by integration of a differential equation take minutes on a grid.
 SLOW = ("sbi-npse", "sbi-fmpe")
 QUICK_ONLY = ("training-is-recorded", "stored-estimator-draws-the-same-bits")
-# Networks on sets and scores train for minutes; their own tests do that.
-TRAINED = ("deepset", "score")
+# Networks on sets, groups and scores train for minutes; their own tests do that.
+TRAINED = ("deepset", "group-moments", "score")
 REGISTRY = Registry([])
 
 

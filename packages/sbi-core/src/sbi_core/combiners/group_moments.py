@@ -221,6 +221,8 @@ class GroupMomentsCombiner(Combiner):
             part = data[rows]
             batch = _batch(moments.inputs(part, dict.fromkeys(moments.families, True)))
             mean, cov = estimator.gaussian_moments(batch)
+            if not part.there.any():
+                mean, cov = np.zeros_like(mean), np.eye(space.z_dim)[None]
             p = usual.probability(moments, part)
             result = combined_from_gaussian(
                 self.name,
@@ -228,12 +230,14 @@ class GroupMomentsCombiner(Combiner):
                 len(part),
                 mean[0],
                 cov[0],
-                draws=1,
+                draws=self.config.samples,
                 rng=gen,
                 diagnostics={"misspecification_p": p},
                 flags=(UNLIKE,) if p < _RARE else (),
             )
-            draws = estimator.sample(batch, self.config.samples, gen)[:, 0]
+            draws = result.samples
+            if part.there.any():
+                draws = estimator.sample(batch, self.config.samples, gen)[:, 0]
             found.append(
                 replace(
                     result,
@@ -399,7 +403,7 @@ class _Moments:
             tuple(names),
             centre,
             np.maximum(scale, 1e-12),
-            families(simulator),
+            tuple(f for f in families(simulator) if switch_name(f) in groups[0].truth_names),
             float(simulator.zero_point),
             noisy,
             most,

@@ -71,7 +71,8 @@ class PipelineChecks(Checks[Registry]):
             section, field = key.split(".")
             overrides[key] = min(most, getattr(getattr(config, section), field))
         overrides["combine.sizes"] = [n for n in config.combine.sizes if n <= 10] or [1]
-        if config.combiner.name in ("simulated-moments",):  # simulates thousands of objects
+        # these simulate thousands of objects
+        if config.combiner.name in ("simulated-moments", "group-moments"):
             overrides["combiner.name"] = "gaussian"
         return resolve(self.subject, self.pipeline, preset="quick", overrides=overrides)
 
