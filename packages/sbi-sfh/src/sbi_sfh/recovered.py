@@ -20,6 +20,7 @@ __all__ = ["Recovered", "recover_object"]
 
 F64 = NDArray[np.float64]
 _DRAWS = 100
+_UNKNOWN_ERROR = 0.01  # of the median, for spectra without errors
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def recover_object(
         broadened = telescope.broadened[round(near / NODE_STEP)].double().numpy()
         basis = broadened * (first.model / (c @ broadened))
     flux, weight, _ = weighted(row)
+    if row.x_err is None:
+        weight = weight / _UNKNOWN_ERROR
     growth = complete(simulator.synthesis, theta, recovery.fractions, basis, flux, weight)
     number = len(recovery.fractions)
     afe = theta[:, number + 1] if simulator.config.afe else None
