@@ -3,7 +3,8 @@
     pip install -c constraints.txt emcee ppxf
     python benchmarks/sfh/timing.py RUN [--mocks 10] [--emcee 1 --steps 4000] [--json FILE]
 
-RUN is a directory of ``sbi-run --plugin sfh`` in mode ``mock``. Times are CPU seconds of this
+RUN is a directory of ``sbi-run --plugin sfh`` in mode ``mock``; emcee needs
+``simulator.family=gp``. Times are CPU seconds of this
 process; ratios are to the amortised posterior of a single spectrum (encode and 1000 draws). emcee
 runs twice per spectrum, from different starts: the distance of both chains, in standard
 deviations, says how far the reference itself is to be trusted.

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sbi_core import ConfigError, stream
+from sbi_sfh.config import SfhConfig
+from sbi_sfh.simulator import SfhSimulator
 
 SOURCE = Path(__file__).resolve().parents[3] / "benchmarks" / "sfh" / "baselines.py"
 
@@ -22,6 +24,11 @@ def baselines():
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return SfhSimulator(SfhConfig(family="gp"))  # the only one with coordinates for MCMC
 
 
 def test_inversion_finds_a_single_population(baselines, simulator):
