@@ -71,7 +71,7 @@ def trained(simulator, posterior, options, seed: int) -> tuple[GroupMomentsCombi
 def drawn(simulator, count: int, size: int, seed: int):  # noqa: ANN001, ANN201
     """Yield groups with nuisance parameters, half of them observed as in the tests."""
     source, names = (
-        GroupSimulator(simulator, size, 1.25, marginalise=True),
+        GroupSimulator(simulator, size, marginalise=True),
         extended(simulator).names,
     )
     width, per = simulator.parameters.dim, max(1, 20_000 // size)

@@ -42,7 +42,7 @@ def posterior():
 @pytest.fixture(scope="module")
 def combiner(posterior):
     trained = new()
-    trained.prepare(posterior, groups(CONFIG.groups, 1, spread=1.25), seed=1)
+    trained.prepare(posterior, groups(CONFIG.groups, 1), seed=1)
     return trained
 
 
@@ -137,7 +137,7 @@ def test_saved_and_restored(combiner, posterior, tests, tmp_path):
 
 def test_same_seed_same_network(combiner, posterior, tests):
     again = new()
-    again.prepare(posterior, groups(CONFIG.groups, 1, spread=1.25), seed=1)
+    again.prepare(posterior, groups(CONFIG.groups, 1), seed=1)
     one, two = (c.combine(posterior, plain(tests[0])) for c in (combiner, again))
     assert (one.z_mean == two.z_mean).all()
 

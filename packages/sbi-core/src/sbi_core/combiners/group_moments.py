@@ -75,6 +75,7 @@ _NOISIER = 0.5  # of the parts have errors larger than those of the group, by a 
 _FACTOR = 4.0
 _FLOOR = 0.05  # of the standard deviation without noise, in units of the scatter of all objects
 _REFERENCE = 2000  # simulated parts that show which moments are usual
+_DRAWS = 40_000  # at least, for means and standard deviations
 _RARE = 0.001  # probability of moments below which a group is flagged
 
 
@@ -237,11 +238,11 @@ class GroupMomentsCombiner(Combiner):
             )
             draws = result.samples
             if part.there.any():
-                draws = estimator.sample(batch, self.config.samples, gen)[:, 0]
+                draws = estimator.sample(batch, self._draws, gen)[:, 0]
             found.append(
                 replace(
                     result,
-                    samples=draws,
+                    samples=draws[: self.config.samples],
                     mean=draws.mean(0),
                     cov=np.atleast_2d(np.cov(draws.T)),
                 )
@@ -272,11 +273,16 @@ class GroupMomentsCombiner(Combiner):
                 found[name] = self._both(estimator, moments.inputs(data.without(k), on))
         return found
 
+    @property
+    def _draws(self) -> int:
+        """Draws that give means and standard deviations."""
+        return max(self.config.samples, _DRAWS)
+
     def _sd(self, estimator: MixtureEstimator, inputs: F64) -> F64:
         return self._both(estimator, inputs)[1]
 
     def _both(self, estimator: MixtureEstimator, inputs: F64) -> tuple[F64, F64]:
-        draws = estimator.sample(_batch(inputs), self.config.samples, stream(0, self.name))[:, 0]
+        draws = estimator.sample(_batch(inputs), self._draws, stream(0, self.name))[:, 0]
         return draws.mean(0), draws.std(0)
 
     def _trained(self) -> tuple[MixtureEstimator, _Moments, _Usual]:

@@ -141,10 +141,12 @@ class SimulatedGroups:
 
     def simulate(self) -> None:
         """Simulate the groups that are missing."""
+        # a network that marginalises learns the posterior under the distribution of its groups
+        spread = 1.0 if self.marginalise else _SPREAD_OF[self.purpose]
         simulator = GroupSimulator(
             self.context.simulator,
             self.size,
-            _SPREAD_OF[self.purpose],
+            spread,
             marginalise=self.marginalise,
             all_on=self.purpose == "test",
         )
