@@ -92,14 +92,22 @@ def plain(simulator) -> Batch:  # noqa: ANN001
     return Batch(x=torch.zeros(1, k), x_err=torch.full((1, k), 0.05), mask=torch.ones(1, k) > 0)
 
 
-def galaxy(simulator, space, n: int, change: str, rng) -> tuple[Observations, np.ndarray]:  # noqa: ANN001
-    """Return n observed stars, and the true shared parameters, unconstrained."""
+def galaxy(  # noqa: ANN201
+    true,
+    simulator,
+    space,
+    n: int,
+    change: str,
+    rng,  # noqa: ANN001
+):
+    """Return n stars of a true simulator, observed, and the shared parameters, unconstrained."""
     truth = rng.standard_normal(space.z_dim)
     theta = simulator.parameters.sample(int(1.1 * n) + 20, rng)
     theta[:, simulator.parameters.index(space.names)] = space.from_unconstrained(truth[None])
     if change == "born 1-4 Gyr":
         theta[:, simulator.parameters.index(["t_birth"])] = rng.uniform(1, 4, (len(theta), 1))
-    stars = simulator.simulate(theta, rng).succeeded[:n]
+    stars = true.simulate(theta, rng).succeeded[:n]
+    stars = stars.with_(x=stars.x[:, [true.frame.names.index(e) for e in simulator.frame.names]])
     seen = simulator.observe_like(stars, plain(simulator), rng)
     x = seen.x.clone()
     if change.startswith("Mg"):
@@ -188,11 +196,10 @@ def main() -> None:
             for channel in parts:
                 if name.split(": ")[-1] in EMBEDDED[channel]:
                     parts[channel] = name.split(": ")[-1]
-            true = sbi_core.get_simulator(
-                "chempy", elements=ELEMENTS, yields="tng" if yields == "tng" else parts
-            )
+            # all elements: a table may lack some, whose stars keep what they had at birth
+            true = sbi_core.get_simulator("chempy", yields="tng" if yields == "tng" else parts)
             rng = [stream(options.seed, "galaxy", name, k) for k in range(options.galaxies)]
-            galaxies = [galaxy(true, space, max(SIZES), change, r) for r in rng]
+            galaxies = [galaxy(true, simulator, space, max(SIZES), change, r) for r in rng]
             record += measured(name, combiner, posterior, space, galaxies)
             if options.fixed:
                 record += fixed(name, simulator, posterior, space, galaxies[: options.fixed])
