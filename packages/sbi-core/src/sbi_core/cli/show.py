@@ -46,6 +46,7 @@ def command(name: str, preset: str) -> None:
     click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})  {summary}")
     for title, lines in (
         ("parameters", _parameters(simulator.parameters)),
+        ("nuisance parameters, by family", _nuisances(simulator)),
         ("input", _inputs(simulator)),
         ("presets (time on two processor cores)", _presets(registry, name)),
         (
@@ -53,8 +54,9 @@ def command(name: str, preset: str) -> None:
             _options(registry, config, simulator),
         ),
     ):
-        click.echo(f"\n{title}\n")
-        for line in lines:
+        content = list(lines)
+        click.echo(f"\n{title}\n" if content else "", nl=bool(content))
+        for line in content:
             click.echo(f"    {line}".rstrip())
 
 
@@ -67,6 +69,12 @@ def _parameters(space: ParameterSpace) -> Iterator[str]:
         scope = f"{p.repeat} times" if p.repeat else p.scope
         rows.append((p.name, scope, prior_words(p.prior.to_spec()), p.unit, p.description))
     yield from _columns(rows)
+
+
+def _nuisances(simulator: Simulator) -> Iterator[str]:
+    """Yield the families of nuisance parameters, with the names of their parameters."""
+    for family, space in simulator.nuisances.items():
+        yield from textwrap.wrap(f"{family}: {', '.join(space.names)}", subsequent_indent="    ")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
