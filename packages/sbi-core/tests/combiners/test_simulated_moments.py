@@ -14,6 +14,7 @@ from biased import (
     z_rms,
 )
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 import sbi_core
 from sbi_core import Parameter, ParameterSpace, Prior
@@ -176,6 +177,28 @@ def test_failed_simulations_are_left_out(toy, rng):
     mocks = list(groups(toy, rng, 40, 200, spread=1.0))
     got = z_rms(rule_for(failing), Posterior(BiasedScores()), mocks, (10, 200))
     assert all(0.68 < z < 1.32 for z in got.values()), got
+
+
+class SeveralColumns(sbi_toy.ToySimulator):
+    """With further local parameters of two columns each, one of them without a density."""
+
+    def __init__(self):
+        super().__init__()
+        without = Prior.of(stats.multivariate_t([0, 0], df=5))
+        pair = Prior("mvnormal", {"mean": [0, 0], "cov": [[1, 0], [0, 1]]})
+        further = (Parameter("pair", pair), Parameter("without", without))
+        self.parameters = ParameterSpace((*sbi_toy.SPACE.parameters, *further))
+
+    def simulate(self, theta, rng):
+        return super().simulate(theta[:, : sbi_toy.SPACE.dim], rng).with_(theta=theta)
+
+
+def test_local_parameters_of_several_columns(toy, rng):
+    group = next(groups(toy, rng, 1, 100))
+    found = rule_for(SeveralColumns()).combine(Posterior(BiasedScores()), group)
+    want = rule_for().combine(Posterior(BiasedScores()), group)
+    off = (found.z_mean - want.z_mean) / np.sqrt(np.diag(want.z_cov))
+    assert (np.abs(off) < 0.7).all(), off
 
 
 def test_without_any_valid_simulation_nothing_is_combined(toy, rng):

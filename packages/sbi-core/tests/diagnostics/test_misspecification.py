@@ -78,6 +78,14 @@ def test_what_the_parameters_absorb_is_left_out(rng):
     assert kstest(p[False], "uniform").pvalue < 1e-3
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_nothing_is_left_to_compare_where_the_parameters_absorb_all(grouped, rng):
+    x, reference = rng.standard_normal((100, 1)), rng.standard_normal((2000, 1))
+    group = np.repeat(np.arange(20), 100) if grouped else None
+    found = compare("means", x, reference, absorbed=(x, reference), group=group)
+    assert (found.dof, found.chi2, found.p) == (0, 0.0, 1.0)
+
+
 def test_groups_that_differ_are_compared_as_groups(rng):
     """Groups scatter along one direction; a difference along another one is seen."""
     along, other = np.array([1.0, 0.0, 0.5]), np.array([0.0, 0.7, 0.0])

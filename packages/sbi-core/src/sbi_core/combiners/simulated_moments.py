@@ -250,7 +250,9 @@ class _Equation:
         self.keep = self.posterior.select(names)
         self.shared = parameters.index(names)
         self.local = [
-            p.name for p in parameters.parameters if p.name not in names and p.prior.continuous
+            p.name
+            for p in parameters.parameters
+            if p.name not in names and p.prior.continuous and p.prior.has_density
         ]
         self.began, self.announced = perf_counter(), False
         self.data = _sorted(self.data)  # the order of the objects does not matter
@@ -392,8 +394,8 @@ class _Equation:
                 self.errors_differ = _errors_differ(observed, self.data)
                 score, quality = self._score(observed, at, scores), self._quality(observed)
             if self.local:
-                own = theta[:, parameters.index(self.local)]
-                local = parameters.select(self.local).to_unconstrained(own)
+                space = parameters.select(self.local)
+                local = space.to_unconstrained(theta[:, parameters.index(space.names)])
             parts.append((score, quality, local, ok))
             valid += int(ok.sum())
             self.simulated += size

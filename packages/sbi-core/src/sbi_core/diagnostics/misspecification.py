@@ -150,8 +150,10 @@ def compare(
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(units.T, bias=True)))
     kept = values > _ABSORBED * len(units) / m
     kept[: -(len(units) // 2)] = False  # fewer numbers than groups
-    chi2 = float(((off @ vectors[:, kept]) ** 2 / values[kept]).sum() / factor)
     dof = int(kept.sum())
+    if not dof:  # one observable and one parameter: all is absorbed
+        return Comparison(name, sigma, 0.0, 0, 1.0)
+    chi2 = float(((off @ vectors[:, kept]) ** 2 / values[kept]).sum() / factor)
     if group is None:
         lengths = (((units @ vectors[:, kept]) ** 2) / values[kept]).sum(1)
         excess = float((lengths**2).mean()) - dof * (dof + 2)  # of the kurtosis
