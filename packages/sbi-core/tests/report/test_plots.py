@@ -112,6 +112,14 @@ def test_a_narrow_second_posterior_is_not_cut_off(rng):
     assert ax.get_ylim()[1] > 3
 
 
+def test_a_posterior_fifty_times_narrower_does_not_flatten_the_first(rng):
+    wide = rng.normal(size=(4000, 2))
+    figure = plots.corner(wide, ["a", "b"])
+    top = figure.axes[0].get_ylim()[1]
+    plots.corner(0.02 * wide, ["a", "b"], figure=figure, colour="C1")
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(top)
+
+
 def test_corner_survives_one_parameter_and_constant_draws(rng):
     assert len(plots.corner(rng.standard_normal((200, 1)), ["a"]).axes) == 1
     constant = np.column_stack([np.ones(200), rng.standard_normal(200)])

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from sbi_core.errors import SimulationError
 from sbi_core.pipeline.groups import GroupSimulator
+from sbi_core.priors.space import Parameter, ParameterSpace
 from sbi_core.rng import stream
 from sbi_core.simulate.nuisances import disturbed, draw_groups, extended, families
+from sbi_core.simulate.probe import check_description
 from sbi_core.testing.models import LinearGaussian, OffsetModel
 
 SIZE = 50
@@ -80,3 +83,29 @@ def test_zero_points_and_outliers(rng):
     share = np.mean([(m != 0).any(1).mean() for m in odd])
     assert share == pytest.approx(0.05, abs=0.01)
     assert np.concatenate([m[m != 0] for m in odd]).std() == pytest.approx(0.49, rel=0.05)
+
+
+SPACE = OffsetModel().nuisances["offset"]
+LOCAL = ParameterSpace((Parameter("shift", SPACE["shift"].prior),))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("nuisances", {"a": SPACE["shift"]}, r"nuisances\['a'\] must be a ParameterSpace"),
+        ("nuisances", {"outliers": SPACE}, "'outliers' is a family that every simulator has"),
+        ("nuisances", {"population": SPACE}, "'population' is a family that every simulator has"),
+        ("nuisances", {"a": LOCAL}, r"'shift' in nuisances\['a'\] needs scope = 'nuisance'"),
+        ("population", {"own": 0.1}, r"population\['own'\] must be two numbers"),
+        ("population", {"own": (0.1, -1.0)}, r"population\['own'\] must be two numbers"),
+        ("population", {"owm": (0.1, 0.1)}, "population names 'owm', which is no local parameter"),
+        ("zero_point", -0.1, "zero_point must be one number, at least 0"),
+        ("zero_point", np.array([0.1]), "zero_point must be one number, at least 0"),
+    ],
+)
+def test_what_a_simulator_declares_is_checked(name, value, message):
+    simulator = OffsetModel()
+    check_description(simulator)
+    setattr(simulator, name, value)
+    with pytest.raises(SimulationError, match=message):
+        check_description(simulator)

@@ -32,8 +32,7 @@ __all__ = ["command"]
 @options.reading
 @click.option(
     "--combiner", metavar="NAME", show_default="that of the run",
-    help="Rule of the combination. `deepset` needs a run that trained it, and "
-    "hold for objects with errors and missing values like those of that run.",
+    help="Rule of the combination. `group-moments` and `deepset` need a run that trained them.",
 )  # fmt: skip
 @click.option(
     "--sizes", metavar="N,N", show_default="all objects",

@@ -365,8 +365,8 @@ def _convergence(report: Report) -> Iterator[tuple[str, Drawing]]:
     )
     caption = (
         f"{'Left: mean' if known else 'Mean'} with 1 sigma (thick) and 2 sigma (thin) against the "
-        "number of objects, combiners shifted slightly: errors should shrink as 1/√N, and bars of "
-        f"different N should overlap{right if known else ''}."
+        "number of objects, combiners shifted slightly: errors that average out shrink as 1/√N, "
+        f"and bars of different N should overlap{right if known else ''}."
     )
     yield "convergence", Drawing(_figure(panels[0]), caption, wide=True)
 

@@ -18,6 +18,7 @@ from sbi_core.data.observations import Observable
 from sbi_core.errors import ConfigError, SbiError, SimulationError, counted, first_line
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import seeded, stream
+from sbi_core.simulate.nuisances import OUTLIERS, POPULATION, ZERO_POINTS
 from sbi_core.training.networks import Standardizer, pooling_of
 
 __all__ = [
@@ -67,6 +68,36 @@ def check_description(simulator: Simulator) -> None:
             f"simulator '{simulator.name}': `observables` must be a tuple of Observable(...), "
             "empty for images and spectra"
         )
+        raise SimulationError(msg)
+    _check_nuisances(simulator)
+
+
+def _check_nuisances(simulator: Simulator) -> None:
+    """Check what a simulator says about nuisance parameters."""
+    who = f"simulator '{simulator.name}': "
+    declared: dict[str, Any] = dict(simulator.nuisances)
+    for family, space in declared.items():
+        if not isinstance(space, ParameterSpace):
+            msg = f"{who}nuisances['{family}'] must be a ParameterSpace, not {type(space).__name__}"
+            raise SimulationError(msg)
+        if family in (POPULATION, ZERO_POINTS, OUTLIERS):
+            msg = f"{who}'{family}' is a family that every simulator has; name yours differently"
+            raise SimulationError(msg)
+        other = [p.name for p in space.parameters if p.scope != "nuisance"]
+        if other:
+            msg = f"{who}'{other[0]}' in nuisances['{family}'] needs scope = 'nuisance'"
+            raise SimulationError(msg)
+    names = [p.name for p in simulator.parameters.parameters if p.scope == "local"]
+    for name, widths in simulator.population.items():
+        if name not in names:
+            msg = f"{who}population names '{name}', which is no local parameter ({names})"
+            raise SimulationError(msg)
+        if np.shape(widths) != (2,) or not np.all(np.asarray(widths) >= 0):
+            msg = f"{who}population['{name}'] must be two numbers, at least 0: of shift and width"
+            raise SimulationError(msg)
+    zero = simulator.zero_point
+    if np.ndim(zero) or not float(zero) >= 0:
+        msg = f"{who}zero_point must be one number, at least 0, got {zero!r}"
         raise SimulationError(msg)
 
 

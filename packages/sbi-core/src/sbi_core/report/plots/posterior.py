@@ -21,6 +21,7 @@ from sbi_core.report.text import measurement
 __all__ = ["corner"]
 
 _MASSES = (0.68, 0.95)
+_TALLEST = 20.0  # times the peak of what is there: higher ones are cut off
 _SMALL = 5  # parameters from which on the panels are small
 _BINS, _FEW_BINS = 40, 24  # per parameter; fewer where panels are small
 _LEFT, _RIGHT, _TOP = 0.8, 0.15, 0.5  # inch
@@ -111,7 +112,9 @@ def corner(
     _margins(figure, left)
     grid = np.array(figure.axes).reshape(d, d)
     for ax, top in zip(grid.diagonal(), tops, strict=True):
-        ax.set_ylim(0, max(ax.get_ylim()[1], top))
+        height = ax.get_ylim()[1]
+        # much narrower distributions are cut off: they would flatten the first one
+        ax.set_ylim(0, top if not first and height > _TALLEST * top else max(height, top))
     if truth is not None:
         _truth_lines(grid, np.asarray(truth, np.float64))
     if prior is not None:
