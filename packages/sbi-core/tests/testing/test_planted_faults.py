@@ -35,6 +35,7 @@ from sbi_core.testing import (
     SimulatorChecks,
 )
 from sbi_core.testing.checks import skip
+from sbi_core.testing.models import OffsetModel
 
 
 def finds(tests, name, message):
@@ -259,8 +260,25 @@ def test_a_fault_of_a_simulator(simulator, check, message):
 
 def test_a_sound_simulator_passes():
     outcomes = SimulatorChecks.of(LinearGaussian).run()
-    assert len(outcomes) == 18
+    assert len(outcomes) == 19
+    assert outcomes.pop("nominal-nuisance-parameters-change-nothing").startswith("skipped")
     assert set(outcomes.values()) == {"passed"}
+
+
+def test_nuisance_parameters_that_are_not_nominal_where_they_are_nan():
+    class Shifted(OffsetModel):
+        def simulate_nuisances(self, theta, nuisances, rng):
+            batch = super().simulate_nuisances(theta, nuisances, rng)
+            return batch.with_(x=batch.x + 1)
+
+    class Without(OffsetModel):
+        def simulate_nuisances(self, theta, nuisances, rng):
+            return self.simulate(theta, rng)
+
+    check = "nominal_nuisance_parameters_change_nothing"
+    getattr(SimulatorChecks.of(OffsetModel)(), f"test_{check}")()
+    finds(SimulatorChecks.of(Shifted), check, "NaN stands for nominal values")
+    finds(SimulatorChecks.of(Without), check, "does not depend on the nuisance parameters")
 
 
 def test_all_faults_are_listed_at_once():
@@ -270,7 +288,7 @@ def test_all_faults_are_listed_at_once():
     with pytest.raises(AssertionError) as raised:
         SimulatorChecks.of(Both).run()
     text = str(raised.value)
-    assert "2 of 18 checks failed" in text
+    assert "2 of 19 checks failed" in text
     assert "1. noise-is-fresh-in-every-call: observe returns" in text
     assert "2. it-can-be-pickled: cannot be pickled" in text
 

@@ -126,7 +126,7 @@ class SimulatorChecks(Checks[Simulator]):
             "simulate_nuisances with NaN differs from simulate; NaN stands for nominal values"
         )
         assert not torch.allclose(plain.x, other.x, rtol=1e-5, atol=1e-6, equal_nan=True), (
-            "simulate_nuisances does not depend on the nuisance parameters"
+            "simulate_nuisances does not depend on the nuisance parameters; use its argument"
         )
 
     # -- simulate ---------------------------------------------------------------------------
