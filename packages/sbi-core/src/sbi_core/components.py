@@ -685,7 +685,31 @@ class Combiner(ABC):
     ) -> CombinedPosterior:
         """Combine the objects of one group.
 
-        The prior that is divided out is the one that the estimator recorded.
+        Parameters
+        ----------
+        posterior
+            Posterior of single objects. The prior that is divided out is the one that its estimator
+            recorded.
+        observations
+            The n objects.
+        rng
+            Where randomness comes from.
+
+        Returns
+        -------
+        CombinedPosterior
+
+        Raises
+        ------
+        ConfigError
+            If no parameter is shared, or the rule needs a simulator (:meth:`attach`) or training
+            (:meth:`prepare`) and has none.
+        PriorMismatchError
+            If the posterior has another prior than the simulator or the training of the rule.
+        ObservationError
+            If the objects do not fit the training of the rule.
+        SimulationError
+            If a rule that simulates could not.
         """
 
     def combine_subsets(
@@ -696,15 +720,39 @@ class Combiner(ABC):
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine several subsets of the objects of one group."""
+        """Combine several subsets of the objects of one group.
+
+        Parameters
+        ----------
+        posterior, observations, rng
+            As for :meth:`combine`.
+        subsets
+            Rows of the objects of each subset.
+
+        Returns
+        -------
+        list of CombinedPosterior
+            One per subset.
+
+        Raises
+        ------
+        ConfigError, PriorMismatchError, ObservationError, SimulationError
+            As :meth:`combine`.
+        """
         return [self.combine(posterior, observations[rows], rng=rng) for rows in subsets]
 
     def subset_moments(
         self, posterior: Posterior, observations: Observations, subsets: Sequence[slice]
     ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return mean and covariance of several subsets, in unconstrained space."""
+        """Return mean (d,) and covariance (d, d) of each subset, in unconstrained space."""
         combined = self.combine_subsets(posterior, observations, subsets)
         return [(c.z_mean, c.z_cov) for c in combined]
+
+    def check_shape(self, shape: InputShape) -> None:  # noqa: B027 - most rules take any
+        """Raise ObservationError if objects of this shape cannot be combined.
+
+        A run calls it before its simulations.
+        """
 
     def prepare(
         self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sbi_core.combiners.group_moments import GroupMomentsCombiner, GroupMomentsConfig
+from sbi_core.components import InputShape
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import ConfigError, DataFileError, ObservationError
@@ -148,6 +149,7 @@ def test_clear_errors(combiner, posterior, tests):
     wide = Observations.from_batch(Batch(x=torch.zeros(5, 4)))
     with pytest.raises(ObservationError, match="was trained with 3 numbers per object"):
         combiner.combine(posterior, wide)
-    images = [Observations.from_batch(Batch(x=torch.zeros(5, 8, 8)))]
-    with pytest.raises(ObservationError, match="one row of at most 20 numbers per object"):
-        new().prepare(posterior, images)
+    for rows in (torch.zeros(5, 8, 8), torch.zeros(5, 21)):  # images, spectra
+        with pytest.raises(ObservationError, match="one row of at most 20 numbers per object"):
+            new().prepare(posterior, [Observations.from_batch(Batch(x=rows))])
+    new().check_shape(InputShape((20,)))

@@ -8,11 +8,13 @@ import sbi_toy
 from astropy.table import Table
 
 from sbi_core.cli.run import _echo
+from sbi_core.combiners import group_moments
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.data.observations import Observations
-from sbi_core.errors import RunDirectoryError
+from sbi_core.errors import ObservationError, RunDirectoryError
 from sbi_core.pipeline.groups import GroupSimulator, SimulatedGroups
 from sbi_core.pipeline.model_check import with_model_check
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream
 
 OPTIONS = ("combine.remedies=true", "combine.reference=500", "infer.n_example=40")
@@ -188,6 +190,59 @@ def test_another_combiner_learns_from_groups_of_its_own(finished):
     own, other = (SimulatedGroups(context, "correction", 3, 4, o) for o in ("", "deepset"))
     assert own._shards[0].directory.name == "correction"
     assert other._shards[0].directory.name == "correction-deepset"
+
+
+MARGINAL = (
+    "combiner.name=group-moments", "combiner.groups=200", "combiner.size=20", "combiner.epochs=1",
+    "combine.sizes=[10]", "infer.n_example=10",
+)  # fmt: skip
+
+
+def test_results_with_other_widths_of_nuisance_parameters_are_not_used_again(toy_run, monkeypatch):
+    toy_run(*MARGINAL)
+    toy_run(*MARGINAL)  # nothing to do
+    monkeypatch.setattr(sbi_toy.ToySimulator, "population", {"size": (0.9, 0.2)})
+    with pytest.raises(RunDirectoryError, match=r"nuisance parameters.* invalidates combine;"):
+        toy_run(*MARGINAL)
+
+
+def test_groups_that_were_drawn_differently_are_not_used_again(finished, monkeypatch):
+    def groups(size=4, marginalise=True):
+        return SimulatedGroups(finished._context, "correction", 60 // size, size, "x", marginalise)
+
+    groups().simulate()
+    old = groups()._shards[0].path.read_bytes()
+    groups().simulate()
+    assert groups()._shards[0].path.read_bytes() == old
+    with pytest.raises(RunDirectoryError, match="made by another simulator"):
+        groups(size=6).simulate()  # the same rows in groups of another size
+    with pytest.raises(RunDirectoryError, match="made by another simulator"):
+        groups(marginalise=False).simulate()  # the truths are spread wider
+    for name, value in {"population": {"size": (0.9, 0.2)}, "nuisances": {"n": SHIFT}}.items():
+        with monkeypatch.context() as changed:
+            changed.setattr(sbi_toy.ToySimulator, name, value)
+            with pytest.raises(RunDirectoryError, match="made by another simulator"):
+                groups().simulate()
+
+
+SHIFT = ParameterSpace(
+    (Parameter("n", Prior("normal", {"loc": 0.0, "scale": 1.0}), scope="nuisance"),)
+)
+
+
+def test_a_combiner_that_does_not_take_the_data_stops_a_run_before_its_simulations(
+    toy_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(group_moments, "_MOST_VALUES", 2)
+    message = "the group-moments combiner takes one row of at most 2 numbers per object"
+    for option in ("combiner.name=group-moments", 'combine.compare=["group-moments"]'):
+        with pytest.raises(ObservationError, match=message):
+            toy_run(option)
+        assert not list(tmp_path.rglob("part-*.h5"))
+    toy_run(stages=["simulate"])
+    with pytest.raises(ObservationError, match=message):
+        toy_run("combiner.name=group-moments")  # the simulations are there, groups are not
+    assert not list(tmp_path.rglob("groups/*"))
 
 
 EMULATED = (

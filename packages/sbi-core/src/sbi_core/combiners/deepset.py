@@ -34,6 +34,7 @@ from torch import Tensor
 from sbi_core.combiners.gaussian import combine_gaussian
 from sbi_core.combiners.moments import (
     Gaussian,
+    SubsetCombiner,
     data_quality,
     group_consistency,
     shared_space,
@@ -41,7 +42,7 @@ from sbi_core.combiners.moments import (
 )
 from sbi_core.combiners.set_network import SetNetwork, exists
 from sbi_core.combiners.set_training import fit_sets, simulate_sets
-from sbi_core.components import Combiner, InputShape, Rng, Simulator
+from sbi_core.components import InputShape, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.data.writing import write_atomic
@@ -99,7 +100,7 @@ class _Found:
         return _Found(self.terms[rows], self.there[rows], self.features[rows])
 
 
-class DeepsetCombiner(Combiner):
+class DeepsetCombiner(SubsetCombiner):
     """Set network trained on simulated groups (see the module).
 
     See Also
@@ -120,6 +121,15 @@ class DeepsetCombiner(Combiner):
     def attach(self, simulator: Simulator) -> None:
         """Take the simulator that sets are simulated with."""
         self._simulator = simulator
+
+    def check_shape(self, shape: InputShape) -> None:
+        """Refuse images and sets."""
+        if len(shape.x) != 1:
+            msg = (
+                "the deepset combiner takes one row of numbers per object, these data have shape "
+                f"{shape.x}: use 'simulated-moments'"
+            )
+            raise ObservationError(msg)
 
     # -- learning ------------------------------------------------------------------
 
@@ -144,12 +154,7 @@ class DeepsetCombiner(Combiner):
             msg = "the deepset combiner needs a simulated group with errors like those of the data"
             raise ConfigError(msg)
         like = Batch.cat(examples).with_(theta=None)
-        if like.x.ndim != 2:
-            msg = (
-                f"the deepset combiner takes one row of numbers per object, these data have shape "
-                f"{tuple(like.x.shape[1:])}: use 'simulated-moments'"
-            )
-            raise ObservationError(msg)
+        self.check_shape(InputShape.of(like))
         o = self.options
         source = simulate_sets(simulator, space, o.simulations, o.max_objects, seed)
         standardizer = Standardizer(InputShape.of(like)).fit(like)
@@ -184,12 +189,6 @@ class DeepsetCombiner(Combiner):
 
     # -- combining -----------------------------------------------------------------
 
-    def combine(
-        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
-    ) -> CombinedPosterior:
-        """Combine the objects; see :meth:`combine_subsets` for errors."""
-        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
-
     @torch_defaults()
     def combine_subsets(
         self,
@@ -199,17 +198,7 @@ class DeepsetCombiner(Combiner):
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine several subsets; objects are summarised once.
-
-        Raises
-        ------
-        ConfigError
-            If :meth:`prepare` was not called.
-        PriorMismatchError
-            If the posterior has another prior than the network was trained with.
-        ObservationError
-            If there are more than ``max_objects`` objects, and ``beyond`` is ``"refuse"``.
-        """
+        """Combine several subsets; every object is summarised once."""
         if self._network is None:
             msg = "the deepset combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)

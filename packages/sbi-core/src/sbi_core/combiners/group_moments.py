@@ -40,8 +40,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import stats
 
-from sbi_core.combiners.moments import shared_space, simulator_of
-from sbi_core.components import Combiner, Embedding, Rng, Simulator, Training
+from sbi_core.combiners.moments import SubsetCombiner, shared_space, simulator_of
+from sbi_core.components import Embedding, InputShape, Rng, Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.data.writing import write_atomic
@@ -92,7 +92,7 @@ class GroupMomentsConfig(Options):
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
 
 
-class GroupMomentsCombiner(Combiner):
+class GroupMomentsCombiner(SubsetCombiner):
     """A network on moments of the group, with nuisance parameters marginalised (see the module).
 
     See Also
@@ -114,6 +114,15 @@ class GroupMomentsCombiner(Combiner):
     def attach(self, simulator: Simulator) -> None:
         """Take the simulator, for its names of nuisance parameters."""
         self._simulator = simulator
+
+    def check_shape(self, shape: InputShape) -> None:
+        """Refuse images, sets and long rows."""
+        if len(shape.x) != 1 or shape.x[0] > _MOST_VALUES:
+            msg = (
+                f"the group-moments combiner takes one row of at most {_MOST_VALUES} numbers per "
+                f"object, these data have shape {shape.x}: use 'simulated-moments'"
+            )
+            raise ObservationError(msg)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -138,6 +147,7 @@ class GroupMomentsCombiner(Combiner):
         """
         simulator, space = simulator_of(self.name, self._simulator, posterior)
         every = list(groups)
+        self.check_shape(InputShape.of(every[0].batch))
         moments = _Moments.of(every, simulator, self.config.size)
         parts = [
             self._part(g, moments, space, stream(seed, "parts", k)) for k, g in enumerate(every)
@@ -186,12 +196,6 @@ class GroupMomentsCombiner(Combiner):
 
     # -- combining -----------------------------------------------------------------
 
-    def combine(
-        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
-    ) -> CombinedPosterior:
-        """Combine the objects; see :meth:`combine_subsets` for errors."""
-        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
-
     def combine_subsets(
         self,
         posterior: Posterior,
@@ -200,17 +204,7 @@ class GroupMomentsCombiner(Combiner):
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine several subsets of the objects.
-
-        Raises
-        ------
-        ConfigError
-            If :meth:`prepare` was not called.
-        PriorMismatchError
-            If the posterior has another prior than the network was trained with.
-        ObservationError
-            If objects have another number of values than those of the training.
-        """
+        """Combine several subsets by the trained network."""
         estimator, moments, usual = self._trained()
         space = shared_space(posterior)
         if space.hash != estimator.space.hash:
@@ -390,13 +384,6 @@ class _Moments:
 
     @classmethod
     def of(cls, groups: Sequence[Observations], simulator: Simulator, most: int) -> _Moments:
-        first = groups[0].batch
-        if first.x.ndim != 2 or first.x.shape[1] > _MOST_VALUES:
-            msg = (
-                f"the group-moments combiner takes one row of at most {_MOST_VALUES} numbers per "
-                f"object, these data have shape {tuple(first.x.shape[1:])}: use 'simulated-moments'"
-            )
-            raise ObservationError(msg)
         data = [_Data.of(g.batch) for g in groups]
         value, there = (np.concatenate([getattr(d, a) for d in data]) for a in ("value", "there"))
         count = np.maximum(there.sum(0), 1)

@@ -34,6 +34,7 @@ __all__ = [
     "MomentCombiner",
     "MomentConfig",
     "ObjectMoments",
+    "SubsetCombiner",
     "data_quality",
     "digest",
     "group_consistency",
@@ -271,6 +272,27 @@ def quality_of_values(batch: Batch) -> F64:
     return np.concatenate(columns, 1)
 
 
+class SubsetCombiner(Combiner):
+    """A rule that combines several subsets at once; subclasses write :meth:`combine_subsets`."""
+
+    def combine(
+        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
+    ) -> CombinedPosterior:
+        """Combine the objects as one subset."""
+        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
+
+    @abstractmethod
+    def combine_subsets(
+        self,
+        posterior: Posterior,
+        observations: Observations,
+        subsets: Sequence[slice],
+        *,
+        rng: Rng = 0,
+    ) -> list[CombinedPosterior]:
+        """Combine several subsets."""
+
+
 class MomentConfig(Options):
     """Options of every rule that works on moments."""
 
@@ -278,7 +300,7 @@ class MomentConfig(Options):
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
 
 
-class MomentCombiner(Combiner):
+class MomentCombiner(SubsetCombiner):
     """A rule on the moments of the objects; subclasses write :meth:`solve` only.
 
     Attributes
@@ -295,12 +317,6 @@ class MomentCombiner(Combiner):
 
     def check(self, space: ParameterSpace) -> None:  # noqa: B027 - most rules fit any
         """Raise if the rule cannot be used for these shared parameters."""
-
-    def combine(
-        self, posterior: Posterior, observations: Observations, *, rng: Rng = 0
-    ) -> CombinedPosterior:
-        """Combine the objects; see :meth:`solve`."""
-        return self.combine_subsets(posterior, observations, [slice(None)], rng=rng)[0]
 
     def combine_subsets(
         self,

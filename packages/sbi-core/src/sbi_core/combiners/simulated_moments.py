@@ -138,17 +138,7 @@ class SimulatedMomentsCombiner(GaussianCombiner):
         *,
         rng: Rng = 0,
     ) -> list[CombinedPosterior]:
-        """Combine several subsets of the objects.
-
-        Raises
-        ------
-        ConfigError
-            If no simulator was attached, or no parameter is shared.
-        PriorMismatchError
-            If the estimator was trained under another prior than the simulator has.
-        SimulationError
-            If too few objects could be simulated, or without errors where the data have them.
-        """
+        """Combine several subsets; each is solved by simulations."""
         space, gen = shared_space(posterior), as_generator(rng)
         solved = self._solved(posterior, observations, subsets, self.progress)
         return [

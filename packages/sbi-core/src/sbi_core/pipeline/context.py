@@ -136,6 +136,11 @@ class Context:
         return cast("Combiner", self.registry.build("combiner", name or section.name, options))
 
     @property
+    def shares(self) -> bool:
+        """True if objects of a group share inferred parameters."""
+        return any(p.scope == "global" for p in self.space.parameters)
+
+    @property
     def combiners(self) -> tuple[str, ...]:
         """Names of the run's combiner and of those it is compared with."""
         return tuple(dict.fromkeys([self.config.combiner.name, *self.config.combine.compare]))

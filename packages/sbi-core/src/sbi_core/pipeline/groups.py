@@ -31,9 +31,9 @@ from sbi_core.diagnostics import (
 )
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages.simulate import fill
-from sbi_core.priors.space import ParameterSpace
+from sbi_core.priors.space import ParameterSpace, canonical_hash
 from sbi_core.rng import as_generator, stream
-from sbi_core.simulate.nuisances import disturbed, draw_groups, extended
+from sbi_core.simulate.nuisances import disturbed, draw_groups, extended, nuisance_hash
 from sbi_core.simulate.store import Shard, plan, read_all
 
 __all__ = ["GroupSimulator", "SimulatedGroups", "calibrate_groups", "test_groups"]
@@ -141,16 +141,31 @@ class SimulatedGroups:
 
     def simulate(self) -> None:
         """Simulate the groups that are missing."""
-        # a network that marginalises learns the posterior under the distribution of its groups
-        spread = 1.0 if self.marginalise else _SPREAD_OF[self.purpose]
         simulator = GroupSimulator(
             self.context.simulator,
             self.size,
-            spread,
+            self._spread,
             marginalise=self.marginalise,
             all_on=self.purpose == "test",
         )
         fill(self.context, simulator, self._shards, "groups")
+
+    @property
+    def identity(self) -> str:
+        """Hash of what the groups are drawn from."""
+        return canonical_hash(
+            {
+                "simulator": self.context.simulator_identity,
+                "size": self.size,
+                "spread": self._spread,
+                "nuisances": nuisance_hash(self.context.simulator) if self.marginalise else None,
+            }
+        )
+
+    @property
+    def _spread(self) -> float:
+        # a network that marginalises learns the posterior under the distribution of its groups
+        return 1.0 if self.marginalise else _SPREAD_OF[self.purpose]
 
     @property
     def _shards(self) -> list[Shard]:
@@ -160,7 +175,7 @@ class SimulatedGroups:
             self.count * self.size,
             per_shard * self.size,
             self.context.config.seed + _SEED_OF[self.purpose],
-            self.context.simulator_identity,
+            self.identity,
         )
 
     def __iter__(self) -> Iterator[Observations]:

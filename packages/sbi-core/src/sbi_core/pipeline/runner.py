@@ -331,7 +331,7 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
     stale = [n for n in lasting if n in stages and stages[n]["fingerprint"] != prints[n]]
     if not stale:
         return
-    changed = ["the simulator, its data or its prior"]
+    changed = ["the simulator, its data, prior or nuisance parameters"]
     if context.directory.config.exists():
         old = read_config(context.directory)
         changed = differences(old, context.config) or changed

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
-from sbi_core.priors.space import Parameter, ParameterSpace, Prior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior, canonical_hash
 
 __all__ = [
     "OUTLIERS",
@@ -34,6 +34,7 @@ __all__ = [
     "draw_groups",
     "extended",
     "families",
+    "nuisance_hash",
     "switch_name",
     "switches",
 ]
@@ -49,6 +50,18 @@ _FRACTION, _INFLATED = 0.1, 5.0  # largest fraction of outliers, and factor of t
 def families(simulator: Simulator) -> tuple[str, ...]:
     """Return the names of the families of nuisance parameters of a simulator."""
     return (*simulator.nuisances, *([POPULATION] if _local(simulator) else []))
+
+
+def nuisance_hash(simulator: Simulator) -> str:
+    """Return a hash of the distributions of all nuisance parameters of a simulator."""
+    return canonical_hash(
+        {
+            "families": {name: space.hash for name, space in simulator.nuisances.items()},
+            "population": {p.name: _widths(simulator, p) for p in _local(simulator)},
+            "zero_point": float(simulator.zero_point),
+            "constants": [_ON, _LARGEST, _FRACTION, _INFLATED],
+        }
+    )
 
 
 def switch_name(family: str) -> str:
@@ -140,6 +153,11 @@ def _local(simulator: Simulator) -> list[Parameter]:
     ]
 
 
+def _widths(simulator: Simulator, parameter: Parameter) -> list[float]:
+    """Return the widths of shift and logarithmic width of a local parameter."""
+    return [float(w) for w in simulator.population.get(parameter.name, _WIDTHS)]
+
+
 def _population(
     simulator: Simulator,
     theta: F64,
@@ -151,7 +169,7 @@ def _population(
     theta = theta.copy()
     for p in _local(simulator):
         columns = np.asarray(simulator.parameters.index(p.columns))
-        shift, width = simulator.population.get(p.name, _WIDTHS)
+        shift, width = _widths(simulator, p)
         size = (len(on), p.prior.z_size)
         delta = shift * rng.standard_normal(size) * on[:, None]
         stretch = np.exp(width * rng.standard_normal(size) * on[:, None])

@@ -6,13 +6,14 @@ the simulations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
-from sbi_core.components import Embedding, InputShape, Rng, Simulator
+from sbi_core.components import Combiner, Embedding, InputShape, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable
 from sbi_core.errors import ConfigError, SbiError, SimulationError, counted, first_line
@@ -301,9 +302,14 @@ def check_copies(simulator: Simulator, seed: int = 0, *, shards: int = 2) -> Non
 
 
 def try_components(
-    simulator: Simulator, embedding: Embedding, seed: int, *, shards: int = 2
+    simulator: Simulator,
+    embedding: Embedding,
+    seed: int,
+    *,
+    shards: int = 2,
+    combiners: Sequence[Combiner] = (),
 ) -> None:
-    """Simulate, observe and embed a few rows.
+    """Simulate, observe and embed a few rows; see if combiners take such data.
 
     Raises
     ------
@@ -311,6 +317,8 @@ def try_components(
         If the simulator returns something else than it should.
     ConfigError
         If the embedding does not work with the data.
+    ObservationError
+        If a combiner does not take such data.
     """
     batch = check_theta(simulator, _ROWS, seed)
     if batch is None:
@@ -322,6 +330,8 @@ def try_components(
         return
     seen = observed(simulator, clean, stream(seed, "probe", "observe"))
     check_observed(simulator, seen, clean)
+    for combiner in combiners:
+        combiner.check_shape(InputShape.of(seen))
     if not bool(seen.observed.any()):  # perhaps by chance
         many = clean[torch.arange(len(clean)).repeat(_MANY // len(clean))]
         if not bool(simulator.observe(many, stream(seed, "probe", "mask")).observed.any()):

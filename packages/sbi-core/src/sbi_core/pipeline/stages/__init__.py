@@ -13,6 +13,7 @@ from sbi_core.files.directory import RunDirectory, sha256_of
 from sbi_core.pipeline.config import Stage
 from sbi_core.pipeline.context import Context
 from sbi_core.priors.space import canonical_hash
+from sbi_core.simulate.nuisances import nuisance_hash
 
 __all__ = ["STAGES", "Job", "StageResult", "StageSpec", "stage_names"]
 
@@ -104,13 +105,16 @@ def _observations(context: Context) -> Mapping[str, str]:
     return {"observations sha256": sha256_of(file) if file.is_file() else "missing"}
 
 
-def _emulator(context: Context) -> Mapping[str, str]:
-    """Return the options of the emulator, where a combiner uses it."""
+def _combiners(context: Context) -> Mapping[str, str]:
+    """Return hashes of emulator and nuisance parameters, where combiners use them."""
     emulate = context.config.emulate
     combiners = [context.bare_combiner(name) for name in context.combiners]
-    if not emulate.enabled or not any(c.takes_emulator for c in combiners):
-        return {}
-    return {"emulator": canonical_hash(emulate.model_dump(mode="json"))}
+    inputs = {}
+    if emulate.enabled and any(c.takes_emulator for c in combiners):
+        inputs["emulator"] = canonical_hash(emulate.model_dump(mode="json"))
+    if any(c.marginalises for c in combiners):
+        inputs["nuisances"] = nuisance_hash(context.simulator)
+    return inputs
 
 
 STAGES: tuple[StageSpec, ...] = (
@@ -153,7 +157,7 @@ STAGES: tuple[StageSpec, ...] = (
         uses=("combiner", "combine"),
         after=("infer",),
         outputs=lambda d: (d.combined, d.combined_samples, d.combiners, d.groups),
-        inputs=_emulator,
+        inputs=_combiners,
         arrays=lambda d: d.combined_samples,
         ahead=("simulate", "train"),  # groups, and what combiners learn from them
     ),

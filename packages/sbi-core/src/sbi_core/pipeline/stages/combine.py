@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from sbi_core.combiners.group_moments import GroupMomentsCombiner
 from sbi_core.combiners.remedies import error_floor, power_posterior
-from sbi_core.components import Combiner
+from sbi_core.components import Combiner, InputShape
 from sbi_core.data.observations import Observations, text_of
 from sbi_core.data.writing import written
 from sbi_core.diagnostics import Verdict, fit_error_law
@@ -54,7 +54,7 @@ class Combination:
 
 def ahead(context: Context, after: Stage) -> Job | None:
     """Return the simulation of groups, or the learning of combiners, where there is any."""
-    if not _shares(context):
+    if not context.shares:
         return None
     if after == "simulate":
         return None if all(g.present for g in _all_groups(context)) else simulate_groups
@@ -85,17 +85,13 @@ def _tested(context: Context, combiners: Sequence[Combiner]) -> list[Combiner]:
     return [c for c in combiners if c.name in (combiners[0].name, context.nominal_combiner)]
 
 
-def _shares(context: Context) -> bool:
-    return any(p.scope == "global" for p in context.space.parameters)
-
-
 def _combiners(context: Context) -> list[Combiner]:
     return [context.combiner(name) for name in context.combiners]
 
 
 def execute(context: Context) -> StageResult:
     """Combine and write combined.ecsv; nothing to do without shared parameters."""
-    if not _shares(context):
+    if not context.shares:
         return StageResult()
     observations, section = context.observations, context.config.combine
     combiners = _prepared(context)
@@ -251,7 +247,14 @@ def _entries(
 
 
 def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
-    """Return the groups that a combiner learns from."""
+    """Return the groups that a combiner learns from.
+
+    Raises
+    ------
+    ObservationError
+        If the combiner does not take such objects.
+    """
+    combiner.check_shape(InputShape.of(context.observations.batch))
     owner = "" if combiner.name == context.config.combiner.name else combiner.name
     return SimulatedGroups(
         context,
@@ -307,7 +310,7 @@ def _made_from(context: Context, combiner: Combiner) -> dict[str, Any]:
     return {
         "estimator": [sha256_of(p) for p in weights if p.name != "checkpoint.safetensors"],
         "options": context.config.combiner.model_dump(mode="json"),
-        "simulator": context.simulator_identity,
+        "groups": _groups(context, combiner).identity,
         "stored": {p.name: sha256_of(p) for p in stored},
     }
 

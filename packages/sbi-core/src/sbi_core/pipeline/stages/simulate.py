@@ -178,12 +178,19 @@ def execute(context: Context) -> StageResult:
         If the simulator returns something else than it should, or every simulation failed.
     ConfigError
         If the embedding does not work with the data.
+    ObservationError
+        If a combiner does not take such data.
     """
     if context.config.preset in ("large", "paper"):
         context.progress.say(announce(context))
     if not any(shard.path.exists() for shard in context.shards):
+        used = context.combiners if context.shares else ()
         try_components(
-            context.simulator, context.embedding, context.config.seed, shards=len(context.shards)
+            context.simulator,
+            context.embedding,
+            context.config.seed,
+            shards=len(context.shards),
+            combiners=[context.bare_combiner(name) for name in used],
         )
     fill(context, context.simulator, context.shards, "simulate")
     reasons, stored = read_reports(context.shards)
