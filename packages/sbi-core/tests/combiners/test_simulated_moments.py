@@ -23,6 +23,7 @@ from sbi_core.combiners.moments import Gaussian
 from sbi_core.combiners.simulated_moments import (
     SimulatedMomentsCombiner,
     SimulatedMomentsConfig,
+    _controls,
     _Equation,
 )
 from sbi_core.components import Training
@@ -144,9 +145,29 @@ def test_without_closed_form_few_draws_of_each_object_suffice(toy, rng):
 def test_few_simulations_are_part_of_the_width(toy, rng):
     group = next(groups(toy, rng, 1, 2000))
     posterior = Posterior(BiasedScores())
-    few, many = (rule_for(max_simulations=m).combine(posterior, group) for m in (500, 100_000))
-    assert few.diagnostics["simulation_share"] > 10 * many.diagnostics["simulation_share"]
-    assert (few.sd > 1.4 * many.sd).all()
+    rules = rule_for(max_simulations=500), rule_for(simulations=100)
+    few, many = (rule.combine(posterior, group) for rule in rules)
+    share = np.array([rule.diagnostics["simulation_share"] for rule in (few, many)])
+    assert share[0] > 0.5 > 50 * share[1]
+    assert (few.sd / many.sd).mean() == pytest.approx(
+        np.sqrt((1 + share[0]) / (1 + share[1])), rel=0.1
+    )
+
+
+def test_noise_of_observations_costs_no_simulations(toy, rng):
+    group = next(groups(toy, rng, 1, 1000))
+    found = rule_for().combine(Posterior(BiasedScores()), group)
+    assert found.diagnostics["simulated_objects"] < 10_000  # ten per object without
+    assert found.diagnostics["simulation_share"] < 0.12
+
+
+def test_known_means_of_local_parameters_hold_where_few_simulations_fail(rng):
+    local = rng.standard_normal((400_000, 2))
+    ok = local[:, 0] < 2.6  # 0.5 % fail
+    mean = _controls(local, ok).mean(0)
+    assert np.abs(mean).max() < 1e-12 + 5 / np.sqrt(len(local))
+    assert np.abs(local[ok].mean(0))[0] > 5 / np.sqrt(len(local))
+    assert _controls(local, local[:, 0] < 1).shape == ((local[:, 0] < 1).sum(), 0)
 
 
 def test_few_objects_are_not_corrected(toy, rng):

@@ -22,7 +22,9 @@ distribution with mean and covariance of q, which is well defined everywhere. Th
 network may have further solutions, or little information: more than six sigma from the solution of
 the normal distribution, or 1.5 times wider, the latter is refined instead. Large values of s are
 bounded. Linear regression on errors and missing values, and on the simulated local parameters,
-whose means are known, reduces the noise of m.
+whose means are known, reduces the noise of m. Each object is simulated once and observed four times
+where most of the noise is that of the observation. The noise of the last round tells how many
+objects the next one needs.
 
 Up to 30 objects may have a posterior that is far from normal. Its mean and covariance are those of
 
@@ -73,9 +75,13 @@ _LOG = logging.getLogger(__name__)
 
 F64 = NDArray[np.float64]
 _SMALLEST = 3  # fewer objects are combined without simulations
-_FIRST, _LAST = 500, 2000  # simulated objects: in first rounds, and at least in the last one
+_FIRST = 500  # objects that are simulated at least
+_LAST = 2000  # plain ones, whose precision the last round has at least
 _SLOPE = 10  # one of so many simulated objects is simulated again for the derivative
 _CHUNK = 5000  # objects per call of the simulator
+_OBSERVED = 4  # observations of a simulated object, where at least
+_NOISE = 0.5  # of the variance of its score is noise of the observation
+_SPARE = 1.2  # more objects than the noise of the last round tells
 _ENOUGH, _TRIES = 100, 20  # valid ones that are tried for, with up to so many times the calls
 _OTHER_ERRORS = 0.3  # dex, of the mean error of simulated objects; a factor of two
 _LONG = 60.0  # seconds of expected time that are announced
@@ -95,6 +101,7 @@ _LEAST = 1e-8  # variance of scores, in units of the prior
 _FEW = 30  # most objects whose posterior may be far from normal
 _DRAWS, _DOF, _BROADER = 4000, 6, 1.5  # of the proposal for it, Student's t
 _DRAWS_EACH = 200  # of a simulated object without closed-form moments; any number is unbiased
+_FAILED = 0.01  # of the simulations, above which the means of local parameters are not known
 _ROWS_PER_COLUMN = 25  # simulated objects per coefficient of a regression
 
 
@@ -102,7 +109,10 @@ class SimulatedMomentsConfig(GaussianConfig):
     """Options of the combination by simulated moments."""
 
     simulations: int = Field(
-        10, ge=1, description="simulated objects per combined object, in the last round"
+        10,
+        ge=1,
+        description="precision of the simulated mean in the last round: that of so many simulated "
+        "objects per combined object; it widens the result by half of the inverse",
     )
     max_simulations: int = Field(
         100_000, ge=_FIRST, description="most simulated objects in one round"
@@ -188,7 +198,10 @@ class SimulatedMomentsCombiner(GaussianCombiner):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Simulated objects: scores (n, d), quality (n, k), local parameters (n, l), valid or not."""
+    """Simulated objects with r observations each.
+
+    Scores (n, r, d), quality (n, r, k), local parameters (n, l), valid or not (n,).
+    """
 
     score: F64
     quality: F64
@@ -205,6 +218,14 @@ class _Moments:
     variance: F64
     error: F64
     total: F64  # sum over the observed objects, (d,)
+    objects: int  # simulated for the mean, valid
+    noise: float  # fraction of the variance that is noise of the observation
+
+    @property
+    def relative_error(self) -> float:
+        """Variance of the mean per variance of one score, times the simulated objects."""
+        share = np.trace(np.linalg.solve(self.variance, self.error)) / len(self.mean)
+        return float(self.objects * share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +254,7 @@ class _Equation:
     steps: int = field(default=0, init=False)
     noisy: bool = field(default=False, init=False)
     errors_differ: bool = field(default=False, init=False)
+    observed: int = field(default=_OBSERVED, init=False)
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.space.parameters]
@@ -244,9 +266,11 @@ class _Equation:
             for p in parameters.parameters
             if p.name not in names and p.prior.continuous and p.prior.has_density
         ]
-        self.began, self.announced = perf_counter(), False
+        self.clock: tuple[float, int] | None = None  # time and number of simulated objects
+        self.announced = False
         self.data = _sorted(self.data)  # the order of the objects does not matter
         self.word = digest(self.data)
+        self.finest = max(_LAST, self.config.simulations * len(self.data))
         self.columns = quality_of_values
         if self._quality(self.data).shape[1] * _ROWS_PER_COLUMN > _FIRST:
             self.columns = data_quality
@@ -256,21 +280,19 @@ class _Equation:
     def solve(self, start: Gaussian) -> tuple[Gaussian, dict[str, float], bool]:
         """Return the posterior, numbers about the search, and whether it converged."""
         n, d = len(self.data), self.space.z_dim
-        self.last = last = min(max(_LAST, self.config.simulations * n), self.config.max_simulations)
-        middle = min(max(_FIRST, 2 * n), last)
         state = _State(np.clip(start.mean, -_EDGE, _EDGE), start.cov)
         if self.scores:
             near = self._search(state, False, _FIRST, _FAR)
-            state = self._search(near, True, middle, _NEAR)
-            state = self._search(state, True, last, _NEAR)
+            state = self._search(near, True, 2 * n, _NEAR)
+            state = self._search(state, True, self.finest, _NEAR)
             sd = np.sqrt(np.diag(near.cov))
             apart = np.abs((state.value - near.value) / sd).max() > _APART
             wider = (np.sqrt(np.diag(state.cov)) / sd).max() > _WIDER
             if apart or wider or state.step >= _NEAR:
                 self.scores, state = False, near
         if not self.scores:
-            state = self._search(state, False, middle, _NEAR)
-            state = self._search(state, False, last, _NEAR)
+            state = self._search(state, False, 2 * n, _NEAR)
+            state = self._search(state, False, self.finest, _NEAR)
         moments = state.moments
         assert moments is not None
         share = n * np.trace(np.linalg.solve(moments.variance, moments.error)) / d
@@ -293,12 +315,20 @@ class _Equation:
         }
         return tuple(flag for flag, present in facts.items() if present)
 
-    def _search(self, state: _State, scores: bool, count: int, enough: float) -> _State:
-        """Return the state after steps, with ``count`` objects simulated for each."""
-        value, cov = state.value, state.cov
+    def _needed(self, precision: int, moments: _Moments | None) -> int:
+        """Return how many objects give the mean the ``precision`` of so many plain ones."""
+        relative = 1.0 if moments is None else min(1.0, _SPARE * moments.relative_error)
+        return min(max(_FIRST, int(precision * relative)), self.config.max_simulations)
+
+    def _search(self, state: _State, scores: bool, precision: int, enough: float) -> _State:
+        """Return the state after steps, each with the precision of so many simulated objects."""
+        value, cov, moments = state.value, state.cov, state.moments
         for _ in range(_ROUNDS):
             self.steps, at = self.steps + 1, value
+            count = self._needed(precision, moments)
+            self.last = self._needed(self.finest, moments)
             moments = self._moments(value, cov, scores, count, self.steps)
+            self.observed = _OBSERVED if moments.noise > _NOISE else 1
             move, cov = _step(moments, value, len(self.data))
             step = float(np.abs(move / np.sqrt(np.diag(cov))).max())
             move *= min(1.0, _LONGEST / max(float(np.abs(move).max()), 1e-12))
@@ -331,16 +361,15 @@ class _Equation:
 
     def _moments(self, value: F64, cov: F64, scores: bool, count: int, number: int) -> _Moments:
         """Return the moments of the scores at a value (d,) from ``count`` simulated objects."""
-        size = min(max(_FIRST // 2, count // _SLOPE), _CHUNK)
+        size = min(max(_FIRST // 2, -(-count // _SLOPE)), _CHUNK)
         chunks = -(-count // size)
-        further = [count] if count == self.last else [count, self.last]
+        further = [count] if count >= self.last else [count, self.last]
         self.expected = self.simulated + sum(map(self._cost, further))
         rows = self._simulate(value, value, chunks, size, scores, number)
-        bound = _Bound.of(rows.score[rows.ok])
-        score = bound(rows.score)
-        mean, variance, error = self._mean(score, rows)
+        bound = _Bound.of(rows.score[rows.ok].reshape(-1, len(value)))
+        rows = replace(rows, score=bound(rows.score))
+        mean, variance, error = self._mean(rows)
         shift = np.clip(np.sqrt(np.diag(cov)) * _SHIFT, *_SHIFTS) * np.where(value > 0, -1.0, 1.0)
-        rows = replace(rows, score=score)
         valid = rows.ok.cumsum()
         pairs = 1 + int(np.searchsorted(valid, min(_ENOUGH, valid[-1]))) // size  # chunks
 
@@ -357,7 +386,10 @@ class _Equation:
             sides = [(scored(up, chunks), scored(down, chunks)) for up, down in both]
             slope, _ = self._slope(sides, 2 * shift, variance)
         total = bound(self._score(self.data, value, scores)).sum(0)
-        return _Moments(mean, slope, variance, error, total)
+        noise = float((rows.score[rows.ok].var(1).mean(0) / np.diag(variance)).mean())
+        if self.observed > 1:
+            noise *= self.observed / (self.observed - 1)
+        return _Moments(mean, slope, variance, error, total, int(valid[-1]), noise)
 
     def _simulate(
         self, value: F64, at: F64, chunks: int, size: int, scores: bool, number: int
@@ -375,14 +407,18 @@ class _Equation:
             theta[:, self.shared] = self.space.from_unconstrained(value[None])
             batch = simulator.simulate(theta, rng)
             ok = batch.ok.cpu().numpy()
-            score = np.zeros((size, len(value)))
-            quality, local = np.zeros((size, self.quality.shape[1])), np.empty((size, 0))
+            score = np.zeros((size, self.observed, len(value)))
+            quality = np.zeros((size, self.observed, self.quality.shape[1]))
+            local = np.empty((size, 0))
             if ok.any():
                 # copies replace failed rows, so that the others keep their random numbers
                 copied = np.where(ok, np.arange(size), np.flatnonzero(ok)[0])
-                observed = simulator.observe_like(batch[torch.as_tensor(copied)], self.data, rng)
-                self.errors_differ = _errors_differ(observed, self.data)
-                score, quality = self._score(observed, at, scores), self._quality(observed)
+                batch = batch[torch.as_tensor(copied)]
+                for k in range(self.observed):
+                    observed = simulator.observe_like(batch, self.data, rng)
+                    self.errors_differ = _errors_differ(observed, self.data)
+                    score[:, k] = self._score(observed, at, scores)
+                    quality[:, k] = self._quality(observed)
             if self.local:
                 space = parameters.select(self.local)
                 local = space.to_unconstrained(theta[:, parameters.index(space.names)])
@@ -407,7 +443,12 @@ class _Equation:
         """Show how many objects are simulated, and announce a long time once."""
         self.expected = max(self.expected, self.simulated)
         self.progress.advance(0, f"{self.simulated} of about {self.expected} simulated objects")
-        seconds = (perf_counter() - self.began) * (self.expected / self.simulated - 1)
+        if self.clock is None:  # the first block may take longer
+            self.clock = perf_counter(), self.simulated
+            return
+        began, first = self.clock
+        rate = (perf_counter() - began) / (self.simulated - first)
+        seconds = rate * (self.expected - self.simulated)
         if seconds > _LONG and not self.announced:
             self.announced = True
             _LOG.warning(
@@ -446,16 +487,16 @@ class _Equation:
             return False
         return True
 
-    def _mean(self, score: F64, rows: _Rows) -> tuple[F64, F64, F64]:
+    def _mean(self, rows: _Rows) -> tuple[F64, F64, F64]:
         """Return mean, covariance, and covariance of the mean, at the quality of the data."""
-        score, quality = score[rows.ok], rows.quality[rows.ok]
-        variance = np.atleast_2d(np.cov(self._fit(score, quality)[1].T))
+        score, quality = rows.score[rows.ok], rows.quality[rows.ok]
+        flat = score.reshape(-1, score.shape[-1]), quality.reshape(-1, quality.shape[-1])
+        variance = np.atleast_2d(np.cov(self._fit(*flat)[1].T))
         least = max(_LEAST, _LEAST**2 * float(np.trace(variance)))
         if np.linalg.eigvalsh(variance)[0] < least:  # no information, in some direction
             variance = variance + least * np.eye(len(variance))
-        # where simulations failed, the means of local parameters are not those of the prior
-        known = _controls(rows.local) if rows.ok.all() else np.empty((len(score), 0))
-        coefficients, residual, share = self._fit(score, quality, known)
+        known = _controls(rows.local, rows.ok)
+        coefficients, residual, share = self._fit(score.mean(1), quality.mean(1), known)
         spread = residual.T @ residual / len(residual)
         return coefficients[0], variance, share * spread
 
@@ -478,8 +519,8 @@ class _Equation:
                 slope[:, k] = variance[:, k]
                 noise += np.outer(np.full(d, 1e9), inverse[:, k] ** 2)
                 continue
-            change = (up.score[:n] - down.score[:n])[both] / shift[k]
-            coefficients, residual, share = self._fit(change, up.quality[:n][both])
+            change = (up.score[:n] - down.score[:n])[both].mean(1) / shift[k]
+            coefficients, residual, share = self._fit(change, up.quality[:n][both].mean(1))
             slope[:, k] = coefficients[0]
             white = (residual @ inverse.T).var(0) * share
             noise += np.outer(white, inverse[:, k] ** 2)
@@ -539,8 +580,8 @@ class _Bound:
         return cls(score.mean(0), np.asarray(np.linalg.cholesky(cov), np.float64))
 
     def __call__(self, score: F64) -> F64:
-        white = np.linalg.solve(self.root, (score - self.centre).T).T
-        radius = np.sqrt((white**2).mean(1, keepdims=True))
+        white = (score - self.centre) @ np.linalg.inv(self.root).T
+        radius = np.sqrt((white**2).mean(-1, keepdims=True))
         shorter = np.minimum(1.0, _BOUND / np.maximum(radius, 1e-12))
         return np.asarray(self.centre + (white * shorter) @ self.root.T)
 
@@ -588,12 +629,17 @@ def _scaled(values: F64, centre: F64) -> F64:
     return np.asarray((values - centre)[:, varies] / sd[varies])
 
 
-def _controls(local: F64) -> F64:
-    """Return functions of the local parameters (n, l), N(0, I), whose means are zero."""
+def _controls(local: F64, ok: NDArray[np.bool_]) -> F64:
+    """Return functions of the local parameters (n, l), N(0, I), of valid objects; mean zero.
+
+    The mean of all objects is known; that of the valid ones follows from the failed ones, if these
+    are few.
+    """
     n, count = local.shape
-    if count * _ROWS_PER_COLUMN > n:
-        return np.empty((n, 0))
-    if (count + count * (count + 1) // 2) * _ROWS_PER_COLUMN > n:
-        return local
-    i, j = np.triu_indices(count)
-    return np.concatenate([local, local[:, i] * local[:, j] - (i == j)], 1)
+    if count * _ROWS_PER_COLUMN > n or (~ok).mean() > _FAILED:
+        return np.empty((int(ok.sum()), 0))
+    values = local
+    if (count + count * (count + 1) // 2) * _ROWS_PER_COLUMN <= n:
+        i, j = np.triu_indices(count)
+        values = np.concatenate([local, local[:, i] * local[:, j] - (i == j)], 1)
+    return np.asarray(values[ok] + values[~ok].sum(0) / ok.sum())
