@@ -6,7 +6,8 @@ hands arguments on to pytest.
 `lint`, `tests` and `docs` share one environment (.nox/dev: every package editable, everything
 pinned by constraints.txt), which is rebuilt only when a pyproject.toml or constraints.txt changes.
 `wheel` and `plugin` build their own fresh ones, because what they prove is that nothing else is
-needed.
+needed. So do `dists`, `lowest` and `newest`, and `tests-3.12` and `tests-3.13`, which need these
+versions of Python; none of them is part of a plain ``nox``.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+from lowest import lowest_versions  # noqa: E402
 from workspace import Package, examples, packages  # noqa: E402
 
 nox.needs_version = ">=2024.10.9"
@@ -46,6 +48,8 @@ PACKAGES = packages()
 CORE = next((package for package in PACKAGES if package.is_core), None)
 DOMAINS = [package for package in PACKAGES if package.plugins and not package.is_core]
 EXAMPLES = examples()
+
+OTHER_PYTHONS = ("3.12", "3.13")
 
 # The domain plugins this project publishes, whether or not their folder exists yet.
 OFFICIAL_PLUGINS = ("chempy", "casbi", "sfh", "sedflow")
@@ -136,7 +140,90 @@ def docs(session: nox.Session) -> None:
     session.run(python, "tools/run_examples.py", env=run_environment())
 
 
+@nox.session(venv_backend="none")
+@each(PACKAGES)
+def coverage(session: nox.Session, package: Package) -> None:
+    """Run the tests of one package and list the lines that they do not reach."""
+    python = dev_environment(session)
+    session.run(
+        *(python, "-m", "pytest", str(package.tests), "-n", "auto", "--maxprocesses", "4"),
+        *(f"--cov={package.import_name}", "--cov-report=term", "--cov-report=xml"),
+        *session.posargs,
+        env=run_environment(),
+    )
+
+
+@nox.session
+def dists(session: nox.Session) -> None:
+    """Build sdists, and wheels from them; install each package alone, then all, from both."""
+    with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
+        outside = Path(folder)
+        built = outside / "dist"
+        build(session, [package.path for package in PACKAGES], built, "--sdist")
+        for sdist in sorted(built.glob("*.tar.gz")):
+            # as an index would: from the sdist, outside any checkout
+            unpacked = outside / sdist.name.removesuffix(".tar.gz")
+            shutil.unpack_archive(sdist, outside, filter="data")
+            build(session, [unpacked], built, "--wheel")
+        install(session, "twine", "hatchling", *sorted(map(str, built.glob("*.whl"))))
+        session.run("twine", "check", "--strict", *map(str, built.iterdir()))
+        names = [package.name for package in PACKAGES]
+        for form in ("--only-binary", "--no-binary"):
+            pip = ("pip", "install", "--quiet", "--no-index", "--no-build-isolation")
+            pip = (*pip, "--find-links", str(built), form, ",".join(names))
+            for order in (*([name] for name in names), names, names[::-1]):
+                session.run("pip", "uninstall", "--quiet", "--yes", *names)
+                for name in order:
+                    session.run(*pip, name)
+                session.run("pip", "check", silent=True)
+                check_listed(session, order)
+    discard_environment(session)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the fast tests with the lowest versions that the packages accept."""
+    pinned = Path(session.create_tmp()) / "lowest.txt"
+    pinned.write_text("\n".join(lowest_versions(PACKAGES)), encoding="utf-8")
+    run_fast_tests(session, "-c", str(pinned))
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the fast tests with the newest versions that the packages accept."""
+    run_fast_tests(session, "--upgrade")
+
+
+def other_python(session: nox.Session) -> None:
+    """Run the fast tests with another version of Python."""
+    run_fast_tests(session, "-c", str(CONSTRAINTS))
+
+
+for version in OTHER_PYTHONS:
+    nox.session(other_python, python=version, name=f"tests-{version}")
+
+
 # ------------------------------------------------------------------------------------- helpers
+
+
+def run_fast_tests(session: nox.Session, *pip: str) -> None:
+    """Install all packages into the session's own environment and run their fast tests."""
+    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "test")
+    again(session, lambda: session.install("--no-compile", *pip, *groups, *editable()))
+    for package in PACKAGES:
+        session.run(
+            *("python", "-m", "pytest", str(package.tests), "-m", "not slow", "-n", "auto"),
+            *("--maxprocesses", "4", *session.posargs),
+            env=run_environment(),
+        )
+    discard_environment(session)
+
+
+def editable() -> list[str]:
+    """Return the arguments of pip that install all packages from this tree."""
+    extras = ["[test]" if "test" in package.extras else "" for package in PACKAGES]
+    paths = [f"{p.path}{extra}" for p, extra in zip(PACKAGES, extras, strict=True)]
+    return [word for path in paths for word in ("-e", path)]
 
 
 def dev_environment(session: nox.Session) -> str:
@@ -147,16 +234,12 @@ def dev_environment(session: nox.Session) -> str:
     if python.is_file() and stamp.is_file() and stamp.read_text() == wanted:
         return str(python)
 
-    editable = []
-    for package in PACKAGES:
-        extras = "[test]" if "test" in package.extras else ""
-        editable += ["-e", f"{package.path}{extras}"]
     pip = (str(python), "-m", "pip", "install", "--quiet", *PIP_INSTALL)
     session.run(sys.executable, "-m", "virtualenv", "--clear", "--quiet", str(DEV))
     groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "dev")
     again(session, lambda: session.run(*pip, *groups))
-    if editable:
-        again(session, lambda: session.run(*pip, "--no-build-isolation", *editable))
+    if PACKAGES:
+        again(session, lambda: session.run(*pip, "--no-build-isolation", *editable()))
     stamp.write_text(wanted)
     return str(python)
 
@@ -207,15 +290,28 @@ def bare_environment() -> dict[str, str | None]:
 
 def build_wheels(session: nox.Session, wanted: list[Package], out: Path) -> list[str]:
     """Build wheels with the shared environment's build backend; their paths."""
+    build(session, [package.path for package in wanted], out, "--wheel")
+    return [str(file) for file in sorted(out.glob("*.whl"))]
+
+
+def build(session: nox.Session, folders: list[Path], out: Path, what: str) -> None:
+    """Build distributions with the shared environment's build backend."""
     python = dev_environment(session)
-    for package in wanted:
+    for folder in folders:
         session.run(
-            *(python, "-m", "build", "--wheel", "--no-isolation"),
-            *("--outdir", str(out), str(package.path)),
+            *(python, "-m", "build", what, "--no-isolation", "--outdir", str(out), str(folder)),
             external=True,
             silent=True,
         )
-    return [str(file) for file in sorted(out.glob("*.whl"))]
+
+
+def check_listed(session: nox.Session, names: list[str]) -> None:
+    """Fail unless exactly the plugins of these packages are listed, without a problem."""
+    listed = str(session.run("sbi-run", "plugins", silent=True, env=bare_environment()))
+    wanted = {plugin for p in DOMAINS if p.name in names for plugin in p.plugins}
+    there = {plugin for p in DOMAINS for plugin in p.plugins if f"\n{plugin} " in f"\n{listed}"}
+    if there != wanted or "problem:" in listed:
+        session.error(f"after installing {names}, `sbi-run plugins` lists:\n{listed}")
 
 
 def check_absent(session: nox.Session, modules: list[str]) -> None:

@@ -36,10 +36,10 @@ class Package:
         return self.name == "sbi-core"
 
 
-def packages() -> list[Package]:
+def packages(root: Path = ROOT) -> list[Package]:
     """Every package below packages/, the core first."""
-    found = _discover(ROOT / "packages")
-    return sorted(found, key=lambda package: (not package.is_core, package.name))
+    discovered = _discover(root / "packages")
+    return sorted(discovered, key=lambda package: (not package.is_core, package.name))
 
 
 def examples() -> list[Package]:
