@@ -29,11 +29,16 @@ def version(package):
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
 
-@pytest.fixture
-def tool(monkeypatch):
+@pytest.fixture(autouse=True)
+def tools(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    for name in ("workspace", "release"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield
+    for name in ("workspace", "release", "recipe", "lowest"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def tool():
     import release
 
     return release
@@ -106,6 +111,34 @@ def test_a_tag_that_one_file_contradicts_is_refused(place, tool, tree):
 def test_other_tags_are_no_releases(tag, tool):
     with pytest.raises(ValueError, match="no tag of a release"):
         tool.checked(tag)
+
+
+def test_the_recipe_has_the_dependencies_of_the_packages():
+    import recipe
+    from workspace import packages
+
+    text = (ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8")
+    assert text == recipe.recipe(packages()), "run python tools/recipe.py"
+    outputs = yaml.safe_load(text)["outputs"]
+    assert [o["package"]["name"] for o in outputs] == [p.name for p in packages()]
+    for output in outputs:
+        path = ROOT / "recipe" / output["source"]["path"]
+        assert (path / output["about"]["license_file"]).is_file()
+        wanted = {Requirement(r).name for r in project(path.resolve())["dependencies"]}
+        run = {line.split()[0] for line in output["requirements"]["run"]} - {"python"}
+        assert len(run) == len(wanted)
+
+
+def test_lowest_versions_are_the_highest_of_the_lower_bounds():
+    from lowest import lowest_versions
+    from workspace import packages
+
+    pins = dict(line.split("==") for line in lowest_versions(packages()))
+    for package in PACKAGES:
+        for line in project(package)["dependencies"]:
+            wanted = Requirement(line)
+            name = wanted.name.lower().replace("_", "-")
+            assert name == "sbi-core" or wanted.specifier.contains(pins[name])
 
 
 def test_the_citation_has_the_version_of_the_core():
