@@ -221,7 +221,7 @@ def test_observing_like_data_takes_their_errors_gaps_and_ages(chempy, simulated)
     assert abs(float(z.mean())) < 5 / np.sqrt(len(z))
 
 
-@pytest.mark.parametrize("n", [1, 40, 340])
+@pytest.mark.parametrize("n", [1, 40])  # for more see test_births.py
 def test_errors_of_ages_follow_donors_as_old_as_the_universe(chempy, simulated, n):
     """Errors grow with the age, as in Bensby et al. 2014; some stars are older than 13.8 Gyr."""
     good = simulated.succeeded

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sbi_chempy.births import MANY, StarsByBirth
 from sbi_chempy.config import ChempyConfig
 from sbi_chempy.constants import FACTOR_CHANNELS
 from sbi_chempy.engine import ChempyEngine
@@ -102,6 +103,7 @@ class ChempySimulator(Simulator):
         self.population = {"t_birth": (1.2, 0.7)}  # births: the least known distribution
         self.zero_point = self.config.zero_point
         self.covariance = self._covariance()
+        self._last_stars: tuple[Tensor, StarsByBirth] | None = None
         self.yields = _yields(self.config.yields, self.config.yield_directory)
         _check_carried(self.yields, self.frame, chosen=self.config.elements is not None)
         self.engine = self._engine(self.yields)
@@ -249,26 +251,31 @@ class ChempySimulator(Simulator):
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
         """Return the batch observed with errors, missing elements and ages as in ``like``.
 
-        Errors and missing values are those of a random star of ``like``; errors of birth times are
-        those of its stars with similar birth times (see :func:`~sbi_chempy.noise.age_errors_like`).
+        Errors and missing values are those of a random star of ``like``. If a hundred stars or more
+        have birth times, it is one that may have the simulated time, and its observed time is
+        taken, too (see :mod:`sbi_chempy.births`); otherwise errors of birth times are those of
+        stars with similar ones (see :func:`~sbi_chempy.noise.age_errors_like`).
         With the option ``covariance``, noise has its correlations and the errors of ``like``; a
         file with one covariance per star of ``like`` gives every star its own.
         """
         gen = as_generator(rng)
         generator = torch_generator(gen, batch.x.device)
         donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
+        context = torch.zeros(len(batch), 3, dtype=batch.x.dtype)
+        if like.context is not None and bool((like.context[:, 2] > 0).any()):
+            time, ages = self._t_birth(batch), like.context.to(context)
+            fits = torch.zeros(len(batch), dtype=torch.bool)
+            if int((ages[:, 2] > 0).sum()) >= MANY:
+                donor, fits = self._stars(like.context).draw(time, generator)
+            noise = torch.randn(len(batch), generator=generator, dtype=time.dtype)
+            error = age_errors_like(time, ages.to(time), generator)
+            other = observe_ages(time, error, ages[donor, 2] > 0, noise)
+            context = torch.where(fits[:, None], ages[donor], other.to(ages))
         mask = like.observed[donor]
         plain = torch.full_like(self._engine_like(batch), self.config.default_error)
         err = self.frame.errors(plain)
         if like.x_err is not None:
             err = torch.where(mask, like.x_err[donor].to(err.dtype), err)
-        context = torch.zeros(len(batch), 3, dtype=batch.x.dtype)
-        if like.context is not None:
-            there = like.context[donor].to(context.dtype)
-            time = self._t_birth(batch)
-            noise = torch.randn(len(batch), generator=generator, dtype=time.dtype)
-            error = age_errors_like(time, like.context.to(time), generator)
-            context = observe_ages(time, error, there[:, 2] > 0, noise)
         if self.covariance is None:
             noise = self.frame.noise(err, mask, generator)
         else:
@@ -278,6 +285,18 @@ class ChempySimulator(Simulator):
             root = rows.diagonal(dim1=-2, dim2=-1).sqrt().to(batch.x)
             noise = err / root * covariant_noise(rows, generator, batch.x)
         return add_noise(batch.with_(context=context), err, mask, generator, noise)
+
+    def _stars(self, context: Tensor) -> StarsByBirth:
+        """Return the real stars by birth time; those of the last table are kept."""
+        kept = self._last_stars
+        if kept is None or kept[0] is not context:
+            prior = self.parameters["t_birth"].prior
+            self._last_stars = kept = (context, StarsByBirth.of(context.cpu(), prior))
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be computed again."""
+        return {**self.__dict__, "_last_stars": None}
 
     def _engine_like(self, batch: Batch) -> Tensor:
         """Return an array of the engine's eight columns, with the precision of the batch."""

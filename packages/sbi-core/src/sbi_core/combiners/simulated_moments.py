@@ -326,7 +326,8 @@ class _Equation:
         for _ in range(_ROUNDS):
             self.steps, at = self.steps + 1, value
             count = self._needed(precision, moments)
-            self.last = self._needed(self.finest, moments)
+            # before the first moments, the number for the last round is not known
+            self.last = self._needed(self.finest, moments) if moments else _FIRST
             moments = self._moments(value, cov, scores, count, self.steps)
             self.observed = _OBSERVED if moments.noise > _NOISE else 1
             move, cov = _step(moments, value, len(self.data))
