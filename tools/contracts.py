@@ -46,7 +46,7 @@ LAYERS = (
     "components",
     "priors",
     "data",
-    "registry : builtin_plugin",
+    "registry : builtin_plugin : simulations_plugin",
     "hookspecs",
     "validation",
     "rng",

@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 import sbi_toy
+import torch
 from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas import DataFrame
+from scipy import stats
 
 import sbi_core
 from sbi_core import Run
@@ -244,3 +246,98 @@ def test_a_run_of_a_plugin_that_is_gone_still_shows_its_report(finished, monkeyp
     assert again.report["plugin"] == "toy"
     with pytest.raises(PluginError, match="unknown simulator 'toy'"):
         _ = again.simulator
+
+
+# -- fit ------------------------------------------------------------------------------------
+
+FAST = {
+    "train.epochs": 3,
+    "train.batch_size": 512,
+    "estimator.name": "mixture",
+    "diagnose.draws": 60,
+}
+
+
+def own_simulations(n=600, seed=1):
+    rng = np.random.default_rng(seed)
+    theta = DataFrame({"a": rng.uniform(-1, 1, n), "b": rng.normal(2, 1, n)})
+    x = theta.to_numpy() @ rng.standard_normal((2, 3)) + 0.1 * rng.standard_normal((n, 3))
+    return theta, DataFrame(x, columns=["u", "v", "w"])
+
+
+PRIOR = {"b": {"family": "normal", "loc": 2, "scale": 1}, "a": stats.uniform(-1, 2)}
+
+
+def test_a_posterior_is_fitted_to_arrays_and_tested_on_held_out_rows(tmp_path, capsys):
+    theta, x = own_simulations()
+    posterior = sbi_core.fit(theta, x, PRIOR, overrides=FAST)
+    assert "train" in capsys.readouterr().err  # progress is shown
+    assert posterior.space.names == ("a", "b")
+    calibration = posterior.calibrate(quiet=True)
+    assert 40 < calibration.objects < 90
+    assert calibration.verdict in repr(calibration)
+    assert calibration.table.colnames[:3] == ["parameter", "sbc_p", "coverage_0.50"]
+    for objects in (x.iloc[:3], x.to_numpy()[:3], x.to_numpy()[:3].tolist()):
+        drawn = posterior.sample(objects, 50)
+        assert drawn.values.shape == (50, 3, 2)
+    single = posterior.sample(x.iloc[0], 50).values[:, 0]
+    assert_allclose(single, drawn.values[:, 0], rtol=1e-5, atol=1e-5)
+    assert posterior.log_prob(theta.to_numpy()[:3], x.iloc[:3]).shape == (3,)
+    page = posterior.report(tmp_path / "mine.html", quiet=True)
+    assert "held-out simulations" in page.read_text()
+    posterior.report(page, x.iloc[:5], quiet=True)
+    assert posterior.run.report["observations"]["n"] == 5
+    posterior.save(tmp_path / "saved")
+    again = sbi_core.load_run(tmp_path / "saved")
+    assert_array_equal(again.posterior.sample(x.iloc[:3], 50).values, drawn.values)
+    assert again.calibrate().verdict == calibration.verdict
+    with pytest.raises(RunDirectoryError, match="exists; choose another folder"):
+        posterior.save(tmp_path / "saved")
+
+
+def test_the_same_seed_gives_the_same_posterior_for_every_kind_of_array():
+    theta, x = own_simulations(300)
+    kinds = [
+        (theta, x),
+        (torch.as_tensor(theta.to_numpy()), torch.as_tensor(x.to_numpy())),
+        (QTable(theta.to_dict("list")), QTable(x.to_dict("list"))),
+    ]
+    fast = {**FAST, "train.epochs": 1}
+    values = []
+    for parameters, data in kinds:
+        prior = {name: PRIOR[name] for name in ("a", "b")}
+        fitted = sbi_core.fit(parameters, data, prior, seed=3, overrides=fast, quiet=True)
+        values.append(fitted.sample(x.to_numpy()[:2], 20).values)
+    assert_array_equal(values[0], values[1])
+    assert_array_equal(values[0], values[2])
+    other = sbi_core.fit(theta, x, PRIOR, seed=4, overrides=fast, quiet=True)
+    assert np.any(other.sample(x.iloc[:2], 20).values != values[0])
+
+
+def test_without_a_prior_the_assumed_one_is_shown(capsys):
+    theta, x = own_simulations(300)
+    posterior = sbi_core.fit(theta.to_numpy(), x, overrides={**FAST, "train.epochs": 1})
+    assert posterior.space.names == ("theta1", "theta2")
+    assert "no prior given; assumed from the simulations: theta1 Prior(uniform" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": None}, "give both theta and x"),
+        ({"theta": np.zeros((600, 3))}, "theta has 3 columns, the prior 2 parameters"),
+        ({"prior": {"a": stats.uniform(0, 1), "b": stats.norm()}}, "outside the prior in .* rows"),
+        ({"x": np.full((600, 3), np.nan)}, "x has 1800 values that are NaN .* in 600 rows"),
+        ({"x": np.zeros((600, 3))}, "all simulations have the same outputs"),
+        ({"noise": 0.1, "x_err": np.ones((600, 3))}, "leave noise out"),
+        ({"preset": "fast"}, "no preset 'fast'"),
+        ({"nan": "mask"}, "nan"),
+    ],
+)
+def test_wrong_input_of_fit_is_refused_in_one_sentence(change, message, tmp_path):
+    theta, x = own_simulations()
+    given = {"theta": theta, "x": x, "prior": PRIOR, "overrides": FAST, "quiet": True} | change
+    with pytest.raises(SbiError, match=message):
+        sbi_core.fit(**given)

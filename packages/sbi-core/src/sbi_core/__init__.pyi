@@ -7,6 +7,7 @@ from .analyses import Drawing as Drawing
 from .analyses import Findings as Findings
 from .analyses import Grid as Grid
 from .analyses import Section as Section
+from .api import fit as fit
 from .api import get_combiner as get_combiner
 from .api import get_embedding as get_embedding
 from .api import get_estimator as get_estimator
@@ -62,6 +63,7 @@ from .hookspecs import Register as Register
 from .hookspecs import hookimpl as hookimpl
 from .pipeline.model_check import with_model_check as with_model_check
 from .pipeline.runner import Run as Run
+from .posterior import Calibration as Calibration
 from .posterior import CombinedPosterior as CombinedPosterior
 from .posterior import Posterior as Posterior
 from .posterior import PosteriorSamples as PosteriorSamples

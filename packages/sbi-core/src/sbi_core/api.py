@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import numpy as np
+
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator
-from sbi_core.data.observations import Observations
 from sbi_core.data.reading import Reading
+from sbi_core.data.simulations import Simulations, open_simulations
+from sbi_core.errors import ConfigError
 from sbi_core.files.directory import RunDirectory
-from sbi_core.pipeline.config import reading_options, resolve
+from sbi_core.pipeline.config import assignments, reading_options, resolve
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.reading import read_objects
+from sbi_core.pipeline.fixed import InMemory, not_given, options_of
+from sbi_core.pipeline.reading import read_objects, written_beside
 from sbi_core.pipeline.runner import Run, execute
+from sbi_core.posterior import Posterior
+from sbi_core.priors.reading import guessed_space, space_of
+from sbi_core.priors.space import ParameterSpace
 from sbi_core.progress import Progress, make_progress
-from sbi_core.registry import Plugin, Registry, defects
+from sbi_core.registry import SIMULATIONS, Plugin, Registry, defects
+from sbi_core.simulate.arrays import split_keys
 
 __all__ = [
+    "fit",
     "get_combiner",
     "get_embedding",
     "get_estimator",
@@ -96,20 +106,133 @@ def run(
     if not is_file:
         simulator = Context(resolved, registry, directory, Progress()).simulator
         objects = read_objects(simulator, observations, reading)
-        resolved.infer.observations = _as_file(objects, directory)
+        resolved.infer.observations = written_beside(objects, directory)
     progress: Progress = make_progress(quiet=quiet)
     chosen = None if stages is None else list(stages)
     return execute(resolved, directory, registry, stages=chosen, restart=restart, progress=progress)
 
 
-def _as_file(observations: Observations, directory: RunDirectory) -> str:
-    """Write observations in memory beside the run directory; return the name of the file."""
-    out = directory.given if directory.given.name else directory.root.resolve()
-    given = out.with_name(f"{out.name}-observations.npz")  # everything: context and truth, too
-    path = directory.path(given)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    observations.write(path, overwrite=True)
-    return str(given)
+def fit(
+    theta: Any,
+    x: Any = None,
+    prior: Any = None,
+    *,
+    x_err: Any = None,
+    group: Any = None,
+    noise: float | Sequence[float] | None = None,
+    nan: str = "error",
+    preset: str = "standard",
+    out: str | Path | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    quiet: bool = False,
+) -> Posterior:
+    """Train a posterior on simulations that you have.
+
+    Simulations with the same parameters, the same data or the same ``group`` are never both in the
+    training and in the test set. See docs/your-own-simulations.md.
+
+    Parameters
+    ----------
+    theta
+        Parameters, one row per simulation: a numpy array, a torch tensor, a table (pandas, astropy,
+        columns by name) or an xarray object; names of columns are kept. Or, without ``x``, a file
+        as ``sbi-run --simulations`` reads it.
+    x
+        Data in any of these forms, in the order of theta; images as (n, rows, columns).
+    prior
+        The distribution that theta was drawn from: priors by name (:class:`Prior`, distributions of
+        scipy or torch, or tables such as ``{"family": "uniform", "low": 0, "high": 1}``), a
+        :class:`ParameterSpace`, a distribution of torch for all columns, or a file of priors.
+        Default: uniform or normal, as the columns of theta are.
+    x_err
+        One standard deviation of ``x``, where it differs between simulations and is known for the
+        observed objects, too.
+    group
+        Simulations that belong together, (n,): cosmology, galaxy, random seed.
+    noise
+        Standard deviation of Gaussian noise that is drawn anew in every epoch, one number or one
+        per column of ``x``; default: ``x`` is as observed.
+    nan
+        ``"error"``; ``"drop"`` leaves simulations with NaN in ``x`` out; ``"missing"`` takes NaN as
+        not measured.
+    preset
+        Length of the training: ``quick``, ``standard`` or ``large``.
+    out
+        Run directory; default: a temporary one (see :meth:`Posterior.save`).
+    seed
+        Root seed: same seed, same numbers; default 1.
+    overrides
+        ``{"section.key": value}``, see docs/configuration.md.
+    quiet
+        Show no progress.
+
+    Raises
+    ------
+    SbiError
+        One clear sentence for every kind of bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> theta = np.random.default_rng(1).uniform(size=(2000, 1))
+    >>> x = theta + 0.1 * np.random.default_rng(2).standard_normal((2000, 3))
+    >>> posterior = fit(theta, x, {"a": stats.uniform(0, 1)})  # doctest: +SKIP
+    >>> posterior.calibrate()  # doctest: +SKIP
+    >>> posterior.sample([0.4, 0.5, 0.45])  # doctest: +SKIP
+    """
+    progress = make_progress(quiet=quiet)
+    given = dict(assignments(overrides))
+    if x is None:
+        if not isinstance(theta, (str, Path)):
+            msg = "give both theta and x, or the name of a file with both"
+            raise ConfigError(msg)
+        if prior is None:
+            msg = f"'{theta}' needs its priors: fit(file, prior=...)"
+            raise ConfigError(msg)
+        space = space_of(prior)
+        simulations = open_simulations(theta, space.names)
+    else:
+        simulations = Simulations.of(theta, x, x_err, group)
+        names = simulations.names
+        if prior is None:
+            rows = np.asarray(simulations.theta[:])
+            space = guessed_space(rows[np.isfinite(rows).all(1)], names or _numbered(rows))
+            listed = ", ".join(f"{p.name} {p.prior}" for p in space)
+            progress.say(f"no prior given; assumed from the simulations: {listed}")
+        else:
+            space = space_of(prior, names or _numbered(simulations.theta, prior))
+    if simulations.theta.shape[1] != space.dim:
+        msg = (
+            f"theta has {simulations.theta.shape[1]} columns, the prior {space.dim} parameters "
+            f"({', '.join(space.names)})"
+        )
+        raise ConfigError(msg)
+    split_keys(simulations, space, nan)  # bad values are refused before anything is written
+    levels = [] if noise is None else np.atleast_1d(np.asarray(noise, float)).tolist()
+    options = options_of(simulations, space, preset, sha256=simulations.sha256, noise=levels)
+    options["simulator__nan"] = nan
+    registry = Registry([], extra={SIMULATIONS: InMemory(simulations)})
+    resolved = resolve(
+        registry,
+        SIMULATIONS,
+        preset=preset,
+        overrides=given,
+        seed=seed,
+        **not_given(options, given),
+    )
+    temporary = TemporaryDirectory(prefix="sbi-") if out is None else None
+    target = out or Path(temporary.name if temporary else "", "run")
+    run = execute(resolved, target, registry, stages=["simulate", "train"], progress=progress)
+    run.temporary = temporary
+    return run.posterior
+
+
+def _numbered(theta: Any, prior: Any = None) -> list[str]:
+    """Return names of columns that have none; empty where the prior has some."""
+    if isinstance(prior, (ParameterSpace, Mapping, str, Path)):
+        return []
+    return [f"theta{k + 1}" for k in range(theta.shape[1])]
 
 
 def load_run(

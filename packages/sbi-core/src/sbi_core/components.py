@@ -136,6 +136,8 @@ class Simulator(ABC):
     groups_differ
         True if groups of objects with equal shared parameters differ, because each is a draw of
         something else that its objects have in common.
+    fixed_set
+        True if there is no simulator but a fixed set of simulations, which ``stored_rows`` returns.
     columns_by_itself
         True if ``read_observations`` and ``observations_of`` apply the options ``--column`` and
         ``--unit`` (:func:`sbi_core.chosen_columns`, :func:`sbi_core.chosen_units`), because files
@@ -149,6 +151,7 @@ class Simulator(ABC):
     rows_are_objects: ClassVar[bool] = True
     groups_differ: ClassVar[bool] = False
     columns_by_itself: ClassVar[bool] = False
+    fixed_set: ClassVar[bool] = False
     context_names: tuple[str, ...] = ()
     failures: Mapping[int, str] = {0: "ok"}
     citations: tuple[str, ...] = ()
@@ -205,6 +208,14 @@ class Simulator(ABC):
         """Return n rows of theta from the prior with their noise-free data."""
         gen = as_generator(rng)
         return self.simulate(self.parameters.sample(n, gen), gen)
+
+    def stored_rows(self, start: int, stop: int) -> Batch:
+        """Return simulations start .. stop of a fixed set, with noise-free data.
+
+        Simulators with ``fixed_set`` write it.
+        """
+        msg = f"simulator '{self.name}' has fixed_set = True, but no stored_rows"
+        raise PluginError(msg)
 
     def observe(self, batch: Batch, rng: Rng) -> Batch:
         """Return the batch with noise, errors and masks; fresh at every call.
@@ -660,6 +671,8 @@ class Combiner(ABC):
     marginalises
         True if nuisance parameters are drawn in the groups that it learns from and is tested on
         (see :mod:`sbi_core.simulate.nuisances`).
+    simulates
+        True if the rule runs the simulator while it combines.
     takes_emulator
         True if the emulator of a run, with its error added to the noise, replaces the simulator;
         for rules that run it very often.
@@ -672,6 +685,7 @@ class Combiner(ABC):
     warning: str = ""
     groups_needed: int = 0
     group_size: int = 0
+    simulates: bool = False
     takes_emulator: bool = False
     marginalises: bool = False
     progress: Progress = Progress()

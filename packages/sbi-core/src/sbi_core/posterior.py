@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNLIKE",
     "UNLIKE_NOMINAL",
+    "Calibration",
     "CombinedPosterior",
     "Posterior",
     "PosteriorSamples",
@@ -474,6 +475,62 @@ def combined_from_gaussian(
     )
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Result of the calibration tests on held-out simulations.
+
+    Parameters
+    ----------
+    verdict
+        ``pass``, ``warn`` or ``fail``.
+    sentences
+        Tests that did not pass, in words.
+    objects
+        Number of held-out simulations.
+    table
+        One row per parameter: p-value of the SBC ranks, and the fraction of true values inside
+        central intervals (``coverage_0.68`` ...).
+    """
+
+    verdict: str
+    sentences: tuple[str, ...]
+    objects: int
+    table: Table
+
+    def __repr__(self) -> str:
+        head = f"calibration on {counted(self.objects, 'held-out simulation')}: {self.verdict}"
+        lines = [head, *(f"  {s}" for s in self.sentences), *self.table.pformat(max_width=-1)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = f"calibration on {counted(self.objects, 'held-out simulation')}"
+        failed = "".join(f"<li>{escape(s)}</li>" for s in self.sentences)
+        return (
+            f"<p>{head}: <strong>{escape(self.verdict)}</strong></p><ul>{failed}</ul>"
+            f"{self.table._repr_html_()}"
+        )
+
+
+class RunOf(Protocol):
+    """Run that a posterior belongs to (:class:`sbi_core.Run`)."""
+
+    def observations(self, source: Any) -> Observations:
+        """Return the objects of a file, a table or an array."""
+        ...
+
+    def calibrate(self, *, quiet: bool) -> Calibration:
+        """Test the posterior on held-out simulations."""
+        ...
+
+    def finish(self, path: str | Path | None, observations: Any, *, quiet: bool) -> Path:
+        """Write the report; return its path."""
+        ...
+
+    def save(self, directory: str | Path) -> None:
+        """Copy the run directory."""
+        ...
+
+
 class Posterior:
     """q(theta | x): an estimator with its record of what it was trained on.
 
@@ -485,6 +542,8 @@ class Posterior:
         Root seed of the draws; each object has its own stream, named by its id.
     device
         Torch device; the estimator is moved there.
+    run
+        The run that it belongs to; reads objects, tests the calibration and writes the report.
 
     Raises
     ------
@@ -492,8 +551,16 @@ class Posterior:
         If the device is not there.
     """
 
-    def __init__(self, estimator: Estimator, *, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        run: RunOf | None = None,
+    ) -> None:
         checked_device(device)
+        self.run = run
         self.estimator = estimator.to(device) if hasattr(estimator, "to") else estimator
         self.seed = seed
         self.device = device
@@ -503,15 +570,37 @@ class Posterior:
         """The inferred parameters, with the prior the estimator was trained under."""
         return self.estimator.space
 
+    def _of_run(self) -> RunOf:
+        if self.run is None:
+            msg = "this posterior belongs to no run; take that of sbi_core.fit or sbi_core.load_run"
+            raise ConfigError(msg)
+        return self.run
+
+    def _objects(self, observations: Any) -> Observations:
+        if isinstance(observations, Observations):
+            return observations
+        return self._of_run().observations(observations)
+
     @torch_defaults()
     def sample(
-        self, observations: Observations, draws: int = 1000, *, seed: int | None = None
+        self, observations: Any, draws: int = 1000, *, seed: int | None = None
     ) -> PosteriorSamples:
         """Return draws for every object.
 
         Objects are independent streams: neither order nor company of an object changes its
         draws beyond floating-point rounding.
+
+        Parameters
+        ----------
+        observations
+            :class:`Observations`; for a posterior of a run also a file, a table, or an array of
+            one object or of several, one per row.
+        draws
+            Number of draws per object.
+        seed
+            Root seed; default: that of the posterior.
         """
+        observations = self._objects(observations)
         root = self.seed if seed is None else seed
         n = len(observations)
         values = np.empty((draws, n, self.space.dim))
@@ -523,9 +612,44 @@ class Posterior:
         return PosteriorSamples(values, self.space, observations.id)
 
     @torch_defaults()
-    def log_prob(self, theta: ArrayLike | torch.Tensor, observations: Observations) -> F64:
-        """Return log q of theta (n, d) or (S, n, d)."""
-        return self.estimator.log_prob(theta, observations.batch)
+    def log_prob(self, theta: ArrayLike | torch.Tensor, observations: Any) -> F64:
+        """Return log q of theta (n, d) or (S, n, d), in physical units, for n objects."""
+        return self.estimator.log_prob(theta, self._objects(observations).batch)
+
+    def calibrate(self, *, quiet: bool = False) -> Calibration:
+        """Test the posterior on simulations that the training never saw: SBC, coverage, TARP.
+
+        Parameters
+        ----------
+        quiet
+            Show no progress.
+
+        Raises
+        ------
+        ConfigError
+            If the posterior belongs to no run.
+        """
+        return self._of_run().calibrate(quiet=quiet)
+
+    def report(
+        self,
+        path: str | Path | None = None,
+        observations: Any = None,
+        *,
+        quiet: bool = False,
+    ) -> Path:
+        """Write the report of the run as one HTML file; return its path.
+
+        Parameters
+        ----------
+        path
+            The file; default: ``report.html`` in the run directory.
+        observations
+            Objects that are inferred in it; default: held-out simulations.
+        quiet
+            Show no progress.
+        """
+        return self._of_run().finish(path, observations, quiet=quiet)
 
     @torch_defaults()
     def gaussian_moments(
@@ -577,8 +701,14 @@ class Posterior:
         ]
 
     def save(self, directory: str | Path) -> None:
-        """Write the estimator (safetensors and JSON)."""
-        self.estimator.save(directory)
+        """Copy the run directory, which :func:`sbi_core.load_run` reads.
+
+        Without a run: write the estimator (safetensors and JSON).
+        """
+        if self.run is None:
+            self.estimator.save(directory)
+        else:
+            self.run.save(directory)
 
     def __repr__(self) -> str:
         return f"Posterior({self.estimator.name}, {list(self.space.names)})"

@@ -48,6 +48,8 @@ HOOKS: Mapping[Kind, str] = {
 KINDS: tuple[Kind, ...] = tuple(HOOKS)
 GROUP = "sbi_core"
 BUILTIN = "sbi-core"
+SIMULATIONS = "simulations"  # fixed sets of simulations
+_OWN = {BUILTIN: "sbi_core.builtin_plugin", SIMULATIONS: "sbi_core.simulations_plugin"}
 _DOMAIN_PACKAGES = ("chempy", "casbi", "sfh", "sedflow")
 
 
@@ -224,8 +226,8 @@ class Registry:
 
     @property
     def installed(self) -> list[str]:
-        """Names of all installed plugins, loaded or not, without the built-in one."""
-        return [name for name in self._sources if name != BUILTIN]
+        """Names of all installed plugins, loaded or not, without the built-in ones."""
+        return [name for name in self._sources if name not in _OWN]
 
     def components(self, kind: Kind | None = None) -> list[Component]:
         """Return the components loaded so far."""
@@ -329,8 +331,10 @@ def _same(module: Any) -> Any:
 
 
 def _discover() -> dict[str, _Source]:
-    builtin = partial(importlib.import_module, "sbi_core.builtin_plugin")
-    sources = {BUILTIN: _Source(BUILTIN, BUILTIN, __version__, builtin)}
+    sources = {
+        name: _Source(name, BUILTIN, __version__, partial(importlib.import_module, module))
+        for name, module in _OWN.items()
+    }
     for entry in entry_points(group=GROUP):
         source = _source(entry)
         other = sources.setdefault(entry.name, source)
@@ -378,7 +382,7 @@ def _unmet(requires: Iterable[str]) -> tuple[str, ...]:
 
 def _blocked(name: str) -> str:
     """Return how the environment blocks a plugin, empty if it does not."""
-    if name == BUILTIN:
+    if name in _OWN:
         return ""
     load, block = os.environ.get("SBI_LOAD_PLUGINS"), os.environ.get("SBI_BLOCK_PLUGINS", "")
     if name in _names(block):

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import sbi_toy
 from astropy.table import Table
 
 import sbi_core
-from sbi_core.cli import main
+from sbi_core.cli import EXIT_CALIBRATION, main
 from sbi_core.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("toy_installed")
@@ -88,7 +89,11 @@ def sbi_run(*args, **environment):
         (["toy", "--preset", "quick"], "no option --preset; to run the pipeline: sbi-run run toy"),
         (["--preset", "quick", "run", "toy"], "put --preset after the command's name"),
         (["--preset", "quick"], "--preset: name the plugin to run, with --plugin NAME"),
-        (["run"], "missing argument 'NAME'; see `sbi-run "),
+        (["run"], "name the plugin to run, or give --simulations FILE; see `sbi-run plugins`"),
+        (["--simulations", "s.csv"], "--simulations needs --prior FILE"),
+        (["run", "toy", "--simulations", "s.csv", "--prior", "p"], "leave out 'toy'"),
+        (["run", "toy", "--group-column", "halo"], "--group-column goes with --simulations FILE"),
+        (["--simulations", "s.csv", "--prior", "p.toml"], "file of priors 'p.toml' does not exist"),
         (["show", "nonsense"], "unknown plugin 'nonsense'"),
         (["show", "toy", "--preset", "huge"], "has no preset 'huge'"),
         (["show"], "missing argument 'NAME'; see `sbi-run "),
@@ -715,3 +720,22 @@ def test_relative_paths_in_python_are_those_of_the_call(wandering, cli, toy_file
     made.write_figures("png", "drawn")
     assert (cli.work / "drawn").is_dir()
     assert list(wandering.iterdir()) == []
+
+
+def test_a_file_of_simulations_gets_a_run(cli):
+    rng = np.random.default_rng(1)
+    theta = rng.uniform(size=400)
+    x = theta[:, None] + 0.1 * rng.standard_normal((400, 3))
+    np.savez("mine.npz", theta=theta[:, None], x=x)
+    np.savez("objects.npz", x=x[:4])
+    Path("prior.toml").write_text("a = { family = 'uniform', low = 0, high = 1 }\n")
+    words = ["--simulations", "mine.npz", "--prior", "prior.toml", "--preset", "quick"]
+    fast = ["--set", "train.epochs=2", "--set", "estimator.name=mixture"]
+    code, out, _ = cli(*words, *fast, "--observations", "objects.npz")
+    assert code in (0, EXIT_CALIBRATION)
+    assert "runs/mine-quick/report.html" in out
+    report = sbi_core.load_run("runs/mine-quick").report
+    assert report["observations"]["n"] == 4
+    assert report["command"].startswith("sbi-run --simulations mine.npz --prior prior.toml")
+    code, out, err = cli(*words, *fast, "--observations", "objects.npz")
+    assert "train: already done" in err

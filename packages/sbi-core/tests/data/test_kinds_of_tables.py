@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from astropy import units
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
@@ -416,9 +417,22 @@ def test_a_table_in_memory_that_is_none_is_refused_in_one_sentence(table, messag
 
 
 def test_what_is_no_table_is_refused_in_one_sentence():
-    for source in (3, [0.1], None, pd.Series([1.0])):
+    for source in (3, None, object()):
         assert as_table(source) is None
         with pytest.raises(ConfigError, match="observations must be a file name, a table"):
+            read_objects(Plain(), source)
+
+
+def test_an_array_has_a_column_per_observable():
+    names = [o.name for o in Plain.observables]
+    rows = np.arange(2.0 * len(names)).reshape(2, -1)
+    for source in (rows, rows.tolist(), torch.as_tensor(rows)):
+        np.testing.assert_allclose(read_objects(Plain(), source).batch.x, rows)
+    row = pd.Series(rows[1], index=names)
+    for source in (rows[1], rows[1].tolist(), row, row[::-1]):
+        np.testing.assert_allclose(read_objects(Plain(), source).batch.x, rows[1:])
+    for source in ([0.1], pd.Series([1.0]), rows[:, :1]):
+        with pytest.raises(ObservationError, match="'plain' reads"):
             read_objects(Plain(), source)
 
 

@@ -44,7 +44,7 @@ def app(ctx: click.Context, /, plugin: str | None, debug: bool, **given: object)
     """Simulation-based inference with plugins.
 
     `sbi-run run NAME` simulates, trains, tests the calibration, infers, combines and writes a
-    report.
+    report. `sbi-run run --simulations FILE --prior FILE` does so with simulations that you have.
     """
     given_first = ", ".join(
         p.opts[0] for p in app.params if _is_given(ctx, p) and p.name != "debug"
@@ -53,9 +53,11 @@ def app(ctx: click.Context, /, plugin: str | None, debug: bool, **given: object)
         if given_first:
             ctx.fail(f"options follow the command: put {given_first} after the command's name")
         return
-    if plugin is None:
+    if plugin is None and not given["simulations"]:
         if given_first:
-            ctx.fail(f"{given_first}: name the plugin to run, with --plugin NAME")
+            ctx.fail(
+                f"{given_first}: name the plugin to run, with --plugin NAME, or give --simulations"
+            )
         click.echo(ctx.get_help())
         return
     from sbi_core.cli.run import run

@@ -150,6 +150,19 @@ restart = click.option(
     "--restart", metavar="STAGE",
     help="Delete the results of this stage and of all later ones, and run them again.",
 )  # fmt: skip
+simulations = click.option(
+    "--simulations", metavar="FILE",
+    help="Simulations that you have, in place of a plugin: npz or HDF5 with theta and x, or a "
+    "table with a column per parameter. Needs --prior.",
+)  # fmt: skip
+prior = click.option(
+    "--prior", metavar="FILE", help="TOML file of the priors of these simulations."
+)
+group_column = click.option(
+    "--group-column", metavar="NAME",
+    help="Column of simulations that belong together (cosmology, galaxy) and are never split "
+    "between training and test.", show_default="column `group`, if there is one",
+)  # fmt: skip
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 quiet = click.option("--quiet", is_flag=True, help="Print no progress.")
 
@@ -188,6 +201,9 @@ def pipeline(function: Function) -> Function:
         tables,
         observations,
         preset,
+        group_column,
+        prior,
+        simulations,
     ):
         function = option(function)
     return function

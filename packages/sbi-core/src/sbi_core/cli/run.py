@@ -10,9 +10,10 @@ import click
 from sbi_core.cli import options
 from sbi_core.cli.groups import EXIT_CALIBRATION, examples
 from sbi_core.cli.results import measured
+from sbi_core.errors import ConfigError
 from sbi_core.files.directory import RunDirectory
 from sbi_core.progress import make_progress
-from sbi_core.registry import Registry
+from sbi_core.registry import SIMULATIONS, Registry
 
 if TYPE_CHECKING:
     from sbi_core.data.reading import Reading
@@ -26,13 +27,18 @@ __all__ = ["command", "run"]
         "sbi-run run chempy --preset quick",
         "sbi-run run chempy --observations stars.csv --out runs/mine",
         "sbi-run run chempy --set simulate.n=20000 --set combiner.name=gaussian --seed 2",
+        "sbi-run run --simulations sims.h5 --prior prior.toml --observations mine.csv",
     ),
 )
-@click.argument("name")
+@click.argument("name", required=False)
 @options.pipeline
 @click.pass_context
-def command(ctx: click.Context, /, name: str, debug: bool, **given: object) -> None:
+def command(ctx: click.Context, /, name: str | None, debug: bool, **given: object) -> None:
     """Run the pipeline of the plugin NAME and write a report.
+
+    `--simulations FILE --prior FILE` takes simulations that you have in place of a plugin: copies
+    and groups are never split between training and test, and the presets quick, standard and large
+    mean the length of the training.
 
     The stages are `simulate`, `emulate` (if the preset enables it), `train`, `diagnose`,
     `infer`, `combine` and `report`. The same command continues an interrupted run.
@@ -48,7 +54,10 @@ def command(ctx: click.Context, /, name: str, debug: bool, **given: object) -> N
 
 def run(
     *,
-    plugin: str,
+    plugin: str | None,
+    simulations: str | None,
+    prior: str | None,
+    group_column: str | None,
     preset: str,
     observations: str | None,
     reading: Reading,
@@ -66,13 +75,20 @@ def run(
     quiet: bool,
 ) -> int:
     """Run the pipeline; return the exit code."""
-    directory = RunDirectory(out or f"runs/{plugin}-{preset}")
+    name = plugin or _name_of(simulations)
+    plugin = _plugin(plugin, simulations, prior, group_column)
+    directory = RunDirectory(out or f"runs/{name}-{preset}")
     registry = Registry([plugin])
     registry.plugin(plugin)  # a wrong name is answered before anything heavy is imported
 
-    from sbi_core.pipeline.config import reading_options, resolve
+    from sbi_core.pipeline.config import assignments, reading_options, resolve
+    from sbi_core.pipeline.fixed import options_of_files
     from sbi_core.pipeline.runner import execute
 
+    fixed = {}
+    if simulations and prior:
+        given = dict(assignments(overrides))
+        fixed = options_of_files(simulations, prior, preset, group_column or "", given)
     resolved = resolve(
         registry,
         plugin,
@@ -80,6 +96,7 @@ def run(
         file=config and directory.path(config),
         overrides=overrides,
         seed=seed,
+        **fixed,
         infer__observations=observations,
         **reading_options(reading),
         infer__draws=draws,
@@ -102,6 +119,37 @@ def run(
     if not quiet:
         _echo(report, directory.given)
     return EXIT_CALIBRATION if report["status"] == "calibration_failed" else 0
+
+
+def _name_of(simulations: str | None) -> str:
+    """Return the first part of the name of the run directory."""
+    return Path(simulations or SIMULATIONS).stem
+
+
+def _plugin(
+    plugin: str | None, simulations: str | None, prior: str | None, group_column: str | None
+) -> str:
+    """Return the plugin to run.
+
+    Raises
+    ------
+    ConfigError
+        If none is named, or options do not go together.
+    """
+    if simulations and not prior:
+        msg = "--simulations needs --prior FILE, the priors that the simulations were drawn from"
+        raise ConfigError(msg)
+    if simulations and plugin not in (None, SIMULATIONS):
+        msg = f"--simulations takes the place of a plugin: leave out '{plugin}'"
+        raise ConfigError(msg)
+    lost = "--prior" if prior else "--group-column" if group_column else ""
+    if lost and not simulations:
+        msg = f"{lost} goes with --simulations FILE"
+        raise ConfigError(msg)
+    if plugin is None and not simulations:
+        msg = "name the plugin to run, or give --simulations FILE; see `sbi-run plugins`"
+        raise ConfigError(msg)
+    return plugin or SIMULATIONS
 
 
 def _echo(report: dict[str, object], target: Path) -> None:

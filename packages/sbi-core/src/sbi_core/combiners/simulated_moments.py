@@ -130,6 +130,7 @@ class SimulatedMomentsCombiner(GaussianCombiner):
     """
 
     name = "simulated-moments"
+    simulates = True
     config: SimulatedMomentsConfig
 
     def __init__(self, config: SimulatedMomentsConfig | None = None) -> None:

@@ -22,7 +22,9 @@ from sbi_core.data.gate import read_text
 from sbi_core.data.reading import Reading
 from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
 from sbi_core.estimators.choice import estimator_for
-from sbi_core.registry import Kind, Registry
+from sbi_core.pipeline.fixed import sized_options
+from sbi_core.priors.space import ParameterSpace
+from sbi_core.registry import SIMULATIONS, Kind, Registry
 from sbi_core.simulate.emulator import EmulatorConfig
 from sbi_core.training.config import TrainConfig
 from sbi_core.validation import validate
@@ -38,7 +40,9 @@ __all__ = [
     "SimulateSection",
     "after_training",
     "assign",
+    "assignments",
     "command_words",
+    "completed",
     "differences",
     "reading_options",
     "resolve",
@@ -52,6 +56,11 @@ _COMPONENTS: tuple[Kind, ...] = (
     "estimator",
     "combiner",
     "analysis",
+)
+_DERIVED = (  # options that follow from the file of a fixed set of simulations
+    *(f"simulator.{k}" for k in ("file", "sha256", "prior", "parameters", "observables", "units")),
+    *(f"simulator.{k}" for k in ("shape", "errors", "group_column")),
+    "simulate.n",
 )
 _ENVIRONMENT = (  # never change the numbers
     "simulate.executor",
@@ -245,7 +254,7 @@ def resolve(
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)
     _merge(tree, given)
-    for key, value in _assignments(overrides):
+    for key, value in assignments(overrides):
         assign(tree, key, value)
     for key, value in direct.items():
         if value is not None:
@@ -264,6 +273,13 @@ def resolve(
     config = validate(RunConfig, tree, "")
     if config.estimator.name == "auto":
         config.estimator.name = _estimator_for(config, registry)
+    for name in config.combine.compare:
+        registry.find("combiner", name)
+    return completed(config, registry)
+
+
+def completed(config: RunConfig, registry: Registry) -> RunConfig:
+    """Spell out all options of a configuration, also those that ``run.toml`` cannot express."""
     for kind in _COMPONENTS:
         _complete(config, registry, kind)
     config.train = validate(TrainConfig, config.train, "train").model_dump(mode="json")
@@ -271,8 +287,6 @@ def resolve(
     config.emulate = EmulateSection(
         enabled=config.emulate.enabled, **emulator.model_dump(mode="json")
     )
-    for name in config.combine.compare:
-        registry.find("combiner", name)
     return config
 
 
@@ -303,7 +317,7 @@ def after_training(
     fields = model.model_fields.items() if model else ()
     free = [f"simulator.{name}" for name, field in fields if _is_read(field)]
     tree = config.model_dump(mode="json")
-    for key, value in _assignments(overrides):
+    for key, value in assignments(overrides):
         allowed = key.startswith("analysis.") or ".".join(key.split(".")[:2]) in free
         if not allowed:
             listed = ", ".join([*free, "analysis.*"])
@@ -390,7 +404,8 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
             tree[key] = copy.deepcopy(value)
 
 
-def _assignments(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[str, Any]]:
+def assignments(overrides: Mapping[str, Any] | Iterable[str]) -> list[tuple[str, Any]]:
+    """Return the keys and values of overrides; names of components come first."""
     if isinstance(overrides, Mapping):
         pairs = list(overrides.items())
     else:
@@ -460,7 +475,11 @@ def command_words(config: RunConfig, registry: Registry, out: str) -> list[str]:
     executor), which change no result. Where ``--set`` cannot express a difference, the arguments
     name the configuration file of the run instead.
     """
-    words = ["run", config.plugin, "--preset", config.preset, "--seed", str(config.seed)]
+    given = _of_simulations(config)
+    if given == []:
+        return ["report", out]
+    plugin = ["run", config.plugin] if given is None else given
+    words = [*plugin, "--preset", config.preset, "--seed", str(config.seed)]
     if config.infer.observations:
         words += ["--observations", config.infer.observations]
     if out != f"runs/{config.plugin}-{config.preset}":
@@ -472,6 +491,18 @@ def command_words(config: RunConfig, registry: Registry, out: str) -> list[str]:
     return [*words, *(word for text in settings for word in ("--set", text))]
 
 
+def _of_simulations(config: RunConfig) -> list[str] | None:
+    """Return the first words of the command of a fixed set; empty: it was in memory."""
+    options = config.simulator.options
+    if config.plugin != SIMULATIONS:
+        return None
+    if not options.get("file"):
+        return []
+    column = options.get("group_column")
+    words = ["--simulations", options["file"], "--prior", options.get("prior", "")]
+    return [*words, "--group-column", column] if column else words
+
+
 def _settings(config: RunConfig, registry: Registry) -> list[str]:
     """Return ``KEY=VALUE`` of everything that differs from the preset.
 
@@ -480,23 +511,33 @@ def _settings(config: RunConfig, registry: Registry) -> list[str]:
     ConfigError
         If there is no such list.
     """
-    known = {"seed": config.seed, "infer.observations": config.infer.observations}
-    given = [f"{k}={_toml_value(v)}" for k, v in known.items() if v is not None]
+    given: dict[str, Any] = {"seed": config.seed}
+    if config.infer.observations is not None:
+        given["infer.observations"] = config.infer.observations
     settings = list[str]()
+    if _of_simulations(config) is not None:  # what the file itself decides
+        fixed = _table(config)
+        given |= {k: fixed[k] for k in fixed if k.startswith(_DERIVED)}
+        options = config.simulator.options
+        shape, noise = options.get("shape", ()), bool(options.get("noise"))
+        space = ParameterSpace.from_spec({"parameters": options["parameters"]})
+        sized = sized_options(config.preset, config.simulate.n, shape, space, noise=noise)
+        given |= {k.replace("__", "."): v for k, v in sized.items()}
     names = [f"{kind}.name" for kind in _COMPONENTS]  # first: other components, other options
     for keys in (names, list(_table(config))):
-        ours, theirs = _table(config), _table(_resolved(registry, config, [*given, *settings]))
+        made = _resolved(registry, config, given | dict(assignments(settings)))
+        ours, theirs = _table(config), _table(made)
         changed = [k for k in keys if k in ours and ours[k] != theirs.get(k)]
         matter = [k for k in changed if not k.startswith(_ENVIRONMENT)]
         settings += [f"{k}={_toml_value(ours[k])}" for k in matter]
-    left = differences(_resolved(registry, config, [*given, *settings]), config)
+    left = differences(_resolved(registry, config, given | dict(assignments(settings))), config)
     if left:
         msg = f"--set cannot express {left[0]}"
         raise ConfigError(msg)
     return settings
 
 
-def _resolved(registry: Registry, config: RunConfig, overrides: list[str]) -> RunConfig:
+def _resolved(registry: Registry, config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     return resolve(registry, config.plugin, preset=config.preset, overrides=overrides)
 
 

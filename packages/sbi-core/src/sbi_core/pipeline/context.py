@@ -17,6 +17,7 @@ from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory
 from sbi_core.files.integrity import verify_files
 from sbi_core.pipeline.config import RunConfig, Stage, after_training
+from sbi_core.pipeline.held_out import held_out
 from sbi_core.pipeline.reading import read_objects
 from sbi_core.posterior import Posterior
 from sbi_core.priors.space import ParameterSpace, canonical_hash
@@ -180,6 +181,8 @@ class Context:
             simulator = self.simulator  # may change the working directory
             path = self.directory.path(section.observations)
             return read_objects(simulator, path, section.reading)
+        if self.simulator.fixed_set:
+            return held_out(self.simulator, self.training, self.config.seed, section.n_example)
         rng = stream(self.config.seed, "example")
         return self.simulator.example_observations(rng, section.n_example)
 

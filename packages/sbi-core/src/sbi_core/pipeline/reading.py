@@ -6,15 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from astropy.table import Table
+
 from sbi_core.components import Simulator
+from sbi_core.data.arrays import numbers_of
 from sbi_core.data.chunks import Slices, WholeObservations, is_table, open_slices, read_table
 from sbi_core.data.gate import unchanged
 from sbi_core.data.observations import Observations, holds_arrays
 from sbi_core.data.reading import Reading, using
 from sbi_core.data.tables import as_table, checked, prepared
 from sbi_core.errors import ConfigError, DataFileError, ObservationError
+from sbi_core.files.directory import RunDirectory
 
-__all__ = ["objects_of", "open_objects", "read_objects"]
+__all__ = ["objects_of", "open_objects", "read_objects", "written_beside"]
 
 
 def read_objects(simulator: Simulator, source: Any, reading: Reading | None = None) -> Observations:
@@ -39,11 +44,13 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
     reading = reading or Reading()
     table = as_table(source)
     name = "table in memory"
+    if table is None and not isinstance(source, (str, Path)):
+        table = _array(simulator, source)
     if table is None:
         if not isinstance(source, (str, Path)):
             msg = (
-                f"observations must be a file name, a table (astropy, pandas, dict of columns) or "
-                f"Observations, not {type(source).__name__}"
+                f"observations must be a file name, a table (astropy, pandas, dict of columns), "
+                f"an array or Observations, not {type(source).__name__}"
             )
             raise ConfigError(msg)
         source = Path(source).expanduser()
@@ -60,6 +67,42 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
         with using(reading):
             return checked(simulator.observations_of(table, name), reading.strict)
     return checked(simulator.observations_of(prepared(table, reading, name), name), reading.strict)
+
+
+def _array(simulator: Simulator, source: Any) -> Table | None:
+    """Return an array as a table: a column per observable, or one column x; None for others.
+
+    Raises
+    ------
+    ObservationError
+        If it has another number of columns than the simulator has observables.
+    """
+    if not hasattr(source, "__array__") and not isinstance(source, (list, tuple)):
+        return None
+    if hasattr(source, "iloc") and all(isinstance(k, str) for k in source.index):
+        return as_table(source.to_dict())  # a row of a pandas frame
+    values, names, _ = numbers_of(source, "x")
+    columns = list(names) or [o.name for o in simulator.observables]
+    if not columns:
+        return Table({"x": np.squeeze(values, 1) if np.ndim(source) == 1 else values})
+    values = values.T if np.ndim(source) == 1 else values
+    if values.shape[1:] != (len(columns),):
+        msg = (
+            f"x has shape {np.shape(source)}, but '{simulator.name}' reads {len(columns)} columns "
+            f"({', '.join(columns[:20])})"
+        )
+        raise ObservationError(msg)
+    return Table(values, names=columns)
+
+
+def written_beside(observations: Observations, directory: RunDirectory) -> str:
+    """Write observations in memory beside the run directory; return the name of the file."""
+    out = directory.given if directory.given.name else directory.root.resolve()
+    given = out.with_name(f"{out.name}-observations.npz")  # everything: context and truth, too
+    path = directory.path(given)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    observations.write(path, overwrite=True)
+    return str(given)
 
 
 def open_objects(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -9,28 +10,35 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from astropy.table import Table
+
 from sbi_core.analyses import Findings, Section
 from sbi_core.components import Simulator
 from sbi_core.data.observations import Observations
 from sbi_core.data.reading import Reading
+from sbi_core.data.writing import write_atomic
+from sbi_core.diagnostics import Verdict, combine_verdicts
 from sbi_core.errors import ConfigError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, read_json
 from sbi_core.files.integrity import read_records, verify_files, write_records
 from sbi_core.files.lock import locked
 from sbi_core.pipeline.catalogue import table_meta
+from sbi_core.pipeline.config import completed
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory
 from sbi_core.pipeline.model_check import check_group, flagged
 from sbi_core.pipeline.opening import artefacts, open_context, read_config, verified_records
-from sbi_core.pipeline.reading import read_objects
+from sbi_core.pipeline.reading import read_objects, written_beside
 from sbi_core.pipeline.stages import STAGES, stage_names
 from sbi_core.posterior import (
     UNLIKE,
     UNLIKE_NOMINAL,
+    Calibration,
     CombinedPosterior,
     Posterior,
     PosteriorSamples,
 )
+from sbi_core.progress import make_progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
 from sbi_core.simulate.store import single_thread
@@ -64,6 +72,7 @@ class Run:
         verified_records(self.directory, stage_names())  # the configuration only
         self._registry = registry
         self._overrides = tuple(overrides)
+        self.temporary: Any = None  # keeps a temporary directory as long as the run
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the place of the run: the other process reads it from there."""
@@ -99,7 +108,9 @@ class Run:
     @property
     def posterior(self) -> Posterior:
         """The trained posterior."""
-        return self._context.posterior
+        posterior = self._context.posterior
+        posterior.run = self
+        return posterior
 
     @property
     def report(self) -> dict[str, Any]:
@@ -247,6 +258,98 @@ class Run:
         nominal = self.nominal_combiner
         rule = self._context.bare_combiner(nominal)
         return not rule.marginalises and UNLIKE in self.combine(data, nominal).flags
+
+    def calibrate(self, *, quiet: bool = True) -> Calibration:
+        """Return the results of the stage ``diagnose``, which runs if it has not yet.
+
+        Parameters
+        ----------
+        quiet
+            Show no progress.
+        """
+        self._execute(["diagnose"], quiet=quiet)
+        facts = self._context.facts["diagnose"]
+        verdicts = [Verdict(*v) for v in facts["verdicts"]]
+        names = self._context.space.names
+        tests = facts["calibration"]["parameters"]
+        rows: dict[str, Any] = {"parameter": list(names)}
+        rows["sbc_p"] = [tests[n]["sbc_p"] for n in names]
+        for level in tests[names[0]]["coverage"]:
+            rows[f"coverage_{level}"] = [tests[n]["coverage"][level] for n in names]
+        table = Table(rows)
+        for name in table.colnames[1:]:
+            table[name].info.format = ".3f"
+        return Calibration(
+            combine_verdicts(verdicts).level,
+            tuple(v.sentence for v in verdicts if v.level != "pass"),
+            facts["calibration"]["objects"],
+            table,
+        )
+
+    def finish(
+        self, path: str | Path | None = None, observations: Any = None, *, quiet: bool = True
+    ) -> Path:
+        """Run all stages that are left and return the path of the report.
+
+        Parameters
+        ----------
+        path
+            A copy of the report is written there.
+        observations
+            Objects to infer; default: those of the run.
+        quiet
+            Show no progress.
+        """
+        target = None if path is None else Path(path).expanduser().absolute()
+        if target is not None and not target.parent.is_dir():
+            msg = f"cannot write '{path}': folder '{target.parent}' does not exist"
+            raise ConfigError(msg)
+        again = False
+        if observations is not None:
+            objects = self.observations(observations)
+            file = written_beside(objects, self.directory)
+            again = self.directory.posterior.exists()
+            self.config = self.config.model_copy(deep=True)
+            self.config.infer.observations = file
+        self._execute(None, quiet=quiet, restart="infer" if again else None)
+        if target is None:
+            return self.directory.report_html
+        write_atomic(target, self.directory.report_html.read_bytes())
+        return target
+
+    def save(self, directory: str | Path) -> None:
+        """Copy the run directory; :func:`sbi_core.load_run` reads the copy.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is something in that place.
+        """
+        target = Path(directory).expanduser()
+        if target.exists():
+            msg = f"'{target}' exists; choose another folder"
+            raise RunDirectoryError(msg)
+        shutil.copytree(self.directory.root, target)
+
+    def _execute(
+        self, stages: list[str] | None, *, quiet: bool, restart: str | None = None
+    ) -> None:
+        from sbi_core.pipeline.runner import execute  # which imports this module
+
+        context = self._context
+        progress = make_progress(quiet=quiet)
+        execute(
+            completed(self.config.model_copy(deep=True), context.registry),
+            self.directory,
+            context.registry,
+            stages=stages,
+            restart=restart,
+            progress=progress,
+        )
+        trained = context.__dict__.get("posterior")
+        del self.__dict__["_context"]
+        if trained is not None:  # nothing was trained anew
+            self._context.__dict__["posterior"] = trained
 
     def write_report(self) -> None:
         """Write report.json and report.html again from the recorded facts."""

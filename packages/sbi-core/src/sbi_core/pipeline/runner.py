@@ -35,6 +35,7 @@ from sbi_core.pipeline.ahead import Ahead
 from sbi_core.pipeline.config import RunConfig, differences, to_toml
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import check_resources
+from sbi_core.pipeline.fixed import check_possible
 from sbi_core.pipeline.opening import artefacts, read_config, verify_stage
 from sbi_core.pipeline.run import Run
 from sbi_core.pipeline.stages import STAGES, StageSpec, stage_names
@@ -100,6 +101,7 @@ def _prepare(context: Context, stages: Sequence[str] | None, restart: str | None
     with unchanged(*([given] if given else [])):
         prints = _fingerprints(context)
         _ = context.space
+        check_possible(context)
         _check_machine(config)
         if given:
             _refuse_outputs(directory.path(given), directory)

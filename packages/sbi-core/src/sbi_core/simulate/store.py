@@ -72,6 +72,8 @@ class Shard:
         Root seed of the run.
     identity
         Hash of simulator, version, options and prior.
+    start
+        Number of its first row in the run.
     """
 
     directory: Path
@@ -79,6 +81,7 @@ class Shard:
     rows: int
     seed: int
     identity: str
+    start: int = 0
 
     @property
     def path(self) -> Path:
@@ -138,7 +141,7 @@ class ShardReport:
 def plan(directory: Path, n: int, rows: int, seed: int, identity: str) -> list[Shard]:
     """Return the shards that hold n rows, ``rows`` each (the last one may be shorter)."""
     starts = range(0, n, rows)
-    return [Shard(directory, k, min(rows, n - s), seed, identity) for k, s in enumerate(starts)]
+    return [Shard(directory, k, min(rows, n - s), seed, identity, s) for k, s in enumerate(starts)]
 
 
 def deliver_shard(
@@ -180,7 +183,10 @@ def shard_image(
     start = perf_counter()
     try:
         with single_thread(), (tolerance or Tolerance()).active() as caught:
-            batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
+            if simulator.fixed_set:
+                batch = simulator.stored_rows(shard.start, shard.start + shard.rows)
+            else:
+                batch = simulator.draw(shard.rows, stream(shard.seed, "simulate", shard.number))
         check_batch(simulator, batch, shard.rows)
     except SimulationError as error:
         msg = f"{error} [shard {shard.number}]"

@@ -26,6 +26,7 @@ from sbi_core.diagnostics import (
 )
 from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.held_out import independent_rows
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
@@ -53,6 +54,8 @@ def execute(context: Context) -> StageResult:
 def _test_rows(context: Context) -> Batch:
     """Return held-out simulations with fresh noise."""
     rows = splits_of(context.training).test
+    if context.simulator.fixed_set:
+        rows = independent_rows(context.training, rows)
     rows = stream(context.config.seed, "diagnose").permutation(rows)
     rows = np.sort(rows[: context.config.diagnose.objects])
     clean = context.training.batch[rows]

@@ -181,7 +181,8 @@ def execute(context: Context) -> StageResult:
     ObservationError
         If a combiner does not take such data.
     """
-    if context.config.preset in ("large", "paper"):
+    fixed = context.simulator.fixed_set
+    if context.config.preset in ("large", "paper") and not fixed:
         context.progress.say(announce(context))
     if not any(shard.path.exists() for shard in context.shards):
         used = context.combiners if context.shares else ()

@@ -1,0 +1,177 @@
+"""Runs of a fixed set of simulations: their options, and what they cannot do.
+
+Presets mean time: they set the number of training steps, whatever the number of simulations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbi_core.data.simulations import Simulations, open_simulations
+from sbi_core.errors import ConfigError
+from sbi_core.files.directory import sha256_of
+from sbi_core.hookspecs import hookimpl
+from sbi_core.priors.reading import read_priors
+from sbi_core.priors.space import ParameterSpace
+from sbi_core.simulate.arrays import NEEDS_SIMULATOR, ArraySimulator, SimulationsConfig
+from sbi_core.simulations_plugin import pipeline
+from sbi_core.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sbi_core.components import Simulator
+    from sbi_core.hookspecs import Register
+    from sbi_core.pipeline.context import Context
+
+__all__ = [
+    "InMemory",
+    "check_possible",
+    "not_given",
+    "options_of",
+    "options_of_files",
+    "sized_options",
+]
+
+STEPS = {"quick": 300, "standard": 600, "large": 2400}  # of one of three networks, by preset
+_EPOCHS = (2, 500)  # fewest and most
+_SHRINKING = 0.3  # log of the shrinkage of weights without gradient: data without fresh noise
+
+
+def options_of(
+    simulations: Simulations,
+    space: ParameterSpace,
+    preset: str,
+    *,
+    sha256: str,
+    file: str = "",
+    prior: str = "",
+    group_column: str = "",
+    noise: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Return the options of a run for :func:`sbi_core.pipeline.config.resolve`."""
+    n = len(simulations)
+    shape = simulations.x.shape[1:]
+    names = simulations.observables
+    if not names and len(shape) == 1:
+        names = tuple(f"x{k + 1}" for k in range(shape[0]))
+    return {
+        **sized_options(preset, n, shape, space, noise=bool(noise)),
+        "simulator__noise": list(noise),
+        "simulate__n": n,
+        "estimator__parameters": "all",
+        "simulator__file": file,
+        "simulator__sha256": sha256,
+        "simulator__prior": prior,
+        "simulator__parameters": space.to_spec()["parameters"],
+        "simulator__observables": list(names),
+        "simulator__units": list(simulations.units),
+        "simulator__shape": list(shape),
+        "simulator__errors": simulations.x_err is not None,
+        "simulator__group_column": group_column,
+    }
+
+
+def options_of_files(
+    file: str,
+    prior: str,
+    preset: str,
+    group_column: str = "",
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the options of a run for a file of simulations and one of priors.
+
+    Those that are given, by key, are left out.
+    """
+    space, given = read_priors(prior), given or {}
+    chosen = given.get("simulator.observables", ())
+    noise = np.atleast_1d(given.get("simulator.noise", ())).tolist()
+    simulations = open_simulations(file, space.names, group_column, chosen)
+    options = options_of(
+        simulations,
+        space,
+        preset,
+        sha256=sha256_of(Path(file).expanduser()),
+        file=file,
+        prior=prior,
+        group_column=group_column,
+        noise=noise,
+    )
+    return not_given(options, given)
+
+
+class InMemory:
+    """The plugin ``simulations`` with simulations in memory."""
+
+    def __init__(self, simulations: Simulations) -> None:
+        self.simulations = simulations
+
+    @hookimpl
+    def register_simulators(self, register: Register[Simulator]) -> None:
+        """Register the simulator that hands them out."""
+        make = partial(ArraySimulator, simulations=self.simulations)
+        register("simulations", make, config=SimulationsConfig, summary="simulations in memory")
+
+    @hookimpl
+    def register_pipelines(self, register: Register[str]) -> None:
+        """Register the presets."""
+        register("simulations", pipeline, summary="your own simulations -> their parameters")
+
+
+def sized_options(
+    preset: str, n: int, shape: Sequence[int], space: ParameterSpace, *, noise: bool
+) -> dict[str, Any]:
+    """Return the options that follow from number, shape and noise of the simulations.
+
+    Without fresh noise in every epoch single networks become too narrow: an ensemble does not.
+    """
+    plain = all(p.prior.continuous and p.scope == "local" for p in space)
+    ensemble = plain and not noise
+    config = TrainConfig()
+    _, size = config.length(math.ceil(0.8 * n))
+    steps = math.ceil(0.8 * n / size)
+    wanted = math.ceil(STEPS.get(preset, STEPS["standard"]) * (1 if ensemble else 3) / steps)
+    epochs = min(max(wanted, _EPOCHS[0]), _EPOCHS[1])
+    decay = _SHRINKING / (0.5 * config.peak * epochs * steps)
+    return {
+        "train__epochs": epochs,
+        "train__weight_decay": 0.0 if noise else float(f"{decay:.3g}"),
+        "estimator__name": "ensemble" if ensemble else "auto",
+        "embedding__name": "mlp" if len(shape) == 1 else "cnn",
+    }
+
+
+def not_given(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the user did not override."""
+    return {k: v for k, v in options.items() if k.replace("__", ".") not in given}
+
+
+def check_possible(context: Context) -> None:
+    """Check that a run of a fixed set needs no new simulations.
+
+    Raises
+    ------
+    ConfigError
+        With what needs them, and what does not.
+    """
+    if not context.simulator.fixed_set:
+        return
+    config = context.config
+    needs, instead = "", ""
+    if config.emulate.enabled:
+        needs = "the emulator (emulate.enabled)"
+    if any(p.scope == "global" for p in context.space.parameters):
+        for name in context.combiners:
+            rule = context.bare_combiner(name)
+            if rule.simulates or rule.takes_emulator or rule.groups_needed:
+                needs, instead = f"combiner '{name}'", "; combiner.name = gaussian needs none"
+        if config.combine.calibration_groups:
+            needs = "the test of combinations (combine.calibration_groups)"
+        if config.combine.reference:
+            needs = "the check of the model (combine.reference)"
+    if needs:
+        raise ConfigError(NEEDS_SIMULATOR.format(needs) + instead)

@@ -1,0 +1,110 @@
+"""Fixed sets of simulations: in memory and in files."""
+
+import h5py
+import numpy as np
+import pytest
+from astropy.table import Table
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sbi_core.data.simulations import Simulations, open_simulations
+from sbi_core.errors import DataFileError, ObservationError
+
+THETA = np.random.default_rng(1).uniform(size=(120, 2))
+X = np.random.default_rng(2).standard_normal((120, 3))
+NAMES = ("a", "b")
+
+
+def columns(**more):
+    data = {"id": np.arange(120), "a": THETA[:, 0], "b": THETA[:, 1]}
+    return Table({**data, "u": X[:, 0], "v": X[:, 1], "w": X[:, 2], **more})
+
+
+def test_a_set_in_memory_is_read_in_parts():
+    made = Simulations.of(columns()["a", "b"], X, group=np.arange(120) // 2)
+    assert (len(made), made.names, made.observables) == (120, NAMES, ())
+    part = made.read(10, 20)
+    assert_array_equal(part["theta"], THETA[10:20])
+    assert_array_equal(part["group"], np.arange(10, 20) // 2)
+
+
+def test_the_hash_follows_the_content():
+    one = Simulations.of(THETA, X).sha256
+    assert one == Simulations.of(THETA.copy(), X).sha256
+    assert one != Simulations.of(THETA, X + 1e-9).sha256
+    assert one != Simulations.of(THETA, X, group=np.arange(120)).sha256
+
+
+@pytest.mark.parametrize(
+    ("theta", "x", "more", "message"),
+    [
+        (THETA[:50], X, {}, "theta has 50 rows, x has 120"),
+        (THETA[:50], X[:50], {}, "50 simulations are too few"),
+        (THETA[:, :0], X, {}, "theta has shape"),
+        (THETA, X, {"x_err": X[:, :2]}, "x_err has shape"),
+        (THETA, X, {"group": np.arange(3)}, "group has 3 rows"),
+    ],
+)
+def test_shapes_that_disagree_are_refused_in_one_sentence(theta, x, more, message):
+    with pytest.raises(ObservationError, match=message):
+        Simulations.of(theta, x, **more)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "fits", "parquet", "ecsv"])
+def test_a_table_has_parameters_and_data_by_name(suffix, tmp_path):
+    path = tmp_path / f"sims.{suffix}"
+    errors = {f"e_{n}": np.full(120, 0.1) for n in "uvw"}
+    columns(**errors, halo=np.arange(120) // 4).write(path)
+    made = open_simulations(path, NAMES, "halo")
+    assert made.observables == ("u", "v", "w")
+    assert_allclose(made.theta[:], THETA)
+    assert_allclose(made.x[:], X)
+    assert_allclose(made.x_err[:], 0.1)
+    assert_array_equal(made.group[:], np.arange(120) // 4)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_arrays_are_theta_and_x(suffix, tmp_path):
+    path = tmp_path / f"sims.{suffix}"
+    arrays = {"theta": THETA, "x": X[:, :, None], "cosmology": np.arange(120) // 3}
+    if suffix == "npz":
+        np.savez(path, **arrays)
+    else:
+        with h5py.File(path, "w") as f:
+            for name, value in arrays.items():
+                f[name] = value
+    made = open_simulations(path, NAMES, "cosmology")
+    assert made.x.shape == (120, 3, 1)
+    assert_array_equal(made.read(5, 9)["x"], X[5:9, :, None])
+    assert_array_equal(made.read(5, 9)["group"], np.arange(5, 9) // 3)
+
+
+def test_hdf5_is_not_read_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "sims.h5"
+    with h5py.File(path, "w") as f:
+        f["theta"], f["x"] = THETA, X
+    made = open_simulations(path, NAMES)
+    read = list[int]()
+    get = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset, "__getitem__", lambda s, k: read.append(len(get(s, k))) or get(s, k)
+    )
+    made.read(100, 110)
+    assert read == [10, 10]
+
+
+def test_a_file_that_does_not_fit_is_refused_in_one_sentence(tmp_path):
+    columns().write(tmp_path / "sims.csv")
+    columns(e_u=np.ones(120)).write(tmp_path / "half.csv")
+    np.savez(tmp_path / "sims.npz", theta=THETA, x=X)
+    np.savez(tmp_path / "lost.npz", theta=THETA)
+    for name, names, options, error, message in (
+        ("sims.csv", ("a", "B", "omega"), {}, ObservationError, "no column 'omega', a parameter"),
+        ("sims.csv", NAMES, {"group_column": "hallo"}, ObservationError, "no column 'hallo'"),
+        ("half.csv", NAMES, {}, ObservationError, "'v' has no error column 'e_v'"),
+        ("sims.npz", ("a",), {}, ObservationError, "theta has 2 columns, the prior 1"),
+        ("lost.npz", NAMES, {}, DataFileError, "lacks the array x"),
+        ("none.npz", NAMES, {}, DataFileError, "does not exist"),
+        ("none.h5", NAMES, {}, DataFileError, "does not exist"),
+    ):
+        with pytest.raises(error, match=message):
+            open_simulations(tmp_path / name, names, **options)

@@ -1,0 +1,174 @@
+"""Runs of a fixed set of simulations: no copies on both sides, nothing simulated."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from astropy.table import Table
+
+import sbi_core
+from sbi_core import Parameter, ParameterSpace, Prior
+from sbi_core.errors import ConfigError, SimulationError
+from sbi_core.pipeline.config import assignments, command_words, resolve
+from sbi_core.pipeline.fixed import options_of_files, sized_options
+from sbi_core.pipeline.runner import execute
+from sbi_core.registry import Registry
+from sbi_core.simulate import arrays
+from sbi_core.training.splits import split_by_key, splits_of
+
+FAST = [
+    "train.epochs=2",
+    "train.batch_size=512",
+    "estimator.name=mixture",
+    "diagnose.draws=60",
+    "infer.n_example=20",
+]
+PRIORS = (
+    "a = { family = 'uniform', low = 0, high = 1 }\nb = { family = 'normal', loc = 0, scale = 1 }\n"
+)
+
+SPACE = ParameterSpace((Parameter("a", Prior("uniform", {"low": 0, "high": 1})),))
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    """A table of 300 simulations of 3 observations each, half of them copied, and its priors."""
+    theta = np.c_[rng.uniform(size=300), rng.standard_normal(300)].repeat(3, axis=0)
+    x = theta @ rng.standard_normal((2, 4)) + 0.1 * rng.standard_normal((900, 4))
+    order = rng.permutation(np.r_[:900, :450])
+    table = Table({"a": theta[:, 0], "b": theta[:, 1]} | {f"m{k}": x[:, k] for k in range(4)})[
+        order
+    ]
+    table.write(tmp_path / "sims.csv")
+    table["halo"] = order // 30
+    table.write(tmp_path / "halos.csv")
+    (tmp_path / "prior.toml").write_text(PRIORS)
+    table[:5]["m0", "m1", "m2", "m3"].write(tmp_path / "objects.csv")
+    return tmp_path
+
+
+def configured(files, *overrides, name="sims.csv", group="", preset="quick"):
+    registry = Registry(["simulations"])
+    file, prior = str(files / name), str(files / "prior.toml")
+    given = dict(assignments([*FAST, *overrides]))
+    options = options_of_files(file, prior, preset, group, given)
+    return registry, resolve(
+        registry, "simulations", preset=preset, overrides=[*FAST, *overrides], **options
+    )
+
+
+def run_of(files, *overrides, out="run", stages=None, **options):
+    registry, config = configured(files, *overrides, **options)
+    return execute(config, files / out, registry, stages=stages)
+
+
+def twins_of(run, sides):
+    """Return how many held-out simulations have a twin in the training, and of how many."""
+    theta = run._context.training.batch.theta.numpy()
+    seen = {row.tobytes() for row in theta[np.r_[sides.train, sides.val]]}
+    return sum(row.tobytes() in seen for row in theta[sides.test]), len(sides.test)
+
+
+def test_copies_are_never_on_both_sides(files, monkeypatch):
+    run = run_of(files, stages=["simulate"])
+    twins, rows = twins_of(run, splits_of(run._context.training))
+    assert (twins, rows > 60) == (0, True)
+    # the same without grouping: the test can fail
+    twins, rows = twins_of(run, split_by_key(np.arange(1350), run.config.seed))
+    assert twins > 0.9 * rows
+    # and a set without it does not start
+    monkeypatch.setattr(arrays, "split_keys", lambda simulations, *_: np.arange(len(simulations)))
+    with pytest.raises(SimulationError, match="are copies of others"):
+        run_of(files, out="leaking", stages=["simulate"])
+
+
+def test_groups_are_never_on_both_sides(files):
+    run = run_of(files, name="halos.csv", group="halo", stages=["simulate"])
+    training = run._context.training
+    sides = splits_of(training)
+    keys = training.batch.split_key.numpy()
+    assert len(np.unique(keys)) == 30
+    assert not {*keys[sides.train]} & {*keys[sides.test]}
+    assert run.config.simulator.options["group_column"] == "halo"
+
+
+def test_a_file_gives_a_whole_run(files):
+    run = run_of(files)
+    training = run._context.training
+    keys = training.batch.split_key.numpy()[splits_of(training).test]  # independent tests
+    assert run.report["calibration"]["objects"] == len(np.unique(keys)) < len(keys)
+    facts = json.loads(run.directory.provenance.read_text())
+    assert facts["simulator"]["sha256"] == run.config.simulator.options["sha256"]
+    assert run.report["simulation"]["n"] == 1350
+    assert run.report["observations"]["source"] == "held-out simulations"
+    assert run.directory.report_html.exists()
+    assert "true_a" not in run.infer(files / "objects.csv", 50).summary().colnames
+    (files / "sims.csv").unlink()  # a trained posterior needs no simulations
+    again = sbi_core.load_run(run.directory.root)
+    assert again.infer(files / "objects.csv", 50).values.shape == (50, 5, 2)
+
+
+def test_the_command_of_a_run_makes_it_again(files):
+    registry, config = configured(files, "train.weight_decay=0.5", name="halos.csv", group="halo")
+    words = command_words(config, registry, "runs/sims-quick")
+    assert words[:6] == [
+        "--simulations", str(files / "halos.csv"), "--prior", str(files / "prior.toml"),
+        "--group-column", "halo",
+    ]  # fmt: skip
+    settings = [word for before, word in zip(words, words[1:], strict=False) if before == "--set"]
+    assert "train.weight_decay=0.5" in settings
+    assert not [s for s in settings if s.startswith(("simulator.", "simulate.n"))]
+    given = dict(assignments(settings))
+    options = options_of_files(words[1], words[3], "quick", words[5], given)
+    again = resolve(registry, "simulations", preset="quick", overrides=settings, **options)
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["emulate.enabled=true"], r"the emulator .* needs new simulations"),
+        (["combiner.name=simulated-moments"], "combiner 'simulated-moments' needs new.*gaussian"),
+        (["combiner.name=deepset"], "combiner 'deepset' needs new simulations"),
+        (["combiner.name=likelihood"], "combiner 'likelihood' needs new simulations"),
+        (["combine.calibration_groups=10"], "the test of combinations .* needs new simulations"),
+        (["combine.reference=100"], "the check of the model .* needs new simulations"),
+    ],
+)
+def test_what_needs_new_simulations_says_so_before_anything_is_done(files, overrides, message):
+    (files / "prior.toml").write_text(PRIORS.replace("scale = 1", "scale = 1, scope = 'global'"))
+    with pytest.raises(ConfigError, match=message):
+        run_of(files, *overrides)
+    assert not (files / "run").exists()
+
+
+def test_objects_that_share_parameters_are_combined(files):
+    (files / "prior.toml").write_text(PRIORS.replace("scale = 1", "scale = 1, scope = 'global'"))
+    run = run_of(files)
+    # simulations with the parameters of one held-out simulation
+    assert run.report["combined"][-1]["n"] in (3, 6)
+    assert list(run.report["combined"][0]["parameters"]) == ["b"]
+
+
+def test_images_larger_than_memory_are_streamed_from_hdf5(files, rng):
+    theta = np.c_[rng.uniform(size=400), rng.standard_normal(400)]
+    x = theta[:, :1, None] + 0.1 * rng.standard_normal((400, 4, 4))
+    with h5py.File(files / "sims.h5", "w") as f:
+        f["theta"], f["x"] = theta, x
+    run = run_of(files, "simulate.shard_size=100", "train.max_memory_gb=1e-9", name="sims.h5")
+    assert len(list(run.directory.sims.glob("*.h5"))) == 4
+    assert type(run._context.training.batch).__name__ == "ShardedBatch"
+    assert run.config.embedding.name == "cnn"
+    assert run.infer(x[:3].astype(np.float32), 50).values.shape == (50, 3, 2)
+    assert run.infer(x[0], 50).values.shape == (50, 1, 2)
+
+
+def test_presets_are_numbers_of_steps():
+    for n in (2000, 50_000):
+        epochs = [
+            sized_options(p, n, (3,), SPACE, noise=False)["train__epochs"]
+            for p in ("quick", "large")
+        ]
+        assert 6 < epochs[1] / epochs[0] < 10
+    assert sized_options("quick", 2000, (3,), SPACE, noise=True)["train__weight_decay"] == 0

@@ -1,0 +1,145 @@
+"""A fixed set of simulations as a simulator: each row once, copies together."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from sbi_core import Parameter, ParameterSpace, Prior
+from sbi_core.data.simulations import Simulations
+from sbi_core.errors import ConfigError, ObservationError, SimulationError
+from sbi_core.simulate.arrays import ArraySimulator, SimulationsConfig, split_keys
+
+SPACE = ParameterSpace(
+    tuple(Parameter(n, Prior("uniform", {"low": 0, "high": 1})) for n in ("a", "b"))
+)
+N = 300
+
+
+@pytest.fixture
+def arrays(rng):
+    return rng.uniform(size=(N, 2)), rng.standard_normal((N, 3))
+
+
+def keys(theta, x, space=SPACE, group=None, **more):
+    return split_keys(Simulations.of(theta, x, group=group), space, **more)
+
+
+def test_without_copies_every_simulation_is_a_unit(arrays):
+    assert len(np.unique(keys(*arrays))) == N
+    assert (keys(*arrays) >= 0).all()
+
+
+def test_copies_share_a_unit(arrays):
+    theta, x = arrays
+    theta[7], x[9] = theta[3], x[3]  # the same parameters, the same data
+    theta[20:23], x[20:23] = theta[30], x[31]  # a chain: all of them
+    found = keys(theta, x)
+    assert found[7] == found[3] == found[9]
+    assert len({*found[20:23], found[30], found[31]}) == 1
+    assert len(np.unique(found)) == N - 2 - 4
+
+
+def test_keys_do_not_depend_on_the_order_or_on_further_rows(arrays, rng):
+    theta, x = arrays
+    order = rng.permutation(N)
+    assert_array_equal(keys(theta[order], x[order]), keys(theta, x)[order])
+    assert_array_equal(keys(theta[:200], x[:200]), keys(theta, x)[:200])
+
+
+def test_groups_stay_together_whatever_their_type(arrays):
+    number = np.arange(N) // 10
+    words = np.asarray([f"galaxy {k}" for k in number])
+    for group in (number, words, words.astype(object)):
+        found = keys(*arrays, group=group)
+        assert len(np.unique(found)) == N // 10
+        assert_array_equal(np.unique(found[number == 4]), found[40])
+
+
+def test_frequent_data_and_counts_are_no_copies(arrays, rng):
+    theta, x = arrays
+    x[:60] = 0.0  # nothing detected in a fifth of the simulations
+    assert len(np.unique(keys(theta, x))) == N
+    assert len(np.unique(keys(theta, rng.poisson(3, (N, 1))))) == N
+    theta[5], counts = theta[6], rng.poisson(3, (N, 1))
+    assert len(np.unique(keys(theta, counts))) == N - 1
+
+
+def test_equal_values_of_discrete_parameters_are_no_copies(rng):
+    space = ParameterSpace((Parameter("k", Prior("integer", {"low": 1, "high": 4})),))
+    theta, x = rng.integers(1, 5, (N, 1)), rng.standard_normal((N, 2))
+    x[3], theta[3] = x[4], theta[4]
+    assert len(np.unique(keys(theta, x, space))) == N - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, x: t.__setitem__((3, 1), np.nan), r"theta has 1 value .* 1 row .*row 3, 'b'"),
+        (lambda t, x: t.__setitem__((slice(2), 0), 1.5), r"outside the prior in 2 rows.*a = 1.5"),
+        (lambda t, x: x.__setitem__(([5, 8, 8], [0, 1, 2]), np.nan), r"x has 3 values .* 2 rows"),
+        (lambda t, x: x.__setitem__((5, 0), np.inf), r"x has 1 value .*row 5, number 0"),
+    ],
+)
+def test_values_that_cannot_be_used_are_counted(arrays, change, message):
+    theta, x = arrays
+    change(theta, x)
+    with pytest.raises(ObservationError, match=message):
+        keys(theta, x)
+
+
+def simulator(arrays, **options):
+    made = Simulations.of(*arrays)
+    config = SimulationsConfig(
+        parameters=SPACE.to_spec()["parameters"],
+        observables=["u", "v", "w"],
+        shape=[3],
+        **options,
+    )
+    return ArraySimulator(config, made)
+
+
+def test_every_simulation_is_handed_out_once(arrays):
+    theta, x = arrays
+    parts = [simulator(arrays).stored_rows(k, k + 100) for k in range(0, N, 100)]
+    assert_array_equal(np.concatenate([p.theta.numpy() for p in parts]), theta)
+    assert_array_equal(np.concatenate([p.x.numpy() for p in parts]), x)
+    drawn = simulator(arrays).draw(50, 1)
+    known = dict(zip(map(tuple, theta), keys(theta, x), strict=True))
+    assert [known[tuple(t)] for t in drawn.theta.numpy()] == drawn.split_key.tolist()
+
+
+def test_gaps_are_left_out_or_masked(arrays):
+    arrays[1][4, 1] = arrays[1][6] = np.nan
+    dropped = simulator(arrays, nan="drop").stored_rows(0, 10)
+    assert np.flatnonzero(~dropped.ok.numpy()).tolist() == [4, 6]
+    masked = simulator(arrays, nan="missing").stored_rows(0, 10)
+    assert np.flatnonzero(~masked.ok.numpy()).tolist() == [6]
+    assert masked.mask[4].tolist() == [True, False, True]
+
+
+def test_noise_is_fresh_and_has_the_given_size(arrays):
+    made = simulator(arrays, noise=[0.1, 1.0, 10.0])
+    clean = made.stored_rows(0, N)
+    one, two = made.observe(clean, 1), made.observe(clean, 2)
+    assert not np.allclose(one.x, two.x)
+    np.testing.assert_allclose((one.x - clean.x).std(0), [0.1, 1, 10], rtol=0.2)
+    np.testing.assert_allclose(one.x_err[0], [0.1, 1, 10])
+    for noise in ([0.1, 0.2], [0.0]):
+        with pytest.raises((ConfigError, ValueError)):
+            simulator(arrays, noise=noise)
+
+
+def test_new_simulations_are_refused_in_one_sentence(arrays):
+    with pytest.raises(SimulationError, match="needs new simulations.*new-plugin"):
+        simulator(arrays).simulate(arrays[0][:2], 1)
+
+
+def test_objects_come_as_arrays_of_the_right_shape(arrays):
+    made = simulator(arrays, noise=[0.1])
+    assert made.objects_of({"x": [1.0, 2, 3]}).batch.x.shape == (1, 3)
+    objects = made.objects_of({"x": arrays[1][:4], "x_err": np.full((4, 3), 0.2)})
+    np.testing.assert_allclose(objects.batch.x_err, 0.2)
+    with pytest.raises(ObservationError, match=r"x has shape \(1, 4\), expected \(objects, 3\)"):
+        made.objects_of({"x": [[1.0, 2, 3, 4]]})
+    with pytest.raises(ObservationError, match="1 value not observed"):
+        made.objects_of({"x": [1.0, np.nan, 3]})
