@@ -39,7 +39,7 @@ __all__ = [
 
 STEPS = {"quick": 300, "standard": 600, "large": 2400}  # of one of three networks, by preset
 _EPOCHS = (2, 500)  # fewest and most
-_SHRINKING = 0.3  # log of the shrinkage of weights without gradient: data without fresh noise
+_SHRINKING = 0.75  # log of the shrinkage of weights without gradient: data without fresh noise
 
 
 def options_of(

@@ -24,6 +24,7 @@ from sbi_core.diagnostics import (
     sbc_uniformity,
     tarp,
 )
+from sbi_core.errors import counted
 from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.held_out import independent_rows
@@ -34,10 +35,17 @@ from sbi_core.training.splits import splits_of
 
 __all__ = ["analysis_tests", "execute"]
 
+_FEW = 50  # held-out simulations of a fixed set
+
 
 def execute(context: Context) -> StageResult:
     """Run SBC, coverage and TARP, and the checks of the domain."""
     batch = _test_rows(context)
+    if context.simulator.fixed_set and len(batch) < _FEW:
+        context.progress.say(
+            f"calibration on {counted(len(batch), 'independent simulation')} only: its tests have "
+            "little power; give more simulations, or more groups"
+        )
     result = _single(context, batch)
     findings = _of_analysis(context, batch)
     if findings is not None:
