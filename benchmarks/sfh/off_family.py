@@ -53,7 +53,7 @@ def constant(rng, n, t, end):
 
 
 def rising(rng, n, t, end):
-    """Exponentially rising until today: in no family of training."""
+    """Exponentially rising until today."""
     return np.exp((t - end) / uniform(rng, n, 1.5, 8)) * (t > uniform(rng, n, 0, 3))
 
 

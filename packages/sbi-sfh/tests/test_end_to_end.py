@@ -170,7 +170,7 @@ def test_the_same_spectra_under_two_runs_are_one_table(run, tmp_path):
     made = Table.read(tmp_path / "s.ecsv")
     assert len(made) == 4
     assert made["id"][0] == made["id"][1]
-    assert set(made["families"]) == {"gp delayed declining constant quenching bursts"}
+    assert set(made["families"]) == {"gp delayed declining constant rising quenching bursts"}
     assert np.abs(made["t50_shift"]).max() == 0
     alone = CliRunner().invoke(cli.sensitivity, words[1:])
     assert "two runs" in str(alone.exception)

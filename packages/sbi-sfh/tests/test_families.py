@@ -31,11 +31,25 @@ def test_constant_histories_are_straight_lines(plain, rng):
     assert_allclose(late, np.broadcast_to(late[:, :1], late.shape), rtol=1e-9)
 
 
-def test_delayed_histories_agree_with_their_rate(plain, rng):
-    u = np.linspace(0, 5, 2001)
-    mass = families._base(np.zeros(1, int), u, np.random.default_rng(3))
-    total = np.concatenate([[0], np.cumsum(0.5 * (mass[1][0, 1:] + mass[1][0, :-1]) * np.diff(u))])
-    assert_allclose(mass[0][0], total, atol=2e-3 * mass[0][0, -1])
+def test_bases_agree_with_their_rates():
+    t = np.linspace(0, 13.5, 4001)
+    kind = np.repeat(np.arange(len(families.BASES)), 5)
+    mass, rate, start = families._base(kind, t, np.random.default_rng(3))
+    off = np.abs(np.gradient(mass, t, axis=1) - rate) / rate.max(1, keepdims=True)
+    assert off[(t > start + 2 * t[1]) & (t < t[-2])].max() < 0.01
+
+
+def test_rising_histories_form_most_of_their_stars_late(plain, rng):
+    mass = families.growth("rising", 200, TIME, rng)
+    halves = np.abs(TIME[:, None] - 0.5 * TIME[-1]).argmin()
+    assert (mass[:, halves] < 0.5).all()
+    assert (np.diff(mass[:, 850:], 2, axis=1) >= -1e-12).all()  # all have started
+
+
+def test_the_prior_hash_depends_on_the_bursts(monkeypatch):
+    spec = history_spec(SfhConfig())
+    monkeypatch.setitem(families.BURSTS, "bare", 0.5)
+    assert history_spec(SfhConfig()) != spec
 
 
 def test_quenched_histories_keep_their_rate_until_they_stop(plain):

@@ -11,10 +11,10 @@ from sbi_sfh.constants import T_UNIVERSE_GYR, WAVE_PRESETS
 
 __all__ = ["MIXTURE", "SfhConfig", "age_of_universe"]
 
-Family = Literal["gp", "tau", "delayed", "declining", "constant", "quenching", "bursts"]
+Family = Literal["gp", "tau", "delayed", "declining", "constant", "rising", "quenching", "bursts"]
 MIXTURE: dict[str, float] = {  # shares; bursts are the hardest to tell from other histories
-    "gp": 0.2, "delayed": 0.03, "declining": 0.03, "constant": 0.04,
-    "quenching": 0.2, "bursts": 0.5,
+    "gp": 0.05, "delayed": 0.05, "declining": 0.05, "constant": 0.05, "rising": 0.05,
+    "quenching": 0.05, "bursts": 0.7,
 }  # fmt: skip
 
 
@@ -42,8 +42,8 @@ class SfhConfig(BaseModel):
     family: Family | Literal["mixture"] | tuple[Family, ...] = Field(
         default="mixture",
         description="Star formation histories: mixture (of gp, delayed, declining, constant, "
-        "quenching and bursts), one of these, tau (delayed, published ranges), or a list (equal "
-        "shares).",
+        "rising, quenching and bursts), one of these, tau (delayed, published ranges), or a list "
+        "(equal shares).",
     )
     sfh_prior: Literal["quenched", "iyer19"] = Field(
         default="quenched", description="Prior of the histories of family gp."

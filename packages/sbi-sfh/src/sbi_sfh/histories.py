@@ -73,6 +73,8 @@ def history_spec(config: SfhConfig) -> dict[str, Any]:
             spec["max_overshoot"] = config.max_overshoot
     if set(names) & set(families.PARAMETRIC):
         spec["ranges"] = {k: list(v) for k, v in families.RANGES.items()}
+    if "bursts" in names:
+        spec["bursts"] = dict(families.BURSTS)
     if "tau" in names:
         spec |= {"t0_gyr": list(tau.T0_GYR), "log_tau": list(tau.LOG_TAU), "grid": config.grid}
     return {**spec, "times": list(names_of(fractions_of(config)))}
