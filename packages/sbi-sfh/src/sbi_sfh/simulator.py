@@ -109,7 +109,7 @@ class SfhSimulator(Simulator):
     Parameters
     ----------
     config
-        Options; default: embedded SSPs, Gaussian-process histories, S/N 100 per pixel.
+        Options; default: embedded SSPs, a mixture of histories, S/N 100 per pixel.
 
     Raises
     ------
