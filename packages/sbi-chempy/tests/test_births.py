@@ -106,3 +106,17 @@ def test_all_of_a_star_comes_from_one_real_star():
     assert np.mean(same) > 0.95  # others have no real star of their time
     again = pickle.loads(pickle.dumps(simulator)).observe_like(batch, like, 6)
     assert torch.equal(again.context, seen.context)
+
+
+def test_errors_of_times_that_no_star_has_are_those_of_all_stars():
+    simulator = get_simulator("chempy")
+    rng = np.random.default_rng(7)
+    theta = simulator.parameters.sample(500, rng)
+    batch = simulator.simulate(theta, rng).succeeded
+    cluster = torch.tensor([[5.0, 0.01, 1.0]]).expand(len(batch), -1)
+    like = simulator.observe_like(batch, batch.with_(x_err=torch.full_like(batch.x, 0.1)), rng)
+    errors = torch.linspace(0.01, 0.2, len(like))[:, None].expand(-1, like.x.shape[1])
+    like = like.with_(theta=None, x_err=errors, context=cluster)
+    seen = simulator.observe_like(batch, like, 8).x_err[:, 0]
+    assert float(seen.mean()) == pytest.approx(0.105, abs=0.012)  # 5 sigma of 500 random ones
+    assert len(seen.unique()) > 200

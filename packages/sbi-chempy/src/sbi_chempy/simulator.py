@@ -266,7 +266,8 @@ class ChempySimulator(Simulator):
             time, ages = self._t_birth(batch), like.context.to(context)
             fits = torch.zeros(len(batch), dtype=torch.bool)
             if int((ages[:, 2] > 0).sum()) >= MANY:
-                donor, fits = self._stars(like.context).draw(time, generator)
+                real, fits = self._stars(like.context).draw(time, generator)
+                donor = torch.where(fits, real, donor)
             noise = torch.randn(len(batch), generator=generator, dtype=time.dtype)
             error = age_errors_like(time, ages.to(time), generator)
             other = observe_ages(time, error, ages[donor, 2] > 0, noise)

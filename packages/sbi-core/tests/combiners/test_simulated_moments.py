@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 import sbi_core
-from sbi_core import Parameter, ParameterSpace, Prior
+from sbi_core import Batch, Observations, Parameter, ParameterSpace, Prior, Simulator
 from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.moments import Gaussian
 from sbi_core.combiners.simulated_moments import (
@@ -417,3 +417,51 @@ def test_estimators_without_gradients_say_so():
     with pytest.raises(DensityUnavailableError, match="has no gradient"):
         sbi_toy.ExactEstimator().score(np.zeros(2), None)
     assert torch.is_grad_enabled()
+
+
+class Truncated(Simulator):
+    """One value, the sum of a shared and a local parameter; only small ones are seen."""
+
+    name, version = "truncated", "1"
+    parameters = ParameterSpace(
+        tuple(
+            Parameter(scope, Prior("normal", {"loc": 0.0, "scale": 1.0}), "a", "", scope)
+            for scope in ("global", "local")
+        ),
+        version="truncated-1",
+    )
+    default_error = 0.5
+
+    def simulate(self, theta, rng):
+        theta = torch.as_tensor(np.asarray(theta, float))
+        x = theta.sum(1, keepdim=True)
+        ok = x[:, 0] < 0.4
+        return Batch(x=x, theta=theta, ok=ok, failure=torch.where(ok, 0, 1))
+
+
+class OneValue(BiasedScores):
+    """Exact for it, if all were seen."""
+
+    def __init__(self):
+        self.space = Truncated.parameters.select("global")
+
+    def gaussian_moments(self, batch):
+        return batch.x.double().numpy() / 2.25, np.full((len(batch), 1, 1), 1.25 / 2.25)
+
+    def log_prob(self, theta, batch):
+        return stats.norm.logpdf(theta[..., 0], batch.x[:, 0] / 2.25, np.sqrt(1.25 / 2.25))
+
+
+@pytest.mark.parametrize("n", [20, 100])
+def test_shared_parameters_may_decide_which_simulations_fail(n, rng):
+    simulator, posterior, ratios, z = Truncated(), Posterior(OneValue()), [], []
+    rule = rule_for(simulator)
+    for truth in rng.normal(size=40):
+        theta = np.stack([np.full(100_000, truth), rng.normal(size=100_000)], 1)
+        seen = simulator.simulate(theta, rng).succeeded[:n]
+        found = rule.combine(posterior, Observations.from_batch(simulator.observe(seen, rng)))
+        ratios.append(found.diagnostics["information_ratio"])
+        z.append((truth - found.z_mean[0]) / found.z_cov[0, 0] ** 0.5)
+    # for exact scores and small shifts the derivative is their covariance, also of those seen
+    assert np.mean(ratios) == pytest.approx(1, abs=0.3)
+    assert np.sqrt(np.mean(np.square(z))) < 1.45  # 40 groups: 1 +- 0.11; 4 sigma

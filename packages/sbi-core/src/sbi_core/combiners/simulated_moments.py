@@ -26,7 +26,8 @@ whose means are known, reduces the noise of m. Each object is simulated once and
 where most of the noise is that of the observation. The noise of the last round tells how many
 objects the next one needs.
 
-Up to 30 objects may have a posterior that is far from normal. Its mean and covariance are those of
+Up to 30 objects may have a posterior that is far from normal. If no more than 1 % of the
+simulations fail, which may depend on the shared parameters, its mean and covariance are those of
 
 .. math:: p(\Lambda) \prod_i \frac{q(\Lambda\,|\,x_i)}{p(\Lambda)}\;
           e^{-N m^T (\Lambda - v)} .
@@ -101,7 +102,7 @@ _LEAST = 1e-8  # variance of scores, in units of the prior
 _FEW = 30  # most objects whose posterior may be far from normal
 _DRAWS, _DOF, _BROADER = 4000, 6, 1.5  # of the proposal for it, Student's t
 _DRAWS_EACH = 200  # of a simulated object without closed-form moments; any number is unbiased
-_FAILED = 0.01  # of the simulations, above which the means of local parameters are not known
+_FAILED = 0.01  # of the simulations: above, means of local parameters and selection are not known
 _ROWS_PER_COLUMN = 25  # simulated objects per coefficient of a regression
 
 
@@ -209,6 +210,16 @@ class _Rows:
     local: F64
     ok: NDArray[np.bool_]
 
+    def to_mean(self, rows: NDArray[np.bool_]) -> F64:
+        """Return contributions (k, d) of the first rows, a mask, to the mean of the valid ones.
+
+        Their mean is that mean, and their scatter gives its error, in which the number of valid
+        ones counts.
+        """
+        ok, score = self.ok[: len(rows)][rows], self.score[: len(rows)][rows].mean(1)
+        weight = (ok / ok.mean())[:, None]
+        return np.asarray(score * weight - score[ok].mean(0) * (weight - 1))
+
 
 @dataclass(frozen=True, slots=True)
 class _Moments:
@@ -255,6 +266,7 @@ class _Equation:
     steps: int = field(default=0, init=False)
     noisy: bool = field(default=False, init=False)
     errors_differ: bool = field(default=False, init=False)
+    failing: bool = field(default=False, init=False)
     observed: int = field(default=_OBSERVED, init=False)
 
     def __post_init__(self) -> None:
@@ -304,7 +316,7 @@ class _Equation:
             "information_ratio": float(ratio),
         }
         found = Gaussian(state.value, state.cov)
-        if self.scores and n <= _FEW:
+        if self.scores and n <= _FEW and not self.failing:
             found = self._product(found, moments.mean, state.at)
         return found, facts, state.step < _NEAR
 
@@ -434,6 +446,7 @@ class _Equation:
                 f"({self._physical(value)}): {valid} of {size * len(parts)}"
             )
             raise SimulationError(msg)
+        self.failing = valid < (1 - _FAILED) * size * len(parts)
         return _Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _cost(self, count: int) -> int:
@@ -508,7 +521,8 @@ class _Equation:
         """Return the derivative of the mean score, and its error relative to the covariance.
 
         For exact scores the derivative equals their covariance. Where it is noisy, it is drawn
-        towards it, with a prior of a fifth.
+        towards it, with a prior of a fifth. Objects that fail on one side only count: shared
+        parameters change the mean of valid objects also through the choice of these.
         """
         d = len(shift)
         root = np.linalg.cholesky(variance)
@@ -521,8 +535,10 @@ class _Equation:
                 slope[:, k] = variance[:, k]
                 noise += np.outer(np.full(d, 1e9), inverse[:, k] ** 2)
                 continue
-            change = (up.score[:n] - down.score[:n])[both].mean(1) / shift[k]
-            coefficients, residual, share = self._fit(change, up.quality[:n][both].mean(1))
+            either = up.ok[:n] | down.ok[:n]
+            change = (up.to_mean(either) - down.to_mean(either)) / shift[k]
+            quality = np.where(up.ok[:n, None, None], up.quality[:n], down.quality[:n])
+            coefficients, residual, share = self._fit(change, quality[either].mean(1))
             slope[:, k] = coefficients[0]
             white = (residual @ inverse.T).var(0) * share
             noise += np.outer(white, inverse[:, k] ** 2)
