@@ -120,3 +120,11 @@ def test_errors_of_times_that_no_star_has_are_those_of_all_stars():
     seen = simulator.observe_like(batch, like, 8).x_err[:, 0]
     assert float(seen.mean()) == pytest.approx(0.105, abs=0.012)  # 5 sigma of 500 random ones
     assert len(seen.unique()) > 200
+
+
+def test_stars_without_a_finite_error_do_not_spoil_the_others():
+    rng = np.random.default_rng(7)
+    _, context = stars(300, rng)
+    context[0] = torch.tensor([5.0, torch.nan, 1.0])
+    row, _ = drawn(rng.uniform(1.0, 13.797, 3000), context)
+    assert len(np.unique(row)) > 200

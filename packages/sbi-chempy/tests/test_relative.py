@@ -166,6 +166,8 @@ def test_every_star_may_have_its_own_covariance(tmp_path):
     batch = simulator.observe(many(simulator), 1)
     errors = np.unique(batch.x_err[batch.mask].numpy().round(6))
     assert_allclose(errors, [0.02, 0.2])
+    assert simulator.order_matters
+    assert not get_simulator("chempy", **FOUR).order_matters
     two = Batch(x=torch.zeros(2, 4), theta=torch.tensor(THETA))
     assert_allclose(simulator.observe(two, 1, x_cov=both).x_err.nan_to_num(0.02)[0], 0.02)
 

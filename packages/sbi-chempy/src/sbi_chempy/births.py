@@ -67,7 +67,7 @@ class StarsByBirth:
     def of(cls, context: Tensor, prior: Prior) -> StarsByBirth:
         """Return the stars with context columns (n, 3): observed time, error, 1 if observed."""
         star = torch.arange(0, len(context), -(-len(context) // _MOST))
-        value, error, observed = context[star].double().T
+        value, error, observed = context[star].double().nan_to_num().T
         centre = (torch.arange(_CELLS, dtype=torch.float64) + 0.5) * _WIDTH
         density = torch.as_tensor(np.exp(prior.log_prob(centre.numpy()[:, None]))).reshape(-1, 1)
         density = density / density.sum()

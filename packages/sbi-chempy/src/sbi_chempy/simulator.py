@@ -103,6 +103,7 @@ class ChempySimulator(Simulator):
         self.population = {"t_birth": (1.2, 0.7)}  # births: the least known distribution
         self.zero_point = self.config.zero_point
         self.covariance = self._covariance()
+        self.order_matters = self.covariance is not None and self.covariance.ndim == 3
         self._last_stars: tuple[Tensor, StarsByBirth] | None = None
         self.yields = _yields(self.config.yields, self.config.yield_directory)
         _check_carried(self.yields, self.frame, chosen=self.config.elements is not None)

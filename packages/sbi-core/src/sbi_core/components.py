@@ -136,6 +136,9 @@ class Simulator(ABC):
     groups_differ
         True if groups of objects with equal shared parameters differ, because each is a draw of
         something else that its objects have in common.
+    order_matters
+        True if ``observe_like`` has more about the observed objects than it is given, by their
+        number, such as a covariance of each; they are then not sorted.
     fixed_set
         True if there is no simulator but a fixed set of simulations, which ``stored_rows`` returns.
     columns_by_itself
@@ -158,6 +161,7 @@ class Simulator(ABC):
     nuisances: Mapping[str, ParameterSpace] = {}
     population: Mapping[str, tuple[float, float]] = {}
     zero_point: float = 0.0
+    order_matters: bool = False
     default_error: float | None = None
     input_help: str = ""
 

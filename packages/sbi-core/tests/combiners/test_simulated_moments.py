@@ -465,3 +465,26 @@ def test_shared_parameters_may_decide_which_simulations_fail(n, rng):
     # for exact scores and small shifts the derivative is their covariance, also of those seen
     assert np.mean(ratios) == pytest.approx(1, abs=0.3)
     assert np.sqrt(np.mean(np.square(z))) < 1.45  # 40 groups: 1 +- 0.11; 4 sigma
+
+
+class InOrder(sbi_toy.ToySimulator):
+    """Has more about each observed object, by its number."""
+
+    order_matters = True
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def observe_like(self, batch, like, rng):
+        self.seen.append(like.x)
+        return super().observe_like(batch, like, rng)
+
+
+def test_objects_keep_their_order_where_it_matters(toy, rng):
+    group, simulator = next(groups(toy, rng, 1, 20)), InOrder()
+    rule_for(simulator).combine(Posterior(BiasedScores()), group)
+    assert all(torch.equal(x, group.batch.x) for x in simulator.seen)
+    simulator.order_matters, simulator.seen = False, []
+    rule_for(simulator).combine(Posterior(BiasedScores()), group)
+    assert not torch.equal(simulator.seen[0], group.batch.x)

@@ -281,7 +281,8 @@ class _Equation:
         ]
         self.clock: tuple[float, int] | None = None  # time and number of simulated objects
         self.announced = False
-        self.data = _sorted(self.data)  # the order of the objects does not matter
+        if not self.simulator.order_matters:
+            self.data = _sorted(self.data)  # the order of the objects does not matter
         self.word = digest(self.data)
         self.finest = max(_LAST, self.config.simulations * len(self.data))
         self.columns = quality_of_values
