@@ -36,7 +36,7 @@ def main() -> None:
     planes = predictive_planes(simulator, members, batch.x.numpy(), 20)
     counts = estimator.counts
     made = {
-        "plane": figures.planes(simulator.library.plane, batch.x[0].numpy(), planes[:, 0]),
+        "plane": figures.planes(simulator.library, batch.x[0].numpy(), planes[:, 0]),
         "number": figures.number_posterior(
             counts, estimator.pmf(batch)[0], prior_pmf(simulator, counts), len(truth)
         ),

@@ -10,7 +10,7 @@ from astropy.table import Table
 import sbi_core
 from sbi_core.testing.pipelines import assert_one_product
 
-TINY = {
+SMALL = {
     "simulate.n": 500,
     "simulate.shard_size": 500,
     "simulate.executor": "serial",
@@ -22,6 +22,7 @@ TINY = {
     "infer.draws": 50,
     "infer.n_example": 2,
 }
+TINY = {**SMALL, "simulator.counts": "absolute"}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,43 @@ def test_run_command_and_python_give_one_halo_for_a_list_of_any_length(run, tmp_
         summary.colnames
     )
     assert run.infer(table).summary().colnames == summary.colnames
+
+
+def test_a_survey_of_magnesium_from_list_to_summary(tmp_path):
+    """300 stars with errors of 0.2 dex, of which 12 repeat others, 8 are marked as missing."""
+    rng = np.random.default_rng(2)
+    table = Table({"APOGEE_ID": [f"2M{k}" for k in range(320)]})
+    table["FE_H"], table["MG_FE"] = rng.normal(-1.3, 0.5, 320), rng.normal(0.2, 0.22, 320)
+    table["FE_H_ERR"] = table["MG_FE_ERR"] = np.float32(0.2)
+    table["APOGEE_ID"][300:312] = table["APOGEE_ID"][:12]
+    table["MG_FE"][312:] = -9999.99
+    table.write(tmp_path / "halo.fits")
+    run = sbi_core.run(
+        "casbi",
+        preset="survey",
+        out=tmp_path / "run",
+        observations=tmp_path / "halo.fits",
+        overrides=SMALL | {"simulator.alpha": "mg"},
+    )
+    summary = Table.read(tmp_path / "run" / "summary.ecsv")
+    assert len(summary) == 1
+    assert 2 <= summary["n_sub_p50"][0] <= 100
+    page = (run.directory.root / "report.html").read_text(encoding="utf-8")
+    assert "300 stars, columns FE_H and MG_FE" in page
+    assert "not that of the simulations" not in page
+
+
+def test_a_list_of_unknown_meaning_is_refused_before_training(tmp_path):
+    star_list(50).write(tmp_path / "halo.ecsv")
+    with pytest.raises(sbi_core.ConfigError, match="preset survey"):
+        sbi_core.run(
+            "casbi",
+            preset="quick",
+            out=tmp_path / "run",
+            observations=tmp_path / "halo.ecsv",
+            overrides=SMALL,
+        )
+    assert not (tmp_path / "run" / "sims").exists()
 
 
 def test_discovery_stays_light():

@@ -4,6 +4,7 @@ from astropy.table import MaskedColumn, Table
 from numpy.testing import assert_allclose
 
 from sbi_casbi.config import CasbiConfig
+from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.readers import halo_of_stars, read_halo
 from sbi_casbi.simulator import LOG_N, OVERFLOW, SIGMA_FE, SIGMA_O
 from sbi_casbi.star_tables import library_of_stars
@@ -84,12 +85,43 @@ def test_marks_of_missing_values_are_no_stars(mark, library, tmp_path):
     assert any("50 values of 'o_fe' at a mark" in note for note in halo.notes)
 
 
-def test_errors_of_a_proxy_are_used(library, tmp_path):
+@pytest.mark.parametrize("name", ["mg_fe", "alpha_fe", "afe"])
+def test_errors_of_a_proxy_are_used(name, library, tmp_path):
     t = stars()
-    t.rename_columns(["o_fe", "e_o_fe"], ["mg_fe", "e_mg_fe"])
+    t.rename_columns(["o_fe", "e_o_fe"], [name, f"e_{name}"])
     allowed = SHAPE.model_copy(update={"alpha_proxy": True})
     halo = read_halo(written(t, tmp_path / "a.csv"), library, allowed)
     assert float(halo.batch.x[0, SIGMA_O]) == pytest.approx(0.05)
+
+
+@pytest.fixture(scope="module")
+def magnesium():
+    return build_dwarfs(DwarfConfig(stems=200, alpha="mg"))
+
+
+def test_magnesium_is_read_for_templates_of_magnesium(library, magnesium, tmp_path):
+    """APOGEE columns; the same stars as oxygen are in the same pixels."""
+    t = stars()
+    want = read_halo(written(t, tmp_path / "o.fits"), library, SHAPE).batch.x
+    t.rename_columns(["fe_h", "e_fe_h"], ["FE_H", "FE_H_ERR"])
+    t.rename_columns(["o_fe", "e_o_fe"], ["MG_FE", "MG_FE_ERR"])
+    t["O_FE"] = 0.7
+    halo = read_halo(written(t, tmp_path / "mg.fits"), magnesium, SHAPE)
+    assert (halo.batch.x == want).all()
+    assert "400 stars, columns FE_H and MG_FE" in halo.notes
+    t.remove_column("MG_FE")
+    with pytest.raises(ObservationError, match=r"\[Mg/Fe\].*'O_FE'.*simulator.alpha=o"):
+        read_halo(written(t, tmp_path / "no.fits"), magnesium, SHAPE)
+    t.rename_column("O_FE", "oxygen")
+    with pytest.raises(ObservationError, match=r"\[Mg/Fe\].*--column mg_fe=NAME"):
+        read_halo(written(t, tmp_path / "none.fits"), magnesium, SHAPE)
+
+
+def test_a_list_of_magnesium_names_the_option_of_the_library(library, tmp_path):
+    t = stars()
+    t.rename_column("o_fe", "mg_fe")
+    with pytest.raises(ObservationError, match="'mg_fe'.*simulator.alpha=mg.*alpha_proxy=true"):
+        read_halo(written(t, tmp_path / "a.csv"), library, SHAPE)
 
 
 def test_a_word_costs_one_star_and_strict_reading_refuses_it(library, tmp_path):
@@ -106,8 +138,13 @@ def test_a_word_costs_one_star_and_strict_reading_refuses_it(library, tmp_path):
 
 def test_the_number_of_stars_is_that_of_a_complete_sample_only_by_choice(library, tmp_path):
     path = written(stars(), tmp_path / "a.ecsv")
-    absolute = CasbiConfig(counts="absolute")
-    notes = read_halo(path, library, absolute).notes
+    with pytest.raises(ConfigError, match=r"preset survey.*counts=shape.*absolute.*mass 8\.78"):
+        read_halo(path, library, CasbiConfig())
+    counts = library.plane.histogram(stars()["fe_h"], stars()["o_fe"])[0]
+    np.save(tmp_path / "a.npy", counts)
+    with pytest.raises(ConfigError, match="preset survey"):
+        read_halo(tmp_path / "a.npy", library, CasbiConfig())
+    notes = read_halo(path, library, CasbiConfig(counts="absolute")).notes
     assert any("its 400 stars are a halo of log mass 8.78" in note for note in notes)
     assert not any("complete" in note for note in read_halo(path, library, SHAPE).notes)
 

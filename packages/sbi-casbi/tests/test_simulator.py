@@ -86,6 +86,16 @@ def test_more_than_a_hundred_members_are_refused():
         CasbiConfig(n_max=101)
 
 
+def test_complete_samples_are_the_default_of_mock_halos(library):
+    a, b = with_(library).draw(3, 1), with_(library, counts="absolute").draw(3, 1)
+    assert (a.x == b.x).all()
+
+
+def test_another_element_than_that_of_the_library_is_refused(library):
+    with pytest.raises(ConfigError, match=r"alpha = 'mg'.*\[O/Fe\]"):
+        with_(library, alpha="mg")
+
+
 def test_absolute_counts_need_kappa():
     with pytest.raises(ValueError, match="kappa"):
         CasbiConfig(kappa=None)

@@ -1,10 +1,11 @@
-r"""[Fe/H] and [O/Fe] of mass fractions, and solar scales.
+r"""[Fe/H] and [O/Fe] or [Mg/Fe] of mass fractions, and solar scales.
 
 .. math:: X_\mathrm{H} = 1 - Z - (0.236 + 2.1 Z), \qquad
           [\mathrm{Fe/H}] = \log_{10}\frac{X_\mathrm{Fe}}{X_\mathrm{H}}
                             - \log_{10}\frac{X_{\mathrm{Fe}\odot}}{X_{\mathrm{H}\odot}}
 
-and likewise [O/Fe]. Stars without iron or oxygen (mass fraction below 1e-8) are masked and counted.
+and likewise [O/Fe] and [Mg/Fe]. Stars without iron or the other element (mass fraction below 1e-8)
+are masked and counted.
 
 References:
     | Pontzen et al. 2013, pynbody, ascl:1305.002 (the hydrogen fraction and the scale ``pynbody``)
@@ -15,31 +16,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import ConfigError
 
-__all__ = ["SMALLEST", "SOLAR", "SolarScale", "abundances", "metals_of", "offsets", "solar_scale"]
+__all__ = [
+    "LABELS",
+    "SMALLEST",
+    "SOLAR",
+    "Element",
+    "SolarScale",
+    "abundances",
+    "metals_of",
+    "offsets",
+    "solar_scale",
+]
 
 F64 = NDArray[np.float64]
 SMALLEST = 1e-8
+Element = Literal["o", "mg"]  # the alpha element beside iron
+LABELS: Mapping[str, str] = {"o": "[O/Fe]", "mg": "[Mg/Fe]"}
 
 
 @dataclass(frozen=True, slots=True)
 class SolarScale:
-    """Solar mass fractions of iron, oxygen and hydrogen."""
+    """Solar mass fractions of iron, oxygen, hydrogen and magnesium."""
 
     fe: float
     o: float
     h: float
+    mg: float
 
 
 SOLAR: Mapping[str, SolarScale] = {
-    "pynbody": SolarScale(1.25e-3, 8.4e-3, 0.706),
-    "asplund09": SolarScale(1.31e-3, 5.8e-3, 0.74),
-    "embedded": SolarScale(1.2e-3, 5.6e-3, 0.74),
+    "pynbody": SolarScale(1.25e-3, 8.4e-3, 0.706, 6.44e-4),
+    "asplund09": SolarScale(1.31e-3, 5.8e-3, 0.74, 7.08e-4),
+    "embedded": SolarScale(1.2e-3, 5.6e-3, 0.74, 7.1e-4),
 }
 
 
@@ -57,29 +72,37 @@ def solar_scale(name: str) -> SolarScale:
     return SOLAR[name]
 
 
-def offsets(have: str, want: str) -> tuple[float, float]:
-    """Return the offsets of [Fe/H] and [O/Fe] [dex] from solar scale ``have`` to ``want``."""
+def offsets(have: str, want: str, element: Element = "o") -> tuple[float, float]:
+    """Return the offsets of [Fe/H] and [O/Fe] [dex] from solar scale ``have`` to ``want``.
+
+    With ``element = "mg"``, those of [Fe/H] and [Mg/Fe].
+    """
     a, b = solar_scale(have), solar_scale(want)
     fe_h = np.log10(a.fe / a.h) - np.log10(b.fe / b.h)
-    return float(fe_h), float(np.log10(a.o / a.fe) - np.log10(b.o / b.fe))
+    alpha = [np.log10(getattr(s, element) / s.fe) for s in (a, b)]
+    return float(fe_h), float(alpha[0] - alpha[1])
 
 
-def abundances(fe: F64, o: F64, metals: F64, scale: SolarScale) -> tuple[F64, F64]:
-    """Return [Fe/H] and [O/Fe] [dex]; NaN for stars without iron or oxygen.
+def abundances(
+    fe: F64, alpha: F64, metals: F64, scale: SolarScale, element: Element = "o"
+) -> tuple[F64, F64]:
+    """Return [Fe/H] and [O/Fe] or [Mg/Fe] [dex]; NaN for stars without one of the elements.
 
     Parameters
     ----------
-    fe, o, metals
-        Mass fractions of iron, of oxygen, and of all metals, (n,).
+    fe, alpha, metals
+        Mass fractions of iron, of oxygen or magnesium, and of all metals, (n,).
     scale
         Solar mass fractions.
+    element
+        The element of ``alpha``.
     """
     hydrogen = 1.0 - metals - (0.236 + 2.1 * metals)
-    good = (fe > SMALLEST) & (o > SMALLEST) & (hydrogen > 0)
-    safe = [np.where(good, v, 1.0) for v in (fe, o, hydrogen)]
+    good = (fe > SMALLEST) & (alpha > SMALLEST) & (hydrogen > 0)
+    safe = [np.where(good, v, 1.0) for v in (fe, alpha, hydrogen)]
     fe_h = np.log10(safe[0] / safe[2]) - np.log10(scale.fe / scale.h)
-    o_fe = np.log10(safe[1] / safe[0]) - np.log10(scale.o / scale.fe)
-    return np.where(good, fe_h, np.nan), np.where(good, o_fe, np.nan)
+    alpha_fe = np.log10(safe[1] / safe[0]) - np.log10(getattr(scale, element) / scale.fe)
+    return np.where(good, fe_h, np.nan), np.where(good, alpha_fe, np.nan)
 
 
 def metals_of(fe: F64, o: F64) -> F64:

@@ -156,13 +156,12 @@ def _halo_section(
     if batch.theta_set is not None and batch.theta_mask is not None:
         truth = batch.theta_set[k][batch.theta_mask[k]].double().numpy()
     name = str(observations.id[k])
-    plane = simulator.library.plane
     return Section(
         name if name.lower().startswith("halo") else f"Halo {name}",
         (),
         (
             Drawing(
-                figures.planes(plane, x, planes),
+                figures.planes(simulator.library, x, planes),
                 "Observed plane, posterior prediction (mean of draws), and their difference in "
                 "units of the Poisson error.",
                 wide=True,

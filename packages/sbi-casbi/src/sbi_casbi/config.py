@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sbi_casbi.abundances import Element
+
 __all__ = ["CasbiConfig"]
 
 
@@ -32,6 +34,11 @@ class CasbiConfig(BaseModel):
     dm_coupling: float = Field(
         0.25, description="change of [Fe/H] per dex of halo mass at fixed stellar mass"
     )
+    alpha: Element | None = Field(
+        None,
+        description="element beside iron: o (oxygen) or mg (magnesium); default: that of the "
+        "library, o if embedded",
+    )
     y_ia_factor: float = Field(
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
@@ -45,10 +52,11 @@ class CasbiConfig(BaseModel):
     )
     n_min: int = Field(2, ge=1, description="smallest number of members")
     n_max: int = Field(100, ge=1, le=100, description="largest number of members")
-    counts: Literal["absolute", "shape", "particles"] = Field(
-        "absolute",
+    counts: Literal["absolute", "shape", "particles"] | None = Field(
+        None,
         description="meaning of the star count: absolute (complete sample); shape (survey: no "
-        "information in it); particles (star particles, no Poisson noise)",
+        "information in it); particles (star particles, no Poisson noise). Must be chosen for "
+        "observed stars; default for mock halos: absolute",
     )
     kappa: float | None = Field(
         6.67e-7, gt=0, description="stars per Msun in a complete sample (if counts = absolute)"
@@ -60,7 +68,7 @@ class CasbiConfig(BaseModel):
         (0.0, 0.15), description="range of measurement errors of [Fe/H] [dex], uniform"
     )
     sigma_o: tuple[float, float] = Field(
-        (0.0, 0.15), description="range of measurement errors of [O/Fe] [dex], uniform"
+        (0.0, 0.15), description="range of measurement errors of [O/Fe] or [Mg/Fe] [dex], uniform"
     )
     zero_point: float = Field(
         0.0, ge=0, description="standard deviation of unknown zero-point offsets [dex]"
@@ -78,12 +86,13 @@ class CasbiConfig(BaseModel):
     )
     columns: dict[str, str] = Field(
         {},
-        description="column names in star lists, for fe_h, o_fe, e_fe_h, e_o_fe, id",
+        description="column names in star lists, for fe_h, o_fe, mg_fe, e_fe_h, e_o_fe, e_mg_fe, "
+        "id",
         json_schema_extra={"reading": True},
     )
     alpha_proxy: bool = Field(
         False,
-        description="accept [alpha/Fe] or [Mg/Fe] instead of [O/Fe]",
+        description="accept [alpha/Fe], or [Mg/Fe] instead of [O/Fe]",
         json_schema_extra={"reading": True},
     )
 
@@ -92,7 +101,7 @@ class CasbiConfig(BaseModel):
         if self.n_min > self.n_max:
             msg = f"n_min = {self.n_min} is larger than n_max = {self.n_max}"
             raise ValueError(msg)
-        if self.counts == "absolute" and self.kappa is None:
+        if self.counts in ("absolute", None) and self.kappa is None:
             msg = (
                 "counts = 'absolute' needs kappa, the stars per Msun of a complete sample; "
                 "without it use counts = 'shape'"

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from sbi_casbi.abundances import Element
 from sbi_casbi.cosmology import redshift
 from sbi_casbi.library import Library, make_templates, split_stems
-from sbi_casbi.onezone import Constants, abundances, evolve
+from sbi_casbi.onezone import ALPHA, Constants, abundances, evolve
 from sbi_casbi.plane import Plane
 from sbi_casbi.relations import MASS_RANGE, dark_mass, dark_mass_scatter, mean_fe_h
 from sbi_core import stream
@@ -60,6 +61,7 @@ class DwarfConfig(BaseModel):
     y_ia_factor: float = Field(
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
+    alpha: Element = Field("o", description="element beside iron: o (oxygen) or mg (magnesium)")
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,9 @@ def build_dwarfs(
         Fractions of stems for training, validation and test.
     """
     config, plane = config or DwarfConfig(), plane or Plane()
-    constants = Constants(y_ia=Constants().y_ia * config.y_ia_factor)
+    y_alpha, solar_alpha = ALPHA[config.alpha]
+    y_ia = Constants().y_ia * config.y_ia_factor
+    constants = Constants(y_o=y_alpha, solar_o=solar_alpha, y_ia=y_ia)
     stems = _draw(config)
     parts = [
         _snapshots(_rows(stems, slice(k, k + _BLOCK)), config, constants)
@@ -246,6 +250,7 @@ def build_dwarfs(
         split=split,
         mixing=MIXING,
         solar="embedded",
+        alpha=config.alpha,
         tau_width=CLOCK_GYR,
         source=f"embedded {config.backend} dwarf galaxies, seed {config.seed}",
         options=config.model_dump(mode="json"),

@@ -8,9 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sbi_casbi.plane import PIXELS, Plane
+from sbi_casbi.abundances import LABELS
+from sbi_casbi.plane import PIXELS
 
 if TYPE_CHECKING:
+    from sbi_casbi.library import Library
     from sbi_casbi.members import MemberSamples
 
 __all__ = ["mass_time_map", "number_posterior", "planes", "recovered_counts"]
@@ -18,16 +20,15 @@ __all__ = ["mass_time_map", "number_posterior", "planes", "recovered_counts"]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 _BLUE, _ORANGE = "#0072b2", "#d55e00"
-_FE, _O = "[Fe/H]", "[O/Fe]"
 
 
-def planes(plane: Plane, x: NDArray[np.float32], predicted: F64) -> Figure:
+def planes(library: Library, x: NDArray[np.float32], predicted: F64) -> Figure:
     """Return the observed plane, the mean predicted plane, and the scaled difference.
 
     Parameters
     ----------
-    plane
-        Pixels.
+    library
+        Its plane and element.
     x
         Row of the halo, (4100,).
     predicted
@@ -37,7 +38,7 @@ def planes(plane: Plane, x: NDArray[np.float32], predicted: F64) -> Figure:
     axes = figure.subplots(1, 3, sharey=True)
     counts = _pooled(x[: PIXELS * PIXELS].reshape(PIXELS, PIXELS).astype(float))
     mean = _pooled(predicted.mean(0))
-    extent = (*plane.fe_h, *plane.o_fe)
+    extent = (*library.plane.fe_h, *library.plane.o_fe)
     top = float(np.log10(max(counts.max(), mean.max(), 1.0) + 1.0))
     options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent}
     for ax, image, title in (
@@ -52,8 +53,8 @@ def planes(plane: Plane, x: NDArray[np.float32], predicted: F64) -> Figure:
     axes[2].set_title("(observed - predicted) / Poisson error")
     figure.colorbar(last, ax=axes[2])
     for ax in axes:
-        ax.set_xlabel(_FE)
-    axes[0].set_ylabel(_O)
+        ax.set_xlabel("[Fe/H]")
+    axes[0].set_ylabel(LABELS[library.alpha])
     return figure
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sbi_casbi.abundances import LABELS, Element
 from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
 from sbi_casbi.smoothing import coarse
 from sbi_casbi.stems import canonical
@@ -68,6 +69,8 @@ class Library:
         Scatter of stars in [Fe/H] and [O/Fe] [dex] in addition to the templates.
     solar
         Name of the solar scale.
+    alpha
+        Element beside iron: oxygen (``o``) or magnesium (``mg``).
     tau_width
         Time between snapshots [Gyr]; infall times are uncertain by half of it.
     source
@@ -96,6 +99,7 @@ class Library:
     split: NDArray[np.int64]
     mixing: tuple[float, float] = (0.0, 0.0)
     solar: str = "pynbody"
+    alpha: Element = "o"
     tau_width: float = 0.0
     source: str = ""
     n_masked: NDArray[np.int64] | None = None
@@ -181,7 +185,9 @@ class Library:
             np.asarray([*self.plane.fe_h, *self.plane.o_fe, *self.mixing], "<f8"),
         ):
             total.update(np.ascontiguousarray(part).tobytes())
-        total.update(f"{self.solar}".encode())
+        total.update(self.solar.encode())
+        if self.alpha != "o":
+            total.update(self.alpha.encode())
         return total.hexdigest()
 
     @cached_property
@@ -313,6 +319,7 @@ def write_library(library: Library, path: str | Path) -> Path:
                 o_fe=library.plane.o_fe,
                 mixing=library.mixing,
                 solar=library.solar,
+                alpha=library.alpha,
                 tau_width=library.tau_width,
                 source=library.source,
                 options=json.dumps(dict(library.options)),
@@ -361,6 +368,7 @@ def read_library(path: str | Path) -> Library:
         templates=sparse.csr_matrix(entries, shape=(n, FINE * FINE), dtype=np.float32),
         mixing=(float(attrs["mixing"][0]), float(attrs["mixing"][1])),
         solar=str(attrs["solar"]),
+        alpha=_element(attrs.get("alpha", "o"), path),
         tau_width=float(attrs["tau_width"]),
         source=str(attrs["source"]),
         options=json.loads(str(attrs["options"])),
@@ -371,3 +379,10 @@ def read_library(path: str | Path) -> Library:
         msg = f"template library '{path}' was altered: its content does not match its hash"
         raise DataFileError(msg)
     return library
+
+
+def _element(name: object, path: Path) -> Element:
+    if name not in LABELS:
+        msg = f"template library '{path}' has the element '{name}'; known: {', '.join(LABELS)}"
+        raise DataFileError(msg)
+    return "mg" if name == "mg" else "o"

@@ -1,8 +1,8 @@
 """Read observed halos: star lists (FITS, ECSV, CSV), or 64 x 64 histograms (npy, npz).
 
-A star list is a table with one row per star: [Fe/H], [O/Fe], and optionally their errors, of which
-the medians are used. A histogram comes with its edges (npz: ``counts``,
-``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``).
+A star list is a table with one row per star: [Fe/H], the library's [O/Fe] or [Mg/Fe], and
+optionally their errors, of which the medians are used. A histogram comes with its edges (npz:
+``counts``, ``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_casbi.abundances import offsets, solar_scale
+from sbi_casbi.abundances import LABELS, Element, offsets, solar_scale
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.library import Library
 from sbi_casbi.plane import PIXELS, Plane
@@ -43,10 +43,12 @@ F64 = NDArray[np.float64]
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "fe_h": ("fe_h", "feh", "m_h"),
     "o_fe": ("o_fe", "ofe"),
+    "mg_fe": ("mg_fe", "mgfe"),
     "e_fe_h": ("e_fe_h", "fe_h_err", "feh_err", "e_feh", "err_fe_h"),
     "e_o_fe": ("e_o_fe", "o_fe_err", "ofe_err", "e_ofe", "err_o_fe"),
+    "e_mg_fe": ("e_mg_fe", "mg_fe_err", "mgfe_err", "e_mgfe", "err_mg_fe"),
 }
-_PROXIES = ("alpha_fe", "alpha_m", "alphafe", "mg_fe", "mgfe")
+_PROXIES = ("alpha_fe", "alpha_m", "alphafe", "a_fe", "afe")  # of any alpha element
 _IDS = ("source_id", "star_id", "id", "apogee_id", "sobject_id")
 _MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
@@ -55,7 +57,7 @@ _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 @dataclass(frozen=True)
 class _Stars:
     fe_h: F64
-    o_fe: F64
+    alpha_fe: F64
     sigma_fe: float
     sigma_o: float
     notes: list[str] = field(default_factory=list)
@@ -81,7 +83,7 @@ def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observ
     path = Path(path)
     if path.suffix in (".npy", ".npz"):
         x, notes = _histogram(path, library.plane)
-        return _halo(x, notes, str(path), config)
+        return _halo(x, notes, str(path), library, config)
     return halo_of_table(read_table(path), str(path), library, config)
 
 
@@ -97,7 +99,7 @@ def halo_of_table(table: Table, source: str, library: Library, config: CasbiConf
     library
         Its plane and solar scale are used.
     config
-        Options: columns, solar scale, and proxies for [O/Fe].
+        Options: columns, meaning of the number of stars, solar scale, and proxies.
 
     Raises
     ------
@@ -105,33 +107,49 @@ def halo_of_table(table: Table, source: str, library: Library, config: CasbiConf
         If columns are missing, no star remains, or more than half of the stars lie outside the
         plane.
     """
-    stars = _stars(table, source, config)
+    stars = _stars(table, source, library.alpha, config)
     x, notes = halo_of_stars(
         stars.fe_h,
-        stars.o_fe,
+        stars.alpha_fe,
         library,
         sigma=(stars.sigma_fe, stars.sigma_o),
         solar=config.solar,
         source=source,
     )
-    if config.counts == "absolute":
-        assert config.kappa is not None
-        notes.append(_complete_sample(len(stars.fe_h), config.kappa))
-    return _halo(x, [*stars.notes, *notes], source, config)
+    return _halo(x, [*stars.notes, *notes], source, library, config)
 
 
-def _complete_sample(n: int, kappa: float) -> str:
-    """Return what counts = absolute makes of a number of stars."""
-    return (
-        f"WARNING: the list is taken as complete ({kappa:.3g} stars per Msun): its {n} stars are "
-        f"a halo of log mass {np.log10(n / kappa):.2f}; a survey needs a run with counts = 'shape'"
-    )
+def _complete_sample(x: NDArray[np.float32], source: str, config: CasbiConfig) -> list[str]:
+    """Return a note on the mass that the number of stars means, if it means one.
+
+    Raises
+    ------
+    ConfigError
+        If the meaning of the number of stars was not chosen.
+    """
+    if config.counts in ("shape", "particles"):
+        return []
+    kappa, n = config.kappa, round(10 ** float(x[-3]))
+    assert kappa is not None
+    means = f"a halo of log mass {np.log10(n / kappa):.2f} ({kappa:.3g} stars per Msun)"
+    if config.counts is None:
+        msg = (
+            f"{source}: choose the meaning of the number of stars ({n}), and train with it: "
+            "--preset survey, or --set simulator.counts=shape, for a survey, whose number of "
+            "stars carries no information on the mass; --set simulator.counts=absolute for a "
+            f"complete sample, {means}"
+        )
+        raise ConfigError(msg)
+    return [
+        f"WARNING: the sample is taken as complete: its {n} stars are {means}; a survey needs a "
+        "run with counts = 'shape'"
+    ]
 
 
 def _halo(
-    x: NDArray[np.float32], notes: list[str], source: str, config: CasbiConfig
+    x: NDArray[np.float32], notes: list[str], source: str, library: Library, config: CasbiConfig
 ) -> Observations:
-    notes = [*notes, *_beyond_training(x, config)]
+    notes = [*notes, *_complete_sample(x, source, config), *_beyond_training(x, library, config)]
     return Observations.from_batch(
         Batch.of_arrays(x=x[None]), id=[Path(source).stem], source=source, notes=tuple(notes)
     )
@@ -139,7 +157,7 @@ def _halo(
 
 def halo_of_stars(
     fe_h: F64,
-    o_fe: F64,
+    alpha_fe: F64,
     library: Library,
     *,
     sigma: tuple[float, float] = (0.0, 0.0),
@@ -150,10 +168,10 @@ def halo_of_stars(
 
     Parameters
     ----------
-    fe_h, o_fe
-        Abundances [dex], (n,), finite.
+    fe_h, alpha_fe
+        [Fe/H] and the library's [O/Fe] or [Mg/Fe] [dex], (n,), finite.
     library
-        Its plane and solar scale are used.
+        Its plane, element and solar scale are used.
     sigma
         Errors of both abundances [dex].
     solar
@@ -167,22 +185,23 @@ def halo_of_stars(
         If there are no stars, or more than half of them lie outside the plane.
     """
     notes: list[str] = []
+    label = LABELS[library.alpha]
     if solar is not None and solar != library.solar:
         solar_scale(solar)
-        d_fe, d_o = offsets(solar, library.solar)
-        fe_h, o_fe = fe_h + d_fe, o_fe + d_o
+        d_fe, d_alpha = offsets(solar, library.solar, library.alpha)
+        fe_h, alpha_fe = fe_h + d_fe, alpha_fe + d_alpha
         notes.append(
             f"abundances converted from solar scale '{solar}' to '{library.solar}': "
-            f"[Fe/H] {d_fe:+.3f}, [O/Fe] {d_o:+.3f} dex"
+            f"[Fe/H] {d_fe:+.3f}, {label} {d_alpha:+.3f} dex"
         )
     if len(fe_h) == 0:
         msg = f"{source}: no star with both abundances"
         raise ObservationError(msg)
-    counts, overflow = library.plane.histogram(fe_h, o_fe)
+    counts, overflow = library.plane.histogram(fe_h, alpha_fe)
     share = overflow / len(fe_h)
     plane = library.plane
     box = (
-        f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, [O/Fe] {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
+        f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, {label} {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
     )
     if share > _OUTSIDE[1]:
         msg = (
@@ -202,12 +221,12 @@ def _row(counts: F64, overflow: float, sigma: tuple[float, float]) -> NDArray[np
     return np.concatenate([counts.ravel(), tail]).astype(np.float32)
 
 
-def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
+def _beyond_training(x: NDArray[np.float32], library: Library, config: CasbiConfig) -> list[str]:
     """Return warnings about scalars of a halo outside the range of the simulations."""
     notes = []
     for name, value, (low, high), unit in (
         ("error of [Fe/H]", x[-2], config.sigma_fe, " dex"),
-        ("error of [O/Fe]", x[-1], config.sigma_o, " dex"),
+        (f"error of {LABELS[library.alpha]}", x[-1], config.sigma_o, " dex"),
         ("number of stars", 10 ** x[-3], config.n_star, ""),
     ):
         if name.startswith("number") and config.counts != "shape":
@@ -224,7 +243,7 @@ def _beyond_training(x: NDArray[np.float32], config: CasbiConfig) -> list[str]:
 # -- star lists ------------------------------------------------------------------------------
 
 
-def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
+def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _Stars:
     reader = ColumnReader(table, path, missing=_MISSING)
     notes: list[str] = []
     names = {k: (config.columns[k],) if k in config.columns else v for k, v in _NAMES.items()}
@@ -233,14 +252,14 @@ def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
         msg = f"simulator.columns takes {', '.join([*_NAMES, 'id'])}, not {unknown}"
         raise ConfigError(msg)
     fe_column = _column(reader, names["fe_h"], "fe_h", path)
-    o_column = reader.find(names["o_fe"])
-    if o_column is None:
-        o_column = _proxy(reader, config, path, notes)
-    fe_h, o_fe = reader.values(fe_column, "dex"), reader.values(o_column, "dex")
+    column = reader.find(names[f"{element}_fe"])
+    if column is None:
+        column = _proxy(reader, element, names, config, path, notes)
+    fe_h, alpha_fe = reader.values(fe_column, "dex"), reader.values(column, "dex")
     reader.leave_out(
-        ~(np.isfinite(fe_h) & np.isfinite(o_fe)),
+        ~(np.isfinite(fe_h) & np.isfinite(alpha_fe)),
         "without one of the abundances",
-        f"a star has no {fe_column} or {o_column}",
+        f"a star has no {fe_column} or {column}",
         fe_h.tolist(),
     )
     _leave_out_repeats(reader, config)
@@ -251,17 +270,17 @@ def _stars(table: Table, path: str, config: CasbiConfig) -> _Stars:
     keep = np.ones(len(table), bool)
     keep[list(reader.excluded)] = False
     if not keep.any():
-        msg = f"{path}: no star has both {fe_column} and {o_column}"
+        msg = f"{path}: no star has both {fe_column} and {column}"
         raise ObservationError(msg)
     errors = [
-        _median_error(reader, column, names[key], keep, label, path, notes)
-        for column, key, label in (
+        _median_error(reader, of, names[key], keep, label, path, notes)
+        for of, key, label in (
             (fe_column, "e_fe_h", "[Fe/H]"),
-            (o_column, "e_o_fe", "[O/Fe]"),
+            (column, f"e_{element}_fe", LABELS[element]),
         )
     ]
-    notes.insert(0, f"{int(keep.sum())} stars, columns {fe_column} and {o_column}")
-    return _Stars(fe_h[keep], o_fe[keep], errors[0], errors[1], [*notes, *reader.notes])
+    notes.insert(0, f"{int(keep.sum())} stars, columns {fe_column} and {column}")
+    return _Stars(fe_h[keep], alpha_fe[keep], errors[0], errors[1], [*notes, *reader.notes])
 
 
 def _column(reader: ColumnReader, names: tuple[str, ...], key: str, path: str) -> str:
@@ -275,17 +294,28 @@ def _column(reader: ColumnReader, names: tuple[str, ...], key: str, path: str) -
     return column
 
 
-def _proxy(reader: ColumnReader, config: CasbiConfig, path: str, notes: list[str]) -> str:
-    column = reader.find(_PROXIES)
+def _proxy(
+    reader: ColumnReader,
+    element: Element,
+    names: Mapping[str, tuple[str, ...]],
+    config: CasbiConfig,
+    path: str,
+    notes: list[str],
+) -> str:
+    """Return the column used instead of the library's element."""
+    other: Element = "mg" if element == "o" else "o"
+    theirs = reader.find(names[f"{other}_fe"])
+    column = theirs or reader.find(_PROXIES)
     if column is None:
-        return _column(reader, _NAMES["o_fe"], "o_fe", path)
+        return _column(reader, names[f"{element}_fe"], f"{element}_fe", path)
     if not config.alpha_proxy:
+        train = f"train with --set simulator.alpha={other}, or " if theirs else ""
         msg = (
-            f"{path}: no column of [O/Fe], but '{column}'; the library has oxygen: pass "
-            "--set simulator.alpha_proxy=true to use it nevertheless"
+            f"{path}: no column of {LABELS[element]}, which the library has, but '{column}': "
+            f"{train}pass --set simulator.alpha_proxy=true to take it for {LABELS[element]}"
         )
         raise ObservationError(msg)
-    notes.append(f"WARNING: '{column}' is used instead of [O/Fe]")
+    notes.append(f"WARNING: '{column}' is used instead of {LABELS[element]}")
     return column
 
 

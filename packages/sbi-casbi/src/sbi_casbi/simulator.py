@@ -33,6 +33,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from sbi_casbi.abundances import LABELS
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.features import summary_features
@@ -96,6 +97,7 @@ def load_library(config: CasbiConfig) -> Library:
         cuts=config.cuts,
         seed=config.library_seed,
         backend="onezone" if name == "embedded" else "grumpy",
+        alpha=config.alpha or "o",
         dm_coupling=config.dm_coupling,
         y_ia_factor=config.y_ia_factor,
     )
@@ -108,7 +110,7 @@ class CasbiSimulator(Simulator):
     Parameters
     ----------
     config
-        Options; default: the embedded library, population ``uniform``, counts ``absolute``.
+        Options; default: the embedded library, population ``uniform``, complete samples.
     library
         A library to use instead of the one selected by the options.
 
@@ -128,6 +130,7 @@ class CasbiSimulator(Simulator):
         A table of the stars of one halo (FITS, ECSV, CSV), one row per star:
         fe_h, o_fe      [Fe/H] and [O/Fe], dex
         e_fe_h, e_o_fe  their standard deviations, dex
+        With simulator.alpha = mg: mg_fe and e_mg_fe instead of oxygen.
         Other column names: --column fe_h=NAME.
         Or a histogram of 64 x 64 pixels with its edges (npz, npy).
     """
@@ -135,6 +138,10 @@ class CasbiSimulator(Simulator):
     def __init__(self, config: CasbiConfig | None = None, library: Library | None = None) -> None:
         self.config = config or CasbiConfig()
         self.library = library or load_library(self.config)
+        if self.config.alpha not in (None, self.library.alpha):
+            label = LABELS[self.library.alpha]
+            msg = f"simulator.alpha = '{self.config.alpha}', but the library has {label}"
+            raise ConfigError(msg)
         self.observables = ()
         if self.config.library == "surrogate":
             self.library = surrogate_library(self.library, self.config)
@@ -412,10 +419,10 @@ class CasbiSimulator(Simulator):
                 raise ConfigError(msg)
             return lib.n_star[draw.rows].astype(float)
         mass = np.where(draw.mask, 10 ** lib.log_mstar[draw.rows], 0.0)
-        if c.counts == "absolute":
-            assert c.kappa is not None
-            return np.asarray(c.kappa * mass)
-        return np.asarray(mass / mass.sum(1, keepdims=True))
+        if c.counts == "shape":
+            return np.asarray(mass / mass.sum(1, keepdims=True))
+        assert c.kappa is not None
+        return np.asarray(c.kappa * mass)
 
     # -- observation ---------------------------------------------------------------
 
