@@ -111,7 +111,7 @@ def test_the_map_never_leaves_the_support(name):
     prior = prior_of(name)
     for value in (-40.0, -8.0, 8.0, 40.0):
         theta = prior.from_unconstrained(np.full((1, prior.z_size), value))
-        assert not np.isnan(theta).any()
+        assert np.isfinite(theta).all()  # also where the distribution function rounds to 1
         assert prior.inside(theta).all()
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["CLAMP", "F64", "Family", "clamped", "need_order", "need_positive"]
+__all__ = ["BELOW_ONE", "CLAMP", "F64", "Family", "clamped", "need_order", "need_positive"]
 
 F64 = NDArray[np.float64]
 
 CLAMP = 1e-7  # smallest distance of F(theta) from 0 and 1 before the normal quantile is taken
+BELOW_ONE = 1 - 2.0**-53  # largest F(theta), beyond z = 8.2, so that theta without an end is finite
 
 
 def clamped(u: F64) -> F64:
@@ -92,8 +93,8 @@ class Family:
         return np.asarray(special.ndtri(clamped(self.cdf(x))))
 
     def from_z(self, z: F64) -> F64:
-        """Return x (n, size) for z (n, z_size)."""
-        return self.ppf(special.ndtr(z))
+        """Return x (n, size) for z (n, z_size); finite for finite z, also without ends."""
+        return self.ppf(np.minimum(special.ndtr(z), BELOW_ONE))
 
     def moments(self) -> tuple[F64, F64]:
         """Return mean and standard deviation, each (size,), by 20,001 quantiles if need be."""

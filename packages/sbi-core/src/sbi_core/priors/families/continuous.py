@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from sbi_core.priors.families.base import F64, Family, need_order, need_positive
+from sbi_core.priors.families.base import BELOW_ONE, F64, Family, need_order, need_positive
 
 __all__ = [
     "Beta",
@@ -30,6 +30,7 @@ __all__ = [
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _SMALLEST_MASS = 1e-300  # of a truncated normal; 37 sigma from its mean there is no less
+_LEAST = 1e-100  # probability whose quantile of Student's t is computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +167,8 @@ class _Truncated(Family):
     def ppf(self, u: F64) -> F64:
         a, b, sign = self._standard
         w = u if sign > 0 else 1 - u
-        t = special.ndtri(special.ndtr(a) + w * (special.ndtr(b) - special.ndtr(a)))
+        mass = special.ndtr(a) + w * (special.ndtr(b) - special.ndtr(a))
+        t = special.ndtri(np.clip(mass, _SMALLEST_MASS, BELOW_ONE))
         return np.asarray(np.clip(self.loc + self.scale * sign * np.clip(t, a, b), *self.ends))
 
     def log_prob(self, x: F64) -> F64:
@@ -216,7 +218,7 @@ class StudentT(Family):
         return np.asarray(special.stdtr(self.df, (x - self.loc) / self.scale))
 
     def ppf(self, u: F64) -> F64:
-        return np.asarray(self.loc + self.scale * special.stdtrit(self.df, u))
+        return np.asarray(self.loc + self.scale * special.stdtrit(self.df, u.clip(_LEAST)))
 
     def log_prob(self, x: F64) -> F64:
         t = (x[:, 0] - self.loc) / self.scale
