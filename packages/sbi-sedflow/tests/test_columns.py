@@ -141,15 +141,23 @@ def test_extinction_beside_columns_that_are_corrected_is_not_applied_twice(choic
     assert any("extinction not applied to dered_u" in n for n in found.notes)
 
 
-def test_extinction_beside_our_own_names_is_applied_on_request():
+@pytest.mark.parametrize("column", ["extinction_{}", "A_{}", "ebv"])
+def test_extinction_beside_our_own_names_is_asked_for(column):
     table = magnitudes(("mag_{}", "mag_err_{}"))
     for b in "ugriz":
-        table[f"extinction_{b}"] = 0.2
-    found = photometry_of_table(table, "t")
+        table[column.format(b)] = 0.2
+    with pytest.raises(ObservationError, match=r"is 'mag_u' to be corrected .* '(ext|A_u|ebv)"):
+        photometry_of_table(table, "t")
+    found = photometry_of_table(table, "t", CORRECTED)
     check(found, "ugriz")
-    assert any("taken as corrected" in n and "names of the columns" in n for n in found.notes)
+    assert any("taken as corrected" in n and "as chosen" in n for n in found.notes)
     found = photometry_of_table(table, "t", Choices(extinction="columns"))
-    assert_allclose(found.flux[0, 2:], FLUX[2:] * 10**0.08)
+    loss = 0.2 * np.array([4.239, 3.303, 2.285, 1.698, 1.263]) if column == "ebv" else 0.2
+    assert_allclose(found.flux[0, 2:], FLUX[2:] * 10 ** (0.4 * loss))
+    for c in [c for c in table.colnames if "mag" not in c and c != "z"]:
+        table.remove_column(c)
+    found = photometry_of_table(table, "t")
+    assert any("taken as corrected" in n and "names of the columns" in n for n in found.notes)
 
 
 def test_asinh_magnitudes_hold_for_fluxes_near_and_below_zero():
@@ -238,6 +246,90 @@ def test_galex_and_vizier_names_are_read():
     for band, k in (("FUV", 0), ("NUV", 1)):
         table[f"{band}_mag"], table[f"{band}_magerr"] = MAG[k], MAG_ERROR
     check(photometry_of_table(table, "t", CORRECTED), BANDS)
+
+
+OTHER_SURVEYS = {
+    "HSC": (("{}_cmodel_mag", "{}_cmodel_magerr"), "mag", "lsst"),
+    "HSC early": (("{}_kron_mag", "{}_kron_magsigma"), "mag", "lsst"),
+    "LSST": (("{}_cModelFlux", "{}_cModelFluxErr"), 3631.0, "lsst"),
+    "LSST free": (("{}_free_psfFlux", "{}_free_psfFluxErr"), 3631.0, "lsst"),
+    "Pan-STARRS": (("{}MeanKronMag", "{}MeanKronMagErr"), "mag", "sdss"),
+    "DES": (("MAG_AUTO_{}", "MAGERR_AUTO_{}"), "mag", "sdss"),
+    "GAMA": (("flux_{}t", "flux_err_{}t"), 3.631e-6, "sdss"),
+}
+
+
+@pytest.mark.parametrize("survey", OTHER_SURVEYS)
+def test_columns_of_other_surveys_are_read(survey):
+    names, form, bands = OTHER_SURVEYS[survey]
+    values = (MAG, MAG_ERROR) if form == "mag" else (FLUX * form, SIGMA * form)
+    table = table_of(names, [per_band(v, "gri") for v in values])
+    found = photometry_of_table(table, "t", CORRECTED, load_bands(bands))
+    k = [load_bands(bands).names.index(b) for b in "gri"]
+    assert_allclose(found.flux[0, k], FLUX[3:6], rtol=1e-6)
+    assert_allclose(found.sigma[0, k], SIGMA[3:6], rtol=1e-4)
+    curves = any("check that the curves" in n for n in found.notes)
+    assert curves is (survey not in ("LSST", "LSST free", "GAMA"))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "bands"),
+    [("{}mpro", "{}sigmpro", ("W1", "W2")), ("{}_m", "{}_msigcom", ("J", "H", "K")),
+     ("{}_m_ext", "{}_msig_ext", ("J", "H", "K"))],
+)  # fmt: skip
+def test_catalogues_of_wise_and_2mass_hold_vega_magnitudes(value, error, bands):
+    table = Table({"z": [0.05]})
+    for b in bands:
+        table[value.format(b.lower())], table[error.format(b.lower())] = 14.0, 0.03
+    known = load_bands("legacy" if "W1" in bands else "galex-sdss-2mass")
+    found = photometry_of_table(table, "t", CORRECTED, known)
+    for band, flux in zip(known.bands, found.flux[0], strict=True):
+        if band.name[:1] in [b[:1] for b in bands]:
+            assert flux == pytest.approx(10 ** (0.4 * (22.5 - 14.0 - band.vega)))
+    assert np.isfinite(found.flux).sum() == len(bands)
+
+
+def test_bands_beside_err_are_magnitudes_or_fluxes_by_their_unit():
+    table = Table({"redshift": [0.05], "galex.FUV": [FLUX[0]], "galex.FUV_err": [SIGMA[0]]})
+    for b, k in (("u", 2), ("r", 4), ("z", 6)):
+        table[f"sdss.{b}p"], table[f"sdss.{b}p_err"] = FLUX[k], SIGMA[k]
+    with pytest.raises(ObservationError, match="'galex.FUV_err' magnitudes or fluxes[?].*--unit"):
+        photometry_of_table(table, "t", CORRECTED)
+    choices = Choices(extinction="corrected", flux_unit="nmgy")
+    check(photometry_of_table(table, "t", choices), "Furz")
+    with_unit = prepared(table, Reading(units={"": "nmgy"}), "t")
+    check(photometry_of_table(with_unit, "t", CORRECTED), "Furz")
+    table["z"] = 0.05  # beside a magnitude or flux of band z under another name: a redshift
+    table.remove_column("redshift")
+    check(photometry_of_table(table, "t", choices), "Furz")
+    table = magnitudes(("{}", "{}_err"), bands="gri")
+    choices = Choices(magnitudes="AB", extinction="corrected")
+    check(photometry_of_table(table, "t", choices), "gri")
+
+
+def test_a_photometric_redshift_is_named_and_not_taken():
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    table.rename_column("z", "z_phot")
+    with pytest.raises(ObservationError, match="--column redshift=z_phot .a photometric redshift"):
+        photometry_of_table(table, "t")
+
+
+def test_a_flux_with_an_error_of_the_same_mark_is_missing():
+    table = fluxes(n=3)
+    table["flux_r"][0] = table["flux_err_r"][0] = 99.0
+    table["flux_r"][1], table["flux_err_r"][1] = 99.0, 9.0
+    found = photometry_of_table(table, "t")
+    assert np.isfinite(found.flux[:, 4]).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "column", ["objID", "specObjID", "TARGETID", "NSAID", "IAUNAME", "CATAID", "objectId",
+               "COADD_OBJECT_ID", "mangaid", "designation"]
+)  # fmt: skip
+def test_identifiers_of_surveys_are_kept(column):
+    table = magnitudes(("mag_{}", "mag_err_{}"))
+    table[column] = ["1237648720000112367", "J1234"]
+    assert photometry_of_table(table, "t").id == ["1237648720000112367", "J1234"]
 
 
 def test_fluxes_of_galex_are_microjanskys():

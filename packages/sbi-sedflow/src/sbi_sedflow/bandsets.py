@@ -97,10 +97,15 @@ class Band:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Its names in columns, lower case."""
-        more = {"F": ("fuv",), "N": ("nuv",), "Ks": ("k",)}
-        return (self.name.lower(), *more.get(self.name, ()))
+        return (self.name.lower(), *_TOKENS.get(self.name, ()))
 
 
+_TOKENS = {  # other names; with a point: those of CIGALE
+    "F": ("fuv", "galex.fuv"), "N": ("nuv", "galex.nuv"),
+    **{b: (f"sdss.{b}p", f"{b}_prime", f"sdss.{b}", f"sdss_{b}") for b in "ugriz"},
+    "J": ("2mass.j", "2mass_j"), "H": ("2mass.h", "2mass_h"), "Ks": ("k", "2mass.ks", "2mass_ks"),
+    "W1": ("wise.w1", "wise1", "wise_w1"), "W2": ("wise.w2", "wise2", "wise_w2"),
+}  # fmt: skip
 _SDSS_E = {"u": (0.05, -1.09, 0.97), "g": (0.02, -2.47, 1.08), "r": (0.02, -2.59, 1.16),
            "i": (0.02, -1.35, 0.78), "z": (0.03, -0.74, 0.84)}  # fmt: skip
 _SDSS_SD = (0.38, 0.36, 0.35, 0.26, 0.26, 0.36, 0.34)

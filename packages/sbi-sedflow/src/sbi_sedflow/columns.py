@@ -13,6 +13,13 @@ value                     error                          tables that use it
 ``modelMag_b`` ...        ``modelMagErr_b`` ...          SDSS; also cModel, petro, psf
 ``elpetro_flux_b``        ``elpetro_flux_ivar_b``        NSA columns of MaNGA
 ``b_flux``                ``b_fluxerr``                  GALEX (uJy)
+``b_cModelFlux`` ...      ``b_cModelFluxErr`` ...        LSST (nJy); also psf, kron
+``b_cmodel_mag`` ...      ``b_cmodel_magerr`` ...        HSC; also psf, kron
+``mag_auto_b``            ``magerr_auto_b``              DES
+``flux_bt``               ``flux_err_bt``                GAMA (Jy)
+``bMeanKronMag``          ``bMeanKronMagErr``            Pan-STARRS; also PSF
+``b_m, b_m_ext``          ``b_msigcom, b_msig_ext``      2MASS (Vega)
+``bmpro``                 ``bsigmpro``                   AllWISE (Vega)
 ``b_mag, bmag``           ``b_magerr, e_bmag``           GALEX, VizieR
 ``b``                     ``err_b, e_b``                 SDSS
 ========================= ============================== ================================
@@ -20,9 +27,9 @@ value                     error                          tables that use it
 A column that holds all bands (``MODELFLUX``, ``EXTINCTION``, ``DECAM_FLUX``) is taken apart. Fluxes
 are converted by their unit: nanomaggies, maggies, a flux density per frequency, or one per
 wavelength, converted at the pivot wavelength: :math:`f_\nu = f_\lambda \lambda_p^2 / c`.
-The unit may stand in brackets behind the name, ``flux_r [uJy]``. A column of ``--column r=NAME`` is
-a flux or a magnitude by its unit. Magnitudes: :mod:`sbi_sedflow.magnitudes`; extinction:
-:mod:`sbi_sedflow.extinction`.
+The unit may stand in brackets behind the name, ``flux_r [uJy]``. A column of ``--column r=NAME``,
+or ``r`` beside ``r_err``, is a flux or a magnitude by its unit. Magnitudes:
+:mod:`sbi_sedflow.magnitudes`; extinction: :mod:`sbi_sedflow.extinction`.
 """
 
 from __future__ import annotations
@@ -50,7 +57,7 @@ __all__ = ["Aperture", "Choices", "photometry_of_table", "usable"]
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-Aperture = Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf"]
+Aperture = Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf", "kron", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ class Choices:
     magnitudes: System | None = None
     extinction: Choice | None = None
     ab_offsets: Literal["none", "sdss", "kcorrect"] = "none"
+
+    @property
+    def says_kind(self) -> bool:
+        """Whether it tells magnitudes from fluxes in columns without a unit."""
+        return self.magnitudes is not None or self.flux_unit is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,7 @@ class _Layout:
     legacy: bool = False
     unit: str = ""  # by definition of the survey
     aperture: str = ""
+    vega: bool = False  # by definition of the survey
 
 
 def _sdss(aperture: str) -> tuple[_Layout, _Layout]:
@@ -89,6 +102,21 @@ def _sdss(aperture: str) -> tuple[_Layout, _Layout]:
         ),
         _Layout(f"{a}mag_{{}}", error, "mag", sdss=True, aperture=a),
     )
+
+
+def _rubin(aperture: str) -> tuple[_Layout, ...]:
+    """LSST and HSC (which has the same software), and Pan-STARRS: the band stands first."""
+    a = aperture
+    names = [f"{{}}_{a}", f"{{}}_free_{a}"]
+    flux = [_Layout(f"{n}flux", (f"{n}fluxerr",), "flux", unit="nJy", aperture=a) for n in names]
+    return (
+        *flux,
+        _Layout(f"{{}}_{a}_mag",
+                (f"{{}}_{a}_magerr", f"{{}}_{a}_magsigma", f"{{}}_{a}_mag_err"), "mag", aperture=a),
+        _Layout(f"{{}}_{a}mag", (f"{{}}_{a}magerr",), "mag", aperture=a),
+        _Layout(f"{{}}mean{a}mag", (f"{{}}mean{a}magerr",), "mag", aperture=a),
+        _Layout(f"{{}}{a}mag", (f"{{}}{a}magerr", f"e_{{}}{a}mag"), "mag", aperture=a),
+    )  # fmt: skip
 
 
 _BARE = _Layout("{}", ("err_{}", "e_{}", "{}_err", "{}err"), "mag", ("{}_ivar", "ivar_{}"))
@@ -113,6 +141,14 @@ _LAYOUTS = (
                 aperture=a)
         for a in ("elpetro", "sersic")
     ),
+    *(layout for a in ("cmodel", "kron", "psf") for layout in _rubin(a)),
+    _Layout("mag_auto_{}", ("magerr_auto_{}", "mag_auto_err_{}"), "mag", aperture="auto"),
+    _Layout("flux_{}t", ("flux_err_{}t",), "flux", unit="Jy"),
+    _Layout("flux_auto_{}", ("fluxerr_auto_{}", "flux_auto_err_{}"), "flux", aperture="auto"),
+    _Layout("{}_m_ext", ("{}_msig_ext",), "mag", vega=True),
+    _Layout("{}_m", ("{}_msigcom", "{}_cmsig"), "mag", vega=True),
+    _Layout("{}gmag", ("{}gerr",), "mag", vega=True),
+    _Layout("{}mpro", ("{}sigmpro",), "mag", vega=True),
     _Layout("{}_flux", ("{}_fluxerr", "{}_flux_err", "e_{}_flux"), "flux", ("{}_flux_ivar",)),
     _Layout("{}_mag", ("{}_magerr", "{}_mag_err", "e_{}_mag"), "mag"),
     _Layout("{}mag", ("e_{}mag", "{}magerr", "{}mag_err"), "mag"),
@@ -120,7 +156,7 @@ _LAYOUTS = (
 )  # fmt: skip
 _SURVEYS = {"legacy": "the Legacy Surveys", "sdss": "SDSS"}
 _VEGA_BANDS = ("j", "h", "ks", "w1", "w2", "w3", "w4")
-_OTHER_BANDS = ("w1", "w2", "w3", "w4", "y", "j", "h", "k", "ks")
+_OTHER_BANDS = ("fuv", "nuv", "u", "w1", "w2", "w3", "w4", "y", "j", "h", "k", "ks")
 _VECTORS = {  # columns with a value per band: name of the parts, bands
     **{
         f"{a}flux{end}": (f"{a}flux{end.replace('_', '')}_{{}}", "ugriz")
@@ -139,16 +175,20 @@ _VECTORS = {  # columns with a value per band: name of the parts, bands
     "extinction": ("extinction_{}", "ugriz"),
     "nsa_extinction": ("extinction_{}", "".join(BANDS)),
 }
-_IDS = ("photoobjid", "bestobjid", "ls_id", "nsa_nsaid", "galex_objid", "mangaid", "cataid",
-        "iauname")  # fmt: skip
+_IDS = ("photoobjid", "bestobjid", "ls_id", "objectid", "coadd_object_id", "nsa_nsaid",
+        "galex_objid", "mangaid", "cataid", "uberid", "galaxy_id", "galaxyid", "gal_id",
+        "iauname", "iau_name", "designation")  # fmt: skip
 _REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp", "z_helio", "zhelio",
              "z_hel", "z_best", "nsa_z")  # fmt: skip
+_PHOTOMETRIC = ("zphot", "z_phot", "photoz", "photo_z", "phot_z", "z_phot_median", "z_phot_mean",
+                "z_photo", "zp", "z_best_phot", "zpdf", "z_peak", "photoz_best")  # fmt: skip
 _DISTANCE = ("z_dist", "zdist", "nsa_zdist")
 _SKY = {
     "ra": ("ra", "target_ra", "raj2000", "ra_icrs", "objra", "ifura"),
     "dec": ("dec", "target_dec", "dej2000", "de_icrs", "dec_icrs", "objdec", "ifudec"),
 }
 _SPECTRUM = (("zwarn", "zwarning", "z_warn", "z_warning"), ("spectype", "class", "specclass"))
+_BOTH_MARKED = (99.0, 99.9, 99.99, 999.0, 9999.0)  # missing, where flux and error have the same
 _AB = {"", "mag", "mags", "magnitude", "ab", "abmag", "abmags", "magab", "maggab", "mmag"}
 _IN_BRACKETS = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(]\s*(?P<unit>[^\[\]]+?)\s*[\])]")
 _COLOUR = re.compile(r"[A-Z]-[A-Z]s?")
@@ -216,7 +256,7 @@ def photometry_of_table(
     notes = _described(reader, bands, known, c)
     for b in bands:
         k = b.index
-        if _kind(reader, b) == "flux":
+        if _kind(reader, b, c) == "flux":
             flux[:, k], sigma[:, k] = _flux(reader, b, c.flux_unit, notes)
         else:
             flux[:, k], sigma[:, k] = _magnitude(reader, b, c.magnitudes, notes)
@@ -308,13 +348,15 @@ def _bands(reader: ColumnReader, bandset: BandSet, aperture: Aperture | None) ->
         chosen = bool(reader.chosen.keys() & set(band.tokens))
         # one letter may mean anything, unless the user says so
         layouts: Sequence[_Layout] = ordered if len(bare) > 1 else ordered[:-1]
-        for layout in (_BARE,) if chosen else layouts:
-            value = _named(reader, (layout.value,), band)
+        tried = (_BARE,) if chosen else layouts
+        for layout, token in ((x, token) for x in tried for token in band.tokens):
+            value = reader.find([layout.value.format(token)])
             if value is None:
                 continue
             mine = layout is _BARE and chosen
-            error = reader.find_error(band.tokens) if mine else _named(reader, layout.error, band)
-            ivar = _named(reader, layout.ivar, band)
+            names = [form.format(token) for form in layout.error]
+            error = reader.find_error(band.tokens) if mine else reader.find(names)
+            ivar = reader.find(form.format(token) for form in layout.ivar)
             if error or ivar:
                 _only(reader, band, layout)
                 yield _Band(band, index, layout, value, str(error or ivar), error is None)
@@ -363,7 +405,7 @@ def _is_chosen(reader: ColumnReader, b: _Band) -> bool:
     return b.layout.value == "{}" and bool(reader.chosen.keys() & set(b.of.tokens))
 
 
-def _kind(reader: ColumnReader, b: _Band) -> str:
+def _kind(reader: ColumnReader, b: _Band, choices: Choices) -> str:
     """Return whether a band has fluxes or magnitudes: by its name, or by the unit."""
     unit = reader.unit_of(b.value)
     if b.layout.value != "{}" or not unit:
@@ -373,7 +415,13 @@ def _kind(reader: ColumnReader, b: _Band) -> str:
                 f"unit: add --unit {b.band}=nmgy, or uJy, mag, ..."
             )
             raise ObservationError(msg)
-        return b.layout.kind
+        if b.layout is _BARE and not _is_chosen(reader, b) and not choices.says_kind:
+            msg = (
+                f"{reader.source}: are '{b.value}' and '{b.error}' magnitudes or fluxes? Give a "
+                "unit in the file, or for all columns: --unit mag, or mJy, nmgy, ..."
+            )
+            raise ObservationError(msg)
+        return "flux" if b.layout is _BARE and choices.flux_unit else b.layout.kind
     return "flux" if is_flux(unit) else "mag"
 
 
@@ -389,10 +437,13 @@ def _redshift(reader: ColumnReader, bands: list[_Band]) -> str:
         )
         raise ObservationError(msg)
     if column is None:
+        guess = reader.find(_PHOTOMETRIC)
         msg = (
             f"{reader.source}: no column 'redshift' or 'z'; it has {_listed(reader.table)}. "
-            "A column of another name: --column redshift=NAME"
+            f"A column of another name: --column redshift={guess or 'NAME'}"
         )
+        if guess:
+            msg += " (a photometric redshift is used as if it were exact)"
         raise ObservationError(msg)
     return column
 
@@ -454,8 +505,8 @@ def _described(
     if others and wanted is None:
         listed = " or ".join(dict.fromkeys(others))
         notes.append(f"not used: the {listed} photometry (simulator.photometry={others[0]})")
-    sdss = {"model", "cmodel", "petro", "psf"}  # the default of earlier runs is elpetro
-    if wanted in sdss and sdss & {*apertures} and wanted not in apertures:
+    named = {"model", "cmodel", "petro", "psf", "kron", "auto"}  # elpetro was the default once
+    if wanted in named and named & {*apertures} and wanted not in apertures:
         msg = f"{reader.source}: simulator.photometry = {wanted}, but the table has no such columns"
         raise ObservationError(msg)
     if "psf" in apertures:
@@ -470,7 +521,17 @@ def _described(
                 f"filters of {_SURVEYS[survey]} differ from the curves of this run: "
                 f"{', '.join(sorted(other))} (simulator.bands)"
             )
-    forms = ("flux_{}", "mag_{}", "{}mag", "{}_mag")
+    others_of = {
+        b.of.curve.name
+        for b in bands
+        if b.layout.aperture
+        and not b.layout.sdss
+        and not (b.layout.unit == "nJy" and b.of.curve.name.startswith("lsst"))
+    }
+    if others_of:
+        listed = ", ".join(sorted(others_of))
+        notes.append(f"check that the curves of this run are those of the survey: {listed}")
+    forms = ("flux_{}", "mag_{}", "{}mag", "{}_mag", "{}_flux", "{}mpro", "{}_m", "{}_m_ext")
     known = {t for b in bandset.bands for t in b.tokens}
     beyond = [
         c
@@ -519,6 +580,7 @@ def _flux(reader: ColumnReader, b: _Band, default: str | None, notes: list[str])
     if per_wavelength(unit):
         _once(notes, "fluxes per wavelength converted at the pivot wavelengths of the bands")
     value, error = reader.numbers(b.value), reader.numbers(b.error)
+    value[np.isin(value, _BOTH_MARKED) & (value == error)] = np.nan
     error_unit = _written_unit(reader, b.error)
     if b.inverse:
         error_unit = root(error_unit)
@@ -558,7 +620,8 @@ def _magnitude(
         raise ObservationError(msg)
     if system is None:
         system = "asinh" if b.layout.sdss and b.band in SDSS_SOFTENING else "AB"
-        if "ab" not in word and b.layout is not _MAG and b.of.tokens[0] in _VEGA_BANDS:
+        by_band = b.layout is not _MAG and b.of.tokens[0] in _VEGA_BANDS
+        if "ab" not in word and (by_band or b.layout.vega):
             system = "Vega"  # as 2MASS and WISE define J H Ks W1 W2
     if system == "Vega":
         if b.of.vega is None:

@@ -68,10 +68,13 @@ class SedflowConfig(BaseModel):
         default=None,
         description="Catalogue to which errors are fitted, or from which they are drawn.",
     )
-    photometry: Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf"] | None = Field(
+    photometry: (
+        Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf", "kron", "auto"] | None
+    ) = Field(
         default=None,
         description="Which fluxes of a table that has several: elpetro (default) or sersic of the "
-        "NSA; model (default), cmodel, petro or psf of SDSS.",
+        "NSA; model (default), cmodel, petro or psf of SDSS; cmodel (default), kron or psf of "
+        "LSST, HSC and Pan-STARRS; auto of DES.",
         json_schema_extra={"reading": True},
     )
     flags_table: str | None = Field(

@@ -31,7 +31,9 @@ _TAKEN = {
     "corrected": "taken as corrected for Galactic extinction, as chosen",
     "none": "NOT corrected for Galactic extinction, as chosen",
 }
-_EBV = ("ebv", "e_bv", "eb_v", "e_b_v", "ebv_sfd", "sfd_ebv", "ebv_sfd98", "ebmv")
+_LOSS = ("extinction_{}", "ext_{}", "a_{}", "{}_extinction", "ag_{}")
+_EBV = ("ebv", "e_bv", "eb_v", "e_b_v", "ebv_sfd", "sfd_ebv", "ebv_sfd98", "ebmv",
+        "ebv_planck", "galactic_ebv", "mw_ebv")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,18 @@ def correct_extinction(
     taken: dict[str, list[str]] = {}
     ignored: list[str] = []
     open_question: list[str] = []
+    doubtful: list[tuple[str, str]] = []
     lost = 0
     for m in measured:
         share = reader.find(f"mw_transmission_{name}" for name in m.names)
-        loss = reader.find(f"{form}_{name}" for form in ("extinction", "ext") for name in m.names)
+        loss = reader.find(form.format(name) for form in _LOSS for name in m.names)
         colour = reader.find(_EBV)
-        by_name = m.corrected is True or (m.corrected and not share and choice is None)
+        by_name = m.corrected is True
+        if m.corrected == "maybe" and not share and choice is None:
+            if loss or (colour and m.ratio is not None):
+                doubtful.append((m.column, str(loss or colour)))
+                continue
+            by_name = True
         if by_name or choice in ("corrected", "none"):
             taken.setdefault("" if by_name else str(choice), []).append(m.band)
             ignored += [m.column] if loss and by_name else []
@@ -113,6 +121,14 @@ def correct_extinction(
         through = np.where((through > 0) & (through < 1.5), through, np.nan)
         lost += int((np.isfinite(flux[:, k]) & np.isnan(through)).sum())
         flux[:, k], sigma[:, k] = flux[:, k] / through, sigma[:, k] / through
+    if doubtful:
+        column, other = (reader.written(c) for c in doubtful[0])
+        msg = (
+            f"{reader.source}: is '{column}' to be corrected for Galactic extinction with the "
+            f"column '{other}'? Give --set simulator.extinction=columns (correct it), or "
+            "=corrected (it is corrected)"
+        )
+        raise ObservationError(msg)
     if open_question:
         _ask(reader, open_question, choice)
     notes = [f"corrected for Galactic extinction: {' '.join(by_column)}"] if by_column else []
