@@ -1,10 +1,17 @@
 """Moments of the group: nuisance parameters marginalised, against an exact posterior."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from sbi_core.combiners.group_moments import GroupMomentsCombiner, GroupMomentsConfig
+from sbi_core.combiners.group_moments import (
+    GroupMomentsCombiner,
+    GroupMomentsConfig,
+    _Data,
+    _Moments,
+)
 from sbi_core.components import InputShape
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
@@ -131,9 +138,26 @@ def test_saved_and_restored(combiner, posterior, tests, tmp_path):
     one, two = (c.combine(posterior, plain(tests[0]), rng=3) for c in (combiner, other))
     assert (one.samples == two.samples).all()
     assert one.diagnostics == two.diagnostics
+    content = json.loads((tmp_path / "moments.json").read_text())
+    content["moments"]["noisy"] = not content["moments"]["noisy"]  # a family more or less
+    (tmp_path / "moments.json").write_text(json.dumps(content))
+    with pytest.raises(DataFileError, match="another version.*--restart combine"):
+        GroupMomentsCombiner().restore(tmp_path)
     (tmp_path / "moments.json").write_text('{"moments": {}}')
     with pytest.raises(DataFileError, match="is damaged"):
         GroupMomentsCombiner().restore(tmp_path)
+
+
+def test_third_moments_are_those_of_the_values_without_noise(rng):
+    value = rng.exponential(size=(200_000, 2)) + rng.standard_normal((200_000, 2))
+    value[:, 1] += value[:, 0]
+    names, one = ("a", "b"), np.ones(2)
+    moments = _Moments(names, 0 * one, one, (), 0.0, noisy=True, most=100)
+    data = _Data(value, np.ones_like(value) * [1.0, 2**0.5], value < np.inf)
+    third = moments.inputs(data, {"outliers": True})[5:9]
+    # <x^3>/s^3 of an exponential is 2; b = a + another one: <b^3> = 4, variance 2
+    expected = [2, 2 / 2**0.5, 2 / 2, 4 / 2**1.5]
+    assert third == pytest.approx(np.array(expected), rel=0.1)
 
 
 def test_same_seed_same_network(combiner, posterior, tests):

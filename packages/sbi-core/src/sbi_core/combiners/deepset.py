@@ -111,7 +111,7 @@ class DeepsetCombiner(SubsetCombiner):
     name = "deepset"
 
     def __init__(self, config: DeepsetConfig | None = None) -> None:
-        self.options = config or DeepsetConfig()
+        self.config = config or DeepsetConfig()
         self.groups_needed, self.group_size = _LIKE_GROUPS, min(_LIKE_SIZE, 5000)
         self._simulator: Simulator | None = None
         self._network: SetNetwork | None = None
@@ -155,7 +155,7 @@ class DeepsetCombiner(SubsetCombiner):
             raise ConfigError(msg)
         like = Batch.cat(examples).with_(theta=None)
         self.check_shape(InputShape.of(like))
-        o = self.options
+        o = self.config
         source = simulate_sets(simulator, space, o.simulations, o.max_objects, seed)
         standardizer = Standardizer(InputShape.of(like)).fit(like)
         with seeded(stream(seed, "sets", "weights")):
@@ -177,7 +177,7 @@ class DeepsetCombiner(SubsetCombiner):
         return facts
 
     def _build(self, standardizer: Standardizer, dim: int) -> SetNetwork:
-        o = self.options
+        o = self.config
         return SetNetwork(
             standardizer,
             dim,
@@ -226,7 +226,7 @@ class DeepsetCombiner(SubsetCombiner):
     def _combine(
         self, space: ParameterSpace, found: _Found, n: int, rng: np.random.Generator
     ) -> CombinedPosterior:
-        network, o = self._network, self.options
+        network, o = self._network, self.config
         assert network is not None
         terms = found.terms[found.there]
         parts = -(-len(terms) // o.max_objects)
@@ -273,7 +273,7 @@ class DeepsetCombiner(SubsetCombiner):
         d = network.dim
         _, b, j = torch.split(terms, list(network.sizes), dim=-1)
         precision = j.numpy().reshape(-1, d, d) + np.eye(d)
-        facts = group_consistency(precision, b.numpy(), self.options.consistency_groups)
+        facts = group_consistency(precision, b.numpy(), self.config.consistency_groups)
         return facts | {"observed_objects": float(len(terms)), "parts": float(max(parts, 1))}
 
     # -- files ---------------------------------------------------------------------
@@ -286,7 +286,7 @@ class DeepsetCombiner(SubsetCombiner):
         write_tensors(directory / "weights.safetensors", self._network.state_dict())
         content = {
             "combiner": self.name,
-            "options": self.options.model_dump(mode="json"),
+            "options": self.config.model_dump(mode="json"),
             "prior": self._prior,
             "dim": self._network.dim,
             "input": asdict(self._network.standardizer.shape),
@@ -309,14 +309,14 @@ class DeepsetCombiner(SubsetCombiner):
         try:
             stored = DeepsetConfig.model_validate(content["options"])
             changes: dict[str, Any] = {k: getattr(stored, k) for k in _ARCHITECTURE}
-            options = self.options.model_copy(update=changes)
+            options = self.config.model_copy(update=changes)
             shape = InputShape(**{**content["input"], "x": tuple(content["input"]["x"])})
             prior, dim = str(content["prior"]), int(content["dim"])
             seen = np.asarray(content["seen"], np.float64)
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None
-        self.options = options
+        self.config = options
         network = self._build(Standardizer(shape), dim).double()
         load_weights(network, tensors, directory / "weights.safetensors")
         self._network, self._prior, self._seen = network.eval(), prior, seen

@@ -6,11 +6,13 @@ their own draw of the shared parameters :math:`\Lambda` and of all nuisance para
 
 .. math:: q(\Lambda\,|\,t) \approx
           \int p(\Lambda, \phi\,|\,t)\,\mathrm{d}\phi , \qquad
-          t = (\bar x_k,\ \log s_k,\ r_{kl},\ \ldots)
+          t = (\bar x_k,\ \log s_k,\ r_{kl},\ c_{kl},\ \ldots)
 
 from the moments t of their data: means, standard deviations without the noise,
-:math:`s_k^2 = \mathrm{var}(x_k) - \overline{\sigma_k^2}`, and correlations, with their standard
-errors, the errors of the data, the observables that are there, and the number of objects. In every
+:math:`s_k^2 = \mathrm{var}(x_k) - \overline{\sigma_k^2}`, correlations and third moments
+:math:`c_{kl} = \overline{(x_k - \bar x_k)^2 (x_l - \bar x_l)} / (s_k^2 s_l)`, with the standard
+errors of the means, the errors of the data, the observables that are there, and the number of
+objects. In every
 group a random part of the objects and of the observables is left out, so that one network serves
 any number of objects and any missing observable. Families of nuisance parameters are switched on
 and off at random; which, is an input, so that the network tells how much each contributes.
@@ -73,6 +75,7 @@ _COMPLETE = 0.4  # fraction of the parts with all observables
 _MISSING = 0.5  # largest probability that an observable is missing in the others
 _NOISIER = 0.5  # of the parts have errors larger than those of the group, by a factor up to
 _FACTOR = 4.0
+_SKEWED = 10  # objects above which third moments are used
 _FLOOR = 0.05  # of the standard deviation without noise, in units of the scatter of all objects
 _REFERENCE = 2000  # simulated parts that show which moments are usual
 _DRAWS = 40_000  # at least, for means and standard deviations
@@ -82,9 +85,9 @@ _RARE = 0.001  # probability of moments below which a group is flagged
 class GroupMomentsConfig(Options):
     """Options of the combination by moments of the group."""
 
-    groups: int = Field(6000, ge=200, description="simulated groups for training")
-    size: int = Field(300, ge=10, description="objects in each")
-    epochs: int = Field(30, ge=1, description="epochs of the training")
+    groups: int = Field(8000, ge=200, description="simulated groups for training")
+    size: int = Field(100, ge=10, description="objects in each")
+    epochs: int = Field(15, ge=1, description="epochs of the training")
     hidden: tuple[int, ...] = Field(
         (192, 192, 192), min_length=1, description="layer widths of the network"
     )
@@ -303,7 +306,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         Raises
         ------
         DataFileError
-            If a file is missing or damaged.
+            If a file is missing or damaged, or written by a version with other moments.
         """
         directory = Path(directory)
         content = read_json(directory / "moments.json")
@@ -313,8 +316,15 @@ class GroupMomentsCombiner(SubsetCombiner):
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None
-        self._estimator = MixtureEstimator.load(directory)
-        self._moments, self._usual = moments, usual
+        estimator = MixtureEstimator.load(directory)
+        inputs, trained = moments.number, estimator.network.standardizer.shape.x[0]
+        if inputs != trained:
+            msg = (
+                f"the combiner in '{directory}' was trained by another version, on {trained} "
+                f"moments instead of {inputs}: continue the run with --restart combine"
+            )
+            raise DataFileError(msg)
+        self._estimator, self._moments, self._usual = estimator, moments, usual
 
 
 def _batch(inputs: F64) -> Batch:
@@ -408,6 +418,13 @@ class _Moments:
         zero = (ZERO_POINTS,) if self.zero_point > 0 else ()
         return (*self.simulated, *zero, *((OUTLIERS,) if self.noisy else ()))
 
+    @property
+    def number(self) -> int:
+        """Number of inputs of the network."""
+        nothing = np.zeros((1, len(self.names)))
+        data = _Data(nothing, nothing, nothing > 0)
+        return len(self.inputs(data, dict.fromkeys(self.families, True)))
+
     def checked(self, batch: Batch) -> _Data:
         """Return data that have the observables of the training."""
         if tuple(batch.x.shape[1:]) != (len(self.names),):
@@ -455,6 +472,8 @@ class _Moments:
         cov = (off.T @ off) / np.maximum(pairs - 1, 1)
         spread = np.sqrt(np.maximum(np.diag(cov) - noise, 0) + _FLOOR**2)
         correlation = np.clip(cov / np.outer(spread, spread), -2, 2) * (pairs > 2)
+        third = (off**2).T @ off / np.maximum(pairs, 1)  # noise has none
+        third = np.clip(third / np.outer(spread**2, spread), -4, 4) * (pairs > _SKEWED)
         used = np.clip(count, 1, self.most)
         standard_error = np.sqrt((spread**2 + noise) / used)
         n = np.clip(data.there.any(1).sum(), 1, self.most)
@@ -464,6 +483,7 @@ class _Moments:
                 mean * have,
                 np.log(spread) * (count > 1),
                 correlation[upper],
+                third.ravel(),
                 np.log(standard_error) * have,
                 np.sqrt(noise),
                 have,
@@ -471,12 +491,6 @@ class _Moments:
                 [float(on[f]) for f in self.families],
             ]
         )
-
-    @property
-    def compared(self) -> int:
-        """Number of inputs that are moments of the values."""
-        k = len(self.names)
-        return 2 * k + k * (k - 1) // 2
 
     def to_spec(self) -> dict[str, object]:
         """Return a JSON-serialisable table."""
