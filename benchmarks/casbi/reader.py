@@ -43,7 +43,7 @@ def main():
         }
         results[halos] = {
             "fe_h": float(np.abs(10 ** (s.fe_h - galaxy.fe_h) - 1).max()),
-            "o_fe": float(np.abs(10 ** (s.o_fe - galaxy.o_fe) - 1).max()),
+            "o_fe": float(np.abs(10 ** (s.alpha_fe - galaxy.o_fe) - 1).max()),
             **{k: abs(x / y - 1) for k, (x, y) in want.items()},
             "wall_s": wall,
             "cpu_s": cpu,

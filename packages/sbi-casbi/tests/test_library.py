@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sbi_casbi.abundances import SOLAR, abundances, metals_of, offsets
+from sbi_casbi.abundances import SOLAR, abundances, hydrogen_of, metals_of, offsets
 from sbi_casbi.library import histograms, make_templates, read_library, split_stems, write_library
 from sbi_casbi.plane import Plane
 from sbi_core import ConfigError, DataFileError
@@ -106,14 +106,14 @@ def test_abundances_are_those_that_made_the_mass_fractions():
     ratio_fe, ratio_o = 10**fe_h * sun.fe / sun.h, 10 ** (fe_h + o_fe) * sun.o / sun.h
     h = 0.764 / (1 + 3.1 * metals_of(ratio_fe, ratio_o))
     fe, o = ratio_fe * h, ratio_o * h
-    got = abundances(fe, o, metals_of(fe, o), sun)
+    got = abundances(fe, o, hydrogen_of(metals_of(fe, o)), sun)
     assert_allclose(got, (fe_h, o_fe), atol=1e-12)
     d_fe, d_o = offsets("asplund09", "pynbody")
-    moved = abundances(fe, o, metals_of(fe, o), SOLAR["pynbody"])
+    moved = abundances(fe, o, hydrogen_of(metals_of(fe, o)), SOLAR["pynbody"])
     assert_allclose(moved, (fe_h + d_fe, o_fe + d_o), atol=1e-12)
 
 
 def test_stars_without_iron_have_no_abundance():
-    fe_h, o_fe = abundances(np.zeros(1), np.ones(1) * 1e-3, np.zeros(1), SOLAR["pynbody"])
+    fe_h, o_fe = abundances(np.zeros(1), np.ones(1) * 1e-3, np.ones(1), SOLAR["pynbody"])
     assert np.isnan(fe_h).all()
     assert np.isnan(o_fe).all()

@@ -256,6 +256,27 @@ def test_a_table_of_stars_of_many_galaxies_becomes_a_library(tmp_path):
         library_of_stars(tmp_path / "b.npz")
 
 
+@pytest.mark.parametrize("suffix", ["fits", "csv"])
+def test_any_table_of_ones_own_simulations_becomes_a_library(tmp_path, rng, suffix):
+    """Two outputs of each of eleven simulations; names of any form; magnesium; dark masses."""
+    n = 22 * 30
+    galaxy = np.arange(22).repeat(30)
+    t = Table({"Galaxy": np.char.add("snap", galaxy.astype(str))})
+    t["simulation"] = np.char.add("dwarf ", (galaxy // 2).astype(str))
+    t["fe_h"], t["mg_fe"] = rng.normal(-1.5, 0.3, n), rng.normal(0.2, 0.1, n)
+    t["mstar"], t["mdm"], t["tau"] = 10 ** (6 + galaxy / 10), 1e10, 3.0 + galaxy % 2
+    lib, notes = library_of_stars(written(t, tmp_path / f"stars.{suffix}"), alpha="mg")
+    assert (len(lib), len(np.unique(lib.stem)), lib.alpha) == (22, 11, "mg")
+    assert_allclose(np.sort(lib.log_mstar), 6 + np.arange(22) / 10)
+    assert lib.has_dark_mass
+    assert not notes
+    with pytest.raises(DataFileError, match="lacks ofe.*--alpha mg"):
+        library_of_stars(tmp_path / f"stars.{suffix}")
+    t.remove_column("simulation")
+    with pytest.raises(DataFileError, match="--stem-regex.*column 'simulation'"):
+        library_of_stars(written(t, tmp_path / f"b.{suffix}"), alpha="mg")
+
+
 def test_a_folder_of_one_galaxy_files_becomes_a_library(tmp_path, rng):
     for k in range(12):
         np.savez(
@@ -273,5 +294,5 @@ def test_a_folder_of_one_galaxy_files_becomes_a_library(tmp_path, rng):
     with pytest.raises(ConfigError, match="1 stem"):
         library_of_stars(next(tmp_path.glob("*_parameters.npz")))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataFileError, match="no npz"):
+    with pytest.raises(DataFileError, match="no file of a galaxy"):
         library_of_stars(tmp_path / "empty")

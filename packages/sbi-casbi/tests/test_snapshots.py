@@ -37,7 +37,7 @@ def test_what_was_written_is_read(tmp_path, halos):
     s = read_snapshot(write_snapshot(tmp_path, NAME, g, halos=halos))
     assert (s.stem, s.step, s.halo_source) == ("g8.26e11", 1024, halos)
     assert_allclose(s.fe_h, g.fe_h, atol=1e-6)
-    assert_allclose(s.o_fe, g.o_fe, atol=1e-6)
+    assert_allclose(s.alpha_fe, g.o_fe, atol=1e-6)
     assert_allclose((s.mstar, s.mdm, s.mgas), (127e4, 400e8, 60e5), rtol=1e-6)
     assert_allclose(s.tau, age_gyr(1.0), rtol=1e-6)
     assert s.z == pytest.approx(1.0)
@@ -290,6 +290,6 @@ def test_the_command_builds_and_lists_what_was_skipped(folder, tmp_path):
         words = [str(root), "--out", str(tmp_path / out)]
         return CliRunner().invoke(build, words, catch_exceptions=False)
 
-    assert "skipped g9.99e10.01024" in call(folder, "a.h5").output
+    assert "skipped g9.99e10/g9.99e10.01024" in call(folder, "a.h5").output
     with pytest.raises(DataFileError):
         call(folder / "none", "b.h5")

@@ -30,6 +30,7 @@ __all__ = [
     "Element",
     "SolarScale",
     "abundances",
+    "hydrogen_of",
     "metals_of",
     "offsets",
     "solar_scale",
@@ -84,25 +85,29 @@ def offsets(have: str, want: str, element: Element = "o") -> tuple[float, float]
 
 
 def abundances(
-    fe: F64, alpha: F64, metals: F64, scale: SolarScale, element: Element = "o"
+    fe: F64, alpha: F64, hydrogen: F64, scale: SolarScale, element: Element = "o"
 ) -> tuple[F64, F64]:
     """Return [Fe/H] and [O/Fe] or [Mg/Fe] [dex]; NaN for stars without one of the elements.
 
     Parameters
     ----------
-    fe, alpha, metals
-        Mass fractions of iron, of oxygen or magnesium, and of all metals, (n,).
+    fe, alpha, hydrogen
+        Mass fractions of iron, of oxygen or magnesium, and of hydrogen, (n,).
     scale
         Solar mass fractions.
     element
         The element of ``alpha``.
     """
-    hydrogen = 1.0 - metals - (0.236 + 2.1 * metals)
     good = (fe > SMALLEST) & (alpha > SMALLEST) & (hydrogen > 0)
     safe = [np.where(good, v, 1.0) for v in (fe, alpha, hydrogen)]
     fe_h = np.log10(safe[0] / safe[2]) - np.log10(scale.fe / scale.h)
     alpha_fe = np.log10(safe[1] / safe[0]) - np.log10(getattr(scale, element) / scale.fe)
     return np.where(good, fe_h, np.nan), np.where(good, alpha_fe, np.nan)
+
+
+def hydrogen_of(metals: F64) -> F64:
+    """Return the mass fraction of hydrogen beside metals and primordial and produced helium."""
+    return 1.0 - metals - (0.236 + 2.1 * metals)
 
 
 def metals_of(fe: F64, o: F64) -> F64:

@@ -15,6 +15,10 @@ _solar = click.option(
     "--solar", type=click.Choice(["pynbody", "asplund09"]), default="pynbody", show_default=True,
     help="Solar abundances that the file assumes.",
 )  # fmt: skip
+_alpha = click.option(
+    "--alpha", type=click.Choice(["o", "mg"]), default="o", show_default=True,
+    help="Element beside iron: oxygen or magnesium.",
+)  # fmt: skip
 _out = click.option("--out", metavar="FILE", required=True, help="Library to write (HDF5).")
 
 
@@ -38,9 +42,14 @@ _out = click.option("--out", metavar="FILE", required=True, help="Library to wri
     "--halo-id", metavar="N", type=int, help="Number of the halo.", show_default="the main halo"
 )
 @_solar
+@_alpha
+@click.option(
+    "--fields", metavar="FIELDS", show_default="found",
+    help="Arrays of mass fractions: gasoline, tng, eagle, fire, or fe=ARRAY:COLUMN,o=ARRAY:COLUMN.",
+)  # fmt: skip
 @click.option(
     "--stem-regex", metavar="REGEX",
-    help="Pattern of file names with two groups: simulation and step.",
+    help="Pattern of file names (with a / in it: of paths) with two groups: simulation and step.",
 )  # fmt: skip
 @click.option(
     "--edges", metavar="RULE", default="percentile:0.01", show_default=True,
@@ -69,6 +78,8 @@ def build(
     halo_source: Any,
     halo_id: int | None,
     solar: str,
+    alpha: Any,
+    fields: str | None,
     stem_regex: str | None,
     edges: str,
     sides: Any,
@@ -76,9 +87,10 @@ def build(
     max_mstar: float,
     seed: int,
 ) -> None:
-    """Build a library of templates from the Gasoline snapshots below ROOT.
+    """Build a library of templates from the snapshots below ROOT.
 
-    The same command continues an interrupted build.
+    Snapshots of Gasoline, of Gadget, AREPO and GIZMO (HDF5), and of RAMSES. The same command
+    continues an interrupted build.
     """
     from sbi_casbi.snapshots.builder import BuildConfig, build_library
 
@@ -86,6 +98,8 @@ def build(
         halo_source=halo_source,
         halo_id=halo_id,
         solar=solar,
+        alpha=alpha,
+        fields=fields,
         stem_regex=stem_regex or STEM_PATTERN,
         edges=edges,
         sides=sides,
@@ -95,28 +109,36 @@ def build(
     )
     report = build_library(root, out, config, workers=workers)
     for path, reason in report.skipped.items():
-        click.echo(f"skipped {Path(path).name}: {reason}")
+        click.echo(f"skipped {Path(path).relative_to(Path(root).absolute())}: {reason}")
     click.echo(f"{report.library}: {out} ({report.reused} read before)")
 
 
-@click.command("import", epilog="\b\nExamples:\n  sbi-run casbi import stars.npz --out library.h5")
-@click.argument("npz")
+@click.command(
+    "import",
+    epilog="\b\nExamples:\n  sbi-run casbi import stars.fits --out library.h5\n"
+    "  sbi-run casbi import gen_files_output/ --out library.h5",
+)
+@click.argument("stars")
 @_out
 @_solar
+@_alpha
 @click.option(
     "--stem-regex", metavar="REGEX",
-    help="Pattern of Galaxy_name with two groups: simulation and step.",
+    help="Pattern of Galaxy_name with two groups, simulation and step, if no column names these.",
 )  # fmt: skip
-def import_stars(npz: str, out: str, solar: str, stem_regex: str | None) -> None:
-    """Make a library of templates from a table of stars, the file NPZ.
+def import_stars(stars: str, out: str, solar: str, alpha: Any, stem_regex: str | None) -> None:
+    """Make a library of templates from the table STARS of your own simulations.
 
-    Its columns are feh, ofe, star_mass, infall_time and Galaxy_name. NPZ may also be a folder of
-    such files with one galaxy each.
+    One row per star (FITS, ECSV, CSV, npz) with the columns feh, ofe (or mgfe), star_mass,
+    infall_time, Galaxy_name, and optionally simulation and dm_mass. STARS may also be a folder of
+    such files with one galaxy each, e.g. the output of CASBI's gen_files.
     """
     from sbi_casbi.library import write_library
     from sbi_casbi.star_tables import library_of_stars
 
-    library, notes = library_of_stars(npz, solar=solar, stem_regex=stem_regex or STEM_PATTERN)
+    library, notes = library_of_stars(
+        stars, solar=solar, alpha=alpha, stem_regex=stem_regex or STEM_PATTERN
+    )
     write_library(library, out)
     for note in notes:
         click.echo(note)

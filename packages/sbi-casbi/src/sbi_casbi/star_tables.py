@@ -1,8 +1,19 @@
-"""Libraries from tables of stars: ``feh, ofe, star_mass, infall_time, Galaxy_name`` (npz).
+"""Libraries from tables of stars of your own simulations, and from the files of CASBI.
 
-The format of CASBI: one file with one entry per star in all arrays, or a folder of files with one
-galaxy each (written by its ``gen_files``), where the last three may be single values. Its files of
-failed snapshots (``*_error.npz``) are skipped. Without ``dm_mass`` the dark mass is not inferred.
+One file with one row per star, or a folder of files with one galaxy each (npz as CASBI's
+``gen_files`` writes them, or FITS, ECSV, CSV). Columns, or arrays, in npz also single values:
+
+=================  ===============================================================================
+``feh``            [Fe/H] (``fe_h``)
+``ofe``, ``mgfe``  [O/Fe] (``o_fe``) or [Mg/Fe] (``mg_fe``)
+``star_mass``      stellar mass of the galaxy [Msun] (``mstar``)
+``infall_time``    age of the universe [Gyr] of the snapshot (``tau``)
+``Galaxy_name``    name of the snapshot, with simulation and step (``galaxy``)
+``simulation``     name of the simulation; without it, it is read from the name of the snapshot
+``dm_mass``        dark mass [Msun] (``mdm``); without it, the dark mass is not inferred
+=================  ===============================================================================
+
+Files of failed snapshots (``*_error.npz`` of CASBI) are skipped.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
@@ -10,6 +21,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +29,36 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sbi_casbi.abundances import LABELS, Element
 from sbi_casbi.cosmology import redshift
 from sbi_casbi.library import FINE, Library, split_stems
 from sbi_casbi.plane import Plane
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
-from sbi_core import DataFileError, counted, read_npz
+from sbi_core import ColumnReader, DataFileError, counted, read_npz, read_table
 
 __all__ = ["library_of_stars"]
 
 F64 = NDArray[np.float64]
-_NEEDED = ("feh", "ofe", "star_mass", "infall_time", "Galaxy_name")
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "feh": ("feh", "fe_h"),
+    "ofe": ("ofe", "o_fe"),
+    "mgfe": ("mgfe", "mg_fe"),
+    "star_mass": ("star_mass", "mstar"),
+    "infall_time": ("infall_time", "tau"),
+    "Galaxy_name": ("galaxy_name", "galaxy"),
+    "simulation": ("simulation",),
+    "dm_mass": ("dm_mass", "mdm"),
+}
+_WORDS = ("Galaxy_name", "simulation")
+_OPTIONAL = ("simulation", "dm_mass")
+_TABLES = ("*.npz", "*.fits", "*.ecsv", "*.csv")
 
 
 def library_of_stars(
     path: str | Path,
     *,
     solar: str = "pynbody",
+    alpha: Element = "o",
     stem_regex: str = STEM_PATTERN,
     plane: Plane | None = None,
     seed: int = 1,
@@ -43,11 +69,13 @@ def library_of_stars(
     Parameters
     ----------
     path
-        npz file, or folder of npz files; pickled objects are refused.
+        File (npz, FITS, ECSV, CSV), or folder of files; pickled objects are refused.
     solar
         Solar scale of its abundances.
+    alpha
+        Element beside iron.
     stem_regex
-        Pattern of ``Galaxy_name``.
+        Pattern of ``Galaxy_name``, if there is no ``simulation``.
     plane
         Pixels; default [-4.5, 0.6] x [-0.4, 0.8].
     seed, fractions
@@ -58,10 +86,10 @@ def library_of_stars(
     DataFileError
         If a file cannot be read, lacks an array, or masses are not in Msun.
     """
-    arrays = _load_all(Path(path))
+    arrays = _load_all(Path(path), alpha)
     notes: list[str] = []
-    feh, ofe = (np.asarray(arrays[k], float) for k in ("feh", "ofe"))
-    good = np.isfinite(feh) & np.isfinite(ofe)
+    feh, alpha_fe = (np.asarray(arrays[k], float) for k in ("feh", f"{alpha}fe"))
+    good = np.isfinite(feh) & np.isfinite(alpha_fe)
     if not good.all():
         notes.append(f"{counted(int((~good).sum()), 'star')} without finite abundances excluded")
     names = arrays["Galaxy_name"].astype(str)
@@ -71,10 +99,12 @@ def library_of_stars(
         msg = f"{path}: star_mass has a median of {np.median(mass):.3g}, expected Msun"
         raise DataFileError(msg)
     dark = _dark_mass(arrays, first, notes)
-    pairs = [stem_and_step(name, stem_regex) for name in galaxies]
-    stem = np.array([p[0] for p in pairs])
+    if "simulation" in arrays:
+        stem = np.asarray(arrays["simulation"])[first].astype(np.str_)
+    else:
+        stem = np.array([_simulation(str(name), stem_regex) for name in galaxies])
     plane = plane or Plane()
-    index = np.where(good, plane.fine_index(np.nan_to_num(feh), np.nan_to_num(ofe)), -1)
+    index = np.where(good, plane.fine_index(np.nan_to_num(feh), np.nan_to_num(alpha_fe)), -1)
     count = np.bincount(row[good], minlength=len(galaxies))
     if (count == 0).any():
         msg = f"{path}: galaxy '{galaxies[int(np.argmin(count))]}' has no usable star"
@@ -101,6 +131,7 @@ def library_of_stars(
             n_masked=np.bincount(row[~good], minlength=len(galaxies)),
             split=split_stems(stem, np.log10(mass), seed, fractions),
             solar=solar,
+            alpha=alpha,
             tau_width=0.2158,
             source=f"stars in {Path(path).name}",
         ),
@@ -108,33 +139,65 @@ def library_of_stars(
     )
 
 
-def _load_all(path: Path) -> dict[str, NDArray[Any]]:
+def _simulation(name: str, pattern: str) -> str:
+    try:
+        return stem_and_step(name, pattern)[0]
+    except DataFileError as error:
+        msg = f"{error}, or add a column 'simulation'"
+        raise DataFileError(msg) from None
+
+
+def _load_all(path: Path, alpha: Element) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file, or of all files of a folder."""
     if not path.is_dir():
-        return _load(path)
-    files = [file for file in sorted(path.glob("*.npz")) if not file.stem.endswith("_error")]
+        return _load(path, alpha)
+    files = [f for kind in _TABLES for f in sorted(path.glob(kind)) if f.stem[-6:] != "_error"]
     if not files:
-        msg = f"folder '{path}' has no npz file of a galaxy"
+        msg = f"folder '{path}' has no file of a galaxy ({', '.join(_TABLES)})"
         raise DataFileError(msg)
-    parts = [_load(file) for file in files]
-    names = set(_NEEDED) | ({"dm_mass"} if all("dm_mass" in p for p in parts) else set())
+    parts = [_load(file, alpha) for file in files]
+    names = [name for name in parts[0] if all(name in p for p in parts)]
     return {name: np.concatenate([p[name] for p in parts]) for name in names}
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    arrays = read_npz(path)
-    missing = [k for k in _NEEDED if k not in arrays]
+def _load(path: Path, alpha: Element) -> dict[str, NDArray[Any]]:
+    arrays = _of_npz(path) if path.suffix == ".npz" else _of_table(path)
+    wanted = [name for name in _COLUMNS if name not in ("ofe", "mgfe") or name == f"{alpha}fe"]
+    missing = [name for name in wanted if name not in arrays and name not in _OPTIONAL]
     if missing:
-        msg = f"'{path}' lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays))}"
+        other = "mg" if alpha == "o" else "o"
+        hint = f"; for {LABELS[other]} give --alpha {other}" if f"{other}fe" in arrays else ""
+        msg = f"'{path}' lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays))}{hint}"
         raise DataFileError(msg)
+    arrays = {name: arrays[name] for name in wanted if name in arrays}
     stars = np.size(arrays["feh"])
     for name, value in arrays.items():
         if value.ndim == 0:
             arrays[name] = np.full(stars, value)
-    lengths = {k: len(arrays[k]) for k in _NEEDED}
+    lengths = {name: len(value) for name, value in arrays.items()}
     if len(set(lengths.values())) != 1:
         msg = f"'{path}': arrays differ in length: {lengths}"
         raise DataFileError(msg)
+    return arrays
+
+
+def _of_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file under our names, and the others under their own."""
+    own = {other: name for name, others in _COLUMNS.items() for other in others}
+    return {own.get(name.lower(), name): value for name, value in read_npz(path).items()}
+
+
+def _of_table(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the columns of a table under our names."""
+    reader = ColumnReader(read_table(path), str(path))
+    units = {"feh": "dex", "ofe": "dex", "mgfe": "dex", "infall_time": "Gyr"}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, others in _COLUMNS.items():
+        column = reader.find(others)
+        if column is not None and name in _WORDS:
+            arrays[name] = np.asarray(reader.ids((column,))[0], np.str_)
+        elif column is not None:
+            arrays[name] = reader.values(column, units.get(name, "Msun"))
     return arrays
 
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sbi_casbi.abundances import Element
 from sbi_casbi.library import FINE, Library, read_library, split_stems, write_library
 from sbi_casbi.plane import Plane
+from sbi_casbi.snapshots.fields import fields_of
 from sbi_casbi.snapshots.halos import HaloSource
 from sbi_casbi.snapshots.reader import files_of, read_snapshot
-from sbi_casbi.stems import STEM_PATTERN, stem_and_step
+from sbi_casbi.stems import STEM_PATTERN, is_snapshot, stem_and_step
 from sbi_core import ConfigError, DataFileError, data_dirs, read_npz, written
 
 __all__ = [
@@ -57,6 +58,10 @@ class BuildConfig:
         See :func:`read_snapshot`.
     solar
         Solar scale of the abundances.
+    alpha
+        Element beside iron: oxygen (``o``) or magnesium (``mg``).
+    fields
+        Arrays of abundances, see :mod:`sbi_casbi.snapshots.fields`; default: found.
     stem_regex
         Pattern of file names.
     largest_mstar
@@ -78,6 +83,8 @@ class BuildConfig:
     halo_source: HaloSource = "auto"
     halo_id: int | None = None
     solar: str = "pynbody"
+    alpha: Element = "o"
+    fields: str | None = None
     stem_regex: str = STEM_PATTERN
     largest_mstar: float = 6e9
     edges: str = "percentile:0.01"
@@ -142,6 +149,8 @@ def build_library(
     """
     c, out = config or BuildConfig(), Path(out)
     edge_share(c.edges)
+    if c.fields is not None:
+        fields_of(c.fields)
     paths = find_snapshots(root, c.stem_regex)
     cache = out.with_name(out.name + ".cache") if cache is None else Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
@@ -188,7 +197,7 @@ class _Job:
 
 def _key(path: Path, c: BuildConfig) -> str:
     """Return the name of a cache file: a hash of all files read, with size and age, and options."""
-    words: list[Any] = [c.halo_source, c.halo_id, c.solar, c.stem_regex]
+    words: list[Any] = [c.halo_source, c.halo_id, c.solar, c.alpha, c.fields, c.stem_regex]
     for file in files_of(path, c.halo_source):
         stat = file.stat()
         words += [file.resolve(), stat.st_size, stat.st_mtime_ns]
@@ -221,13 +230,15 @@ def _read_one(job: _Job) -> tuple[str, bool]:
             halo_id=c.halo_id,
             solar=c.solar,
             stem_regex=c.stem_regex,
+            fields=c.fields,
+            alpha=c.alpha,
         )
     except DataFileError as error:
         return str(error), False
     facts = {k: v for k, v in asdict(s).items() if np.isscalar(v)}
     with written(job.cache) as temporary:
         np.savez(
-            temporary, fe_h=s.fe_h, o_fe=s.o_fe, mass=s.mass, facts=np.array(json.dumps(facts))
+            temporary, fe_h=s.fe_h, o_fe=s.alpha_fe, mass=s.mass, facts=np.array(json.dumps(facts))
         )
     return "", False
 
@@ -334,6 +345,7 @@ def _assemble(jobs: Sequence[_Job], c: BuildConfig, root: str) -> Library:
         n_over=np.array(over),
         split=split,
         solar=c.solar,
+        alpha=c.alpha,
         tau_width=c.tau_width,
         source=f"snapshots in {Path(root).name}",
         options={k: v for k, v in asdict(c).items() if v is not None},
@@ -375,11 +387,11 @@ def find_snapshots(root: str | Path, pattern: str = STEM_PATTERN) -> list[Path]:
     DataFileError
         If the folder does not exist or holds none.
     """
-    root = Path(root)
+    root = Path(root).absolute()  # the folder around a snapshot is its simulation
     if not root.is_dir():
         msg = f"folder of snapshots '{root}' does not exist"
         raise DataFileError(msg)
-    matching = [p for p in root.rglob("*") if p.is_file() and re.match(pattern, p.name)]
+    matching = [p for p in root.rglob("*") if is_snapshot(p, pattern)]
     if not matching:
         msg = f"'{root}' has no file whose name matches {pattern}; give --stem-regex"
         raise DataFileError(msg)

@@ -1,8 +1,9 @@
 """Halo catalogues of a snapshot (AHF or ``.grp``), and the choice of the main halo.
 
-Halos are numbered by decreasing number of particles, from 1 (AHF), or as in the group file. The
-main halo has the most particles among the halos in the high-resolution region of a zoom simulation.
-If another of them has more stars or mass, the choice is left to the user.
+Halos are numbered by decreasing number of particles, from 1 (AHF), or as in the group file, or, for
+snapshots other than tipsy, as in the catalogue that pynbody finds beside them (Subfind, HOP, ...).
+The main halo has the most particles among the halos in the high-resolution region of a zoom
+simulation. If another of them has more stars or mass, the choice is left to the user.
 
 References:
     | Knollmann & Knebe 2009, ApJS 182, 608 (AHF)
@@ -25,6 +26,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 HaloSource = Literal["auto", "ahf", "grp", "whole"]
 _CANDIDATES = 10
+_SEARCHED = 50  # halos of a catalogue, in its order
 _HEAVY = 1.5  # dark particles above this multiple of the lightest are low-resolution particles
 _CONTAMINATED = 0.01  # share of dark mass in heavy particles from which a halo is doubtful
 _OUTSIDE = 0.5  # and from which it lies outside the high-resolution region
@@ -40,7 +42,7 @@ def catalogue_files(path: Path, source: HaloSource) -> list[Path]:
 
 
 def main_halo(
-    snapshot: Any, path: Path, source: HaloSource, halo_id: int | None
+    snapshot: Any, path: Path, source: HaloSource, halo_id: int | None, *, tipsy: bool = True
 ) -> tuple[Any, int, str]:
     """Return the main halo, its number, and the type of its catalogue.
 
@@ -54,6 +56,8 @@ def main_halo(
         See :func:`sbi_casbi.snapshots.reader.read_snapshot`.
     halo_id
         Number of the halo to return; default: the main one.
+    tipsy
+        True: AHF and group files are read here; False: pynbody reads any catalogue it finds.
 
     Raises
     ------
@@ -62,6 +66,8 @@ def main_halo(
     """
     if source == "whole":
         return snapshot, -1, "whole"
+    if not tipsy:
+        return _of_catalogue(snapshot, path, source, halo_id)
     files = catalogue_files(path, source)
     if not files:
         wanted = {
@@ -81,6 +87,30 @@ def main_halo(
         msg = f"{path.name}: no halo {number} in '{files[0].name}'; the largest are "
         raise DataFileError(msg + ", ".join(map(str, list(members)[:_CANDIDATES])))
     return snapshot[members[number]], number, kind
+
+
+def _of_catalogue(
+    snapshot: Any, path: Path, source: HaloSource, halo_id: int | None
+) -> tuple[Any, int, str]:
+    """Return the main halo of the catalogue that pynbody finds."""
+    if source != "auto":
+        msg = f"{path.name}: --halo-source {source} is for tipsy snapshots; use auto or whole"
+        raise DataFileError(msg)
+    try:
+        catalogue = snapshot.halos()
+    except Exception:  # each catalogue fails in its own way where it does not exist
+        msg = f"{path.name}: no halo catalogue beside it; --halo-source whole takes all particles"
+        raise DataFileError(msg) from None
+    numbers = [int(n) for n in list(catalogue.keys())[:_SEARCHED]]
+    if halo_id is not None:
+        numbers = [n for n in numbers if n == halo_id] or [halo_id]
+    halos = {n: np.asarray(catalogue[n].get_index_list(snapshot)) for n in numbers}
+    members = dict(sorted(halos.items(), key=lambda item: -len(item[1])))
+    if not members:
+        msg = f"{path.name}: the halo catalogue is empty"
+        raise DataFileError(msg)
+    number = halo_id if halo_id is not None else _choose(snapshot, path, members)
+    return snapshot[members[number]], number, "catalogue"
 
 
 def _read_grp(snapshot: Any, file: Path) -> dict[int, I64]:
@@ -157,13 +187,16 @@ def _choose(snapshot: Any, path: Path, members: dict[int, I64]) -> int:
         If another halo has more stars or mass, or the halo is contaminated by heavy particles.
     """
     mass = np.asarray(snapshot["mass"].in_units("Msol"), float)
-    gas, dark = len(snapshot.gas), len(snapshot.dm)
-    lightest = mass[gas : gas + dark].min(initial=np.inf)
+    is_dark, is_star = (np.zeros(len(snapshot), bool) for _ in range(2))
+    for family in snapshot.families():
+        place = snapshot._get_family_slice(family)
+        is_dark[place], is_star[place] = family.name == "dm", family.name == "star"
+    lightest = mass[is_dark].min(initial=np.inf)
     numbers = list(members)[:_CANDIDATES]
     stars, total, heavy = [], [], []
     for ids in (members[n] for n in numbers):
-        of_dark = mass[ids[(ids >= gas) & (ids < gas + dark)]]
-        stars.append(int((ids >= gas + dark).sum()))
+        of_dark = mass[ids[is_dark[ids]]]
+        stars.append(int(is_star[ids].sum()))
         total.append(float(mass[ids].sum()))
         heavy.append(float(of_dark[of_dark > _HEAVY * lightest].sum() / max(of_dark.sum(), 1e-99)))
     inside = [k for k, share in enumerate(heavy) if share < _OUTSIDE]

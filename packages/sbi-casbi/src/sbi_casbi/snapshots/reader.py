@@ -1,10 +1,11 @@
-"""One Gasoline snapshot: its main halo, and the abundances of its stars.
+"""One snapshot: its main halo, and the abundances of its stars.
 
-Layout: ``<root>/g8.26e11/g8.26e11.01024`` (big-endian tipsy) with auxiliary arrays
+Gasoline: ``<root>/g8.26e11/g8.26e11.01024`` (big-endian tipsy) with auxiliary arrays
 ``.FeMassFrac``, ``.OxMassFrac`` (int32 N, then N values over gas, dark matter and stars), the
 ``.param`` file beside it or one level up, and optionally ``.z0.000.AHF_halos/_particles`` or
-``.grp``. pynbody reads masses, units and cosmology. Abundances are calculated here, because
-pynbody's derived arrays replace zeros by the smallest positive value.
+``.grp``. Gadget, AREPO and GIZMO: HDF5, in one or several files. RAMSES: a folder ``output_00080``.
+pynbody reads masses, units and cosmology. Abundances are calculated here, because pynbody's derived
+arrays replace zeros by the smallest positive value; :mod:`sbi_casbi.snapshots.fields` names them.
 
 References:
     | Pontzen et al. 2013, pynbody, ascl:1305.002
@@ -14,18 +15,20 @@ References:
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_casbi.abundances import SMALLEST, abundances, metals_of, solar_scale
+from sbi_casbi.abundances import SMALLEST, Element, abundances, solar_scale
 from sbi_casbi.cosmology import age_gyr
+from sbi_casbi.snapshots.fields import fields_of, guessed, mass_fractions
 from sbi_casbi.snapshots.halos import HaloSource, catalogue_files, main_halo
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
 from sbi_core import ConfigError, DataFileError, SbiError
@@ -34,7 +37,7 @@ __all__ = ["HaloSource", "Snapshot", "files_of", "need_pynbody", "read_snapshot"
 
 F64 = NDArray[np.float64]
 _FEWEST = 50  # usable stars
-_AUXILIARY = ("FeMassFrac", "OxMassFrac")
+_AUXILIARY = ("FeMassFrac", "OxMassFrac", "MgMassFrac")
 _PARTICLE_BYTES = (48, 36, 44)  # gas, dark matter, star, in single precision
 _MASS_RANGE = (1.0, 16.0)  # log10 of any plausible halo mass [Msun]
 
@@ -47,27 +50,28 @@ class Snapshot:
     ----------
     name, stem, step
         File name, simulation, step.
-    fe_h, o_fe
-        Abundances of the usable stars [dex], (n,).
+    fe_h, alpha_fe
+        [Fe/H], and [O/Fe] or [Mg/Fe] of the usable stars [dex], (n,).
     mass
         Their masses [Msun], (n,).
     mstar, mdm, mgas
-        Masses of the halo [Msun].
+        Masses of the halo [Msun]; ``mgas`` is NaN for RAMSES.
     tau, z
         Age of the universe [Gyr] and redshift.
     n_masked
-        Number of excluded stars: without iron or oxygen, sink particles, or not finite.
+        Number of excluded stars: without one of the elements, sink or wind particles, or not
+        finite.
     halo_id
         Number of the halo; -1 for the whole snapshot.
     halo_source
-        ahf, grp or whole.
+        ahf, grp, catalogue (of other codes) or whole.
     """
 
     name: str
     stem: str
     step: int
     fe_h: F64
-    o_fe: F64
+    alpha_fe: F64
     mass: F64
     mstar: float
     mdm: float
@@ -102,23 +106,29 @@ def read_snapshot(
     halo_id: int | None = None,
     solar: str = "pynbody",
     stem_regex: str = STEM_PATTERN,
+    fields: str | None = None,
+    alpha: Element = "o",
 ) -> Snapshot:
     """Read the main halo of one snapshot.
 
     Parameters
     ----------
     path
-        The tipsy file.
+        The tipsy file, the (first) HDF5 file, or the folder of RAMSES.
     halo_source
-        Halo catalogue: ``ahf``, ``grp``, ``auto`` (AHF if present, otherwise grp), or ``whole``:
-        all particles.
+        Halo catalogue: ``ahf``, ``grp``, ``auto`` (AHF if present, otherwise grp; for other codes
+        any that pynbody finds), or ``whole``: all particles.
     halo_id
         Number of the halo: 1 is the one with most particles (AHF), or the number in the group file.
         Default: the main halo.
     solar
         Solar scale.
     stem_regex
-        Pattern of the file name.
+        Pattern of the file name, see :func:`sbi_casbi.stems.stem_and_step`.
+    fields
+        Arrays of abundances, see :mod:`sbi_casbi.snapshots.fields`; default: found.
+    alpha
+        Element beside iron.
 
     Raises
     ------
@@ -129,44 +139,46 @@ def read_snapshot(
     pynbody = need_pynbody()
     path = Path(path)
     stem, step = stem_and_step(path, stem_regex)
-    _check_files(path)
+    form = _form(path)
+    if form == "tipsy":
+        _check_files(path, alpha)
     scale = solar_scale(solar)
     with _quiet(), _reading(path):
-        f = _load(pynbody, path)
-        halo, number, source = main_halo(f, path, halo_source, halo_id)
+        f = _load(pynbody, path, form, gas=halo_source != "whole")
+        halo, number, source = main_halo(f, path, halo_source, halo_id, tipsy=form == "tipsy")
         if not len(halo.star):
             where = "the snapshot" if source == "whole" else f"halo {number}"
             msg = f"{path.name}: {where} has no stars"
             raise DataFileError(msg)
-        fe, o = (np.asarray(halo.star[a], float) for a in _AUXILIARY)
-        tform = np.asarray(halo.star["tform"], float)
+        columns = fields_of(fields) if fields else guessed(f, path.name)
+        fe, other, hydrogen = mass_fractions(f, halo.star, columns, alpha, path.name)
+        formed = _formed(f, halo.star, form)
         mass = np.asarray(halo.star["mass"].in_units("Msol"), float)
-        sums = {k: float(getattr(halo, k)["mass"].in_units("Msol").sum()) for k in ("dm", "gas")}
+        sums = {k: _total(getattr(halo, k)) for k in ("dm", "gas")}
         z = float(1.0 / f.properties["a"] - 1.0)
         tau = _age(f.properties, z)
     _check_masses(path, float(mass.sum()), sums["dm"])
-    finite = np.isfinite(fe) & np.isfinite(o) & np.isfinite(mass)
-    usable = finite & (fe > SMALLEST) & (o > SMALLEST) & (tform >= 0)
+    finite = np.isfinite(fe) & np.isfinite(other) & np.isfinite(hydrogen) & np.isfinite(mass)
+    usable = finite & (fe > SMALLEST) & (other > SMALLEST) & (hydrogen > 0) & formed
     if len(mass) and not usable.any():
-        msg = f"{path.name}: no enriched stars: none of {len(mass)} has iron and oxygen"
+        msg = f"{path.name}: no enriched stars: none of {len(mass)} has both elements"
         raise DataFileError(msg)
     if usable.sum() < _FEWEST:
         msg = (
             f"{path.name}: {int(usable.sum())} usable stars in the main halo, fewer than {_FEWEST}"
         )
         raise DataFileError(msg)
-    fe, o = fe[usable], o[usable]
-    fe_h, o_fe = abundances(fe, o, metals_of(fe, o), scale)
+    fe_h, alpha_fe = abundances(fe[usable], other[usable], hydrogen[usable], scale, alpha)
     return Snapshot(
-        name=path.name,
+        name=path.name if form == "tipsy" else f"{stem}.{step:05d}",
         stem=stem,
         step=step,
         fe_h=fe_h,
-        o_fe=o_fe,
+        alpha_fe=alpha_fe,
         mass=mass[usable],
-        mstar=float(mass[finite & (tform >= 0)].sum()),
+        mstar=float(mass[finite & formed].sum()),
         mdm=sums["dm"],
-        mgas=sums["gas"],
+        mgas=np.nan if form == "ramses" else sums["gas"],
         tau=tau,
         z=z,
         n_masked=int((~usable).sum()),
@@ -178,6 +190,15 @@ def read_snapshot(
 def files_of(path: str | Path, halo_source: HaloSource = "auto") -> list[Path]:
     """Return the existing files that :func:`read_snapshot` reads for a snapshot."""
     path = Path(path)
+    form = _form(path)
+    if form == "ramses":
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    if form == "hdf5":
+        first = path.name.removesuffix(".0.hdf5")
+        number = (re.findall(r"\d+", first) or [""])[-1]
+        near = [path.parent.glob(f"{first}.*.hdf5"), path.parent.glob(f"*tab_{number}*")]
+        far = path.parent.parent.glob(f"groups_{number}/*")
+        return sorted({path, *near[0], *near[1], *far})
     arrays = [path.with_name(f"{path.name}.{name}") for name in _AUXILIARY]
     parameters = [*path.parent.glob("*.param"), *path.parent.glob("../*.param")]
     files = [path, *arrays, *sorted(parameters), *catalogue_files(path, halo_source)]
@@ -211,8 +232,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataFileError(msg) from error
 
 
-def _check_files(path: Path) -> None:
-    """Raise unless the snapshot and both abundance arrays are complete, in one byte order."""
+def _check_files(path: Path, alpha: Element) -> None:
+    """Raise unless the snapshot and its abundance arrays are complete, in one byte order."""
     if not path.is_file():
         msg = f"snapshot '{path}' does not exist"
         raise DataFileError(msg)
@@ -232,7 +253,7 @@ def _check_files(path: Path) -> None:
             f"{expected}: the file is truncated"
         )
         raise DataFileError(msg)
-    for name in _AUXILIARY:
+    for name in _AUXILIARY if alpha == "mg" else _AUXILIARY[:2]:
         file = path.with_name(f"{path.name}.{name}")
         if not file.is_file():
             msg = f"'{path.name}' has no auxiliary array '{file.name}' beside it"
@@ -275,7 +296,41 @@ def _other(order: str) -> str:
     return "<" if order == ">" else ">"
 
 
-def _load(pynbody: Any, path: Path) -> Any:
+def _form(path: Path) -> Literal["tipsy", "hdf5", "ramses"]:
+    if path.is_dir():
+        return "ramses"
+    return "hdf5" if path.suffix in (".hdf5", ".h5") else "tipsy"
+
+
+def _load(pynbody: Any, path: Path, form: str, *, gas: bool) -> Any:
+    """Return the snapshot with its cosmology, or raise."""
+    if form == "tipsy":
+        f = _load_tipsy(pynbody, path)
+    elif form == "ramses":  # gas cells are only read where a halo catalogue counts them
+        f = pynbody.load(str(path), with_gas=gas)
+    else:
+        f = pynbody.load(str(path).removesuffix(".0.hdf5"))
+    lost = [k for k in ("a", "h", "omegaM0") if k not in f.properties]
+    if lost:
+        msg = f"{path.name}: no {', '.join(lost)} in its header: masses and times are unknown"
+        raise DataFileError(msg)
+    return f
+
+
+def _formed(snapshot: Any, stars: Any, form: str) -> NDArray[np.bool_]:
+    """Return False for sink particles of Gasoline, and for wind particles of AREPO."""
+    if form == "tipsy":
+        return np.asarray(stars["tform"] >= 0)
+    if form == "hdf5" and "aform" in snapshot.star.loadable_keys():
+        return np.asarray(stars["aform"] > 0)
+    return np.ones(len(stars), bool)
+
+
+def _total(family: Any) -> float:
+    return float(family["mass"].in_units("Msol").sum()) if len(family) else 0.0
+
+
+def _load_tipsy(pynbody: Any, path: Path) -> Any:
     """Return the snapshot with its parameter file, or raise."""
     f = pynbody.load(str(path))
     parameters = getattr(f, "_paramfile", {})
@@ -312,8 +367,8 @@ def _check_masses(path: Path, mstar: float, mdm: float) -> None:
         low, high = _MASS_RANGE
         if mass > 0 and not low < np.log10(mass) < high:
             msg = (
-                f"{path.name}: a {what} mass of {mass:.3g} Msun is impossible: look at dMsolUnit "
-                "in the .param file"
+                f"{path.name}: a {what} mass of {mass:.3g} Msun is impossible: look at the "
+                "units of the file (tipsy: dMsolUnit in the .param file)"
             )
             raise DataFileError(msg)
     if mdm > 0 and mstar > mdm:
