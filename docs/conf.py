@@ -25,16 +25,36 @@ author = "The sbi-astro developers"
 project_copyright = "2026, The sbi-astro developers"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
 ]
 html_math_renderer = "mathml"
-exclude_patterns = ["_build"]
-nitpicky = False
+exclude_patterns = ["_build", "_ext", "conf.py", "figures/*.py"]
+nitpicky = True
+nitpick_ignore_regex = [
+    # Shapes such as "(B, d)" and words stand where numpydoc has types: they are no references.
+    ("py:class", r"[A-Za-z]|[a-z_]+|[a-z_]+_68|[a-z]+ in 0..S|the simulator|\"[a-z]+\""),
+    # Other projects: linked with SBI_DOCS_INTERSPHINX.
+    ("py:.*", r"(numpy|astropy|torch|xarray|pandas)\..*"),
+    # Documented in the sources, as text.
+    ("py:(mod|class)", r"sbi_casbi\..*|SetDensity|sbi_core\.estimators\.ordinal"),
+    ("py:exc", "UnsafeFileError"),  # one kind of DataFileError
+]
 suppress_warnings = ["myst.strikethrough"]
+
+# Notebooks are Python files; `rm -r docs/_build` runs those again whose text did not change.
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = os.environ.get("SBI_DOCS_NOTEBOOKS", "cache")
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"
+
+copybutton_prompt_text = "$ "
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -58,7 +78,7 @@ if os.environ.get("SBI_DOCS_INTERSPHINX"):
     }
 
 html_static_path = ["_static"]
-html_css_files = ["formulae.css"]
+html_css_files = ["formulae.css", "pages.css"]
 html_theme = "pydata_sphinx_theme"
 html_title = "sbi-astro"
 html_theme_options = {

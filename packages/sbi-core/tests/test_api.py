@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -53,7 +54,9 @@ def test_run_returns_a_run_that_can_be_loaded(run):
     assert made.report["seed"] == 5
     assert made.config.simulate.n == 600
     assert repr(made) == f"Run(toy, quick, '{made.directory.root}')"
-    assert "gaussian" in made._repr_html_()
+    shown = made._repr_html_()
+    assert "gaussian" in shown
+    assert f"calibration {made.report['calibration']['verdict']}" in shown
     again = sbi_core.load_run(made.directory.root)
     assert again.config == made.config
     assert again.report == made.report
@@ -183,7 +186,20 @@ def test_samples_show_themselves(finished, toy, rng):
     table = samples.summary()
     assert_allclose(table["slope_p50"], np.median(samples["slope"], 0))
     assert table["offset_sd"].unit == "dex"
-    assert "slope_p16" in samples._repr_html_()
+    shown = samples._repr_html_()
+    assert "slope_p16" in shown
+    assert "more row" not in shown
+    assert not re.search(r"\d\.\d{6}", shown)
+    assert (
+        "<p>and 2 more rows</p>" in finished.infer(toy.example_observations(rng, 12))._repr_html_()
+    )
+
+
+def test_a_posterior_shows_its_parameters(finished):
+    posterior = finished.posterior
+    shown = posterior._repr_html_()
+    assert "posterior of 2 parameters<" in shown  # an exact one: nothing was trained
+    assert all(f"<td>{name}</td>" in shown for name in posterior.space.names)
 
 
 def test_components_are_built_by_name():

@@ -50,12 +50,17 @@ from .data.tables import MISSING as MISSING
 from .data.tables import ColumnReader as ColumnReader
 from .data.tables import observations_from_columns as observations_from_columns
 from .data.writing import written as written
+from .errors import ComponentNotFoundError as ComponentNotFoundError
 from .errors import ConfigError as ConfigError
 from .errors import DataFileError as DataFileError
 from .errors import DensityUnavailableError as DensityUnavailableError
 from .errors import ObservationError as ObservationError
+from .errors import PluginError as PluginError
 from .errors import PriorMismatchError as PriorMismatchError
+from .errors import RunDirectoryError as RunDirectoryError
 from .errors import SbiError as SbiError
+from .errors import SimulationError as SimulationError
+from .errors import TrainingError as TrainingError
 from .errors import counted as counted
 from .estimators.base import FlowEstimator as FlowEstimator
 from .hookspecs import HOOK_API as HOOK_API

@@ -348,7 +348,7 @@ class Simulator(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Identity of the simulator: recorded and compared, JSON-serialisable."""
+        """Name and version as runs record and compare them, JSON-serialisable."""
         return {"name": self.name, "version": self.version}
 
 
@@ -674,7 +674,7 @@ class Combiner(ABC):
         learns nothing.
     marginalises
         True if nuisance parameters are drawn in the groups that it learns from and is tested on
-        (see :mod:`sbi_core.simulate.nuisances`).
+        (see ``sbi_core.simulate.nuisances``).
     simulates
         True if the rule runs the simulator while it combines.
     takes_emulator

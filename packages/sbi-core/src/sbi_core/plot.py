@@ -60,7 +60,7 @@ def corner(
     object
         Identifier of the object, where there are several.
     rest
-        See :func:`sbi_core.report.plots.corner`: ``truth``, ``prior``, ``figure``, ``colour``,
+        Options of the figure: ``truth``, ``prior``, ``figure``, ``colour``,
         ``name``.
 
     Raises

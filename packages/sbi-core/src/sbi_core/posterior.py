@@ -324,7 +324,13 @@ class PosteriorSamples:
         return f"PosteriorSamples(draws={s}, objects={n}, parameters={list(self.names)})"
 
     def _repr_html_(self) -> str:
-        return str(self.summary()[:10]._repr_html_())
+        table = self.summary()[:10]
+        for name in table.colnames[1:]:
+            if table[name].dtype.kind == "f":
+                table[name].info.format = ".4g"
+        rest = len(self.id) + len(self.excluded) - len(table)
+        more = f"<p>and {counted(rest, 'more row')}</p>" if rest else ""
+        return f"{table._repr_html_()}{more}"
 
 
 @dataclass(frozen=True)
@@ -712,3 +718,12 @@ class Posterior:
 
     def __repr__(self) -> str:
         return f"Posterior({self.estimator.name}, {list(self.space.names)})"
+
+    def _repr_html_(self) -> str:
+        n = counted(self.space.dim, "parameter")
+        head = f"<b>{escape(self.estimator.name)}</b>: posterior of {n}"
+        record = getattr(self.estimator, "record", None)
+        split = record.split if record else {}
+        if "train" in split:
+            head += f", trained on {counted(int(split['train']), 'simulation')}"
+        return f"<p>{head}</p>{self.space._repr_html_()}"

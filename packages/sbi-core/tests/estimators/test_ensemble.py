@@ -7,12 +7,17 @@ from numpy.testing import assert_allclose
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ComponentNotFoundError, ConfigError, DataFileError
 from sbi_core.estimators import load_estimator
-from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
+from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator, _observed
 from sbi_core.rng import stream
+from sbi_core.training.splits import splits_of
 
 
 def observed(problem, n=6):
     return problem.observe(problem.simulate(n, stream(0, "test")), stream(0, "noise"))
+
+
+def validation_rows(training):
+    return _observed(training, splits_of(training).val)
 
 
 def test_its_density_is_the_mean_of_its_members(barely, gaussian):
@@ -91,3 +96,44 @@ def test_what_is_wrong_is_said(barely, gaussian, tmp_path):
     (tmp_path / "member-1" / "weights.safetensors").unlink()
     with pytest.raises(DataFileError, match="does not exist"):
         load_estimator(tmp_path)
+
+
+@pytest.mark.parametrize("of", ["maf", "nsf"])
+def test_validation_rows_choose_the_width_of_the_members(of, gaussian):
+    options = {"transforms": 1, "hidden": [16]}
+    training = gaussian.training(n=400, epochs=3)
+    ensemble = EnsembleEstimator(EnsembleConfig(members=2, of=of, options=options))
+    ensemble.fit(training, IdentityEmbedding())
+    widths = [m.network.head.width for m in ensemble.members]
+    best = float(widths[0][0])
+    assert all((w == best).all() for w in widths)
+    theta, batch = validation_rows(training)
+
+    def loss(factor):
+        for width in widths:
+            width.fill_(factor)
+        return -ensemble.log_prob(theta, batch).mean()
+
+    assert best != 1
+    assert loss(best) < min(loss(0.9 * best), loss(1.1 * best), loss(1))
+
+
+def test_members_without_a_width_are_left_alone(barely):
+    assert barely("ensemble").config.temper  # of mixtures
+
+
+def test_the_width_of_the_noise_is_that_of_the_density_and_is_stored(gaussian, tmp_path):
+    batch = observed(gaussian, 1)
+    member = EnsembleEstimator(EnsembleConfig(members=1, options={"hidden": [16]}))
+    member.fit(gaussian.training(n=400, epochs=1), IdentityEmbedding())
+    member.members[0].network.head.width.fill_(1.5)
+    drawn = member.sample(batch, 20_000, 1)
+    # E_q[1 / q] over a region is its volume: here by comparing draws with the density
+    low, high = np.quantile(drawn[:, 0], [0.3, 0.7], axis=0)
+    inside = ((drawn[:, 0] > low) & (drawn[:, 0] < high)).all(1)
+    volume = np.exp(-member.log_prob(drawn[inside], batch)).sum() / len(drawn)
+    assert_allclose(volume, np.prod(high - low), rtol=0.05)
+    member.save(tmp_path)
+    again = load_estimator(tmp_path)
+    assert (again.members[0].network.head.width == 1.5).all()
+    assert_allclose(again.log_prob(drawn[:5], batch), member.log_prob(drawn[:5], batch))

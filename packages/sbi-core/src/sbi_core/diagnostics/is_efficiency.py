@@ -7,7 +7,7 @@ For draws :math:`\theta_s \sim q(\theta \mid x)`,
           \hat Z = \frac1S \sum_s w_s .
 
 :math:`\epsilon = 1` if q is the posterior; about :math:`e^{-D}` with D the Renyi divergence of
-order 2. The weights are also the correction, see :func:`sbi_core.refine.importance_resample`.
+order 2. The weights are also the correction, see ``sbi_core.refine.importance_resample``.
 
 Limits: :math:`\epsilon` is blind to modes where q has no draws, and unreliable where the weights
 have heavy tails: above a Pareto index of 0.7.

@@ -123,7 +123,7 @@ def sbc_ecdf(ranks: IntArray, draws: int, t: FloatArray) -> NDArray[np.float64]:
     ranks : (B, ...)
     draws : int
     t : (K,)
-        Points in [0, 1], for example :attr:`EcdfBand.t`.
+        Points in [0, 1], for example ``EcdfBand.t``.
 
     Returns
     -------

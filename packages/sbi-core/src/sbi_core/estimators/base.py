@@ -71,7 +71,7 @@ class FlowEstimator(Estimator):
 
     Subclasses give ``name``, ``config_type`` and :meth:`build_head`. The network describes the
     unconstrained coordinates of theta; estimators of other coordinates override :meth:`make_head`,
-    :meth:`encode`, :meth:`decode`, :meth:`log_volume` and :meth:`inside`.
+    ``encode``, ``decode``, ``log_volume`` and ``inside``.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ class FlowEstimator(Estimator):
     def targets(self, batch: Batch, training: Training) -> Tensor:
         """Return the coordinates that the head describes, (n, k).
 
-        Default: :meth:`encode` of the inferred columns of theta. Estimators of set-valued
+        Default: ``encode`` of the inferred columns of theta. Estimators of set-valued
         parameters use ``batch.theta_set``.
         """
         return torch.as_tensor(self.encode(theta_of(batch, training), training.space))

@@ -6,9 +6,14 @@ Members differ in their initial weights, the order of rows and the noise of ever
 the noise of held-out rows are shared, so that their losses can be compared. The divergence between
 members at given data measures the uncertainty that training leaves there.
 
+Networks that were trained on few simulations are too narrow. The noise of all members, standard
+normal in the training, therefore gets the standard deviation T that maximises the likelihood of the
+validation rows (``temper``).
+
 References:
     | Deep Ensembles (Lakshminarayanan et al., 2016), https://arxiv.org/abs/1612.01474
     | Hermans et al. 2021, https://arxiv.org/abs/2110.06581 (ensembles are less overconfident)
+    | Guo et al. 2017, https://arxiv.org/abs/1706.04599 (temperature from validation data)
 """
 
 from __future__ import annotations
@@ -22,13 +27,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy import special
+from scipy import optimize, special
 from torch import Tensor
 
 from sbi_core.components import Callback, Embedding, Estimator, Rng, Training, TrainingRecord
 from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators import load_estimator
+from sbi_core.estimators.base import FlowEstimator
+from sbi_core.estimators.flows import ZukoHead
 from sbi_core.estimators.stored import read_spec, record_of, restoring, write_spec
 from sbi_core.files.directory import write_lines
 from sbi_core.priors.space import ParameterSpace, as_float64
@@ -41,7 +48,8 @@ from sbi_core.validation import Options
 __all__ = ["EnsembleConfig", "EnsembleEstimator"]
 
 F64 = NDArray[np.float64]
-_TEST_ROWS = 5000  # test rows for the loss of the mixture
+_TEST_ROWS = 5000  # test rows for the loss of the mixture, validation rows for its width
+_WIDTHS = (0.5, 3.0)  # smallest and largest factor of temper
 
 
 class EnsembleConfig(Options):
@@ -50,6 +58,11 @@ class EnsembleConfig(Options):
     members: int = Field(default=3, ge=1, description="Number of trainings; 3 to 5 are usual.")
     of: str = Field(default="maf", description="Name of the members' estimator.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that estimator.")
+    temper: bool = Field(
+        default=True,
+        description="Widen or narrow all members, if they are maf or nsf, by one factor that the "
+        "validation rows choose.",
+    )
 
 
 class EnsembleEstimator(Estimator):
@@ -114,6 +127,8 @@ class EnsembleEstimator(Estimator):
             start = len(lines)
             lines += [{**h, "epoch": start + h["epoch"], "member": m} for h in record.history]
         self.members, self.space = members, training.space
+        if self.config.temper:
+            self._temper(training)
         if training.directory is not None:
             write_lines(Path(training.directory) / "metrics.jsonl", lines)
         best = min(range(len(records)), key=lambda m: records[m].test_nll)
@@ -128,9 +143,26 @@ class EnsembleEstimator(Estimator):
         return self.record
 
     def _test_nll(self, training: Training) -> float:
-        batch = observed_test(training, splits_of(training).test[:_TEST_ROWS])
-        theta = as_float64(batch.theta)[:, list(training.columns)]  # type: ignore[arg-type]
+        return self._nll(*_observed(training, splits_of(training).test))
+
+    def _nll(self, theta: F64, batch: Batch) -> float:
         return float(-self.log_prob(theta, batch).mean())
+
+    def _temper(self, training: Training) -> None:
+        """Set the width of the noise of all members to the best one for the validation rows."""
+        heads = [m.network.head for m in self.members if isinstance(m, FlowEstimator)]
+        widths = [h.width for h in heads if isinstance(h, ZukoHead)]
+        if len(widths) < len(self.members):
+            return
+        theta, batch = _observed(training, splits_of(training).val)
+
+        def loss(factor: float) -> float:
+            for width in widths:
+                width.fill_(factor)
+            return self._nll(theta, batch)
+
+        best = optimize.minimize_scalar(loss, bounds=_WIDTHS, method="bounded")
+        loss(float(best.x))
 
     def _trained(self) -> list[Estimator]:
         if not self.members:
@@ -244,6 +276,12 @@ class EnsembleEstimator(Estimator):
     def __repr__(self) -> str:
         state = f"q({', '.join(self.space.names)} | x)" if self.members else "not trained"
         return f"EnsembleEstimator({self.config}; {state})"
+
+
+def _observed(training: Training, rows: NDArray[np.int64]) -> tuple[F64, Batch]:
+    """Return inferred parameters and data of held-out rows."""
+    batch = observed_test(training, rows[:_TEST_ROWS])
+    return as_float64(batch.theta)[:, list(training.columns)], batch  # type: ignore[arg-type]
 
 
 def _folder(directory: Path, m: int) -> Path:

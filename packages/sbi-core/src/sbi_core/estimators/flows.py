@@ -51,6 +51,12 @@ class ZukoHead(Head):
         self.noise_size = dim
         self.plans = [plan(t) for t in flow.transform.transforms]
 
+    @property
+    def width(self) -> Tensor:
+        """Standard deviations of the noise, (d,): 1 unless an ensemble tempers its members."""
+        scale: Tensor = self.flow.base.scale
+        return scale
+
     def log_prob(self, z: Tensor, h: Tensor) -> Tensor:
         """Return log q(z | h), shape (..., n)."""
         log_q: Tensor = self.flow(h).log_prob(z)
@@ -58,6 +64,7 @@ class ZukoHead(Head):
 
     def draw(self, noise: Tensor, h: Tensor) -> Tensor:
         """Return z (..., n, d), the inverse flow of standard normal noise (..., n, d)."""
+        noise = noise * self.width
         if any(p is None for p in self.plans) or torch.is_grad_enabled():
             z: Tensor = self.flow(h).transform.inv(noise)
             return z

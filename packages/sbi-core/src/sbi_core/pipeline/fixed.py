@@ -37,7 +37,7 @@ __all__ = [
     "sized_options",
 ]
 
-STEPS = {"quick": 300, "standard": 600, "large": 2400}  # of one of three networks, by preset
+STEPS = {"quick": 300, "standard": 1000, "large": 2400}  # of one of three networks, by preset
 _EPOCHS = (2, 500)  # fewest and most
 _SHRINKING = 0.75  # log of the shrinkage of weights without gradient: data without fresh noise
 

@@ -413,10 +413,13 @@ class Run:
         from sbi_core.report.text import measurement
         from sbi_core.report.view import first_sentence
 
-        rows = first = ""
+        first = state = rows = ""
         if self.directory.report_json.exists():
-            first = first_sentence(self.report)
-            for entry in self.report.get("combined", []):
+            report = self.report
+            first = first_sentence(report)
+            verdict = report.get("calibration", {}).get("verdict", "not tested")
+            state = f": calibration {escape(verdict)}"
+            for entry in report.get("combined", []):
                 values = ", ".join(
                     f"{escape(name)} = {measurement(p['mean'], p['sd'])}"
                     for name, p in entry["parameters"].items()
@@ -425,6 +428,9 @@ class Run:
                     f"<tr><td>{escape(entry['combiner'])}</td><td>{entry['n']}</td>"
                     f"<td>{values}</td></tr>"
                 )
-        head = f"<b>{escape(self.config.plugin)}</b> ({escape(self.config.preset)})"
-        head = f"<p><strong>{escape(first)}</strong></p>{head}" if first else head
+        head = f"<p><b>{escape(self.config.plugin)}</b> ({escape(self.config.preset)}){state}</p>"
+        if first:
+            head = f"<p><strong>{escape(first)}</strong></p>{head}"
+        if not rows:
+            return f"{head}{self._context.space._repr_html_()}"
         return f"{head}<table><tr><th>combiner</th><th>N</th><th>result</th></tr>{rows}</table>"

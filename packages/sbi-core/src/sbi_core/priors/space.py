@@ -317,7 +317,7 @@ class Parameter:
         One line for people.
     repeat
         Name of the integer parameter with the number of repetitions of this one in an object: a
-        set-valued parameter, see :attr:`ParameterSpace.members`. Empty: it does not repeat.
+        set-valued parameter, see ``members`` of :class:`ParameterSpace`. Empty: it does not repeat.
     """
 
     name: str
