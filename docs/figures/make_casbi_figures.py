@@ -16,7 +16,7 @@ import numpy as np
 from sbi_casbi import figures, sample_members
 from sbi_casbi.predictive import predictive_planes
 from sbi_casbi.scores import prior_pmf
-from sbi_core import load_run
+from sbi_core import Observations, load_run
 
 MASSES, TIMES = np.linspace(4.5, 10.0, 12), np.linspace(0.0, 14.0, 8)
 
@@ -29,7 +29,9 @@ def main() -> None:
     options = parser.parse_args()
     run = load_run(options.run)
     simulator, estimator = run.simulator, run.posterior.estimator
-    halos = simulator.example_observations(options.seed, 1)
+    rng = np.random.default_rng(options.seed)
+    drawn = simulator.observe(simulator.draw_from(1, rng, "test"), rng)
+    halos = Observations.from_batch(drawn, id=["halo-1"])
     members = sample_members(run.posterior, halos, 500)
     batch = halos.batch
     truth = batch.theta_set[0][batch.theta_mask[0]].double().numpy()

@@ -34,7 +34,18 @@ def run(tmp_path_factory):
 def test_a_run_writes_report_sets_and_sections(run):
     root = run.directory.root
     page = (root / "report.html").read_text(encoding="utf-8")
-    for words in ("halo-1</h3>", "Number and members", "Members by decreasing"):
+    for words in (
+        "halo-1</h3>",
+        "Number and members",
+        "Members by decreasing",
+        "This run is a first look",
+        "N uniform from 2 to 100, members uniform in log M_star",
+        "The sample is complete, with 6.67e-07 stars per Msun",
+        "The zero points of [Fe/H] and [O/Fe] are taken as exact",
+        "infall [Gyr since the Big Bang]",
+        "closest to the Milky Way",
+        "above a stellar mass: median, 68 and 95 %",
+    ):
         assert words in page
     report = json.loads((root / "report.json").read_text())
     assert {"n_sub", "members", "n_major", "halos"} <= set(report["domain"])
@@ -92,6 +103,8 @@ def test_a_survey_of_magnesium_from_list_to_summary(tmp_path):
     assert 2 <= summary["n_sub_p50"][0] <= 100
     page = (run.directory.root / "report.html").read_text(encoding="utf-8")
     assert "300 stars, columns FE_H and MG_FE" in page
+    assert "(50 to 100000) carries no information on the mass" in page
+    assert "[Fe/H] and [Mg/Fe] are unknown by 0.1 dex" in page
     assert "not that of the simulations" not in page
 
 

@@ -125,6 +125,14 @@ def test_examples_come_from_galaxies_that_are_not_trained_on(simulator):
     assert np.isin(masses, lib.log_mstar[lib.split == 2].astype(np.float32)).all()
 
 
+def test_the_first_example_is_a_halo_like_the_milky_ways(simulator):
+    theta = simulator.example_observations(1, 3).batch.theta.numpy()
+    names = list(simulator.columns)
+    assert 8.7 < theta[0, names.index("log_mtot")] < 9.6
+    assert abs(theta[0, names.index("log_mstar_1")] - 8.7) < 0.5
+    assert (theta[1:, names.index("log_mtot")] > 9.0).all()
+
+
 def test_a_simulator_travels_to_other_processes(simulator):
     import pickle
 

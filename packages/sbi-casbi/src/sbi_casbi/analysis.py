@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_casbi import figures
+from sbi_casbi.abundances import LABELS
 from sbi_casbi.members import MemberSamples, sample_members
 from sbi_casbi.predictive import deviance_percentile, predictive_planes
 from sbi_casbi.scores import check_sets, prior_pmf
@@ -27,7 +30,7 @@ from sbi_core import (
     stream,
 )
 
-__all__ = ["CasbiAnalysis", "members_of"]
+__all__ = ["CasbiAnalysis", "CasbiAnalysisConfig", "members_of"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -36,7 +39,28 @@ _PREDICTIVE = 12  # predictive planes per halo
 _UNLIKE = 99.0  # percentile of the deviance
 _MASS_CELLS = np.linspace(4.5, 10.0, 11)
 _TAU_CELLS = np.linspace(0.0, 14.0, 8)
+_MASSES = np.linspace(4.8, 9.8, 51)  # of the mass function
 _UNITS = {"log_mstar": "dex(Msun)", "log_mdm": "dex(Msun)", "tau": "Gyr"}
+_HEADS = {
+    "log_mstar": "log10 M_star [Msun]",
+    "log_mdm": "log10 M_dm [Msun]",
+    "tau": "infall [Gyr since the Big Bang]",
+}
+_POPULATIONS = {
+    "uniform": "members uniform in log M_star with broad infall times",
+    "cosmological": "dN/dM ~ M_star^-1.25 and early infall",
+    "budget": "masses drawn from M_star^-1.25 up to a fixed accreted mass, so that N follows",
+}
+
+
+class CasbiAnalysisConfig(BaseModel):
+    """Options of the analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_look: bool = Field(
+        False, description="describe the run as a first look, trained on few halos"
+    )
 
 
 class CasbiAnalysis(Analysis):
@@ -51,6 +75,9 @@ class CasbiAnalysis(Analysis):
     }
 
     simulator: CasbiSimulator
+
+    def __init__(self, config: CasbiAnalysisConfig | None = None) -> None:
+        self.config = config or CasbiAnalysisConfig()
 
     def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings | None:
         """Test N and the sets of members on held-out halos."""
@@ -84,6 +111,11 @@ class CasbiAnalysis(Analysis):
             flags=[",".join(word for word, odd in checks if odd[k]) for k in range(len(objects))],
         )
 
+    def _remarks(self, flags: str) -> list[str]:
+        """Return the reasons not to quote a flagged halo."""
+        reasons = [self.flag_meanings[f] for f in flags.split(",") if f in self.flag_meanings]
+        return [f"Flagged, do not quote these results: {reason}." for reason in reasons]
+
     def report(
         self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int
     ) -> Findings | None:
@@ -107,10 +139,67 @@ class CasbiAnalysis(Analysis):
         x = objects.batch.x[shown].numpy()
         planes = predictive_planes(simulator, members[shown], x, _PREDICTIVE)
         sections = [
-            _halo_section(simulator, objects, members[k], pmf[k], counts, prior, planes[:, k], k)
+            _halo_section(
+                simulator,
+                objects,
+                members[k],
+                pmf[k],
+                counts,
+                prior,
+                planes[:, k],
+                k,
+                self._remarks(samples.flags[k]),
+            )  # fmt: skip
             for k in range(len(x))
         ]
-        return Findings(numbers={"halos": numbers}, sections=sections)
+        assumptions = Section("Assumptions", _assumptions(simulator, self.config))
+        return Findings(numbers={"halos": numbers}, sections=[assumptions, *sections])
+
+
+def _assumptions(simulator: CasbiSimulator, config: CasbiAnalysisConfig) -> list[str]:
+    """Return population, meaning of the star count, zero points and library in words."""
+    c, library = simulator.config, simulator.library
+    label = LABELS[library.alpha]
+    if c.counts == "shape":
+        counted = (
+            f"The number of stars ({c.n_star[0]:g} to {c.n_star[1]:g}) carries no information on "
+            "the mass: masses follow from the distribution of abundances alone."
+        )
+    elif c.counts == "particles":
+        counted = "The number of star particles is that of the simulations, without Poisson noise."
+    else:
+        counted = (
+            f"The sample is complete, with {c.kappa:.3g} stars per Msun: the number of stars gives "
+            "the accreted mass. A star list from a survey needs the preset 'survey'."
+        )
+    scales = (
+        f"are unknown by {c.zero_point:g} dex (standard deviation), which the errors include"
+        if c.zero_point
+        else "are taken as exact"
+    )
+    prior = "snapshots of the library with equal probability"
+    if library.is_embedded or c.population != "uniform":
+        prior = _POPULATIONS[c.population]
+    number = "" if c.population == "budget" else f"N uniform from {c.n_min} to {c.n_max}, "
+    first = (
+        "This run is a first look: its network was trained on few halos, and errors are larger "
+        "than they have to be. The section on held-out halos names the numbers not to use; the "
+        "presets 'standard' and 'survey' are for results."
+    )
+    return [
+        *([first] if config.first_look else []),
+        f"Population (prior): {number}{prior}.",
+        counted,
+        f"The zero points of [Fe/H] and {label} {scales}. Their errors are {_span(c.sigma_fe)} and "
+        f"{_span(c.sigma_o)} dex in the simulations.",
+        f"Galaxies: {library.source} ({len(library)} snapshots of {len(np.unique(library.stem))} "
+        "galaxies). Infall times are ages of the universe, masses are those at infall.",
+    ]
+
+
+def _span(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def members_of(samples: PosteriorSamples) -> MemberSamples | None:
@@ -149,6 +238,7 @@ def _halo_section(
     prior: F64,
     planes: F64,
     k: int,
+    remarks: Sequence[str],
 ) -> Section:
     batch = observations.batch
     x = batch.x[k].numpy()
@@ -158,7 +248,7 @@ def _halo_section(
     name = str(observations.id[k])
     return Section(
         name if name.lower().startswith("halo") else f"Halo {name}",
-        (),
+        remarks,
         (
             Drawing(
                 figures.planes(simulator.library, x, planes),
@@ -170,6 +260,11 @@ def _halo_section(
                 figures.number_posterior(counts, pmf, prior, None if truth is None else len(truth)),
                 "Posterior and prior of the number of accreted galaxies"
                 + (", and the true value." if truth is not None else "."),
+            ),
+            Drawing(
+                figures.mass_function(members, _MASSES, truth),
+                "Number of accreted galaxies above a stellar mass: median, 68 and 95 % of the "
+                "draws" + (", and the true one." if truth is not None else "."),
             ),
             Drawing(
                 figures.mass_time_map(members, _MASS_CELLS, _TAU_CELLS, truth),
@@ -193,7 +288,7 @@ def _top_table(members: MemberSamples, truth: F64 | None) -> Grid:
         if truth is not None:
             cells += [f"{v:.2f}" for v in truth[k - 1]] if k <= len(truth) else ["–"] * len(cells)
         rows.append((str(k), f"{100 * there.mean():.0f} %", *cells))
-    heads = [f"{name} [{_UNITS[name]}]" for name in members.names]
+    heads = [_HEADS[name] for name in members.names]
     if truth is not None:
         heads += [f"true {head}" for head in heads]
     caption = (
@@ -208,7 +303,7 @@ def _above_table(members: MemberSamples, truth: F64 | None) -> Grid:
     rows = []
     for m, a in zip(limits, members.number_above(limits)[:, :, 0], strict=True):
         low, middle, high = np.quantile(a, [0.16, 0.5, 0.84])
-        row = [f"log_mstar > {m:g}", f"{middle:.0f} ({low:.0f} to {high:.0f})"]
+        row = [f"M_star > 10^{m:g} Msun", f"{middle:.0f} ({low:.0f} to {high:.0f})"]
         if truth is not None:
             row.append(str(int((truth[:, 0] > m).sum())))
         rows.append(row)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sbi_casbi.library import Library
     from sbi_casbi.members import MemberSamples
 
-__all__ = ["mass_time_map", "number_posterior", "planes", "recovered_counts"]
+__all__ = ["mass_function", "mass_time_map", "number_posterior", "planes", "recovered_counts"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -72,6 +72,37 @@ def number_posterior(counts: I64, pmf: F64, prior: F64, truth: int | None) -> Fi
     if truth is not None:
         ax.axvline(truth, color=_ORANGE, ls="--", label="truth")
     ax.set(xlabel="number of accreted galaxies", ylabel="probability", ylim=(0, None))
+    ax.legend(frameon=False)
+    return figure
+
+
+def mass_function(members: MemberSamples, grid: F64, truth: F64 | None) -> Figure:
+    """Return N(> M) of one halo: median, 68 and 95 % bands, with the true one if given.
+
+    Parameters
+    ----------
+    members
+        Draws of sets for one halo.
+    grid
+        log10 M_star [Msun].
+    truth
+        True members (n, d), or None.
+    """
+    figure = Figure(figsize=(4.2, 3.0), layout="constrained")
+    ax = figure.subplots()
+    above = members.number_above(grid)[:, :, 0]
+    for level, alpha in ((0.95, 0.15), (0.68, 0.3)):
+        low, high = np.quantile(above, [0.5 - level / 2, 0.5 + level / 2], axis=1)
+        ax.fill_between(
+            grid, low, high, color=_BLUE, alpha=alpha, lw=0, label=f"{100 * level:.0f} %"
+        )
+    ax.plot(grid, np.median(above, axis=1), color=_BLUE, label="median")
+    if truth is not None:
+        true = (truth[:, 0] > grid[:, None]).sum(1)
+        ax.plot(grid, true, color=_ORANGE, ls="--", drawstyle="steps-mid", label="truth")
+    ax.set(xlabel=r"$\log_{10}\,M_\star\ [M_\odot]$", ylabel=r"$N(>M_\star)$")
+    ax.set_yscale("symlog", linthresh=1.0)
+    ax.set_ylim(0, None)
     ax.legend(frameon=False)
     return figure
 

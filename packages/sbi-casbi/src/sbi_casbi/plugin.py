@@ -73,8 +73,13 @@ def register_estimators(register: Register[Estimator]) -> None:
 @hookimpl
 def register_analyses(register: Register[Analysis]) -> None:
     """Register ``casbi``."""
-    summary = "members of every halo, predictive planes, support"
-    register("casbi", "sbi_casbi.analysis:CasbiAnalysis", summary=summary)
+    module = "sbi_casbi.analysis"
+    register(
+        "casbi",
+        f"{module}:CasbiAnalysis",
+        config=f"{module}:CasbiAnalysisConfig",
+        summary="members of every halo, predictive planes, support",
+    )
 
 
 @hookimpl

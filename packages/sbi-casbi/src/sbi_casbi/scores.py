@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,9 +184,12 @@ def check_sets(
             numbers["strata"][f"{low}-{high}"] = {
                 k: one[k] for k in ("nll_gain", "mae", "coverage_90")
             }
+    wrong = miscovered(members.columns(simulator.config.n_min), part.theta, simulator.columns)
+    numbers["not_to_use"] = wrong
     section = Section(
         "Number and members: held-out halos",
         (
+            _advice(wrong),
             f"{len(count)} halos of galaxies that were not used for training. Star formation is "
             "assumed to stop at infall, so that a snapshot of an isolated dwarf galaxy can "
             "represent an accreted one. Errors are those of the posterior median; blind errors are "
@@ -200,6 +204,42 @@ def check_sets(
         (_count_table(scores, major), _member_table(sets), _strata_table(numbers["strata"])),
     )
     return Findings(numbers=numbers, verdicts=verdicts, sections=[section])
+
+
+def miscovered(drawn: F64, truth: Any, names: Sequence[str]) -> dict[str, float]:
+    """Return the coverage of the 68 % intervals of the columns where it is significantly wrong.
+
+    Parameters
+    ----------
+    drawn
+        Draws of the columns, (draw, n, c).
+    truth
+        True values, (n, c).
+    names
+        Names of the columns.
+
+    Returns
+    -------
+    dict
+        Name to fraction, where it differs from 0.68 by four standard errors: by chance for one
+        column of 16 000.
+    """
+    true = np.asarray(truth, float)
+    inside = np.abs(randomised_ranks(drawn, true, as_generator(0)) - 0.5) < 0.34
+    error = np.sqrt(0.68 * 0.32 / len(true))
+    share = inside.mean(0)
+    return {n: float(s) for n, s in zip(names, share, strict=True) if abs(s - 0.68) > 4 * error}
+
+
+def _advice(wrong: dict[str, float]) -> str:
+    """Return the numbers of the run that are not to be used, in words."""
+    if not wrong:
+        return "The 68 % intervals of every number hold; members beyond the second: see below."
+    listed = ", ".join(f"{name} ({100 * share:.0f} %)" for name, share in wrong.items())
+    return (
+        f"Do not use the errors of {listed}: the share of true values in their 68 % intervals is "
+        "given in brackets. Those of the other columns hold."
+    )
 
 
 def prior_pmf(simulator: CasbiSimulator, counts: I64) -> F64:

@@ -38,7 +38,7 @@ from sbi_casbi.config import CasbiConfig
 from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.features import summary_features
 from sbi_casbi.library import SPLITS, Library, Split, read_library
-from sbi_casbi.parameters import column_names, parameter_space, summarise
+from sbi_casbi.parameters import COLUMNS, column_names, parameter_space, summarise
 from sbi_casbi.plane import PIXELS
 from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
 from sbi_casbi.readers import halo_of_table, read_halo
@@ -67,6 +67,9 @@ N_PIXELS = PIXELS * PIXELS
 OVERFLOW, LOG_N, SIGMA_FE, SIGMA_O = range(N_PIXELS, N_PIXELS + 4)
 X_SIZE = N_PIXELS + 4
 _BLOCK = 256  # halos smoothed at a time
+_MILKY_WAY_POOL = 1000
+# log10 of the accreted mass and of the largest member [Msun], its infall [Gyr]: value, scale
+_MILKY_WAY = np.array([[9.15, 8.7, 3.8], [0.15, 0.2, 1.0]])
 _PMF_HALOS = 2000  # halos that give the prior of N of the budget sampler
 _CITATIONS = (
     "Viterbo & Buck 2024, arXiv:2411.17269 (CASBI)",
@@ -466,15 +469,35 @@ class CasbiSimulator(Simulator):
         return read_halo(path, self.library, self.config)
 
     def example_observations(self, rng: Rng, n: int = 8) -> Observations:
-        """Return mock halos of galaxies that are not used for training."""
+        """Return mock halos of galaxies that are not used for training.
+
+        The first is, of many drawn ones, the closest to the Milky Way's (Deason, Belokurov &
+        Sanders 2019; Naidu et al. 2021): 1.4e9 Msun, of which a galaxy of 5e8 Msun that fell in
+        ten billion years ago.
+        """
         gen = as_generator(rng)
-        batch = self.observe(self.draw_from(n, gen, "test"), gen)
+        clean = self.draw_from(n, gen, "test")
+        if n:
+            clean = Batch.cat([self._like_milky_way(gen), clean[1:]])
+        batch = self.observe(clean, gen)
         return Observations.from_batch(
             batch,
             id=[f"halo-{k + 1}" for k in range(n)],
             truth_names=self.parameters.names,
-            source=f"mock halos of {self.library.source}, held-out galaxies",
+            source=f"mock halos of {self.library.source}, held-out galaxies; the first is the one "
+            "closest to the Milky Way's",
         )
+
+    def _like_milky_way(self, gen: np.random.Generator) -> Batch:
+        """Return the noise-free halo of many that is closest to the Milky Way's, (1,)."""
+        sets = self._sets(_MILKY_WAY_POOL, "test", gen)
+        theta = self.library.theta[sets.rows]
+        columns = summarise(np.where(sets.mask[..., None], theta, 0.0), sets.count, 1)
+        seen = columns[:, [COLUMNS.index("log_mtot"), len(COLUMNS), len(COLUMNS) + 2]]
+        distance = ((seen - _MILKY_WAY[0]) / _MILKY_WAY[1]) ** 2
+        k = int(distance.sum(1).argmin())
+        one = Draw(sets.rows[k : k + 1], sets.count[k : k + 1])
+        return self._halos(one, gen).with_(split_key=torch.full((1,), -1 - SPLITS.index("test")))
 
     def summaries(self, batch: Batch) -> Batch:
         """Return features of halos: star count, overflow, moments and quantiles of the plane."""
