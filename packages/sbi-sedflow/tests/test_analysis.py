@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from sbi_core import Batch, DataFileError, Observations, Posterior, stream
 from sbi_sedflow.analysis import SedflowAnalysis
 from sbi_sedflow.calibration import calibrate
+from sbi_sedflow.certify import Masks
 from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_load
@@ -37,8 +38,9 @@ def described(toy, trained, objects, support, draws=250, refine="none"):
     posterior = Posterior(trained, seed=1)
     samples = posterior.sample(objects, draws)
     return describe_galaxies(
-        toy, posterior, objects, samples, support, refine=refine, limit=40_000, seed=1
-    )
+        toy, posterior, objects, samples, support, Masks(toy, posterior, 100),
+        refine=refine, limit=40_000, seed=1,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

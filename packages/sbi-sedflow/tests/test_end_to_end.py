@@ -1,7 +1,11 @@
 """The plugin as users meet it: discovery, a small run, a catalogue, the command line."""
 
+import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +15,13 @@ from numpy.testing import assert_allclose
 
 import sbi_core
 import sbi_sedflow
+from sbi_core.cli import main
 from sbi_core.files.posterior_file import read_posterior
 from sbi_core.testing.pipelines import assert_one_product
 from sbi_sedflow.arrays import fit
+from sbi_sedflow.bandsets import load_bands
 from sbi_sedflow.cli import ssp
+from sbi_sedflow.flags import Flag
 
 SMALL = {
     "simulator.ssp": "toy",
@@ -103,3 +110,53 @@ def test_the_tools_answer(bc03_library):
     done = CliRunner().invoke(ssp, ["info"])
     assert "bc03_miles_stellar_grids.fits" in done.output
     assert CliRunner().invoke(ssp, ["build", "--provider", "nope"]).exit_code == 2
+
+
+def tutorial():
+    """Return the blocks of the section on own filters of the tutorial, by language."""
+    page = (Path(__file__).parents[3] / "docs" / "sedflow.md").read_text(encoding="utf-8")
+    text = page.split("### A filter of your own")[1].split("* **Errors**")[0]
+    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+
+
+def exit_code(words):
+    try:
+        main(words)
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def test_the_tutorial_of_own_filters_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = tutorial()
+    exec(next(b for kind, b in blocks if kind == "python"), {})
+    (tmp_path / "bands.toml").write_text(next(b for kind, b in blocks if kind == "toml"))
+    bands = load_bands("bands.toml")
+    assert bands.names == ("n545", "g", "r", "i")
+    assert bands.bands[0].pivot == pytest.approx(5450, abs=5)
+    flux = np.random.default_rng(5).lognormal(3, 1, 250)
+    table = Table({"redshift": np.full(250, 0.05)})
+    for k, b in enumerate(bands.names):
+        table[f"flux_{b}"], table[f"flux_err_{b}"] = flux * (1 + 0.1 * k), 0.03 * flux
+        table[f"flux_{b}"].unit = table[f"flux_err_{b}"].unit = "nmgy"
+    table["flux_i"][:100] = np.nan
+    table.write("mine.ecsv")
+    small = [w for k, v in SMALL.items() for w in ("--set", f"{k}={json.dumps(v)}")]
+    commands = "".join(b for kind, b in blocks if kind == "console").replace("\\\n", " ")
+    for line in commands.strip().splitlines():
+        _, name, verb, *words = shlex.split(line)
+        assert name == "sbi-run"
+        small += ["--set", "analysis.refine=none"]
+        extra = ["--preset", "quick", "--quiet", *small] if verb == "run" else []
+        code = exit_code([verb, *words, *extra])
+        assert code in (0, 3), line  # 3: a test of the tiny network failed
+    found = Table.read("mine-result.ecsv")
+    assert len(found) == 250
+    assert np.isfinite(found["logmstar_p50"]).all()
+    assert ((np.asarray(found["flag_bits"]) & Flag.MISSING_BAND) != 0).sum() == 100
+    run = sbi_core.load_run("runs/fitted")
+    assert run.simulator.bands.bands[0].error != bands.bands[0].error
+    (tmp_path / "n545.dat").write_text("5000 0.1\n5500 1\n6000 0.1\n")
+    with pytest.raises(sbi_core.SbiError, match="identity|filters|another"):
+        sbi_core.load_run("runs/mine").infer("mine.ecsv")

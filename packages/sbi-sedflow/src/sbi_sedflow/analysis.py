@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sbi_core import (
@@ -21,6 +23,7 @@ from sbi_core import (
     plot,
 )
 from sbi_sedflow.calibration import check_galaxies
+from sbi_sedflow.certify import Masks
 from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.flags import MEANING, NAMED, Flag, count_flags
 from sbi_sedflow.likelihood import Galaxies
@@ -30,6 +33,7 @@ from sbi_sedflow.support import Support
 
 __all__ = ["SedflowAnalysis", "SedflowAnalysisConfig"]
 
+_DUST = 28_000.0  # pivot [Angstrom] from which dust emits
 _SHOWN = 3  # galaxies with a figure
 
 
@@ -66,6 +70,7 @@ class SedflowAnalysis(Analysis):
     def __init__(self, config: SedflowAnalysisConfig | None = None) -> None:
         self.config = config or SedflowAnalysisConfig()
         self._support: Support | None = None
+        self._masks: Masks | None = None
 
     def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings:
         """Test the calibration of derived quantities and of the likelihood."""
@@ -77,12 +82,15 @@ class SedflowAnalysis(Analysis):
         """Add derived quantities, chi-squared, importance weights and flags; refine."""
         if self._support is None:
             self._support = Support(self.simulator)
+        if self._masks is None:
+            self._masks = Masks(self.simulator, posterior)
         return describe_galaxies(
             self.simulator,
             posterior,
             objects,
             samples,
             self._support,
+            self._masks,
             refine=self.config.refine,
             limit=self.config.limit,
             seed=seed,
@@ -101,17 +109,47 @@ class SedflowAnalysis(Analysis):
             "observed_chi2_min_median": float(np.median(columns["chi2_min"])),
         }
         rows = [[str(f.name), str(int(f)), str(counts[str(f.name)]), MEANING[f]] for f in Flag]
-        text = (
+        text: tuple[str, ...] = (
             f"{len(objects)} galaxies, {numbers['refined']} of them refined with the exact "
             "likelihood. Derived quantities are in summary.ecsv and, as draws, in the group "
             "'derived' of posterior.nc. The column flag_bits is the sum of the bits below; "
             "those that need attention are also words in the column flags.",
         )
         galaxies = Galaxies.of(objects, self.simulator.bands.softening)
+        if dusty := [b.name for b in self.simulator.bands.bands if b.pivot > _DUST]:
+            text = (
+                *text,
+                f"{' and '.join(dusty)}: the model has stars only, no emission by dust. These "
+                "bands are reliable where stars dominate them: at low redshift in galaxies with "
+                "little star formation. Elsewhere dust can mimic older or more massive stars.",
+            )
         drawings = _drawings(self.simulator, objects, galaxies, samples)
         table = Grid(("name", "bit of flag_bits", "galaxies", "meaning"), rows)
-        section = Section("Galaxies", text=text, drawings=drawings, tables=(table,))
+        patterns = _patterns(self.simulator, objects, columns)
+        section = Section("Galaxies", text=text, drawings=drawings, tables=(table, patterns))
         return Findings(numbers=numbers, sections=(section,))
+
+
+def _patterns(
+    simulator: SedflowSimulator, objects: Observations, columns: Mapping[str, NDArray[Any]]
+) -> Grid:
+    """Return how often bands were observed together, and the calibration for each pattern."""
+    mask = objects.batch.observed.cpu().numpy()
+    names = np.asarray(simulator.bands.names)
+    patterns, first, which, counts = np.unique(
+        mask, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    bad = (columns["flag_bits"] & int(Flag.MASK_NOT_CERTIFIED)) != 0
+    rows = []
+    for k in np.argsort(-counts, kind="stable"):
+        p, share = (float(columns[c][first[k]]) for c in ("mask_p", "mask_share"))
+        flagged = int(bad[which.reshape(-1) == k].sum())
+        rows.append(
+            [" ".join(names[patterns[k]]) or "none", str(counts[k]), f"{100 * share:.2g} %",
+             "not tested" if np.isnan(p) else f"{p:.2g}", str(flagged)]
+        )  # fmt: skip
+    header = ("bands", "galaxies", "of the training set", "smallest SBC p-value", "flagged")
+    return Grid(header, rows)
 
 
 def _drawings(

@@ -5,7 +5,8 @@ A set is the name of a preset, names of speclite's curves with commas between th
 .. code-block:: toml
 
     [g]
-    filter = "my_g.dat"         # two columns: Angstrom, photon response; or a name of speclite
+    filter = "my_g.dat"         # two columns: Angstrom, photon response; or a name of speclite;
+                                # or of sedpy, "sedpy:sdss_g0"
     error = [0.02, -2.3, 0.7]   # c [mag], a, b; optional for curves of presets
     softening = 0.2             # nanomaggies; the rest is optional
     vega = 0.1                  # m_AB - m_Vega
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 
 from sbi_core import ConfigError, read_text
 from sbi_sedflow.constants import BANDS, PIVOTS
-from sbi_sedflow.filters import Filter, FilterSet, load_filters
+from sbi_sedflow.filters import Filter, FilterSet, load_filters, sedpy_curve
 from sbi_sedflow.luptitudes import SOFTENING
 
 __all__ = ["PRESETS", "Band", "BandSet", "load_bands", "longest", "softening_of"]
@@ -47,6 +48,7 @@ _GALEX, _SDSS = "galex-fuv,galex-nuv", ",".join(f"sdss2010-{b}" for b in "ugriz"
 PRESETS = {
     "galex-sdss": f"{_GALEX},{_SDSS}",
     "sdss": _SDSS,
+    "grz": "decamDR1-g,decamDR1-r,decamDR1-z",
     "legacy": "decamDR1-g,decamDR1-r,decamDR1-z,wise2010-W1,wise2010-W2",
     "lsst": ",".join(f"lsst2023-{b}" for b in "ugrizy"),
     "galex-sdss-2mass": f"{_GALEX},{_SDSS},twomass-J,twomass-H,twomass-Ks",
@@ -324,12 +326,15 @@ def _curve(name: str, folder: Path) -> Filter:
         If it is neither, or is not a response curve.
     """
     path = folder / name
+    if name.startswith("sedpy:"):
+        return sedpy_curve(name.removeprefix("sedpy:"))
     if not path.is_file():
         try:
             curve = speclite.filters.load_filter(name)
         except (ValueError, OSError):
             msg = (
-                f"filter '{name}' is neither a curve of speclite (such as decamDR1-g) nor a file "
+                f"filter '{name}' is neither a curve of speclite (such as decamDR1-g) or sedpy "
+                "(such as sedpy:sdss_g0) nor a file "
                 f"with two columns, wavelength [Angstrom] and photon response ('{path}')"
             )
             raise ConfigError(msg) from None

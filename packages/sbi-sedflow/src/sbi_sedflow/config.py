@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 __all__ = ["SedflowConfig"]
 
@@ -36,8 +36,8 @@ class SedflowConfig(BaseModel):
     )
     bands: str = Field(
         default="galex-sdss",
-        description="Bands: galex-sdss, sdss, legacy, lsst, galex-sdss-2mass; names of curves of "
-        "speclite with commas between them; or a TOML file.",
+        description="Bands: galex-sdss, sdss, grz, legacy, lsst, galex-sdss-2mass; names of curves "
+        "of speclite with commas between them; or a TOML file.",
     )
     bases: str = Field(
         default="parametric-nmf",
@@ -116,11 +116,13 @@ class SedflowConfig(BaseModel):
         json_schema_extra={"reading": True},
     )
 
-    @field_validator("bands")
+    @field_validator("bands", "noise_catalogue", "ssp_path")
     @classmethod
-    def _absolute(cls, value: str) -> str:
+    def _absolute(cls, value: str | None, info: ValidationInfo) -> str | None:
         """Keep the whole path of a file, which later commands read again."""
-        return str(Path(value).expanduser().absolute()) if value.endswith(".toml") else value
+        if value is None or (info.field_name == "bands" and not value.endswith(".toml")):
+            return value
+        return str(Path(value).expanduser().absolute())
 
     @model_validator(mode="after")
     def _consistent(self) -> SedflowConfig:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sbi_core import Observations, Posterior, PosteriorSamples, diagnostics, stream
+from sbi_sedflow.certify import Masks
 from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.flags import NAMED, Flag, words
 from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
@@ -44,6 +45,7 @@ def describe_galaxies(
     objects: Observations,
     samples: PosteriorSamples,
     support: Support,
+    masks: Masks,
     *,
     refine: Refine = "flagged",
     limit: int = 300_000,
@@ -61,6 +63,8 @@ def describe_galaxies(
         Draws of the network.
     support
         The range of the training set.
+    masks
+        Calibration of the network by pattern of observed bands.
     refine
         ``flagged``: galaxies without a fitting draw, and those with unusual errors or colours
         and a low importance efficiency; ``all``; ``none``.
@@ -111,6 +115,9 @@ def describe_galaxies(
         if stats.chi2.sf(chi2_min[k], max(int(n_bands[k]), 1)) >= _BAD_P:
             bits[k] &= ~int(Flag.BAD_FIT)
     bits[_near_edges(simulator, theta)] |= Flag.PRIOR_EDGE
+    checks = [masks(m) for m in galaxies.mask.numpy()]
+    network = np.asarray([m == "npe" for m in method])
+    bits[network & np.asarray([not c.certified for c in checks])] |= Flag.MASK_NOT_CERTIFIED
     return samples.described(
         values=theta,
         derived=_derived(simulator, theta, galaxies),
@@ -122,6 +129,8 @@ def describe_galaxies(
             "is_eff": efficiency,
             "is_ess": ess,
             "colour_percentile": percentile,
+            "mask_p": np.asarray([c.p for c in checks]),
+            "mask_share": np.asarray([c.share for c in checks]),
             "method": np.asarray(method, "U8"),
             "flag_bits": bits,
         },

@@ -81,16 +81,29 @@ def load_filters(which: FilterSet = "speclite") -> tuple[Filter, ...]:
             wave = np.asarray(curve.wavelength, np.float64)
             curves.append(Filter(name, wave, np.asarray(curve.response, np.float64)))
         return tuple(curves)
+    return tuple(sedpy_curve(name) for name in _SEDPY)
+
+
+def sedpy_curve(name: str) -> Filter:
+    """Return a curve of sedpy.
+
+    Raises
+    ------
+    ConfigError
+        If sedpy is not installed, or has no such curve.
+    """
     try:
         from sedpy import observate
     except ImportError as error:
-        msg = f"filters = 'sedpy' needs astro-sedpy: pip install 'sbi-sedflow[sedpy]' ({error})"
+        msg = f"curves of sedpy need astro-sedpy: pip install 'sbi-sedflow[sedpy]' ({error})"
         raise ConfigError(msg) from None
-    for curve in observate.load_filters(_SEDPY):
-        wave = np.asarray(curve.wavelength, np.float64)
-        response = np.asarray(curve.transmission, np.float64)
-        curves.append(Filter(curve.name, wave, response))
-    return tuple(curves)
+    try:
+        curve = observate.Filter(name)
+    except (OSError, ValueError):
+        msg = f"sedpy has no filter '{name}'"
+        raise ConfigError(msg) from None
+    wave = np.asarray(curve.wavelength, np.float64)
+    return Filter(curve.name, wave, np.asarray(curve.transmission, np.float64))
 
 
 def _normalisation(curve: Filter) -> float:

@@ -25,6 +25,7 @@ class Flag(IntFlag):
     NO_DATA = 512
     QUALITY = 1024
     NOT_CONVERGED = 2048
+    MASK_NOT_CERTIFIED = 4096
 
 
 MEANING = {
@@ -39,11 +40,12 @@ MEANING = {
     Flag.Z_RANGE: "no result: redshift unknown or outside the training range",
     Flag.NO_DATA: "no band was observed: the posterior is the prior",
     Flag.QUALITY: "rejected by the quality cuts of the catalogue",
+    Flag.MASK_NOT_CERTIFIED: "the network is not calibrated, or not tested, for these bands",
     Flag.NOT_CONVERGED: "refinement reached its limit of likelihood evaluations",
 }
 FLAGGED = Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED
 NAMED = (
-    Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NO_DATA | Flag.NOT_CONVERGED
+    Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NO_DATA | Flag.NOT_CONVERGED | Flag.MASK_NOT_CERTIFIED
 )  # words in the column flags
 
 

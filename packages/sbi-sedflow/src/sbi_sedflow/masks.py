@@ -2,13 +2,17 @@
 
 For F N u g r i z:
 
-50 % complete; 15 % without both ultraviolet bands; 5 % each without F, without N, without u, and
-with g, r and i only; 10 % every band dropped with probability 0.35; 4 % uniform over the 127
-non-empty patterns; and 1 % with no band at all, for which the posterior is the prior.
+40 % complete; 13 % without both ultraviolet bands; 4 % each without F, without N, without u, and
+with g, r and i only, g, r and z only, and g, r, i and z only; 12 % every band dropped with
+probability 0.35; 10 % uniform over the 127 non-empty patterns; and 1 % with no band at all, for
+which the posterior is the prior.
 
-For other sets: 50 % complete; 20 % without the bands of one survey, chosen at random, if there are
-several, else without one band; 20 % every band dropped with probability 0.35; 9 % uniform over all
+For other sets: 45 % complete; 20 % without the bands of one survey, chosen at random, if there are
+several, else without one band; 20 % every band dropped with probability 0.35; 14 % uniform over all
 non-empty patterns; 1 % with no band.
+
+With a catalogue of the user (``simulator.noise_catalogue``) half of the training galaxies have the
+patterns of random rows of it.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ from sbi_sedflow.constants import N_BANDS
 __all__ = ["PATTERNS", "SHARES", "draw_masks"]
 
 SHARES = {
-    "complete": 0.50, "no_uv": 0.15, "no_f": 0.05, "no_n": 0.05, "no_u": 0.05, "gri": 0.05,
-    "random": 0.10, "any": 0.04, "empty": 0.01,
+    "complete": 0.40, "no_uv": 0.13, "no_f": 0.04, "no_n": 0.04, "no_u": 0.04, "gri": 0.04,
+    "grz": 0.04, "griz": 0.04, "random": 0.12, "any": 0.10, "empty": 0.01,
 }  # fmt: skip
 PATTERNS = {
     "complete": (1, 1, 1, 1, 1, 1, 1),
@@ -33,12 +37,35 @@ PATTERNS = {
     "no_u": (1, 1, 0, 1, 1, 1, 1),
     "ugriz": (0, 0, 1, 1, 1, 1, 1),
     "gri": (0, 0, 0, 1, 1, 1, 0),
+    "grz": (0, 0, 0, 1, 1, 0, 1),
+    "griz": (0, 0, 0, 1, 1, 1, 1),
 }
 _DROP = 0.35
 
 
-def draw_masks(n: int, generator: torch.Generator, bands: BandSet | None = None) -> Tensor:
-    """Return masks (n, B), True = observed; default bands F N u g r i z."""
+def draw_masks(
+    n: int,
+    generator: torch.Generator,
+    bands: BandSet | None = None,
+    observed: Tensor | None = None,
+) -> Tensor:
+    """Return masks (n, B), True = observed; default bands F N u g r i z.
+
+    Parameters
+    ----------
+    n
+        Rows.
+    generator
+        Random numbers.
+    bands
+        The bands; default F N u g r i z.
+    observed : (N, B)
+        Masks of a catalogue.
+    """
+    if observed is not None:
+        donor = torch.randint(0, len(observed), (n,), generator=generator)
+        theirs = torch.rand(n, 1, generator=generator, dtype=torch.float32) < 0.5
+        return torch.where(theirs, observed[donor], draw_masks(n, generator, bands))
     if bands is not None and not bands.is_default:
         return _of_surveys(n, generator, bands)
     edges = torch.tensor(list(SHARES.values())).cumsum(0)
@@ -71,6 +98,6 @@ def _of_surveys(n: int, generator: torch.Generator, bands: BandSet) -> Tensor:
     number = torch.randint(1, 2**size, (n, 1), generator=generator)
     uniform = (number & (1 << torch.arange(size))) != 0
     mask = torch.ones(n, size, dtype=torch.bool)
-    for upto, other in ((0.5, without[which]), (0.3, dropped), (0.1, uniform)):
+    for upto, other in ((0.55, without[which]), (0.35, dropped), (0.15, uniform)):
         mask = torch.where(u < upto, other, mask)
     return mask & (u >= 0.01)

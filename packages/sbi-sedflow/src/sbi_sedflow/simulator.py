@@ -97,7 +97,7 @@ class SedflowSimulator(Simulator):
     def bands(self) -> BandSet:
         """The bands, with the errors that are simulated."""
         bands = load_bands(self.config.bands, self.config.filters)
-        return fitted(bands, *self._errors(bands)) if self.config.noise == "fitted" else bands
+        return fitted(bands, *self._catalogue) if self.config.noise == "fitted" else bands
 
     @cached_property
     def model(self) -> ForwardModel:
@@ -111,15 +111,17 @@ class SedflowSimulator(Simulator):
     def noise(self) -> NoiseModel | HotDeck:
         """The model of photometric errors."""
         if self.config.noise == "hotdeck":
-            return HotDeck(*self._errors(self.bands), self.bands)
+            return HotDeck(*self._catalogue, self.bands)
         return NoiseModel(self.bands)
 
-    def _errors(self, bands: BandSet) -> tuple[F64, F64]:
-        """Return fluxes and errors (N, B) of the catalogue of the noise."""
+    @cached_property
+    def _catalogue(self) -> tuple[F64, F64]:
+        """Fluxes and errors (N, B) of the catalogue of the noise."""
         file = self.config.noise_catalogue
         assert file is not None
-        found = photometry_of(read_table(file), file, self._choices, bands)
-        return found.flux, found.sigma
+        bands = load_bands(self.config.bands, self.config.filters)
+        photometry = photometry_of(read_table(file), file, self._choices, bands)
+        return photometry.flux, photometry.sigma
 
     @property
     def floor(self) -> float | Tensor:
@@ -138,13 +140,16 @@ class SedflowSimulator(Simulator):
     def identity(self) -> dict[str, Any]:
         """Name, version, model, filters, populations, noise: equal within a run."""
         c, floor = self.config, self.floor
+        noise: Any = c.noise
+        if c.noise == "embedded" and c.bands.endswith(".toml"):
+            noise = [[*(b.error or ()), b.scatter] for b in self.bands.bands]
         return {
             "name": self.name,
             "version": self.version,
             **self.model.identity,
             "floor": floor.tolist() if isinstance(floor, Tensor) else floor,
             "redshift": [c.z_min, c.z_max],
-            "noise": c.noise,
+            "noise": noise,
         }
 
     # -- data ------------------------------------------------------------------------
@@ -200,8 +205,25 @@ class SedflowSimulator(Simulator):
         generator = torch_generator(rng, "cpu")
         flux = flux_of(batch.x.cpu(), self.bands.softening)
         sigma = self.noise.sigma(flux, generator)
-        mask = draw_masks(len(flux), generator, self.bands)
-        return self._observed(batch, flux, sigma, mask, generator)
+        return self._observed(batch, flux, sigma, self.masks(len(flux), generator), generator)
+
+    def observe_in(self, batch: Batch, mask: Tensor, rng: Rng) -> Batch:
+        """Return the batch with new errors and noise, observed where mask (n, B) is True."""
+        generator = torch_generator(rng, "cpu")
+        flux = flux_of(batch.x.cpu(), self.bands.softening)
+        return self._observed(batch, flux, self.noise.sigma(flux, generator), mask, generator)
+
+    def masks(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return which bands of n training galaxies are observed, (n, B)."""
+        return draw_masks(n, generator, self.bands, self._catalogue_masks)
+
+    @cached_property
+    def _catalogue_masks(self) -> Tensor | None:
+        """Observed bands of the galaxies of the noise catalogue that have any."""
+        if self.config.noise == "embedded":
+            return None
+        mask = torch.as_tensor(np.isfinite(self._catalogue[0]))
+        return mask[mask.any(1)]
 
     def observe_like(self, batch: Batch, like: Batch, rng: Rng) -> Batch:
         """Return the batch with errors [mag] and missing bands of random rows of ``like``."""

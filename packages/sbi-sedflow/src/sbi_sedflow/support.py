@@ -12,7 +12,6 @@ from scipy.spatial import cKDTree
 from sbi_core import stream
 from sbi_sedflow.likelihood import Galaxies
 from sbi_sedflow.luptitudes import flux_of, luptitude
-from sbi_sedflow.masks import draw_masks
 from sbi_sedflow.noise import floor_error
 
 if TYPE_CHECKING:
@@ -61,7 +60,6 @@ class Support:
         self._dm = batch.context[:, 1].numpy()
         self._edges, self._low, self._high = self._error_ranges()
         self._trees: dict[tuple[bool, ...], tuple[cKDTree, F64]] = {}
-        self._masks = draw_masks(1000, generator, simulator.bands)
 
     def _error_ranges(self) -> tuple[F64, F64, F64]:
         edges = np.quantile(self._mu, np.linspace(0, 1, _BINS + 1)[1:-1], axis=0)  # (K - 1, B)
