@@ -130,13 +130,15 @@ def plugin(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Build the documentation with warnings as errors, and run its examples."""
+    """Build the documentation with warnings as errors; run its notebooks and examples."""
     python = dev_environment(session)
     # -E: a page that no longer warns because it was cached would hide a broken link.
     session.run(
         *(python, "-m", "sphinx", "-W", "--keep-going", "-E", "-q"),
         *("-b", "html", "docs", "docs/_build/html"),
+        env=run_environment(),
     )
+    session.run(python, "tools/links.py", "docs/_build/html")
     session.run(python, "tools/run_examples.py", env=run_environment())
 
 

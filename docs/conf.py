@@ -23,6 +23,7 @@ for _name in sbi_core.__all__:
 project = "sbi-astro"
 author = "The sbi-astro developers"
 project_copyright = "2026, The sbi-astro developers"
+release = version = sbi_core.__version__
 
 extensions = [
     "myst_nb",
@@ -80,7 +81,7 @@ if os.environ.get("SBI_DOCS_INTERSPHINX"):
 html_static_path = ["_static"]
 html_css_files = ["formulae.css", "pages.css"]
 html_theme = "pydata_sphinx_theme"
-html_title = "sbi-astro"
+html_title = f"sbi-astro {release}"
 html_theme_options = {
     "show_prev_next": False,
     "navigation_with_keys": False,
