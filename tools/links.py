@@ -30,7 +30,8 @@ class Page(HTMLParser):
 
 def broken(root: Path) -> list[str]:
     """Return ``page: link`` of every link that leads nowhere."""
-    pages = {p: Page(p.read_text(encoding="utf-8")) for p in sorted(root.rglob("*.html"))}
+    files = [p for p in sorted(root.rglob("*.html")) if "_static" not in p.parts]  # templates
+    pages = {p: Page(p.read_text(encoding="utf-8")) for p in files}
     wrong = []
     for file, page in pages.items():
         for link in page.links:
