@@ -216,10 +216,10 @@ def test_half_of_the_masks_are_those_of_the_catalogue_of_the_user(tmp_path):
     simulator = toy_of("sdss", noise="fitted", noise_catalogue=str(tmp_path / "t.ecsv"))
     theirs = simulator.masks(20_000, generator())
     without_i = torch.tensor([True, True, True, False, True])
-    before, after = ((m == without_i).all(1).double().mean() for m in (plain, theirs))
+    before, after = (float((m == without_i).all(1).double().mean()) for m in (plain, theirs))
     assert after == pytest.approx(0.25 + before / 2, abs=0.015)
     seen = simulator.observe(simulator.draw(2000, np.random.default_rng(2)), 3).mask
-    assert (seen == without_i).all(1).double().mean() == pytest.approx(after, abs=0.05)
+    assert float((seen == without_i).all(1).double().mean()) == pytest.approx(after, abs=0.05)
 
 
 def legacy_table(n=3):

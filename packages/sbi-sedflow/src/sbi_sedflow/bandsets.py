@@ -316,19 +316,25 @@ def _unique(bands: BandSet) -> BandSet:
     return bands
 
 
-@lru_cache(maxsize=64)
 def _curve(name: str, folder: Path) -> Filter:
-    """Return a curve of speclite or of a file with two columns.
+    """Return a curve of speclite, of sedpy, or of a file with two columns."""
+    path = folder / name
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _read_curve(name, path, changed)
+
+
+@lru_cache(maxsize=64)
+def _read_curve(name: str, path: Path, changed: int) -> Filter:
+    """Return a curve; ``changed`` is the time of the last change of its file, 0 without a file.
 
     Raises
     ------
     ConfigError
         If it is neither, or is not a response curve.
     """
-    path = folder / name
     if name.startswith("sedpy:"):
         return sedpy_curve(name.removeprefix("sedpy:"))
-    if not path.is_file():
+    if not changed:
         try:
             curve = speclite.filters.load_filter(name)
         except (ValueError, OSError):
