@@ -1,6 +1,8 @@
 r"""Posterior predictive check: planes predicted by the posterior, compared with the observed one.
 
-The planes of posterior draws are those of the nearest snapshots of the library. The deviance
+The planes of posterior draws are those of the nearest snapshots of the library. If the simulations
+vary the zero points of the abundances, each draw has those that give it the observed mean
+abundances, within two standard deviations. The deviance
 
 .. math:: D = \min_s 2 \sum_p \left[n_p \ln\frac{n_p}{\lambda_{sp}} - (n_p - \lambda_{sp})\right]
 
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_casbi.plane import PIXELS
+from sbi_casbi.plane import PIXELS, Plane
 from sbi_casbi.populations import Draw
 from sbi_core import Batch
 
@@ -54,11 +56,25 @@ def predictive_planes(
     sets = np.where(np.arange(values.shape[1])[None, :, None] < count[:, None, None], values, 0.0)
     draw: Draw = simulator.nearest(sets, count)
     errors = np.tile(x[:, -2:].astype(float), (s, 1))
-    rate, outside = simulator.rates(draw, errors[:, 0], errors[:, 1], np.zeros((2, s * n)))
+    rate, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], np.zeros((2, s * n)))
+    most = 2.0 * simulator.config.zero_point
+    if most:
+        observed = np.tile(_means(simulator.library.plane, x[:, :_N_PIXELS]), (1, s))
+        shift = np.clip(observed - _means(simulator.library.plane, rate), -most, most)
+        rate, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], shift)
     if simulator.config.counts == "shape":
         total = np.tile(10.0 ** x[:, _N_PIXELS + 1], s)
         rate = rate * total[:, None]
     return np.asarray(rate.reshape(s, n, PIXELS, PIXELS), float)
+
+
+def _means(plane: Plane, counts: NDArray[np.float32]) -> F64:
+    """Return the mean abundances [dex] of planes (n, 4096), (2, n)."""
+    shaped = counts.reshape(-1, PIXELS, PIXELS).astype(float)
+    total = np.maximum(shaped.sum((1, 2)), 1e-9)
+    fe_h, alpha_fe = (0.5 * (edges[1:] + edges[:-1]) for edges in plane.edges)
+    sums = [shaped.sum(2) @ fe_h, shaped.sum(1) @ alpha_fe]
+    return np.stack(sums) / total
 
 
 def deviance(x: NDArray[np.float32], planes: F64) -> F64:
