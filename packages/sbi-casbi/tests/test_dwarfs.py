@@ -13,6 +13,22 @@ def test_same_options_give_the_same_library():
     assert a.hash != build_dwarfs(DwarfConfig(stems=30, seed=2)).hash
 
 
+def test_variants_of_the_physics_move_their_galaxies_together():
+    plain = build_dwarfs(DwarfConfig(stems=400))
+    assert (plain.physics == 0).all()
+    yields = build_dwarfs(DwarfConfig(stems=400, y_ia_spread=0.15))
+    outflows = build_dwarfs(DwarfConfig(stems=400, fe_h_spread=0.15))
+    assert set(yields.physics) == set(range(16))
+    assert (yields.stem == plain.stem).all()
+    rows = [yields.physics == k for k in range(16)]
+    o_fe = [(yields.moments - plain.moments)[r, 1] for r in rows]
+    fe_h = [(outflows.moments - plain.moments)[r, 0] for r in rows]
+    for moved in (o_fe, fe_h):
+        between, within = np.std([m.mean() for m in moved]), np.mean([m.std() for m in moved])
+        assert between > 2 * within
+    assert_allclose(np.std([m.mean() for m in fe_h]), 0.15, rtol=0.25)
+
+
 def test_names_say_stem_and_step(library):
     stem, step = np.char.partition(library.galaxy_name, ".")[:, [0, 2]].T
     assert (stem == library.stem).all()

@@ -42,6 +42,15 @@ class CasbiConfig(BaseModel):
     y_ia_factor: float = Field(
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
+    y_ia_spread: float = Field(
+        0.0, ge=0, description="standard deviation of the iron yield of SNe Ia between halos [dex]"
+    )
+    fe_h_spread: float = Field(
+        0.0,
+        ge=0,
+        description="standard deviation of the mean [Fe/H] of galaxies, by outflows, between halos "
+        "[dex]",
+    )
     split_fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="fractions of galaxies for training, validation and test"
     )
@@ -106,6 +115,9 @@ class CasbiConfig(BaseModel):
                 "counts = 'absolute' needs kappa, the stars per Msun of a complete sample; "
                 "without it use counts = 'shape'"
             )
+            raise ValueError(msg)
+        if self.population == "budget" and (self.y_ia_spread or self.fe_h_spread):
+            msg = "population = 'budget' takes no y_ia_spread or fe_h_spread: its rule is published"
             raise ValueError(msg)
         for name in ("n_star", "sigma_fe", "sigma_o"):
             low, high = getattr(self, name)

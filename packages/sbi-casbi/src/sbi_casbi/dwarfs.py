@@ -11,6 +11,10 @@ are possible building blocks, since star formation stops at infall. The outflow 
 determined by bisection, so that the mean [Fe/H] of the median snapshot follows the relation in
 :mod:`sbi_casbi.relations` with 0.15 dex of scatter.
 
+The iron yield of type Ia supernovae and the zero point of that relation, which stands for the
+strength of all outflows, are uncertain. With ``y_ia_spread`` or ``fe_h_spread`` the library has 16
+variants of the physics; all members of a halo are of one.
+
 References:
     | Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183; Kirby et al. 2013, ApJ 779, 102
 """
@@ -18,11 +22,12 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import stats
 
 from sbi_casbi.abundances import Element
 from sbi_casbi.cosmology import redshift
@@ -41,6 +46,7 @@ _STEPS, _STEPS_CALIBRATION, _BISECTIONS = 128, 32, 14
 _LOG_LOADING = (-0.55, 4.5)  # log10(1 + eta_f - r) that the bisection searches
 _FIRST_INFALL = 1.0  # Gyr
 _BLOCK = 4096  # galaxies evolved at a time
+_VARIANTS = 16
 
 
 class DwarfConfig(BaseModel):
@@ -62,6 +68,13 @@ class DwarfConfig(BaseModel):
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
     alpha: Element = Field("o", description="element beside iron: o (oxygen) or mg (magnesium)")
+    y_ia_spread: float = Field(
+        0.0, ge=0, description="standard deviation of the iron yield of SNe Ia between halos [dex]"
+    )
+    fe_h_spread: float = Field(
+        0.0, ge=0, description="standard deviation of the mean [Fe/H] of galaxies, by outflows, "
+        "between halos [dex]"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,24 @@ def _draw(config: DwarfConfig) -> _Stems:
         power=rng.uniform(0.25, 0.45, n),
         infall=infall,
     )
+
+
+@dataclass(frozen=True)
+class _Variants:
+    """Variant of every stem, and its physics in standard deviations, each (n,)."""
+
+    number: NDArray[np.int64]
+    y_ia: F64
+    fe_h: F64
+
+
+def _variants(config: DwarfConfig) -> _Variants:
+    n = _VARIANTS if config.y_ia_spread or config.fe_h_spread else 1
+    number = np.arange(config.stems) % n
+    rng = stream(config.seed, "physics")
+    quantiles = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    y_ia, fe_h = (quantiles[rng.permutation(n)] for _ in range(2))
+    return _Variants(number, y_ia[number], fe_h[number])
 
 
 def _first_distinct(ticks: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -222,13 +253,14 @@ def build_dwarfs(
     """
     config, plane = config or DwarfConfig(), plane or Plane()
     y_alpha, solar_alpha = ALPHA[config.alpha]
-    y_ia = Constants().y_ia * config.y_ia_factor
-    constants = Constants(y_o=y_alpha, solar_o=solar_alpha, y_ia=y_ia)
-    stems = _draw(config)
-    parts = [
-        _snapshots(_rows(stems, slice(k, k + _BLOCK)), config, constants)
-        for k in range(0, config.stems, _BLOCK)
-    ]
+    stems, variant = _draw(config), _variants(config)
+    y_ia = Constants().y_ia * config.y_ia_factor * 10 ** (config.y_ia_spread * variant.y_ia)
+    stems = replace(stems, scatter=stems.scatter + config.fe_h_spread * variant.fe_h)
+    parts = []
+    for k in range(0, config.stems, _BLOCK):
+        rows = slice(k, k + _BLOCK)
+        constants = Constants(y_o=y_alpha, solar_o=solar_alpha, y_ia=y_ia[rows])
+        parts.append(_snapshots(_rows(stems, rows), config, constants))
     index = np.concatenate([p[0] + k * _BLOCK for k, p in enumerate(parts)])
     cut, fe_h, o_fe, weight = (np.concatenate([p[j] for p in parts]) for j in range(1, 5))
     tau = stems.infall[index, cut]
@@ -251,6 +283,7 @@ def build_dwarfs(
         mixing=MIXING,
         solar="embedded",
         alpha=config.alpha,
+        physics=variant.number[index],
         tau_width=CLOCK_GYR,
         source=f"embedded {config.backend} dwarf galaxies, seed {config.seed}",
         options=config.model_dump(mode="json"),

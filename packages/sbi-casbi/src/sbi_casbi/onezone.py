@@ -44,7 +44,7 @@ class Constants:
     y_o, y_cc
         Mass of oxygen and iron from core-collapse supernovae per mass of stars formed.
     y_ia
-        Mass of iron from type Ia supernovae per mass of stars formed.
+        Mass of iron from type Ia supernovae per mass of stars formed; a number or (n,).
     recycling
         Fraction of the mass of stars formed that is returned immediately.
     delay
@@ -57,7 +57,7 @@ class Constants:
 
     y_o: float = 0.015
     y_cc: float = 0.0012
-    y_ia: float = 0.0017
+    y_ia: float | F64 = 0.0017
     recycling: float = 0.40
     delay: float = 0.15
     solar_o: float = 0.0056

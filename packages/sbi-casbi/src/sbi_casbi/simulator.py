@@ -103,6 +103,8 @@ def load_library(config: CasbiConfig) -> Library:
         alpha=config.alpha or "o",
         dm_coupling=config.dm_coupling,
         y_ia_factor=config.y_ia_factor,
+        y_ia_spread=config.y_ia_spread,
+        fe_h_spread=config.fe_h_spread,
     )
     return build_dwarfs(dwarfs, fractions=config.split_fractions)
 
@@ -217,7 +219,20 @@ class CasbiSimulator(Simulator):
         rows, weight = self._weights(split)
         if count is None:
             count = rng.integers(c.n_min, c.n_max + 1, n)
-        return draw_sets(rows, weight, self.library.log_mstar, count, c.n_max, rng)
+        assert self.library.physics is not None
+        physics = self.library.physics[rows]
+        variants = np.unique(physics)
+        if len(variants) == 1:
+            return draw_sets(rows, weight, self.library.log_mstar, count, c.n_max, rng)
+        chosen = np.zeros((n, c.n_max), np.int64)
+        of_halo = rng.choice(variants, n)
+        for variant in variants:
+            mine, halos = physics == variant, of_halo == variant
+            share = weight[mine] / weight[mine].sum()
+            mass = self.library.log_mstar
+            some = draw_sets(rows[mine], share, mass, count[halos], c.n_max, rng)
+            chosen[halos] = some.rows
+        return Draw(chosen, count)
 
     def draw_from(self, n: int, rng: Rng, split: Split, count: ArrayLike | None = None) -> Batch:
         """Return n noise-free halos of snapshots of one split.
