@@ -9,7 +9,7 @@ abundances, within two standard deviations. The deviance
 over 16 x 16 pixels, for the best draw s, increases with the number of stars even for perfect
 inference, because galaxies of equal mass and infall time differ. It is therefore compared with that
 of simulated halos of held-out galaxies: the result is the percentile of the residual of log D from
-a linear fit in the logarithm of the number of stars.
+a linear fit in the logarithm of the number of stars and in the errors of both abundances.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def deviance_percentile(
     planes: F64,
     rng: np.random.Generator,
     *,
-    references: int = 100,
+    references: int = 200,
 ) -> F64:
     """Return the percentile (n,) of the deviance of halos among simulated ones.
 
@@ -120,8 +120,14 @@ def deviance_percentile(
     ref_x = batch.x.numpy()
     theirs = deviance(ref_x, predictive_planes(simulator, members, ref_x, draws))
     ours = deviance(x, planes)
-    size = [np.log10(np.maximum(v[:, :_N_PIXELS].sum(1), 1.0)) for v in (ref_x, x)]
-    line = np.polyfit(size[0], np.log(theirs + 1.0), 1)
-    reference = np.sort(np.log(theirs + 1.0) - np.polyval(line, size[0]))
-    residual = np.log(ours + 1.0) - np.polyval(line, size[1])
+    terms, mine = (_terms(v) for v in (ref_x, x))
+    fit = np.linalg.lstsq(terms, np.log(theirs + 1.0), rcond=None)[0]
+    reference = np.sort(np.log(theirs + 1.0) - terms @ fit)
+    residual = np.log(ours + 1.0) - mine @ fit
     return np.asarray(100.0 * np.searchsorted(reference, residual, side="left") / references)
+
+
+def _terms(x: NDArray[np.float32]) -> F64:
+    """Return the terms of the linear fit, (n, 4)."""
+    stars = np.maximum(x[:, :_N_PIXELS].sum(1, dtype=float), 1.0)
+    return np.column_stack([np.ones(len(x)), np.log10(stars), x[:, -2:]])
