@@ -74,7 +74,7 @@ figures.mass_time_map(members, np.linspace(4.5, 10, 12), np.linspace(0, 14, 8), 
 
 # %%
 planes = predictive_planes(run.simulator, members, halo.batch.x.numpy(), 20)
-figures.planes(run.simulator.library.plane, halo.batch.x[0].numpy(), planes[:, 0])
+figures.planes(run.simulator.library, halo.batch.x[0].numpy(), planes[:, 0])
 
 # %% [markdown]
 # [](../casbi.md) has the format of your file, the flags, and your own library of galaxies.
