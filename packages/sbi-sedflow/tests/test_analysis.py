@@ -19,6 +19,7 @@ from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_l
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.likelihood import Galaxies, log_likelihood
 from sbi_sedflow.photometry import Photometry, observations_of
+from sbi_sedflow.priorwidth import PriorWidth
 from sbi_sedflow.refine import StudentMixture, refine_galaxy, resampled
 from sbi_sedflow.support import Support
 from sbi_sedflow.target import Target
@@ -39,7 +40,7 @@ def described(toy, trained, objects, support, draws=250, refine="none"):
     samples = posterior.sample(objects, draws)
     return describe_galaxies(
         toy, posterior, objects, samples, support, Masks(toy, posterior, 100),
-        refine=refine, limit=40_000, seed=1,
+        PriorWidth(toy),         refine=refine, limit=40_000, seed=1,
     )  # fmt: skip
 
 
@@ -211,7 +212,7 @@ def test_calibration_sees_a_posterior_that_is_too_wide(toy, trained):
     assert found.ppc_ratio > 2
     assert found.p_values["log_likelihood"] < 1e-3
     assert set(found.coverage) == {
-        "sfr_1gyr", "z_mw", "tage_mw", "msurv_frac", "logmsurv", "log_likelihood",
+        "sfr_1gyr", "sfr_100myr", "z_mw", "tage_mw", "msurv_frac", "logmsurv", "log_likelihood",
     }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.flags import MEANING, NAMED, Flag, count_flags
 from sbi_sedflow.likelihood import Galaxies
 from sbi_sedflow.plots import sed
+from sbi_sedflow.priorwidth import PriorWidth
 from sbi_sedflow.simulator import SedflowSimulator
 from sbi_sedflow.support import Support
 
@@ -71,6 +72,7 @@ class SedflowAnalysis(Analysis):
         self.config = config or SedflowAnalysisConfig()
         self._support: Support | None = None
         self._masks: Masks | None = None
+        self._widths: PriorWidth | None = None
 
     def check(self, posterior: Posterior, held_out: Batch, rng: Rng) -> Findings:
         """Test the calibration of derived quantities and of the likelihood."""
@@ -84,6 +86,8 @@ class SedflowAnalysis(Analysis):
             self._support = Support(self.simulator)
         if self._masks is None:
             self._masks = Masks(self.simulator, posterior)
+        if self._widths is None:
+            self._widths = PriorWidth(self.simulator)
         return describe_galaxies(
             self.simulator,
             posterior,
@@ -91,6 +95,7 @@ class SedflowAnalysis(Analysis):
             samples,
             self._support,
             self._masks,
+            self._widths,
             refine=self.config.refine,
             limit=self.config.limit,
             seed=seed,

@@ -1,13 +1,13 @@
 r"""Quantities derived from the twelve parameters and the redshift.
 
-.. math:: \mathrm{SFR}_{1\,\mathrm{Gyr}} &= \frac{M_\star}{10^9\,\mathrm{yr}}
-          \Big[(1 - f_b) \sum_{t < 1\,\mathrm{Gyr}} m_i + f_b\,\mathbf 1(t_b < 1\,\mathrm{Gyr})
-          \Big] \\
+.. math:: \mathrm{SFR}_T &= \frac{M_\star}{T}
+          \Big[(1 - f_b) \sum_{t < T} m_i + f_b\,\mathbf 1(t_b < T)\Big],
+          \qquad T = 1\,\mathrm{Gyr},\ 100\,\mathrm{Myr} \\
           Z_\mathrm{mw} &= (1 - f_b) \sum m_i Z_i + f_b Z(t_b), \qquad
           t_\mathrm{mw} = (1 - f_b) \sum m_i t_i + f_b t_b \\
           \ell &= (1 - f_b) \sum m_i\, \ell(t_i, Z_i) + f_b\,\ell(t_b, Z(t_b))
 
-with :math:`f_b = 0` when the burst would be older than the Universe, and the bin that holds 1 Gyr
+with :math:`f_b = 0` when the burst would be older than the Universe, and the bin that holds T
 split linearly. The code of PROVABGS puts the burst at the middle of its bin in the last two.
 """
 
@@ -27,6 +27,7 @@ __all__ = ["DERIVED", "derived_quantities", "recent_share"]
 F64 = NDArray[np.float64]
 DERIVED = {
     "sfr_1gyr": "Msun / yr",
+    "sfr_100myr": "Msun / yr",
     "z_mw": "",
     "tage_mw": "Gyr",
     "msurv_frac": "",
@@ -49,7 +50,7 @@ def derived_quantities(
     f_burst: Tensor,
     burst_in_bin: bool = False,
 ) -> dict[str, F64]:
-    """Return ``sfr_1gyr, z_mw, tage_mw, msurv_frac, logmsurv``, each (n,), units in `DERIVED`.
+    """Return the quantities of :data:`DERIVED`, each (n,), in their units.
 
     Parameters
     ----------
@@ -72,12 +73,16 @@ def derived_quantities(
         rows = torch.arange(len(theta))
         t_age, z_b = history.middle[rows, k], history.metallicity[rows, k]
     rest = 1 - f_burst
-    recent = rest * recent_share(history) + f_burst * (t_b < 1.0)
     living = _living(library, history.middle, history.metallicity)
     living_burst = _living(library, t_b[:, None], history.burst_metallicity[:, None])[:, 0]
     survived = rest * (history.mass * living).sum(1) + f_burst * living_burst
+    rate = {
+        t: 10.0 ** (logm - 9) / t * (rest * recent_share(history, t) + f_burst * (t_b < t))
+        for t in (1.0, 0.1)
+    }
     quantities = {
-        "sfr_1gyr": 10.0 ** (logm - 9) * recent,
+        "sfr_1gyr": rate[1.0],
+        "sfr_100myr": rate[0.1],
         "z_mw": rest * (history.mass * history.metallicity).sum(1) + f_burst * z_b,
         "tage_mw": rest * (history.mass * history.middle).sum(1) + f_burst * t_age,
         "msurv_frac": survived,

@@ -19,6 +19,7 @@ from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.flags import NAMED, Flag, words
 from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
 from sbi_sedflow.noise import log_prob_flux
+from sbi_sedflow.priorwidth import QUANTITIES, PriorWidth
 from sbi_sedflow.refine import refine_galaxy
 from sbi_sedflow.support import Support
 from sbi_sedflow.target import Target
@@ -46,6 +47,7 @@ def describe_galaxies(
     samples: PosteriorSamples,
     support: Support,
     masks: Masks,
+    widths: PriorWidth,
     *,
     refine: Refine = "flagged",
     limit: int = 300_000,
@@ -65,6 +67,8 @@ def describe_galaxies(
         The range of the training set.
     masks
         Calibration of the network by pattern of observed bands.
+    widths
+        Widths of the prior.
     refine
         ``flagged``: galaxies without a fitting draw, and those with unusual errors or colours
         and a low importance efficiency; ``all``; ``none``.
@@ -118,9 +122,13 @@ def describe_galaxies(
     checks = [masks(m) for m in galaxies.mask.numpy()]
     network = np.asarray([m == "npe" for m in method])
     bits[network & np.asarray([not c.certified for c in checks])] |= Flag.MASK_NOT_CERTIFIED
+    derived = _derived(simulator, theta, galaxies)
+    ratio, dominated = widths(theta, derived, galaxies.context[:, 0].numpy())
+    bits[dominated.any(0)] |= Flag.PRIOR_DOMINATED
+    bits[dominated[0]] |= Flag.PRIOR_DOMINATED_SFR
     return samples.described(
         values=theta,
-        derived=_derived(simulator, theta, galaxies),
+        derived=derived,
         units=DERIVED,
         columns={
             "z": galaxies.context[:, 0].numpy(),
@@ -129,6 +137,7 @@ def describe_galaxies(
             "is_eff": efficiency,
             "is_ess": ess,
             "colour_percentile": percentile,
+            **{f"prior_width_{q}": ratio[k] for k, q in enumerate(QUANTITIES)},
             "mask_p": np.asarray([c.p for c in checks]),
             "mask_share": np.asarray([c.share for c in checks]),
             "method": np.asarray(method, "U8"),

@@ -26,6 +26,8 @@ class Flag(IntFlag):
     QUALITY = 1024
     NOT_CONVERGED = 2048
     MASK_NOT_CERTIFIED = 4096
+    PRIOR_DOMINATED = 8192
+    PRIOR_DOMINATED_SFR = 16384
 
 
 MEANING = {
@@ -41,11 +43,18 @@ MEANING = {
     Flag.NO_DATA: "no band was observed: the posterior is the prior",
     Flag.QUALITY: "rejected by the quality cuts of the catalogue",
     Flag.MASK_NOT_CERTIFIED: "the network is not calibrated, or not tested, for these bands",
+    Flag.PRIOR_DOMINATED: "specific SFR, age or Z is about as uncertain as in the prior",
+    Flag.PRIOR_DOMINATED_SFR: "specific SFR is, or is in the lowest 5 % of the prior",
     Flag.NOT_CONVERGED: "refinement reached its limit of likelihood evaluations",
 }
 FLAGGED = Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED
 NAMED = (
-    Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NO_DATA | Flag.NOT_CONVERGED | Flag.MASK_NOT_CERTIFIED
+    Flag.OOD_COLOUR
+    | Flag.BAD_FIT
+    | Flag.NO_DATA
+    | Flag.NOT_CONVERGED
+    | Flag.MASK_NOT_CERTIFIED
+    | Flag.PRIOR_DOMINATED_SFR
 )  # words in the column flags
 
 
