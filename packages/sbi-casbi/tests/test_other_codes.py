@@ -188,7 +188,7 @@ def test_fields_that_are_missing_are_named(tmp_path, fields, words):
         read_snapshot(path, halo_source="whole", fields=fields)
 
 
-@pytest.mark.parametrize("words", ["illustris", "o=GFM_Metals:4", "fe=A,c=B", "fe="])
+@pytest.mark.parametrize("words", ["illustris", "o=GFM_Metals:4", "fe=A,c=B", "fe=", "fe=A:b,o=C"])
 def test_fields_that_are_none_are_refused(words):
     with pytest.raises(ConfigError, match="layout"):
         fields_of(words)

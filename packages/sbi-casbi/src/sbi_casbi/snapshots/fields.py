@@ -20,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_casbi.abundances import Element, hydrogen_of, metals_of
-from sbi_core import ConfigError, DataFileError
+from sbi_core import ConfigError, DataFileError, counted
 
 __all__ = ["LAYOUTS", "fields_of", "guessed", "mass_fractions"]
 
@@ -61,7 +62,8 @@ def fields_of(words: str) -> Fields:
         return LAYOUTS[words]
     parts = [part.partition("=") for part in words.split(",")]
     fields = {element.strip(): array.strip() for element, _, array in parts}
-    if not all(fields.values()) or set(fields) - set(_ELEMENTS) or "fe" not in fields:
+    named = all(re.fullmatch(r"[^:]+(:\d+)?", array) for array in fields.values())
+    if not named or set(fields) - set(_ELEMENTS) or "fe" not in fields:
         msg = (
             f"fields '{words}' are neither a layout ({', '.join(LAYOUTS)}) nor a list such as "
             f"fe=ARRAY:8,o=ARRAY:4 (elements: {', '.join(_ELEMENTS)})"
@@ -145,6 +147,9 @@ def _array(snapshot: Any, stars: Any, array: str, column: str, name: str) -> F64
         raise DataFileError(msg) from None
     columns = 1 if values.ndim == 1 else values.shape[1]
     if (values.ndim > 1) != bool(column) or (column and not 0 <= int(column) < columns):
-        msg = f"{name}: array '{array}' has {columns} column(s); --fields names '{array}:{column}'"
+        msg = (
+            f"{name}: array '{array}' has {counted(columns, 'column')}, "
+            f"--fields names '{array}:{column}'"
+        )
         raise DataFileError(msg)
     return values[:, int(column)] if column else values
