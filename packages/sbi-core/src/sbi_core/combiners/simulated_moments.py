@@ -110,7 +110,7 @@ class SimulatedMomentsConfig(GaussianConfig):
     """Options of the combination by simulated moments."""
 
     simulations: int = Field(
-        10,
+        12,
         ge=1,
         description="precision of the simulated mean in the last round: that of so many simulated "
         "objects per combined object; it widens the result by half of the inverse",
