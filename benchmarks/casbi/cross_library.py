@@ -33,7 +33,8 @@ DRAWS, PREDICTIVE = 40, 8
 
 def halos(home, name, options, seed, test, rng):
     """Return observed halos of another library."""
-    changed = {"library_seed": seed, "stems": 12_000, **options}
+    fixed = {"y_ia_spread": 0.0, "fe_h_spread": 0.0}
+    changed = {"library_seed": seed, "stems": 12_000, **fixed, **options}
     away = CasbiSimulator(home.config.model_copy(update=changed))
     batch = away.observe(away.draw_from(test, rng, "test"), rng)
     if name.startswith("[O/Fe]"):
