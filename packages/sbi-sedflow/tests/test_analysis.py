@@ -153,6 +153,30 @@ def test_refinement_stops_at_its_limit_and_says_so(toy, trained, galaxies, rng):
     assert target.calls <= 12_000 + 4000
 
 
+def test_a_galaxy_that_no_draw_fits_stops_early(toy, trained, rng):
+    flux = np.array([[1000.0, 1.0, 1000.0, 1.0, 1000.0, 1.0, 1000.0]])
+    photometry = Photometry(["a"], flux, 0.02 * flux, np.array([0.1]), np.array([0.1]))
+    object_ = observations_of(photometry, (0.003, 0.2))
+    target = Target(toy, Galaxies.of(object_))
+    found = refine_galaxy(Posterior(trained, seed=1), object_, target, rng, limit=300_000)
+    assert found.end == "no_fit"
+    assert found.flags & Flag.NOT_CONVERGED
+    assert target.calls < 40_000
+    assert len(np.unique(found.theta[:, 0])) > 100  # the draws are not one point
+
+
+def test_an_efficient_network_is_enough(toy, trained, galaxies, rng):
+    """Where the data say little, weights of network draws converge without other proposals."""
+    photometry = Photometry(
+        ["a"], np.full((1, 7), 100.0), np.full((1, 7), 60.0), np.array([0.1]), np.array([0.1])
+    )
+    object_ = observations_of(photometry, (0.003, 0.2))
+    target = Target(toy, Galaxies.of(object_))
+    found = refine_galaxy(Posterior(trained, seed=1), object_, target, rng, limit=40_000)
+    assert (found.method, found.end) == ("npe+is", "converged")
+    assert target.calls <= 24_000
+
+
 def test_the_target_is_the_same_in_both_coordinates(toy, galaxies, rng):
     from scipy import special
 

@@ -95,7 +95,7 @@ def describe_galaxies(
     bits[p < _BAD_P] |= Flag.BAD_FIT
     low = max(1.2, _LOW_EFFICIENCY * len(checked))
     bits[weights.efficiency * len(checked) < low] |= Flag.LOW_IS
-    method = ["npe"] * len(objects)
+    method, ends = ["npe"] * len(objects), [""] * len(objects)
     efficiency, ess = weights.efficiency.copy(), weights.efficiency * len(checked)
     chi2_min = chi2.min(0)
     chosen = {
@@ -111,7 +111,7 @@ def describe_galaxies(
             posterior, objects[np.array([k])], target, rng, draws=draws, limit=limit
         )
         theta[:, k] = refined.theta
-        method[k] = refined.method
+        method[k], ends[k] = refined.method, refined.end
         efficiency[k], ess[k] = refined.efficiency, refined.ess
         bits[k] |= refined.flags
         again = model_fluxes(simulator, refined.theta[:_CHECKED, None], one)
@@ -141,6 +141,7 @@ def describe_galaxies(
             "mask_p": np.asarray([c.p for c in checks]),
             "mask_share": np.asarray([c.share for c in checks]),
             "method": np.asarray(method, "U8"),
+            "refinement": np.asarray(ends, "U9"),
             "flag_bits": bits,
         },
         flags=[words(int(b) & int(NAMED)).lower() for b in bits],

@@ -1,9 +1,12 @@
 r"""Refinement of one posterior: importance sampling, adaptive proposals, then MCMC.
 
 1. 4000 draws of the network and of a wider copy, :math:`0.9\,q + 0.1\,t`, with weights
-   :math:`w \propto \pi(y) / (0.9\,q(y) + 0.1\,t(y))`. Enough if 200 of them are effective.
+   :math:`w \propto \pi(y) / (0.9\,q(y) + 0.1\,t(y))`, until 200 of them are effective; given up
+   when 60 % of the limit would not suffice at their efficiency.
 2. Adaptive importance sampling: a mixture of Student-t distributions fitted to weighted draws
    (weights tempered to an effective size of a twentieth) proposes the next 4000, up to ten times.
+   If no draw fits (chi-squared with p < 1e-6) after four times, the model cannot describe the
+   galaxy: draws of the tempered weights are returned, flagged NOT_CONVERGED.
 3. 64 walkers (differential evolution and snooker moves) started from weighted draws, until every
    chain is 15 autocorrelation times long or the limit of calls is reached. In the latter case the
    better of both results is returned, flagged NOT_CONVERGED.
@@ -39,6 +42,8 @@ _COMPONENTS = 4
 _INFLATE = 1.3
 _DOF = 5.0
 _LIMIT = 300_000  # likelihood calls
+_NETWORK_SHARE = 0.6  # of the limit for draws of the network
+_TRIED, _NO_FIT = 4, 1e-6  # adaptive rounds before a galaxy is called unfittable; p of chi-squared
 _WALKERS = 64
 _TAUS = 15  # autocorrelation times of every walker: about 700 effective draws together
 _TAIL = 0.7  # Pareto index above which weights are unreliable
@@ -62,6 +67,8 @@ class Refined:
         Likelihood evaluations.
     flags
         REFINED_IS or REFINED_SAMPLER, and NOT_CONVERGED.
+    end
+        ``converged``, ``limit`` (of likelihood evaluations) or ``no_fit``.
     """
 
     theta: F64
@@ -70,6 +77,7 @@ class Refined:
     efficiency: float
     calls: int
     flags: int
+    end: str = "converged"
 
 
 class StudentMixture:
@@ -168,8 +176,7 @@ def refine_galaxy(
     limit
         Likelihood calls after which the best result so far is returned.
     """
-    y, log_p, log_q, efficiency = _first(posterior, observation, target, rng)
-    log_w = _log_weights(log_p, log_q)
+    y, log_w, efficiency = _of_network(posterior, observation, target, rng, limit)
     pool, best = [(y, log_w)], (y, log_w)
     rounds = 0
     while not _good(best[1]) and rounds < _ROUNDS and target.calls + _BATCH <= limit:
@@ -179,6 +186,11 @@ def refine_galaxy(
         rounds += 1
         pool.append((y, log_w))
         best = _pooled(pool)
+        if rounds >= _TRIED and not _good(best[1]) and _unfittable(target, best):
+            theta = target.theta(resampled(best[0], _tempered_log(best[1]), draws, rng))
+            flags = int(Flag.REFINED_IS | Flag.NOT_CONVERGED)
+            size = _ess(best[1])
+            return Refined(theta, "npe+is", size, efficiency, target.calls, flags, "no_fit")
     if _good(best[1]):
         theta = target.theta(resampled(*best, draws, rng))
         size = _ess(best[1])
@@ -187,12 +199,39 @@ def refine_galaxy(
     chain, tau, converged = _walk(target, start, rng, limit)
     flags = int(Flag.REFINED_SAMPLER) | (0 if converged else int(Flag.NOT_CONVERGED))
     kept = chain[rng.integers(len(chain), size=draws)]
-    ess = len(chain) / tau
+    ess, end = len(chain) / tau, "converged" if converged else "limit"
     if not converged and _tail_index(best[1]) < _TAIL and _ess(best[1]) > ess:
         theta = target.theta(resampled(*best, draws, rng))
         flags = int(Flag.REFINED_IS) | int(Flag.NOT_CONVERGED)
-        return Refined(theta, "npe+is", _ess(best[1]), efficiency, target.calls, flags)
-    return Refined(target.theta(kept), "emcee", ess, efficiency, target.calls, flags)
+        return Refined(theta, "npe+is", _ess(best[1]), efficiency, target.calls, flags, end)
+    return Refined(target.theta(kept), "emcee", ess, efficiency, target.calls, flags, end)
+
+
+def _of_network(
+    posterior: Posterior,
+    observation: Observations,
+    target: Target,
+    rng: np.random.Generator,
+    limit: int,
+) -> tuple[F64, F64, float]:
+    """Return draws of the network, their log weights, and the efficiency of the first batch."""
+    ys, weights, budget, first = [], [], _NETWORK_SHARE * limit, 0.0
+    while True:
+        y, log_p, log_q, efficiency = _first(posterior, observation, target, rng)
+        ys.append(y)
+        weights.append(_log_weights(log_p, log_q))
+        first = first or efficiency
+        log_w = np.concatenate(weights)
+        hopeless = _ess(log_w) / len(log_w) * budget < _ENOUGH
+        if _good(log_w) or hopeless or target.calls + _BATCH > budget:
+            return np.concatenate(ys), log_w, first
+
+
+def _unfittable(target: Target, weighted: tuple[F64, F64]) -> bool:
+    """Return whether the best draw is far from the data."""
+    y, log_w = weighted
+    likely = y[np.argsort(log_w)[-_WALKERS:]]
+    return target.best_p(likely) < _NO_FIT
 
 
 def _pooled(rounds: list[tuple[F64, F64]]) -> tuple[F64, F64]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
-from sbi_sedflow.likelihood import Galaxies, log_likelihood
+from sbi_sedflow.likelihood import Galaxies, chi_squared, log_likelihood, model_fluxes
 
 if TYPE_CHECKING:
     from sbi_sedflow.simulator import SedflowSimulator
@@ -62,6 +62,13 @@ class Target:
         y = np.atleast_2d(y)
         prior = -0.5 * (y**2).sum(1) - 0.5 * self.dim * math.log(2 * math.pi)
         return np.where((np.abs(y) < 8).all(1), self.log_likelihood(y) + prior, -np.inf)
+
+    def best_p(self, y: F64) -> float:
+        """Return the p-value of the smallest chi-squared of y (n, 11)."""
+        self.calls += len(y)
+        flux = model_fluxes(self.simulator, self.theta(y)[:, None], self.galaxy)
+        smallest = chi_squared(flux, self.galaxy, self.simulator.floor).min()
+        return float(stats.chi2.sf(smallest, max(int(self.galaxy.mask.sum()), 1)))
 
     def log_likelihood_cube(self, u: F64) -> F64:
         """Return log p(f_obs | u) for u (n, 11) in the unit cube."""
