@@ -17,6 +17,7 @@
 # posterior of amplitude and time scale follows from simulations alone.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
@@ -65,7 +66,7 @@ truth = np.array([[1.3, 1.1]])
 data = observed(truth, np.random.default_rng(2))
 
 samples = posterior.sample(data, 4000)
-samples.summary()
+samples
 
 # %%
 sbi_core.plot.corner(samples, truth=truth[0])

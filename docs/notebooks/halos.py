@@ -17,6 +17,7 @@
 # accreted, and the mass and infall time of each. This notebook trains a small run.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import numpy as np
 

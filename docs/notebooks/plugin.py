@@ -17,6 +17,7 @@
 # class with parameters, observables and `simulate`, and presets.
 
 # %%
+# %matplotlib inline
 import sys
 
 import matplotlib.pyplot as plt

@@ -17,6 +17,7 @@
 # constrains the modulus; a thousand together do. How good is the error bar of the combination?
 
 # %%
+# %matplotlib inline
 import sys
 
 import matplotlib.pyplot as plt
