@@ -13,6 +13,7 @@ from sbi_core.cli import app
 from sbi_core.errors import ConfigError, PluginError, SbiError
 from sbi_core.pipeline.config import (
     RunConfig,
+    _settings,
     after_training,
     command_words,
     differences,
@@ -378,3 +379,16 @@ def test_a_nul_character_in_a_file_is_refused(configure, tmp_path):
     file.write_text('[infer]\nobservations = "a\\u0000b.csv"\n')
     with pytest.raises(ConfigError, match="'observations' of the configuration contains a NUL"):
         configure(file=file)
+
+
+def test_a_preset_that_names_a_component_that_is_gone_can_be_overridden():
+    class Old:
+        @staticmethod
+        @hookimpl
+        def register_pipelines(register):
+            text = '[base]\nsimulator = { name = "toy" }\ncombiner = { name = "recalibrated" }\n'
+            register("old", lambda: f"{text}[presets.quick]\nsimulate = {{ n = 100 }}\n")
+
+    registry = Registry([], extra={"toy": sbi_toy, "old": Old})
+    config = resolve(registry, "old", preset="quick", overrides=["combiner.name=gaussian"])
+    assert 'combiner.name="gaussian"' in _settings(config, registry)

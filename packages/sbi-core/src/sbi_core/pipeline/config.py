@@ -20,7 +20,13 @@ from pydantic.fields import FieldInfo
 
 from sbi_core.data.gate import read_text
 from sbi_core.data.reading import Reading
-from sbi_core.errors import ConfigError, DataFileError, PluginError, near_matches
+from sbi_core.errors import (
+    ComponentNotFoundError,
+    ConfigError,
+    DataFileError,
+    PluginError,
+    near_matches,
+)
 from sbi_core.estimators.choice import estimator_for
 from sbi_core.pipeline.fixed import sized_options
 from sbi_core.priors.space import ParameterSpace
@@ -524,6 +530,11 @@ def _settings(config: RunConfig, registry: Registry) -> list[str]:
         sized = sized_options(config.preset, config.simulate.n, shape, space, noise=noise)
         given |= {k.replace("__", "."): v for k, v in sized.items()}
     names = [f"{kind}.name" for kind in _COMPONENTS]  # first: other components, other options
+    try:
+        _resolved(registry, config, given)
+    except ComponentNotFoundError:  # the preset names a component that is gone
+        now = _table(config)
+        settings += [f"{k}={_toml_value(now[k])}" for k in names if k in now]
     for keys in (names, list(_table(config))):
         made = _resolved(registry, config, given | dict(assignments(settings)))
         ours, theirs = _table(config), _table(made)
