@@ -101,6 +101,21 @@ def test_leaving_an_observable_out_widens_the_result(combiner, tests):
     assert left["a"][1][0] > 1.1 * combiner.error_budget(plain(tests[0]))["all"][0]
 
 
+def test_nothing_remains_without_the_only_observable(combiner, tests):
+    batch = tests[0].batch.with_(theta=None)
+    mask = batch.observed.clone()
+    mask[:, 1:] = False
+    only = Observations.from_batch(batch.with_(x=torch.where(mask, batch.x, torch.nan), mask=mask))
+    assert combiner.leave_one_out(only) == {}
+
+
+def test_errors_larger_than_in_training_are_flagged(combiner, posterior, tests):
+    batch = tests[0].batch.with_(theta=None)
+    for factor, flags in ((3.0, ()), (20.0, ("errors_not_simulated",))):
+        group = Observations.from_batch(batch.with_(x_err=factor * batch.x_err))
+        assert combiner.combine(posterior, group).flags == flags
+
+
 def test_any_number_of_objects(combiner, posterior, tests):
     parts = [slice(0), slice(1), slice(10), slice(None)]
     found = combiner.combine_subsets(posterior, plain(tests[0]), parts)
@@ -146,13 +161,16 @@ def test_saved_and_restored(combiner, posterior, tests, tmp_path):
     (tmp_path / "moments.json").write_text('{"moments": {}}')
     with pytest.raises(DataFileError, match="is damaged"):
         GroupMomentsCombiner().restore(tmp_path)
+    (tmp_path / "moments.json").unlink()
+    with pytest.raises(DataFileError, match=r"did not finish: run its command again with --config"):
+        GroupMomentsCombiner().restore(tmp_path)
 
 
 def test_third_moments_are_those_of_the_values_without_noise(rng):
     value = rng.exponential(size=(200_000, 2)) + rng.standard_normal((200_000, 2))
     value[:, 1] += value[:, 0]
     names, one = ("a", "b"), np.ones(2)
-    moments = _Moments(names, 0 * one, one, (), 0.0, noisy=True, most=100)
+    moments = _Moments(names, 0 * one, one, (), 0.0, noisy=True, most=100, noisiest=2 * one)
     data = _Data(value, np.ones_like(value) * [1.0, 2**0.5], value < np.inf)
     third = moments.inputs(data, {"outliers": True})[5:9]
     # <x^3>/s^3 of an exponential is 2; b = a + another one: <b^3> = 4, variance 2

@@ -152,6 +152,7 @@ def test_results_for_the_nominal_model_are_marked_where_it_does_not_make_the_obj
     one = {"unlike_nominal_model", "unlike_the_simulator"} & {*run.combine(path).flags}
     assert len(one) == 1  # not both: the second says that no nuisance parameters help
     assert "unlike_nominal_model" not in run.combine(others(slice(30))).flags
+    assert "single_object" in run.combine(others(slice(1))).flags
 
 
 def test_the_combination_is_tested_at_the_number_of_objects_that_are_combined(toy_run):

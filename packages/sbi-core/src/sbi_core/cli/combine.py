@@ -11,6 +11,7 @@ from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.results import flag_sentences, values_of
 from sbi_core.errors import ConfigError, counted
+from sbi_core.posterior import UNLIKE
 
 if TYPE_CHECKING:
     from sbi_core.data.reading import Reading
@@ -62,15 +63,16 @@ def command(
     if max(numbers, default=0) > len(data):
         msg = f"--sizes {max(numbers)}: the file has {counted(len(data), 'object')}"
         raise ConfigError(msg)
-    rules = [combiner]
-    if combiner is None:
-        rules = list(dict.fromkeys([loaded.config.combiner.name, loaded.nominal_combiner]))
+    main, nominal = loaded.config.combiner.name, loaded.nominal_combiner
+    rules = [combiner] if combiner else list(dict.fromkeys([main, nominal]))
     for n, rule in product(numbers or [len(data)], rules):
         result = loaded.combine(data[:n], rule)
         if result.warning:
             click.echo(result.warning)
-        exact = "" if rule == rules[0] else "  (if the model is exactly right)"
-        click.echo(f"{result.combiner}, N = {n}: {values_of(result)}{exact}")
+        note = "  (if the model is exactly right)" if rule == nominal != main else ""
+        if UNLIKE in result.flags:
+            note = "  (not what this model makes: the error bar does not hold)"
+        click.echo(f"{result.combiner}, N = {n}: {values_of(result)}{note}")
         facts = result.diagnostics
         if "consistency_p" in facts:
             click.echo(

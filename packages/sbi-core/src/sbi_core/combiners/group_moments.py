@@ -222,6 +222,9 @@ class GroupMomentsCombiner(SubsetCombiner):
             if not part.there.any():
                 mean, cov = np.zeros_like(mean), np.eye(space.z_dim)[None]
             p = usual.probability(moments, part)
+            flags: tuple[str, ...] = (UNLIKE,) if p < _RARE else ()
+            if (part.noise(moments.scale) > _FACTOR * moments.noisiest).any():
+                flags += ("errors_not_simulated",)
             result = combined_from_gaussian(
                 self.name,
                 space,
@@ -231,7 +234,7 @@ class GroupMomentsCombiner(SubsetCombiner):
                 draws=self.config.samples,
                 rng=gen,
                 diagnostics={"misspecification_p": p},
-                flags=(UNLIKE,) if p < _RARE else (),
+                flags=flags,
             )
             draws = result.samples
             if part.there.any():
@@ -260,14 +263,18 @@ class GroupMomentsCombiner(SubsetCombiner):
         return {k: self._sd(estimator, moments.inputs(data, on)) for k, on in cases.items()}
 
     def leave_one_out(self, observations: Observations) -> dict[str, tuple[F64, F64]]:
-        """Return mean and standard deviation, each (d,), without each observable that is there."""
+        """Return mean and standard deviation, each (d,), without each observable that is there.
+
+        An observable is left out of the table if nothing remains without it.
+        """
         estimator, moments, _ = self._trained()
         data = moments.checked(observations.batch)
         on = dict.fromkeys(moments.families, True)
         found = {}
         for k, name in enumerate(moments.names):
-            if data.there[:, k].any():
-                found[name] = self._both(estimator, moments.inputs(data.without(k), on))
+            rest = data.without(k)
+            if data.there[:, k].any() and rest.there.any():
+                found[name] = self._both(estimator, moments.inputs(rest, on))
         return found
 
     @property
@@ -309,6 +316,11 @@ class GroupMomentsCombiner(SubsetCombiner):
             If a file is missing or damaged, or written by a version with other moments.
         """
         directory = Path(directory)
+        run = directory.parent.parent
+        again = f"run its command again with --config {run / 'run.toml'} --out {run}"
+        if not (directory / "moments.json").exists():
+            msg = f"the stage 'combine' of {run} did not finish: {again}"
+            raise DataFileError(msg)
         content = read_json(directory / "moments.json")
         try:
             moments = _Moments.from_spec(content["moments"])
@@ -321,7 +333,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         if inputs != trained:
             msg = (
                 f"the combiner in '{directory}' was trained by another version, on {trained} "
-                f"moments instead of {inputs}: continue the run with --restart combine"
+                f"moments instead of {inputs}: {again} --restart combine"
             )
             raise DataFileError(msg)
         self._estimator, self._moments, self._usual = estimator, moments, usual
@@ -360,6 +372,11 @@ class _Data:
         there[:, column] = False
         return self.masked(there)
 
+    def noise(self, scale: F64) -> F64:
+        """Return the rms error of each observable, (k,), in units of a scale."""
+        square = ((self.error / scale) ** 2).sum(0)
+        return np.asarray(np.sqrt(square / np.maximum(self.there.sum(0), 1)))
+
     def masked(self, there: Mask) -> _Data:
         return _Data(np.where(there, self.value, 0.0), np.where(there, self.error, 0.0), there)
 
@@ -382,6 +399,8 @@ class _Moments:
         Data have errors.
     most
         Objects in a group; more count as that many.
+    noisiest : (k,)
+        Largest mean error of a group in training, in units of ``scale``.
     """
 
     names: tuple[str, ...]
@@ -391,6 +410,7 @@ class _Moments:
     zero_point: float
     noisy: bool
     most: int
+    noisiest: F64
 
     @classmethod
     def of(cls, groups: Sequence[Observations], simulator: Simulator, most: int) -> _Moments:
@@ -402,14 +422,16 @@ class _Moments:
         known = [o.name for o in simulator.observables]
         names = known if len(known) == len(centre) else [f"x{k}" for k in range(len(centre))]
         noisy = any(d.error.any() for d in data)
+        scale = np.maximum(scale, 1e-12)
         return cls(
             tuple(names),
             centre,
-            np.maximum(scale, 1e-12),
+            scale,
             tuple(f for f in families(simulator) if switch_name(f) in groups[0].truth_names),
             float(simulator.zero_point),
             noisy,
             most,
+            np.max([d.noise(scale) for d in data], 0),
         )
 
     @property
@@ -463,10 +485,9 @@ class _Moments:
         count = there.sum(0)
         have = count > 0
         value = np.where(data.there, (data.value - self.centre) / self.scale, 0.0)
-        noise = (data.error / self.scale) ** 2
         number = np.maximum(count, 1)
         mean = value.sum(0) / number
-        noise = noise.sum(0) / number
+        noise = data.noise(self.scale) ** 2
         off = np.where(data.there, value - mean, 0.0)
         pairs = there.T @ there
         cov = (off.T @ off) / np.maximum(pairs - 1, 1)
@@ -502,6 +523,7 @@ class _Moments:
             "zero_point": self.zero_point,
             "noisy": self.noisy,
             "most": self.most,
+            "noisiest": self.noisiest.tolist(),
         }
 
     @classmethod
@@ -516,6 +538,7 @@ class _Moments:
             float(v["zero_point"]),  # type: ignore[arg-type]
             bool(v["noisy"]),
             int(v["most"]),  # type: ignore[call-overload]
+            np.asarray(v.get("noisiest", np.inf), np.float64),  # earlier versions have none
         )
 
 

@@ -243,6 +243,8 @@ class Run:
             combined = rule.combine(self.posterior, data, rng=rng)
             checked = None if rule.marginalises else check_group(self._context, combined, data)
         flags = (*combined.flags, *catalogue_flags(self._context, data))
+        if len(data) == 1:
+            flags = (*flags, "single_object")
         if rule.marginalises and UNLIKE not in flags and self._fails_nominally(data):
             flags += (UNLIKE_NOMINAL,)
         combined = replace(combined, flags=flags, excluded=data.excluded)

@@ -83,8 +83,9 @@ FLAGS = {
     "assumptions; those without do not hold.",
     "combination_not_converged": "The search for the combined posterior did not converge; compare "
     "it with another combiner.",
-    "errors_not_simulated": "The errors of simulated objects differ from those of the data by a "
-    "factor of two or more on average; the combined posterior is not valid.",
+    "errors_not_simulated": "Simulated objects do not have errors like those of the data (they "
+    "differ by a factor of two or more on average, or those of the data are larger than all in "
+    "training); the combined posterior is not valid.",
     "objects_disagree": "Parts of the sample disagree about the shared parameters (consistency "
     "p < 0.01): the model misses a difference between the objects, or their errors are "
     "underestimated. Do not rely on the width of the combined posterior.",
