@@ -132,3 +132,8 @@ def test_a_label_that_is_no_tex_falls_back_to_the_escaped_name(tex):
 
 def test_units_stand_in_brackets_behind_labels():
     assert with_unit("t", "Msun / yr") == r"t\ [\mathrm{Msun\ /\ yr}]"
+
+
+def test_a_label_that_is_a_word_is_not_a_product_of_letters():
+    assert tex_to_html("modulus") == "modulus"
+    assert tex_to_html("$z$").startswith("<math>")

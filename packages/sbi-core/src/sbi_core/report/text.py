@@ -238,6 +238,7 @@ def _value_words(value: Any) -> str:
 
 _FUNCTION = re.compile(r"(\\(?:log|ln|lg|exp)(?:_\{[^{}]*\}|_\w)?)\s+(?=[\\\w{])")
 _LETTER = re.compile(r"\\mathrm\{(\w)\}")
+_WORD = re.compile(r"[A-Za-z]{3,}")  # a name, not a product of letters
 _TAGS = {"mi", "mn", "mo", "mtext", "mrow", "msub", "msup", "msubsup", "mover", "munder", "mfrac",
          "msqrt", "mspace"}  # fmt: skip
 _SPACE = re.compile(r"0?\.\d+em")
@@ -250,6 +251,8 @@ def tex_to_html(label: str, fallback: str = "") -> str:
     '<math><mrow><msub><mi>α</mi><mrow><mi>IMF</mi></mrow></msub></mrow></math>'
     """
     tex = label.replace("$", "")
+    if _WORD.fullmatch(tex):
+        return tex
     if _balanced(tex):
         # the converter sets \log x without a space, and a single upright letter in italics
         tex = _LETTER.sub(r"\\text{\1}", _FUNCTION.sub(r"\1\\,", tex))
