@@ -17,7 +17,7 @@ estimator = { name = "nsf", parameters = "all" }
 
 [presets.quick]
 simulate = { n = 4000, executor = "serial" }
-train = { epochs = 12 }
+train = { epochs = 40 }
 diagnose = { objects = 300, draws = 300 }
 infer = { n_example = 3, draws = 300 }
 

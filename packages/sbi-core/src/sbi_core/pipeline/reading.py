@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from astropy.table import Table
 
 from sbi_core.components import Simulator
 from sbi_core.data.arrays import numbers_of
+from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices, WholeObservations, is_table, open_slices, read_table
 from sbi_core.data.gate import unchanged
 from sbi_core.data.observations import Observations, holds_arrays
@@ -30,7 +32,8 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
     simulator
         Knows what tables and files of its domain mean.
     source
-        A file name, observations, or a table (astropy, pandas, columns by name).
+        A file name, observations, a table (astropy, pandas, columns by name), or an array: a row
+        per object, or images.
 
     Raises
     ------
@@ -45,6 +48,9 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
     table = as_table(source)
     name = "table in memory"
     if table is None and not isinstance(source, (str, Path)):
+        if np.ndim(source) > 2 and not simulator.columns_by_itself:  # images, sets
+            batch = Batch(x=torch.as_tensor(np.asarray(source, np.float32)))
+            return checked(Observations.from_batch(batch), reading.strict)
         table = _array(simulator, source)
     if table is None:
         if not isinstance(source, (str, Path)):
