@@ -11,7 +11,6 @@ from sbi_core.cli import options
 from sbi_core.cli.groups import examples
 from sbi_core.cli.results import flag_sentences, values_of
 from sbi_core.errors import ConfigError, counted
-from sbi_core.posterior import UNLIKE
 
 if TYPE_CHECKING:
     from sbi_core.data.reading import Reading
@@ -53,6 +52,7 @@ def command(
     """
     from sbi_core.pipeline.reading import read_objects
     from sbi_core.pipeline.runner import Run
+    from sbi_core.posterior import UNLIKE
 
     numbers = _numbers(sizes)
     loaded = Run(run, overrides=overrides)
