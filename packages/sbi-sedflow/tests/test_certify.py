@@ -7,6 +7,7 @@ import pytest
 
 from sbi_core import stream
 from sbi_sedflow.certify import MaskCheck, Masks
+from sbi_sedflow.derived import DERIVED
 
 ALL = np.ones(7, bool)
 
@@ -26,7 +27,7 @@ class Guess:
 def test_a_calibrated_posterior_is_certified(toy):
     check = Masks(toy, Guess(toy), mocks=2000)(ALL)
     assert check.certified
-    assert check.quantities == 17
+    assert check.quantities == toy.parameters.dim + len(DERIVED)
     assert check.share == pytest.approx(0.4, abs=0.02)
 
 
