@@ -182,33 +182,9 @@ def fit(
     >>> posterior.sample([0.4, 0.5, 0.45])  # doctest: +SKIP
     """
     progress = make_progress(quiet=quiet)
-    given = dict(assignments(overrides))
-    if x is None:
-        if not isinstance(theta, (str, Path)):
-            msg = "give both theta and x, or the name of a file with both"
-            raise ConfigError(msg)
-        if prior is None:
-            msg = f"'{theta}' needs its priors: fit(file, prior=...)"
-            raise ConfigError(msg)
-        space = space_of(prior)
-        simulations = open_simulations(theta, space.names)
-    else:
-        simulations = Simulations.of(theta, x, x_err, group)
-        names = simulations.names
-        if prior is None:
-            rows = np.asarray(simulations.theta[:])
-            space = guessed_space(rows[np.isfinite(rows).all(1)], names or _numbered(rows))
-            listed = ", ".join(f"{p.name} {p.prior}" for p in space)
-            progress.say(f"no prior given; assumed from the simulations: {listed}")
-        else:
-            space = space_of(prior, names or _numbered(simulations.theta, prior))
-    if simulations.theta.shape[1] != space.dim:
-        msg = (
-            f"theta has {simulations.theta.shape[1]} columns, the prior {space.dim} parameters "
-            f"({', '.join(space.names)})"
-        )
-        raise ConfigError(msg)
+    simulations, space = _simulations_of(theta, x, prior, x_err, group, progress)
     split_keys(simulations, space, nan)  # bad values are refused before anything is written
+    given = dict(assignments(overrides))
     levels = [] if noise is None else np.atleast_1d(np.asarray(noise, float)).tolist()
     options = options_of(simulations, space, preset, sha256=simulations.sha256, noise=levels)
     options["simulator__nan"] = nan
@@ -226,6 +202,47 @@ def fit(
     run = execute(resolved, target, registry, stages=["simulate", "train"], progress=progress)
     run.temporary = temporary
     return run.posterior
+
+
+def _simulations_of(
+    theta: Any, x: Any, prior: Any, x_err: Any, group: Any, progress: Progress
+) -> tuple[Simulations, ParameterSpace]:
+    """Return the simulations that :func:`fit` was given, and the space of their parameters."""
+    if x is None:
+        simulations, space = _of_file(theta, prior)
+    else:
+        simulations = Simulations.of(theta, x, x_err, group)
+        space = _space_for(simulations, prior, progress)
+    if simulations.theta.shape[1] != space.dim:
+        msg = (
+            f"theta has {simulations.theta.shape[1]} columns, the prior {space.dim} parameters "
+            f"({', '.join(space.names)})"
+        )
+        raise ConfigError(msg)
+    return simulations, space
+
+
+def _of_file(file: Any, prior: Any) -> tuple[Simulations, ParameterSpace]:
+    if not isinstance(file, (str, Path)):
+        msg = "give both theta and x, or the name of a file with both"
+        raise ConfigError(msg)
+    if prior is None:
+        msg = f"'{file}' needs its priors: fit(file, prior=...)"
+        raise ConfigError(msg)
+    space = space_of(prior)
+    return open_simulations(file, space.names), space
+
+
+def _space_for(simulations: Simulations, prior: Any, progress: Progress) -> ParameterSpace:
+    """Return the space of the prior, or of one that is guessed, which is then shown."""
+    names = simulations.names
+    if prior is not None:
+        return space_of(prior, names or _numbered(simulations.theta, prior))
+    rows = np.asarray(simulations.theta[:])
+    space = guessed_space(rows[np.isfinite(rows).all(1)], names or _numbered(rows))
+    listed = ", ".join(f"{p.name} {p.prior}" for p in space)
+    progress.say(f"no prior given; assumed from the simulations: {listed}")
+    return space
 
 
 def _numbered(theta: Any, prior: Any = None) -> list[str]:

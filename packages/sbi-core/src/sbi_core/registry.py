@@ -33,7 +33,17 @@ from sbi_core.validation import validate
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["HOOKS", "KINDS", "Component", "Kind", "Plugin", "Registry", "defects", "domain_package"]
+__all__ = [
+    "HOOKS",
+    "KINDS",
+    "REPLACED",
+    "Component",
+    "Kind",
+    "Plugin",
+    "Registry",
+    "defects",
+    "domain_package",
+]
 
 Kind = Literal["simulator", "embedding", "estimator", "combiner", "analysis", "pipeline", "command"]
 HOOKS: Mapping[Kind, str] = {
@@ -58,7 +68,7 @@ def domain_package(plugin: str) -> str | None:
     return f"sbi-{plugin}" if plugin in _DOMAIN_PACKAGES else None
 
 
-_REPLACED = dict.fromkeys(
+REPLACED: Mapping[tuple[str, str], str] = dict.fromkeys(  # (kind, former name): its successor
     (("combiner", "recalibrated"), ("combiner", "amortised")), "simulated-moments"
 )
 
@@ -293,8 +303,12 @@ class Registry:
     def _not_found(self, kind: Kind, name: str) -> str:
         known = sorted({c.name for c in self.components(kind)})
         msg = f"unknown {kind} '{name}'{near_matches(name, known)} (known: {', '.join(known)})"
-        if (kind, name) in _REPLACED:
-            msg = f"{kind} '{name}' was replaced; use '{_REPLACED[kind, name]}' in its place"
+        if (kind, name) in REPLACED:
+            new = REPLACED[kind, name]
+            msg = (
+                f"{kind} '{name}' was replaced; use '{new}' in its place, "
+                f"e.g. --set {kind}.name={new}"
+            )
         package = domain_package(name)
         if package is not None and name not in self._sources:
             msg = f"{kind} '{name}' is not installed; run: pip install {package}"

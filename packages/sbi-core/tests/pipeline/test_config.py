@@ -10,7 +10,7 @@ import sbi_toy
 
 from sbi_core import Registry, hookimpl
 from sbi_core.cli import app
-from sbi_core.errors import ConfigError, PluginError, SbiError
+from sbi_core.errors import ComponentNotFoundError, ConfigError, PluginError, SbiError
 from sbi_core.pipeline.config import (
     RunConfig,
     _settings,
@@ -381,14 +381,28 @@ def test_a_nul_character_in_a_file_is_refused(configure, tmp_path):
         configure(file=file)
 
 
-def test_a_preset_that_names_a_component_that_is_gone_can_be_overridden():
+def _old_plugin(combiner):
     class Old:
         @staticmethod
         @hookimpl
         def register_pipelines(register):
-            text = '[base]\nsimulator = { name = "toy" }\ncombiner = { name = "recalibrated" }\n'
+            text = '[base]\nsimulator = { name = "toy" }\n'
+            text += f'combiner = {{ name = "{combiner}", groups = 300 }}\n'
             register("old", lambda: f"{text}[presets.quick]\nsimulate = {{ n = 100 }}\n")
 
-    registry = Registry([], extra={"toy": sbi_toy, "old": Old})
+    return Registry([], extra={"toy": sbi_toy, "old": Old})
+
+
+def test_a_preset_that_names_a_component_that_is_gone_can_be_overridden():
+    registry = _old_plugin("long-gone")
+    with pytest.raises(ComponentNotFoundError, match="unknown combiner 'long-gone'"):
+        resolve(registry, "old", preset="quick")
     config = resolve(registry, "old", preset="quick", overrides=["combiner.name=gaussian"])
     assert 'combiner.name="gaussian"' in _settings(config, registry)
+
+
+def test_a_preset_with_a_replaced_combiner_runs_with_its_successor_and_says_so(caplog):
+    config = resolve(_old_plugin("recalibrated"), "old", preset="quick")
+    assert config.combiner.name == "simulated-moments"
+    assert "groups" not in config.combiner.options
+    assert "plugin 'old' name combiner 'recalibrated', which was replaced" in caplog.text

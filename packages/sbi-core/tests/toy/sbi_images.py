@@ -16,8 +16,8 @@ embedding = { name = "cnn" }
 estimator = { name = "nsf", parameters = "all" }
 
 [presets.quick]
-simulate = { n = 4000, executor = "serial" }
-train = { epochs = 40 }
+simulate = { n = 20000, executor = "serial" }
+train = { epochs = 8, batch_size = 128 }
 diagnose = { objects = 300, draws = 300 }
 infer = { n_example = 3, draws = 300 }
 

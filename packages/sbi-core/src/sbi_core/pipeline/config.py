@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import logging
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ from sbi_core.errors import (
 from sbi_core.estimators.choice import estimator_for
 from sbi_core.pipeline.fixed import sized_options
 from sbi_core.priors.space import ParameterSpace
-from sbi_core.registry import SIMULATIONS, Kind, Registry
+from sbi_core.registry import REPLACED, SIMULATIONS, Kind, Registry
 from sbi_core.simulate.emulator import EmulatorConfig
 from sbi_core.training.config import TrainConfig
 from sbi_core.validation import validate
@@ -55,6 +56,7 @@ __all__ = [
     "to_toml",
 ]
 
+_LOG = logging.getLogger(__name__)
 PRESETS = ("quick", "standard", "large", "paper")
 _COMPONENTS: tuple[Kind, ...] = (
     "simulator",
@@ -380,7 +382,25 @@ def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:
     tree: dict[str, Any] = copy.deepcopy(spec.get("base", {}))
     _merge(tree, presets[preset])
     tree.setdefault("simulator", {}).setdefault("name", plugin)
+    _use_successor(tree, plugin)
     return tree
+
+
+def _use_successor(tree: dict[str, Any], plugin: str) -> None:
+    """Take the successor of a replaced combiner, with default options, and say so."""
+    section = tree.get("combiner")
+    name = section.get("name") if isinstance(section, dict) else None
+    successor = REPLACED.get(("combiner", str(name)))
+    if successor is None:
+        return
+    tree["combiner"] = {"name": successor}
+    _LOG.warning(
+        "the presets of plugin '%s' name combiner '%s', which was replaced: '%s' is used, with its "
+        "default options",
+        plugin,
+        name,
+        successor,
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
