@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--error", type=float, default=0.05, help="of every element, dex")
     parser.add_argument("--groups", type=int, default=8000, help="for group-moments")
     parser.add_argument("--size", type=int, default=100)
-    parser.add_argument("--train-epochs", type=int, default=15)
+    parser.add_argument("--train-epochs", type=int, default=8)
     parser.add_argument("--simulations", type=int, default=400_000, help="for the emulator")
     parser.add_argument("--epochs", type=int, default=25, help="of the emulator")
     parser.add_argument("--chains", type=int, default=2)

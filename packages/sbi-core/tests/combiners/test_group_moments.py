@@ -1,5 +1,6 @@
 """Moments of the group: nuisance parameters marginalised, against an exact posterior."""
 
+import copy
 import json
 
 import numpy as np
@@ -23,7 +24,7 @@ from sbi_core.testing.models import ExactEstimator, OffsetModel
 
 MODEL = OffsetModel()
 SIZE = 60
-CONFIG = GroupMomentsConfig(groups=1500, size=SIZE, epochs=40, hidden=(64, 64), components=2)
+CONFIG = GroupMomentsConfig(groups=1500, size=SIZE, epochs=12, hidden=(64, 64), components=2)
 
 
 def groups(count, seed, **options):
@@ -172,10 +173,40 @@ def test_third_moments_are_those_of_the_values_without_noise(rng):
     names, one = ("a", "b"), np.ones(2)
     moments = _Moments(names, 0 * one, one, (), 0.0, noisy=True, most=100, noisiest=2 * one)
     data = _Data(value, np.ones_like(value) * [1.0, 2**0.5], value < np.inf)
-    third = moments.inputs(data, {"outliers": True})[5:9]
+    third = moments.inputs(data, moments.switches())[5:9]
     # <x^3>/s^3 of an exponential is 2; b = a + another one: <b^3> = 4, variance 2
     expected = [2, 2 / 2**0.5, 2 / 2, 4 / 2**1.5]
     assert third == pytest.approx(np.array(expected), rel=0.1)
+
+
+def test_moments_of_several_groups_at_once_are_those_of_each(tests, rng):
+    moments = _Moments.of(tests, MODEL, SIZE)
+    on = dict.fromkeys(moments.simulated, True)
+    parts = [moments.altered(_Data.of(g.batch), on, rng) for g in tests[:9]]
+    stacked = _Data.stacked([p for p, _ in parts])
+    together = moments.inputs(stacked, np.stack([s for _, s in parts]))
+    alone = [moments.inputs(*part) for part in parts]
+    assert len({len(p) for p, _ in parts}) > 1
+    assert together == pytest.approx(np.stack(alone))
+
+
+def test_training_lacks_any_number_of_observables(tests, rng):
+    moments = _Moments.of(tests, MODEL, SIZE)
+    data, on = _Data.of(tests[0].batch), dict.fromkeys(moments.simulated, True)
+    there = [moments.altered(data, on, rng)[0].there.any(0).sum() for _ in range(400)]
+    assert np.bincount(there, minlength=4)[1:].min() > 40
+
+
+def test_width_is_the_rms_of_groups_that_were_kept_from_training(combiner, posterior, tests):
+    wide = copy.copy(combiner)
+    wide._width = np.array([1.0, 3.0])
+    one, two = (c.combine(posterior, plain(tests[0])) for c in (combiner, wide))
+    ratio = combiner._width / wide._width
+    assert one.sd / two.sd == pytest.approx(ratio, rel=0.05)
+    assert np.diag(one.z_cov) == pytest.approx(np.diag(two.z_cov) * ratio**2)
+    assert one.mean == pytest.approx(two.mean, abs=0.05)
+    assert (combiner._width >= 1).all()
+    assert (combiner._width < 1.3).all()
 
 
 def test_same_seed_same_network(combiner, posterior, tests):

@@ -17,6 +17,10 @@ group a random part of the objects and of the observables is left out, so that o
 any number of objects and any missing observable. Families of nuisance parameters are switched on
 and off at random; which, is an input, so that the network tells how much each contributes.
 
+Networks that saw few groups are somewhat too sure. The standard deviations are therefore stretched
+by one factor per parameter, the root mean square of (mean - truth) / sd over the groups that were
+kept from training, if above 1.
+
 More objects than a simulated group has are treated as that many: their statistical error is then
 small beside that of the nuisance parameters.
 
@@ -62,6 +66,7 @@ from sbi_core.simulate.nuisances import (
     switch_name,
 )
 from sbi_core.training.config import TrainConfig
+from sbi_core.training.splits import splits_of
 from sbi_core.validation import Options
 
 __all__ = ["GroupMomentsCombiner", "GroupMomentsConfig"]
@@ -69,10 +74,9 @@ __all__ = ["GroupMomentsCombiner", "GroupMomentsConfig"]
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _MOST_VALUES = 20  # observables per object
-_COPIES = 8  # random parts of each simulated group
+_COPIES = 32  # random parts of each simulated group
 _ON = 0.8  # fraction of them in which a family is on
-_COMPLETE = 0.4  # fraction of the parts with all observables
-_MISSING = 0.5  # largest probability that an observable is missing in the others
+_COMPLETE = 0.4  # fraction of the parts with all observables; others lack any number of them
 _NOISIER = 0.5  # of the parts have errors larger than those of the group, by a factor up to
 _FACTOR = 4.0
 _SKEWED = 10  # objects above which third moments are used
@@ -87,7 +91,7 @@ class GroupMomentsConfig(Options):
 
     groups: int = Field(8000, ge=200, description="simulated groups for training")
     size: int = Field(100, ge=10, description="objects in each")
-    epochs: int = Field(15, ge=1, description="epochs of the training")
+    epochs: int = Field(8, ge=1, description="epochs of the training")
     hidden: tuple[int, ...] = Field(
         (192, 192, 192), min_length=1, description="layer widths of the network"
     )
@@ -113,6 +117,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         self._estimator: MixtureEstimator | None = None
         self._moments: _Moments | None = None
         self._usual: _Usual | None = None
+        self._width: F64 = np.ones(1)  # factor of the standard deviations, (d,)
 
     def attach(self, simulator: Simulator) -> None:
         """Take the simulator, for its names of nuisance parameters."""
@@ -169,12 +174,13 @@ class GroupMomentsCombiner(SubsetCombiner):
             space=space,
             columns=tuple(range(space.dim)),
             observe=lambda b, rng: b,
-            config=TrainConfig(epochs=self.config.epochs, learning_rate=2e-3, batch_size=256),
+            config=TrainConfig(epochs=self.config.epochs, learning_rate=3e-3, batch_size=1024),
             seed=seed,
         )
         record = estimator.fit(training, Embedding.of(identity.IdentityEmbedding()))
         self._estimator, self._moments = estimator, moments
         self._usual = _Usual.of(moments, every, stream(seed, "usual"))
+        self._width = _width_of(estimator, batch[splits_of(training).test], space)
         return {"groups": float(len(every)), "test_nll": record.test_nll}
 
     def _part(
@@ -191,11 +197,9 @@ class GroupMomentsCombiner(SubsetCombiner):
         first = theta[0].double().cpu().numpy()
         truth = first[[names.index(n) for n in space.names]]
         on = {f: bool(first[names.index(switch_name(f))]) for f in moments.simulated}
-        rows = []
-        for _ in range(_COPIES):
-            part, own = moments.altered(data, on, rng)
-            rows.append(moments.inputs(part, own))
-        return np.stack(rows), np.tile(truth, (_COPIES, 1))
+        parts = [moments.altered(data, on, rng) for _ in range(_COPIES)]
+        rows = moments.inputs(_Data.stacked([p for p, _ in parts]), np.stack([s for _, s in parts]))
+        return rows, np.tile(truth, (_COPIES, 1))
 
     # -- combining -----------------------------------------------------------------
 
@@ -217,8 +221,9 @@ class GroupMomentsCombiner(SubsetCombiner):
         found = []
         for rows in subsets:
             part = data[rows]
-            batch = _batch(moments.inputs(part, dict.fromkeys(moments.families, True)))
+            batch = _batch(moments.inputs(part, moments.switches()))
             mean, cov = estimator.gaussian_moments(batch)
+            cov = cov * np.outer(self._width, self._width)
             if not part.there.any():
                 mean, cov = np.zeros_like(mean), np.eye(space.z_dim)[None]
             p = usual.probability(moments, part)
@@ -238,7 +243,7 @@ class GroupMomentsCombiner(SubsetCombiner):
             )
             draws = result.samples
             if part.there.any():
-                draws = estimator.sample(batch, self._draws, gen)[:, 0]
+                draws = self._drawn(estimator, batch, gen)
             found.append(
                 replace(
                     result,
@@ -257,10 +262,10 @@ class GroupMomentsCombiner(SubsetCombiner):
         """
         estimator, moments, _ = self._trained()
         data = moments.checked(observations.batch)
-        cases = {"all": dict.fromkeys(moments.families, True)}
-        cases |= {f: {g: g != f for g in moments.families} for f in moments.families}
-        cases["none"] = dict.fromkeys(moments.families, False)
-        return {k: self._sd(estimator, moments.inputs(data, on)) for k, on in cases.items()}
+        cases: dict[str, tuple[str, ...]] = {"all": (), **{f: (f,) for f in moments.families}}
+        cases["none"] = moments.families
+        inputs = {k: moments.inputs(data, moments.switches(off)) for k, off in cases.items()}
+        return {k: self._both(estimator, v)[1] for k, v in inputs.items()}
 
     def leave_one_out(self, observations: Observations) -> dict[str, tuple[F64, F64]]:
         """Return mean and standard deviation, each (d,), without each observable that is there.
@@ -269,25 +274,23 @@ class GroupMomentsCombiner(SubsetCombiner):
         """
         estimator, moments, _ = self._trained()
         data = moments.checked(observations.batch)
-        on = dict.fromkeys(moments.families, True)
         found = {}
         for k, name in enumerate(moments.names):
             rest = data.without(k)
             if data.there[:, k].any() and rest.there.any():
-                found[name] = self._both(estimator, moments.inputs(rest, on))
+                found[name] = self._both(estimator, moments.inputs(rest, moments.switches()))
         return found
 
-    @property
-    def _draws(self) -> int:
-        """Draws that give means and standard deviations."""
-        return max(self.config.samples, _DRAWS)
-
-    def _sd(self, estimator: MixtureEstimator, inputs: F64) -> F64:
-        return self._both(estimator, inputs)[1]
-
     def _both(self, estimator: MixtureEstimator, inputs: F64) -> tuple[F64, F64]:
-        draws = estimator.sample(_batch(inputs), self._draws, stream(0, self.name))[:, 0]
+        draws = self._drawn(estimator, _batch(inputs), stream(0, self.name))
         return draws.mean(0), draws.std(0)
+
+    def _drawn(self, estimator: MixtureEstimator, batch: Batch, rng: np.random.Generator) -> F64:
+        """Return draws (S, d) for one group."""
+        draws = estimator.sample(batch, max(self.config.samples, _DRAWS), rng)[:, 0]
+        mean = estimator.gaussian_moments(batch)[0]
+        z = mean + self._width * (estimator.space.to_unconstrained(draws) - mean)
+        return estimator.space.from_unconstrained(z)
 
     def _trained(self) -> tuple[MixtureEstimator, _Moments, _Usual]:
         if self._estimator is None or self._moments is None or self._usual is None:
@@ -304,7 +307,8 @@ class GroupMomentsCombiner(SubsetCombiner):
         estimator, moments, usual = self._trained()
         directory = Path(directory)
         estimator.save(directory)
-        content = {"moments": moments.to_spec(), "usual": usual.to_spec()}
+        content: dict[str, object] = {"moments": moments.to_spec(), "usual": usual.to_spec()}
+        content["width"] = self._width.tolist()
         write_atomic(directory / "moments.json", json.dumps(content).encode())
 
     def restore(self, directory: str | Path) -> None:
@@ -325,6 +329,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         try:
             moments = _Moments.from_spec(content["moments"])
             usual = _Usual.from_spec(content["usual"])
+            width = np.asarray(content.get("width", [1.0]), np.float64)  # earlier versions: none
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None
@@ -337,6 +342,21 @@ class GroupMomentsCombiner(SubsetCombiner):
             )
             raise DataFileError(msg)
         self._estimator, self._moments, self._usual = estimator, moments, usual
+        self._width = width
+
+
+def _width_of(estimator: MixtureEstimator, batch: Batch, space: ParameterSpace) -> F64:
+    """Return the rms of (mean - truth) / sd (d,) of groups that were kept from training."""
+    assert batch.theta is not None
+    mean, cov = estimator.gaussian_moments(batch)
+    z = mean - space.to_unconstrained(batch.theta.double().cpu().numpy())
+    rms = np.sqrt((z**2 / np.diagonal(cov, axis1=1, axis2=2)).mean(0))
+    return np.asarray(np.maximum(rms, 1.0))
+
+
+def _products(first: F64, second: F64) -> F64:
+    """Return the sums over objects of the products of two observables, (..., k, k)."""
+    return np.asarray(first.swapaxes(-1, -2) @ second)
 
 
 def _batch(inputs: F64) -> Batch:
@@ -345,7 +365,10 @@ def _batch(inputs: F64) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """Values (n, k), 0 where missing; errors (n, k), 0 where there are none; present (n, k)."""
+    """Of one group or of several: values, 0 where missing; errors, 0 where there are none; present.
+
+    All (..., n, k).
+    """
 
     value: F64
     error: F64
@@ -358,6 +381,16 @@ class _Data:
         error = np.zeros_like(value)
         if batch.x_err is not None:
             error = np.where(there, batch.x_err.double().cpu().numpy(), 0.0)
+        return cls(value, error, there)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[_Data]) -> _Data:
+        """Return several groups as one, (c, n, k): objects that a group lacks are missing."""
+        shape = (len(parts), max(map(len, parts)), parts[0].value.shape[1])
+        value, error, there = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+        for c, part in enumerate(parts):
+            value[c, : len(part)], error[c, : len(part)] = part.value, part.error
+            there[c, : len(part)] = part.there
         return cls(value, error, there)
 
     def __len__(self) -> int:
@@ -373,9 +406,9 @@ class _Data:
         return self.masked(there)
 
     def noise(self, scale: F64) -> F64:
-        """Return the rms error of each observable, (k,), in units of a scale."""
-        square = ((self.error / scale) ** 2).sum(0)
-        return np.asarray(np.sqrt(square / np.maximum(self.there.sum(0), 1)))
+        """Return the rms error of each observable, (..., k), in units of a scale."""
+        square = ((self.error / scale) ** 2).sum(-2)
+        return np.asarray(np.sqrt(square / np.maximum(self.there.sum(-2), 1)))
 
     def masked(self, there: Mask) -> _Data:
         return _Data(np.where(there, self.value, 0.0), np.where(there, self.error, 0.0), there)
@@ -445,7 +478,11 @@ class _Moments:
         """Number of inputs of the network."""
         nothing = np.zeros((1, len(self.names)))
         data = _Data(nothing, nothing, nothing > 0)
-        return len(self.inputs(data, dict.fromkeys(self.families, True)))
+        return len(self.inputs(data, self.switches()))
+
+    def switches(self, off: Sequence[str] = ()) -> Mask:
+        """Return which families are on, (families,): all but some."""
+        return np.array([f not in off for f in self.families], bool)
 
     def checked(self, batch: Batch) -> _Data:
         """Return data that have the observables of the training."""
@@ -459,7 +496,7 @@ class _Moments:
 
     def altered(
         self, data: _Data, on: Mapping[str, bool], rng: np.random.Generator
-    ) -> tuple[_Data, dict[str, bool]]:
+    ) -> tuple[_Data, Mask]:
         """Return a random part of a group with zero points and outliers, and what is on."""
         n, k = data.value.shape
         own = dict(on) | {f: rng.random() < _ON for f in (ZERO_POINTS, OUTLIERS)}
@@ -467,50 +504,53 @@ class _Moments:
         part = data[rng.permutation(n)[: min(max(size, 1), n)]]
         there = part.there.copy()
         if rng.random() > _COMPLETE:
-            lost = np.asarray(rng.random(k) < rng.uniform(0.0, _MISSING))
+            lost = np.asarray(rng.random(k) < rng.random())
             lost[rng.integers(k)] = False
             there[:, lost] = False
-        value, error = part.value.copy(), part.error.copy()
+        value, error = part.value.copy(), part.error
         if rng.random() < _NOISIER:
             more = error * np.exp(rng.uniform(0.0, np.log(_FACTOR)))
             value += np.sqrt(more**2 - error**2) * rng.standard_normal(value.shape)
             error = more
         zero_point = self.zero_point if own[ZERO_POINTS] else 0.0
         value = disturbed(value, error, zero_point, rng, outliers=own[OUTLIERS])
-        return _Data(value, error, there).masked(there), own
+        switches = np.array([own[f] for f in self.families], bool)
+        return _Data(value, error, there).masked(there), switches
 
-    def inputs(self, data: _Data, on: Mapping[str, bool]) -> F64:
-        """Return the inputs of the network (k,) for a group."""
+    def inputs(self, data: _Data, on: Mask) -> F64:
+        """Return the inputs of the network (..., inputs) for groups; on: (..., families)."""
         there = data.there.astype(np.float64)
-        count = there.sum(0)
+        count = there.sum(-2)
         have = count > 0
         value = np.where(data.there, (data.value - self.centre) / self.scale, 0.0)
         number = np.maximum(count, 1)
-        mean = value.sum(0) / number
+        mean = value.sum(-2) / number
         noise = data.noise(self.scale) ** 2
-        off = np.where(data.there, value - mean, 0.0)
-        pairs = there.T @ there
-        cov = (off.T @ off) / np.maximum(pairs - 1, 1)
-        spread = np.sqrt(np.maximum(np.diag(cov) - noise, 0) + _FLOOR**2)
-        correlation = np.clip(cov / np.outer(spread, spread), -2, 2) * (pairs > 2)
-        third = (off**2).T @ off / np.maximum(pairs, 1)  # noise has none
-        third = np.clip(third / np.outer(spread**2, spread), -4, 4) * (pairs > _SKEWED)
-        used = np.clip(count, 1, self.most)
-        standard_error = np.sqrt((spread**2 + noise) / used)
-        n = np.clip(data.there.any(1).sum(), 1, self.most)
-        upper = np.triu_indices(len(mean), 1)
+        off = np.where(data.there, value - mean[..., None, :], 0.0)
+        pairs = _products(there, there)
+        cov = _products(off, off) / np.maximum(pairs - 1, 1)
+        variance = np.diagonal(cov, axis1=-2, axis2=-1)
+        spread = np.sqrt(np.maximum(variance - noise, 0) + _FLOOR**2)
+        each, other = spread[..., :, None], spread[..., None, :]
+        correlation = np.clip(cov / (each * other), -2, 2) * (pairs > 2)
+        third = _products(off**2, off) / np.maximum(pairs, 1)  # noise has none
+        third = np.clip(third / (each**2 * other), -4, 4) * (pairs > _SKEWED)
+        standard_error = np.sqrt((spread**2 + noise) / np.clip(count, 1, self.most))
+        n = np.clip(data.there.any(-1).sum(-1), 1, self.most)
+        upper = np.triu_indices(mean.shape[-1], 1)
         return np.concatenate(
             [
                 mean * have,
                 np.log(spread) * (count > 1),
-                correlation[upper],
-                third.ravel(),
+                correlation[..., upper[0], upper[1]],
+                third.reshape(*mean.shape[:-1], -1),
                 np.log(standard_error) * have,
                 np.sqrt(noise),
                 have,
-                [np.log(n)],
-                [float(on[f]) for f in self.families],
-            ]
+                np.log(n)[..., None],
+                on,
+            ],
+            axis=-1,
         )
 
     def to_spec(self) -> dict[str, object]:
@@ -555,7 +595,7 @@ class _Usual:
         cls, moments: _Moments, groups: Sequence[Observations], rng: np.random.Generator
     ) -> _Usual:
         chosen = rng.permutation(len(groups))[:_REFERENCE]
-        on = dict.fromkeys(moments.families, True)
+        on = moments.switches()
         rows = np.stack([moments.inputs(_Data.of(groups[g].batch), on) for g in chosen])
         rows = rows[:, : len(moments.names)]
         half = len(rows) // 2
@@ -572,8 +612,7 @@ class _Usual:
         have = np.asarray(data.there.any(0), bool)
         if not have.any():
             return 1.0
-        on = dict.fromkeys(moments.families, True)
-        row = moments.inputs(data, on)[: len(moments.names)]
+        row = moments.inputs(data, moments.switches())[: len(moments.names)]
         square = self._square(row, have)
         every = stats.chi2(len(have))
         if have.sum() < len(have):  # of fewer observables: equal probability of the normal law
