@@ -330,6 +330,17 @@ def test_the_same_seed_gives_the_same_posterior_for_every_kind_of_array():
     assert np.any(other.sample(x.iloc[:2], 20).values != values[0])
 
 
+@pytest.mark.parametrize("noise", [None, 0.1])
+def test_a_single_parameter_is_fitted_with_the_default_estimator(noise):
+    rng = np.random.default_rng(1)
+    theta = rng.uniform(size=200)
+    x = theta[:, None] + 0.1 * rng.standard_normal((200, 2))
+    short = {"train.epochs": 1}
+    prior = [stats.uniform(0, 1)]
+    posterior = sbi_core.fit(theta, x, prior, noise=noise, overrides=short, quiet=True)
+    assert posterior.sample(x[0], 50).values.shape == (50, 1, 1)
+
+
 def test_without_a_prior_the_assumed_one_is_shown(capsys):
     theta, x = own_simulations(300)
     posterior = sbi_core.fit(theta.to_numpy(), x, overrides={**FAST, "train.epochs": 1})

@@ -56,7 +56,10 @@ class EnsembleConfig(Options):
     """Options of the ensemble."""
 
     members: int = Field(default=3, ge=1, description="Number of trainings; 3 to 5 are usual.")
-    of: str = Field(default="maf", description="Name of the members' estimator.")
+    of: str = Field(
+        default="auto",
+        description="Name of the members' estimator; auto: maf, or nsf for one parameter.",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that estimator.")
     temper: bool = Field(
         default=True,
@@ -111,7 +114,7 @@ class EnsembleEstimator(Estimator):
         """
         training = resident(replace(training, batch=training.batch.succeeded))
         training = replace(training, split_seed=split_seed(training))
-        component = Registry([]).find("estimator", self.config.of)
+        component = Registry([]).find("estimator", _member_name(self.config, training.space))
         members, records, lines = [], [], list[dict[str, float]]()
         for m in range(self.config.members):
             member = component.build(self.config.options)
@@ -264,10 +267,11 @@ class EnsembleEstimator(Estimator):
             ensemble = cls(EnsembleConfig.model_validate(spec["options"]))
             ensemble.space = ParameterSpace.from_spec(spec["space"])
             ensemble.record = record_of(spec)
+        name = _member_name(ensemble.config, ensemble.space)
         for m in range(ensemble.config.members):
             folder = _folder(directory, m)
             member = load_estimator(folder, registry)
-            if member.space.hash != ensemble.space.hash or member.name != ensemble.config.of:
+            if member.space.hash != ensemble.space.hash or member.name != name:
                 msg = f"{folder} holds an estimator that does not belong to the ensemble"
                 raise DataFileError(msg)
             ensemble.members.append(member)
@@ -282,6 +286,13 @@ def _observed(training: Training, rows: NDArray[np.int64]) -> tuple[F64, Batch]:
     """Return inferred parameters and data of held-out rows."""
     batch = observed_test(training, rows[:_TEST_ROWS])
     return as_float64(batch.theta)[:, list(training.columns)], batch  # type: ignore[arg-type]
+
+
+def _member_name(config: EnsembleConfig, space: ParameterSpace) -> str:
+    """Return the name of the members' estimator."""
+    if config.of != "auto":
+        return config.of
+    return "nsf" if space.z_dim == 1 else "maf"  # maf of one parameter would be a Gaussian
 
 
 def _folder(directory: Path, m: int) -> Path:
