@@ -10,6 +10,7 @@ import torch
 from sbi_core.combiners.group_moments import (
     GroupMomentsCombiner,
     GroupMomentsConfig,
+    _batch,
     _Data,
     _Moments,
 )
@@ -24,7 +25,7 @@ from sbi_core.testing.models import ExactEstimator, OffsetModel
 
 MODEL = OffsetModel()
 SIZE = 60
-CONFIG = GroupMomentsConfig(groups=1500, size=SIZE, epochs=12, hidden=(64, 64), components=2)
+CONFIG = GroupMomentsConfig(groups=1500, size=SIZE, epochs=20)
 
 
 def groups(count, seed, **options):
@@ -65,6 +66,7 @@ def plain(group):
 
 
 def test_mean_and_width_are_near_those_of_the_exact_posterior(combiner, posterior, tests):
+    tests = tests[:50]
     found = [combiner.combine(posterior, plain(g)) for g in tests]
     exact = [MODEL.marginal(g.batch) for g in tests]
     scale = MODEL.parameters.select("global").moments()[1]
@@ -80,13 +82,19 @@ def test_mean_and_width_are_near_those_of_the_exact_posterior(combiner, posterio
     assert np.mean(ratio) > 2  # otherwise this test says nothing
 
 
-def test_it_is_calibrated(combiner, posterior, tests):
-    z = []
-    for group in tests:
-        found = combiner.combine(posterior, plain(group))
-        truth = MODEL.parameters.select("global").to_unconstrained(group.batch.theta[:1, :2])[0]
-        z.append((found.z_mean - truth) / np.sqrt(np.diag(found.z_cov)))
-    assert np.sqrt(np.mean(np.square(z))) == pytest.approx(1, abs=0.15)
+@pytest.mark.parametrize("lost", [(), (0,), (1, 2), (0, 2), (0, 1)])
+def test_it_is_calibrated_whatever_is_missing(combiner, lost):
+    every = list(groups(600, 2, all_on=True))
+    data, moments = _Data.stacked([_Data.of(g.batch) for g in every]), combiner._moments
+    for k in lost:
+        data = data.without(k)
+    on = np.tile(moments.switches(), (len(every), 1))
+    mean, cov = combiner._estimator.gaussian_moments(_batch(moments.inputs(data, on)))
+    theta = np.stack([g.batch.theta[0, :2].numpy() for g in every])
+    truth = MODEL.parameters.select("global").to_unconstrained(theta)
+    z = (mean - truth) / (combiner._width * np.sqrt(np.diagonal(cov, axis1=1, axis2=2)))
+    assert np.sqrt(np.mean(z**2)) == pytest.approx(1, abs=0.15)
+    assert np.abs(z.mean(0)).max() < 0.3  # the mean of 600 has an error of 0.04
 
 
 def test_error_budget(combiner, tests):

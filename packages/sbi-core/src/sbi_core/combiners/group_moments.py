@@ -402,7 +402,7 @@ class _Data:
     def without(self, column: int) -> _Data:
         """Return the data without one observable."""
         there = self.there.copy()
-        there[:, column] = False
+        there[..., column] = False
         return self.masked(there)
 
     def noise(self, scale: F64) -> F64:
