@@ -374,6 +374,22 @@ def test_the_badge_says_the_worst_verdict(levels, words, words_only):
     assert words in render({"checks": checks})
 
 
+def test_a_first_look_names_what_it_does_not_give(words_only):
+    coverage = {"0.5": 0.5, "0.68": 0.68}
+    parameters = {
+        "t10": {"sbc_p": 0.3, "coverage": {**coverage, "0.5": 0.7}},
+        "t20": {"sbc_p": 1e-6, "coverage": coverage},
+        "t30": {"sbc_p": 0.4, "coverage": coverage},
+    }
+    calibration = {"verdict": "fail", "objects": 400, "parameters": parameters}
+    page = render({"preset": "quick", "calibration": calibration})
+    assert "A first look: the errors of t10, t20 failed their tests" in page
+    assert "FAILED" not in page
+    assert "Calibration FAILED" in render({"preset": "standard", "calibration": calibration})
+    del parameters["t10"], parameters["t20"]  # a joint test fails
+    assert "Calibration FAILED" in render({"preset": "quick", "calibration": calibration})
+
+
 def test_the_verdict_of_the_report_counts_too(words_only):
     page = render({"calibration": {"verdict": "fail"}})
     assert "Calibration FAILED" in page

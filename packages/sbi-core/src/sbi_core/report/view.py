@@ -117,6 +117,7 @@ _BADGES = {
     "warn": "Calibration passed with warnings",
     "fail": "Calibration FAILED: do not quote these numbers",
 }
+_FIRST_LOOK = "A first look: the errors of {} failed their tests, do not quote them"
 _MODEL = "model"  # test of the objects, not of the calibration
 _UNCHECKED = "Calibration was not tested"
 _SEVERITY = ("pass", "warn", "fail")
@@ -294,7 +295,20 @@ def _badge(report: Report) -> dict[str, str]:
     if not levels:
         return {"level": "warn", "words": _UNCHECKED}
     worst = max(levels, key=_SEVERITY.index)
-    return {"level": worst, "words": _BADGES[worst]}
+    words = _BADGES[worst]
+    if worst == "fail" and report.get("preset") == "quick" and (names := _uncalibrated(report)):
+        words = _FIRST_LOOK.format(names)
+    return {"level": worst, "words": words}
+
+
+def _uncalibrated(report: Report) -> str:
+    """Return the names of the parameters whose ranks or intervals fail their tests."""
+    part = report.get("calibration", {})
+    parameters = part.get("parameters", {})
+    levels = sorted({level for p in parameters.values() for level in p.get("coverage", {})})
+    rows = _calibration_rows(report, parameters, levels, int(part.get("objects") or 0))
+    passed = [r["p_ok"] and all(ok for _, ok in r["coverage"]) for r in rows]
+    return ", ".join(name for name, ok in zip(parameters, passed, strict=True) if not ok)
 
 
 def _answer(report: Report) -> dict[str, Any]:
