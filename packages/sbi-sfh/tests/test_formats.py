@@ -70,6 +70,7 @@ def reference(spectrum, tmp_path):
         ("b.dat", "", " "),
         ("c.txt", "# REDSHIFT = 0.03\n# VACUUM = T\n# wave [Angstrom] flux err\n", " "),
         ("a.csv", "wavelength,flux,flux_error\n", ","),
+        ("c.csv", "lambda,flam,e_flam\n", ","),
         ("b.csv", "Wave,Flux,Err\n", ","),
         ("a.tsv", "lam\tgalaxy\tnoise\n", "\t"),
     ],

@@ -69,6 +69,11 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "zwarning": ("zwarning", "zwarn", "z_warnin"),
     "class": ("class", "spectype", "objtype"),
 }  # fmt: skip
+_AFTER_FLUX = {
+    "err": ("err", "error", "e", "sigma", "unc", "uncertainty", "std"),
+    "ivar": ("ivar",),
+    "var": ("var", "variance"),
+}
 _WAVES = ("wave", "wavelength", "wavelengths", "waves", "lambda", "lam", "wl", "wvl", "wlen")
 _AIR, _VACUUM = ("air",), ("vac", "vacuum")
 _REST = ("rest", "restframe")
@@ -130,7 +135,17 @@ def column(names: Iterable[Any], kind: str) -> Any:
     if kind == "wave":
         waves = [n for n in names if n not in taken and _wave_words(n)]
         return min(waves, key=lambda n: (at_rest(n), len(_wave_words(n))), default=None)
-    return next((by_plain[a] for a in COLUMNS[kind] if a in by_plain), None)
+    known = [*COLUMNS[kind], *_of_flux(by_plain, kind)]
+    return next((by_plain[a] for a in known if a in by_plain), None)
+
+
+def _of_flux(names: Iterable[str], kind: str) -> list[str]:
+    """Return the names that an error or variance has after the name of the flux: ``e_flam``."""
+    known = set(names)
+    flux = next((a for a in COLUMNS["flux"] if a in known), None)
+    if flux is None or kind not in _AFTER_FLUX:
+        return []
+    return [p for word in _AFTER_FLUX[kind] for p in (f"{flux}_{word}", f"{word}_{flux}")]
 
 
 def fact(facts: Mapping[str, Any], kind: str) -> Any:
