@@ -49,6 +49,11 @@ class SedflowConfig(BaseModel):
     t_burst: Literal["uniform", "loguniform"] = Field(
         default="uniform", description="Prior of the lookback time of the burst."
     )
+    sfh_prior: Literal["flat", "ssfr"] = Field(
+        default="flat",
+        description="Prior of the coefficients of star formation: flat, or ssfr, which is nearly "
+        "flat in the logarithm of the specific SFR and includes quiescent galaxies.",
+    )
     floor: float | None = Field(
         default=None,
         ge=0,
@@ -128,6 +133,9 @@ class SedflowConfig(BaseModel):
     def _consistent(self) -> SedflowConfig:
         if self.z_min >= self.z_max:
             msg = f"z_min ({self.z_min}) must be below z_max ({self.z_max})"
+            raise ValueError(msg)
+        if self.sfh_prior == "ssfr" and self.variant != "corrected":
+            msg = "sfh_prior = 'ssfr' needs variant = 'corrected': the published prior is fixed"
             raise ValueError(msg)
         if self.noise != "embedded" and not self.noise_catalogue:
             msg = f"noise = '{self.noise}' needs noise_catalogue = FILE"

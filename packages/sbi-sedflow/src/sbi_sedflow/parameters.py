@@ -4,8 +4,16 @@ In the variant ``corrected`` beta is flat on the simplex (Dirichlet(1,1,1,1), me
 ``provabgs`` its stick-breaking fractions are uniform (mean 1/2, 1/4, 1/8, 1/8), although the papers
 call this prior flat. ``logmstar`` is mass *formed*.
 
+A flat beta has few quiescent galaxies: one basis makes nearly all young stars, and its share is
+rarely small. With ``sfh_prior = "ssfr"`` beta has the prior Dirichlet(a, a, a, a), a = 0.2, whose
+smallest shares follow :math:`p(\ln\beta) \propto \beta^a`: with these bases the logarithm of the
+specific SFR is nearly uniform between -13.5 and -9.5, the aim of a maximum-entropy prior in that
+quantity, and the density of beta remains known in closed form.
+
 References:
     | Hahn & Melchior 2022, ApJ 938, 11, table 1
+    | Handley & Millea 2019, Entropy 21, 272 (maximum-entropy priors of derived quantities)
+    | Leja et al. 2019, ApJ 876, 3 (Dirichlet priors of histories, a = 0.2 and 1)
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ CITATIONS = (
     "Planck Collaboration 2014, A&A 571, A16 (cosmology)",
 )
 _GAMMA = {"low": 4.5e-5, "high": 1.5e-2}
+_CONCENTRATION = {"flat": 1.0, "ssfr": 0.2}  # of the Dirichlet prior of beta
 
 
 def observables_of(bands: BandSet) -> tuple[Observable, ...]:
@@ -47,6 +56,7 @@ def parameter_space(
     n_sfh: int = 4,
     n_zh: int = 2,
     t_burst: Literal["uniform", "loguniform"] = "uniform",
+    sfh_prior: Literal["flat", "ssfr"] = "flat",
 ) -> ParameterSpace:
     """Return the parameters in the order of :data:`~sbi_sedflow.forward.THETA`.
 
@@ -58,9 +68,11 @@ def parameter_space(
         Number of star-formation and metallicity bases.
     t_burst
         Prior of the time of the burst.
+    sfh_prior
+        Prior of beta in the variant ``corrected``.
     """
     if variant == "corrected":
-        beta = Prior("dirichlet", {"alpha": [1.0] * n_sfh})
+        beta = Prior("dirichlet", {"alpha": [_CONCENTRATION[sfh_prior]] * n_sfh})
     else:
         beta = Prior("sticks", {"a": [1.0] * (n_sfh - 1), "b": [1.0] * (n_sfh - 1)})
     gammas = tuple(
@@ -114,4 +126,5 @@ def parameter_space(
             description="slope added to the starburst curve; above 0.447 its bump is negative",
         ),
     )
-    return ParameterSpace(parameters, version=f"sedflow-{variant}-1")
+    name = variant if sfh_prior == "flat" else f"{variant}-{sfh_prior}"
+    return ParameterSpace(parameters, version=f"sedflow-{name}-1")

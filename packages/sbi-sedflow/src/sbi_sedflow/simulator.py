@@ -75,7 +75,11 @@ class SedflowSimulator(Simulator):
         c = self.config
         self.bases = load_bases(c.bases)
         self.parameters = parameter_space(
-            c.variant, n_sfh=len(self.bases.sfh), n_zh=len(self.bases.zh), t_burst=c.t_burst
+            c.variant,
+            n_sfh=len(self.bases.sfh),
+            n_zh=len(self.bases.zh),
+            t_burst=c.t_burst,
+            sfh_prior=c.sfh_prior,
         )
         self.observables = observables_of(load_bands(c.bands, c.filters))
         self.context_names = CONTEXT

@@ -20,6 +20,8 @@ from sbi_core.priors.families.base import F64, Family, clamped
 __all__ = ["Dirichlet", "MvNormal", "Sticks"]
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
+_STEEP = 0.5  # shape below which breaks lie closer to 0 and 1 than their difference is rounded
+_SMALLEST = 1e-45  # fraction in a density that diverges at 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +93,26 @@ class _Simplex(Family):
     def inside(self, x: F64) -> NDArray[np.bool_]:
         return np.asarray(super().inside(x) & (np.abs(x.sum(1) - 1) < 1e-5))
 
+    @property
+    def _steep(self) -> bool:
+        return min(float(np.min(shape)) for shape in self._breaks) < _STEEP
+
     def to_z(self, x: F64) -> F64:
-        stick, _ = _sticks_of(x)
-        return np.asarray(special.ndtri(clamped(special.betainc(*self._breaks, stick))))
+        a, b = self._breaks
+        if not self._steep:
+            stick, _ = _sticks_of(x)
+            return np.asarray(special.ndtri(clamped(special.betainc(a, b, stick))))
+        after = np.maximum(np.cumsum(x[:, ::-1], 1)[:, ::-1], 1e-300)  # x_k + x_(k+1) + ...
+        stick, rest = x[:, :-1] / after[:, :-1], after[:, 1:] / after[:, :-1]
+        below = special.ndtri(clamped(special.betainc(a, b, np.minimum(stick, 1))))
+        above = -special.ndtri(clamped(special.betainc(b, a, np.minimum(rest, 1))))
+        return np.asarray(np.where(stick < 0.5, below, above))
 
     def from_z(self, z: F64) -> F64:
-        return _broken(special.betaincinv(*self._breaks, special.ndtr(z)))
+        a, b = self._breaks
+        stick = special.betaincinv(a, b, special.ndtr(z))
+        rest = special.betaincinv(b, a, special.ndtr(-z)) if self._steep else 1 - stick
+        return _broken(stick, rest)
 
 
 def _sticks_of(x: F64) -> tuple[F64, F64]:
@@ -106,9 +122,9 @@ def _sticks_of(x: F64) -> tuple[F64, F64]:
     return np.clip(x[:, :-1] / left, 0, 1), left
 
 
-def _broken(stick: F64) -> F64:
-    """Return the fractions (n, K) of breaks (n, K - 1)."""
-    left = np.cumprod(1 - stick, axis=1)
+def _broken(stick: F64, rest: F64) -> F64:
+    """Return the fractions (n, K) of breaks and their complements, (n, K - 1) each."""
+    left = np.cumprod(rest, axis=1)
     before = np.concatenate([np.ones((len(stick), 1)), left[:, :-1]], 1)
     return np.concatenate([stick * before, left[:, -1:]], 1)
 
@@ -135,6 +151,7 @@ class Dirichlet(_Simplex):
         norm = special.gammaln(alpha.sum()) - special.gammaln(alpha).sum()
         ok = self.inside(x)
         safe = np.where(ok[:, None], x, 1.0 / x.shape[1])
+        safe = np.where(alpha < 1, np.maximum(safe, _SMALLEST), safe)
         return np.where(ok, norm + special.xlogy(alpha - 1, safe).sum(1), -np.inf)
 
     def sample(self, n: int, rng: np.random.Generator) -> F64:
@@ -176,7 +193,8 @@ class Sticks(_Simplex):
 
     def sample(self, n: int, rng: np.random.Generator) -> F64:
         a, b = self._breaks
-        return _broken(rng.beta(a, b, size=(n, len(a))))
+        stick = rng.beta(a, b, size=(n, len(a)))
+        return _broken(stick, 1 - stick)
 
     def moments(self) -> tuple[F64, F64]:
         a, b = self._breaks
