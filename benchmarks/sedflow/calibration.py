@@ -7,6 +7,12 @@ the bands that are named.
 
     python benchmarks/sedflow/calibration.py runs/sedflow-standard --out calibration.json
     python benchmarks/sedflow/calibration.py runs/legacy --masks g,r,z,W1,W2 g,r,z r
+
+With ``--certify N``, instead: the test that ``sbi-run infer`` makes for every pattern of a
+catalogue (1000 mock galaxies of the whole prior), for the N commonest patterns of the training set
+and for --masks, as a table. A pattern that fails has the flag MASK_NOT_CERTIFIED.
+
+    python benchmarks/sedflow/calibration.py runs/legacy --certify 24 --masks g,r,z r
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from common import Clock, arguments, write
 
 from sbi_core import Observations, diagnostics, load_run, stream
 from sbi_sedflow.calibration import calibrate
+from sbi_sedflow.certify import Masks
 from sbi_sedflow.luptitudes import flux_of
 from sbi_sedflow.masks import PATTERNS
 
@@ -69,6 +76,35 @@ def measure(simulator, posterior, batch, draws, seed):
     }
 
 
+def certify(simulator, posterior, n, named):
+    """Print and return the certificate of the n commonest patterns and of the named ones."""
+    names = simulator.bands.names
+    drawn = simulator.masks(200_000, torch.Generator().manual_seed(1)).numpy()
+    patterns, counts = np.unique(drawn, axis=0, return_counts=True)
+    common = [tuple(p) for p in patterns[np.argsort(-counts, kind="stable")] if p.any()][:n]
+    wanted = [tuple(PATTERNS[m]) if m in PATTERNS and len(names) == 7
+              else tuple(b in m.split(",") for b in names) for m in named]  # fmt: skip
+    chosen = dict.fromkeys(tuple(bool(v) for v in p) for p in (*common, *wanted))
+    masks, rows = Masks(simulator, posterior), []
+    print("| bands | of the training set | smallest SBC p (limit 0.01 / 18) | 68 % intervals | |")
+    print("|---|---|---|---|---|")
+    with Clock() as clock:
+        for key in sorted(chosen, key=lambda k: (-sum(k), [not v for v in k])):
+            check = masks(np.array(key))
+            verdict = "certified" if check.certified else "flagged"
+            p = "not tested" if np.isnan(check.p) else f"{check.p:.2g} ({check.quantity})"
+            cover = "" if np.isnan(check.coverage) else f"{100 * check.coverage:.1f} %"
+            bands = masks.name(np.array(key))
+            print(
+                f"| {bands} | {100 * check.share:.2f} % | {p} | {cover} | {verdict} |", flush=True
+            )
+            rows.append({"bands": bands, "share": check.share, "p": check.p, "verdict": verdict,
+                         "quantity": check.quantity, "coverage": check.coverage})  # fmt: skip
+    good = sum(r["verdict"] == "certified" for r in rows)
+    print(f"{good} of {len(rows)} certified; {clock.cpu / len(rows):.1f} processor s each")
+    return rows
+
+
 def main():
     args = arguments(
         __doc__,
@@ -76,9 +112,13 @@ def main():
         objects={"type": int, "default": 1000},
         draws={"type": int, "default": 1000},
         masks={"nargs": "+", "default": list(PATTERNS)},
+        certify={"type": int, "default": 0, "metavar": "N"},
     )
     run = load_run(args.run)
     simulator, posterior = run.simulator, run.posterior
+    if args.certify:
+        write(args, certify(simulator, posterior, args.certify, args.masks))
+        return
     n = 200 if args.quick else args.objects
     numbers = {}
     for pattern in args.masks:

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from itertools import pairwise
 
 import emcee
 import numpy as np
@@ -13,6 +14,7 @@ from sbi_core import Batch, DataFileError, Observations, Posterior, stream
 from sbi_sedflow.analysis import SedflowAnalysis
 from sbi_sedflow.calibration import calibrate
 from sbi_sedflow.certify import Masks
+from sbi_sedflow.comparison import compare_galaxy, compare_training, write_figures
 from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_load
@@ -20,6 +22,7 @@ from sbi_sedflow.flags import Flag
 from sbi_sedflow.likelihood import Galaxies, log_likelihood
 from sbi_sedflow.photometry import Photometry, observations_of
 from sbi_sedflow.priorwidth import PriorWidth
+from sbi_sedflow.quantities import SHOWN
 from sbi_sedflow.refine import StudentMixture, refine_galaxy, resampled
 from sbi_sedflow.support import Support
 from sbi_sedflow.target import Target
@@ -245,10 +248,47 @@ def test_the_report_gets_flags_and_figures(toy, trained, galaxies, chunk):
     analysis.attach(toy)
     findings = analysis.report(Posterior(trained, seed=1), galaxies, chunk, 1)
     section = findings.sections[0]
-    assert len(section.drawings) == 4
-    assert len(section.tables[0].rows) == len(Flag)
-    assert section.tables[0].head[:2] == ("name", "bit of flag_bits")  # `flags` may be empty
+    assert len(section.drawings) == 8  # fluxes and histories of three, one corner, the recovery
+    results, flags, _ = section.tables
+    assert [len(row) for row in results.rows] == [1 + len(SHOWN)] * 6
+    low, middle, high = results.rows[2][1]
+    assert_allclose([low, middle, high], np.percentile(chunk["logmstar"][:, 2], [16, 50, 84]))
+    assert len(flags.rows) == len(Flag)
+    assert flags.head[:2] == ("name", "bit of flag_bits")  # `flags` may be empty
     assert set(findings.numbers["flags"]) == {f.name for f in Flag}
+
+
+def test_galaxies_without_a_truth_have_neither_recovery_nor_lines(toy, trained, galaxies, chunk):
+    unknown = replace(galaxies, batch=galaxies.batch.with_(theta=None), truth_names=())
+    analysis = SedflowAnalysis()
+    analysis.attach(toy)
+    findings = analysis.report(Posterior(trained, seed=1), unknown, chunk, 1)
+    captions = [d.caption for d in findings.sections[0].drawings]
+    assert len(captions) == 7
+    assert not any("truth" in c or "true" in c for c in captions)
+
+
+def test_one_galaxy_is_drawn_by_network_and_mcmc(toy, trained, galaxies, tmp_path):
+    posterior = Posterior(trained, seed=1)
+    result = write_figures(toy, posterior, galaxies, 2, tmp_path, seed=1, limit=25_000)
+    names = ["fluxes", "history", "parameters", "quantities", "training-set"]
+    assert sorted(p.stem for p in tmp_path.glob("*.png")) == names
+    assert toy.parameters.inside(result.chain).all()
+    assert np.isfinite([*result.shift, *result.width, result.ess]).all()
+    again = compare_galaxy(toy, posterior, galaxies[np.array([2])], 1, 25_000)
+    assert_allclose(again.chain, result.chain)
+
+
+def test_a_catalogue_is_compared_in_the_bands_that_it_has(toy, galaxies):
+    mask = galaxies.batch.observed.clone()
+    mask[:, :2] = False
+    x = torch.where(mask, galaxies.batch.x, torch.nan)
+    objects = replace(galaxies, batch=galaxies.batch.with_(x=x, mask=mask))
+    labels = [a.get_xlabel() for a in compare_training(toy, objects, 1).axes[-7:]]
+    assert [label.strip("$") for label in labels] == [
+        r"\mathrm{r}", *(rf"\mathrm{{{a}}} - \mathrm{{{b}}}" for a, b in pairwise("ugriz")),
+        r"\log \sigma_\mathrm{r}", "z",
+    ]  # fmt: skip
 
 
 def test_one_valid_band_is_enough(toy, trained, support):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -20,7 +21,7 @@ from sbi_core.files.posterior_file import read_posterior
 from sbi_core.testing.pipelines import assert_one_product
 from sbi_sedflow.arrays import fit
 from sbi_sedflow.bandsets import load_bands
-from sbi_sedflow.cli import ssp
+from sbi_sedflow.cli import catalogue, ssp
 from sbi_sedflow.flags import Flag
 
 SMALL = {
@@ -96,6 +97,37 @@ def test_run_command_and_python_give_the_same_table(run, tmp_path):
     drawn = np.median(derived["sfr_1gyr"][0], 0)
     assert_allclose(drawn, found["sfr_1gyr_p50"][[0, 1, 3]], rtol=1e-4)
     assert run.infer(table).summary().colnames == found.colnames  # a table in memory
+
+
+def test_draws_are_written_as_the_published_catalogue_has_them(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("sbi_sedflow.cli._PART", 2)
+    table = Table({"id": ["7", "8", "far", "9"], "z": [0.05, 0.07, 0.9, 0.1]})
+    for b in "ugriz":
+        table[f"mag_{b}"], table[f"mag_err_{b}"] = [17.5, 17.0, 17.0, 18.0], [0.05] * 4
+    table.write(tmp_path / "mine.ecsv")
+    words = [str(run.directory.root), "--observations", str(tmp_path / "mine.ecsv")]
+    words += ["--out", str(tmp_path / "a.h5"), "--draws", "40"]
+    done = CliRunner().invoke(catalogue, words, catch_exceptions=False)
+    assert "3 galaxies, 1 left out, 40 draws each" in done.output
+    found = sbi_sedflow.read_catalogue(tmp_path / "a.h5")
+    assert found.id.tolist() == ["7", "8", "9"]
+    assert {v.shape for v in found.draws.values()} == {(3, 40)}
+    assert {"log_mstar", "log_sfr_1gyr", "log_Z_MW", "beta4", "log_gamma2", "n_dust"} <= set(
+        found.draws
+    )
+    assert_allclose(found.magnitude["r"], [17.5, 17.0, 18.0], atol=1e-3)
+    assert_allclose(found.error["u"], 0.05, rtol=2e-3)
+    assert np.isnan(found.magnitude["F"]).all()
+    assert found.network.all()
+    beta = np.stack([found.draws[f"beta{k}"] for k in (1, 2, 3, 4)])
+    assert_allclose(beta.sum(0), 1, atol=1e-5)
+
+
+def test_another_file_is_no_catalogue(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["log_mstar"] = np.ones((2, 3))
+    with pytest.raises(sbi_core.DataFileError, match="lacks NSAID .it holds log_mstar"):
+        sbi_sedflow.read_catalogue(tmp_path / "x.h5")
 
 
 def test_another_model_does_not_mix_with_a_run(run):

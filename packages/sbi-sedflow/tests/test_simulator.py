@@ -77,6 +77,22 @@ def test_priors_are_flat_on_the_simplex_or_those_of_the_code(rng):
     assert_allclose(sticks.mean(0), [0.5, 0.25, 0.125, 0.125], atol=0.01)
 
 
+def test_the_prior_of_specific_star_formation_is_broad_on_request(rng):
+    """Shares per dex from -13 to -10; the flat prior of beta has 4 % below -12."""
+    toy = [SedflowSimulator(SedflowConfig(ssp="toy", pixels=128, sfh_prior=p)) for p in (
+        "flat", "ssfr")]  # fmt: skip
+    shares = []
+    for simulator in toy:
+        theta = simulator.parameters.sample(20_000, rng)
+        rate = simulator.model.derived(theta, np.full(len(theta), 0.05))["sfr_1gyr"]
+        log = np.log10(np.maximum(rate, 1e-30)) - theta[:, 0]
+        shares.append(np.histogram(log, [-99, -13, -12, -11, -10, 0])[0] / len(log))
+    assert shares[0][:2].sum() < 0.06
+    assert (shares[1][:4] > 0.08).all()
+    assert_allclose(shares[1][1:4], 0.22, atol=0.1)
+    assert toy[0].parameters.hash != toy[1].parameters.hash
+
+
 def test_toy_stars_do_not_fit_catalogues():
     toy = get_simulator("sedflow", ssp="toy", pixels=128)
     with pytest.raises(ConfigError, match="allow_toy"):
@@ -86,6 +102,8 @@ def test_toy_stars_do_not_fit_catalogues():
 def test_impossible_options_are_refused():
     with pytest.raises(ValidationError, match="must be below"):
         SedflowConfig(z_min=0.2, z_max=0.1)
+    with pytest.raises(ValidationError, match="needs variant = 'corrected'"):
+        SedflowConfig(variant="provabgs", sfh_prior="ssfr")
     with pytest.raises(ValidationError, match="noise_catalogue"):
         SedflowConfig(noise="hotdeck")
     with pytest.raises(DataFileError, match="unknown bases"):

@@ -6,6 +6,8 @@ from .bases import Bases as Bases
 from .bases import parametric_bases as parametric_bases
 from .bases import provabgs_bases as provabgs_bases
 from .bases import tng_bases as tng_bases
+from .catalogue import read_catalogue as read_catalogue
+from .catalogue import write_catalogue as write_catalogue
 from .emulator import ProvabgsEmulator as ProvabgsEmulator
 from .flags import Flag as Flag
 from .forward import ForwardModel as ForwardModel

@@ -24,18 +24,22 @@ from sbi_core import (
 )
 from sbi_sedflow.calibration import check_galaxies
 from sbi_sedflow.certify import Masks
+from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.flags import MEANING, NAMED, Flag, count_flags
 from sbi_sedflow.likelihood import Galaxies
-from sbi_sedflow.plots import sed
+from sbi_sedflow.plots import recovery, sed, sfh
 from sbi_sedflow.priorwidth import PriorWidth
+from sbi_sedflow.quantities import SHOWN, shown
 from sbi_sedflow.simulator import SedflowSimulator
 from sbi_sedflow.support import Support
 
 __all__ = ["SedflowAnalysis", "SedflowAnalysisConfig"]
 
+F64 = NDArray[np.float64]
 _DUST = 28_000.0  # pivot [Angstrom] from which dust emits
-_SHOWN = 3  # galaxies with a figure
+_GALAXIES = 3  # with a figure
+_ROWS = 12  # of the table of results
 
 
 class SedflowAnalysisConfig(BaseModel):
@@ -128,11 +132,22 @@ class SedflowAnalysis(Analysis):
                 "bands are reliable where stars dominate them: at low redshift in galaxies with "
                 "little star formation. Elsewhere dust can mimic older or more massive stars.",
             )
-        drawings = _drawings(self.simulator, objects, galaxies, samples)
+        quantities = shown(samples["logmstar"], {name: samples[name] for name in DERIVED})
+        truth = _truth(self.simulator, objects, galaxies)
+        drawings = _drawings(self.simulator, objects, galaxies, samples, quantities, truth)
         table = Grid(("name", "bit of flag_bits", "galaxies", "meaning"), rows)
         patterns = _patterns(self.simulator, objects, columns)
-        section = Section("Galaxies", text=text, drawings=drawings, tables=(table, patterns))
+        tables = (_results(objects, quantities), table, patterns)
+        section = Section("Galaxies", text=text, drawings=drawings, tables=tables)
         return Findings(numbers=numbers, sections=(section,))
+
+
+def _truth(simulator: SedflowSimulator, objects: Observations, galaxies: Galaxies) -> F64 | None:
+    """Return the true quantities (n, 6) of mock galaxies."""
+    if objects.truth is None:
+        return None
+    theta = np.stack([*objects.truth.values()], 1)
+    return shown(theta[:, 0], simulator.model.derived(theta, galaxies.context[:, 0]))
 
 
 def _patterns(
@@ -162,29 +177,52 @@ def _drawings(
     observations: Observations,
     galaxies: Galaxies,
     samples: PosteriorSamples,
+    quantities: F64,
+    truth: F64 | None,
 ) -> list[Drawing]:
-    chosen = np.unique(np.linspace(0, len(observations) - 1, _SHOWN).astype(int))
+    """Return fluxes and history of some galaxies, quantities of one, and the recovery of all."""
+    chosen = np.unique(np.linspace(0, len(observations) - 1, _GALAXIES).astype(int))
+    true = None if observations.truth is None else np.stack([*observations.truth.values()], 1)
     drawings = []
     for k in chosen:
-        name = str(observations.id[k])
-        figure = sed(simulator, galaxies[np.array([k])], samples.values[:, k], title=name)
+        name, draws, z = (
+            str(observations.id[k]),
+            samples.values[:, k],
+            float(galaxies.context[k, 0]),
+        )
+        figure = sed(simulator, galaxies[np.array([k])], draws, title=name)
         drawings.append(Drawing(figure, f"{name}: observed and posterior predictive fluxes."))
+        figure = sfh(simulator, draws, z, truth=None if true is None else true[k], title=name)
+        drawings.append(Drawing(figure, f"{name}: star-formation history, with the burst."))
     k = int(chosen[0])
-    shown = ["logmstar", "fburst", "tau_ism", "n_dust", "sfr_1gyr", "tage_mw"]
-    draws = np.stack([samples[name][:, k] for name in shown], 1)
-    draws[:, 4] = np.log10(np.maximum(draws[:, 4], 1e-6))
-    labels = [
-        r"\log_{10} M_\star\ [M_\odot]",
-        r"f_\mathrm{burst}",
-        r"\tau_\mathrm{ISM}",
-        r"n_\mathrm{dust}",
-        r"\log_{10} \mathrm{SFR}\ [M_\odot / \mathrm{yr}]",
-        r"t_\mathrm{mw}\ [\mathrm{Gyr}]",
-    ]
-    figure = plot.corner(draws, labels)
-    caption = (
-        f"{observations.id[k]}: some parameters with the star-formation rate (mean of the last "
-        "Gyr) and the mass-weighted age."
+    dust = [samples[name][:, k] for name in ("tau_ism", "n_dust")]
+    lines = None if truth is None or true is None else np.append(truth[k], true[k, -2:])
+    figure = plot.corner(
+        np.column_stack([quantities[:, k], *dust]),
+        [*(q.title for q in SHOWN), r"\tau_\mathrm{ISM}", r"n_\mathrm{dust}"],
+        truth=lines,
     )
+    caption = f"{observations.id[k]}: mass, star-formation rate, age, metallicity and dust"
+    caption += "." if lines is None else "; black lines mark the true values."
     drawings.append(Drawing(figure, caption, wide=True))
+    if truth is not None:
+        caption = (
+            "Mock galaxies: posterior mean and standard deviation of derived quantities against "
+            "the truth; a slope below one means that the prior dominates."
+        )
+        drawings.append(Drawing(recovery(quantities, truth), caption, wide=True))
     return drawings
+
+
+def _results(observations: Observations, quantities: F64) -> Grid:
+    """Return the table of mass, star-formation rate, age and metallicity of the first galaxies."""
+    n = min(len(observations), _ROWS)
+    quantiles = np.percentile(quantities[:, :n], [16, 50, 84], axis=0)
+    rows: list[list[Any]] = [
+        [str(observations.id[k]), *(tuple(float(v) for v in q) for q in quantiles[:, k].T)]
+        for k in range(n)
+    ]
+    caption = "Median and central 68 %"
+    if n < len(observations):
+        caption += f" of the first {n} galaxies; summary.ecsv has all {len(observations)}"
+    return Grid(("galaxy", *(q.heading for q in SHOWN)), rows, f"{caption}.")

@@ -1,10 +1,105 @@
-"""``sbi-run sedflow ssp``, ``bases`` and ``emulator``: the ingredients of the forward model."""
+"""``sbi-run sedflow figures`` and ``catalogue``; ``ssp``, ``bases``, ``emulator`` of the model."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-__all__ = ["bases", "emulator", "ssp"]
+__all__ = ["bases", "catalogue", "emulator", "figures", "ssp"]
+
+_PART = 100  # galaxies in memory at a time
+
+
+@click.command(
+    "catalogue",
+    short_help="Write draws in the layout of the SEDflow catalogue.",
+    epilog="\b\nExamples:\n"
+    "  sbi-run sedflow catalogue runs/sedflow --observations nsa.fits --out nsa.sedflow.hdf5",
+)
+@click.argument("run")
+@click.option("--observations", metavar="FILE", required=True, help="Catalogue of galaxies.")
+@click.option("--out", metavar="FILE", required=True, help="File to write (HDF5).")
+@click.option(
+    "--draws", metavar="N", type=click.IntRange(min=10), default=10_000, show_default=True,
+    help="Posterior draws per galaxy.",
+)  # fmt: skip
+def catalogue(run: str, observations: str, out: str, draws: int) -> None:
+    """Infer galaxies with RUN and write all draws as the published SEDflow catalogue has them.
+
+    1000 draws of a galaxy take 60 kB. `sbi_sedflow.read_catalogue` reads the file, and the
+    published one.
+    """
+    from sbi_core import ConfigError, load_run
+    from sbi_sedflow.catalogue import write_catalogue
+
+    if Path(out).exists() and Path(out).samefile(observations):
+        msg = f"'{out}' is the file of the observations; choose another --out"
+        raise ConfigError(msg)
+    loaded = load_run(run)
+    objects = loaded.observations(observations)
+    parts = (loaded.infer(objects[k : k + _PART], draws) for k in range(0, len(objects), _PART))
+    left_out = f", {len(objects.excluded)} left out" if objects.excluded else ""
+    click.echo(f"{out}: {write_catalogue(parts, out)} galaxies{left_out}, {draws} draws each")
+
+
+@click.command(
+    "figures",
+    short_help="Draw the training set with a catalogue, and network with MCMC.",
+    epilog="\b\nExamples:\n"
+    "  sbi-run sedflow figures runs/sedflow --observations nsa.fits --object 12345\n"
+    "  sbi-run sedflow figures runs/sedflow --out figures",
+)
+@click.argument("run")
+@click.option("--observations", metavar="FILE", help="Catalogue.", show_default="30 mock galaxies")
+@click.option(
+    "--object", "chosen", metavar="ID", help="Galaxy of the catalogue.", show_default="the first"
+)
+@click.option("--out", metavar="DIR", help="Folder of the figures.", show_default="RUN/figures")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=20_000), default=300_000, show_default=True,
+    help="Most likelihood evaluations of the MCMC.",
+)  # fmt: skip
+def figures(
+    run: str, observations: str | None, chosen: str | None, out: str | None, limit: int
+) -> None:
+    """Draw the training set of RUN with a catalogue, and one galaxy by network and MCMC.
+
+    Writes training-set.png, fluxes.png, history.png, parameters.png and quantities.png.
+    """
+    import numpy as np
+
+    from sbi_core import ConfigError, load_run, stream
+    from sbi_sedflow.comparison import write_figures
+    from sbi_sedflow.quantities import SHOWN
+    from sbi_sedflow.simulator import SedflowSimulator
+
+    loaded = load_run(run)
+    simulator = loaded.simulator
+    if not isinstance(simulator, SedflowSimulator):
+        msg = f"'{run}' is a run of {loaded.config.plugin}; give one of sedflow"
+        raise ConfigError(msg)
+    seed = loaded.config.seed
+    objects = (
+        loaded.observations(observations)
+        if observations
+        else simulator.example_observations(stream(seed, "sedflow", "figures"), 30)
+    )
+    rows = np.flatnonzero(objects.id == chosen) if chosen else np.arange(len(objects))
+    if not len(rows):
+        known = ", ".join(objects.id[:3])
+        msg = (
+            f"no galaxy '{chosen}' in '{observations or 'the mock galaxies'}'; it has {known}, ..."
+        )
+        raise ConfigError(msg)
+    folder = Path(out) if out else loaded.directory.root / "figures"
+    result = write_figures(
+        simulator, loaded.posterior, objects, int(rows[0]), folder, seed=seed, limit=limit
+    )
+    end = "converged" if result.converged else f"not converged after {limit} evaluations"
+    click.echo(f"{folder}: {objects.id[rows[0]]}, MCMC {end}, {result.ess:.0f} effective draws")
+    for quantity, shift, width in zip(SHOWN, result.shift, result.width, strict=True):
+        click.echo(f"{quantity.heading}: shift {shift:+.2f} sigma, width {width:.2f}")
 
 
 @click.group("ssp")

@@ -31,7 +31,7 @@ class Flag(IntFlag):
 
 
 MEANING = {
-    Flag.MISSING_BAND: "at least one of the seven bands is missing",
+    Flag.MISSING_BAND: "at least one band is missing",
     Flag.WIDE_NOISE: "an error is outside 0.1-99.9 % of the training set at its flux",
     Flag.OOD_COLOUR: "colours or luminosity are outside 99.9 % of the simulations",
     Flag.BAD_FIT: "no draw fits the fluxes: the smallest chi-squared has p < 0.001",

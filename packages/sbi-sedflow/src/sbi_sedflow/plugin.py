@@ -82,6 +82,10 @@ def register_pipelines(register: Register[str]) -> None:
 def register_commands(register: Register[Command]) -> None:
     """Register the commands of ``sbi-run sedflow``."""
     module = "sbi_sedflow.cli"
+    summary = "draw the training set with a catalogue, and network with MCMC"
+    register("figures", f"{module}:figures", summary=summary)
+    summary = "write draws in the layout of the SEDflow catalogue"
+    register("catalogue", f"{module}:catalogue", summary=summary)
     register("ssp", f"{module}:ssp", summary="build, describe or verify the stellar spectra")
     register("bases", f"{module}:bases", summary="fit the bases of the histories")
     register("emulator", f"{module}:emulator", summary="convert the emulator of PROVABGS")

@@ -31,7 +31,7 @@ from sbi_core import Observations, Posterior, diagnostics
 from sbi_sedflow.flags import Flag
 from sbi_sedflow.target import Target
 
-__all__ = ["Refined", "StudentMixture", "refine_galaxy", "resampled"]
+__all__ = ["Refined", "StudentMixture", "refine_galaxy", "resampled", "sampled"]
 
 F64 = NDArray[np.float64]
 _BATCH = 4000
@@ -205,6 +205,24 @@ def refine_galaxy(
         flags = int(Flag.REFINED_IS) | int(Flag.NOT_CONVERGED)
         return Refined(theta, "npe+is", _ess(best[1]), efficiency, target.calls, flags, end)
     return Refined(target.theta(kept), "emcee", ess, efficiency, target.calls, flags, end)
+
+
+def sampled(
+    posterior: Posterior,
+    observation: Observations,
+    target: Target,
+    rng: np.random.Generator,
+    *,
+    limit: int = _LIMIT,
+) -> tuple[F64, float, bool]:
+    """Return a chain (n, 12) of MCMC, its effective draws, and whether it converged.
+
+    The walkers start from weighted draws of the network, however good these are.
+    """
+    y, log_w, _ = _of_network(posterior, observation, target, rng, limit)
+    start = resampled(y, _tempered_log(log_w), _WALKERS, rng)
+    chain, tau, converged = _walk(target, start, rng, limit)
+    return target.theta(chain), len(chain) / tau, converged
 
 
 def _of_network(
