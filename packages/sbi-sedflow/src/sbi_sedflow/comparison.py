@@ -167,7 +167,7 @@ def write_figures(
     z = float(galaxy.context[0, 0])
     truth = None if one.truth is None else np.stack(list(one.truth.values()), 1)[0]
     result = compare_galaxy(simulator, posterior, one, seed, limit)
-    both = [_quantities(simulator, d, z) for d in (result.network, result.chain)]
+    network, chain = (_quantities(simulator, d, z) for d in (result.network, result.chain))
     true = None if truth is None else _quantities(simulator, truth[None], z)[0]
     titles = [q.title for q in SHOWN]
     drawings = {
@@ -177,7 +177,7 @@ def write_figures(
         "parameters": plots.network_and_chain(
             result.network, result.chain, simulator.parameters.labels, truth
         ),
-        "quantities": plots.network_and_chain(*both, titles, true),
+        "quantities": plots.network_and_chain(network, chain, titles, true),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for what, figure in drawings.items():
