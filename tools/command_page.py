@@ -16,6 +16,7 @@ from sbi_core.cli import app
 
 PAGE = ROOT / "docs" / "cli.md"
 PLUGINS = ("chempy", "casbi", "sfh", "sedflow")
+_WIDEST = 72  # characters of a command in one line of the page
 _WORDS = re.compile(r"(?<![`\w])(--?[a-z][\w-]*|[\w/-]+\.(?:toml|html|json|nc|ecsv))(?![`\w])")
 
 _EXTRAS = (  # what click appends to the help of an option
@@ -66,11 +67,22 @@ def entry(words: str, command: click.Command) -> Iterator[str]:
     yield from (f"## `{usage}`", "", *paragraphs(command.help or ""))
     if command.epilog:
         lines = [line.strip() for line in command.epilog.splitlines()]
-        calls = [f"$ {line}" for line in lines if line.startswith("sbi-run")]
+        calls = [wrapped(f"$ {line}") for line in lines if line.startswith("sbi-run")]
         yield from ("<!-- shown only -->", "```console", *calls, "```", "")
     options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     if options:
         yield from ("| option | meaning |", "|---|---|", *map(row, options), "")
+
+
+def wrapped(command: str) -> str:
+    """Return a command that is continued on further lines where it is wider than the page."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):
+        if lines[-1] and len(lines[-1]) + len(part) > _WIDEST:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {part}" if lines[-1] else part
+    return "\n".join(lines)
 
 
 def _metavar(argument: click.Argument) -> str:

@@ -3,6 +3,8 @@
 Browsers draw MathML by themselves (Chrome and Edge since 109, Firefox, Safari).
 """
 
+import re
+
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
@@ -10,6 +12,10 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 _log = logging.getLogger(__name__)
+# a logarithm before its argument, unless that stands in brackets
+_FUNCTION = re.compile(
+    r"(<mi>(log|ln)</mi>|<msub><mi>log</mi><mrow><mn>10</mn></mrow></msub>)(?!<mrow>|<mo)"
+)
 
 
 def _mathml(node: nodes.Element, display: str) -> str:
@@ -17,7 +23,10 @@ def _mathml(node: nodes.Element, display: str) -> str:
     if display == "block" and ("\\\\" in source or "&" in source) and "\\begin" not in source:
         source = rf"\begin{{align*}}{source}\end{{align*}}"
     try:
-        return convert(source, display=display)
+        made = _FUNCTION.sub(r'\g<0><mspace width="0.17em"/>', convert(source, display=display))
+        if "\\" in made:
+            raise ValueError("the converter left a command as it is")
+        return made
     except Exception as error:  # the converter raises many kinds
         _log.warning("formula cannot be shown: %s (%r)", source, error, location=node)
         raise nodes.SkipNode from error

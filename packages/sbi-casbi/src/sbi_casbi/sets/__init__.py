@@ -53,7 +53,7 @@ variables, so that the product above remains a normalised density.
 **The loss.** For each halo and training step, a few ranks k (always the first),
 
 .. math::
-    L = -\log q(N \,|\, h) - \big\langle \log q(v_k \,|\, c_k) \big\rangle_k
+    L = -\log q(N \,|\, h) - \langle \log q(v_k \,|\, c_k) \rangle_k
         + 0.2\, L_\mathrm{sums} + 0.2\, L_\mathrm{mass\ function}.
 
 **The total mass** (:mod:`~sbi_casbi.sets.total_mass`). After training, on validation halos: a drawn

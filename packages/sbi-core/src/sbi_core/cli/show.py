@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sbi_core.pipeline.config import RunConfig
     from sbi_core.priors.space import ParameterSpace
 
-__all__ = ["command"]
+__all__ = ["command", "parameter_rows", "preset_rows"]
 
 _WIDTH = 104
 _COMMENT = 32  # column of the descriptions
@@ -45,10 +45,10 @@ def command(name: str, preset: str) -> None:
     summary = registry.find("pipeline", name).summary
     click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})  {summary}")
     for title, lines in (
-        ("parameters", _parameters(simulator.parameters)),
+        ("parameters", _columns(parameter_rows(simulator.parameters))),
         ("nuisance parameters, by family", _nuisances(simulator)),
         ("input", _inputs(simulator)),
-        ("presets (time on two processor cores)", _presets(registry, name)),
+        ("presets (time on two processor cores)", _columns(preset_rows(registry, name))),
         (
             f"options of preset '{preset}' (change with --set SECTION.KEY=VALUE)",
             _options(registry, config, simulator),
@@ -60,15 +60,15 @@ def command(name: str, preset: str) -> None:
             click.echo(f"    {line}".rstrip())
 
 
-def _parameters(space: ParameterSpace) -> Iterator[str]:
-    """Yield name, scope, prior, unit and meaning, in columns."""
+def parameter_rows(space: ParameterSpace) -> list[tuple[str, ...]]:
+    """Return name, scope, prior, unit and meaning of every parameter."""
     from sbi_core.report.text import prior_words
 
     rows = []
     for p in (*space.parameters, *space.members):
         scope = f"{p.repeat} times" if p.repeat else p.scope
         rows.append((p.name, scope, prior_words(p.prior.to_spec()), p.unit, p.description))
-    yield from _columns(rows)
+    return rows
 
 
 def _nuisances(simulator: Simulator) -> Iterator[str]:
@@ -94,7 +94,8 @@ def _inputs(simulator: Simulator) -> Iterator[str]:
     yield "Errors: e_NAME, NAME_err or NAME_error. Identifiers: id."
 
 
-def _presets(registry: Registry, name: str) -> Iterator[str]:
+def preset_rows(registry: Registry, name: str) -> list[tuple[str, ...]]:
+    """Return name, size and time of every preset."""
     spec = tomllib.loads(registry.build("pipeline", name))
     base = spec.get("base", {}).get("simulate", {}).get("n")
     rows = []
@@ -103,7 +104,7 @@ def _presets(registry: Registry, name: str) -> Iterator[str]:
         minutes = spec.get("minutes", {}).get(preset)
         time = f"about {minutes:g} min" if minutes else "estimated when the run starts"
         rows.append((preset, counted(n, "simulation") if n else "", time))
-    yield from _columns(rows)
+    return rows
 
 
 def _options(registry: Registry, config: RunConfig, simulator: Simulator) -> Iterator[str]:
