@@ -41,6 +41,7 @@ _ROUNDS = 10
 _COMPONENTS = 4
 _INFLATE = 1.3
 _DOF = 5.0
+_NEGLIGIBLE = 1e-9  # of the largest weight
 _LIMIT = 300_000  # likelihood calls
 _NETWORK_SHARE = 0.6  # of the limit for draws of the network
 _TRIED, _NO_FIT = 4, 1e-6  # adaptive rounds before a galaxy is called unfittable; p of chi-squared
@@ -96,14 +97,16 @@ class StudentMixture:
     def __init__(self, weight: F64, mean: F64, cov: F64, dof: float = _DOF) -> None:
         self.weight, self.mean, self.dof = weight / weight.sum(), mean, dof
         self.root = np.linalg.cholesky(cov)
+        self._whiten = np.linalg.inv(self.root)
 
     @classmethod
     def fit(
         cls, y: F64, weight: F64, rng: np.random.Generator, *, components: int = _COMPONENTS
     ) -> StudentMixture:
         """Fit to weighted draws by 15 rounds of expectation maximisation (dof fixed)."""
+        keep = weight > _NEGLIGIBLE * weight.max()
+        y, w = y[keep], weight[keep] / weight[keep].sum()
         n, d = y.shape
-        w = weight / weight.sum()
         centre = w @ y
         whole = (w[:, None] * (y - centre)).T @ (y - centre) + 1e-6 * np.eye(d)
         k = components
@@ -117,8 +120,8 @@ class StudentMixture:
             share, total = share[:, keep], total[keep]
             scale = share * (_DOF + d) / (_DOF + distance[:, keep])
             mean = (scale.T @ y) / scale.sum(0)[:, None]
-            off = y[:, None] - mean
-            cov = np.einsum("nk,nki,nkj->kij", scale, off, off) / total[:, None, None]
+            cov = np.stack([(s[:, None] * (y - m)).T @ (y - m) / t
+                            for s, m, t in zip(scale.T, mean, total, strict=True)])  # fmt: skip
             cov = cov + 1e-3 * whole + 1e-8 * np.eye(d)
             mixture = cls(total, mean, cov)
         # wider than the fit, plus the prior: their tails exceed those of the posterior
@@ -129,11 +132,9 @@ class StudentMixture:
     def _parts(self, y: F64) -> tuple[F64, F64]:
         """Return log weighted densities and squared distances, both (n, K)."""
         d = y.shape[1]
-        off = y[:, None] - self.mean
-        unit = np.stack(
-            [np.linalg.solve(r, off[:, k].T).T for k, r in enumerate(self.root)], axis=1
+        distance = np.stack(
+            [(((y - m) @ w.T) ** 2).sum(1) for m, w in zip(self.mean, self._whiten, strict=True)], 1
         )
-        distance = (unit**2).sum(-1)
         log_det = np.log(np.diagonal(self.root, axis1=1, axis2=2)).sum(1)
         norm = special.gammaln((self.dof + d) / 2) - special.gammaln(self.dof / 2)
         norm -= 0.5 * d * math.log(self.dof * math.pi)
