@@ -7,6 +7,7 @@ a galaxy, so that its results do not depend on the others.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from sbi_sedflow.flags import NAMED, Flag, words
 from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
 from sbi_sedflow.noise import log_prob_flux
 from sbi_sedflow.priorwidth import QUANTITIES, PriorWidth
-from sbi_sedflow.refine import refine_galaxy
+from sbi_sedflow.refine import Refined, refine_galaxy
 from sbi_sedflow.support import Support
 from sbi_sedflow.target import Target
 
@@ -83,69 +84,116 @@ def describe_galaxies(
     empty = ~galaxies.mask.any(1).numpy()
     for k in np.flatnonzero(empty):  # nothing was observed: the posterior is the prior, exactly
         theta[:, k] = posterior.space.sample(draws, stream(seed, "prior", str(objects.id[k])))
-    checked = theta[: min(_CHECKED, draws)]
-    chi2, weights = _check(simulator, posterior, objects, galaxies, checked)
     percentile = support.colour_percentile(galaxies)
-    n_bands = galaxies.mask.sum(1).numpy()
-    bits = np.asarray(objects.labels.get("flag_bits", np.zeros(len(objects))), np.int64).copy()
-    p = stats.chi2.sf(chi2.min(0), np.maximum(n_bands, 1))
-    bits[n_bands < len(simulator.bands)] |= Flag.MISSING_BAND
-    bits[support.wide_noise(galaxies)] |= Flag.WIDE_NOISE
-    bits[percentile > _OOD] |= Flag.OOD_COLOUR
-    bits[p < _BAD_P] |= Flag.BAD_FIT
-    low = max(1.2, _LOW_EFFICIENCY * len(checked))
-    bits[weights.efficiency * len(checked) < low] |= Flag.LOW_IS
-    method, ends = ["npe"] * len(objects), [""] * len(objects)
-    efficiency, ess = weights.efficiency.copy(), weights.efficiency * len(checked)
-    chi2_min = chi2.min(0)
-    chosen = {
-        "none": np.zeros(len(objects), bool),
-        "all": np.ones(len(objects), bool),
-        "flagged": ((bits & int(Flag.BAD_FIT)) != 0) | (((bits & _ODD) != 0) & (ess < _FEW)),
-    }[refine]
-    for k in np.flatnonzero(chosen & ~empty):
+    results = _by_network(simulator, posterior, objects, galaxies, theta)
+    results.bits |= _flags_of_data(objects, galaxies, support, percentile)
+    for k in np.flatnonzero(results.to_refine(refine) & ~empty):
         one = galaxies[np.array([k])]
         rng = stream(seed, "refine", str(objects.id[k]))
-        target = Target(simulator, one)
         refined = refine_galaxy(
-            posterior, objects[np.array([k])], target, rng, draws=draws, limit=limit
+            posterior, objects[[k]], Target(simulator, one), rng, draws=draws, limit=limit
         )
-        theta[:, k] = refined.theta
-        method[k], ends[k] = refined.method, refined.end
-        efficiency[k], ess[k] = refined.efficiency, refined.ess
-        bits[k] |= refined.flags
-        again = model_fluxes(simulator, refined.theta[:_CHECKED, None], one)
-        chi2_min[k] = chi_squared(again, one, simulator.floor).min()
-        if stats.chi2.sf(chi2_min[k], max(int(n_bands[k]), 1)) >= _BAD_P:
-            bits[k] &= ~int(Flag.BAD_FIT)
-    bits[_near_edges(simulator, theta)] |= Flag.PRIOR_EDGE
+        results.take(int(k), refined, simulator, one)
+    results.bits[_near_edges(simulator, theta)] |= Flag.PRIOR_EDGE
     checks = [masks(m) for m in galaxies.mask.numpy()]
-    network = np.asarray([m == "npe" for m in method])
-    bits[network & np.asarray([not c.certified for c in checks])] |= Flag.MASK_NOT_CERTIFIED
+    uncertified = np.asarray([not c.certified for c in checks])
+    results.bits[(results.method == "npe") & uncertified] |= Flag.MASK_NOT_CERTIFIED
     derived = _derived(simulator, theta, galaxies)
     ratio, dominated = widths(theta, derived, galaxies.context[:, 0].numpy())
-    bits[dominated.any(0)] |= Flag.PRIOR_DOMINATED
-    bits[dominated[0]] |= Flag.PRIOR_DOMINATED_SFR
+    results.bits[dominated.any(0)] |= Flag.PRIOR_DOMINATED
+    results.bits[dominated[0]] |= Flag.PRIOR_DOMINATED_SFR
     return samples.described(
         values=theta,
         derived=derived,
         units=DERIVED,
         columns={
             "z": galaxies.context[:, 0].numpy(),
-            "n_bands": n_bands,
-            "chi2_min": chi2_min,
-            "is_eff": efficiency,
-            "is_ess": ess,
+            "n_bands": results.n_bands,
+            "chi2_min": results.chi2_min,
+            "is_eff": results.efficiency,
+            "is_ess": results.ess,
             "colour_percentile": percentile,
             **{f"prior_width_{q}": ratio[k] for k, q in enumerate(QUANTITIES)},
             "mask_p": np.asarray([c.p for c in checks]),
             "mask_share": np.asarray([c.share for c in checks]),
-            "method": np.asarray(method, "U8"),
-            "refinement": np.asarray(ends, "U9"),
-            "flag_bits": bits,
+            "method": results.method,
+            "refinement": results.end,
+            "flag_bits": results.bits,
         },
-        flags=[words(int(b) & int(NAMED)).lower() for b in bits],
+        flags=[words(int(b) & int(NAMED)).lower() for b in results.bits],
     )
+
+
+@dataclass
+class _Results:
+    """Results of n galaxies, changed where one is refined.
+
+    Parameters
+    ----------
+    theta : (S, n, 12)
+        Draws.
+    n_bands, chi2_min, efficiency, ess, bits, method, end : (n,)
+        Bands observed; smallest chi-squared; share and number of effective draws; flags; how the
+        draws were made, and how the refinement ended.
+    """
+
+    theta: F64
+    n_bands: NDArray[np.int64]
+    chi2_min: F64
+    efficiency: F64
+    ess: F64
+    bits: NDArray[np.int64]
+    method: NDArray[np.str_]
+    end: NDArray[np.str_]
+
+    def to_refine(self, refine: Refine) -> NDArray[np.bool_]:
+        """Return which galaxies are refined, (n,)."""
+        if refine != "flagged":
+            return np.full(len(self.bits), refine == "all")
+        odd = ((self.bits & _ODD) != 0) & (self.ess < _FEW)
+        return ((self.bits & int(Flag.BAD_FIT)) != 0) | odd
+
+    def take(self, k: int, refined: Refined, simulator: SedflowSimulator, galaxy: Galaxies) -> None:
+        """Replace the results of galaxy k, which is a row of its own, by refined ones."""
+        self.theta[:, k] = refined.theta
+        self.method[k], self.end[k] = refined.method, refined.end
+        self.efficiency[k], self.ess[k] = refined.efficiency, refined.ess
+        self.bits[k] |= refined.flags
+        flux = model_fluxes(simulator, refined.theta[:_CHECKED, None], galaxy)
+        self.chi2_min[k] = chi_squared(flux, galaxy, simulator.floor).min()
+        if stats.chi2.sf(self.chi2_min[k], max(int(self.n_bands[k]), 1)) >= _BAD_P:
+            self.bits[k] &= ~int(Flag.BAD_FIT)
+
+
+def _by_network(
+    simulator: SedflowSimulator,
+    posterior: Posterior,
+    objects: Observations,
+    galaxies: Galaxies,
+    theta: F64,
+) -> _Results:
+    """Return what draws of the network say, with flags of poor fits."""
+    checked = theta[:_CHECKED]
+    chi2, weights = _check(simulator, posterior, objects, galaxies, checked)
+    n_bands, efficiency = galaxies.mask.sum(1).numpy(), weights.efficiency
+    bits = np.zeros(len(objects), np.int64)
+    bits[stats.chi2.sf(chi2.min(0), np.maximum(n_bands, 1)) < _BAD_P] |= Flag.BAD_FIT
+    low = max(1.2, _LOW_EFFICIENCY * len(checked))
+    bits[efficiency * len(checked) < low] |= Flag.LOW_IS
+    method, end = np.full(len(objects), "npe", "U8"), np.full(len(objects), "", "U9")
+    ess = efficiency * len(checked)
+    return _Results(theta, n_bands, chi2.min(0), efficiency.copy(), ess, bits, method, end)
+
+
+def _flags_of_data(
+    objects: Observations, galaxies: Galaxies, support: Support, percentile: F64
+) -> NDArray[np.int64]:
+    """Return the flags that follow from the data alone, (n,)."""
+    bits = np.asarray(objects.labels.get("flag_bits", np.zeros(len(objects))), np.int64).copy()
+    bits[~galaxies.mask.all(1).numpy()] |= Flag.MISSING_BAND
+    bits[support.wide_noise(galaxies)] |= Flag.WIDE_NOISE
+    bits[percentile > _OOD] |= Flag.OOD_COLOUR
+    return bits
 
 
 def _check(
