@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from sbi_core.combiners.group_moments import (
+    GroupData,
     GroupMomentsCombiner,
     GroupMomentsConfig,
     _batch,
-    _Data,
-    _Moments,
 )
 from sbi_core.components import InputShape
 from sbi_core.data.batch import Batch
@@ -85,7 +84,7 @@ def test_mean_and_width_are_near_those_of_the_exact_posterior(combiner, posterio
 @pytest.mark.parametrize("lost", [(), (0,), (1, 2), (0, 2), (0, 1)])
 def test_it_is_calibrated_whatever_is_missing(combiner, lost):
     every = list(groups(600, 2, all_on=True))
-    data, moments = _Data.stacked([_Data.of(g.batch) for g in every]), combiner._moments
+    data, moments = GroupData.stacked([GroupData.of(g.batch) for g in every]), combiner._moments
     for k in lost:
         data = data.without(k)
     on = np.tile(moments.switches(), (len(every), 1))
@@ -148,8 +147,8 @@ def test_an_observable_that_is_missing(combiner, posterior, tests):
 
 
 def test_a_group_that_nothing_makes_is_flagged(combiner, posterior, tests):
-    usual = [combiner.combine(posterior, plain(g)).flags for g in tests]
-    assert sum(map(bool, usual)) <= 3
+    usual = [combiner.combine(posterior, plain(g)).flags for g in tests[:50]]
+    assert sum(map(bool, usual)) <= 2
     batch = tests[0].batch.with_(theta=None)
     strange = Observations.from_batch(batch.with_(x=batch.x + torch.tensor([8.0, -8.0, 8.0])))
     assert combiner.combine(posterior, strange).flags == ("unlike_the_simulator",)
@@ -173,36 +172,6 @@ def test_saved_and_restored(combiner, posterior, tests, tmp_path):
     (tmp_path / "moments.json").unlink()
     with pytest.raises(DataFileError, match=r"did not finish: run its command again with --config"):
         GroupMomentsCombiner().restore(tmp_path)
-
-
-def test_third_moments_are_those_of_the_values_without_noise(rng):
-    value = rng.exponential(size=(200_000, 2)) + rng.standard_normal((200_000, 2))
-    value[:, 1] += value[:, 0]
-    names, one = ("a", "b"), np.ones(2)
-    moments = _Moments(names, 0 * one, one, (), 0.0, noisy=True, most=100, noisiest=2 * one)
-    data = _Data(value, np.ones_like(value) * [1.0, 2**0.5], value < np.inf)
-    third = moments.inputs(data, moments.switches())[5:9]
-    # <x^3>/s^3 of an exponential is 2; b = a + another one: <b^3> = 4, variance 2
-    expected = [2, 2 / 2**0.5, 2 / 2, 4 / 2**1.5]
-    assert third == pytest.approx(np.array(expected), rel=0.1)
-
-
-def test_moments_of_several_groups_at_once_are_those_of_each(tests, rng):
-    moments = _Moments.of(tests, MODEL, SIZE)
-    on = dict.fromkeys(moments.simulated, True)
-    parts = [moments.altered(_Data.of(g.batch), on, rng) for g in tests[:9]]
-    stacked = _Data.stacked([p for p, _ in parts])
-    together = moments.inputs(stacked, np.stack([s for _, s in parts]))
-    alone = [moments.inputs(*part) for part in parts]
-    assert len({len(p) for p, _ in parts}) > 1
-    assert together == pytest.approx(np.stack(alone))
-
-
-def test_training_lacks_any_number_of_observables(tests, rng):
-    moments = _Moments.of(tests, MODEL, SIZE)
-    data, on = _Data.of(tests[0].batch), dict.fromkeys(moments.simulated, True)
-    there = [moments.altered(data, on, rng)[0].there.any(0).sum() for _ in range(400)]
-    assert np.bincount(there, minlength=4)[1:].min() > 40
 
 
 def test_width_is_the_rms_of_groups_that_were_kept_from_training(combiner, posterior, tests):

@@ -37,15 +37,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 
+from sbi_core.combiners.group_summaries import LARGEST_FACTOR, GroupData, GroupMoments, UsualMoments
 from sbi_core.combiners.moments import SubsetCombiner, shared_space, simulator_of
 from sbi_core.components import Embedding, InputShape, Rng, Simulator, Training
 from sbi_core.data.batch import Batch
@@ -58,13 +58,7 @@ from sbi_core.files.tensors import read_json
 from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
-from sbi_core.simulate.nuisances import (
-    OUTLIERS,
-    ZERO_POINTS,
-    disturbed,
-    families,
-    switch_name,
-)
+from sbi_core.simulate.nuisances import switch_name
 from sbi_core.training.config import TrainConfig
 from sbi_core.training.splits import splits_of
 from sbi_core.validation import Options
@@ -72,16 +66,8 @@ from sbi_core.validation import Options
 __all__ = ["GroupMomentsCombiner", "GroupMomentsConfig"]
 
 F64 = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 _MOST_VALUES = 20  # observables per object
 _COPIES = 32  # random parts of each simulated group
-_ON = 0.8  # fraction of them in which a family is on
-_COMPLETE = 0.4  # fraction of the parts with all observables; others lack any number of them
-_NOISIER = 0.5  # of the parts have errors larger than those of the group, by a factor up to
-_FACTOR = 4.0
-_SKEWED = 10  # objects above which third moments are used
-_FLOOR = 0.05  # of the standard deviation without noise, in units of the scatter of all objects
-_REFERENCE = 2000  # simulated parts that show which moments are usual
 _DRAWS = 40_000  # at least, for means and standard deviations
 _RARE = 0.001  # probability of moments below which a group is flagged
 
@@ -115,8 +101,8 @@ class GroupMomentsCombiner(SubsetCombiner):
         self.groups_needed, self.group_size = self.config.groups, self.config.size
         self._simulator: Simulator | None = None
         self._estimator: MixtureEstimator | None = None
-        self._moments: _Moments | None = None
-        self._usual: _Usual | None = None
+        self._moments: GroupMoments | None = None
+        self._usual: UsualMoments | None = None
         self._width: F64 = np.ones(1)  # factor of the standard deviations, (d,)
 
     def attach(self, simulator: Simulator) -> None:
@@ -156,7 +142,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         simulator, space = simulator_of(self.name, self._simulator, posterior)
         every = list(groups)
         self.check_shape(InputShape.of(every[0].batch))
-        moments = _Moments.of(every, simulator, self.config.size)
+        moments = GroupMoments.of(every, simulator, self.config.size)
         parts = [
             self._part(g, moments, space, stream(seed, "parts", k)) for k, g in enumerate(every)
         ]
@@ -179,26 +165,28 @@ class GroupMomentsCombiner(SubsetCombiner):
         )
         record = estimator.fit(training, Embedding.of(identity.IdentityEmbedding()))
         self._estimator, self._moments = estimator, moments
-        self._usual = _Usual.of(moments, every, stream(seed, "usual"))
+        self._usual = UsualMoments.of(moments, every, stream(seed, "usual"))
         self._width = _width_of(estimator, batch[splits_of(training).test], space)
         return {"groups": float(len(every)), "test_nll": record.test_nll}
 
     def _part(
         self,
         group: Observations,
-        moments: _Moments,
+        moments: GroupMoments,
         space: ParameterSpace,
         rng: np.random.Generator,
     ) -> tuple[F64, F64]:
         """Return inputs (copies, k) and truths (copies, d) of random parts of a group."""
-        data, theta = _Data.of(group.batch), group.batch.theta
+        data, theta = GroupData.of(group.batch), group.batch.theta
         assert theta is not None
         names = group.truth_names
         first = theta[0].double().cpu().numpy()
         truth = first[[names.index(n) for n in space.names]]
         on = {f: bool(first[names.index(switch_name(f))]) for f in moments.simulated}
         parts = [moments.altered(data, on, rng) for _ in range(_COPIES)]
-        rows = moments.inputs(_Data.stacked([p for p, _ in parts]), np.stack([s for _, s in parts]))
+        rows = moments.inputs(
+            GroupData.stacked([p for p, _ in parts]), np.stack([s for _, s in parts])
+        )
         return rows, np.tile(truth, (_COPIES, 1))
 
     # -- combining -----------------------------------------------------------------
@@ -228,7 +216,7 @@ class GroupMomentsCombiner(SubsetCombiner):
                 mean, cov = np.zeros_like(mean), np.eye(space.z_dim)[None]
             p = usual.probability(moments, part)
             flags: tuple[str, ...] = (UNLIKE,) if p < _RARE else ()
-            if (part.noise(moments.scale) > _FACTOR * moments.noisiest).any():
+            if (part.noise(moments.scale) > LARGEST_FACTOR * moments.noisiest).any():
                 flags += ("errors_not_simulated",)
             result = combined_from_gaussian(
                 self.name,
@@ -292,7 +280,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         z = mean + self._width * (estimator.space.to_unconstrained(draws) - mean)
         return estimator.space.from_unconstrained(z)
 
-    def _trained(self) -> tuple[MixtureEstimator, _Moments, _Usual]:
+    def _trained(self) -> tuple[MixtureEstimator, GroupMoments, UsualMoments]:
         if self._estimator is None or self._moments is None or self._usual is None:
             msg = f"the {self.name} combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)
@@ -327,8 +315,8 @@ class GroupMomentsCombiner(SubsetCombiner):
             raise DataFileError(msg)
         content = read_json(directory / "moments.json")
         try:
-            moments = _Moments.from_spec(content["moments"])
-            usual = _Usual.from_spec(content["usual"])
+            moments = GroupMoments.from_spec(content["moments"])
+            usual = UsualMoments.from_spec(content["usual"])
             width = np.asarray(content.get("width", [1.0]), np.float64)  # earlier versions: none
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
@@ -354,285 +342,5 @@ def _width_of(estimator: MixtureEstimator, batch: Batch, space: ParameterSpace) 
     return np.asarray(np.maximum(rms, 1.0))
 
 
-def _products(first: F64, second: F64) -> F64:
-    """Return the sums over objects of the products of two observables, (..., k, k)."""
-    return np.asarray(first.swapaxes(-1, -2) @ second)
-
-
 def _batch(inputs: F64) -> Batch:
     return Batch(x=torch.as_tensor(np.atleast_2d(inputs), dtype=torch.float32))
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """Of one group or of several: values, 0 where missing; errors, 0 where there are none; present.
-
-    All (..., n, k).
-    """
-
-    value: F64
-    error: F64
-    there: Mask
-
-    @classmethod
-    def of(cls, batch: Batch) -> _Data:
-        there = batch.observed.cpu().numpy()
-        value = np.where(there, batch.x.double().cpu().numpy(), 0.0)
-        error = np.zeros_like(value)
-        if batch.x_err is not None:
-            error = np.where(there, batch.x_err.double().cpu().numpy(), 0.0)
-        return cls(value, error, there)
-
-    @classmethod
-    def stacked(cls, parts: Sequence[_Data]) -> _Data:
-        """Return several groups as one, (c, n, k): objects that a group lacks are missing."""
-        shape = (len(parts), max(map(len, parts)), parts[0].value.shape[1])
-        value, error, there = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
-        for c, part in enumerate(parts):
-            value[c, : len(part)], error[c, : len(part)] = part.value, part.error
-            there[c, : len(part)] = part.there
-        return cls(value, error, there)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> _Data:
-        return _Data(self.value[rows], self.error[rows], self.there[rows])
-
-    def without(self, column: int) -> _Data:
-        """Return the data without one observable."""
-        there = self.there.copy()
-        there[..., column] = False
-        return self.masked(there)
-
-    def noise(self, scale: F64) -> F64:
-        """Return the rms error of each observable, (..., k), in units of a scale."""
-        square = ((self.error / scale) ** 2).sum(-2)
-        return np.asarray(np.sqrt(square / np.maximum(self.there.sum(-2), 1)))
-
-    def masked(self, there: Mask) -> _Data:
-        return _Data(np.where(there, self.value, 0.0), np.where(there, self.error, 0.0), there)
-
-
-@dataclass(frozen=True, slots=True)
-class _Moments:
-    """The inputs of the network: which moments, in which units.
-
-    Parameters
-    ----------
-    names
-        Observables.
-    centre, scale : (k,)
-        Mean and standard deviation of all simulated objects.
-    simulated
-        Families of nuisance parameters of the simulated groups.
-    zero_point
-        Standard deviation of zero points.
-    noisy
-        Data have errors.
-    most
-        Objects in a group; more count as that many.
-    noisiest : (k,)
-        Largest mean error of a group in training, in units of ``scale``.
-    """
-
-    names: tuple[str, ...]
-    centre: F64
-    scale: F64
-    simulated: tuple[str, ...]
-    zero_point: float
-    noisy: bool
-    most: int
-    noisiest: F64
-
-    @classmethod
-    def of(cls, groups: Sequence[Observations], simulator: Simulator, most: int) -> _Moments:
-        data = [_Data.of(g.batch) for g in groups]
-        value, there = (np.concatenate([getattr(d, a) for d in data]) for a in ("value", "there"))
-        count = np.maximum(there.sum(0), 1)
-        centre = value.sum(0) / count
-        scale = np.sqrt((np.where(there, value - centre, 0.0) ** 2).sum(0) / count)
-        known = [o.name for o in simulator.observables]
-        names = known if len(known) == len(centre) else [f"x{k}" for k in range(len(centre))]
-        noisy = any(d.error.any() for d in data)
-        scale = np.maximum(scale, 1e-12)
-        return cls(
-            tuple(names),
-            centre,
-            scale,
-            tuple(f for f in families(simulator) if switch_name(f) in groups[0].truth_names),
-            float(simulator.zero_point),
-            noisy,
-            most,
-            np.max([d.noise(scale) for d in data], 0),
-        )
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """All families, those that are added here last."""
-        zero = (ZERO_POINTS,) if self.zero_point > 0 else ()
-        return (*self.simulated, *zero, *((OUTLIERS,) if self.noisy else ()))
-
-    @property
-    def number(self) -> int:
-        """Number of inputs of the network."""
-        nothing = np.zeros((1, len(self.names)))
-        data = _Data(nothing, nothing, nothing > 0)
-        return len(self.inputs(data, self.switches()))
-
-    def switches(self, off: Sequence[str] = ()) -> Mask:
-        """Return which families are on, (families,): all but some."""
-        return np.array([f not in off for f in self.families], bool)
-
-    def checked(self, batch: Batch) -> _Data:
-        """Return data that have the observables of the training."""
-        if tuple(batch.x.shape[1:]) != (len(self.names),):
-            msg = (
-                f"the group-moments combiner was trained with {len(self.names)} numbers per "
-                f"object, these data have shape {tuple(batch.x.shape[1:])}"
-            )
-            raise ObservationError(msg)
-        return _Data.of(batch)
-
-    def altered(
-        self, data: _Data, on: Mapping[str, bool], rng: np.random.Generator
-    ) -> tuple[_Data, Mask]:
-        """Return a random part of a group with zero points and outliers, and what is on."""
-        n, k = data.value.shape
-        own = dict(on) | {f: rng.random() < _ON for f in (ZERO_POINTS, OUTLIERS)}
-        size = int(np.exp(rng.uniform(0.0, np.log(n + 1))))
-        part = data[rng.permutation(n)[: min(max(size, 1), n)]]
-        there = part.there.copy()
-        if rng.random() > _COMPLETE:
-            lost = np.asarray(rng.random(k) < rng.random())
-            lost[rng.integers(k)] = False
-            there[:, lost] = False
-        value, error = part.value.copy(), part.error
-        if rng.random() < _NOISIER:
-            more = error * np.exp(rng.uniform(0.0, np.log(_FACTOR)))
-            value += np.sqrt(more**2 - error**2) * rng.standard_normal(value.shape)
-            error = more
-        zero_point = self.zero_point if own[ZERO_POINTS] else 0.0
-        value = disturbed(value, error, zero_point, rng, outliers=own[OUTLIERS])
-        switches = np.array([own[f] for f in self.families], bool)
-        return _Data(value, error, there).masked(there), switches
-
-    def inputs(self, data: _Data, on: Mask) -> F64:
-        """Return the inputs of the network (..., inputs) for groups; on: (..., families)."""
-        there = data.there.astype(np.float64)
-        count = there.sum(-2)
-        have = count > 0
-        value = np.where(data.there, (data.value - self.centre) / self.scale, 0.0)
-        number = np.maximum(count, 1)
-        mean = value.sum(-2) / number
-        noise = data.noise(self.scale) ** 2
-        off = np.where(data.there, value - mean[..., None, :], 0.0)
-        pairs = _products(there, there)
-        cov = _products(off, off) / np.maximum(pairs - 1, 1)
-        variance = np.diagonal(cov, axis1=-2, axis2=-1)
-        spread = np.sqrt(np.maximum(variance - noise, 0) + _FLOOR**2)
-        each, other = spread[..., :, None], spread[..., None, :]
-        correlation = np.clip(cov / (each * other), -2, 2) * (pairs > 2)
-        third = _products(off**2, off) / np.maximum(pairs, 1)  # noise has none
-        third = np.clip(third / (each**2 * other), -4, 4) * (pairs > _SKEWED)
-        standard_error = np.sqrt((spread**2 + noise) / np.clip(count, 1, self.most))
-        n = np.clip(data.there.any(-1).sum(-1), 1, self.most)
-        upper = np.triu_indices(mean.shape[-1], 1)
-        return np.concatenate(
-            [
-                mean * have,
-                np.log(spread) * (count > 1),
-                correlation[..., upper[0], upper[1]],
-                third.reshape(*mean.shape[:-1], -1),
-                np.log(standard_error) * have,
-                np.sqrt(noise),
-                have,
-                np.log(n)[..., None],
-                on,
-            ],
-            axis=-1,
-        )
-
-    def to_spec(self) -> dict[str, object]:
-        """Return a JSON-serialisable table."""
-        return {
-            "names": list(self.names),
-            "centre": self.centre.tolist(),
-            "scale": self.scale.tolist(),
-            "simulated": list(self.simulated),
-            "zero_point": self.zero_point,
-            "noisy": self.noisy,
-            "most": self.most,
-            "noisiest": self.noisiest.tolist(),
-        }
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, object]) -> _Moments:
-        """Build from the table of :meth:`to_spec`."""
-        v = dict(spec)
-        return cls(
-            tuple(str(n) for n in v["names"]),  # type: ignore[attr-defined]
-            np.asarray(v["centre"], np.float64),
-            np.asarray(v["scale"], np.float64),
-            tuple(str(n) for n in v["simulated"]),  # type: ignore[attr-defined]
-            float(v["zero_point"]),  # type: ignore[arg-type]
-            bool(v["noisy"]),
-            int(v["most"]),  # type: ignore[call-overload]
-            np.asarray(v.get("noisiest", np.inf), np.float64),  # earlier versions have none
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Usual:
-    """Means (k,) of simulated groups of full size, their covariance, and squared distances."""
-
-    centre: F64
-    cov: F64
-    distance: F64
-
-    @classmethod
-    def of(
-        cls, moments: _Moments, groups: Sequence[Observations], rng: np.random.Generator
-    ) -> _Usual:
-        chosen = rng.permutation(len(groups))[:_REFERENCE]
-        on = moments.switches()
-        rows = np.stack([moments.inputs(_Data.of(groups[g].batch), on) for g in chosen])
-        rows = rows[:, : len(moments.names)]
-        half = len(rows) // 2
-        centre, cov = rows[:half].mean(0), np.atleast_2d(np.cov(rows[:half].T))
-        found = cls(centre, cov + 1e-9 * np.eye(len(centre)), np.zeros(0))
-        every = np.ones(len(centre), bool)
-        return replace(found, distance=np.sort([found._square(r, every) for r in rows[half:]]))
-
-    def probability(self, moments: _Moments, data: _Data) -> float:
-        """Return the fraction of simulated groups whose mean values are further from the centre.
-
-        Below the resolution of the simulated groups it is extrapolated by a chi-square law.
-        """
-        have = np.asarray(data.there.any(0), bool)
-        if not have.any():
-            return 1.0
-        row = moments.inputs(data, moments.switches())[: len(moments.names)]
-        square = self._square(row, have)
-        every = stats.chi2(len(have))
-        if have.sum() < len(have):  # of fewer observables: equal probability of the normal law
-            square = float(every.isf(max(stats.chi2.sf(square, have.sum()), 1e-300)))
-        n = len(self.distance)
-        beyond = int((self.distance >= square).sum())
-        if beyond:
-            return beyond / n
-        widest = self.distance[-1] / every.isf(1 / n)  # the tails are heavier than normal
-        return float(every.sf(square / max(widest, 1.0)))
-
-    def _square(self, row: F64, have: Mask) -> float:
-        off = row[have] - self.centre[have]
-        return float(off @ np.linalg.solve(self.cov[np.ix_(have, have)], off))
-
-    def to_spec(self) -> dict[str, object]:
-        """Return a JSON-serialisable table."""
-        return {k: getattr(self, k).tolist() for k in ("centre", "cov", "distance")}
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, object]) -> _Usual:
-        """Build from the table of :meth:`to_spec`."""
-        return cls(*(np.asarray(spec[k], np.float64) for k in ("centre", "cov", "distance")))
