@@ -37,8 +37,6 @@ Mask = NDArray[np.bool_]
 _ON = 0.8  # fraction of the parts in which a family is on
 _COMPLETE = 0.4  # of the parts have all observables; others lack any number of them
 _NOISIER = 0.5  # of the parts have errors larger than those of the group, by a factor up to
-    0.5  # of the parts have errors larger than those of the group, by a factor up to the next
-)
 LARGEST_FACTOR = 4.0
 _SKEWED = 10  # objects above which third moments are used
 _FLOOR = 0.05  # of the standard deviation without noise, in units of the scatter of all objects
