@@ -64,7 +64,7 @@ def parameter_rows(space: ParameterSpace) -> list[tuple[str, ...]]:
     """Return name, scope, prior, unit and meaning of every parameter."""
     from sbi_core.report.text import prior_words
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for p in (*space.parameters, *space.members):
         scope = f"{p.repeat} times" if p.repeat else p.scope
         rows.append((p.name, scope, prior_words(p.prior.to_spec()), p.unit, p.description))
@@ -98,7 +98,7 @@ def preset_rows(registry: Registry, name: str) -> list[tuple[str, ...]]:
     """Return name, size and time of every preset."""
     spec = tomllib.loads(registry.build("pipeline", name))
     base = spec.get("base", {}).get("simulate", {}).get("n")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for preset, sections in spec.get("presets", {}).items():
         n = sections.get("simulate", {}).get("n", base)
         minutes = spec.get("minutes", {}).get(preset)
