@@ -14,7 +14,7 @@ from survey_spectra import galaxy
 import sbi_core
 from sbi_core import SbiError, stream
 from sbi_core.cli import app as sbi_run
-from sbi_sfh import cli, estimator
+from sbi_sfh import cli, estimator, refine
 
 TINY = {
     "simulate.n": 400,
@@ -133,10 +133,30 @@ def test_recovered_spectra_are_written(run, tmp_path):
     example.write(tmp_path / "mock.npz")
     out = tmp_path / "recovered.npz"
     words = [run.directory.root, "--observations", tmp_path / "mock.npz"]
-    assert str(out) in call(cli.recover, *words, "--out", out, "--draws", "30")
+    figures = tmp_path / "figures"
+    more = ["--out", out, "--draws", "30", "--figures", figures]
+    assert str(out) in call(cli.recover, *words, *more)
+    assert [f.name for f in figures.iterdir()] == [f"{example.id[0]}.png"]
     with np.load(out) as f:
         assert f["growth"].shape == (1, 30, 1000)
         assert f["recovered"].shape == (1, 4300)
+
+
+def test_refined_posteriors_are_one_table(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(refine.Refiner.__init__, "__kwdefaults__", {"bank": 600})
+    example = run.simulator.example_observations(stream(2, "x"), 2)
+    example.write(tmp_path / "mock.npz")
+    out, draws = tmp_path / "refined.ecsv", tmp_path / "draws.npz"
+    words = [run.directory.root, "--observations", tmp_path / "mock.npz", "--out", out]
+    shown = call(cli.refine, *words, "--particles", "50", "--draws-out", draws)
+    assert str(out) in shown
+    made = Table.read(out)
+    assert made["id"].tolist() == example.id.tolist()
+    assert (made["t50_p16"] <= made["t50_p84"]).all()
+    assert (made["age_light_p50"] > 0).all()
+    assert np.isfinite(made["t50_network_p50"]).all()
+    with np.load(draws) as f:
+        assert f[str(example.id[0])].shape == (100, 10)
 
 
 def test_libraries_are_described(tmp_path):

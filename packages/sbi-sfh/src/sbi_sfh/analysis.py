@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from sbi_core import (
     stream,
 )
 from sbi_core.diagnostics import distance_percentile
+from sbi_sfh.config import age_of_universe
 from sbi_sfh.interpret import interpret, section
 from sbi_sfh.latents import latents_of
 from sbi_sfh.maps import young_share
@@ -32,13 +34,14 @@ from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.recovered import Recovered, recover_object
 from sbi_sfh.simulator import SfhSimulator
 
-__all__ = ["SfhAnalysis"]
+__all__ = ["SfhAnalysis", "figure_of"]
 
 F64 = NDArray[np.float64]
 _DRAWS = 100
 _SHOWN = 4  # objects with figures
 _MOST = 200  # objects whose draws are turned into spectra for the report
 _CLOUD = 2000
+_REDSHIFTS = (0.2, 0.5, 1.0, 2.0, 5.0)  # marked on time axes
 _UNLIKE = 99.9
 _POOR = 1.3  # chi-squared per pixel; 1 for a correct model
 _SCATTER = 0.03  # residual beyond the noise
@@ -257,6 +260,12 @@ def _table(
             "Times are lookback times by which 10, 50 and 90 % of the stars had formed: median "
             "with the central 68 %."
         )
+    if simulator.config.library == "embedded" and observations.truth is None:
+        text.append(
+            "Stellar populations: the embedded grid, for a first look. Formation times of real "
+            "galaxies differ by 0.2 to 2.3 Gyr from those with MILES: for science, train with "
+            "simulator.library=FOLDER."
+        )
     if simulator.library.synthetic:
         text.append("The SSP library is synthetic, made up for tests: no results.")
     return Section("Residuals of recovered spectra", text, tables=[Grid(head, rows)])
@@ -270,10 +279,10 @@ def _figures(
 ) -> Section:
     drawings = [
         Drawing(
-            _figure(simulator, observations, k, recovered),
-            f"{observations.id[k]}: mass growth (68 % of the draws; black: posterior mean; points: "
-            "truth of a mock), star formation rate per mass formed, spectrum (grey: masked) with "
-            "the recovered one (black), and residual.",
+            figure_of(simulator, observations, k, recovered),
+            f"{observations.id[k]}: mass growth (68 and 95 % of the draws; black: posterior mean; "
+            "points: truth of a mock), star formation rate per mass formed, spectrum (grey: "
+            "masked) with the recovered one (black), and residual.",
             wide=True,
         )
         for k, recovered in enumerate(found[:_SHOWN])
@@ -285,28 +294,30 @@ def _figures(
     return Section("Recovered histories and spectra", text, drawings=drawings)
 
 
-def _figure(
+def figure_of(
     simulator: SfhSimulator, observations: Observations, k: int, recovered: Recovered
 ) -> Figure:
+    """Return the figure of object k: growth of the mass, star formation, spectrum, residual."""
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=[2.2, 2, 1])
     time = _shown_times(simulator, simulator.synthesis.time)
     growth, rate = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-    low, high = np.percentile(recovered.growth, [16, 84], axis=0)
-    growth.fill_between(time, low, high, alpha=0.35)
+    _bands(growth, time, recovered.growth)
     growth.plot(time, recovered.mean_growth, "k", lw=1)
+    _redshift_axis(growth, simulator)
     truth = observations.truth
     if truth is not None:
         times = [truth[n][k] for n in observations.truth_names if n[0] == "t"]
         growth.plot(
             _shown_times(simulator, np.array(times)), simulator.recovery.fractions, "o", ms=4
         )
-    growth.set(xlabel="time [Gyr]", ylabel="mass formed")
+    label = "lookback time [Gyr]" if simulator.config.time == "lookback" else "time [Gyr]"
+    growth.set(xlabel=label, ylabel="mass formed")
     star = star_formation_rate(recovered.growth, simulator.synthesis.time)
-    low, high = np.percentile(star, [16, 84], axis=0)
-    rate.fill_between(time, low, high, alpha=0.35)
+    _bands(rate, time, star)
     rate.plot(time, np.median(star, axis=0), "k", lw=1)
-    rate.set(xlabel="time [Gyr]", ylabel="SFR / mass [1/Gyr]", ylim=(0, None))
+    rate.set(xlabel=label, ylabel="SFR / mass [1/Gyr]", ylim=(0, None))
+    _redshift_axis(rate, simulator)
     top, bottom = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[2, :])
     x = observations.batch.x[k].double().numpy()
     used = observations.batch.observed[k].numpy()
@@ -321,6 +332,23 @@ def _figure(
     bottom.plot(wave[::step], 100 * left[::step], lw=0.5)
     bottom.set(xlabel="rest wavelength, air [Å]", ylabel="residual [%]")
     return figure
+
+
+def _bands(axes: Axes, time: F64, curves: F64) -> None:
+    """Draw the central 68 and 95 % of curves (S, m)."""
+    for low, high, alpha in ((2.5, 97.5, 0.2), (16, 84, 0.35)):
+        ends = np.percentile(curves, [low, high], axis=0)
+        axes.fill_between(time, *ends, alpha=alpha, color="C0", lw=0)
+
+
+def _redshift_axis(axes: Axes, simulator: SfhSimulator) -> None:
+    """Mark the redshifts of the times of an axis above it."""
+    end = simulator.config.t_end
+    ages = {z: age_of_universe(z) for z in _REDSHIFTS}
+    seen = {z: t for z, t in ages.items() if t < 0.97 * end}
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(_shown_times(simulator, np.array(list(seen.values()))), [f"{z:g}" for z in seen])
+    top.set_xlabel("redshift")
 
 
 def _by_dispersion(

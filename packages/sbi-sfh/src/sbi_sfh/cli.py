@@ -1,13 +1,15 @@
-"""``sbi-run sfh interpret``, ``recover``, ``map``, ``sensitivity`` and ``library``."""
+"""``sbi-run sfh interpret``, ``recover``, ``refine``, ``map``, ``sensitivity`` and ``library``."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
-__all__ = ["interpret", "library", "map_cube", "recover", "sensitivity"]
+__all__ = ["interpret", "library", "map_cube", "recover", "refine", "sensitivity"]
 
 
 @click.command(
@@ -52,11 +54,13 @@ def interpret(run: str, n: int, out: str | None) -> None:
     "--draws", metavar="N", type=click.IntRange(min=10), default=500, show_default=True,
     help="Posterior draws per galaxy.",
 )  # fmt: skip
-def recover(run: str, observations: str, out: str, draws: int) -> None:
+@click.option("--figures", metavar="DIR", help="Also draw a figure of every galaxy here (png).")
+def recover(run: str, observations: str, out: str, draws: int, figures: str | None) -> None:
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
     from sbi_core import ConfigError, load_run, written
+    from sbi_sfh.analysis import figure_of
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
     from sbi_sfh.simulator import SfhSimulator
@@ -86,11 +90,63 @@ def recover(run: str, observations: str, out: str, draws: int) -> None:
             residual_rms=np.array([r.mean.rms for r in recovered]),
             chi2_per_pixel=np.array([r.mean.chi2 for r in recovered]),
         )
-    for name, r in zip(data.id, recovered, strict=True):
+    if figures is not None:
+        Path(figures).mkdir(parents=True, exist_ok=True)
+    for k, (name, r) in enumerate(zip(data.id, recovered, strict=True)):
+        if figures is not None:
+            path = Path(figures) / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', str(name))}.png"
+            with written(path) as temporary:
+                figure_of(simulator, data, k, r).savefig(temporary, dpi=130, format="png")
         click.echo(
             f"{name}: residual rms {100 * r.mean.rms:.2f} %, chi2/pixel {r.mean.chi2:.2f}, "
             f"best draw {r.best_chi2:.2f}"
         )
+    click.echo(out)
+
+
+@click.command(
+    "refine",
+    epilog="\b\nExamples:\n"
+    "  sbi-run sfh refine runs/sfh-standard --observations spectra.fits --out refined.ecsv",
+)
+@click.argument("run")
+@click.option("--observations", metavar="FILE", required=True, help="File or folder of spectra.")
+@click.option(
+    "--out", metavar="FILE", default="refined.ecsv", show_default=True, help="Table to write."
+)
+@click.option("--draws-out", metavar="FILE", help="Also write the draws (npz).")
+@click.option(
+    "--particles", metavar="N", type=click.IntRange(min=50), default=500, show_default=True,
+    help="Half the number of draws; more are more exact.",
+)  # fmt: skip
+def refine(run: str, observations: str, out: str, draws_out: str | None, particles: int) -> None:
+    """Sample the posterior of single galaxies from the likelihood of their spectra.
+
+    The prior is that of RUN, whose own posterior is shown beside it. Adds mean ages of the stars
+    by mass and by light, recent star formation and mass to light.
+    """
+    import numpy as np
+    from astropy.table import Table
+
+    from sbi_core import load_run, written
+    from sbi_sfh.refine import refine_objects, row_of
+
+    loaded = load_run(run)
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}
+    for found in refine_objects(loaded, loaded.observations(observations), particles):
+        rows.append(row_of(found))
+        kept[found.id] = found.refined.theta
+        times = ", ".join(
+            f"{n} {rows[-1][f'{n}_p50']:.2f} (network {rows[-1][f'{n}_network_p50']:.2f})"
+            for n in ("t10", "t50", "t90", "mh")
+        )
+        click.echo(f"{found.id}: {times}; populations differ by {found.refined.difference:.2f} sd")
+    with written(out) as temporary:
+        Table(rows=rows).write(temporary, format="ascii.ecsv", overwrite=True)
+    if draws_out:
+        with written(draws_out) as temporary, temporary.open("wb") as f:
+            np.savez_compressed(f, **kept)
     click.echo(out)
 
 

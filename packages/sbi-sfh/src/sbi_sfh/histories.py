@@ -14,7 +14,15 @@ from sbi_sfh.config import SfhConfig
 from sbi_sfh.constants import AUXILIARY, DECILES
 from sbi_sfh.percentiles import crossing_times, names_of
 
-__all__ = ["POINTS", "Histories", "draw_histories", "fractions_of", "history_spec", "time_grid"]
+__all__ = [
+    "POINTS",
+    "Histories",
+    "draw_family",
+    "draw_histories",
+    "fractions_of",
+    "history_spec",
+    "time_grid",
+]
 
 F64 = NDArray[np.float64]
 POINTS = 1000
@@ -90,10 +98,10 @@ def draw_histories(n: int, config: SfhConfig, rng: np.random.Generator) -> Histo
     """
     names = list(config.families)
     if len(names) == 1:
-        return _draw(names[0], n, config, rng)
+        return draw_family(names[0], n, config, rng)
     family = rng.choice(len(names), n, p=list(config.families.values()))
     drawn = [
-        _draw(name, int((family == k).sum()), config, rng)
+        draw_family(name, int((family == k).sum()), config, rng)
         for k, name in enumerate(names)
         if (family == k).any()
     ]
@@ -112,7 +120,8 @@ def draw_histories(n: int, config: SfhConfig, rng: np.random.Generator) -> Histo
     )
 
 
-def _draw(name: str, n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
+def draw_family(name: str, n: int, config: SfhConfig, rng: np.random.Generator) -> Histories:
+    """Return n histories of one family."""
     if name == "gp":
         return _gp(n, config, rng)
     if name == "tau":

@@ -87,6 +87,9 @@ def register_commands(register: Register[Command]) -> None:
     """Register the commands of ``sbi-run sfh``."""
     module = "sbi_sfh.cli"
     register("recover", f"{module}:recover", summary="histories and spectra of observed galaxies")
+    register(
+        "refine", f"{module}:refine", summary="posteriors from the likelihood of single spectra"
+    )
     register("map", f"{module}:map_cube", summary="maps of formation times and [M/H] of a cube")
     register("sensitivity", f"{module}:sensitivity", summary="the same spectra under several runs")
     register("interpret", f"{module}:interpret", summary="features that the latents respond to")
