@@ -192,6 +192,8 @@ def training_set(
         axes.set_ylim(0, 1.05 * max(axes.get_ylim()[1], _tallest(column, low, high)))
         for j in range(i):
             row[j].plot(points[:, j], column, ".", ms=2.5, alpha=0.5, color=_OTHER, mew=0)
+    for legend in list(figure.legends):  # that of the corner plot has no catalogue
+        legend.remove()
     grid[0, 0].legend(loc="upper left", bbox_to_anchor=(1.1, 1.0), frameon=False)
     return figure
 
