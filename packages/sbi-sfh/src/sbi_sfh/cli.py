@@ -122,7 +122,9 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
 def refine(run: str, observations: str, out: str, draws_out: str | None, particles: int) -> None:
     """Sample the posterior of single galaxies from the likelihood of their spectra.
 
-    The prior is that of RUN, whose own posterior is shown beside it. Adds mean ages of the stars
+    For spectra of low signal to noise, up to about 5 per pixel: of better ones few results
+    converge, and the others carry the flag not_converged. The prior is that of RUN, whose own
+    posterior is shown beside it. Adds mean ages of the stars
     by mass and by light, recent star formation and mass to light.
     """
     import numpy as np
@@ -141,7 +143,10 @@ def refine(run: str, observations: str, out: str, draws_out: str | None, particl
             f"{n} {rows[-1][f'{n}_p50']:.2f} (network {rows[-1][f'{n}_network_p50']:.2f})"
             for n in ("t10", "t50", "t90", "mh")
         )
-        click.echo(f"{found.id}: {times}; populations differ by {found.refined.difference:.2f} sd")
+        end = ": not converged, use the network" if "not_converged" in found.flags else ""
+        click.echo(
+            f"{found.id}: {times}; populations differ by {found.refined.difference:.2f} sd{end}"
+        )
     with written(out) as temporary:
         Table(rows=rows).write(temporary, format="ascii.ecsv", overwrite=True)
     if draws_out:
