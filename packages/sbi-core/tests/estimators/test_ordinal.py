@@ -34,8 +34,9 @@ def data(problem, n=300, seed=3):
     "values", [np.arange(3, 9.0), np.arange(1, 401.0), np.array([0, 1, 5, 70.0])]
 )
 @pytest.mark.parametrize("scale", ["auto", "linear", "log"])
-def test_probabilities_of_any_network_sum_to_one(values, scale):
-    head = OrdinalHead(2, [values], (8,), components=5, scale=scale)
+@pytest.mark.parametrize("ends", ["open", "truncated"])
+def test_probabilities_of_any_network_sum_to_one(values, scale, ends):
+    head = OrdinalHead(2, [values], (8,), components=5, scale=scale, ends=ends)
     for p in head.parameters():
         p.data *= 20
     h = torch.randn(6, 2)
@@ -43,11 +44,38 @@ def test_probabilities_of_any_network_sum_to_one(values, scale):
     assert_allclose(head.log_prob(places, h).exp().sum(0).detach(), 1, atol=1e-4)
 
 
-def test_gradients_are_finite_in_open_and_closed_bins():
-    head = OrdinalHead(2, [np.arange(4.0)], (8,), components=2, scale="linear")
+@pytest.mark.parametrize("ends", ["open", "truncated"])
+def test_gradients_are_finite_in_open_and_closed_bins(ends):
+    head = OrdinalHead(2, [np.arange(4.0)], (8,), components=2, scale="linear", ends=ends)
     h = torch.randn(4, 2)
     head.log_prob(torch.arange(4.0)[:, None], h).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("ends", ["open", "truncated"])
+def test_draws_have_the_probabilities_of_any_network(ends):
+    head = OrdinalHead(2, [np.arange(1, 41.0)], (8,), components=3, scale="log", ends=ends)
+    for p in head.parameters():
+        p.data *= 4
+    h = torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
+    places = torch.arange(40.0)[:, None, None].expand(-1, 3, 1)
+    pmf = head.log_prob(places, h).exp().T.detach().double().numpy()
+    noise = torch.randn(40_000, 3, 2, generator=torch.Generator().manual_seed(2))
+    drawn = head.draw(noise, h)[..., 0]
+    counts = np.stack([(drawn == v).double().mean(0).numpy() for v in range(40)], 1)
+    error = np.sqrt(pmf * (1 - pmf) / 40_000)
+    assert (np.abs(counts - pmf) < 5 * error + 1e-4).all()  # 120 tests at 5 sigma
+
+
+def test_truncated_ends_take_no_more_than_their_neighbours():
+    # a flat distribution far wider than the range, as of data without information
+    shares = []
+    for ends in ("open", "truncated"):
+        head = OrdinalHead(2, [np.arange(2, 101.0)], (8,), components=1, scale="log", ends=ends)
+        raw = torch.tensor([0.0, 4.0, 3.0])
+        shares.append(head.log_pmf(0, raw, torch.tensor([97, 98])).exp())
+    assert shares[0][1] > 5 * shares[0][0]
+    assert_allclose(shares[1][1], shares[1][0], rtol=0.1)
 
 
 def test_log1mexp_is_accurate_at_both_ends():

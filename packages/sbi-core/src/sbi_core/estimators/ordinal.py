@@ -5,9 +5,11 @@ r"""Ordered values: a mixture of discretised logistics whose parameters are a fu
           \sigma\!\left(\tfrac{e_- - \mu_k}{s_k}\right)\right] + \frac{\epsilon}{R}, \qquad
           \epsilon = 10^{-3},
 
-with edges :math:`e_\pm = n \pm 1/2`, or their logarithms for wide ranges. The outer bins are open,
-so that the R probabilities sum to one exactly. Differences are computed as
-:math:`\log\sigma(b) + \log\sigma(-a) + \log(1 - e^{a - b})`.
+with edges :math:`e_\pm = n \pm 1/2`, or their logarithms for wide ranges. The R probabilities sum
+to one exactly: the outer bins are open (``ends = open``), or the mixture is truncated to the range
+of the values (``ends = truncated``), that is, divided by its integral from the lowest to the
+highest edge. Open bins collect all of a broad distribution that lies beyond the range. Differences
+are computed as :math:`\log\sigma(b) + \log\sigma(-a) + \log(1 - e^{a - b})`.
 
 References:
     | PixelCNN++ (Salimans et al., 2017), https://arxiv.org/abs/1701.05517
@@ -47,6 +49,10 @@ class OrdinalConfig(Options):
         default="auto",
         description="Scale on which values are evenly spaced; auto: log for wide ranges.",
     )
+    ends: Literal["open", "truncated"] = Field(
+        default="open",
+        description="Probability beyond the values: open (in the outermost values) or truncated.",
+    )
 
 
 def _edges(values: F64, scale: str) -> F64:
@@ -71,6 +77,7 @@ class OrdinalHead(DiscreteHead):
     def prepare(self, tables: Sequence[F64], **options: Any) -> None:
         """Compute the edges."""
         self.components = int(options["components"])
+        self.truncated = options.get("ends", "open") == "truncated"
         for j, values in enumerate(tables):
             inner = torch.as_tensor(_edges(values, str(options["scale"]))).float()
             self.register_buffer(f"edges{j}", inner, persistent=False)
@@ -86,21 +93,26 @@ class OrdinalHead(DiscreteHead):
         scale = functional.softplus(width - 1.0) + 1e-4
         return logit.log_softmax(-1), mean + start, scale
 
+    def _bounds(self, j: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and the highest edge of parameter j, one bin beyond the inner ones."""
+        inner = self.get_buffer(f"edges{j}").to(like)
+        if not self.truncated or len(inner) < 2:
+            infinite = torch.full((), torch.inf, dtype=like.dtype, device=like.device)
+            return -infinite, infinite
+        return 2 * inner[0] - inner[1], 2 * inner[-1] - inner[-2]
+
     def log_pmf(self, j: int, raw: Tensor, place: Tensor) -> Tensor:
         """Return log p (...) of value indices (...) of parameter j."""
         log_w, mean, scale = self._mixture(raw)
         inner, last = self.get_buffer(f"edges{j}").to(raw.dtype), self.sizes[j] - 1
         if last == 0:
             return torch.zeros(place.shape, dtype=raw.dtype, device=raw.device)
-        high = inner[place.clamp(max=last - 1)].unsqueeze(-1)
-        low = inner[(place - 1).clamp(min=0)].unsqueeze(-1)
-        is_first, is_last = (place == 0).unsqueeze(-1), (place == last).unsqueeze(-1)
-        above = torch.where(is_last, 0.0, functional.logsigmoid((high - mean) / scale))
-        below = torch.where(is_first, 0.0, functional.logsigmoid((mean - low) / scale))
-        # open bins have no gap; 1 keeps the gradient of the branch that `where` drops finite
-        gap = torch.where(is_first | is_last, 1.0, (high - low) / scale)
-        cell = torch.where(is_first | is_last, 0.0, _log1mexp(gap))
-        log_p = (log_w + above + below + cell).logsumexp(-1)
+        low, high = self._bounds(j, raw)
+        edges = torch.cat([low[None], inner, high[None]])
+        cell = _log_probability(edges[place, None], edges[place + 1, None], mean, scale)
+        if self.truncated:
+            log_w = log_w - (log_w + _log_probability(low, high, mean, scale)).logsumexp(-1, True)
+        log_p = (log_w + cell).logsumexp(-1)
         floor = torch.full_like(log_p, math.log(_UNIFORM / (last + 1)))
         return torch.logaddexp(log_p + math.log1p(-_UNIFORM), floor)
 
@@ -108,6 +120,9 @@ class OrdinalHead(DiscreteHead):
         """Return value indices (...) for uniform numbers (..., 2): a component, then its draw."""
         log_w, mean, scale = self._mixture(raw.double())
         inner, count = self.get_buffer(f"edges{j}").double(), self.sizes[j]
+        low, high = self._bounds(j, mean)
+        if self.truncated:
+            log_w = (log_w + _log_probability(low, high, mean, scale)).log_softmax(-1)
         share = (1 - _UNIFORM) * log_w.exp().cumsum(-1)
         share[..., -1] = 1 - _UNIFORM
         k = (u[..., :1] > share).sum(-1, keepdim=True)  # K: the uniform part
@@ -118,9 +133,37 @@ class OrdinalHead(DiscreteHead):
             for t in (mean, scale)
         )
         value = mean + scale * torch.logit(u[..., 1])
+        if self.truncated:
+            value = _truncated_logistic(low, high, mean, scale, u[..., 1])
         bins = torch.bucketize(value.contiguous(), inner)
         flat = (u[..., 1] * count).long().clamp(max=count - 1)
         return torch.where(k[..., 0] == self.components, flat, bins)
+
+
+def _log_probability(low: Tensor, high: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Return the log probability of logistics between two edges, which may be infinite."""
+    is_first, is_last = torch.isinf(low), torch.isinf(high)
+    is_open = is_first | is_last
+    # finite numbers in the branches that `where` drops keep gradients finite
+    low, high = torch.where(is_first, 0.0, low), torch.where(is_last, 0.0, high)
+    above = torch.where(is_last, 0.0, functional.logsigmoid((high - mean) / scale))
+    below = torch.where(is_first, 0.0, functional.logsigmoid((mean - low) / scale))
+    gap = torch.where(is_open, 1.0, (high - low) / scale)
+    return above + below + torch.where(is_open, 0.0, _log1mexp(gap))
+
+
+def _truncated_logistic(
+    low: Tensor, high: Tensor, mean: Tensor, scale: Tensor, u: Tensor
+) -> Tensor:
+    """Return draws (...) of logistics between two edges, from uniform numbers u (...)."""
+    a, b = (low - mean) / scale, (high - mean) / scale
+    # work in the lower tail, where no digits are lost
+    sign = torch.where(a + b > 0, -1.0, 1.0)
+    a, b = torch.where(sign < 0, -b, a), torch.where(sign < 0, -a, b)
+    u = torch.where(sign < 0, 1 - u, u)
+    below, above = torch.sigmoid(a), torch.sigmoid(b)
+    z = torch.logit((below + (above - below) * u).clamp(min=1e-300))
+    return mean + scale * sign * torch.minimum(torch.maximum(z, a), b)
 
 
 def _log1mexp(x: Tensor) -> Tensor:
@@ -151,4 +194,5 @@ class OrdinalEstimator(DiscreteEstimator):
     def discrete_head(self, features: int, tables: Sequence[F64]) -> DiscreteHead:
         """Return a new head for parameters with these values."""
         c = self.config
-        return OrdinalHead(features, tables, c.hidden, components=c.components, scale=c.scale)
+        options = {"components": c.components, "scale": c.scale, "ends": c.ends}
+        return OrdinalHead(features, tables, c.hidden, **options)
