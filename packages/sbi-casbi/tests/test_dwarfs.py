@@ -14,19 +14,26 @@ def test_same_options_give_the_same_library():
 
 
 def test_variants_of_the_physics_move_their_galaxies_together():
-    plain = build_dwarfs(DwarfConfig(stems=400))
+    plain = build_dwarfs(DwarfConfig(stems=800))
+    varied = build_dwarfs(DwarfConfig(stems=800, physics_spread=0.1))
     assert (plain.physics == 0).all()
-    yields = build_dwarfs(DwarfConfig(stems=400, y_ia_spread=0.15))
-    outflows = build_dwarfs(DwarfConfig(stems=400, fe_h_spread=0.15))
-    assert set(yields.physics) == set(range(16))
-    assert (yields.stem == plain.stem).all()
-    rows = [yields.physics == k for k in range(16)]
-    o_fe = [(yields.moments - plain.moments)[r, 1] for r in rows]
-    fe_h = [(outflows.moments - plain.moments)[r, 0] for r in rows]
-    for moved in (o_fe, fe_h):
-        between, within = np.std([m.mean() for m in moved]), np.mean([m.std() for m in moved])
-        assert between > 2 * within
-    assert_allclose(np.std([m.mean() for m in fe_h]), 0.15, rtol=0.25)
+    assert set(varied.physics) == set(range(32))
+    assert (varied.theta == plain.theta).all()
+    moved = varied.moments - plain.moments
+    near = np.abs(varied.log_mstar - 7.0) < 0.5  # where the slope moves little
+    for j in (0, 1):  # [Fe/H], [O/Fe]
+        parts = [moved[near & (varied.physics == k), j] for k in range(32)]
+        between, within = np.std([m.mean() for m in parts]), np.mean([m.std() for m in parts])
+        assert between > 0.08
+        assert between > 1.5 * within
+    # the slope: massive galaxies of a variant move more or less than small ones
+    small, large = (varied.log_mstar < 6.0), (varied.log_mstar > 8.5)
+    apart = [
+        moved[large & (varied.physics == k), 0].mean()
+        - moved[small & (varied.physics == k), 0].mean()
+        for k in range(32)
+    ]
+    assert_allclose(np.std(apart), 0.1 * 3.7, rtol=0.25)
 
 
 def test_names_say_stem_and_step(library):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,10 @@ def test_weights_of_version_0_1_0_are_read(trained, tmp_path):
     write_tensors(tmp_path / "weights.safetensors", old, meta)
     again = SetEstimator.load(tmp_path)
     np.testing.assert_array_equal(now.pmf(batch), again.pmf(batch))
+    spec = json.loads((tmp_path / "config.json").read_text())
+    del spec["options"]["number_ends"]  # that version had open ends
+    (tmp_path / "config.json").write_text(json.dumps(spec))
+    assert SetEstimator.load(tmp_path).pmf(batch)[:, -1].mean() > now.pmf(batch)[:, -1].mean()
 
 
 def test_padding_of_the_truth_changes_no_density(trained):

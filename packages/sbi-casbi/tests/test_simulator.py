@@ -108,13 +108,13 @@ def test_particles_need_a_library_of_particles(library):
 
 
 def test_all_members_of_a_halo_have_the_same_physics():
-    library = build_dwarfs(DwarfConfig(stems=1600, y_ia_spread=0.1), fractions=(0.6, 0.2, 0.2))
+    library = build_dwarfs(DwarfConfig(stems=1600, physics_spread=0.1), fractions=(0.6, 0.2, 0.2))
     sim = with_(library, counts="shape", n_max=40)
     draw = sim._sets(200, "train", np.random.default_rng(1))
     physics = np.where(draw.mask, library.physics[draw.rows], -1)
     first = physics[:, 0]
     assert ((physics == first[:, None]) == draw.mask).all()
-    assert len(np.unique(first)) == 16
+    assert len(np.unique(first)) == 32
     mass = library.log_mstar[draw.rows]
     assert (mass[:, 0] >= mass[:, 1]).all()  # every halo has two members
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sbi_casbi import figures
 from sbi_casbi.abundances import LABELS
 from sbi_casbi.members import MemberSamples, sample_members
-from sbi_casbi.predictive import deviance_percentile, predictive_planes
+from sbi_casbi.predictive import UNLIKE_POSTERIOR, deviance_percentile, predictive_planes
 from sbi_casbi.scores import check_sets, prior_pmf
 from sbi_casbi.simulator import CasbiSimulator
 from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
@@ -36,7 +36,6 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 _SHOWN = 8  # halos with figures in the report
 _PREDICTIVE = 12  # predictive planes per halo
-_UNLIKE = 99.0  # percentile of the deviance
 _MASS_CELLS = np.linspace(4.5, 10.0, 11)
 _TAU_CELLS = np.linspace(0.0, 14.0, 8)
 _MASSES = np.linspace(4.8, 9.8, 51)  # of the mass function
@@ -69,7 +68,7 @@ class CasbiAnalysis(Analysis):
     name = "casbi"
     flag_meanings = {
         "unlike_its_posterior": "the plane differs from its posterior prediction by more than in "
-        "99 % of simulated halos: no set of galaxies of this library reproduces it",
+        f"{UNLIKE_POSTERIOR:g} % of simulated halos: no set of galaxies of this library makes it",
         "unlike_training_halos": "the network's summary of the plane is unlike those of simulated "
         "halos: the solar scale is wrong, or the galaxies are unlike those of this library",
     }
@@ -100,7 +99,7 @@ class CasbiAnalysis(Analysis):
             self.simulator, estimator, objects.batch, stream(seed, "casbi", "support")
         )
         checks = (
-            ("unlike_its_posterior", deviance > _UNLIKE),
+            ("unlike_its_posterior", deviance > UNLIKE_POSTERIOR),
             ("unlike_training_halos", support > UNLIKE_TRAINING),
         )
         values = np.where(members.mask[..., None], members.values, np.nan)
@@ -177,6 +176,12 @@ def _assumptions(simulator: CasbiSimulator, config: CasbiAnalysisConfig) -> list
         if c.zero_point
         else "are taken as exact"
     )
+    physics = (
+        f"Yields and outflows of its galaxies vary by {simulator.physics_spread:g} dex (standard "
+        "deviation) between halos, which the errors include."
+        if simulator.physics_spread
+        else "The results are biased if the accreted galaxies had other yields or outflows."
+    )
     prior = "snapshots of the library with equal probability"
     if library.is_embedded or c.population != "uniform":
         prior = _POPULATIONS[c.population]
@@ -193,7 +198,7 @@ def _assumptions(simulator: CasbiSimulator, config: CasbiAnalysisConfig) -> list
         f"The zero points of [Fe/H] and {label} {scales}. Their errors are {_span(c.sigma_fe)} and "
         f"{_span(c.sigma_o)} dex in the simulations.",
         f"Galaxies: {library.source} ({len(library)} snapshots of {len(np.unique(library.stem))} "
-        "galaxies). Infall times are ages of the universe, masses are those at infall.",
+        f"galaxies). {physics} Infall times are ages of the universe, masses are those at infall.",
     ]
 
 

@@ -42,14 +42,11 @@ class CasbiConfig(BaseModel):
     y_ia_factor: float = Field(
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
-    y_ia_spread: float = Field(
-        0.0, ge=0, description="standard deviation of the iron yield of SNe Ia between halos [dex]"
-    )
-    fe_h_spread: float = Field(
+    physics_spread: float = Field(
         0.0,
         ge=0,
-        description="standard deviation of the mean [Fe/H] of galaxies, by outflows, between halos "
-        "[dex]",
+        description="standard deviation of yields and outflows between halos [dex], for libraries "
+        "embedded and grumpy",
     )
     split_fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="fractions of galaxies for training, validation and test"
@@ -116,8 +113,11 @@ class CasbiConfig(BaseModel):
                 "without it use counts = 'shape'"
             )
             raise ValueError(msg)
-        if self.population == "budget" and (self.y_ia_spread or self.fe_h_spread):
-            msg = "population = 'budget' takes no y_ia_spread or fe_h_spread: its rule is published"
+        if self.population == "budget" and self.physics_spread:
+            msg = (
+                "population = 'budget' draws from all galaxies by a published rule, without "
+                "variants of the physics: set simulator.physics_spread=0"
+            )
             raise ValueError(msg)
         for name in ("n_star", "sigma_fe", "sigma_o"):
             low, high = getattr(self, name)

@@ -11,9 +11,17 @@ are possible building blocks, since star formation stops at infall. The outflow 
 determined by bisection, so that the mean [Fe/H] of the median snapshot follows the relation in
 :mod:`sbi_casbi.relations` with 0.15 dex of scatter.
 
-The iron yield of type Ia supernovae and the zero point of that relation, which stands for the
-strength of all outflows, are uncertain. With ``y_ia_spread`` or ``fe_h_spread`` the library has 16
-variants of the physics; all members of a halo are of one.
+Yields and outflows of real galaxies are uncertain. With ``physics_spread`` (s) the library has 32
+variants of the physics, and all members of a halo are of one: with standard normal numbers
+:math:`g_1 \dots g_5` of the variant, the yields become
+
+.. math:: \log y_\mathrm{Ia} \to \log y_\mathrm{Ia} + s\,g_1, \qquad
+          \log y_\mathrm{O} \to \log y_\mathrm{O} + s\,g_2,
+
+(the latter is also a change of the solar scale), the relation and the exponent of the outflow,
+
+.. math:: \langle[\mathrm{Fe/H}]\rangle \to \langle[\mathrm{Fe/H}]\rangle
+          + s\,g_3 + s\,g_4\,(\log M_* - 7), \qquad p \to p + s\,g_5 .
 
 References:
     | Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183; Kirby et al. 2013, ApJ 779, 102
@@ -46,7 +54,9 @@ _STEPS, _STEPS_CALIBRATION, _BISECTIONS = 128, 32, 14
 _LOG_LOADING = (-0.55, 4.5)  # log10(1 + eta_f - r) that the bisection searches
 _FIRST_INFALL = 1.0  # Gyr
 _BLOCK = 4096  # galaxies evolved at a time
-_VARIANTS = 16
+_VARIANTS = 32
+_PIVOT = 7.0  # log10 M_star [Msun] at which a change of the slope moves no [Fe/H]
+_LEAST_POWER = 0.05
 
 
 class DwarfConfig(BaseModel):
@@ -68,13 +78,9 @@ class DwarfConfig(BaseModel):
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
     alpha: Element = Field("o", description="element beside iron: o (oxygen) or mg (magnesium)")
-    y_ia_spread: float = Field(
-        0.0, ge=0, description="standard deviation of the iron yield of SNe Ia between halos [dex]"
+    physics_spread: float = Field(
+        0.0, ge=0, description="standard deviation of yields and outflows between halos [dex]"
     )
-    fe_h_spread: float = Field(
-        0.0, ge=0, description="standard deviation of the mean [Fe/H] of galaxies, by outflows, "
-        "between halos [dex]"
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,21 +145,31 @@ def _draw(config: DwarfConfig) -> _Stems:
 
 
 @dataclass(frozen=True)
-class _Variants:
-    """Variant of every stem, and its physics in standard deviations, each (n,)."""
+class _Physics:
+    """Variant of every stem, and its deviations from the nominal physics, each (n,)."""
 
-    number: NDArray[np.int64]
-    y_ia: F64
-    fe_h: F64
+    variant: NDArray[np.int64]
+    log_y_ia: F64
+    log_y_alpha: F64
+    fe_h: F64  # at M_star = 10^7 Msun
+    slope: F64  # of [Fe/H] with log10 M_star
+    power: F64  # exponent of the outflow
 
 
-def _variants(config: DwarfConfig) -> _Variants:
-    n = _VARIANTS if config.y_ia_spread or config.fe_h_spread else 1
-    number = np.arange(config.stems) % n
+def _physics(config: DwarfConfig) -> _Physics:
+    n = _VARIANTS if config.physics_spread else 1
+    variant = np.arange(config.stems) % n
     rng = stream(config.seed, "physics")
-    quantiles = stats.norm.ppf((np.arange(n) + 0.5) / n)
-    y_ia, fe_h = (quantiles[rng.permutation(n)] for _ in range(2))
-    return _Variants(number, y_ia[number], fe_h[number])
+    # a Latin hypercube: every deviation takes each of n quantiles of the normal distribution once
+    quantiles = config.physics_spread * stats.norm.ppf((np.arange(n) + 0.5) / n)
+    return _Physics(variant, *(quantiles[rng.permutation(n)][variant] for _ in range(5)))
+
+
+def _varied(stems: _Stems, physics: _Physics) -> _Stems:
+    """Return the galaxies with the outflows of their variant."""
+    fe_h = physics.fe_h + physics.slope * (stems.log_mstar - _PIVOT)
+    power = np.maximum(stems.power + physics.power, _LEAST_POWER)
+    return replace(stems, scatter=stems.scatter + fe_h, power=power)
 
 
 def _first_distinct(ticks: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -253,13 +269,14 @@ def build_dwarfs(
     """
     config, plane = config or DwarfConfig(), plane or Plane()
     y_alpha, solar_alpha = ALPHA[config.alpha]
-    stems, variant = _draw(config), _variants(config)
-    y_ia = Constants().y_ia * config.y_ia_factor * 10 ** (config.y_ia_spread * variant.y_ia)
-    stems = replace(stems, scatter=stems.scatter + config.fe_h_spread * variant.fe_h)
+    physics = _physics(config)
+    stems = _varied(_draw(config), physics)
+    y_ia = Constants().y_ia * config.y_ia_factor * 10**physics.log_y_ia
+    y_o = y_alpha * 10**physics.log_y_alpha
     parts = []
     for k in range(0, config.stems, _BLOCK):
         rows = slice(k, k + _BLOCK)
-        constants = Constants(y_o=y_alpha, solar_o=solar_alpha, y_ia=y_ia[rows])
+        constants = Constants(y_o=y_o[rows], solar_o=solar_alpha, y_ia=y_ia[rows])
         parts.append(_snapshots(_rows(stems, rows), config, constants))
     index = np.concatenate([p[0] + k * _BLOCK for k, p in enumerate(parts)])
     cut, fe_h, o_fe, weight = (np.concatenate([p[j] for p in parts]) for j in range(1, 5))
@@ -283,7 +300,7 @@ def build_dwarfs(
         mixing=MIXING,
         solar="embedded",
         alpha=config.alpha,
-        physics=variant.number[index],
+        physics=physics.variant[index],
         tau_width=CLOCK_GYR,
         source=f"embedded {config.backend} dwarf galaxies, seed {config.seed}",
         options=config.model_dump(mode="json"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from sbi_core import (
     FlowEstimator,
     InputShape,
     ParameterSpace,
+    Registry,
     Rng,
     Training,
     TrainingRecord,
@@ -178,6 +180,11 @@ class SetEstimator(FlowEstimator):
     def log_det(self, batch: Batch, training: Training) -> Tensor:
         """Return zeros: the loss is given in whitened coordinates."""
         return torch.zeros(len(batch), dtype=torch.float64)
+
+    def _restore(self, spec: Mapping[str, Any], directory: Path, registry: Registry) -> None:
+        if "number_ends" not in spec["options"]:  # an earlier version
+            self.config = self.config.model_copy(update={"number_ends": "open"})
+        super()._restore(spec, directory, registry)
 
     # -- N -----------------------------------------------------------------------------
 

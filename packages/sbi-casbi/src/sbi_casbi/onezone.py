@@ -42,7 +42,8 @@ class Constants:
     Parameters
     ----------
     y_o, y_cc
-        Mass of oxygen and iron from core-collapse supernovae per mass of stars formed.
+        Mass of oxygen (a number or (n,)) and iron from core-collapse supernovae per mass of stars
+        formed.
     y_ia
         Mass of iron from type Ia supernovae per mass of stars formed; a number or (n,).
     recycling
@@ -55,7 +56,7 @@ class Constants:
         Delay times: (time scale [Gyr], fraction) per exponential.
     """
 
-    y_o: float = 0.015
+    y_o: float | F64 = 0.015
     y_cc: float = 0.0012
     y_ia: float | F64 = 0.0017
     recycling: float = 0.40

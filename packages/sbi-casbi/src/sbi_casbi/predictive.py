@@ -1,8 +1,8 @@
 r"""Posterior predictive check: planes predicted by the posterior, compared with the observed one.
 
 The planes of posterior draws are those of the nearest snapshots of the library. If the simulations
-vary the zero points of the abundances, each draw has those that give it the observed mean
-abundances, within two standard deviations. The deviance
+vary the zero points of the abundances, or yields and outflows, which move planes similarly, each
+draw is moved to the observed mean abundances, within two standard deviations. The deviance
 
 .. math:: D = \min_s 2 \sum_p \left[n_p \ln\frac{n_p}{\lambda_{sp}} - (n_p - \lambda_{sp})\right]
 
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from sbi_casbi.members import MemberSamples
     from sbi_casbi.simulator import CasbiSimulator
 
-__all__ = ["deviance", "deviance_percentile", "predictive_planes"]
+__all__ = ["UNLIKE_POSTERIOR", "deviance", "deviance_percentile", "predictive_planes"]
 
 F64 = NDArray[np.float64]
+UNLIKE_POSTERIOR = 99.0  # percentile above which a halo is flagged
 _POOL = 4
+_BLOCK = 256  # halos predicted at a time
 _N_PIXELS = PIXELS * PIXELS
 
 
@@ -50,6 +52,14 @@ def predictive_planes(
     draws
         Number of draws to use.
     """
+    blocks = [slice(k, k + _BLOCK) for k in range(0, max(len(x), 1), _BLOCK)]
+    parts = [_planes(simulator, members[rows], x[rows], draws) for rows in blocks]
+    return np.concatenate(parts, axis=1)
+
+
+def _planes(
+    simulator: CasbiSimulator, members: MemberSamples, x: NDArray[np.float32], draws: int
+) -> F64:
     s, n = min(draws, len(members.count)), x.shape[0]
     values = members.values[:s].reshape(s * n, *members.values.shape[2:]).astype(float)
     count = members.count[:s].reshape(s * n)
@@ -57,7 +67,7 @@ def predictive_planes(
     draw: Draw = simulator.nearest(sets, count)
     errors = np.tile(x[:, -2:].astype(float), (s, 1))
     rate, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], np.zeros((2, s * n)))
-    most = 2.0 * simulator.config.zero_point
+    most = 2.0 * np.hypot(simulator.config.zero_point, simulator.physics_spread)
     if most:
         observed = np.tile(_means(simulator.library.plane, x[:, :_N_PIXELS]), (1, s))
         shift = np.clip(observed - _means(simulator.library.plane, rate), -most, most)
@@ -99,7 +109,7 @@ def deviance_percentile(
     planes: F64,
     rng: np.random.Generator,
     *,
-    references: int = 200,
+    references: int = 400,
 ) -> F64:
     """Return the percentile (n,) of the deviance of halos among simulated ones.
 

@@ -103,8 +103,7 @@ def load_library(config: CasbiConfig) -> Library:
         alpha=config.alpha or "o",
         dm_coupling=config.dm_coupling,
         y_ia_factor=config.y_ia_factor,
-        y_ia_spread=config.y_ia_spread,
-        fe_h_spread=config.fe_h_spread,
+        physics_spread=config.physics_spread,
     )
     return build_dwarfs(dwarfs, fractions=config.split_fractions)
 
@@ -183,6 +182,12 @@ class CasbiSimulator(Simulator):
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of theta."""
         return column_names(self.config.n_min, dark_mass=self.library.has_dark_mass)
+
+    @property
+    def physics_spread(self) -> float:
+        """Standard deviation of yields and outflows between halos [dex]; 0 for other libraries."""
+        assert self.library.physics is not None
+        return self.config.physics_spread if self.library.physics.any() else 0.0
 
     # -- drawing snapshots ---------------------------------------------------------
 

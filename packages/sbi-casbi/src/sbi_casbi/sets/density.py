@@ -59,6 +59,11 @@ class SetConfig(BaseModel):
     components: int = Field(
         5, ge=1, description="number of logistic components if number = 'ordinal'"
     )
+    number_ends: Literal["truncated", "open"] = Field(
+        "truncated",
+        description="p(N | x) beyond the values of N if number = 'ordinal': truncated, or open (in "
+        "the smallest and largest N; runs of earlier versions)",
+    )
     members_per_row: int = Field(
         4, ge=1, description="members per halo in one training step, including the first"
     )
@@ -113,6 +118,7 @@ class SetDensity(Head):
             features,
             counts,
             components=config.components,
+            ends=config.number_ends,
             transforms=config.number_transforms,
             hidden=config.number_hidden,
         )

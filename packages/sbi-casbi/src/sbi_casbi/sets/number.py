@@ -1,7 +1,8 @@
 r"""Density of the number of members p(N | h): three interchangeable forms.
 
 ``ordinal``
-    A mixture of discretised logistics in log N (:mod:`sbi_core.estimators.ordinal`).
+    A mixture of discretised logistics in log N (:mod:`sbi_core.estimators.ordinal`), truncated to
+    the range of N.
 ``classes``
     A softmax over the values of N, the classifier of the two-step design.
 ``flow``
@@ -52,7 +53,7 @@ def number_head(kind: NumberKind, features: int, counts: F64, **options: Any) ->
     counts
         Values of N, increasing by one.
     options
-        ``components`` of the ordinal head; ``transforms`` and ``hidden`` of the flow.
+        ``components`` and ``ends`` of the ordinal head; ``transforms`` and ``hidden`` of the flow.
     """
     if kind == "flow":
         return NumberFlow(features, counts, options["transforms"], options["hidden"])
@@ -60,7 +61,9 @@ def number_head(kind: NumberKind, features: int, counts: F64, **options: Any) ->
     if kind == "classes":
         chosen = get_estimator("categorical")
     else:
-        chosen = get_estimator("ordinal", components=options["components"], scale="log")
+        chosen = get_estimator(
+            "ordinal", components=options["components"], scale="log", ends=options["ends"]
+        )
     head: Head = chosen.discrete_head(features, [counts])
     return head
 
