@@ -672,6 +672,9 @@ class Combiner(ABC):
     groups_needed, group_size
         Number of simulated groups, and of objects in each, for :meth:`prepare`; 0 if the rule
         learns nothing.
+    learns_alone
+        True if it learns from the groups and the simulator only (:meth:`learn`): a run lets it
+        learn while the network of single objects is trained.
     marginalises
         True if nuisance parameters are drawn in the groups that it learns from and is tested on
         (see ``sbi_core.simulate.nuisances``).
@@ -691,6 +694,7 @@ class Combiner(ABC):
     group_size: int = 0
     simulates: bool = False
     takes_emulator: bool = False
+    learns_alone: bool = False
     marginalises: bool = False
     progress: Progress = Progress()
 
@@ -776,6 +780,10 @@ class Combiner(ABC):
         self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
     ) -> Mapping[str, float]:
         """Learn from simulated groups with known truth; return numbers about the fit."""
+        return self.learn(groups, seed=seed)
+
+    def learn(self, groups: Iterable[Observations], *, seed: int = 0) -> Mapping[str, float]:
+        """Do the same without a posterior; for rules with ``learns_alone``."""
         return {}
 
     def save(self, directory: str | Path) -> None:  # noqa: B027 - nothing learned, nothing saved

@@ -193,6 +193,16 @@ def test_same_seed_same_network(combiner, posterior, tests):
     assert (one.z_mean == two.z_mean).all()
 
 
+def test_it_learns_without_a_posterior(combiner, posterior, tests):
+    alone = new()
+    assert alone.learns_alone
+    alone.learn(groups(CONFIG.groups, 1), seed=1)
+    one, two = (c.combine(posterior, plain(tests[0])) for c in (combiner, alone))
+    assert (one.z_mean == two.z_mean).all()
+    with pytest.raises(ConfigError, match=r"needs the simulator; call attach\(simulator\) first"):
+        GroupMomentsCombiner(CONFIG).learn([])
+
+
 def test_clear_errors(combiner, posterior, tests):
     with pytest.raises(ConfigError, match=r"not trained; call prepare\(posterior, groups\) first"):
         GroupMomentsCombiner().combine(posterior, tests[0])

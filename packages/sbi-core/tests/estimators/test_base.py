@@ -376,6 +376,16 @@ def test_images_share_scales_per_channel_and_sets_per_feature(bounded):
 # -- draws that overflow -------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_density_at_the_ends_of_an_unbounded_prior_is_zero(fit_small, problem_of):
+    problem = problem_of((Prior("lognormal", {"loc": 0.0, "scale": 0.5}),))
+    estimator = fit_small("mixture", problem, n=500, epochs=1)
+    log_q = estimator.log_prob([[0.0], [1.0], [np.inf], [1e-300]], observed(problem, 4))
+    assert np.isneginf(log_q[[0, 2]]).all()
+    assert np.isfinite(log_q[1])
+    assert log_q[3] < -1000
+
+
 @pytest.fixture
 def wild(fit_small, problem_of, monkeypatch):
     """A network of one lognormal parameter whose draws are exp(5000) at times; and its data."""

@@ -18,7 +18,7 @@ from sbi_core.pipeline.ahead import Ahead
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.runner import Run, execute
-from sbi_core.pipeline.stages import StageResult
+from sbi_core.pipeline.stages import StageResult, combine
 from sbi_core.progress import Progress
 
 OPTIONS = (
@@ -102,6 +102,25 @@ def test_the_numbers_do_not_depend_on_the_background(serial, toy_run):
     assert 0 <= hidden <= timing["emulate_s"]
     parts = sum(v for k, v in timing.items() if k != "total_s")
     assert timing["total_s"] == pytest.approx(parts - hidden, abs=0.01)
+
+
+def test_a_rule_that_needs_no_posterior_learns_before_the_training(registry, tmp_path):
+    config = resolve(
+        registry, "toy", preset="quick", overrides=("combiner.name=group-moments",
+        "combiner.groups=200", "combiner.size=10", "combiner.epochs=1", "combiner.hidden=[8]"),
+    )  # fmt: skip
+    run = execute(config, tmp_path / "run", registry, stages=["simulate"])
+    context = Context(run.config, registry, run.directory, Progress())
+    context.facts["simulate"] = {}
+    job = combine.ahead(context, "simulate")
+    job(context)
+    weights = run.directory.combiner("group-moments") / "weights.safetensors"
+    assert weights.exists()
+    assert combine.ahead(context, "train") is None
+    before = weights.stat().st_mtime_ns
+    whole = execute(config, tmp_path / "run", registry)
+    assert weights.stat().st_mtime_ns == before
+    assert whole.report["combined"][0]["combiner"] == "group-moments"
 
 
 def test_one_process_has_no_background(serial, toy_run):

@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sbi_core.combiners.group_summaries import LARGEST_FACTOR, GroupData, GroupMoments, UsualMoments
-from sbi_core.combiners.moments import SubsetCombiner, shared_space, simulator_of
+from sbi_core.combiners.moments import SubsetCombiner, attached, shared_part, shared_space
 from sbi_core.components import Embedding, InputShape, Rng, Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
@@ -94,6 +94,7 @@ class GroupMomentsCombiner(SubsetCombiner):
     """
 
     name = "group-moments"
+    learns_alone = True
     marginalises = True
 
     def __init__(self, config: GroupMomentsConfig | None = None) -> None:
@@ -125,21 +126,18 @@ class GroupMomentsCombiner(SubsetCombiner):
 
     # -- learning ------------------------------------------------------------------
 
-    def prepare(
-        self, posterior: Posterior, groups: Iterable[Observations], *, seed: int = 0
-    ) -> Mapping[str, float]:
+    def learn(self, groups: Iterable[Observations], *, seed: int = 0) -> Mapping[str, float]:
         """Train on groups that were simulated with nuisance parameters.
 
         Raises
         ------
         ConfigError
             If no simulator was attached, or no parameter is shared.
-        PriorMismatchError
-            If the posterior was trained under another prior than the simulator has.
         ObservationError
             If objects are not one row of at most 20 numbers.
         """
-        simulator, space = simulator_of(self.name, self._simulator, posterior)
+        simulator = attached(self.name, self._simulator)
+        space = shared_part(simulator.parameters)
         every = list(groups)
         self.check_shape(InputShape.of(every[0].batch))
         moments = GroupMoments.of(every, simulator, self.config.size)

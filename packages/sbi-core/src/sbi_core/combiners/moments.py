@@ -35,12 +35,14 @@ __all__ = [
     "MomentConfig",
     "ObjectMoments",
     "SubsetCombiner",
+    "attached",
     "data_quality",
     "digest",
     "group_consistency",
     "object_moments",
     "quality_of_values",
     "shared_alone",
+    "shared_part",
     "shared_space",
     "simulator_of",
     "truth_of",
@@ -123,13 +125,24 @@ def shared_space(posterior: Posterior) -> ParameterSpace:
     ConfigError
         If there are none.
     """
-    if not any(p.scope == "global" for p in posterior.space.parameters):
+    return shared_part(posterior.space)
+
+
+def shared_part(space: ParameterSpace) -> ParameterSpace:
+    """Return the parameters that all objects of a group share.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
+    if not any(p.scope == "global" for p in space.parameters):
         msg = (
-            "nothing to combine: the estimator infers no parameter of scope 'global' "
-            f"(it infers {list(posterior.space.names)})"
+            "nothing to combine: no parameter of scope 'global' is inferred, only "
+            f"{list(space.names)}"
         )
         raise ConfigError(msg)
-    return posterior.space.select("global")
+    return space.select("global")
 
 
 def shared_alone(posterior: Posterior, combiner: str) -> ParameterSpace:
@@ -158,6 +171,20 @@ def truth_of(group: Observations, space: ParameterSpace) -> F64:
     return np.asarray(space.to_unconstrained(theta[:1, columns])[0])
 
 
+def attached(combiner: str, simulator: Simulator | None) -> Simulator:
+    """Return the simulator.
+
+    Raises
+    ------
+    ConfigError
+        If none was attached.
+    """
+    if simulator is None:
+        msg = f"the {combiner} combiner needs the simulator; call attach(simulator) first"
+        raise ConfigError(msg)
+    return simulator
+
+
 def simulator_of(
     combiner: str, simulator: Simulator | None, posterior: Posterior
 ) -> tuple[Simulator, ParameterSpace]:
@@ -170,9 +197,7 @@ def simulator_of(
     PriorMismatchError
         If the posterior was trained under another prior than the simulator has.
     """
-    if simulator is None:
-        msg = f"the {combiner} combiner needs the simulator; call attach(simulator) first"
-        raise ConfigError(msg)
+    simulator = attached(combiner, simulator)
     space, ours = shared_space(posterior), simulator.parameters.select("global")
     if ours.hash != space.hash:
         msg = (

@@ -276,9 +276,12 @@ class FlowEstimator(Estimator):
             raise ConfigError(msg)
         rows = snap_to_support(values.reshape(-1, self.space.dim), self.space)
         inside = self.inside(rows, self.space)
-        log_q = np.full(len(rows), -np.inf)
         if inside.any():
             coordinates = self.encode(rows[inside], self.space)
+            known = np.isfinite(coordinates).all(1)  # else so far out that it is no number
+            coordinates, inside[inside] = coordinates[known], known
+        log_q = np.full(len(rows), -np.inf)
+        if inside.any():
             z = np.zeros((len(rows), coordinates.shape[1]))
             z[inside] = coordinates
             shaped = z.reshape(*values.shape[:-1], -1)

@@ -53,24 +53,28 @@ class Combination:
 
 
 def ahead(context: Context, after: Stage) -> Job | None:
-    """Return the simulation of groups, or the learning of combiners, where there is any."""
+    """Return the simulation of groups and what can be learned by then, where there is any."""
     if not context.shares:
         return None
+    rules = [context.bare_combiner(name) for name in context.combiners]
+    learners = [c for c in rules if c.groups_needed]
     if after == "simulate":
-        return None if all(g.present for g in _all_groups(context)) else simulate_groups
-    combiners = [context.bare_combiner(name) for name in context.combiners]
-    return learn if any(c.groups_needed for c in combiners) else None
+        ready = all(g.present for g in _all_groups(context))
+        return None if ready and not any(c.learns_alone for c in learners) else begin
+    return learn if not all(c.learns_alone for c in learners) else None
 
 
-def simulate_groups(context: Context) -> None:
-    """Simulate all groups that the stage needs."""
+def begin(context: Context) -> None:
+    """Simulate all groups that the stage needs; train combiners that need no posterior."""
     for groups in _all_groups(context):
         groups.simulate()
+    alone = [name for name in context.combiners if context.bare_combiner(name).learns_alone]
+    _prepared(context, [context.combiner(name) for name in alone])
 
 
 def learn(context: Context) -> None:
-    """Let combiners learn, and store what they learned."""
-    _prepared(context)
+    """Let all combiners learn, and store what they learned."""
+    _prepared(context, _combiners(context))
 
 
 def _all_groups(context: Context) -> list[SimulatedGroups]:
@@ -94,7 +98,8 @@ def execute(context: Context) -> StageResult:
     if not context.shares:
         return StageResult()
     observations, section = context.observations, context.config.combine
-    combiners = _prepared(context)
+    combiners = _combiners(context)
+    _prepared(context, combiners)
     context.progress.start("combine", len(observations.groups) * len(combiners), "groups")
     results = combine_groups(context, observations, combiners)
     nominal = context.nominal_combiner
@@ -266,13 +271,11 @@ def _groups(context: Context, combiner: Combiner) -> SimulatedGroups:
     )
 
 
-def _prepared(context: Context) -> list[Combiner]:
-    """Return the combiners, trained now or before the run was interrupted."""
-    combiners = _combiners(context)
+def _prepared(context: Context, combiners: Sequence[Combiner]) -> None:
+    """Let combiners learn, unless they did so before the run was interrupted."""
     for combiner in combiners:
         if combiner.groups_needed and not _restored(context, combiner):
             _prepare(context, combiner)
-    return combiners
 
 
 def _restored(context: Context, combiner: Combiner) -> bool:
@@ -294,7 +297,11 @@ def _prepare(context: Context, combiner: Combiner) -> None:
     groups.simulate()
     context.progress.start("correct", len(groups), "groups")
     observed = _counted(groups, context.progress)
-    facts = combiner.prepare(context.posterior, observed, seed=context.config.seed)
+    seed = context.config.seed
+    if combiner.learns_alone:
+        facts = combiner.learn(observed, seed=seed)
+    else:
+        facts = combiner.prepare(context.posterior, observed, seed=seed)
     numbers = ", ".join(f"{k} {v:.3g}" for k, v in facts.items())
     context.progress.finish(f"{combiner.name}: {numbers}")
     directory = context.directory.combiner(combiner.name)
@@ -306,6 +313,8 @@ def _made_from(context: Context, combiner: Combiner) -> dict[str, Any]:
     """Return hashes of what a combiner learned from, and of what it stored."""
     directory = context.directory.combiner(combiner.name)
     weights = sorted(context.directory.estimator.rglob("*.safetensors"))
+    if combiner.learns_alone:
+        weights = []
     stored = sorted(p for p in directory.glob("*") if p.name[0] != "." and p.name != _MADE_FROM)
     return {
         "estimator": [sha256_of(p) for p in weights if p.name != "checkpoint.safetensors"],

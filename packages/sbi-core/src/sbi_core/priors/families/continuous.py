@@ -129,7 +129,8 @@ class LogNormal(Family):
         return np.where(ok, -0.5 * z**2 - np.log(self.scale) - _LOG_SQRT_2PI - y, -np.inf)
 
     def to_z(self, x: F64) -> F64:
-        return np.asarray((np.log(x) - self.loc) / self.scale)
+        with np.errstate(divide="ignore"):  # -inf at zero
+            return np.asarray((np.log(x) - self.loc) / self.scale)
 
     def from_z(self, z: F64) -> F64:
         with np.errstate(over="ignore"):
