@@ -12,6 +12,7 @@ from sbi_core.combiners.group_moments import (
     GroupMomentsCombiner,
     GroupMomentsConfig,
     _batch,
+    _stretch_of,
 )
 from sbi_core.components import InputShape
 from sbi_core.data.batch import Batch
@@ -91,7 +92,8 @@ def test_it_is_calibrated_whatever_is_missing(combiner, lost):
     mean, cov = combiner._estimator.gaussian_moments(_batch(moments.inputs(data, on)))
     theta = np.stack([g.batch.theta[0, :2].numpy() for g in every])
     truth = MODEL.parameters.select("global").to_unconstrained(theta)
-    z = (mean - truth) / (combiner._width * np.sqrt(np.diagonal(cov, axis1=1, axis2=2)))
+    sd = combiner._factor(cov) * np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
+    z = (mean - truth) / sd
     assert np.sqrt(np.mean(z**2)) == pytest.approx(1, abs=0.15)
     assert np.abs(z.mean(0)).max() < 0.3  # the mean of 600 has an error of 0.04
 
@@ -174,16 +176,37 @@ def test_saved_and_restored(combiner, posterior, tests, tmp_path):
         GroupMomentsCombiner().restore(tmp_path)
 
 
-def test_width_is_the_rms_of_groups_that_were_kept_from_training(combiner, posterior, tests):
+def test_errors_are_stretched_where_the_data_say_much(combiner, posterior, tests):
     wide = copy.copy(combiner)
-    wide._width = np.array([1.0, 3.0])
+    wide._stretch = np.array([0.0, 0.5])
+    cov = np.diag([0.19, 0.36])[None]
+    assert wide._factor(cov) == pytest.approx(np.array([[1.0, 1.32]]))
+    assert wide._factor(np.eye(2)[None] * 1.1) == pytest.approx(1.0)  # nothing known
+    inputs = combiner._moments.inputs(GroupData.of(tests[0].batch), combiner._moments.switches())
+    own = combiner._estimator.gaussian_moments(_batch(inputs))[1]
     one, two = (c.combine(posterior, plain(tests[0])) for c in (combiner, wide))
-    ratio = combiner._width / wide._width
+    ratio = (combiner._factor(own) / wide._factor(own))[0]
     assert one.sd / two.sd == pytest.approx(ratio, rel=0.05)
     assert np.diag(one.z_cov) == pytest.approx(np.diag(two.z_cov) * ratio**2)
     assert one.mean == pytest.approx(two.mean, abs=0.05)
-    assert (combiner._width >= 1).all()
-    assert (combiner._width < 1.3).all()
+    assert (combiner._stretch < 0.5).all()
+
+
+@pytest.mark.parametrize(("true", "found"), [(0.3, 0.3), (0.0, 0.0), (-0.2, 0.0)])
+def test_the_stretch_is_found_from_groups_kept_from_training(true, found):
+    """Errors that are too small by 1 + c (1 - s^2); those too large are left."""
+    rng = np.random.default_rng(3)
+    space = MODEL.parameters.select("global")
+    variance = rng.uniform(0.02, 1.0, (40_000, 2))
+    truth = (1 + true * (1 - variance)) * np.sqrt(variance) * rng.standard_normal((40_000, 2))
+    theta = torch.as_tensor(space.from_unconstrained(truth))
+
+    class Sure:
+        def gaussian_moments(self, batch):
+            return np.zeros_like(variance), variance[:, :, None] * np.eye(2)
+
+    batch = Batch(x=torch.zeros(40_000, 1), theta=theta)
+    assert _stretch_of(Sure(), batch, space) == pytest.approx(found, abs=0.02)
 
 
 def test_same_seed_same_network(combiner, posterior, tests):

@@ -114,7 +114,7 @@ def test_a_rule_that_needs_no_posterior_learns_before_the_training(registry, tmp
     context.facts["simulate"] = {}
     job = combine.ahead(context, "simulate")
     job(context)
-    weights = run.directory.combiner("group-moments") / "weights.safetensors"
+    weights = run.directory.combiner("group-moments") / "member-0" / "weights.safetensors"
     assert weights.exists()
     assert combine.ahead(context, "train") is None
     before = weights.stat().st_mtime_ns

@@ -17,9 +17,10 @@ group a random part of the objects and of the observables is left out, so that o
 any number of objects and any missing observable. Families of nuisance parameters are switched on
 and off at random; which, is an input, so that the network tells how much each contributes.
 
-Networks that saw few groups are somewhat too sure. The standard deviations are therefore stretched
-by one factor per parameter, the root mean square of (mean - truth) / sd over the groups that were
-kept from training, if above 1.
+The density is the mean of three networks that start from different weights. Where the data say
+much, networks that saw few groups are somewhat too sure. The standard deviations s, in units of the
+prior's, are therefore stretched by :math:`1 + c\,(1 - s^2)`, with a constant c of each parameter
+that the groups choose that were kept from training (largest normal likelihood).
 
 More objects than a simulated group has are treated as that many: their statistical error is then
 small beside that of the nuisance parameters.
@@ -44,6 +45,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import optimize
 
 from sbi_core.combiners.group_summaries import LARGEST_FACTOR, GroupData, GroupMoments, UsualMoments
 from sbi_core.combiners.moments import SubsetCombiner, attached, shared_part, shared_space
@@ -53,7 +55,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.data.writing import write_atomic
 from sbi_core.embeddings import identity
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, PriorMismatchError
-from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
+from sbi_core.estimators.ensemble import EnsembleConfig, EnsembleEstimator
 from sbi_core.files.tensors import read_json
 from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
@@ -70,6 +72,9 @@ _MOST_VALUES = 20  # observables per object
 _COPIES = 32  # random parts of each simulated group
 _DRAWS = 40_000  # at least, for means and standard deviations
 _RARE = 0.001  # probability of moments below which a group is flagged
+_MEMBERS = 3  # networks
+_WEIGHT_DECAY = 0.4  # without it they learn the simulated groups by heart
+_LARGEST_STRETCH = 1.0
 
 
 class GroupMomentsConfig(Options):
@@ -101,10 +106,10 @@ class GroupMomentsCombiner(SubsetCombiner):
         self.config = config or GroupMomentsConfig()
         self.groups_needed, self.group_size = self.config.groups, self.config.size
         self._simulator: Simulator | None = None
-        self._estimator: MixtureEstimator | None = None
+        self._estimator: EnsembleEstimator | None = None
         self._moments: GroupMoments | None = None
         self._usual: UsualMoments | None = None
-        self._width: F64 = np.ones(1)  # factor of the standard deviations, (d,)
+        self._stretch: F64 = np.zeros(1)  # of the standard deviations, (d,)
 
     def attach(self, simulator: Simulator) -> None:
         """Take the simulator, for its names of nuisance parameters."""
@@ -151,20 +156,28 @@ class GroupMomentsCombiner(SubsetCombiner):
             theta=torch.as_tensor(truths),
             split_key=torch.as_tensor(key),
         )
-        config = MixtureConfig(components=self.config.components, hidden=self.config.hidden)
-        estimator = MixtureEstimator(config)
+        member = {"components": self.config.components, "hidden": self.config.hidden}
+        estimator = EnsembleEstimator(
+            EnsembleConfig(members=_MEMBERS, of="mixture", options=member)
+        )
         training = Training(
             batch=batch,
             space=space,
             columns=tuple(range(space.dim)),
             observe=lambda b, rng: b,
-            config=TrainConfig(epochs=self.config.epochs, learning_rate=3e-3, batch_size=1024),
+            config=TrainConfig(
+                epochs=self.config.epochs,
+                learning_rate=3e-3,
+                batch_size=1024,
+                weight_decay=_WEIGHT_DECAY,
+                retries=0,
+            ),
             seed=seed,
         )
         record = estimator.fit(training, Embedding.of(identity.IdentityEmbedding()))
         self._estimator, self._moments = estimator, moments
         self._usual = UsualMoments.of(moments, every, stream(seed, "usual"))
-        self._width = _width_of(estimator, batch[splits_of(training).test], space)
+        self._stretch = _stretch_of(estimator, batch[splits_of(training).test], space)
         return {"groups": float(len(every)), "test_nll": record.test_nll}
 
     def _part(
@@ -209,7 +222,8 @@ class GroupMomentsCombiner(SubsetCombiner):
             part = data[rows]
             batch = _batch(moments.inputs(part, moments.switches()))
             mean, cov = estimator.gaussian_moments(batch)
-            cov = cov * np.outer(self._width, self._width)
+            factor = self._factor(cov)[0]
+            cov = cov * np.outer(factor, factor)
             if not part.there.any():
                 mean, cov = np.zeros_like(mean), np.eye(space.z_dim)[None]
             p = usual.probability(moments, part)
@@ -267,18 +281,22 @@ class GroupMomentsCombiner(SubsetCombiner):
                 found[name] = self._both(estimator, moments.inputs(rest, moments.switches()))
         return found
 
-    def _both(self, estimator: MixtureEstimator, inputs: F64) -> tuple[F64, F64]:
+    def _both(self, estimator: EnsembleEstimator, inputs: F64) -> tuple[F64, F64]:
         draws = self._drawn(estimator, _batch(inputs), stream(0, self.name))
         return draws.mean(0), draws.std(0)
 
-    def _drawn(self, estimator: MixtureEstimator, batch: Batch, rng: np.random.Generator) -> F64:
+    def _drawn(self, estimator: EnsembleEstimator, batch: Batch, rng: np.random.Generator) -> F64:
         """Return draws (S, d) for one group."""
         draws = estimator.sample(batch, max(self.config.samples, _DRAWS), rng)[:, 0]
-        mean = estimator.gaussian_moments(batch)[0]
-        z = mean + self._width * (estimator.space.to_unconstrained(draws) - mean)
+        mean, cov = estimator.gaussian_moments(batch)
+        z = mean + self._factor(cov) * (estimator.space.to_unconstrained(draws) - mean)
         return estimator.space.from_unconstrained(z)
 
-    def _trained(self) -> tuple[MixtureEstimator, GroupMoments, UsualMoments]:
+    def _factor(self, cov: F64) -> F64:
+        """Return the factors (n, d) of standard deviations for covariances (n, d, d)."""
+        return 1 + self._stretch * _known(np.diagonal(cov, axis1=1, axis2=2))
+
+    def _trained(self) -> tuple[EnsembleEstimator, GroupMoments, UsualMoments]:
         if self._estimator is None or self._moments is None or self._usual is None:
             msg = f"the {self.name} combiner is not trained; call prepare(posterior, groups) first"
             raise ConfigError(msg)
@@ -287,14 +305,14 @@ class GroupMomentsCombiner(SubsetCombiner):
     # -- files ---------------------------------------------------------------------
 
     def save(self, directory: str | Path) -> None:
-        """Write the network, and ``moments.json``."""
+        """Write the networks, and ``moments.json``."""
         if self._estimator is None:
             return
         estimator, moments, usual = self._trained()
         directory = Path(directory)
         estimator.save(directory)
         content: dict[str, object] = {"moments": moments.to_spec(), "usual": usual.to_spec()}
-        content["width"] = self._width.tolist()
+        content |= {"inputs": moments.number, "stretch": self._stretch.tolist()}
         write_atomic(directory / "moments.json", json.dumps(content).encode())
 
     def restore(self, directory: str | Path) -> None:
@@ -315,29 +333,42 @@ class GroupMomentsCombiner(SubsetCombiner):
         try:
             moments = GroupMoments.from_spec(content["moments"])
             usual = UsualMoments.from_spec(content["usual"])
-            width = np.asarray(content.get("width", [1.0]), np.float64)  # earlier versions: none
+            stretch = np.asarray(content.get("stretch", np.nan), np.float64)
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None
-        estimator = MixtureEstimator.load(directory)
-        inputs, trained = moments.number, estimator.network.standardizer.shape.x[0]
-        if inputs != trained:
+        if content.get("inputs") != moments.number or np.isnan(stretch).any():
             msg = (
-                f"the combiner in '{directory}' was trained by another version, on {trained} "
-                f"moments instead of {inputs}: {again} --restart combine"
+                f"the combiner in '{directory}' was trained by another version, on other moments: "
+                f"{again} --restart combine"
             )
             raise DataFileError(msg)
-        self._estimator, self._moments, self._usual = estimator, moments, usual
-        self._width = width
+        self._estimator = EnsembleEstimator.load(directory)
+        self._moments, self._usual, self._stretch = moments, usual, stretch
 
 
-def _width_of(estimator: MixtureEstimator, batch: Batch, space: ParameterSpace) -> F64:
-    """Return the rms of (mean - truth) / sd (d,) of groups that were kept from training."""
+def _known(variance: F64) -> F64:
+    """Return the share of the prior's variance that the data remove, at least 0."""
+    return np.asarray(np.maximum(1.0 - variance, 0.0))
+
+
+def _stretch_of(estimator: EnsembleEstimator, batch: Batch, space: ParameterSpace) -> F64:
+    """Return the constants c (d,) of the module, from groups that were kept from training."""
     assert batch.theta is not None
     mean, cov = estimator.gaussian_moments(batch)
-    z = mean - space.to_unconstrained(batch.theta.double().cpu().numpy())
-    rms = np.sqrt((z**2 / np.diagonal(cov, axis1=1, axis2=2)).mean(0))
-    return np.asarray(np.maximum(rms, 1.0))
+    variance = np.diagonal(cov, axis1=1, axis2=2)
+    z = (mean - space.to_unconstrained(batch.theta.double().cpu().numpy())) / np.sqrt(variance)
+
+    def loss(c: float, k: int) -> float:
+        factor = 1 + c * _known(variance[:, k])
+        return float((np.log(factor) + 0.5 * (z[:, k] / factor) ** 2).mean())
+
+    bounds = (0.0, _LARGEST_STRETCH)
+    found = [
+        optimize.minimize_scalar(loss, bounds=bounds, args=(k,), method="bounded").x
+        for k in range(z.shape[1])
+    ]
+    return np.asarray(found)
 
 
 def _batch(inputs: F64) -> Batch:

@@ -315,12 +315,13 @@ def _made_from(context: Context, combiner: Combiner) -> dict[str, Any]:
     weights = sorted(context.directory.estimator.rglob("*.safetensors"))
     if combiner.learns_alone:
         weights = []
-    stored = sorted(p for p in directory.glob("*") if p.name[0] != "." and p.name != _MADE_FROM)
+    files = sorted(p for p in directory.rglob("*") if p.is_file())
+    stored = [p for p in files if p.name[0] != "." and p.name != _MADE_FROM]
     return {
         "estimator": [sha256_of(p) for p in weights if p.name != "checkpoint.safetensors"],
         "options": context.config.combiner.model_dump(mode="json"),
         "groups": _groups(context, combiner).identity,
-        "stored": {p.name: sha256_of(p) for p in stored},
+        "stored": {p.relative_to(directory).as_posix(): sha256_of(p) for p in stored},
     }
 
 
