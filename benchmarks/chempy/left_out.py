@@ -50,6 +50,7 @@ CASES = {
 }
 CHANGES = ("none", "born 1-4 Gyr", "Mg +.05", "Mg +.02", "outliers", "tng")
 SIZES = (100, 1000)
+FEWEST = 30  # stars in a range of [Fe/H]
 FEW = ("fe_h", "mg_fe", "o_fe", "si_fe")  # of many surveys
 
 
@@ -234,9 +235,34 @@ def right(combiner, simulator, posterior, space, options) -> list[dict]:  # noqa
         truth = space.to_unconstrained(batch.theta[:1, columns].numpy())[0]
         seen = seen.with_(x=torch.as_tensor(x).float(), theta=None)
         galaxies.append((Observations.from_batch(seen), truth))
-    few = [(lacking(seen, simulator), truth) for seen, truth in galaxies]
-    rows = measured("right model", combiner, posterior, space, galaxies)
-    return rows + measured("right model: Fe Mg O Si", combiner, posterior, space, few)
+    iron = simulator.frame.names.index("fe_h")
+    cases = {
+        "right model": lambda seen: seen,
+        "right model: Fe Mg O Si": lambda seen: lacking(seen, simulator),
+        "right model: |[Fe/H]| < 0.1": lambda seen: chosen(seen, iron, -0.1, 0.1),
+        "right model: [Fe/H] < -0.5": lambda seen: chosen(seen, iron, -9.0, -0.5),
+        "right model: [Fe/H] > 0": lambda seen: chosen(seen, iron, 0.0, 9.0),
+        "right model: a star at -4": lambda seen: with_one(seen, iron, -4.0),
+    }
+    rows = []
+    for name, change in cases.items():
+        parts = [(change(seen), truth) for seen, truth in galaxies]
+        parts = [(seen, truth) for seen, truth in parts if len(seen) >= FEWEST]
+        rows += measured(name, combiner, posterior, space, parts)
+    return rows
+
+
+def chosen(seen: Observations, column: int, low: float, high: float) -> Observations:
+    """Return the stars in a range of observed values."""
+    value = seen.batch.x[:, column]
+    return seen[torch.nonzero((value > low) & (value < high))[:, 0].numpy()]
+
+
+def with_one(seen: Observations, column: int, value: float) -> Observations:
+    """Return the stars, the first with another value."""
+    x = seen.batch.x.clone()
+    x[0, column] = value
+    return Observations.from_batch(seen.batch.with_(x=x))
 
 
 def lacking(seen: Observations, simulator) -> Observations:  # noqa: ANN001

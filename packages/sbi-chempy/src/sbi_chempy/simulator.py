@@ -102,6 +102,7 @@ class ChempySimulator(Simulator):
         self.nuisances = yield_nuisances(self.config.without_yields)
         self.population = {"t_birth": (1.2, 0.7)}  # births: the least known distribution
         self.zero_point = self.config.zero_point
+        self.selected_by = tuple(n for n in self.frame.names if n == "fe_h")
         self.covariance = self._covariance()
         self.order_matters = self.covariance is not None and self.covariance.ndim == 3
         self._last_stars: tuple[Tensor, StarsByBirth] | None = None

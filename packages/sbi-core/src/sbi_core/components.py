@@ -126,6 +126,8 @@ class Simulator(ABC):
     zero_point
         Standard deviation of a shift of each observable that all objects share, in its unit; 0:
         none.
+    selected_by
+        Observables by a range of which the objects of a group are often chosen.
     default_error
         One standard deviation used where data come without errors.
     input_help
@@ -161,6 +163,7 @@ class Simulator(ABC):
     nuisances: Mapping[str, ParameterSpace] = {}
     population: Mapping[str, tuple[float, float]] = {}
     zero_point: float = 0.0
+    selected_by: tuple[str, ...] = ()
     order_matters: bool = False
     default_error: float | None = None
     input_help: str = ""

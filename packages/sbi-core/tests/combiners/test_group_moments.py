@@ -98,6 +98,36 @@ def test_it_is_calibrated_whatever_is_missing(combiner, lost):
     assert np.abs(z.mean(0)).max() < 0.3  # the mean of 600 has an error of 0.04
 
 
+def test_it_holds_for_objects_that_were_selected(combiner, tests):
+    """Groups cut at the median of an observable, which the plain combiner does not know of."""
+    name = MODEL.observables[0].name
+
+    class Chosen(OffsetModel):
+        selected_by = (name,)
+
+    aware = GroupMomentsCombiner(CONFIG)
+    aware.attach(Chosen())
+    aware.learn(groups(CONFIG.groups, 1), seed=1)
+    assert aware.families[-1] == "selection"
+    space = MODEL.parameters.select("global")
+    off = {"aware": [], "plain": []}
+    for group in groups(300, 2, all_on=True):
+        batch = group.batch
+        upper = batch[batch.x[:, 0] > batch.x[:, 0].nanmedian()]
+        truth = space.to_unconstrained(batch.theta[:1, :2].numpy())[0]
+        for key, rule in (("aware", aware), ("plain", combiner)):
+            moments = rule._moments
+            row = moments.inputs(GroupData.of(upper), moments.switches())
+            mean, cov = rule._estimator.gaussian_moments(_batch(row))
+            off[key].append((mean[0] - truth) / np.sqrt(np.diag(cov[0])))
+    rms = {k: np.sqrt(np.mean(np.square(v))) for k, v in off.items()}
+    assert rms["plain"] > 1.5  # otherwise this test says nothing
+    assert rms["aware"] < 1.15
+    assert (
+        len(aware.error_budget(plain(tests[0]))) == len(combiner.error_budget(plain(tests[0]))) + 1
+    )
+
+
 def test_error_budget(combiner, tests):
     budget = combiner.error_budget(plain(tests[0]))
     assert list(budget) == ["all", "offset", "population", "outliers", "none"]

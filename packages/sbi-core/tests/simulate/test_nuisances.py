@@ -8,7 +8,7 @@ from sbi_core.errors import SimulationError
 from sbi_core.pipeline.groups import GroupSimulator
 from sbi_core.priors.space import Parameter, ParameterSpace
 from sbi_core.rng import stream
-from sbi_core.simulate.nuisances import disturbed, draw_groups, extended, families
+from sbi_core.simulate.nuisances import disturbed, draw_groups, extended, families, selected
 from sbi_core.simulate.probe import check_description
 from sbi_core.testing.models import LinearGaussian, OffsetModel
 
@@ -109,3 +109,18 @@ def test_what_a_simulator_declares_is_checked(name, value, message):
     setattr(simulator, name, value)
     with pytest.raises(SimulationError, match=message):
         check_description(simulator)
+
+
+def test_selected_objects_are_those_of_a_range(rng):
+    value = rng.standard_normal(200)
+    sizes = []
+    for _ in range(300):
+        rows = selected(value, rng)
+        assert (np.diff(rows) > 0).all()
+        inside = (value >= value[rows].min()) & (value <= value[rows].max())
+        assert inside.sum() == len(rows)
+        sizes.append(len(rows))
+    assert min(sizes) < 30 < 150 < max(sizes)
+    assert np.median(sizes) == pytest.approx(200 * 0.1**0.5, rel=0.2)  # log-uniform
+    assert selected(value[:1], rng).tolist() == [0]
+    assert len(selected(np.full(50, np.nan), rng)) >= 5

@@ -11,9 +11,10 @@ parameter in unconstrained space, where it is N(0, 1) in the prior, becomes
 For training, each family is on in some groups and has its nominal value in the others; which, is
 added to theta as columns of 1 and 0, so that results can be given with and without it.
 
-Two families belong to the data: *zero points*, a shift of each observable with the standard
-deviation ``Simulator.zero_point``, and *outliers*, a fraction of up to 10 % of the objects whose
-errors are five times larger than given.
+Three families belong to the data: *zero points*, a shift of each observable with the standard
+deviation ``Simulator.zero_point``; *outliers*, a fraction of up to 10 % of the objects whose
+errors are five times larger than given; and *selection*: objects were chosen by a range of one of
+``Simulator.selected_by``.
 """
 
 from __future__ import annotations
@@ -29,22 +30,26 @@ from sbi_core.priors.space import Parameter, ParameterSpace, Prior, canonical_ha
 __all__ = [
     "OUTLIERS",
     "POPULATION",
+    "SELECTION",
     "ZERO_POINTS",
     "disturbed",
     "draw_groups",
     "extended",
     "families",
     "nuisance_hash",
+    "selected",
     "switch_name",
     "switches",
 ]
 
 F64 = NDArray[np.float64]
 POPULATION, ZERO_POINTS, OUTLIERS = "population", "zero points", "outliers"
+SELECTION = "selection"
 _ON = 0.8  # fraction of the groups in which a family is on
 _WIDTHS = (0.3, 0.2)  # of shift and logarithmic width of a local parameter, prior sigma
 _LARGEST = 5.0  # prior sigma, of a local parameter
 _FRACTION, _INFLATED = 0.1, 5.0  # largest fraction of outliers, and factor of their errors
+_SELECTED = 0.1  # smallest fraction of a group that is selected
 
 
 def families(simulator: Simulator) -> tuple[str, ...]:
@@ -142,6 +147,19 @@ def disturbed(
         extra = np.sqrt(_INFLATED**2 - 1) * error * rng.standard_normal(value.shape)
         value = value + np.where(odd, extra, 0.0)
     return value + zero_point * rng.standard_normal(value.shape[1])
+
+
+def selected(value: F64, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the objects (m,), in order, in a random range of an observable (n,).
+
+    A fraction of the objects, log-uniform between 0.1 and 1; a third of the ranges are open below,
+    a third above. Missing values count as the largest.
+    """
+    n = len(value)
+    count = max(1, round(n * float(np.exp(rng.uniform(np.log(_SELECTED), 0.0)))))
+    first = (0, n - count, int(rng.integers(n - count + 1)))[rng.integers(3)]
+    rank = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
+    return np.sort(rank[first : first + count])
 
 
 def _local(simulator: Simulator) -> list[Parameter]:

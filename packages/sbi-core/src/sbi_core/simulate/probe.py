@@ -19,7 +19,7 @@ from sbi_core.data.observations import Observable
 from sbi_core.errors import ConfigError, SbiError, SimulationError, counted, first_line
 from sbi_core.priors.space import ParameterSpace, as_float64
 from sbi_core.rng import seeded, stream
-from sbi_core.simulate.nuisances import OUTLIERS, POPULATION, ZERO_POINTS
+from sbi_core.simulate.nuisances import OUTLIERS, POPULATION, SELECTION, ZERO_POINTS
 from sbi_core.training.networks import Standardizer, pooling_of
 
 __all__ = [
@@ -81,7 +81,7 @@ def _check_nuisances(simulator: Simulator) -> None:
         if not isinstance(space, ParameterSpace):
             msg = f"{who}nuisances['{family}'] must be a ParameterSpace, not {type(space).__name__}"
             raise SimulationError(msg)
-        if family in (POPULATION, ZERO_POINTS, OUTLIERS):
+        if family in (POPULATION, ZERO_POINTS, OUTLIERS, SELECTION):
             msg = f"{who}'{family}' is a family that every simulator has; name yours differently"
             raise SimulationError(msg)
         other = [p.name for p in space.parameters if p.scope != "nuisance"]
@@ -100,6 +100,11 @@ def _check_nuisances(simulator: Simulator) -> None:
     if np.ndim(zero) or not float(zero) >= 0:
         msg = f"{who}zero_point must be one number, at least 0, got {zero!r}"
         raise SimulationError(msg)
+    known = [o.name for o in simulator.observables]
+    for name in simulator.selected_by:
+        if name not in known:
+            msg = f"{who}selected_by names '{name}', which is no observable ({known})"
+            raise SimulationError(msg)
 
 
 def check_batch(simulator: Simulator, batch: Any, rows: int, method: str = "") -> None:
