@@ -253,6 +253,7 @@ def main() -> None:
     torch.set_num_threads(1)
     run = sbi_core.load_run(options.run)
     simulator = OneTable(run.simulator.config)
+    simulator.selected_by = ()  # the galaxies are not selected, and NUTS does not ask
     rule = GroupMomentsCombiner(
         GroupMomentsConfig(groups=options.groups, size=options.size, epochs=options.train_epochs)
     )
