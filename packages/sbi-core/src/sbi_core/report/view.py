@@ -80,7 +80,7 @@ FLAGS = {
     "simulated groups that the network was trained on; run the pipeline with these objects.",
     "unlike_nominal_model": "With its nominal assumptions the model does not make these objects "
     "(model check). The combined posterior with nuisance parameters allows for errors of these "
-    "assumptions; those without do not hold.",
+    "assumptions, of the usual size; those without do not hold.",
     "combination_not_converged": "The search for the combined posterior did not converge; compare "
     "it with another combiner.",
     "errors_not_simulated": "Simulated objects do not have errors like those of the data (they "
