@@ -5,6 +5,7 @@ import torch
 from sbi_core import (
     Batch,
     ConfigError,
+    DataFileError,
     InputShape,
     Parameter,
     ParameterSpace,
@@ -75,6 +76,14 @@ def test_saved_and_loaded_estimators_draw_the_same(trained, simulator, tmp_path)
         tensors = (*network.parameters(), *network.buffers())
         assert all(t.data_ptr() % 64 == 0 for t in tensors)  # else some processors round otherwise
     np.testing.assert_array_equal(again.sample(seen, 50, 1), trained.sample(seen, 50, 1))
+
+
+def test_weights_of_other_coordinates_are_refused(trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:  # sticks from the late end, without the order
+        before.delitem(trained.network.head._buffers, "columns")
+        trained.save(tmp_path)
+    with pytest.raises(DataFileError, match="another network"):
+        PercentileEstimator.load(tmp_path)
 
 
 def test_training_is_repeatable(simulator):

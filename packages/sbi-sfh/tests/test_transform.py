@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sbi_sfh.constants import DECILES
+from sbi_sfh.constants import AUXILIARY, DECILES
 from sbi_sfh.transform import SticksAndRanges
 
 MAP = SticksAndRanges(DECILES, 13.0, ((-2.0, 0.4),))
@@ -17,6 +17,26 @@ def _theta(rng, n=200):
 def test_round_trip_is_exact(rng):
     theta = _theta(rng)
     assert_allclose(MAP.decode(MAP.encode(theta)), theta, atol=1e-12)
+
+
+def test_round_trip_with_times_of_the_last_tenth(rng):
+    sticks = SticksAndRanges(DECILES + AUXILIARY, 13.0, ())
+    theta = np.sort(rng.uniform(0.01, 12.99, (200, len(DECILES + AUXILIARY))), axis=1)
+    assert_allclose(sticks.decode(sticks.encode(theta)), theta, atol=1e-9)
+
+
+def test_t90_depends_on_one_number_and_others_on_those_before(rng):
+    """Columns in the order of eta: no time moves with a later number."""
+    eta = rng.normal(0, 1, (1, 10))
+    theta = MAP.decode(eta)[0, list(MAP.columns)]
+    assert MAP.columns[0] == 8
+    assert sorted(MAP.columns) == list(range(10))
+    for k in range(10):
+        moved = eta.copy()
+        moved[0, k] += 0.5
+        same = MAP.decode(moved)[0, list(MAP.columns)] == theta
+        assert same[:k].all()
+        assert not same[k]
 
 
 def test_zero_is_constant_star_formation():

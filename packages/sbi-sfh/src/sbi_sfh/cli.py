@@ -5,11 +5,34 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from sbi_core import Run
+    from sbi_sfh.simulator import SfhSimulator
+
 __all__ = ["interpret", "library", "map_cube", "recover", "refine", "sensitivity"]
+
+
+_OBSERVATIONS = click.option(
+    "--observations", metavar="FILE", required=True, help="File or folder of spectra."
+)
+_DRAWS = click.option(
+    "--draws", metavar="N", type=click.IntRange(min=10), default=500, show_default=True,
+    help="Posterior draws per galaxy.",
+)  # fmt: skip
+
+
+def _loaded(run: str, overrides: tuple[str, ...] = ()) -> tuple[Run, SfhSimulator]:
+    from sbi_core import load_run
+    from sbi_sfh.simulator import SfhSimulator
+
+    loaded = load_run(run, overrides=overrides)
+    simulator = loaded.simulator
+    assert isinstance(simulator, SfhSimulator)
+    return loaded, simulator
 
 
 @click.command(
@@ -23,13 +46,10 @@ __all__ = ["interpret", "library", "map_cube", "recover", "refine", "sensitivity
 @click.option("--out", metavar="DIR", help="Folder of the results.", show_default="RUN/latents")
 def interpret(run: str, n: int, out: str | None) -> None:
     """Show which spectral features and parameters the latents of RUN respond to."""
-    from sbi_core import load_run, stream
+    from sbi_core import stream
     from sbi_sfh import interpret as latents
-    from sbi_sfh.simulator import SfhSimulator
 
-    loaded = load_run(run)
-    simulator = loaded.simulator
-    assert isinstance(simulator, SfhSimulator)
+    loaded, simulator = _loaded(run)
     rng = stream(loaded.config.seed, "latents")
     batch = simulator.draw(n, rng).succeeded
     clean = simulator.telescope.noise_free(batch.x).double().numpy()
@@ -48,29 +68,23 @@ def interpret(run: str, n: int, out: str | None) -> None:
     "  sbi-run sfh recover runs/sfh-standard --observations spectra.fits --out recovered.npz",
 )
 @click.argument("run")
-@click.option("--observations", metavar="FILE", required=True, help="File or folder of spectra.")
+@_OBSERVATIONS
 @click.option("--out", metavar="FILE", required=True, help="File to write (npz).")
-@click.option(
-    "--draws", metavar="N", type=click.IntRange(min=10), default=500, show_default=True,
-    help="Posterior draws per galaxy.",
-)  # fmt: skip
+@_DRAWS
 @click.option("--figures", metavar="DIR", help="Also draw a figure of every galaxy here (png).")
 def recover(run: str, observations: str, out: str, draws: int, figures: str | None) -> None:
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
-    from sbi_core import ConfigError, load_run, written
+    from sbi_core import ConfigError, written
     from sbi_sfh.analysis import figure_of
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
-    from sbi_sfh.simulator import SfhSimulator
 
     if Path(out).exists() and Path(out).samefile(observations):
         msg = f"'{out}' is the file of the observations; choose another --out"
         raise ConfigError(msg)
-    loaded = load_run(run)
-    simulator = loaded.simulator
-    assert isinstance(simulator, SfhSimulator)
+    loaded, simulator = _loaded(run)
     data = loaded.observations(observations)
     samples = loaded.infer(data, draws)
     recovered = [recover_object(simulator, data, k, samples.values[:, k]) for k in range(len(data))]
@@ -110,7 +124,7 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     "  sbi-run sfh refine runs/sfh-standard --observations spectra.fits --out refined.ecsv",
 )
 @click.argument("run")
-@click.option("--observations", metavar="FILE", required=True, help="File or folder of spectra.")
+@_OBSERVATIONS
 @click.option(
     "--out", metavar="FILE", default="refined.ecsv", show_default=True, help="Table to write."
 )
@@ -193,11 +207,10 @@ def map_cube(
     """Infer all spaxels of CUBE with RUN and write maps with the sky coordinates of the cube."""
     import numpy as np
 
-    from sbi_core import ConfigError, load_run
+    from sbi_core import ConfigError
     from sbi_sfh.cubes import infer_cube
     from sbi_sfh.formats.fits_images import frame_of
     from sbi_sfh.maps import draw_maps, write_maps
-    from sbi_sfh.simulator import SfhSimulator
 
     target = Path(out)
     if target.suffix != ".fits":
@@ -207,9 +220,7 @@ def map_cube(
         msg = f"'{out}' is the cube; choose another --out"
         raise ConfigError(msg)
     shape, sky = frame_of(Path(cube))
-    loaded = load_run(run, overrides=overrides)
-    simulator = loaded.simulator
-    assert isinstance(simulator, SfhSimulator)
+    loaded, simulator = _loaded(run, overrides)
     maps, notes = infer_cube(loaded, cube, shape, draws, bin_snr=bin_snr, workers=workers)
     about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
     write_maps(target, maps, sky, about)
@@ -227,14 +238,11 @@ def map_cube(
     "  sbi-run sfh sensitivity runs/sfh-large runs/gp --observations spectra.fits",
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN OTHER...")
-@click.option("--observations", metavar="FILE", required=True, help="File or folder of spectra.")
+@_OBSERVATIONS
 @click.option(
     "--out", metavar="FILE", default="sensitivity.ecsv", show_default=True, help="Table to write."
 )
-@click.option(
-    "--draws", metavar="N", type=click.IntRange(min=10), default=500, show_default=True,
-    help="Posterior draws per galaxy.",
-)  # fmt: skip
+@_DRAWS
 def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) -> None:
     """Compare results of the same spectra under the priors and SSP libraries of several runs.
 

@@ -146,14 +146,20 @@ class _StandardHead(Head):
 
     mean: Tensor
     scale: Tensor
+    columns: Tensor
 
-    def __init__(self, density: Head, features: int, dim: int, jitter: float) -> None:
+    def __init__(
+        self, density: Head, features: int, columns: tuple[int, ...], jitter: float
+    ) -> None:
         super().__init__()
+        dim = len(columns)
         self.density, self.jitter = density, jitter
         self.noise_size = density.noise_size
         self.rows_per_call = density.rows_per_call
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
+        # stored with the weights: those of other coordinates are not loaded by mistake
+        self.register_buffer("columns", torch.tensor(columns))
         last = nn.Linear(64, 2 * dim)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -231,7 +237,7 @@ class PercentileEstimator(FlowEstimator):
 
     def make_head(self, features: int, space: ParameterSpace) -> Head:
         """Return a fresh density of eta given ``features`` numbers."""
-        sticks_of(space)
+        columns = sticks_of(space).columns
         c = self.config
         density: Head
         if c.density == "mixture":
@@ -241,7 +247,7 @@ class PercentileEstimator(FlowEstimator):
         else:
             flow: Any = get_estimator("nsf", transforms=c.transforms, hidden=c.hidden, bins=c.bins)
             density = flow.build_head(features, space.dim)
-        return _StandardHead(density, features, space.dim, c.jitter)
+        return _StandardHead(density, features, columns, c.jitter)
 
     def encode(self, theta: F64, space: ParameterSpace) -> F64:
         """Return eta (n, d) of theta (n, d)."""

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_core import Observations
-from sbi_sfh.broadening import NODE_STEP
 from sbi_sfh.completion import complete
-from sbi_sfh.residuals import Fit, fit_spectrum, weighted
+from sbi_sfh.residuals import Fit, fit_spectrum, observed_basis, weighted
 
 if TYPE_CHECKING:
     from sbi_sfh.simulator import SfhSimulator
@@ -76,10 +75,8 @@ def recover_object(
     basis, near = simulator.library.basis, None
     if telescope.observed_mode:  # velocity dispersion and calibration, from a first history
         c = recovery.coefficients(theta[:1])[0]
-        first = fit_spectrum(telescope, c, row)
+        first, basis = observed_basis(telescope, c, row)
         near = first.sigma
-        broadened = telescope.broadened[round(near / NODE_STEP)].double().numpy()
-        basis = broadened * (first.model / (c @ broadened))
     flux, weight, _ = weighted(row)
     if row.x_err is None:
         weight = weight / _UNKNOWN_ERROR

@@ -40,7 +40,7 @@ from sbi_sfh.broadening import NODE_STEP
 from sbi_sfh.constants import C_KMS
 from sbi_sfh.coordinates import Coordinates
 from sbi_sfh.histories import draw_family
-from sbi_sfh.residuals import fit_spectrum, weighted
+from sbi_sfh.residuals import observed_basis, weighted
 from sbi_sfh.ssp import linear_weights
 
 if TYPE_CHECKING:
@@ -433,11 +433,9 @@ def _nuisances(simulator: SfhSimulator, row: Any, theta: F64) -> tuple[F64, F64]
     """Return the basis (K, L) as observed, and directions (m, L) of one prior deviation each."""
     telescope, config = simulator.telescope, simulator.config
     c = simulator.recovery.coefficients(theta[None])[0]
-    fit = fit_spectrum(telescope, c, row)
-    node = round(fit.sigma / NODE_STEP)
-    grid = telescope.broadened
-    basis = grid[node].double().numpy()
-    shape = fit.model / (c @ basis)
+    fit, basis = observed_basis(telescope, c, row)
+    node, grid = round(fit.sigma / NODE_STEP), telescope.broadened
+    shape = fit.model / (c @ grid[node].double().numpy())
     low, high = max(node - 1, 0), min(node + 1, len(grid) - 1)
     per_kms = (c @ (grid[high] - grid[low]).double().numpy()) / ((high - low) * NODE_STEP)
     spread = (config.sigma_range[1] - config.sigma_range[0]) / np.sqrt(12.0)
@@ -450,7 +448,7 @@ def _nuisances(simulator: SfhSimulator, row: Any, theta: F64) -> tuple[F64, F64]
         config.velocity_sd / C_KMS * velocity[None],
         spread * (per_kms * shape)[None],
     ]
-    return basis * shape, np.concatenate(rows)
+    return basis, np.concatenate(rows)
 
 
 def _proposal(z: F64, others: F64, rng: np.random.Generator) -> tuple[F64, F64]:

@@ -21,7 +21,7 @@ from sbi_core import Batch
 from sbi_sfh.broadening import NODE_STEP
 from sbi_sfh.noise import Telescope
 
-__all__ = ["Fit", "fit_spectrum", "weighted"]
+__all__ = ["Fit", "fit_spectrum", "observed_basis", "weighted"]
 
 F64 = NDArray[np.float64]
 _STRIDE = 4  # nodes
@@ -97,6 +97,16 @@ def fit_spectrum(
         step = step if better != best else step // 2
         best = better
     return _fit(x, used, weight, made[best][1], NODE_STEP * best, known_errors=known)
+
+
+def observed_basis(telescope: Telescope, coefficients: F64, observed: Batch) -> tuple[Fit, F64]:
+    """Return the fit of a recovered spectrum, and the basis (K, L) with its dispersion and shape.
+
+    For other spectra of the same galaxy: mode ``observed``; see :func:`fit_spectrum`.
+    """
+    fit = fit_spectrum(telescope, coefficients, observed)
+    basis = telescope.broadened[round(fit.sigma / NODE_STEP)].double().numpy()
+    return fit, basis * (fit.model / (coefficients @ basis))
 
 
 def weighted(observed: Batch) -> tuple[F64, F64, NDArray[np.bool_]]:
