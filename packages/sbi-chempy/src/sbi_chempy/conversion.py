@@ -155,6 +155,8 @@ def _clean(reader: ColumnReader, name: str) -> str:
                 f"; if it is A({element}), read it so: --column "
                 f"A_{element}={reader.written(column)} --set simulator.absolute=true"
             )
+        else:
+            msg += "; convert ratios and percentages to dex"
         raise ObservationError(msg)
     reader.leave_out(wrong, f"impossible:{column}", f"'{column}' is {{value}} dex", list(x))
     error_column = error_of(reader, (column, name), "dex")

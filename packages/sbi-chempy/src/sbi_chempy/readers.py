@@ -216,7 +216,7 @@ def npz_table(path: str | Path) -> Table:
 
     path = Path(path)
     if path.is_file() and path.stat().st_size == 0:
-        msg = f"observations file '{path}' is empty"
+        msg = f"observations file '{path}' is empty: it must have a header and one row per object"
         raise DataFileError(msg)
     arrays = read_npz(path)
     values = next((k for k in _NPZ_VALUES if k in arrays), None)
@@ -243,7 +243,7 @@ def npz_table(path: str | Path) -> Table:
         msg = f"'{path}': abundances {x.shape}, errors {err.shape} and {len(names)} elements differ"
         raise ObservationError(msg)
     if len(x) == 0:
-        msg = f"observations file '{path}' has no rows"
+        msg = f"observations file '{path}' has no rows: it must have one per object"
         raise DataFileError(msg)
     table = Table()
     if "id" in arrays:

@@ -156,7 +156,7 @@ def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
     except Exception as error:  # readers raise many kinds of errors on broken files
         raise unreadable(path, error) from None
     if source.n == 0:
-        msg = f"observations file '{path}' has no rows"
+        msg = f"observations file '{path}' has no rows: it must have one per object"
         raise DataFileError(msg)
     source.reading = reading
     if len(names) > 1:
@@ -211,7 +211,9 @@ def _check_file(path: Path) -> None:
     elif not path.is_file():  # a pipe, such as <(...), or a device
         problem = f"'{path}' is not a regular file; write the table to a file first"
     elif path.stat().st_size == 0:
-        problem = f"observations file '{path}' is empty"
+        problem = (
+            f"observations file '{path}' is empty: it must have a header and one row per object"
+        )
     else:
         suffix, compressed = suffixes(path)
         if suffix not in FORMATS or (compressed and FORMATS[suffix] in ("hdf5", "parquet")):

@@ -603,7 +603,10 @@ def observations_from_columns(
     if len(missing) == len(observables):
         wanted = ", ".join(o.name for o in observables)
         have = ", ".join(reader.table.colnames)
-        msg = f"{reader.source}: none of the columns {wanted} found; the file has {have}"
+        msg = (
+            f"{reader.source}: none of the columns {wanted} found; the file has {have}: rename "
+            f"them, or say which is which: --column {observables[0].name}=NAME"
+        )
         raise ObservationError(msg)
     mask = np.isfinite(x)
     if missing:
