@@ -98,7 +98,7 @@ def test_it_is_calibrated_whatever_is_missing(combiner, lost):
     assert np.abs(z.mean(0)).max() < 0.3  # the mean of 600 has an error of 0.04
 
 
-def test_it_holds_for_objects_that_were_selected(combiner, tests):
+def test_it_holds_for_objects_that_were_selected(combiner, posterior, tests):
     """Groups cut at the median of an observable, which the plain combiner does not know of."""
     name = MODEL.observables[0].name
 

@@ -60,7 +60,7 @@ from sbi_core.files.tensors import read_json
 from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
-from sbi_core.simulate.nuisances import switch_name
+from sbi_core.simulate.nuisances import SELECTION, switch_name
 from sbi_core.training.config import TrainConfig
 from sbi_core.training.splits import splits_of
 from sbi_core.validation import Options
@@ -88,6 +88,11 @@ class GroupMomentsConfig(Options):
     )
     components: int = Field(6, ge=1, description="Gaussians of the mixture")
     samples: int = Field(4000, ge=1, description="draws of the combined posterior that are kept")
+    selected: bool = Field(
+        True,
+        description="the objects may have been chosen by a range of an observable that the "
+        "simulator names; false: they are a fair sample",
+    )
 
 
 class GroupMomentsCombiner(SubsetCombiner):
@@ -127,7 +132,13 @@ class GroupMomentsCombiner(SubsetCombiner):
     @property
     def families(self) -> tuple[str, ...]:
         """Families of nuisance parameters that are marginalised."""
-        return () if self._moments is None else self._moments.families
+        every = () if self._moments is None else self._moments.families
+        return tuple(f for f in every if f not in self._off)
+
+    @property
+    def _off(self) -> tuple[str, ...]:
+        """Families that have their nominal values."""
+        return () if self.config.selected else (SELECTION,)
 
     # -- learning ------------------------------------------------------------------
 
@@ -220,7 +231,7 @@ class GroupMomentsCombiner(SubsetCombiner):
         found = []
         for rows in subsets:
             part = data[rows]
-            batch = _batch(moments.inputs(part, moments.switches()))
+            batch = _batch(moments.inputs(part, moments.switches(self._off)))
             mean, cov = estimator.gaussian_moments(batch)
             factor = self._factor(cov)[0]
             cov = cov * np.outer(factor, factor)
@@ -262,9 +273,11 @@ class GroupMomentsCombiner(SubsetCombiner):
         """
         estimator, moments, _ = self._trained()
         data = moments.checked(observations.batch)
-        cases: dict[str, tuple[str, ...]] = {"all": (), **{f: (f,) for f in moments.families}}
+        varied = [f for f in moments.families if f not in self._off]
+        cases: dict[str, tuple[str, ...]] = {"all": (), **{f: (f,) for f in varied}}
         cases["none"] = moments.families
-        inputs = {k: moments.inputs(data, moments.switches(off)) for k, off in cases.items()}
+        on = {k: moments.switches((*self._off, *off)) for k, off in cases.items()}
+        inputs = {k: moments.inputs(data, v) for k, v in on.items()}
         return {k: self._both(estimator, v)[1] for k, v in inputs.items()}
 
     def leave_one_out(self, observations: Observations) -> dict[str, tuple[F64, F64]]:
@@ -278,7 +291,8 @@ class GroupMomentsCombiner(SubsetCombiner):
         for k, name in enumerate(moments.names):
             rest = data.without(k)
             if data.there[:, k].any() and rest.there.any():
-                found[name] = self._both(estimator, moments.inputs(rest, moments.switches()))
+                on = moments.switches(self._off)
+                found[name] = self._both(estimator, moments.inputs(rest, on))
         return found
 
     def _both(self, estimator: EnsembleEstimator, inputs: F64) -> tuple[F64, F64]:
