@@ -36,6 +36,16 @@ def test_variants_of_the_physics_move_their_galaxies_together():
     assert_allclose(np.std(apart), 0.1 * 3.7, rtol=0.25)
 
 
+def test_outflows_of_regulator_models_are_among_the_variants():
+    """Within 2.5 standard deviations of mean and width of [Fe/H] at large mass."""
+    varied = build_dwarfs(DwarfConfig(stems=1600, physics_spread=0.1))
+    away = build_dwarfs(DwarfConfig(stems=600, backend="grumpy"))
+    massive = varied.log_mstar > 8.5
+    parts = [varied.moments[massive & (varied.physics == k)].mean(0) for k in range(32)]
+    off = away.moments[away.log_mstar > 8.5].mean(0) - np.mean(parts, axis=0)
+    assert (np.abs(off / np.std(parts, axis=0))[[0, 2]] < 2.5).all()
+
+
 def test_names_say_stem_and_step(library):
     stem, step = np.char.partition(library.galaxy_name, ".")[:, [0, 2]].T
     assert (stem == library.stem).all()

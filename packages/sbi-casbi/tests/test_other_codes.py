@@ -178,8 +178,9 @@ def test_ramses_snapshots_are_read(tmp_path):
     ("fields", "words"),
     [
         ("fe=Iron,o=GFM_Metals:4", "no array 'Iron'.*GFM_Metals"),
-        ("fe=GFM_Metals,o=GFM_Metals:4", "10 column"),
-        ("fe=GFM_Metals:12,o=GFM_Metals:4", "10 column"),
+        ("fe=GFM_Metals,o=GFM_Metals:4", "10 columns: write 'GFM_Metals:0' to 'GFM_Metals:9'"),
+        ("fe=GFM_Metals:12,o=GFM_Metals:4", "10 columns, from 0, but the column 12"),
+        ("fe=Masses:1,o=GFM_Metals:4", "'Masses' of --fields is one column: write 'Masses' with"),
     ],
 )
 def test_fields_that_are_missing_are_named(tmp_path, fields, words):

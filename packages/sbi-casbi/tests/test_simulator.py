@@ -119,6 +119,14 @@ def test_all_members_of_a_halo_have_the_same_physics():
     assert (mass[:, 0] >= mass[:, 1]).all()  # every halo has two members
 
 
+def test_variants_are_as_many_as_the_smallest_split_has_members_for():
+    config = CasbiConfig(stems=2500, split_fractions=(0.5, 0.05, 0.45), physics_spread=0.1)
+    sim = CasbiSimulator(config)
+    assert set(sim.library.physics) == set(range(5))  # 750 snapshots of validation galaxies
+    full = sim.draw_from(40, 1, "val", np.full(40, 100))  # snapshots are drawn once per halo
+    assert full.theta_mask.sum(1).tolist() == [100] * 40
+
+
 def test_split_keys_name_the_split_of_the_stems(simulator):
     batch = simulator.draw(60, 4)
     assert set(batch.split_key.tolist()) == {-1, -2, -3}

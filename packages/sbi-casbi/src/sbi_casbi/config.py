@@ -45,8 +45,8 @@ class CasbiConfig(BaseModel):
     physics_spread: float = Field(
         0.0,
         ge=0,
-        description="standard deviation of yields and outflows between halos [dex], for libraries "
-        "embedded and grumpy",
+        description="standard deviation of yields and outflows between halos [dex] (twice for "
+        "exponents of outflows), in libraries embedded and grumpy",
     )
     split_fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="fractions of galaxies for training, validation and test"

@@ -11,8 +11,8 @@ are possible building blocks, since star formation stops at infall. The outflow 
 determined by bisection, so that the mean [Fe/H] of the median snapshot follows the relation in
 :mod:`sbi_casbi.relations` with 0.15 dex of scatter.
 
-Yields and outflows of real galaxies are uncertain. With ``physics_spread`` (s) the library has 32
-variants of the physics, and all members of a halo are of one: with standard normal numbers
+Yields and outflows of real galaxies are uncertain. With ``physics_spread`` (s) the library has
+several variants of the physics, and all members of a halo are of one: with standard normal numbers
 :math:`g_1 \dots g_5` of the variant, the yields become
 
 .. math:: \log y_\mathrm{Ia} \to \log y_\mathrm{Ia} + s\,g_1, \qquad
@@ -21,10 +21,14 @@ variants of the physics, and all members of a halo are of one: with standard nor
 (the latter is also a change of the solar scale), the relation and the exponent of the outflow,
 
 .. math:: \langle[\mathrm{Fe/H}]\rangle \to \langle[\mathrm{Fe/H}]\rangle
-          + s\,g_3 + s\,g_4\,(\log M_* - 7), \qquad p \to p + s\,g_5 .
+          + s\,g_3 + s\,g_4\,(\log M_* - 7), \qquad \log p \to \log p + 2 s\,g_5 ,
+
+the last because exponents of published outflows differ by factors of two to three: 0.35 in
+simulations (Muratov et al. 2015), 0.45 with a threshold in regulator models, which is steeper.
 
 References:
     | Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183; Kirby et al. 2013, ApJ 779, 102
+    | Muratov et al. 2015, MNRAS 454, 2691; Kravtsov & Manwadkar 2022, MNRAS 514, 2667 (outflows)
 """
 
 from __future__ import annotations
@@ -54,9 +58,8 @@ _STEPS, _STEPS_CALIBRATION, _BISECTIONS = 128, 32, 14
 _LOG_LOADING = (-0.55, 4.5)  # log10(1 + eta_f - r) that the bisection searches
 _FIRST_INFALL = 1.0  # Gyr
 _BLOCK = 4096  # galaxies evolved at a time
-_VARIANTS = 32
 _PIVOT = 7.0  # log10 M_star [Msun] at which a change of the slope moves no [Fe/H]
-_LEAST_POWER = 0.05
+_SPREADS = (1.0, 1.0, 1.0, 1.0, 2.0)  # of the five deviations, in units of physics_spread
 
 
 class DwarfConfig(BaseModel):
@@ -80,6 +83,9 @@ class DwarfConfig(BaseModel):
     alpha: Element = Field("o", description="element beside iron: o (oxygen) or mg (magnesium)")
     physics_spread: float = Field(
         0.0, ge=0, description="standard deviation of yields and outflows between halos [dex]"
+    )
+    variants: int = Field(
+        32, ge=1, description="number of variants of the physics, if physics_spread is not 0"
     )
 
 
@@ -153,23 +159,23 @@ class _Physics:
     log_y_alpha: F64
     fe_h: F64  # at M_star = 10^7 Msun
     slope: F64  # of [Fe/H] with log10 M_star
-    power: F64  # exponent of the outflow
+    log_power: F64  # exponent of the outflow
 
 
 def _physics(config: DwarfConfig) -> _Physics:
-    n = _VARIANTS if config.physics_spread else 1
+    n = config.variants if config.physics_spread else 1
     variant = np.arange(config.stems) % n
     rng = stream(config.seed, "physics")
     # a Latin hypercube: every deviation takes each of n quantiles of the normal distribution once
     quantiles = config.physics_spread * stats.norm.ppf((np.arange(n) + 0.5) / n)
-    return _Physics(variant, *(quantiles[rng.permutation(n)][variant] for _ in range(5)))
+    drawn = [spread * quantiles[rng.permutation(n)][variant] for spread in _SPREADS]
+    return _Physics(variant, *drawn)
 
 
 def _varied(stems: _Stems, physics: _Physics) -> _Stems:
     """Return the galaxies with the outflows of their variant."""
     fe_h = physics.fe_h + physics.slope * (stems.log_mstar - _PIVOT)
-    power = np.maximum(stems.power + physics.power, _LEAST_POWER)
-    return replace(stems, scatter=stems.scatter + fe_h, power=power)
+    return replace(stems, scatter=stems.scatter + fe_h, power=stems.power * 10**physics.log_power)
 
 
 def _first_distinct(ticks: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -307,19 +313,15 @@ def build_dwarfs(
     )
 
 
-def _rows(stems: _Stems, rows: slice) -> _Stems:
+def _rows(stems: _Stems, rows: slice | NDArray[np.int64]) -> _Stems:
     return _Stems(**{name: getattr(stems, name)[rows] for name in stems.__dataclass_fields__})
 
 
 def _gas(stems: _Stems, index: NDArray[np.int64], tau: F64) -> F64:
     """Return the ratio of gas to stellar mass at infall."""
-    one = _rows_of(stems, index)
+    one = _rows(stems, index)
     formed = np.maximum(one.formed(tau[:, None])[:, 0], 1e-12)
     return np.asarray(one.tau_star * one.rate(tau[:, None])[:, 0] / formed)
-
-
-def _rows_of(stems: _Stems, index: NDArray[np.int64]) -> _Stems:
-    return _Stems(**{name: getattr(stems, name)[index] for name in stems.__dataclass_fields__})
 
 
 def _snapshots(

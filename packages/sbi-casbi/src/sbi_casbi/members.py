@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from sbi_casbi.parameters import summarise
@@ -69,18 +68,6 @@ class MemberSamples:
         mask, mass = self.mask, self.log_mstar
         return np.stack([((mass > m) & mask).sum(-1) for m in limits])
 
-    @property
-    def log_total(self) -> F64:
-        """log10 of the accreted stellar mass [Msun], (draw, halo)."""
-        top = self.log_mstar[..., :1].astype(float)
-        linear = np.where(self.mask, 10.0 ** (self.log_mstar - top), 0.0).sum(-1)
-        return np.asarray(top[..., 0] + np.log10(linear))
-
-    @property
-    def mean_infall(self) -> F64:
-        """Mass-weighted mean infall time [Gyr], (draw, halo)."""
-        return np.asarray(self.columns(1)[..., 2])
-
     def member(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the k-th member by mass (from 1), (draw, halo, d), and the draws that have it."""
         if not 1 <= k <= self.values.shape[2]:
@@ -105,19 +92,6 @@ class MemberSamples:
         flat = row[inside] * (size[0] * size[1]) + cell[inside]
         counts = np.bincount(flat, minlength=int(np.prod(lead)) * size[0] * size[1])
         return np.asarray(counts.reshape(*lead, *size), np.int64)
-
-    def to_dataset(self) -> xr.Dataset:
-        """Return a dataset with dims (chain, draw, object, member), NaN beyond the last member."""
-        most = max(int(self.count.max(initial=1)), 1)
-        values = np.where(self.mask[..., None], self.values, np.nan)[:, :, :most]
-        dims = ("chain", "draw", "object", "member")
-        variables: dict[str, Any] = {
-            name: (dims, values[None, ..., j].astype(np.float32))
-            for j, name in enumerate(self.names)
-        }
-        variables["count"] = (dims[:3], self.count[None].astype(np.int16))
-        coords = {"object": self.id.astype(object), "member": np.arange(1, most + 1)}
-        return xr.Dataset(variables, coords=coords)
 
 
 def sample_members(

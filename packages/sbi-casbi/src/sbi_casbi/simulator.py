@@ -70,6 +70,7 @@ _BLOCK = 256  # halos smoothed at a time
 _MILKY_WAY_POOL = 1000
 # log10 of the accreted mass and of the largest member [Msun], its infall [Gyr]: value, scale
 _MILKY_WAY = np.array([[9.15, 8.7, 3.8], [0.15, 0.2, 1.0]])
+_MOST_VARIANTS, _SNAPSHOTS_PER_MEMBER = 32, 1.5  # of the physics; snapshots are drawn once per halo
 _PMF_HALOS = 2000  # halos that give the prior of N of the budget sampler
 _CITATIONS = (
     "Viterbo & Buck 2024, arXiv:2411.17269 (CASBI)",
@@ -103,9 +104,17 @@ def load_library(config: CasbiConfig) -> Library:
         alpha=config.alpha or "o",
         dm_coupling=config.dm_coupling,
         y_ia_factor=config.y_ia_factor,
-        physics_spread=config.physics_spread,
+        # a surrogate draws every galaxy on its own, of one physics
+        physics_spread=0.0 if config.library == "surrogate" else config.physics_spread,
+        variants=_variants(config),
     )
     return build_dwarfs(dwarfs, fractions=config.split_fractions)
+
+
+def _variants(config: CasbiConfig) -> int:
+    """Return the number of variants of the physics, so that each has members for every halo."""
+    snapshots = min(config.split_fractions) * config.stems * config.cuts
+    return int(np.clip(snapshots / (_SNAPSHOTS_PER_MEMBER * config.n_max), 1, _MOST_VARIANTS))
 
 
 class CasbiSimulator(Simulator):

@@ -146,10 +146,14 @@ def _array(snapshot: Any, stars: Any, array: str, column: str, name: str) -> F64
         msg = f"{name}: its stars have no array '{array}' (--fields); they have {known}"
         raise DataFileError(msg) from None
     columns = 1 if values.ndim == 1 else values.shape[1]
-    if (values.ndim > 1) != bool(column) or (column and not 0 <= int(column) < columns):
-        msg = (
-            f"{name}: array '{array}' has {counted(columns, 'column')}, "
-            f"--fields names '{array}:{column}'"
-        )
+    wrong = None
+    if values.ndim == 1 and column:
+        wrong = f"is one column: write '{array}' without ':{column}'"
+    elif values.ndim > 1 and not column:
+        wrong = f"has {counted(columns, 'column')}: write '{array}:0' to '{array}:{columns - 1}'"
+    elif column and int(column) >= columns:
+        wrong = f"has {counted(columns, 'column')}, from 0, but the column {column} is asked for"
+    if wrong:
+        msg = f"{name}: array '{array}' of --fields {wrong}"
         raise DataFileError(msg)
     return values[:, int(column)] if column else values
