@@ -56,7 +56,9 @@ FEW = ("fe_h", "mg_fe", "o_fe", "si_fe")  # of many surveys
 
 def trained(simulator, posterior, options, seed: int) -> tuple[GroupMomentsCombiner, dict]:  # noqa: ANN001
     """Return the combiner that has learned from simulated groups, and what it took."""
-    config = GroupMomentsConfig(groups=options.groups, size=options.size, epochs=options.epochs)
+    config = GroupMomentsConfig(
+        groups=options.groups, size=options.size, epochs=options.epochs, selected=not options.fair
+    )
     combiner = GroupMomentsCombiner(config)
     combiner.attach(simulator)
     start = time.process_time()
@@ -174,6 +176,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fixed", type=int, default=0, metavar="K")
+    parser.add_argument("--fair", action="store_true", help="combiner.selected = false")
     parser.add_argument("--cases", nargs="+", default=[*CASES, "changes", "right"])
     parser.add_argument("--json")
     options = parser.parse_args()
