@@ -198,6 +198,10 @@ def test_saved_and_restored(combiner, posterior, tests, tmp_path):
     (tmp_path / "moments.json").write_text(json.dumps(content))
     with pytest.raises(DataFileError, match="another version.*--restart combine"):
         GroupMomentsCombiner().restore(tmp_path)
+    earlier = {"moments": {"names": ["a"]}, "usual": {"centre": [0.0]}, "width": [1.0]}
+    (tmp_path / "moments.json").write_text(json.dumps(earlier))
+    with pytest.raises(DataFileError, match="another version.*--restart combine"):
+        GroupMomentsCombiner().restore(tmp_path)
     (tmp_path / "moments.json").write_text('{"moments": {}}')
     with pytest.raises(DataFileError, match="is damaged"):
         GroupMomentsCombiner().restore(tmp_path)

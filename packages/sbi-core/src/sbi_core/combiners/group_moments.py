@@ -75,6 +75,7 @@ _RARE = 0.001  # probability of moments below which a group is flagged
 _MEMBERS = 3  # networks
 _WEIGHT_DECAY = 0.4  # without it they learn the simulated groups by heart
 _LARGEST_STRETCH = 1.0
+_VERSION = 2  # of the stored moments
 
 
 class GroupMomentsConfig(Options):
@@ -326,7 +327,8 @@ class GroupMomentsCombiner(SubsetCombiner):
         directory = Path(directory)
         estimator.save(directory)
         content: dict[str, object] = {"moments": moments.to_spec(), "usual": usual.to_spec()}
-        content |= {"inputs": moments.number, "stretch": self._stretch.tolist()}
+        content |= {"version": _VERSION, "inputs": moments.number}
+        content["stretch"] = self._stretch.tolist()
         write_atomic(directory / "moments.json", json.dumps(content).encode())
 
     def restore(self, directory: str | Path) -> None:
@@ -344,19 +346,21 @@ class GroupMomentsCombiner(SubsetCombiner):
             msg = f"the stage 'combine' of {run} did not finish: {again}"
             raise DataFileError(msg)
         content = read_json(directory / "moments.json")
+        other = (
+            f"the combiner in '{directory}' was trained by another version, on other moments: "
+            f"{again} --restart combine"
+        )
+        if "usual" in content and content.get("version") != _VERSION:
+            raise DataFileError(other)
         try:
             moments = GroupMoments.from_spec(content["moments"])
             usual = UsualMoments.from_spec(content["usual"])
-            stretch = np.asarray(content.get("stretch", np.nan), np.float64)
+            stretch = np.asarray(content["stretch"], np.float64)
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the combiner in '{directory}' is damaged: {error!r}"
             raise DataFileError(msg) from None
-        if content.get("inputs") != moments.number or np.isnan(stretch).any():
-            msg = (
-                f"the combiner in '{directory}' was trained by another version, on other moments: "
-                f"{again} --restart combine"
-            )
-            raise DataFileError(msg)
+        if content.get("inputs") != moments.number:
+            raise DataFileError(other)
         self._estimator = EnsembleEstimator.load(directory)
         self._moments, self._usual, self._stretch = moments, usual, stretch
 
