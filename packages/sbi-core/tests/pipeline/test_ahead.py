@@ -204,7 +204,7 @@ def test_killed_in_both_processes_it_goes_on_with_the_same_numbers(
     job = subprocess.Popen(
         [sys.executable, "-c", JOB, str(out), *OPTIONS, *PARALLEL], env=env, start_new_session=True
     )
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not (out / file).exists():
         assert job.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < limit
@@ -219,7 +219,7 @@ def test_killed_in_both_processes_it_goes_on_with_the_same_numbers(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals to process groups")
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)])
 def test_signals_to_the_run_alone_leave_no_process(signals, tmp_path):
-    """The workers, in the middle of a shard of a minute, end with the run."""
+    """The workers, in the middle of a shard of an hour, end with the run."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SBI_TOY_PIDS": str(tmp_path)}
     job = subprocess.Popen(
         [sys.executable, "-c", JOB, str(tmp_path / "run"), *PARALLEL, "simulate.shard_size=400"],
@@ -227,7 +227,7 @@ def test_signals_to_the_run_alone_leave_no_process(signals, tmp_path):
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while len(list(tmp_path.glob("*.pid"))) < 2:
         assert job.poll() is None
         assert time.monotonic() < limit
@@ -236,7 +236,7 @@ def test_signals_to_the_run_alone_leave_no_process(signals, tmp_path):
         job.send_signal(number)
         time.sleep(0.3)
     while job.poll() is None:  # on a busy machine two signals may arrive as one
-        assert time.monotonic() < limit + 60
+        assert time.monotonic() < limit
         time.sleep(2)
         job.send_signal(signals[-1])
     assert job.returncode != 0
@@ -244,7 +244,7 @@ def test_signals_to_the_run_alone_leave_no_process(signals, tmp_path):
 
 
 def _pid(path):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while not path.exists() or not path.read_text():
         assert time.monotonic() < limit
         time.sleep(0.05)
@@ -261,7 +261,7 @@ def _alive(pid):
 
 def _wait_until_empty(group):
     """Wait until no process of a process group is left."""
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 600
     while True:
         try:
             os.killpg(group, 0)

@@ -306,7 +306,7 @@ def killed(out, overrides, when, **environment):
     """Start the job in another process, kill it when ``when(out)`` is true."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     job = subprocess.Popen([sys.executable, "-c", JOB, str(out), *overrides], env=env)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not when(out):
         assert job.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < limit

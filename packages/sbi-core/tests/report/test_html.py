@@ -152,7 +152,7 @@ def requests_of(page, folder):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert "</html>" in done.stdout

@@ -75,5 +75,5 @@ def test_a_script_without_main_guard_ends_with_advice_also_where_much_is_sent(tm
         "from sbi_core.simulate.executors import ProcessExecutor\n"
         "list(ProcessExecutor(2).map(np.add, np.zeros(100_000), [1, 2]))\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert "call sbi_core.run below `if __name__ == '__main__':`" in done.stderr

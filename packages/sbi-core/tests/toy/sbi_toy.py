@@ -104,7 +104,7 @@ class ToySimulator(Simulator):
         time.sleep(float(os.environ.get("SBI_TOY_SIMULATE_SECONDS", "0")))
         if multiprocessing.parent_process() is not None and "SBI_TOY_PIDS" in os.environ:
             (Path(os.environ["SBI_TOY_PIDS"]) / f"{os.getpid()}.pid").touch()
-            time.sleep(60)
+            time.sleep(3600)
         theta = np.asarray(theta, float)
         x = torch.as_tensor(theta[:, :2] @ A.T + theta[:, 2:] * B)
         ok = torch.as_tensor(np.asarray(rng.random(len(theta)) >= self.config.failing))
