@@ -382,10 +382,20 @@ def test_a_first_look_names_what_it_does_not_give(words_only):
         "t30": {"sbc_p": 0.4, "coverage": coverage},
     }
     calibration = {"verdict": "fail", "objects": 400, "parameters": parameters}
-    page = render({"preset": "quick", "calibration": calibration})
+    sentence = "50 % intervals of t10 contain 70.0 % of true values: the posterior is too wide."
+    report = {
+        "calibration": calibration,
+        "flags": ["calibration_failed"],
+        "checks": [{"level": "fail", "sentence": sentence, "test": "coverage"}],
+    }
+    page = render({"preset": "quick", **report})
     assert "A first look: the errors of t10, t20 failed their tests" in page
+    assert f"{sentence} The errors of the other parameters passed." in page
     assert "FAILED" not in page
-    assert "Calibration FAILED" in render({"preset": "standard", "calibration": calibration})
+    assert "not reliable" not in page
+    page = render({"preset": "standard", **report})
+    assert "Calibration FAILED" in page
+    assert "the quoted uncertainties are not reliable" in page
     del parameters["t10"], parameters["t20"]  # a joint test fails
     assert "Calibration FAILED" in render({"preset": "quick", "calibration": calibration})
 

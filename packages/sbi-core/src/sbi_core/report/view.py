@@ -118,6 +118,10 @@ _BADGES = {
     "fail": "Calibration FAILED: do not quote these numbers",
 }
 _FIRST_LOOK = "A first look: the errors of {} failed their tests, do not quote them"
+_OTHERS = (
+    "The errors of the other parameters passed. A first look trains on few simulations: for errors "
+    "to quote, run the preset standard."
+)
 _MODEL = "model"  # test of the objects, not of the calibration
 _UNCHECKED = "Calibration was not tested"
 _SEVERITY = ("pass", "warn", "fail")
@@ -159,7 +163,7 @@ def view(
         "created": str(report.get("created", "")).split("T")[0],
         "badge": _badge(report),
         "unlike": first_sentence(report).replace("chi2", "χ²"),
-        "flags": [FLAGS[f] for f in report.get("flags", ()) if f in FLAGS],
+        "flags": _flags(report),
         "answer": _answer(report),
         "objects": _objects(report, objects),
         "widths": _widths(report),
@@ -295,10 +299,23 @@ def _badge(report: Report) -> dict[str, str]:
     if not levels:
         return {"level": "warn", "words": _UNCHECKED}
     worst = max(levels, key=_SEVERITY.index)
-    words = _BADGES[worst]
-    if worst == "fail" and report.get("preset") == "quick" and (names := _uncalibrated(report)):
-        words = _FIRST_LOOK.format(names)
-    return {"level": worst, "words": words}
+    names = _not_given(report) if worst == "fail" else ""
+    return {"level": worst, "words": _FIRST_LOOK.format(names) if names else _BADGES[worst]}
+
+
+def _flags(report: Report) -> list[str]:
+    """Return a sentence per flag; of a first look the failed tests in place of a warning of all."""
+    sentences = {f: FLAGS[f] for f in report.get("flags", ()) if f in FLAGS}
+    checks = [c for c in report.get("checks", ()) if c.get("test") != _MODEL]
+    failed = [str(c["sentence"]) for c in checks if c.get("level") == "fail"]
+    if "calibration_failed" in sentences and failed and _not_given(report):
+        sentences["calibration_failed"] = " ".join([*failed, _OTHERS])
+    return list(sentences.values())
+
+
+def _not_given(report: Report) -> str:
+    """Return the parameters whose errors a first look does not give; empty for other presets."""
+    return _uncalibrated(report) if report.get("preset") == "quick" else ""
 
 
 def _uncalibrated(report: Report) -> str:
