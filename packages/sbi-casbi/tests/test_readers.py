@@ -288,9 +288,20 @@ def test_a_folder_of_one_galaxy_files_becomes_a_library(tmp_path, rng):
             Galaxy_name=f"g{k % 9 + 1}.{k // 9}0e10.01024",
         )
     np.savez(tmp_path / "g9.90e10.00016_load_error.npz", emppty=np.array([0]))
-    lib, _ = library_of_stars(tmp_path)
+    lib, notes = library_of_stars(tmp_path)
     assert len(lib) == 12
     assert sorted(lib.n_star) == list(range(100, 112))
+    assert "1 file (g9.90e10.00016_load_error.npz) not read" in " ".join(notes)
+    for name, n in (("g9.90e10.00032", 3), ("g9.90e10.00048", 0)):
+        np.savez(
+            tmp_path / f"{name}.npz", feh=np.full(n, np.nan), ofe=np.zeros(n), star_mass=1e8,
+            infall_time=5.0, Galaxy_name=name,
+        )  # fmt: skip
+    again, notes = library_of_stars(tmp_path)
+    assert again.hash == lib.hash
+    said = " ".join(notes)
+    assert "1 galaxy (g9.90e10.00032) without a usable star left out" in said
+    assert "1 file (g9.90e10.00048.npz) without stars" in said
     with pytest.raises(ConfigError, match="1 stem"):
         library_of_stars(next(tmp_path.glob("*_parameters.npz")))
     (tmp_path / "empty").mkdir()

@@ -180,10 +180,12 @@ def folder(tmp_path_factory):
 def test_a_library_of_a_folder(folder, tmp_path):
     out = tmp_path / "lib.h5"
     report = build_library(folder, out)
-    assert len(report.library) == 10  # g10.00e10 does not match the pattern of names
+    assert len(report.library) == 10
     assert report.reused == 0
-    (reason,) = report.skipped.values()
-    assert "10 usable stars" in reason
+    reasons = {Path(path).name: reason for path, reason in report.skipped.items()}
+    assert set(reasons) == {"g9.99e10.01024", "g10.00e10.01024"}
+    assert "10 usable stars" in reasons["g9.99e10.01024"]
+    assert "does not match the pattern" in reasons["g10.00e10.01024"]
     assert json.loads((tmp_path / "lib.h5.skipped.json").read_text()) == dict(report.skipped)
     again = build_library(folder, out)
     assert again.reused == 10
@@ -191,6 +193,31 @@ def test_a_library_of_a_folder(folder, tmp_path):
     assert (report.library.n_star == 120).all()
     total = np.asarray(report.library.templates.sum(1)).ravel()
     assert_allclose(total, 1.0, atol=0.02)
+
+
+def test_files_with_other_names_are_listed(folder, tmp_path):
+    """Arrays and catalogues of snapshots, parameter files and the library itself are not."""
+    root = tmp_path / "sims"
+    shutil.copytree(folder, root)
+    write_snapshot(root / "g1.00e10", "g1.00e10_00512", galaxy())
+    (root / "g2.00e10" / "notes.txt").write_text("moved to tape")
+    (root / "g2.00e10" / "g2.00e10.01024.timeform").write_text("an array that is not read")
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text("")
+    ramses = root / "g3.00e10" / "cosmo80"
+    ramses.mkdir()
+    for name in ("info_00080.txt", "part_00080.out00001"):
+        (ramses / name).write_text("")
+    for _ in range(2):
+        report = build_library(root, root / "lib.h5")
+        assert len(report.library) == 10
+        other = [p for p, reason in report.skipped.items() if "--stem-regex" in reason]
+        assert [str(Path(p).relative_to(root)) for p in other] == [
+            "g1.00e10/g1.00e10_00512",
+            "g10.00e10/g10.00e10.01024",
+            "g2.00e10/notes.txt",
+            "g3.00e10/cosmo80",
+        ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -262,8 +289,10 @@ def test_cuts_and_failures_are_reported(folder, tmp_path):
         build_library(folder, tmp_path / "c.h5", BuildConfig(edges="percentile:90"))
     with pytest.raises(DataFileError, match="does not exist"):
         build_library(folder / "nowhere", tmp_path / "d.h5")
-    with pytest.raises(DataFileError, match="stem-regex"):
-        build_library(tmp_path, tmp_path / "e.h5")
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "snap-7").write_text("")
+    with pytest.raises(DataFileError, match=r"it holds snap-7, .*stem-regex"):
+        build_library(tmp_path / "named", tmp_path / "e.h5")
 
 
 def test_excluded_simulations_are_listed(folder, tmp_path):
@@ -290,6 +319,13 @@ def test_the_command_builds_and_lists_what_was_skipped(folder, tmp_path):
         words = [str(root), "--out", str(tmp_path / out)]
         return CliRunner().invoke(build, words, catch_exceptions=False)
 
-    assert "skipped g9.99e10/g9.99e10.01024" in call(folder, "a.h5").output
+    root = tmp_path / "sims"
+    shutil.copytree(folder, root)
+    output = call(root, "a.h5").output
+    assert "skipped g9.99e10/g9.99e10.01024: " in output
+    assert "skipped g10.00e10/g10.00e10.01024: its name does not match" in output
+    for k in range(5):
+        (root / f"note{k}.txt").write_text("")
+    assert "skipped 6 files, e.g. g10.00e10/g10.00e10.01024, note0.txt" in call(root, "a.h5").output
     with pytest.raises(DataFileError):
         call(folder / "none", "b.h5")

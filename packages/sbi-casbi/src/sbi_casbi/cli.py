@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 from sbi_casbi.stems import STEM_PATTERN
 
 __all__ = ["build", "import_stars"]
+
+_LISTED = 3  # files with the same reason that are named one by one
 
 _solar = click.option(
     "--solar", type=click.Choice(["pynbody", "asplund09"]), default="pynbody", show_default=True,
@@ -108,9 +111,20 @@ def build(
         seed=seed,
     )
     report = build_library(root, out, config, workers=workers)
-    for path, reason in report.skipped.items():
-        click.echo(f"skipped {Path(path).relative_to(Path(root).absolute())}: {reason}")
+    for line in _skipped(report.skipped, Path(root).absolute(), out):
+        click.echo(line)
     click.echo(f"{report.library}: {out} ({report.reused} read before)")
+
+
+def _skipped(reasons: Mapping[str, str], root: Path, out: str) -> Iterator[str]:
+    """Yield a line per skipped file, or one for all of many files with the same reason."""
+    for reason in dict.fromkeys(reasons.values()):
+        names = [str(Path(p).relative_to(root)) for p, r in reasons.items() if r == reason]
+        if len(names) <= _LISTED:
+            yield from (f"skipped {name}: {reason}" for name in names)
+            continue
+        some = ", ".join(names[:_LISTED])
+        yield f"skipped {len(names)} files, e.g. {some} (all in {out}.skipped.json): {reason}"
 
 
 @click.command(

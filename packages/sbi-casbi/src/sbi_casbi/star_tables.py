@@ -13,7 +13,8 @@ One file with one row per star, or a folder of files with one galaxy each (npz a
 ``dm_mass``        dark mass [Msun] (``mdm``); without it, the dark mass is not inferred
 =================  ===============================================================================
 
-Files of failed snapshots (``*_error.npz`` of CASBI) are skipped.
+Files of failed snapshots (``*_error.npz`` of CASBI), files of other types and galaxies without a
+usable star are left out and named.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
@@ -21,7 +22,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def library_of_stars(
     seed: int = 1,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
 ) -> tuple[Library, list[str]]:
-    """Return a library, and notes about excluded stars.
+    """Return a library, and notes about excluded stars, galaxies and files.
 
     Parameters
     ----------
@@ -86,13 +87,23 @@ def library_of_stars(
     DataFileError
         If a file cannot be read, lacks an array, or masses are not in Msun.
     """
-    arrays = _load_all(Path(path), alpha)
     notes: list[str] = []
+    arrays = _load_all(Path(path), alpha, notes)
     feh, alpha_fe = (np.asarray(arrays[k], float) for k in ("feh", f"{alpha}fe"))
     good = np.isfinite(feh) & np.isfinite(alpha_fe)
     if not good.all():
         notes.append(f"{counted(int((~good).sum()), 'star')} without finite abundances excluded")
     names = arrays["Galaxy_name"].astype(str)
+    if not good.any():
+        msg = f"{path}: no star has finite feh and {alpha}fe"
+        raise DataFileError(msg)
+    empty = sorted(set(names) - set(names[good]))
+    if empty:
+        notes.append(f"{_some(empty, 'galaxy', 'galaxies')} without a usable star left out")
+        with_stars = ~np.isin(names, empty)
+        arrays = {k: v[with_stars] for k, v in arrays.items()}
+        names, good = names[with_stars], good[with_stars]
+        feh, alpha_fe = feh[with_stars], alpha_fe[with_stars]
     galaxies, first, row = np.unique(names, return_index=True, return_inverse=True)
     mass = np.asarray(arrays["star_mass"], float)[first]
     if (mass <= 0).any() or not 2 < np.median(np.log10(np.maximum(mass, 1e-9))) < 13:
@@ -106,9 +117,6 @@ def library_of_stars(
     plane = plane or Plane()
     index = np.where(good, plane.fine_index(np.nan_to_num(feh), np.nan_to_num(alpha_fe)), -1)
     count = np.bincount(row[good], minlength=len(galaxies))
-    if (count == 0).any():
-        msg = f"{path}: galaxy '{galaxies[int(np.argmin(count))]}' has no usable star"
-        raise DataFileError(msg)
     inside = index >= 0
     data = (1.0 / count[row[inside]]).astype(np.float32)
     templates = sparse.csr_matrix(
@@ -147,7 +155,13 @@ def _simulation(name: str, pattern: str) -> str:
         raise DataFileError(msg) from None
 
 
-def _load_all(path: Path, alpha: Element) -> dict[str, NDArray[Any]]:
+def _some(names: Sequence[str], noun: str, plural: str = "") -> str:
+    """Return the number of names, and the first three of them."""
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{counted(len(names), noun, plural)} ({listed})"
+
+
+def _load_all(path: Path, alpha: Element, notes: list[str]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file, or of all files of a folder."""
     if not path.is_dir():
         return _load(path, alpha)
@@ -155,7 +169,13 @@ def _load_all(path: Path, alpha: Element) -> dict[str, NDArray[Any]]:
     if not files:
         msg = f"folder '{path}' has no file of a galaxy ({', '.join(_TABLES)})"
         raise DataFileError(msg)
+    others = sorted(p.name for p in path.iterdir() if p not in files and p.name[0] != ".")
+    if others:
+        notes.append(f"{_some(others, 'file')} not read: not {', '.join(_TABLES)}, or *_error")
     parts = [_load(file, alpha) for file in files]
+    empty = [file.name for file, p in zip(files, parts, strict=True) if not len(p["feh"])]
+    if empty:
+        notes.append(f"{_some(empty, 'file')} without stars")
     names = [name for name in parts[0] if all(name in p for p in parts)]
     return {name: np.concatenate([p[name] for p in parts]) for name in names}
 

@@ -2,7 +2,8 @@
 
 The stars of every snapshot are stored in a small file in a cache beside the library, so that an
 interrupted build continues where it stopped. A snapshot that cannot be used is skipped and listed
-with the reason. Edges of the plane are quantiles over the stars of the training stems only.
+with the reason, and so is a file that is neither a snapshot by its name nor belongs to one. Edges
+of the plane are quantiles over the stars of the training stems only.
 
 References:
     | Viterbo & Buck 2024, arXiv:2411.17269, section 2.1
@@ -40,12 +41,16 @@ __all__ = [
     "cached_library",
     "edges_of",
     "find_snapshots",
+    "other_files",
 ]
 
 F64 = NDArray[np.float64]
 _HISTOGRAM = 4000  # bins of the streaming quantiles
 _RANGE = {"fe_h": (-8.0, 3.0), "o_fe": (-4.0, 4.0)}
 _MOST_FAILURES = 0.5
+_OTHER_NAME = (
+    "its name does not match the pattern of snapshots ({pattern}): if it is one, give --stem-regex"
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class BuildReport:
     library
         The library.
     skipped
-        Reasons, by path of the skipped snapshots.
+        Reasons, by path of the skipped snapshots, and of the files whose names are not those of
+        snapshots.
     reused
         Number of snapshots taken from the cache.
     """
@@ -130,7 +136,7 @@ def build_library(
     root
         Folder of snapshots.
     out
-        HDF5 file to write. ``<out>.skipped.json`` lists skipped snapshots with reasons.
+        HDF5 file to write. ``<out>.skipped.json`` lists skipped files with reasons.
     config
         Options.
     workers
@@ -169,11 +175,13 @@ def build_library(
         reason = _cut(job, c)
         if reason:
             skipped[str(job.path)] = reason
+    first = next(iter(skipped.values()), "")
+    others = [str(p) for p in other_files(root, paths, c.halo_source) if not _written_by(out, p)]
+    skipped |= dict.fromkeys(others, _OTHER_NAME.format(pattern=c.stem_regex))
     with written(out.with_name(out.name + ".skipped.json")) as temporary:
         content = json.dumps(skipped, indent=1, sort_keys=True) + "\n"
         temporary.write_text(content, encoding="utf-8")
     if failed > _MOST_FAILURES * len(jobs):
-        first = next(iter(skipped.values()))
         msg = (
             f"{failed} of {len(jobs)} snapshots in '{root}' cannot be used, e.g. {first} "
             f"(all reasons: {out.name}.skipped.json)"
@@ -393,6 +401,59 @@ def find_snapshots(root: str | Path, pattern: str = STEM_PATTERN) -> list[Path]:
         raise DataFileError(msg)
     matching = [p for p in root.rglob("*") if is_snapshot(p, pattern)]
     if not matching:
-        msg = f"'{root}' has no file whose name matches {pattern}; give --stem-regex"
+        some = [str(p.relative_to(root)) for p in other_files(root, [])[:3]]
+        holds = f" (it holds {', '.join(some)}, ...)" if some else ""
+        msg = f"'{root}' has no file whose name matches {pattern}{holds}; give --stem-regex"
         raise DataFileError(msg)
     return sorted(matching, key=lambda p: (p.name, str(p)))
+
+
+def other_files(
+    root: str | Path, snapshots: Sequence[Path], halo_source: HaloSource = "auto"
+) -> list[Path]:
+    """Return the files below a folder that neither are snapshots nor belong to one, sorted.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    snapshots
+        Its snapshots, as of :func:`find_snapshots`.
+    halo_source
+        Catalogues that belong to a snapshot, see :func:`read_snapshot`.
+
+    Notes
+    -----
+    To a snapshot belong the files that are read with it, those in its folder (RAMSES), and those
+    named after it (``NAME.timeform``, ``snap_099.1.hdf5``). Likewise only the first of several
+    files with one unknown name is returned, and only the folder of a RAMSES output. Parameter files
+    and hidden files are left out.
+    """
+    root = Path(root).absolute()
+    known = {file for path in snapshots for file in files_of(path, halo_source)}
+    owners = {path.with_name(path.name.removesuffix(".0.hdf5")) for path in snapshots}
+    found: list[Path] = []
+    for path in sorted(root.rglob("*")):
+        inside = [path, *path.parents]
+        parts = path.relative_to(root).parts
+        if path in known or path.suffix == ".param" or any(p.startswith(".") for p in parts):
+            continue
+        if any(p in owners for p in inside) or _named_after(path, owners):
+            continue
+        if path.is_file() or any(path.glob("info_*.txt")):
+            found.append(path)
+            owners.add(path)
+    return found
+
+
+def _named_after(path: Path, owners: set[Path]) -> bool:
+    """Return True if a name is that of an owner in the same folder with an ending."""
+    ends = (k for k, letter in enumerate(path.name) if letter == ".")
+    return any(path.with_name(path.name[:k]) in owners for k in ends if k)
+
+
+def _written_by(out: Path, path: Path) -> bool:
+    """Return True for the library and the files beside it that a build writes."""
+    own = out.absolute()
+    inside = (path, *path.parents)
+    return any(p.parent == own.parent and p.name.startswith(own.name) for p in inside)
