@@ -75,6 +75,37 @@ def test_of_a_repeated_star_the_first_complete_row_is_used(name, library, tmp_pa
     assert not any("repeated" in note for note in halo.notes)
 
 
+def test_identifiers_of_gaia_are_found_and_their_lack_is_a_note(library, tmp_path):
+    t = stars(**{"Gaia DR3 source_id": np.arange(400) // 2})
+    assert read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).batch.x[0, :4096].sum() == 200
+    notes = read_halo(written(stars(), tmp_path / "b.csv"), library, SHAPE).notes
+    assert "no identifier" in " ".join(notes)
+    assert "--column id=NAME" in " ".join(notes)
+
+
+def test_flags_that_are_set_are_a_note(library, tmp_path):
+    """Of the 399 stars with both abundances; masked flags are not set."""
+    t = stars(ASPCAPFLAG=np.arange(400) % 4 == 1, starflag=np.zeros(400, int))
+    t["fe_h"][1] = np.nan
+    t["flag_o_fe"] = MaskedColumn(np.arange(400) % 2, mask=np.arange(400) > 9)
+    said = " ".join(read_halo(written(t, tmp_path / "a.fits"), library, SHAPE).notes)
+    assert "not zero in 'ASPCAPFLAG' (99 stars), 'flag_o_fe' (4 stars)" in said
+    assert "starflag" not in said
+
+
+def test_messages_name_what_to_do(library, tmp_path):
+    t = stars()
+    t.rename_columns(["o_fe", "e_o_fe"], ["O_H", "O_H_ERR"])
+    with pytest.raises(ObservationError, match=r"add a column o_fe with 'O_H' - \[Fe/H\]"):
+        read_halo(written(t, tmp_path / "a.fits"), library, SHAPE)
+    t = stars()
+    t.remove_column("e_o_fe")
+    said = " ".join(read_halo(written(t, tmp_path / "b.fits"), library, SHAPE).notes)
+    assert "--column e_o_fe=NAME" in said
+    t["eofe"] = 0.05
+    assert read_halo(written(t, tmp_path / "c.fits"), library, SHAPE).batch.x[0, SIGMA_O] > 0.04
+
+
 @pytest.mark.parametrize("mark", [-9999.99, -9999.0, -999.0, 9.99, 99.0, 99.99])
 def test_marks_of_missing_values_are_no_stars(mark, library, tmp_path):
     t = stars()

@@ -44,12 +44,15 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "fe_h": ("fe_h", "feh", "m_h"),
     "o_fe": ("o_fe", "ofe"),
     "mg_fe": ("mg_fe", "mgfe"),
-    "e_fe_h": ("e_fe_h", "fe_h_err", "feh_err", "e_feh", "err_fe_h"),
-    "e_o_fe": ("e_o_fe", "o_fe_err", "ofe_err", "e_ofe", "err_o_fe"),
-    "e_mg_fe": ("e_mg_fe", "mg_fe_err", "mgfe_err", "e_mgfe", "err_mg_fe"),
+    "e_fe_h": ("e_fe_h", "fe_h_err", "feh_err", "e_feh", "err_fe_h", "efeh"),
+    "e_o_fe": ("e_o_fe", "o_fe_err", "ofe_err", "e_ofe", "err_o_fe", "eofe"),
+    "e_mg_fe": ("e_mg_fe", "mg_fe_err", "mgfe_err", "e_mgfe", "err_mg_fe", "emgfe"),
 }
 _PROXIES = ("alpha_fe", "alpha_m", "alphafe", "a_fe", "afe")  # of any alpha element
-_IDS = ("source_id", "star_id", "id", "apogee_id", "sobject_id")
+_IDS = (
+    "source_id", "star_id", "id", "apogee_id", "sobject_id", "gaia_source_id", "gaia_dr3_source_id",
+    "gaiadr3_source_id", "gaia_id", "star",
+)  # fmt: skip
 _MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 
@@ -262,7 +265,7 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
         f"a star has no {fe_column} or {column}",
         fe_h.tolist(),
     )
-    _leave_out_repeats(reader, config)
+    notes += _leave_out_repeats(reader, config)
     for reason, n in Counter(reason for reason, _ in reader.excluded.values()).items():
         notes.append(
             f"{counted(n, 'star')} {reason.replace('not_a_number:', 'with a word in ')} excluded"
@@ -280,15 +283,21 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
         )
     ]
     notes.insert(0, f"{int(keep.sum())} stars, columns {fe_column} and {column}")
+    notes += _flags(table, keep)
     return _Stars(fe_h[keep], alpha_fe[keep], errors[0], errors[1], [*notes, *reader.notes])
 
 
 def _column(reader: ColumnReader, names: tuple[str, ...], key: str, path: str) -> str:
     column = reader.find(names)
     if column is None:
+        element = key.split("_")[0]
+        over_h = reader.find((f"{element}_h", f"{element}h"))
+        compute = (
+            f", or add a column {key} with '{over_h}' - [Fe/H] and its error" if over_h else ""
+        )
         msg = (
             f"{path}: no column of [{key.replace('_', '/').title()}] (looked for "
-            f"{', '.join(names)}); name it with --column {key}=NAME"
+            f"{', '.join(names)}); name it with --column {key}=NAME{compute}"
         )
         raise ObservationError(msg)
     return column
@@ -319,14 +328,41 @@ def _proxy(
     return column
 
 
-def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> None:
-    """Leave out the rows that repeat an identifier, of those that have both abundances."""
+def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> list[str]:
+    """Leave out the rows that repeat an identifier, of those that have both abundances.
+
+    Returns
+    -------
+    list
+        A note, if there is no identifier.
+    """
     ids, column = reader.ids((config.columns["id"],) if "id" in config.columns else _IDS)
-    if column:
-        good = np.setdiff1d(np.arange(len(ids)), list(reader.excluded))
-        again = np.zeros(len(ids), bool)
-        again[good] = repeated(np.asarray(ids, np.str_)[good], np.zeros(len(good)))
-        reader.leave_out(again, f"with a repeated '{column}'", f"'{column}' repeats {{value}}", ids)
+    if not column:
+        return [
+            "no identifier: a star with several rows counts several times; name its column with "
+            "--column id=NAME"
+        ]
+    good = np.setdiff1d(np.arange(len(ids)), list(reader.excluded))
+    again = np.zeros(len(ids), bool)
+    again[good] = repeated(np.asarray(ids, np.str_)[good], np.zeros(len(good)))
+    reader.leave_out(again, f"with a repeated '{column}'", f"'{column}' repeats {{value}}", ids)
+    return []
+
+
+def _flags(table: Table, keep: NDArray[np.bool_]) -> list[str]:
+    """Return a note on columns of flags, which are not read, that are set for kept stars."""
+    flagged = {}
+    for name in table.colnames:
+        values = np.ma.filled(table[name][keep], 0)
+        if "flag" in name.lower() and values.dtype.kind in "biuf" and values.ndim == 1:
+            flagged[name] = int((np.nan_to_num(values) != 0).sum())
+    listed = ", ".join(f"'{name}' ({n} stars)" for name, n in flagged.items() if n)
+    if not listed:
+        return []
+    return [
+        f"WARNING: flags are not read, and are not zero in {listed}: remove the stars whose "
+        "abundances are not reliable"
+    ]
 
 
 def _median_error(
@@ -340,7 +376,10 @@ def _median_error(
 ) -> float:
     column = reader.find(names) or reader.find_error([of])
     if column is None:
-        notes.append(f"WARNING: no errors of {label} ({', '.join(names[:2])}): 0 is assumed")
+        notes.append(
+            f"WARNING: no errors of {label} ({', '.join(names[:2])}): 0 is assumed; name their "
+            f"column with --column {names[0]}=NAME"
+        )
         return 0.0
     values = reader.values(column, "dex")[keep]
     good = np.isfinite(values) & (values >= 0)
