@@ -11,6 +11,7 @@ from common import save, show
 
 import sbi_core
 from sbi_core import stream
+from sbi_sfh.analysis import model_draws
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.recover import METHODS
 from sbi_sfh.recovered import recover_object
@@ -39,7 +40,8 @@ def objects(run, observations, draws: int = 500) -> list[list]:
     samples = run.infer(observations, draws)
     rows = []
     for k in range(len(observations)):
-        f = recover_object(run.simulator, observations, k, samples.values[:, k])
+        draws_of = model_draws(run.simulator, observations, samples, k)
+        f = recover_object(run.simulator, observations, k, draws_of)
         t = [f"{samples[n][:, k].mean():.2f}+-{samples[n][:, k].std():.2f}"
              for n in ("t10", "t50", "t90", "mh")]  # fmt: skip
         rows.append([str(observations.id[k]), 100 * f.mean.rms, f.mean.chi2, f.best_chi2,

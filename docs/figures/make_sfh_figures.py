@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import sbi_core
+from sbi_sfh.analysis import model_draws
+from sbi_sfh.own_age import delays
 from sbi_sfh.recovered import recover_object
 
 SHOWN = ("t10", "t50", "t90", "mh")
@@ -46,11 +48,13 @@ def galaxy(run, file: str, k: int, path: Path) -> None:
     observations = run.observations(file)
     samples = run.infer(observations, 500)
     simulator = run.simulator
-    found = recover_object(simulator, observations, k, samples.values[:, k])
+    draws = model_draws(simulator, observations, samples, k)
+    found = recover_object(simulator, observations, k, draws)
     figure = Figure(figsize=(9.6, 3.0), layout="constrained", dpi=110)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 2.4], height_ratios=[2, 1])
     growth = figure.add_subplot(grid[:, 0])
-    time = simulator.synthesis.time
+    end = simulator.config.t_end
+    time = simulator.synthesis.time - delays(observations.labels, len(observations), end)[k]
     for low, high in ((2.5, 97.5), (16, 84)):
         band = np.percentile(found.growth, [low, high], axis=0)
         growth.fill_between(time, *band, alpha=0.3, color="C0", lw=0)

@@ -10,18 +10,20 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
-from survey_spectra import galaxy
+from survey_spectra import galaxy, write
 from test_end_to_end import TINY
 
 import sbi_core
 from sbi_core import SbiError
 from sbi_sfh import cli
+from sbi_sfh.analysis import model_draws
 from sbi_sfh.binning import binned
+from sbi_sfh.config import age_of_universe
 from sbi_sfh.cubes import merged
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.fits_images import frame_of
 from sbi_sfh.formats.spectrum import UnusableSpectrumError
-from sbi_sfh.maps import Maps, young_share
+from sbi_sfh.maps import Maps, maps_of, young_share
 
 SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 2.0,
        "CRPIX2": 1.0, "CD1_1": -1e-4, "CD2_2": 1e-4, "CUNIT1": "deg", "CUNIT2": "deg"}  # fmt: skip
@@ -106,6 +108,23 @@ def test_the_share_of_young_stars_is_that_of_the_growth():
     assert young_share(np.full((1, 1, 9), 13.0), fractions, 13.0)[0, 0] == pytest.approx(
         1.0, abs=0.1
     )
+
+
+def test_no_star_is_older_than_the_universe(observed_run, simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator, z=0.3)
+    objects = observed_run.observations(str(write(tmp_path / "far.fits", columns, facts)))
+    samples = observed_run.infer(objects, 100)
+    age = age_of_universe(0.3)
+    times = samples.values[:, 0, :9]
+    assert times.min() >= 0
+    assert times.max() <= age
+    assert samples.summary()["age_universe"][0] == pytest.approx(age)
+    model = model_draws(observed_run.simulator, objects, samples, 0)
+    late = observed_run.simulator.config.t_end - age
+    assert_allclose(model[:, :9], times + late)
+    made = maps_of(observed_run.simulator, replace(objects, labels={
+        **objects.labels, "x": np.zeros(1), "y": np.zeros(1)}), samples, (1, 1))  # fmt: skip
+    assert 0 <= made.values["young"][0, 0] <= 1
 
 
 def test_maps_need_a_cube_and_another_name(observed_run, cube, tmp_path):

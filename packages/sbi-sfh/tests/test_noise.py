@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from survey_spectra import galaxy, write
 from sbi_core import ConfigError
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.masks import EMISSION_LINES, emission_mask, sky_mask
-from sbi_sfh.noise import Telescope
+from sbi_sfh.noise import Nuisances, Telescope
 
 
 def test_noise_has_the_signal_to_noise_that_was_asked_for(simulator):
@@ -44,6 +46,34 @@ def test_observed_spectra_vary_as_configured(observed_simulator):
     assert 65 < int(told.sum()) < 135
     lines = emission_mask(observed_simulator.wave)
     assert not seen.mask[:, torch.as_tensor(lines)].any()
+
+
+def test_dust_reddens_by_the_law_of_calzetti(observed_simulator):
+    """Without noise, calibration and velocity, the ratio to the clean spectrum is the law."""
+    sim = observed_simulator
+    batch = sim.draw(3, 1).succeeded
+    n, wave = len(batch), torch.as_tensor(sim.wave)
+    rows = Nuisances(torch.full((n,), 1e7), torch.full((n,), 100.0), torch.zeros(n),
+                     torch.zeros(n, sim.config.polynomial_order),
+                     torch.ones(n, len(wave), dtype=torch.bool))  # fmt: skip
+    clean = sim.telescope.observe_as(batch, rows, 1).x.double()
+    red = sim.telescope.observe_as(batch, replace(rows, ebv=torch.full((n,), 0.3)), 1).x.double()
+    blue, green = (int((wave - v).abs().argmin()) for v in (4400.0, 5500.0))
+    ratio = red / clean
+    colour = -2.5 * torch.log10(ratio[:, blue] / ratio[:, green])
+    # k(4400) - k(5500) = 5.0603 - 4.0479 (Calzetti et al. 2000, equation 4)
+    assert_allclose(colour.numpy(), 0.3 * 1.0124, atol=2e-3)
+
+
+def test_dust_is_drawn_up_to_its_largest_value(observed_simulator):
+    config = SfhConfig(mode="observed", dust=0.4)
+    telescope = Telescope(observed_simulator.library, config)
+    drawn = telescope.draw(400, torch.Generator().manual_seed(1))
+    assert 0 <= float(drawn.ebv.min()) < 0.02
+    assert 0.38 < float(drawn.ebv.max()) <= 0.4
+    assert observed_simulator.telescope.draw(2, torch.Generator()).ebv is None
+    with pytest.raises(ValueError, match="mode = 'observed'"):
+        SfhConfig(dust=0.4)
 
 
 def test_a_shift_moves_lines_by_the_velocity(observed_simulator):

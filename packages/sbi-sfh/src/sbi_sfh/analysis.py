@@ -29,12 +29,13 @@ from sbi_sfh.config import age_of_universe
 from sbi_sfh.interpret import interpret, section
 from sbi_sfh.latents import latents_of
 from sbi_sfh.maps import young_share
+from sbi_sfh.own_age import AGE, at_own_age, delays, possible_draws
 from sbi_sfh.readers import FLAG_MEANINGS
 from sbi_sfh.recover import star_formation_rate
 from sbi_sfh.recovered import Recovered, recover_object
 from sbi_sfh.simulator import SfhSimulator
 
-__all__ = ["SfhAnalysis", "figure_of"]
+__all__ = ["SfhAnalysis", "figure_of", "model_draws"]
 
 F64 = NDArray[np.float64]
 _DRAWS = 100
@@ -45,6 +46,7 @@ _REDSHIFTS = (0.2, 0.5, 1.0, 2.0, 5.0)  # marked on time axes
 _UNLIKE = 99.9
 _POOR = 1.3  # chi-squared per pixel; 1 for a correct model
 _SCATTER = 0.03  # residual beyond the noise
+_POSSIBLE = 0.05  # share of draws without stars older than the Universe
 
 
 class SfhAnalysis(Analysis):
@@ -60,6 +62,8 @@ class SfhAnalysis(Analysis):
         "poor_fit": "the spectrum of the posterior mean does not reproduce the data (chi-squared "
         "per pixel above 1.3, or 3 % of scatter beyond the noise): check errors, masks and "
         "redshift, or train on more simulations",
+        "older_than_the_universe": "nearly all draws have stars older than the Universe at the "
+        "redshift of the galaxy: check the redshift and the residuals",
     }
 
     simulator: SfhSimulator
@@ -93,8 +97,10 @@ class SfhAnalysis(Analysis):
         percentile = distance_percentile(
             latents_of(estimator, objects.batch), latents_of(estimator, self.cloud(seed))
         )
+        late = delays(objects.labels, len(objects), self.simulator.config.t_end)
+        values, own, possible = _at_redshift(self.simulator, samples.values, late)
         fits = [
-            recover_object(self.simulator, objects, k, samples.values[:, k], fits=0).mean
+            recover_object(self.simulator, objects, k, values[:, k], fits=0).mean
             for k in range(len(objects))
         ]
         columns = {
@@ -106,11 +112,12 @@ class SfhAnalysis(Analysis):
         if self.simulator.config.mode == "observed":
             columns["sigma"] = np.array([f.sigma for f in fits])
         poor = _poor(columns["residual_rms"], columns["chi2_per_pixel"])
-        flags = self._flags(percentile, columns["snr"], poor)
+        flags = self._flags(percentile, columns["snr"], poor, possible < _POSSIBLE)
         read = objects.labels.get("reading", [""] * len(objects))
         described = samples.described(
+            values=own,
             columns=columns,
-            units={"sigma": "km / s"},
+            units={"sigma": "km / s", AGE: "Gyr"},
             flags=[",".join(filter(None, (str(r), f))) for r, f in zip(read, flags, strict=True)],
         )
         rest = {name: v for name, v in described.labels.items() if name != "reading"}
@@ -124,7 +131,9 @@ class SfhAnalysis(Analysis):
         ratio = np.where(batch.observed, batch.x / batch.x_err, np.nan).astype(float)
         return np.nanmedian(ratio, axis=1)
 
-    def _flags(self, percentile: F64, snr: F64, poor: NDArray[np.bool_]) -> list[str]:
+    def _flags(
+        self, percentile: F64, snr: F64, poor: NDArray[np.bool_], older: NDArray[np.bool_]
+    ) -> list[str]:
         config = self.simulator.config
         low, high = config.snr_range if config.mode == "observed" else (
             config.snr / 1.25, config.snr * 1.25)  # fmt: skip
@@ -136,10 +145,11 @@ class SfhAnalysis(Analysis):
                     ("latents_unlike_training", p > _UNLIKE),
                     ("snr_outside_training", o),
                     ("poor_fit", c),
+                    ("older_than_the_universe", a),
                 )
                 if set_
             )
-            for p, o, c in zip(percentile, odd, poor, strict=True)
+            for p, o, c, a in zip(percentile, odd, poor, older, strict=True)
         ]
 
     def report(
@@ -150,9 +160,10 @@ class SfhAnalysis(Analysis):
         count = min(len(objects), _MOST)
         fits = _DRAWS if count <= 2 * _SHOWN else 20
         made = [
-            recover_object(simulator, objects, k, samples.values[:, k], fits=fits)
+            recover_object(simulator, objects, k, model_draws(simulator, objects, samples, k),
+                           fits=fits)
             for k in range(count)
-        ]
+        ]  # fmt: skip
         theta = self.cloud(seed).theta
         assert theta is not None
         ratio = samples.values.std(0, ddof=1).mean(0) / theta.double().numpy().std(0, ddof=1)
@@ -165,6 +176,25 @@ class SfhAnalysis(Analysis):
         if stack is not None:
             sections.append(stack)
         return Findings(numbers=_numbers(simulator, samples, made, ratio), sections=sections)
+
+
+def model_draws(
+    simulator: SfhSimulator, objects: Observations, samples: PosteriorSamples, k: int
+) -> F64:
+    """Return the draws (S, d) of object k with times since the Big Bang as in the model."""
+    late = delays(objects.labels, len(objects), simulator.config.t_end)[k]
+    return at_own_age(samples.values[:, k], -late, len(simulator.recovery.fractions))
+
+
+def _at_redshift(simulator: SfhSimulator, values: F64, late: F64) -> tuple[F64, F64, F64]:
+    """Return possible draws (S, n, d), the same with times at the own redshift, and shares (n,)."""
+    if not late.any():
+        return values, values, np.ones(len(late))
+    times = len(simulator.recovery.fractions)
+    rows = [possible_draws(values[:, k, 0], delay) for k, delay in enumerate(late)]
+    kept = np.stack([values[r, k] for k, (r, _) in enumerate(rows)], axis=1)
+    own = np.stack([at_own_age(kept[:, k], d, times) for k, d in enumerate(late)], axis=1)
+    return kept, own, np.array([share for _, share in rows])
 
 
 def _poor(rms: F64, chi2: F64) -> NDArray[np.bool_]:
@@ -205,8 +235,10 @@ def _times(simulator: SfhSimulator, values: F64) -> F64:
     return values[..., : len(simulator.recovery.fractions)]
 
 
-def _shown_times(simulator: SfhSimulator, t: F64) -> F64:
-    return simulator.config.t_end - t if simulator.config.time == "lookback" else t
+def _shown_times(simulator: SfhSimulator, t: F64, late: F64 | float = 0.0) -> F64:
+    """Return times since the Big Bang as shown, of a galaxy observed at T - late."""
+    lookback = simulator.config.time == "lookback"
+    return np.asarray(simulator.config.t_end - late - t if lookback else t)
 
 
 def _prior(simulator: SfhSimulator, theta: F64) -> Section:
@@ -237,9 +269,10 @@ def _table(
 ) -> Section:
     lookback = simulator.config.time == "lookback"
     names = ["t10", "t50", "t90"] if lookback else []  # cosmic times are among the results
+    late = delays(observations.labels, len(observations), simulator.config.t_end)
     rows: list[list[Any]] = []
     for k, galaxy in enumerate(recovered[:40]):
-        times = [_shown_times(simulator, samples[n][:, k]) for n in names]
+        times = [_shown_times(simulator, samples[n][:, k], late[k]) for n in names]
         estimates = [tuple(np.percentile(t, [16, 50, 84]).tolist()) for t in times]
         fit = galaxy.mean
         rows.append([
@@ -300,11 +333,12 @@ def figure_of(
     """Return the figure of object k: growth of the mass, star formation, spectrum, residual."""
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=[2.2, 2, 1])
-    time = _shown_times(simulator, simulator.synthesis.time)
+    late = float(delays(observations.labels, len(observations), simulator.config.t_end)[k])
+    time = _shown_times(simulator, simulator.synthesis.time - late, late)
     growth, rate = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     _bands(growth, time, recovered.growth)
     growth.plot(time, recovered.mean_growth, "k", lw=1)
-    _redshift_axis(growth, simulator)
+    _redshift_axis(growth, simulator, late)
     truth = observations.truth
     if truth is not None:
         times = [truth[n][k] for n in observations.truth_names if n[0] == "t"]
@@ -317,7 +351,7 @@ def figure_of(
     _bands(rate, time, star)
     rate.plot(time, np.median(star, axis=0), "k", lw=1)
     rate.set(xlabel=label, ylabel="SFR / mass [1/Gyr]", ylim=(0, None))
-    _redshift_axis(rate, simulator)
+    _redshift_axis(rate, simulator, late)
     top, bottom = figure.add_subplot(grid[1, :]), figure.add_subplot(grid[2, :])
     x = observations.batch.x[k].double().numpy()
     used = observations.batch.observed[k].numpy()
@@ -341,13 +375,14 @@ def _bands(axes: Axes, time: F64, curves: F64) -> None:
         axes.fill_between(time, *ends, alpha=alpha, color="C0", lw=0)
 
 
-def _redshift_axis(axes: Axes, simulator: SfhSimulator) -> None:
+def _redshift_axis(axes: Axes, simulator: SfhSimulator, late: float) -> None:
     """Mark the redshifts of the times of an axis above it."""
-    end = simulator.config.t_end
+    end = simulator.config.t_end - late
     ages = {z: age_of_universe(z) for z in _REDSHIFTS}
     seen = {z: t for z, t in ages.items() if t < 0.97 * end}
     top = axes.secondary_xaxis("top")
-    top.set_xticks(_shown_times(simulator, np.array(list(seen.values()))), [f"{z:g}" for z in seen])
+    at = _shown_times(simulator, np.array(list(seen.values())), late)
+    top.set_xticks(at, [f"{z:g}" for z in seen])
     top.set_xlabel("redshift")
 
 
@@ -360,13 +395,14 @@ def _by_dispersion(
         return None
     sigma = 100 * context[:, observations.context_names.index("sigma_100kms")].double().numpy()
     known = np.isfinite(sigma)
+    late = delays(observations.labels, len(observations), simulator.config.t_end)
     if known.sum() < 3 or observations.batch.theta is not None:
         return None
 
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
     for name in ("t50", "t90"):
-        t = _shown_times(simulator, samples[name][:, known])
+        t = _shown_times(simulator, samples[name][:, known], late[known])
         axes.errorbar(sigma[known], t.mean(0), t.std(0), fmt="o", ms=4, label=name)
     axes.set(xlabel="velocity dispersion [km/s]", ylabel="time [Gyr]")
     axes.legend()

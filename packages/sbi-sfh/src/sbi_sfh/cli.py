@@ -77,7 +77,8 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     import numpy as np
 
     from sbi_core import ConfigError, written
-    from sbi_sfh.analysis import figure_of
+    from sbi_sfh.analysis import figure_of, model_draws
+    from sbi_sfh.own_age import delays
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
 
@@ -87,7 +88,10 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     loaded, simulator = _loaded(run)
     data = loaded.observations(observations)
     samples = loaded.infer(data, draws)
-    recovered = [recover_object(simulator, data, k, samples.values[:, k]) for k in range(len(data))]
+    recovered = [
+        recover_object(simulator, data, k, model_draws(simulator, data, samples, k))
+        for k in range(len(data))
+    ]
     time = simulator.synthesis.time
     growth = np.stack([r.growth for r in recovered])
     with written(out) as temporary, temporary.open("wb") as f:
@@ -95,6 +99,7 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
             f,
             id=data.id,
             time_gyr=time,
+            delay_gyr=delays(data.labels, len(data), simulator.config.t_end),
             growth=growth,
             sfr_per_gyr=np.stack([star_formation_rate(g, time) for g in growth]),
             wave=simulator.wave,

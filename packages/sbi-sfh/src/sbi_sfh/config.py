@@ -137,6 +137,13 @@ class SfhConfig(BaseModel):
         ge=0,
         description="The coefficient of order k is drawn from N(0, polynomial_sd/k).",
     )
+    dust: float | None = Field(
+        default=None,
+        gt=0,
+        le=2,
+        description="Dust of the galaxies: E(B-V) uniform up to this (Calzetti et al. 2000), mode "
+        "observed; not reported. Default: none.",
+    )
     vacuum: bool | None = Field(
         default=None,
         description="Wavelengths of files without this information: vacuum (true) or air (false).",
@@ -202,6 +209,9 @@ class SfhConfig(BaseModel):
             raise ValueError(msg)
         if self.mode == "observed" and self.noise == "none":
             msg = "mode 'observed' needs noise: choose 'relative' or 'flat'"
+            raise ValueError(msg)
+        if self.dust is not None and self.mode != "observed":
+            msg = "dust needs simulator.mode = 'observed'"
             raise ValueError(msg)
         names = self.family
         if not isinstance(names, str) and not 0 < len(names) == len(set(names)):

@@ -6,9 +6,9 @@ populations S behind a screen of dust,
 .. math:: \min_{w \geq 0} \left\langle \left(\frac{10^{-0.4\,E\,k(\lambda)} \sum_j w_j S_j}{F}
           - 1\right)^2 \right\rangle , \qquad E = -0.3, -0.2, \ldots, 1.2 .
 
-The lines of the populations tell dust from age. The model of the training has no dust and flux
-calibrations good to a few per cent. Of 300 simulated galaxies none is reported; of those reddened
-by :math:`A_V` = 1, 93 %, by 1.5 or more, all.
+The lines of the populations tell dust from age. The model of the training has no dust (but for
+option ``dust``) and flux calibrations good to a few per cent. Of 300 simulated galaxies none is
+reported; of those reddened by :math:`A_V` = 1, 93 %, by 1.5 or more, all.
 
 References:
     | Calzetti et al. 2000, ApJ 533, 682
@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 
 from sbi_sfh.ssp import SspLibrary
 
-__all__ = ["Continuum", "calzetti"]
+__all__ = ["CALZETTI_R_V", "Continuum", "calzetti"]
 
 F64 = NDArray[np.float64]
 _AGES = (0.05, 0.1, 0.3, 0.7, 1.5, 3.0, 6.0, 12.0)  # Gyr
@@ -31,14 +31,14 @@ _EBV = np.round(np.arange(-0.3, 1.25, 0.1), 1)
 _RMS = 0.035  # of the fit without dust: smaller ones are within flux calibrations
 _BETTER = 1.5  # times smaller with dust
 _SMALLEST = 0.15  # E(B-V): passive galaxies with the embedded library appear to need 0.1
-_R_V = 4.05
+CALZETTI_R_V = 4.05
 
 
 def calzetti(wave: F64) -> F64:
     """Return k(lambda) of star-forming galaxies at wavelengths [Angstrom], 1200-22000."""
     x = wave / 1e4
-    blue = 2.659 * (-2.156 + 1.509 / x - 0.198 / x**2 + 0.011 / x**3) + _R_V
-    red = 2.659 * (-1.857 + 1.040 / x) + _R_V
+    blue = 2.659 * (-2.156 + 1.509 / x - 0.198 / x**2 + 0.011 / x**3) + CALZETTI_R_V
+    red = 2.659 * (-1.857 + 1.040 / x) + CALZETTI_R_V
     return np.asarray(np.where(x < 0.63, blue, red))
 
 
@@ -76,7 +76,7 @@ class Continuum:
         small = abs(_EBV[best]) < _SMALLEST
         if small or rms[self._clear] < max(_RMS, _BETTER * rms[best]):
             return None
-        return float(_EBV[best] * _R_V)
+        return float(_EBV[best] * CALZETTI_R_V)
 
 
 def _blocks(values: F64) -> F64:

@@ -19,6 +19,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from sbi_core import Observations, PosteriorSamples, written
+from sbi_sfh.own_age import delays
 
 if TYPE_CHECKING:
     from sbi_sfh.simulator import SfhSimulator
@@ -120,8 +121,9 @@ def maps_of(
             flags[y, x] |= 1 << words.index(word)
     fractions = np.asarray(simulator.recovery.fractions)
     draws = {name: samples.values[..., k] for k, name in enumerate(samples.names)}
+    late = delays(objects.labels, len(objects), simulator.config.t_end)
     draws["young"] = young_share(
-        samples.values[..., : len(fractions)], fractions, simulator.config.t_end
+        samples.values[..., : len(fractions)] + late[:, None], fractions, simulator.config.t_end
     )
     values: dict[str, F64] = {}
 

@@ -5,6 +5,7 @@ r"""From noise-free coefficients to observed spectra.
                    {\mathrm{median}}, \qquad P = 1 + \sum_{k=1}^{6} p_k\,L_k, \quad
           p_k \sim N(0, 0.05/k)
 
+With option ``dust``, P has a factor :math:`10^{-0.4\,k(\lambda)\,E(B-V)}` (Calzetti et al. 2000).
 Mode ``mock`` has F and the noise; mode ``observed`` all factors and masks. Everything is redrawn at
 every call, so that a network cannot memorise the noise.
 """
@@ -22,6 +23,7 @@ from sbi_core import Batch, ConfigError, DataFileError, Rng, SbiError, read_text
 from sbi_sfh.broadening import NODE_STEP, broaden, edge_pixels, nodes
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.constants import C_KMS
+from sbi_sfh.continuum import calzetti
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.spectrum import UnusableSpectrumError
 from sbi_sfh.masks import emission_mask
@@ -53,6 +55,8 @@ class Nuisances:
         Coefficients of Legendre orders 1.., (n, k).
     mask
         True where a pixel is used, (n, L).
+    ebv
+        E(B-V) of the dust in the galaxy, (n,); None without dust.
     """
 
     snr: Tensor
@@ -60,6 +64,7 @@ class Nuisances:
     velocity: Tensor
     polynomial: Tensor
     mask: Tensor
+    ebv: Tensor | None = None
 
 
 class Telescope:
@@ -85,6 +90,7 @@ class Telescope:
             for k in range(1, config.polynomial_order + 1)
         ]
         self.legendre = torch.as_tensor(np.array(legendre).reshape(-1, len(x)), dtype=torch.float32)
+        self.extinction = torch.as_tensor(calzetti(self.wave), dtype=torch.float32)
         self._lines = torch.as_tensor(~emission_mask(self.wave))
         self._edges = torch.as_tensor(~edge_pixels(self.wave, config.sigma_range[1]))
         self._broadened: Tensor | None = None
@@ -146,6 +152,7 @@ class Telescope:
             * torch.randn(n, generator=generator, device=device, dtype=torch.float32),
             polynomial=c.polynomial_sd / orders * draws,
             mask=self._mask(n, generator),
+            ebv=None if c.dust is None else uniform(0.0, c.dust),
         )
 
     def _mask(self, n: int, generator: torch.Generator) -> Tensor:
@@ -209,6 +216,8 @@ class Telescope:
         generator = torch_generator(rng, batch.x.device)
         flux = self.shifted(self.at_dispersion(batch.x, with_.sigma), with_.velocity)
         flux = flux * (1.0 + with_.polynomial.to(flux) @ self.legendre.to(flux))
+        if with_.ebv is not None:
+            flux = flux * 10.0 ** (-0.4 * with_.ebv.to(flux)[:, None] * self.extinction.to(flux))
         err = self.errors(flux, with_.snr.to(flux))
         noise = torch.randn(
             flux.shape, generator=generator, device=flux.device, dtype=torch.float32

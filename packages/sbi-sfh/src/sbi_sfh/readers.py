@@ -19,7 +19,7 @@ from sbi_core import Batch, Excluded, ObservationError, Observations, counted
 from sbi_sfh.catalogue import Catalogue
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.constants import C_KMS
-from sbi_sfh.continuum import Continuum
+from sbi_sfh.continuum import CALZETTI_R_V, Continuum
 from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.spectrum import RawSpectrum, Spectrum, UnusableSpectrumError
 from sbi_sfh.noise import CONTEXT
@@ -38,8 +38,8 @@ _SIMILAR = 0.5  # correlation with the library below which a velocity is not kno
 FLAG_MEANINGS: Mapping[str, str] = {
     "velocity_offset": "the absorption lines are shifted against the library: check the redshift, "
     "and whether the wavelengths are in air or vacuum",
-    "redshift_unlike_model": "the model observes galaxies at another age of the Universe: train "
-    "with simulator.redshift",
+    "redshift_unlike_model": "the Universe is older at the redshift of the galaxy than in the "
+    "model, which has no stars as old: train with simulator.redshift",
     "errors_unlike_scatter": "the flux errors do not agree with the scatter of neighbouring "
     "pixels: check their unit",
     "redshift_uncertain": "the survey doubts the redshift (ZWARNING): check it",
@@ -48,8 +48,8 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "the shape of the spectrum may be that of the instrument",
     "emission_lines": "emission lines reach beyond the masked 400 km/s, or are not masked at all "
     "(mode mock): subtract or mask them in the file",
-    "continuum_unlike_model": "the continuum is reddened by dust, or its flux calibration is off; "
-    "the model has no dust: correct the spectrum",
+    "continuum_unlike_model": "the continuum is reddened by more dust than the model has, or its "
+    "flux calibration is off: correct the spectrum, or train with simulator.dust",
     "sigma_outside_training": "the velocity dispersion is outside the training range: inferred as "
     "if it were not known",
 }
@@ -241,7 +241,7 @@ def _checked(
             flags.append("velocity_offset")
             notes.append(_off(velocity))
     a_v = None if continuum is None else continuum.reddening(made.filled, made.mask)
-    if a_v is not None:
+    if a_v is not None and not 0 < a_v < CALZETTI_R_V * (config.dust or 0.0):
         flags.append("continuum_unlike_model")
         notes.append(_reddened(a_v))
     return replace(
@@ -266,8 +266,8 @@ def _reddened(a_v: float) -> str:
     if a_v < 0:
         return "its continuum is bluer than that of the stars that fit its lines: flux calibration?"
     return (
-        f"its continuum is reddened by A_V of about {a_v:.1f} mag; the model has no dust "
-        "(simulator.ebv removes that of the Galaxy)"
+        f"its continuum is reddened by A_V of about {a_v:.1f} mag, more than the model has "
+        "(simulator.ebv removes dust of the Galaxy; simulator.dust trains with that of galaxies)"
     )
 
 

@@ -25,7 +25,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +40,7 @@ from sbi_sfh.broadening import NODE_STEP
 from sbi_sfh.constants import C_KMS
 from sbi_sfh.coordinates import Coordinates
 from sbi_sfh.histories import draw_family
+from sbi_sfh.own_age import at_own_age, delays, possible_draws
 from sbi_sfh.residuals import observed_basis, weighted
 from sbi_sfh.ssp import linear_weights
 
@@ -399,15 +400,25 @@ def refine_objects(run: Run, objects: Observations, particles: int) -> Iterator[
     simulator = cast("SfhSimulator", run.simulator)
     refiner = Refiner(simulator)
     samples = run.infer(objects, _NETWORK_DRAWS)
+    late = delays(objects.labels, len(objects), simulator.config.t_end)
+    times = len(simulator.recovery.fractions)
     for k, name in enumerate(map(str, samples.id)):
         draws = samples.values[:, k]
-        target = target_of(simulator, objects, k, draws.mean(0))
+        target = target_of(simulator, objects, k, at_own_age(draws, -late[k], times).mean(0))
         refined = refiner(target, stream(run.config.seed, "refine", name), particles=particles)
+        refined = _seen_at(refined, float(late[k]), times)
         words = [str(samples.flags[k])]
         if refined.difference > _DIFFERENT:
             words.append("not_converged")
         flags = ",".join(filter(None, words))
         yield RefinedObject(name, tuple(samples.names), refined, draws, flags)
+
+
+def _seen_at(refined: Refined, delay: float, times: int) -> Refined:
+    """Return a posterior with formation times since the Big Bang at the redshift of the galaxy."""
+    rows, _ = possible_draws(refined.theta[:, 0], delay)
+    derived = Derived(**{name: values[rows] for name, values in asdict(refined.derived).items()})
+    return replace(refined, theta=at_own_age(refined.theta[rows], delay, times), derived=derived)
 
 
 def row_of(found: RefinedObject) -> dict[str, Any]:
@@ -448,6 +459,9 @@ def _nuisances(simulator: SfhSimulator, row: Any, theta: F64) -> tuple[F64, F64]
         config.velocity_sd / C_KMS * velocity[None],
         spread * (per_kms * shape)[None],
     ]
+    if config.dust is not None:  # E(B-V) is uniform
+        colour = -0.4 * np.log(10.0) * telescope.extinction.double().numpy()
+        rows.append(config.dust / np.sqrt(12.0) * (colour * fit.model)[None])
     return basis, np.concatenate(rows)
 
 

@@ -265,7 +265,7 @@ class SfhSimulator(Simulator):
             sigma = torch.where(known, 100.0 * context[:, 1], sigma)
             told = bool(known.all())
         mask = drawn.mask if like.mask is None else like.mask[donor]
-        rows = Nuisances(snr, sigma, drawn.velocity, drawn.polynomial, mask)
+        rows = Nuisances(snr, sigma, drawn.velocity, drawn.polynomial, mask, drawn.ebv)
         return self.telescope.observe_as(batch, rows, generator, tell_sigma=told)
 
     def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
