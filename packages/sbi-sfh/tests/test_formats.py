@@ -334,7 +334,7 @@ def test_a_galaxy_knows_the_age_of_the_universe(simulator, tmp_path):
 def test_a_galaxy_too_far_from_the_age_of_the_model_is_refused(simulator, tmp_path):
     columns, facts, _ = galaxy(simulator, z=0.6)
     path = write(tmp_path / "g.fits", columns, facts)
-    with pytest.raises(UnusableSpectrumError, match=r"7.7 Gyr old.*simulator.redshift=0.6"):
+    with pytest.raises(UnusableSpectrumError, match=r"7.8 Gyr old.*simulator.redshift=0.6"):
         read(path, OBSERVED)
     assert len(read(path, SfhConfig(mode="observed", redshift=0.6))) == 1
 

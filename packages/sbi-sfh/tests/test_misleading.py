@@ -131,6 +131,27 @@ def test_dusty_galaxies_are_flagged(observed_simulator, continuum, a_v, flagged)
         assert np.median([f for f in found if f is not None]) == pytest.approx(a_v, abs=0.3)
 
 
+def test_dust_of_the_model_is_not_flagged(columns, tmp_path, continuum):
+    columns["FLUX"] *= 10 ** (-0.4 * 2.0 * calzetti(columns["WAVE"] / 1.03) / 4.05)
+    path = write(tmp_path / "a.fits", columns, FACTS)
+    assert "continuum_unlike_model" not in flags(read(path, continuum, dust=0.8))
+    assert "continuum_unlike_model" in flags(read(path, continuum, dust=0.2))
+
+
+@pytest.mark.parametrize(("ends", "flagged"), [((5700.0, 7500.0), True), ((6200.0, 6300.0), False)])
+def test_a_missing_arm_is_masked(columns, tmp_path, ends, flagged):
+    wave = columns["WAVE"]
+    there = (wave < ends[0]) | (wave > ends[1])
+    found = read(write(tmp_path / "a.fits", {n: v[there] for n, v in columns.items()}, FACTS))
+    used, rest = found.batch.observed[0].numpy(), GRID * 1.03
+    assert not used[(rest > ends[0] + 3) & (rest < ends[1] - 3)].any()
+    whole = read(write(tmp_path / "b.fits", columns, FACTS)).batch.observed[0].numpy()
+    away = (rest < ends[0] - 5) | (rest > ends[1] + 5)
+    np.testing.assert_array_equal(used[away], whole[away])
+    assert noted(found, "1 gap of ")
+    assert ("many_masked_pixels" in flags(found)) == flagged
+
+
 def test_the_flag_of_dust_names_its_size(columns, tmp_path, continuum):
     columns["FLUX"] *= 10 ** (-0.4 * 2.0 * calzetti(columns["WAVE"] / 1.03) / 4.05)
     found = read(write(tmp_path / "a.fits", columns, FACTS), continuum)

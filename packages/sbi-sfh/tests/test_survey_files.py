@@ -170,6 +170,25 @@ def test_redshifts_of_desi_are_found_by_target_and_the_resolution_by_its_matrix(
     assert_allclose(one.resolution, one.wave / (2.3548 * 1.3 * 0.8), rtol=0.02)
 
 
+@pytest.mark.parametrize("arms", ["BR", "R"])
+def test_the_order_of_desi_is_that_of_its_targets(tmp_path, arms):
+    waves = {"B": 3600 + 0.8 * np.arange(100), "R": 3672 + 0.8 * np.arange(100)}
+    hdus = [table({"TARGETID": [12, 13, 11], "Z": [0.2, 0.3, 0.1],
+                   "SPECTYPE": ["GALAXY", "GALAXY", "GALAXY"]}, "REDSHIFTS"),
+            table({"TARGETID": [11, 12, 13], "OBJTYPE": ["TGT", "TGT", "SKY"]},
+                  "FIBERMAP")]  # fmt: skip
+    for arm in arms:
+        level = np.array([1.0, 2.0, 3.0])[:, None] * np.ones((3, 100))
+        hdus += [image(waves[arm], f"{arm}_WAVELENGTH", BUNIT="Angstrom"),
+                 image(level, f"{arm}_FLUX"), image(np.ones((3, 100)), f"{arm}_IVAR")]  # fmt: skip
+    one, two, sky = write(tmp_path / "coadd.fits", *hdus)
+    assert [(s.id, s.redshift, s.flux[0]) for s in (one, two)] == [("11", 0.1, 1.0),
+                                                                   ("12", 0.2, 2.0)]  # fmt: skip
+    assert one.usual == ("DESI", True)
+    assert isinstance(sky, UnusableSpectrumError)
+    assert sky.reason == "not_a_galaxy"
+
+
 # -- ESO, specutils, PypeIt, IRAF --------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from astropy import units
@@ -45,6 +46,8 @@ _POLARITY = (
     "a mask is nonzero or True where a pixel is bad; if it is the other way round: "
     "--set simulator.mask_good=true"
 )
+_GAP = 2.5  # steps between pixels; more are a gap
+_GAP_WINDOW = 21  # pixels around, for the typical step
 _MEDIUM = {True: "vacuum", False: "air"}
 
 
@@ -107,6 +110,7 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
     vacuum = _in_vacuum(raw, config, notes)
     if config.mask_good and not raw.fixed_mask:
         raw = replace(raw, good=~raw.good)
+    raw, angstrom = _without_gaps(raw, angstrom, notes)
     raw = per_wavelength(raw, angstrom, notes, flags)
     inverse = _assumed(raw, config, notes) if raw.ivar is None else raw.ivar
     quoted, raw = raw.ivar is not None, replace(raw, ivar=inverse)
@@ -150,7 +154,7 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
     flags += ["emission_lines"] if felt else []
     if config.mode == "observed":
         mask &= ~emission_mask(wave)
-    _enough(raw, mask, notes)
+    _enough(raw, mask, notes, flags)
     median = float(np.median(new[mask]))
     if not median > 0:
         msg = f"{raw.where}: the median flux is {median:g}, expected positive"
@@ -269,6 +273,34 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
         )
         raise UnusableSpectrumError("bad_wavelengths", msg)
     return angstrom
+
+
+def _without_gaps(raw: RawSpectrum, wave: F64, notes: list[str]) -> tuple[RawSpectrum, F64]:
+    """Return a spectrum and its wavelengths [Angstrom] with masked pixels at both ends of gaps.
+
+    Pixels reach half-way to their neighbours: without these, the last one before a missing arm
+    would stand for all of it.
+    """
+    step = np.diff(wave)
+    typical = median_filter(step, _GAP_WINDOW, mode="nearest")
+    at = np.flatnonzero(step > _GAP * typical)
+    if not len(at):
+        return raw, wave
+    width = float((wave[at + 1] - wave[at] - typical[at]).sum())
+    notes.append(f"{counted(len(at), 'gap')} of {width:.0f} Angstrom in all between its pixels")
+    place = np.repeat(at + 1, 2)
+
+    def inserted(values: NDArray[Any] | None, new: Any) -> Any:
+        return None if values is None else np.insert(values, place, new)
+
+    ends = np.stack([wave[at] + typical[at], wave[at + 1] - typical[at]], axis=1).ravel()
+    near = None if raw.resolution is None else np.repeat(raw.resolution[at], 2)
+    made = replace(
+        raw, wave=inserted(raw.wave, np.repeat(raw.wave[at], 2)), flux=inserted(raw.flux, 0.0),
+        ivar=inserted(raw.ivar, 0.0), good=inserted(raw.good, False),
+        resolution=inserted(raw.resolution, near),
+    )  # fmt: skip
+    return made, inserted(wave, ends)
 
 
 def _spelled(unit: str) -> str:
@@ -481,7 +513,7 @@ def _smooth(flux: F64, variance: F64, good: Mask, width: F64) -> tuple[F64, F64]
     return np.where(ok, total / norm, flux), np.where(ok, error / norm**2, variance)
 
 
-def _enough(raw: RawSpectrum, mask: Mask, notes: list[str]) -> None:
+def _enough(raw: RawSpectrum, mask: Mask, notes: list[str], flags: list[str]) -> None:
     share = 1.0 - mask.mean()
     if not mask.any():
         msg = f"{raw.where}: no pixel is left after masks of the file, sky and emission lines"
@@ -491,3 +523,4 @@ def _enough(raw: RawSpectrum, mask: Mask, notes: list[str]) -> None:
         raise UnusableSpectrumError("mostly_masked", msg)
     if share > _MOST_MASKED:
         notes.append(f"{100 * share:.0f} % of the pixels are masked: take the result with care")
+        flags.append("many_masked_pixels")

@@ -44,6 +44,8 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "pixels: check their unit",
     "redshift_uncertain": "the survey doubts the redshift (ZWARNING): check it",
     "not_a_galaxy": "the survey classifies the object as a star or a quasar, or it is the sky",
+    "many_masked_pixels": "more than 40 % of the pixels are masked or missing, many more than in "
+    "the training: take the result with care",
     "flux_not_calibrated": "the unit of the flux is not one of flux per wavelength or frequency: "
     "the shape of the spectrum may be that of the instrument",
     "emission_lines": "emission lines reach beyond the masked 400 km/s, or are not masked at all "

@@ -44,7 +44,9 @@ def facts_of_tables(hdus: Any) -> dict[str, Any]:
 def facts_of_rows(hdus: Any, n: int) -> dict[str, NDArray[Any]]:
     """Return the facts of n spectra from tables: row by row, or by TARGETID."""
     facts: dict[str, NDArray[Any]] = {}
-    for hdu in hdus:
+    sky = np.zeros(n, bool)
+    # the targets of DESI are those of FIBERMAP; other tables may have another order
+    for hdu in sorted(hdus, key=lambda h: h.name.upper() != "FIBERMAP"):
         if not is_table(hdu) or n < 2 or column(hdu.columns.names, "flux"):
             continue
         names = {str(c).upper(): c for c in hdu.columns.names}
@@ -54,9 +56,11 @@ def facts_of_rows(hdus: Any, n: int) -> dict[str, NDArray[Any]]:
         for name, fact in _OF_ROWS.items():
             if name in names and fact not in facts:
                 facts[fact] = np.asarray(hdu.data[names[name]])[order]
-        if "OBJTYPE" in names and "CLASS" not in facts:  # targets of any kind, but also the sky
+        if "OBJTYPE" in names:  # targets of any kind, but also the sky, which has a SPECTYPE too
             words = np.char.strip(np.asarray(hdu.data[names["OBJTYPE"]]).astype(str))
-            facts["OBJTYPE"] = np.where(words[order] == "SKY", "SKY", "")
+            sky = words[order] == "SKY"
+    if sky.any():
+        facts["CLASS"] = np.where(sky, "SKY", facts.get("CLASS", ""))
     return facts
 
 

@@ -5,7 +5,7 @@ file       medium      recognised by; masks
 =========  ==========  ==========================================================================
 SDSS       vacuum      COADD with loglam, COEFF0, TELESCOP; and_mask: bits 16 and above mark pixels
 MaNGA      vacuum      MNGTARG1; PLATEIFU with images FLUX and IVAR
-DESI       vacuum      images BRZ_FLUX, or B_FLUX with FIBERMAP
+DESI       vacuum      images BRZ_FLUX, or those of an arm with FIBERMAP
 LAMOST     vacuum      TELESCOP, ORIGIN; columns ANDMASK and ORMASK
 PypeIt     vacuum      DMODCLS; masks are True where a pixel is good
 ESO        by UCD      TUCD of the wavelengths: em.wl;obs.atmos is air, em.wl vacuum
@@ -104,7 +104,8 @@ def survey_of(header: Mapping[str, Any], names: Iterable[str], columns: Iterable
         return _vacuum("LAMOST")
     if "MNGTARG1" in header or ("PLATEIFU" in header and {"FLUX", "IVAR"} <= hdus):
         return _vacuum("MaNGA")
-    if "BRZ_FLUX" in hdus or {"B_FLUX", "FIBERMAP"} <= hdus:
+    arms = {"B_FLUX", "R_FLUX", "Z_FLUX"} & hdus
+    if "BRZ_FLUX" in hdus or (arms and "FIBERMAP" in hdus):
         return _vacuum("DESI")
     coadd = "loglam" in lower and ("COADD" in hdus or "and_mask" in lower)
     if "SDSS" in word("TELESCOP") or "COEFF0" in header or coadd:
