@@ -671,3 +671,22 @@ def test_repeated_rows_of_the_reference_are_excluded_rows(cases):
     found = read_galaxies(cases / "dup.ecsv")
     assert len(found) == 7
     assert [(e.row, e.id, e.reason) for e in found.excluded] == [(1, "112367", "repeated_id")]
+
+
+def test_a_flux_without_errors_names_both_kinds_and_what_happens_without_the_column():
+    table = Table({"z": [0.05], "FLUX_G": [5.0], "FLUX_IVAR_G": [4.0], "FLUX_R": [9.0]})
+    with pytest.raises(
+        ObservationError,
+        match="'FLUX_R' has no errors; add 'flux_err_r' or 'flux_ivar_r'; without the column r",
+    ):
+        photometry_of_table(table, "t", CORRECTED)
+
+
+def test_rows_without_identifiers_are_numbered_and_a_note_tells():
+    table = Table({"z": [0.05], "FLUX_R": [9.0], "FLUX_IVAR_R": [4.0]})
+    notes = photometry_of_table(table, "t", CORRECTED).notes
+    assert any("rows are numbered from 0 (--column id=NAME)" in note for note in notes)
+    table["galaxy_name"] = ["NGC 1"]
+    named = photometry_of_table(table, "t", CORRECTED)
+    assert list(named.id) == ["NGC 1"]
+    assert not any("numbered" in note for note in named.notes)

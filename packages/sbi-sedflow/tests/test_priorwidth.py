@@ -60,3 +60,17 @@ def test_a_rate_at_the_lower_end_of_the_prior_is_marked(toy, widths):
     ratio, dominated = widths(*part(toy, lowest))
     assert ratio[0] < 0.8
     assert dominated[:, 0].tolist() == [True, ratio[1] > 0.85, False]
+
+
+def test_an_upper_limit_is_marked_although_it_is_narrower_than_the_prior(toy, widths):
+    ratio, dominated = widths(*part(toy, lambda r, a, m: r < np.quantile(r, 0.55)))
+    assert ratio[0] < 0.85
+    assert dominated[0]
+
+
+def test_a_rate_that_is_measured_in_the_lower_half_is_not_marked(toy, widths):
+    ratio, dominated = widths(
+        *part(toy, lambda r, a, m: (r > np.quantile(r, 0.3)) & (r < np.quantile(r, 0.55)))
+    )
+    assert ratio[0] < 0.85
+    assert not dominated[0]

@@ -177,7 +177,8 @@ _VECTORS = {  # columns with a value per band: name of the parts, bands
 }
 _IDS = ("photoobjid", "bestobjid", "ls_id", "objectid", "coadd_object_id", "nsa_nsaid",
         "galex_objid", "mangaid", "cataid", "uberid", "galaxy_id", "galaxyid", "gal_id",
-        "iauname", "iau_name", "designation")  # fmt: skip
+        "iauname", "iau_name", "designation", "galaxy_name",
+        "object_name", "objname")  # fmt: skip
 _REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp", "z_helio", "zhelio",
              "z_hel", "z_best", "nsa_z")  # fmt: skip
 _PHOTOMETRIC = ("zphot", "z_phot", "photoz", "photo_z", "phot_z", "z_phot_median", "z_phot_mean",
@@ -362,13 +363,15 @@ def _bands(reader: ColumnReader, bandset: BandSet, aperture: Aperture | None) ->
                 yield _Band(band, index, layout, value, str(error or ivar), error is None)
                 break
             if layout is not _BARE or chosen:
-                wanted = (*layout.error, *layout.ivar)[0].format(band.tokens[0])
+                forms = (*layout.error[:1], *(() if chosen else layout.ivar[:1]))
+                wanted = [form.format(band.tokens[0]) for form in forms]
                 lonely = lonely or (reader.written(value), wanted)
         else:
             if lonely:
-                msg = f"{reader.source}: column '{lonely[0]}' has no errors; add '{lonely[1]}'"
-                msg += f" (--column {lonely[1]}=NAME)" if chosen else ""
-                raise ObservationError(msg)
+                choice = " or ".join(f"'{name}'" for name in lonely[1])
+                msg = f"{reader.source}: column '{lonely[0]}' has no errors; add {choice}"
+                msg += f" (--column {lonely[1][0]}=NAME)" if chosen else ""
+                raise ObservationError(f"{msg}; without the column {band.name} counts as missing")
 
 
 def _named(reader: ColumnReader, forms: tuple[str, ...], band: Band) -> str | None:
@@ -453,6 +456,8 @@ def _identifiers(reader: ColumnReader, notes: list[str]) -> list[str]:
     ids, column = reader.ids()
     if not column:
         ids, column = reader.ids(_IDS)
+    if not column:
+        notes.append("no column of identifiers: rows are numbered from 0 (--column id=NAME)")
     brick = reader.find(("brickid", "brickname"))
     if brick is None or column.lower() != "objid":
         return ids

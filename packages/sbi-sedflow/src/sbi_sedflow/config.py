@@ -52,8 +52,8 @@ class SedflowConfig(BaseModel):
     )
     sfh_prior: Literal["flat", "ssfr"] = Field(
         default="flat",
-        description="Prior of the coefficients of star formation: flat, or ssfr, which is nearly "
-        "flat in the logarithm of the specific SFR and includes quiescent galaxies.",
+        description="Prior of the coefficients of star formation: flat, or ssfr, which is broad "
+        "in the logarithm of the specific SFR and includes quiescent galaxies.",
     )
     floor: float | None = Field(
         default=None,

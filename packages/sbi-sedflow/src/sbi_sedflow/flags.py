@@ -44,7 +44,7 @@ MEANING = {
     Flag.QUALITY: "rejected by the quality cuts of the catalogue",
     Flag.MASK_NOT_CERTIFIED: "the network is not calibrated, or not tested, for these bands",
     Flag.PRIOR_DOMINATED: "specific SFR, age or Z is about as uncertain as in the prior",
-    Flag.PRIOR_DOMINATED_SFR: "specific SFR is, or is in the lowest 5 % of the prior",
+    Flag.PRIOR_DOMINATED_SFR: "specific SFR is that uncertain, an upper limit, or very low",
     Flag.NOT_CONVERGED: "refinement reached its limit of evaluations, or nothing fits",
 }
 FLAGGED = Flag.WIDE_NOISE | Flag.OOD_COLOUR | Flag.BAD_FIT | Flag.NOT_CONVERGED

@@ -5,10 +5,11 @@ In the variant ``corrected`` beta is flat on the simplex (Dirichlet(1,1,1,1), me
 call this prior flat. ``logmstar`` is mass *formed*.
 
 A flat beta has few quiescent galaxies: one basis makes nearly all young stars, and its share is
-rarely small. With ``sfh_prior = "ssfr"`` beta has the prior Dirichlet(a, a, a, a), a = 0.2, whose
-smallest shares follow :math:`p(\ln\beta) \propto \beta^a`: with these bases the logarithm of the
-specific SFR is nearly uniform between -13.5 and -9.5, the aim of a maximum-entropy prior in that
-quantity, and the density of beta remains known in closed form.
+rarely small. With ``sfh_prior = "ssfr"`` beta has the prior Dirichlet(a, a, a, b), a = 0.1, and
+b = 0.3 of the oldest basis. Small shares follow :math:`p(\ln\beta) \propto \beta^a`: with these
+bases the logarithm of the specific SFR is spread over -15 to -9.5, as a maximum-entropy prior in
+that quantity would be, and the density of beta remains known in closed form. The larger exponent of
+the oldest basis is for galaxies that formed nearly all of their stars early.
 
 References:
     | Hahn & Melchior 2022, ApJ 938, 11, table 1
@@ -39,7 +40,7 @@ CITATIONS = (
     "Planck Collaboration 2014, A&A 571, A16 (cosmology)",
 )
 _GAMMA = {"low": 4.5e-5, "high": 1.5e-2}
-_CONCENTRATION = {"flat": 1.0, "ssfr": 0.2}  # of the Dirichlet prior of beta
+_CONCENTRATION = {"flat": (1.0, 1.0), "ssfr": (0.1, 0.3)}  # Dirichlet: all bases, but the oldest
 
 
 def observables_of(bands: BandSet) -> tuple[Observable, ...]:
@@ -72,7 +73,8 @@ def parameter_space(
         Prior of beta in the variant ``corrected``.
     """
     if variant == "corrected":
-        beta = Prior("dirichlet", {"alpha": [_CONCENTRATION[sfh_prior]] * n_sfh})
+        others, oldest = _CONCENTRATION[sfh_prior]
+        beta = Prior("dirichlet", {"alpha": [*[others] * (n_sfh - 1), oldest]})
     else:
         beta = Prior("sticks", {"a": [1.0] * (n_sfh - 1), "b": [1.0] * (n_sfh - 1)})
     gammas = tuple(
@@ -126,5 +128,5 @@ def parameter_space(
             description="slope added to the starburst curve; above 0.447 its bump is negative",
         ),
     )
-    name = variant if sfh_prior == "flat" else f"{variant}-{sfh_prior}"
-    return ParameterSpace(parameters, version=f"sedflow-{name}-1")
+    name = f"{variant}-1" if sfh_prior == "flat" else f"{variant}-{sfh_prior}-2"
+    return ParameterSpace(parameters, version=f"sedflow-{name}")
