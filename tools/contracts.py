@@ -49,7 +49,7 @@ LAYERS = (
     "registry : builtin_plugin : simulations_plugin",
     "hookspecs",
     "validation",
-    "rng",
+    "rng | threads",
     "progress",
     "errors",
 )

@@ -171,7 +171,7 @@ class ChempyEngine:
         change results.
     kernel : "auto", "torch" or "numba"
         ``auto`` takes the compiled kernel when the device is the CPU and no gradient is needed;
-        it always computes in float64, and uses ``torch.get_num_threads()`` threads.
+        it always computes in float64, and uses :func:`sbi_core.available_threads` threads.
 
     Notes
     -----

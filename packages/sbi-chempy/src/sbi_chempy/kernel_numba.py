@@ -51,6 +51,7 @@ from sbi_chempy.constants import (
 )
 from sbi_chempy.return_grid import ReturnGrid
 from sbi_chempy.yields.tables import SnIaYield
+from sbi_core import available_threads
 
 __all__ = ["evaluate", "kernel_tables"]
 
@@ -96,7 +97,7 @@ def evaluate(
 
     Notes
     -----
-    Rows are shared among ``torch.get_num_threads()`` threads.
+    Rows are shared among :func:`sbi_core.available_threads` threads.
     """
     rows = np.ascontiguousarray(theta.detach().cpu().numpy(), dtype=np.float64)
     accepted = valid.cpu().numpy()
@@ -112,7 +113,7 @@ def evaluate(
         own = given[part] if scaled else given
         _rows(rows[part], accepted[part], gas[part], status[part], scaled, own, *tables)
 
-    n_threads = min(torch.get_num_threads(), len(rows) // _MIN_ROWS_PER_THREAD)
+    n_threads = min(available_threads(), len(rows) // _MIN_ROWS_PER_THREAD)
     if n_threads < 2:
         run(slice(None))
     else:

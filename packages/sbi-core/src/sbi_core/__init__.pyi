@@ -82,6 +82,7 @@ from .rng import stream as stream
 from .rng import torch_defaults as torch_defaults
 from .rng import torch_generator as torch_generator
 from .simulate.mixture import MixtureSimulator as MixtureSimulator
+from .threads import available_threads as available_threads
 from .training.config import TrainConfig as TrainConfig
 from .training.loop import Trainable as Trainable
 from .training.loop import train_network as train_network

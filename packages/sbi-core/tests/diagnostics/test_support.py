@@ -153,3 +153,15 @@ def test_only_objects_beyond_three_times_the_largest_distance_are_far(
     far = SupportScale(objects, simulated[:-N], rng).compare(objects)[1]
     assert far[3] == is_far
     assert far.sum() == is_far
+
+
+def test_threads_do_not_change_the_numbers(simulated):
+    observed = observe(simulated, np.random.default_rng(2))
+    one, two = (
+        SupportScale(observed, simulated[:-N], np.random.default_rng(3), threads=n).compare(
+            observed
+        )
+        for n in (1, 2)
+    )
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1], two[1])

@@ -12,7 +12,6 @@ import pytest
 import sbi_toy
 import torch
 from numpy.testing import assert_array_equal
-from threadpoolctl import threadpool_info
 
 from sbi_core.data.batch import Batch
 from sbi_core.data.writing import write_atomic
@@ -27,7 +26,6 @@ from sbi_core.simulate.store import (
     plan,
     read_all,
     shard_image,
-    single_thread,
 )
 from sbi_core.simulate.tolerance import Tolerance
 
@@ -98,19 +96,6 @@ def test_threads_do_not_change_the_bits(shards, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert_array_equal(read_all(shards)[0].x, read_all(other)[0].x)
-
-
-def test_inside_single_thread_neither_torch_nor_blas_uses_more():
-    def counts():
-        blas = [v["num_threads"] for v in threadpool_info() if v["user_api"] == "blas"]
-        return torch.get_num_threads(), *blas
-
-    torch.set_num_threads(2)
-    before = counts()
-    with single_thread():
-        assert set(counts()) == {1}
-    assert counts() == before
-    torch.set_num_threads(1)
 
 
 def test_worker_processes_make_the_same_bits(shards, tmp_path):

@@ -68,7 +68,7 @@ def command(
     from sbi_core.pipeline.runner import Run
     from sbi_core.posterior import UNLIKE, UNLIKE_NOMINAL
     from sbi_core.rng import stream
-    from sbi_core.simulate.store import single_thread
+    from sbi_core.threads import single_thread
 
     if out:
         checked_target(out, inputs=(observations,))

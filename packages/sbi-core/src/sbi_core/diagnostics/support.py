@@ -72,10 +72,18 @@ class SupportScale:
         Chooses the reference simulations and their noise.
     references
         Simulations that set the percentiles.
+    threads
+        That look for neighbours; the results do not depend on them.
     """
 
     def __init__(
-        self, donors: Batch, simulated: Batch, rng: np.random.Generator, *, references: int = 4000
+        self,
+        donors: Batch,
+        simulated: Batch,
+        rng: np.random.Generator,
+        *,
+        references: int = 4000,
+        threads: int = 1,
     ) -> None:
         x, err, mask = flat_arrays(donors)
         pool = _flat(simulated)
@@ -91,7 +99,7 @@ class SupportScale:
             train = (train - mean) @ axes
         _, err, mask = self._projected(x, err, mask)
         width = np.sqrt((np.where(mask, err, 0.0) ** 2).sum(0) / np.maximum(mask.sum(0), 1))
-        self._fitted = _fit(train, width)
+        self._fitted = _fit(train, width, threads)
         self._theirs = _scores(self._fitted, *self._projected(ref_x, ref_err, ref_mask))
         reference = [_percentiles(t, t) for t in self._theirs]
         self._reference = np.fmax(*reference)
@@ -143,9 +151,10 @@ class _Fitted(NamedTuple):
     cov: F64
     scale: F64
     tree: cKDTree
+    threads: int
 
 
-def _fit(train: F64, width: F64) -> _Fitted:
+def _fit(train: F64, width: F64, threads: int) -> _Fitted:
     """Neighbours are sought in space whitened with the typical noise added.
 
     Otherwise noise along directions in which simulations hardly differ outweighs all others.
@@ -153,12 +162,12 @@ def _fit(train: F64, width: F64) -> _Fitted:
     mean = train.mean(0)
     cov = np.cov(train.T).reshape(len(mean), len(mean)) + 1e-12 * np.eye(len(mean))
     scale = np.linalg.inv(np.linalg.cholesky(cov + np.diag(width**2)))
-    return _Fitted(mean, cov, scale, cKDTree((train - mean) @ scale.T))
+    return _Fitted(mean, cov, scale, cKDTree((train - mean) @ scale.T), threads)
 
 
 def _scores(fitted: _Fitted, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
     """Return both scores, larger for stranger objects; the second is NaN for incomplete ones."""
-    mean, cov, scale, tree = fitted
+    mean, cov, scale, tree, threads = fitted
     noise = np.where(mask, err**2, _MISSING)
     full = cov + noise[:, :, None] * np.eye(len(mean))
     residual = np.where(mask, x - mean, 0.0)
@@ -171,7 +180,8 @@ def _scores(fitted: _Fitted, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
     distance = np.full(len(x), np.nan)
     complete = mask.all(1)
     if complete.any():
-        nearest, _ = tree.query((x[complete] - mean) @ scale.T, k=[k], eps=_EPS)
+        points = (x[complete] - mean) @ scale.T
+        nearest, _ = tree.query(points, k=[k], eps=_EPS, workers=threads)
         distance[complete] = nearest[:, 0]
     return first, distance
 

@@ -27,7 +27,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.stages import Job, StageResult, StageSpec
 from sbi_core.progress import Progress
 from sbi_core.simulate.executors import end_with_parent
-from sbi_core.simulate.store import single_thread
+from sbi_core.threads import single_thread
 
 __all__ = ["Ahead"]
 

@@ -62,7 +62,7 @@ from sbi_core.posterior import PosteriorSamples
 from sbi_core.priors.space import canonical_hash
 from sbi_core.registry import Registry
 from sbi_core.simulate.executors import Executor, SerialExecutor
-from sbi_core.simulate.store import single_thread
+from sbi_core.threads import single_thread
 
 __all__ = ["ChunkFiles", "Inferred", "inferred"]
 

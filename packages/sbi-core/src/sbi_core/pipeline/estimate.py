@@ -10,7 +10,7 @@ from sbi_core.errors import ConfigError, counted
 from sbi_core.pipeline.context import Context
 from sbi_core.rng import stream
 from sbi_core.simulate.executors import default_workers
-from sbi_core.simulate.store import single_thread
+from sbi_core.threads import single_thread
 from sbi_core.training.config import TrainConfig
 
 __all__ = ["announce", "check_resources"]

@@ -23,6 +23,7 @@ from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.rng import stream
+from sbi_core.threads import available_threads
 from sbi_core.training.rows import known_rows
 
 __all__ = [
@@ -160,10 +161,10 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
     known = known_rows(context.training)
     ours = simulator.summaries(donors)
     if ours is donors:
-        return SupportScale(ours, known, rng)
+        return SupportScale(ours, known, rng, threads=available_threads())
     some_rows = known[np.sort(rng.permutation(len(known))[:_SUMMARISED])]
     theirs = simulator.summaries(simulator.observe(some_rows, rng))  # noise is already in them
-    return SupportScale(ours, theirs, rng)
+    return SupportScale(ours, theirs, rng, threads=available_threads())
 
 
 def catalogue_flags(context: Context, observations: Observations) -> list[str]:

@@ -41,7 +41,7 @@ from sbi_core.posterior import (
 from sbi_core.progress import make_progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
-from sbi_core.simulate.store import single_thread
+from sbi_core.threads import single_thread
 
 __all__ = ["Run"]
 

@@ -46,8 +46,8 @@ from sbi_core.registry import Registry
 from sbi_core.rng import torch_defaults
 from sbi_core.simulate.child import CRASHED, TOO_LONG
 from sbi_core.simulate.executors import get_executor
-from sbi_core.simulate.store import single_thread
 from sbi_core.simulate.tolerance import REASONS
+from sbi_core.threads import single_thread
 
 __all__ = ["Run", "execute", "simulate_shards"]
 

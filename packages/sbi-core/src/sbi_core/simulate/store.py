@@ -22,8 +22,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
@@ -34,6 +32,7 @@ from sbi_core.rng import stream
 from sbi_core.simulate.child import described
 from sbi_core.simulate.probe import check_batch
 from sbi_core.simulate.tolerance import Caught, Tolerance
+from sbi_core.threads import single_thread
 
 __all__ = [
     "SCHEMA",
@@ -48,7 +47,6 @@ __all__ = [
     "read_all",
     "read_reports",
     "shard_image",
-    "single_thread",
 ]
 
 SCHEMA = 1
@@ -223,18 +221,6 @@ def _messages(caught: list[Caught]) -> tuple[Message, ...]:
         elif len(reasons) < _MESSAGES:
             reasons[c.code, c.message] = Message(c.message, c.code, 1, c.row, c.theta)
     return tuple(reasons.values())
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Use one thread in torch and BLAS: the same bits whatever the number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _attributes(shard: Shard, report: ShardReport) -> Mapping[str, Any]:
