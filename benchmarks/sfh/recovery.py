@@ -49,6 +49,20 @@ def objects(run, observations, draws: int = 500) -> list[list]:
     return rows
 
 
+def of_mocks(rows: list[list]) -> dict[str, float]:
+    """Return medians and tails of chi2 of the posterior mean and of the best draw."""
+    values = np.array([r[1:4] for r in rows], float)
+    high = values[:, 1] > 1.3
+    flagged = np.array(["poor_fit" in str(r[-1]) for r in rows])
+    return {
+        "rms %": float(np.median(values[:, 0])), "chi2": float(np.median(values[:, 1])),
+        "chi2 95 %": float(np.quantile(values[:, 1], 0.95)),
+        "chi2 99 %": float(np.quantile(values[:, 1], 0.99)),
+        "above 1.3": float(high.mean()), "not flagged": float((high & ~flagged).mean()),
+        "best 95 %": float(np.quantile(values[:, 2], 0.95)),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, help="a run in mode mock")
@@ -67,11 +81,8 @@ def main() -> None:
         run = sbi_core.load_run(args.run)
         mocks = run.simulator.example_observations(stream(5, "recovery"), args.mocks)
         rows = objects(run, mocks)
-        values = np.array([r[1:4] for r in rows], float)
-        numbers["mocks"] = dict(
-            zip(("rms", "chi2", "best_chi2"), np.median(values, 0).tolist(), strict=True)
-        )
-        show(f"{len(rows)} mocks, medians", list(numbers["mocks"]), [numbers["mocks"].values()])
+        numbers["mocks"] = of_mocks(rows)
+        show(f"{len(rows)} mocks", list(numbers["mocks"]), [list(numbers["mocks"].values())])
     if args.real:
         run = sbi_core.load_run(args.real[0])
         rows = objects(run, run.observations(args.real[1]))

@@ -24,6 +24,7 @@ from sbi_sfh.formats import read_raw
 from sbi_sfh.formats.fits_images import frame_of
 from sbi_sfh.formats.spectrum import UnusableSpectrumError
 from sbi_sfh.maps import Maps, maps_of, young_share
+from sbi_sfh.recovered import recover_object
 
 SKY = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": 2.0,
        "CRPIX2": 1.0, "CD1_1": -1e-4, "CD2_2": 1e-4, "CUNIT1": "deg", "CUNIT2": "deg"}  # fmt: skip
@@ -122,6 +123,8 @@ def test_no_star_is_older_than_the_universe(observed_run, simulator, tmp_path):
     model = model_draws(observed_run.simulator, objects, samples, 0)
     late = observed_run.simulator.config.t_end - age
     assert_allclose(model[:, :9], times + late)
+    growth = recover_object(observed_run.simulator, objects, 0, model, fits=2).growth
+    assert_allclose(growth[:, observed_run.simulator.synthesis.time < late], 0.0, atol=1e-9)
     made = maps_of(observed_run.simulator, replace(objects, labels={
         **objects.labels, "x": np.zeros(1), "y": np.zeros(1)}), samples, (1, 1))  # fmt: skip
     assert 0 <= made.values["young"][0, 0] <= 1

@@ -43,6 +43,7 @@ def complete(
     basis: F64,
     flux: F64,
     weight: F64,
+    start: float = 0.0,
 ) -> F64:
     """Return growth curves (n, 1000) with the percentiles of theta.
 
@@ -58,6 +59,8 @@ def complete(
         Vectors of the library as they are observed.
     flux, weight : (L,)
         Spectrum and one over its errors; 0 where nothing is observed.
+    start
+        Time before which nothing formed, Gyr.
     """
     scaled = basis * weight
     gram: F64 = scaled @ scaled.T
@@ -65,12 +68,12 @@ def complete(
     factor = np.asarray(np.linalg.cholesky(gram), np.float64)
     data = solve_triangular(factor, scaled @ (flux * weight), lower=True)
     share = np.diff([0.0, *fractions, 1.0])
-    return np.stack([_one(synthesis, row, share, factor, data) for row in theta])
+    return np.stack([_one(synthesis, row, share, factor, data, start) for row in theta])
 
 
-def _one(synthesis: Synthesis, theta: F64, share: F64, factor: F64, data: F64) -> F64:
+def _one(synthesis: Synthesis, theta: F64, share: F64, factor: F64, data: F64, start: float) -> F64:
     time, k = synthesis.time, len(share) - 1
-    edges = _edges(np.concatenate([[0.0], theta[:k], [time[-1]]]))
+    edges = _edges(np.concatenate([[start], np.maximum(theta[:k], start), [time[-1]]]))
     width = np.maximum(np.diff(edges), 1e-9)[:, None]
     steps = np.clip((time - edges[:-1, None]) / width, 0.0, 1.0)
     steps[:, -1] = 1.0

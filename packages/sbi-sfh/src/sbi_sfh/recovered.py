@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sbi_core import Observations
 from sbi_sfh.completion import complete
+from sbi_sfh.own_age import delays
 from sbi_sfh.residuals import Fit, fit_spectrum, observed_basis, weighted
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def recover_object(
     k
         Row.
     draws
-        Posterior draws.
+        Posterior draws, with times of the model.
     fits
         Draws whose spectra are fitted; the band of histories takes as many.
     """
@@ -80,7 +81,10 @@ def recover_object(
     flux, weight, _ = weighted(row)
     if row.x_err is None:
         weight = weight / _UNKNOWN_ERROR
-    growth = complete(simulator.synthesis, theta, recovery.fractions, basis, flux, weight)
+    late = delays(observations.labels, len(observations), simulator.config.t_end)[k]
+    growth = complete(
+        simulator.synthesis, theta, recovery.fractions, basis, flux, weight, max(float(late), 0.0)
+    )
     number = len(recovery.fractions)
     afe = theta[:, number + 1] if simulator.config.afe else None
     c, _, _ = simulator.synthesis.coefficients(growth, theta[:, number], afe)
