@@ -4,9 +4,9 @@
 
 RUN is a run in mode observed; without one, a ``quick`` one is trained. The cube has ``side`` x
 ``side`` spaxels of histories of the prior at z = 0.02, rotating by 150 km/s, with a signal to noise
-per pixel from 60 in the centre to 8; its corners are empty. It is written as a LOGCUBE of MaNGA and
-as a cube of MUSE, and mapped with ``simulator.align``. Times are processor seconds of one process,
-reading included.
+per pixel from 60 in the centre to 8, of which those below 10 are left out; its corners are empty.
+It is written as a LOGCUBE of MaNGA and as a cube of MUSE, and mapped with ``simulator.align``.
+Times are processor seconds of one process, reading included.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from sbi_sfh.cubes import infer_cube
 from sbi_sfh.resample import air_to_vacuum, vacuum_to_air
 
 Z = 0.02
-READ = ("simulator.align=true", "simulator.min_snr=5", f"simulator.default_redshift={Z}")
+READ = ("simulator.align=true", "simulator.min_snr=10", f"simulator.default_redshift={Z}")
 
 
 def mock_cube(run, side: int, rng):
