@@ -79,7 +79,20 @@ def test_column_names_are_compared_after_normalisation(written, meant, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "form", ["e_{}", "{}_err", "{}_ERROR", "{}_sigma", "err_{}", "sigma_{}", "E_{}"]
+    "form",
+    [
+        "e_{}",
+        "{}_err",
+        "{}_ERROR",
+        "{}_sigma",
+        "err_{}",
+        "sigma_{}",
+        "E_{}",
+        "{}_unc",
+        "{}_sd",
+        "delta_{}",
+        "e{}",
+    ],
 )
 def test_errors_are_found_under_the_usual_names(form, tmp_path):
     table = good()

@@ -165,3 +165,33 @@ def test_threads_do_not_change_the_numbers(simulated):
     )
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(one[1], two[1])
+
+
+def test_noise_that_is_not_gaussian_is_that_of_the_simulator():
+    """Counts are like the simulations, though these are noise-free and have no errors."""
+    rng = np.random.default_rng(4)
+    rates = Batch(x=torch.as_tensor(rng.uniform(0.2, 3, (6000, 2)), dtype=torch.float32))
+
+    def counted(batch):
+        counts = rng.poisson(batch.x.numpy())
+        return batch.with_(x=torch.as_tensor(counts, dtype=torch.float32))
+
+    observed = counted(rates[-1000:])
+    scale = SupportScale(observed, rates[:-1000], rng, observe=counted)
+    percentile, far = scale.compare(observed)
+    assert 0 <= (percentile > 99).mean() < 0.03
+    assert not far.any()
+    assert scale.compare(observed.with_(x=observed.x + 30))[1].all()
+
+
+@pytest.mark.parametrize(("error", "outside"), [(0.05, False), (0.11, True), (0.008, True)])
+def test_errors_that_do_not_occur_in_training_are_told(error, outside, simulated, rng):
+    trained = observe(simulated, rng)
+    spread = torch.as_tensor(rng.uniform(0.01, 0.09, trained.x.shape), dtype=torch.float32)
+    trained = trained.with_(x_err=torch.where(trained.observed, spread, torch.nan))
+    objects = trained[:20].with_(x_err=torch.where(trained[:20].observed, 0.05, torch.nan))
+    objects.x_err[3, objects.observed[3].nonzero()[0]] = error
+    scale = SupportScale(objects, simulated[:-N], rng, trained=trained)
+    assert scale.errors_outside(objects).tolist() == [outside and k == 3 for k in range(20)]
+    silent = SupportScale(objects, simulated[:-N], rng)
+    assert not silent.errors_outside(objects).any()

@@ -60,6 +60,12 @@ def test_options_of_the_command_line_beat_set(configure):
     assert config.device == "cpu"
 
 
+def test_the_rule_for_groups_simulates_where_parameters_are_shared(configure):
+    assert RunConfig.model_fields["combiner"].default.name == "auto"
+    assert configure("combiner.name=auto").combiner.name == "simulated-moments"
+    assert configure("combiner.name=gaussian").combiner.name == "gaussian"
+
+
 def test_every_option_is_spelled_out(configure):
     config = configure()
     # None has no word in TOML

@@ -52,7 +52,8 @@ _READING = "sbi_core_reading"  # keys of table.meta
 _NOTES = "sbi_core_notes"
 _ERRORS = (
     "e_{}", "{}_err", "{}_error", "{}_sigma", "err_{}", "sigma_{}", "{}err", "{}_std", "sig_{}",
-    "err{}", "sigma{}", "sig{}",
+    "err{}", "sigma{}", "sig{}", "{}_unc", "{}_uncertainty", "{}_sd", "{}_e", "unc_{}", "delta_{}",
+    "e{}",
 )  # fmt: skip
 _SIGNED = tuple((f"+{form}", form) for form in ("e_{}", "err_{}")) + (("{}_err+", "{}_err"),)
 _SIDES = (

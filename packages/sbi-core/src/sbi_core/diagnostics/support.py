@@ -15,6 +15,7 @@ outside.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ _FLAT = 1e-10  # and directions with less than this share of the largest correla
 _ROWS = 500  # points at a time
 _NEIGHBOURS = 10  # the distance is that to the tenth neighbour
 _EPS = 0.2  # largest relative error of this distance: 1 % or less of 99 % of them, in half the time
+_BEYOND = 1.1  # ratio to the smallest and largest errors in training that is allowed
 _FAR = (9.0, 3.0)  # times the largest scores of the references: -log p grows as the square of sigma
 _EXPECTED = 0.01  # share of well-specified objects above the 99th percentile
 _CHANCE = 0.02  # p-value of a catalogue below which it is reported
@@ -72,6 +74,11 @@ class SupportScale:
         Chooses the reference simulations and their noise.
     references
         Simulations that set the percentiles.
+    observe
+        Returns reference simulations with errors and missing elements of random donors. Default:
+        with Gaussian noise of these errors.
+    trained
+        Simulations observed as in training; without them no errors are compared.
     threads
         That look for neighbours; the results do not depend on them.
     """
@@ -83,16 +90,22 @@ class SupportScale:
         rng: np.random.Generator,
         *,
         references: int = 4000,
+        observe: Callable[[Batch], Batch] | None = None,
+        trained: Batch | None = None,
         threads: int = 1,
     ) -> None:
         x, err, mask = flat_arrays(donors)
-        pool = _flat(simulated)
-        pool = pool[rng.permutation(len(pool))[:_MAX_SIMULATIONS]]
+        rows = rng.permutation(len(simulated))[:_MAX_SIMULATIONS]
+        pool = _flat(simulated)[rows]
         count = min(references, max(len(pool) // 3, 1))
         ref, train = pool[:count], pool[count:] if len(pool) > count else pool
-        donor = rng.integers(len(x), size=len(ref))  # errors and missing elements as in the data
-        ref_err, ref_mask = err[donor], mask[donor]
-        ref_x = ref + ref_err * rng.standard_normal(ref.shape)
+        if observe is None:
+            donor = rng.integers(len(x), size=len(ref))  # errors and missing elements as in data
+            ref_err, ref_mask = err[donor], mask[donor]
+            ref_x = ref + ref_err * rng.standard_normal(ref.shape)
+        else:
+            ref_x, ref_err, ref_mask = flat_arrays(observe(simulated[rows[:count]]))
+        self._errors = None if trained is None else _error_range(trained)
         self._axes = _components(train) if x.shape[1] > _MAX_FEATURES else None
         if self._axes is not None:
             mean, axes = self._axes
@@ -113,6 +126,14 @@ class SupportScale:
         largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in self._theirs]
         far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
         return _percentiles(np.fmax(*combined), self._reference), np.any(far, axis=0)
+
+    def errors_outside(self, observed: Batch) -> NDArray[np.bool_]:
+        """Return True for objects with an error that does not occur in training, (n,)."""
+        if len(observed) == 0 or self._errors is None or observed.x_err is None:
+            return np.zeros(len(observed), bool)
+        _, err, mask = flat_arrays(observed)
+        least, most = self._errors
+        return np.asarray((mask & ((err < least / _BEYOND) | (err > most * _BEYOND))).any(1))
 
     def _projected(self, x: F64, err: F64, mask: Mask) -> tuple[F64, F64, Mask]:
         """Return the data in principal components, where there are too many features."""
@@ -136,6 +157,17 @@ def flat_arrays(batch: Batch) -> tuple[F64, F64, Mask]:
     if batch.x_err is not None:
         err = np.where(mask, batch.x_err.reshape(n, -1).double().cpu().numpy(), 0.0)
     return x, err, mask
+
+
+def _error_range(trained: Batch) -> tuple[F64, F64] | None:
+    """Return the smallest and largest error of every element, (k,), if there are errors."""
+    if trained.x_err is None:
+        return None
+    _, err, mask = flat_arrays(trained)
+    least = np.where(mask, err, np.inf).min(0, initial=np.inf)
+    most = np.where(mask, err, 0.0).max(0, initial=0.0)
+    never = ~mask.any(0)  # elements that training always masks
+    return np.where(never, 0.0, least), np.where(never, np.inf, most)
 
 
 def _components(train: F64) -> tuple[F64, F64]:

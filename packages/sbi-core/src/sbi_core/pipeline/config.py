@@ -224,7 +224,7 @@ class RunConfig(_Section):
     train: dict[str, Any] = Field(default_factory=dict)
     diagnose: DiagnoseSection = DiagnoseSection()
     infer: InferSection = InferSection()
-    combiner: ComponentSection = ComponentSection(name="gaussian")
+    combiner: ComponentSection = ComponentSection(name="auto")
     combine: CombineSection = CombineSection()
     analysis: ComponentSection = ComponentSection(name="none")
 
@@ -281,6 +281,8 @@ def resolve(
     config = validate(RunConfig, tree, "")
     if config.estimator.name == "auto":
         config.estimator.name = _estimator_for(config, registry)
+    if config.combiner.name == "auto":
+        config.combiner.name = _combiner_for(config, registry)
     for name in config.combine.compare:
         registry.find("combiner", name)
     return completed(config, registry)
@@ -361,6 +363,16 @@ def _estimator_for(config: RunConfig, registry: Registry) -> str:
     simulator = registry.build("simulator", config.simulator.name, config.simulator.options)
     space = simulator.parameters.select(config.estimator.parameters)
     return estimator_for(space, config.simulate.n)
+
+
+def _combiner_for(config: RunConfig, registry: Registry) -> str:
+    """Return the rule that is calibrated for any number of objects, where objects can be simulated.
+
+    Without shared parameters nothing is combined, and the rule that needs nothing is named.
+    """
+    simulator = registry.build("simulator", config.simulator.name, config.simulator.options)
+    shared = any(p.scope == "global" for p in simulator.parameters.parameters)
+    return "simulated-moments" if shared and not simulator.fixed_set else "gaussian"
 
 
 def _pipeline(registry: Registry, plugin: str, preset: str) -> dict[str, Any]:

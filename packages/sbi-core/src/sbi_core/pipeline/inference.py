@@ -40,6 +40,7 @@ __all__ = [
 F64 = NDArray[np.float64]
 U64 = NDArray[np.uint64]
 OUTSIDE = 99.0  # percentile of held-out simulations above which an object is flagged
+_OBSERVED = 4000  # simulations that are observed for the range of errors in training
 _SUMMARISED = 10_000  # simulations that are observed and summarised for the support score
 _ROWS = 10_000
 _CHUNK_BYTES = 2**27  # of the draws of one chunk
@@ -66,7 +67,7 @@ def infer_chunk(
     percentile, far = scale.compare(context.simulator.summaries(objects.batch))
     samples = replace(
         drawn,
-        flags=tuple(map(outside_flags, percentile, far)),
+        flags=tuple(map(outside_flags, percentile, far, scale.errors_outside(objects.batch))),
         columns={"support_percentile": percentile},
         labels=objects.labels,
         rows=objects.rows,
@@ -77,10 +78,17 @@ def infer_chunk(
     return context.analysis.describe(context.posterior, objects, samples, context.config.seed)
 
 
-def outside_flags(percentile: float, far: bool) -> str:
-    """Return the flags of an object with this support percentile, ``far`` outside or not."""
-    words = ["outside_training"] if percentile > OUTSIDE else []
-    return ",".join([*words, "far_outside_training"] if far else words)
+def outside_flags(percentile: float, far: bool, errors: bool = False) -> str:
+    """Return the flags of an object with this support percentile.
+
+    ``far`` outside or not, with ``errors`` that do not occur in training or not.
+    """
+    words = {
+        "outside_training": percentile > OUTSIDE,
+        "far_outside_training": far,
+        "errors_outside_training": errors,
+    }
+    return ",".join(word for word, present in words.items() if present)
 
 
 def infer_in_memory(context: Context, observations: Observations, draws: int) -> PosteriorSamples:
@@ -161,7 +169,15 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
     known = known_rows(context.training)
     ours = simulator.summaries(donors)
     if ours is donors:
-        return SupportScale(ours, known, rng, threads=available_threads())
+        few = known[np.sort(rng.permutation(len(known))[:_OBSERVED])]
+        return SupportScale(
+            ours,
+            known,
+            rng,
+            observe=lambda batch: simulator.observe_like(batch, donors, rng),
+            trained=simulator.observe(few, rng),
+            threads=available_threads(),
+        )
     some_rows = known[np.sort(rng.permutation(len(known))[:_SUMMARISED])]
     theirs = simulator.summaries(simulator.observe(some_rows, rng))  # noise is already in them
     return SupportScale(ours, theirs, rng, threads=available_threads())
@@ -179,8 +195,12 @@ def catalogue_flags(context: Context, observations: Observations) -> list[str]:
     scale = support_scale(context, donors.batch)
     percentile, far = scale.compare(context.simulator.summaries(observations.batch))
     outside = int((percentile > OUTSIDE).sum())
-    flags = ["objects_outside_training"] if more_than_chance(outside, len(observations)) else []
-    return [*flags, "objects_far_outside_training"] if far.any() else flags
+    words = {
+        "objects_outside_training": more_than_chance(outside, len(observations)),
+        "objects_far_outside_training": far.any(),
+        "errors_outside_training": scale.errors_outside(observations.batch).any(),
+    }
+    return [word for word, present in words.items() if present]
 
 
 def prior_draws(context: Context) -> F64:

@@ -72,6 +72,9 @@ FLAGS = {
     "A combination without them is biased if they are left out because of their data.",
     "objects_far_outside_training": "Some objects are more than three times as far from the "
     "simulations as the most distant of these. Errors in the data are likely; check these objects.",
+    "errors_outside_training": "Some objects have errors that are smaller or larger than all in "
+    "training, which the network does not know. Train with errors like theirs (the simulator's "
+    "observe), or leave out the values with such errors.",
     "failed_simulations_above_1_percent": "More than 1 % of the simulations failed. The posterior "
     "is not valid where they fail; the reasons are listed under Simulator.",
     "more_objects_than_calibrated": "More objects were combined than the calibration was tested "
@@ -99,6 +102,8 @@ _OBJECT_FLAGS = {
     "is an extrapolation. Check the data and their errors.",
     "far_outside_training": "The data are more than three times as far from the simulations as the "
     "most distant of these. Check the data and their errors.",
+    "errors_outside_training": "An error is smaller or larger than all in training, which the "
+    "network does not know; train with errors like it.",
     "nothing_observed": "No value of this row was observed, so it has no result.",
 }
 _STAGES = {
