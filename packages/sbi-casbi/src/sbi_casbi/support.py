@@ -5,8 +5,8 @@ training galaxies (:func:`sbi_core.diagnostics.distance_percentile`). Its percen
 halos of held-out galaxies, because an observed halo also consists of galaxies that the network was
 not trained on. Sums and moments of the plane hardly react to galaxies of other physics; the
 summaries, trained to tell galaxies apart, do. With this threshold and a network of `standard`, 4 %
-of halos of the same physics are flagged, 61 % with other outflows, 17 % with 30 % more iron from
-SNe Ia and 67 % on another solar scale (benchmarks/casbi/cross_library.py).
+of halos of the same physics are flagged, 58 % with other outflows, 19 % with 30 % more iron from
+SNe Ia and 69 % on another solar scale (benchmarks/casbi/cross_library.py).
 """
 
 from __future__ import annotations
