@@ -9,7 +9,7 @@ the bands that are named.
     python benchmarks/sedflow/calibration.py runs/legacy --masks g,r,z,W1,W2 g,r,z r
 
 With ``--certify N``, instead: the test that ``sbi-run infer`` makes for every pattern of a
-catalogue (1000 mock galaxies of the whole prior), for the N commonest patterns of the training set
+catalogue (1600 mock galaxies of the whole prior), for the N commonest patterns of the training set
 and for --masks, as a table. A pattern that fails has the flag MASK_NOT_CERTIFIED.
 
     python benchmarks/sedflow/calibration.py runs/legacy --certify 24 --masks g,r,z r

@@ -156,6 +156,19 @@ def test_refinement_stops_at_its_limit_and_says_so(toy, trained, galaxies, rng):
     assert target.calls <= 12_000 + 4000
 
 
+def test_a_limit_that_leaves_nothing_for_mcmc_gives_draws_of_the_weights(
+    toy, trained, galaxies, rng
+):
+    one = galaxies[1]
+    sharp = Galaxies.of(one)
+    target = Target(toy, Galaxies(sharp.flux, sharp.sigma * 0.1, sharp.mask, sharp.context))
+    found = refine_galaxy(Posterior(trained, seed=1), one, target, rng, limit=16_000)
+    assert (found.method, found.end) == ("npe+is", "limit")
+    assert not found.flags & Flag.REFINED_SAMPLER
+    assert found.flags & Flag.NOT_CONVERGED
+    assert 1 < found.ess < 200
+
+
 def test_a_galaxy_that_no_draw_fits_stops_early(toy, trained, rng):
     flux = np.array([[1000.0, 1.0, 1000.0, 1.0, 1000.0, 1.0, 1000.0]])
     photometry = Photometry(["a"], flux, 0.02 * flux, np.array([0.1]), np.array([0.1]))

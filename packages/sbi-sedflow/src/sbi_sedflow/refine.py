@@ -9,7 +9,8 @@ r"""Refinement of one posterior: importance sampling, adaptive proposals, then M
    galaxy: draws of the tempered weights are returned, flagged NOT_CONVERGED.
 3. 64 walkers (differential evolution and snooker moves) started from weighted draws, until every
    chain is 15 autocorrelation times long or the limit of calls is reached. In the latter case the
-   better of both results is returned, flagged NOT_CONVERGED.
+   better of both results is returned, flagged NOT_CONVERGED; draws of the weights, where the limit
+   leaves less than 200 steps.
 
 References:
     | Cappe et al. 2008, Stat. Comput. 18, 447 (population Monte Carlo with Student-t mixtures)
@@ -45,7 +46,7 @@ _NEGLIGIBLE = 1e-9  # of the largest weight
 _LIMIT = 300_000  # likelihood calls
 _NETWORK_SHARE = 0.6  # of the limit for draws of the network
 _TRIED, _NO_FIT = 4, 1e-6  # adaptive rounds before a galaxy is called unfittable; p of chi-squared
-_WALKERS = 64
+_WALKERS, _STEPS = 64, 200  # of MCMC; steps between two looks at its convergence
 _TAUS = 15  # autocorrelation times of every walker: about 700 effective draws together
 _TAIL = 0.7  # Pareto index above which weights are unreliable
 
@@ -196,15 +197,19 @@ def refine_galaxy(
         theta = target.theta(resampled(*best, draws, rng))
         size = _ess(best[1])
         return Refined(theta, "npe+is", size, efficiency, target.calls, int(Flag.REFINED_IS))
+    weighted = Refined(
+        target.theta(resampled(*best, draws, rng)), "npe+is", _ess(best[1]), efficiency,
+        target.calls, int(Flag.REFINED_IS | Flag.NOT_CONVERGED), "limit",
+    )  # fmt: skip
+    if target.calls + _STEPS * _WALKERS > limit:  # nothing is left for MCMC
+        return weighted
     start = resampled(best[0], _tempered_log(best[1]), _WALKERS, rng)
     chain, tau, converged = _walk(target, start, rng, limit)
     flags = int(Flag.REFINED_SAMPLER) | (0 if converged else int(Flag.NOT_CONVERGED))
     kept = chain[rng.integers(len(chain), size=draws)]
     ess, end = len(chain) / tau, "converged" if converged else "limit"
-    if not converged and _tail_index(best[1]) < _TAIL and _ess(best[1]) > ess:
-        theta = target.theta(resampled(*best, draws, rng))
-        flags = int(Flag.REFINED_IS) | int(Flag.NOT_CONVERGED)
-        return Refined(theta, "npe+is", _ess(best[1]), efficiency, target.calls, flags, end)
+    if not converged and _tail_index(best[1]) < _TAIL and weighted.ess > ess:
+        return weighted
     return Refined(target.theta(kept), "emcee", ess, efficiency, target.calls, flags, end)
 
 
@@ -347,8 +352,8 @@ def _walk(
     seeds = np.random.RandomState(int(rng.integers(2**32 - 1)))  # noqa: NPY002
     state = emcee.State(np.clip(start + jitter, -5, 5), random_state=seeds.get_state())
     tau = math.inf
-    while target.calls + 200 * len(start) <= limit:
-        state = sampler.run_mcmc(state, 200)
+    while target.calls + _STEPS * len(start) <= limit:
+        state = sampler.run_mcmc(state, _STEPS)
         steps = sampler.iteration
         with np.errstate(invalid="ignore", divide="ignore"):  # walkers that never moved: tau is NaN
             tau = float(np.max(emcee.autocorr.integrated_time(sampler.get_chain(), tol=0)))
