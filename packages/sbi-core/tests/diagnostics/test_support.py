@@ -193,5 +193,7 @@ def test_errors_that_do_not_occur_in_training_are_told(error, outside, simulated
     objects.x_err[3, objects.observed[3].nonzero()[0]] = error
     scale = SupportScale(objects, simulated[:-N], rng, trained=trained)
     assert scale.errors_outside(objects).tolist() == [outside and k == 3 for k in range(20)]
+    # one of twenty is not more than 5 %, unless its error is so small that it outweighs the others
+    assert scale.errors_matter(objects) == (error == 0.008)
     silent = SupportScale(objects, simulated[:-N], rng)
     assert not silent.errors_outside(objects).any()

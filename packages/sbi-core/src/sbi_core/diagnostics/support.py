@@ -44,6 +44,7 @@ _FLAT = 1e-10  # and directions with less than this share of the largest correla
 _ROWS = 500  # points at a time
 _NEIGHBOURS = 10  # the distance is that to the tenth neighbour
 _EPS = 0.2  # largest relative error of this distance: 1 % or less of 99 % of them, in half the time
+_MATTERS = 0.05  # share of objects, or of their inverse variance
 _BEYOND = 1.1  # ratio to the smallest and largest errors in training that is allowed
 _FAR = (9.0, 3.0)  # times the largest scores of the references: -log p grows as the square of sigma
 _EXPECTED = 0.01  # share of well-specified objects above the 99th percentile
@@ -134,6 +135,16 @@ class SupportScale:
         _, err, mask = flat_arrays(observed)
         least, most = self._errors
         return np.asarray((mask & ((err < least / _BEYOND) | (err > most * _BEYOND))).any(1))
+
+    def errors_matter(self, observed: Batch) -> bool:
+        """Return True if such objects are more than 5 % of all, or of the inverse variance."""
+        outside = self.errors_outside(observed)
+        if not outside.any():
+            return False
+        _, err, mask = flat_arrays(observed)
+        weight = np.where(mask, 1 / np.where(mask, err, 1.0) ** 2, 0.0).sum(1)
+        share = weight[outside].sum() / weight.sum()
+        return bool(max(outside.mean(), share) > _MATTERS)
 
     def _projected(self, x: F64, err: F64, mask: Mask) -> tuple[F64, F64, Mask]:
         """Return the data in principal components, where there are too many features."""

@@ -198,7 +198,7 @@ def catalogue_flags(context: Context, observations: Observations) -> list[str]:
     words = {
         "objects_outside_training": more_than_chance(outside, len(observations)),
         "objects_far_outside_training": far.any(),
-        "errors_outside_training": scale.errors_outside(observations.batch).any(),
+        "errors_outside_training": scale.errors_matter(observations.batch),
     }
     return [word for word, present in words.items() if present]
 

@@ -72,7 +72,7 @@ FLAGS = {
     "A combination without them is biased if they are left out because of their data.",
     "objects_far_outside_training": "Some objects are more than three times as far from the "
     "simulations as the most distant of these. Errors in the data are likely; check these objects.",
-    "errors_outside_training": "Some objects have errors that are smaller or larger than all in "
+    "errors_outside_training": "Objects have errors that are smaller or larger than all in "
     "training, which the network does not know. Train with errors like theirs (the simulator's "
     "observe), or leave out the values with such errors.",
     "failed_simulations_above_1_percent": "More than 1 % of the simulations failed. The posterior "
