@@ -4,6 +4,7 @@ Run as a script (``python test_train.py FOLDER``) it is the job that one of the 
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -117,7 +118,7 @@ def test_training_learns_and_reports(optimizer):
     assert record.test_nll < 0.3  # prior variance is 1
     assert len(seen) == record.epochs == 30
     assert seen[0].keys() == {
-        *("epoch", "epochs", "train_loss", "val_loss", "learning_rate", "seconds")
+        *("epoch", "epochs", "train_loss", "val_loss", "learning_rate", "skipped_steps", "seconds")
     }
     assert record.split["train"] == len(splits.train)
     assert record.split["hash"] == splits.hash
@@ -354,19 +355,49 @@ def test_other_simulations_or_another_network_are_refused(tmp_path):
 # -- errors --------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_rows(tmp_path):
-    calls = []
+def spoiled(calls, steps):
+    """Noise that is not a number at the given steps of the given epochs (call 1: validation)."""
+    bad = {1 + 8 * (epoch - 1) + step + 1 for epoch, step in steps}
 
     def observe(batch, rng):
         calls.append(len(batch))
-        return batch.with_(x=batch.x * (np.nan if len(calls) == 1 + 8 + 2 else 1))
+        return batch.with_(x=batch.x * (np.nan if len(calls) in bad else 1))
 
-    with pytest.raises(TrainingError, match=r"epoch 2, step 1") as caught:
-        run(tmp_path, observe=observe)
+    return observe
+
+
+@pytest.mark.parametrize(("bad", "epoch", "step"), [([(1, 3)], 1, 3), ([(2, 1), (2, 6)], 2, 6)])
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_rows(tmp_path, bad, epoch, step):
+    calls = []
+    with pytest.raises(TrainingError, match=rf"epoch {epoch}, step {step}") as caught:
+        run(tmp_path, observe=spoiled(calls, bad))
     failed = json.loads((tmp_path / "failed_step.json").read_text())
-    assert (failed["epoch"], failed["step"]) == (2, 1)
+    assert (failed["epoch"], failed["step"]) == (epoch, step)
     assert len(failed["rows"]) == calls[-1]
     assert "failed_step.json" in str(caught.value)
+
+
+def test_a_single_step_that_is_not_finite_later_is_skipped_counted_and_said(tmp_path, caplog):
+    network, record, _ = run(tmp_path, observe=spoiled([], [(2, 1)]), epochs=3)
+    assert [line["skipped_steps"] for line in record.history] == [0, 1, 0]
+    assert all(math.isfinite(line["train_loss"]) for line in record.history)
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+    assert "epoch 2, step 1: the step is skipped" in caplog.text
+
+
+def test_a_gradient_that_overflows_alone_is_skipped_too():
+    """The norm of float32 gradients above 2e19 is infinite though every loss is finite."""
+    calls = []
+
+    def observe(batch, rng):
+        calls.append(1)
+        return batch.with_(x=batch.x * (1e15 if len(calls) == 1 + 8 + 2 else 1))
+
+    network, training, targets = job(observe=observe, epochs=2)
+    network.layers = nn.Linear(2, 1)
+    record, _ = train_network(network, training, targets)
+    assert [line["skipped_steps"] for line in record.history] == [0, 1]
+    assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ Everything random follows from (seed, epoch), so that a run that was killed and 
 with the same bits. Rows come from memory or, when they exceed ``max_memory_gb``, from shard files
 through a shuffle buffer (:mod:`sbi_core.training.feed`). The best weights of all epochs are kept.
 
+A step whose loss or gradient is not finite changes nothing: rare noise far from all other data can
+make one overflow. Such steps are counted. In the first epoch of a cycle, or above 1 % of an epoch
+(one in short epochs), the training stops instead: then simulations or weights are at fault.
+
 A one-cycle training whose best epoch lies in its first half has overfitted. It is then restarted
 from the same initial weights; restart *k = 1, 2, ...* has the decoupled weight decay
 
@@ -52,6 +56,7 @@ I64 = NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
 _EVAL_ROWS = 8192  # rows per network call outside training
 _MEASURED_STEPS = 20
+_SKIPPED = 0.01  # largest fraction of the steps of an epoch that are not finite
 _SHRINKING = 1.2  # log of the shrinkage of weights without gradient in the first restart
 _FEWEST_EPOCHS = 8  # in shorter trainings overfitting cannot be told
 
@@ -124,16 +129,22 @@ class _Loop:
         start, number = time.perf_counter(), len(self.history) + 1
         rng = stream(self.training.seed, "train", number)
         order = stream(self.training.seed, "train", number, "order")
-        total = 0.0
+        total, used, skipped = 0.0, 0, 0
         with seeded(rng, self.device):
             set_mode(self.network, self.optimizer, True)
             slices = self.feed.slices(self.splits.train, order, self.steps)
             for k, (rows, targets, clean) in enumerate(slices):
                 self.set_rate((number - 1 - self.starts[-1]) * self.steps + k)
                 value = self.step(targets, clean, rng)
-                if not math.isfinite(value):
+                if math.isfinite(value):
+                    total, used = total + value * len(rows), used + len(rows)
+                    continue
+                skipped += 1
+                if skipped > self.skippable(number):
                     self.stop_at(number, k, rows)
-                total += value * len(rows)
+                _LOG.warning(
+                    "the loss is not finite in epoch %d, step %d: the step is skipped", number, k
+                )
             set_mode(self.network, self.optimizer, False)
         val = float(mean_loss(self.network, *self.validation).mean())
         if math.isnan(val):
@@ -141,9 +152,10 @@ class _Loop:
             raise TrainingError(msg)
         line = {
             "epoch": number,
-            "train_loss": total / len(self.splits.train),
+            "train_loss": total / used if used else math.nan,
             "val_loss": val,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "skipped_steps": skipped,
             "seconds": time.perf_counter() - start,
         }
         if not self.best or val < self.history[self.best_epoch - 1]["val_loss"]:
@@ -158,6 +170,10 @@ class _Loop:
             rate = one_cycle(step, self.epochs * self.steps, self.config.peak)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
+
+    def skippable(self, epoch: int) -> int:
+        """Return how many steps of an epoch may be skipped: none in the first of a cycle."""
+        return 0 if epoch == self.starts[-1] + 1 else max(1, int(_SKIPPED * self.steps))
 
     def stop_at(self, epoch: int, step: int, rows: I64) -> None:
         """Raise TrainingError with the rows of a step; all of them are written to a file."""
@@ -325,8 +341,9 @@ def train_network(
     Raises
     ------
     TrainingError
-        If the loss is not finite (the message gives epoch, step and rows), a split is empty, or the
-        folder holds the checkpoint of another training.
+        If the loss is not finite (the message gives epoch, step and rows) in the first epoch or in
+        more than 1 % of the steps of another, a split is empty, or the folder holds the checkpoint
+        of another training.
     ConfigError
         If the device does not exist.
     """

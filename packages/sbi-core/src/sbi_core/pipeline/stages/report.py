@@ -65,6 +65,8 @@ def build_report(context: Context) -> dict[str, Any]:
     if "train" in facts:
         shown = "epochs", "seconds", "test_nll", "best_epoch", "still_improving"
         report["training"] = _pick(facts["train"], *shown)
+        if facts["train"].get("skipped_steps"):
+            report["training"]["skipped_steps"] = facts["train"]["skipped_steps"]
     if calibration:
         report["calibration"] = {**calibration, "verdict": verdict}
         report["accuracy"] = facts["diagnose"]["accuracy"]

@@ -33,6 +33,7 @@ def execute(context: Context) -> StageResult:
             "test_nll": record.test_nll,
             "best_epoch": record.best_epoch,
             "still_improving": record.still_improving,
+            "skipped_steps": sum(int(line.get("skipped_steps", 0)) for line in record.history),
             "split": dict(record.split),
         }
     )
