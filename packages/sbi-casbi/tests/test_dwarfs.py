@@ -13,39 +13,6 @@ def test_same_options_give_the_same_library():
     assert a.hash != build_dwarfs(DwarfConfig(stems=30, seed=2)).hash
 
 
-def test_variants_of_the_physics_move_their_galaxies_together():
-    plain = build_dwarfs(DwarfConfig(stems=800))
-    varied = build_dwarfs(DwarfConfig(stems=800, physics_spread=0.1))
-    assert (plain.physics == 0).all()
-    assert set(varied.physics) == set(range(32))
-    assert (varied.theta == plain.theta).all()
-    moved = varied.moments - plain.moments
-    near = np.abs(varied.log_mstar - 7.0) < 0.5  # where the slope moves little
-    for j in (0, 1):  # [Fe/H], [O/Fe]
-        parts = [moved[near & (varied.physics == k), j] for k in range(32)]
-        between, within = np.std([m.mean() for m in parts]), np.mean([m.std() for m in parts])
-        assert between > 0.08
-        assert between > 1.5 * within
-    # the slope: massive galaxies of a variant move more or less than small ones
-    small, large = (varied.log_mstar < 6.0), (varied.log_mstar > 8.5)
-    apart = [
-        moved[large & (varied.physics == k), 0].mean()
-        - moved[small & (varied.physics == k), 0].mean()
-        for k in range(32)
-    ]
-    assert_allclose(np.std(apart), 0.1 * 3.7, rtol=0.25)
-
-
-def test_outflows_of_regulator_models_are_among_the_variants():
-    """Within 2.5 standard deviations of mean and width of [Fe/H] at large mass."""
-    varied = build_dwarfs(DwarfConfig(stems=1600, physics_spread=0.1))
-    away = build_dwarfs(DwarfConfig(stems=600, backend="grumpy"))
-    massive = varied.log_mstar > 8.5
-    parts = [varied.moments[massive & (varied.physics == k)].mean(0) for k in range(32)]
-    off = away.moments[away.log_mstar > 8.5].mean(0) - np.mean(parts, axis=0)
-    assert (np.abs(off / np.std(parts, axis=0))[[0, 2]] < 2.5).all()
-
-
 def test_names_say_stem_and_step(library):
     stem, step = np.char.partition(library.galaxy_name, ".")[:, [0, 2]].T
     assert (stem == library.stem).all()

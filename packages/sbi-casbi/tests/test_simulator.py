@@ -4,7 +4,6 @@ import torch
 from numpy.testing import assert_allclose
 
 from sbi_casbi.config import CasbiConfig
-from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.parameters import summarise
 from sbi_casbi.simulator import LOG_N, OVERFLOW, X_SIZE, CasbiSimulator
 from sbi_core import ConfigError, DataFileError
@@ -105,26 +104,6 @@ def test_absolute_counts_need_kappa():
 def test_particles_need_a_library_of_particles(library):
     with pytest.raises(ConfigError, match="particles"):
         with_(library, counts="particles").draw(2, 1)
-
-
-def test_all_members_of_a_halo_have_the_same_physics():
-    library = build_dwarfs(DwarfConfig(stems=1600, physics_spread=0.1), fractions=(0.6, 0.2, 0.2))
-    sim = with_(library, counts="shape", n_max=40)
-    draw = sim._sets(200, "train", np.random.default_rng(1))
-    physics = np.where(draw.mask, library.physics[draw.rows], -1)
-    first = physics[:, 0]
-    assert ((physics == first[:, None]) == draw.mask).all()
-    assert len(np.unique(first)) == 32
-    mass = library.log_mstar[draw.rows]
-    assert (mass[:, 0] >= mass[:, 1]).all()  # every halo has two members
-
-
-def test_variants_are_as_many_as_the_smallest_split_has_members_for():
-    config = CasbiConfig(stems=2500, split_fractions=(0.5, 0.05, 0.45), physics_spread=0.1)
-    sim = CasbiSimulator(config)
-    assert set(sim.library.physics) == set(range(5))  # 750 snapshots of validation galaxies
-    full = sim.draw_from(40, 1, "val", np.full(40, 100))  # snapshots are drawn once per halo
-    assert full.theta_mask.sum(1).tolist() == [100] * 40
 
 
 def test_split_keys_name_the_split_of_the_stems(simulator):

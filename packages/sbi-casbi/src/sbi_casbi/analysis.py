@@ -177,9 +177,9 @@ def _assumptions(simulator: CasbiSimulator, config: CasbiAnalysisConfig) -> list
         else "are taken as exact"
     )
     physics = (
-        f"Yields and outflows of its galaxies vary by {simulator.physics_spread:g} dex (standard "
+        f"Yields and outflows of its galaxies vary by {c.physics_spread:g} dex (standard "
         "deviation) between halos, which the errors include."
-        if simulator.physics_spread
+        if c.physics_spread
         else "The results are biased if the accreted galaxies had other yields or outflows."
     )
     prior = "snapshots of the library with equal probability"

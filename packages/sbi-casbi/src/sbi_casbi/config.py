@@ -45,8 +45,7 @@ class CasbiConfig(BaseModel):
     physics_spread: float = Field(
         0.0,
         ge=0,
-        description="standard deviation of yields and outflows between halos [dex] (twice for "
-        "exponents of outflows), in libraries embedded and grumpy",
+        description="standard deviation of yields and outflows between halos [dex]",
     )
     split_fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="fractions of galaxies for training, validation and test"
@@ -111,12 +110,6 @@ class CasbiConfig(BaseModel):
             msg = (
                 "counts = 'absolute' needs kappa, the stars per Msun of a complete sample; "
                 "without it use counts = 'shape'"
-            )
-            raise ValueError(msg)
-        if self.population == "budget" and self.physics_spread:
-            msg = (
-                "population = 'budget' draws from all galaxies by a published rule, without "
-                "variants of the physics: set simulator.physics_spread=0"
             )
             raise ValueError(msg)
         for name in ("n_star", "sigma_fe", "sigma_o"):

@@ -11,35 +11,19 @@ are possible building blocks, since star formation stops at infall. The outflow 
 determined by bisection, so that the mean [Fe/H] of the median snapshot follows the relation in
 :mod:`sbi_casbi.relations` with 0.15 dex of scatter.
 
-Yields and outflows of real galaxies are uncertain. With ``physics_spread`` (s) the library has
-several variants of the physics, and all members of a halo are of one: with standard normal numbers
-:math:`g_1 \dots g_5` of the variant, the yields become
-
-.. math:: \log y_\mathrm{Ia} \to \log y_\mathrm{Ia} + s\,g_1, \qquad
-          \log y_\mathrm{O} \to \log y_\mathrm{O} + s\,g_2,
-
-(the latter is also a change of the solar scale), the relation and the exponent of the outflow,
-
-.. math:: \langle[\mathrm{Fe/H}]\rangle \to \langle[\mathrm{Fe/H}]\rangle
-          + s\,g_3 + s\,g_4\,(\log M_* - 7), \qquad \log p \to \log p + 2 s\,g_5 ,
-
-the last because exponents of published outflows differ by factors of two to three: 0.35 in
-simulations (Muratov et al. 2015), 0.45 with a threshold in regulator models, which is steeper.
-
 References:
     | Weinberg, Andrews & Freudenburg 2017, ApJ 837, 183; Kirby et al. 2013, ApJ 779, 102
-    | Muratov et al. 2015, MNRAS 454, 2691; Kravtsov & Manwadkar 2022, MNRAS 514, 2667 (outflows)
+    | Kravtsov & Manwadkar 2022, MNRAS 514, 2667 (outflows of the regulator variant)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import stats
 
 from sbi_casbi.abundances import Element
 from sbi_casbi.cosmology import redshift
@@ -58,8 +42,6 @@ _STEPS, _STEPS_CALIBRATION, _BISECTIONS = 128, 32, 14
 _LOG_LOADING = (-0.55, 4.5)  # log10(1 + eta_f - r) that the bisection searches
 _FIRST_INFALL = 1.0  # Gyr
 _BLOCK = 4096  # galaxies evolved at a time
-_PIVOT = 7.0  # log10 M_star [Msun] at which a change of the slope moves no [Fe/H]
-_SPREADS = (1.0, 1.0, 1.0, 1.0, 2.0)  # of the five deviations, in units of physics_spread
 
 
 class DwarfConfig(BaseModel):
@@ -81,12 +63,6 @@ class DwarfConfig(BaseModel):
         1.0, gt=0, description="factor on the iron yield of type Ia supernovae"
     )
     alpha: Element = Field("o", description="element beside iron: o (oxygen) or mg (magnesium)")
-    physics_spread: float = Field(
-        0.0, ge=0, description="standard deviation of yields and outflows between halos [dex]"
-    )
-    variants: int = Field(
-        32, ge=1, description="number of variants of the physics, if physics_spread is not 0"
-    )
 
 
 @dataclass(frozen=True)
@@ -148,34 +124,6 @@ def _draw(config: DwarfConfig) -> _Stems:
         power=rng.uniform(0.25, 0.45, n),
         infall=infall,
     )
-
-
-@dataclass(frozen=True)
-class _Physics:
-    """Variant of every stem, and its deviations from the nominal physics, each (n,)."""
-
-    variant: NDArray[np.int64]
-    log_y_ia: F64
-    log_y_alpha: F64
-    fe_h: F64  # at M_star = 10^7 Msun
-    slope: F64  # of [Fe/H] with log10 M_star
-    log_power: F64  # exponent of the outflow
-
-
-def _physics(config: DwarfConfig) -> _Physics:
-    n = config.variants if config.physics_spread else 1
-    variant = np.arange(config.stems) % n
-    rng = stream(config.seed, "physics")
-    # a Latin hypercube: every deviation takes each of n quantiles of the normal distribution once
-    quantiles = config.physics_spread * stats.norm.ppf((np.arange(n) + 0.5) / n)
-    drawn = [spread * quantiles[rng.permutation(n)][variant] for spread in _SPREADS]
-    return _Physics(variant, *drawn)
-
-
-def _varied(stems: _Stems, physics: _Physics) -> _Stems:
-    """Return the galaxies with the outflows of their variant."""
-    fe_h = physics.fe_h + physics.slope * (stems.log_mstar - _PIVOT)
-    return replace(stems, scatter=stems.scatter + fe_h, power=stems.power * 10**physics.log_power)
 
 
 def _first_distinct(ticks: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -275,15 +223,14 @@ def build_dwarfs(
     """
     config, plane = config or DwarfConfig(), plane or Plane()
     y_alpha, solar_alpha = ALPHA[config.alpha]
-    physics = _physics(config)
-    stems = _varied(_draw(config), physics)
-    y_ia = Constants().y_ia * config.y_ia_factor * 10**physics.log_y_ia
-    y_o = y_alpha * 10**physics.log_y_alpha
-    parts = []
-    for k in range(0, config.stems, _BLOCK):
-        rows = slice(k, k + _BLOCK)
-        constants = Constants(y_o=y_o[rows], solar_o=solar_alpha, y_ia=y_ia[rows])
-        parts.append(_snapshots(_rows(stems, rows), config, constants))
+    stems = _draw(config)
+    constants = Constants(
+        y_o=y_alpha, solar_o=solar_alpha, y_ia=Constants().y_ia * config.y_ia_factor
+    )
+    parts = [
+        _snapshots(_rows(stems, slice(k, k + _BLOCK)), config, constants)
+        for k in range(0, config.stems, _BLOCK)
+    ]
     index = np.concatenate([p[0] + k * _BLOCK for k, p in enumerate(parts)])
     cut, fe_h, o_fe, weight = (np.concatenate([p[j] for p in parts]) for j in range(1, 5))
     tau = stems.infall[index, cut]
@@ -306,7 +253,6 @@ def build_dwarfs(
         mixing=MIXING,
         solar="embedded",
         alpha=config.alpha,
-        physics=physics.variant[index],
         tau_width=CLOCK_GYR,
         source=f"embedded {config.backend} dwarf galaxies, seed {config.seed}",
         options=config.model_dump(mode="json"),

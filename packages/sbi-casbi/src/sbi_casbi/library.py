@@ -75,8 +75,6 @@ class Library:
         Time between snapshots [Gyr]; infall times are uncertain by half of it.
     source
         Origin of the library.
-    physics
-        Variant of the physics, (n,); all members of a halo are of one. Default: one variant.
     n_masked, n_over
         Numbers of excluded stars and of stars outside the plane, (n,).
     options
@@ -104,7 +102,6 @@ class Library:
     alpha: Element = "o"
     tau_width: float = 0.0
     source: str = ""
-    physics: NDArray[np.int64] | None = None
     n_masked: NDArray[np.int64] | None = None
     n_over: NDArray[np.int64] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -114,7 +111,7 @@ class Library:
         if n == 0:
             msg = f"the template library is empty ({self.source or 'no source'})"
             raise DataFileError(msg)
-        for name in ("physics", "n_masked", "n_over"):
+        for name in ("n_masked", "n_over"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros(n, np.int64))
         if self.templates.shape != (n, FINE * FINE):
@@ -171,7 +168,7 @@ class Library:
         if len(rows) == 0:
             msg = f"the cuts leave no snapshot of {len(self)} ({self.source})"
             raise DataFileError(msg)
-        names = ("galaxy_name", "stem", "physics", *_COLUMNS)
+        names = ("galaxy_name", "stem", *_COLUMNS)
         changed = {name: getattr(self, name)[rows] for name in names}
         return replace(self, templates=self.templates[rows], **changed)
 

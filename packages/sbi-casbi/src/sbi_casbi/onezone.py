@@ -42,10 +42,9 @@ class Constants:
     Parameters
     ----------
     y_o, y_cc
-        Mass of oxygen (a number or (n,)) and iron from core-collapse supernovae per mass of stars
-        formed.
+        Mass of oxygen and iron from core-collapse supernovae per mass of stars formed.
     y_ia
-        Mass of iron from type Ia supernovae per mass of stars formed; a number or (n,).
+        Mass of iron from type Ia supernovae per mass of stars formed.
     recycling
         Fraction of the mass of stars formed that is returned immediately.
     delay
@@ -56,9 +55,9 @@ class Constants:
         Delay times: (time scale [Gyr], fraction) per exponential.
     """
 
-    y_o: float | F64 = 0.015
+    y_o: float = 0.015
     y_cc: float = 0.0012
-    y_ia: float | F64 = 0.0017
+    y_ia: float = 0.0017
     recycling: float = 0.40
     delay: float = 0.15
     solar_o: float = 0.0056

@@ -67,7 +67,7 @@ def _planes(
     draw: Draw = simulator.nearest(sets, count)
     errors = np.tile(x[:, -2:].astype(float), (s, 1))
     rate, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], np.zeros((2, s * n)))
-    most = 2.0 * np.hypot(simulator.config.zero_point, simulator.physics_spread)
+    most = 2.0 * np.hypot(simulator.config.zero_point, simulator.config.physics_spread)
     if most:
         observed = np.tile(_means(simulator.library.plane, x[:, :_N_PIXELS]), (1, s))
         shift = np.clip(observed - _means(simulator.library.plane, rate), -most, most)

@@ -39,6 +39,7 @@ from sbi_casbi.dwarfs import DwarfConfig, build_dwarfs
 from sbi_casbi.features import summary_features
 from sbi_casbi.library import SPLITS, Library, Split, read_library
 from sbi_casbi.parameters import COLUMNS, column_names, parameter_space, summarise
+from sbi_casbi.physics import Physics, PhysicsMap
 from sbi_casbi.plane import PIXELS
 from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
 from sbi_casbi.readers import halo_of_table, read_halo
@@ -70,7 +71,6 @@ _BLOCK = 256  # halos smoothed at a time
 _MILKY_WAY_POOL = 1000
 # log10 of the accreted mass and of the largest member [Msun], its infall [Gyr]: value, scale
 _MILKY_WAY = np.array([[9.15, 8.7, 3.8], [0.15, 0.2, 1.0]])
-_MOST_VARIANTS, _SNAPSHOTS_PER_MEMBER = 32, 1.5  # of the physics; snapshots are drawn once per halo
 _PMF_HALOS = 2000  # halos that give the prior of N of the budget sampler
 _CITATIONS = (
     "Viterbo & Buck 2024, arXiv:2411.17269 (CASBI)",
@@ -104,17 +104,8 @@ def load_library(config: CasbiConfig) -> Library:
         alpha=config.alpha or "o",
         dm_coupling=config.dm_coupling,
         y_ia_factor=config.y_ia_factor,
-        # a surrogate draws every galaxy on its own, of one physics
-        physics_spread=0.0 if config.library == "surrogate" else config.physics_spread,
-        variants=_variants(config),
     )
     return build_dwarfs(dwarfs, fractions=config.split_fractions)
-
-
-def _variants(config: CasbiConfig) -> int:
-    """Return the number of variants of the physics, so that each has members for every halo."""
-    snapshots = min(config.split_fractions) * config.stems * config.cuts
-    return int(np.clip(snapshots / (_SNAPSHOTS_PER_MEMBER * config.n_max), 1, _MOST_VARIANTS))
 
 
 class CasbiSimulator(Simulator):
@@ -192,12 +183,6 @@ class CasbiSimulator(Simulator):
         """Names of the columns of theta."""
         return column_names(self.config.n_min, dark_mass=self.library.has_dark_mass)
 
-    @property
-    def physics_spread(self) -> float:
-        """Standard deviation of yields and outflows between halos [dex]; 0 for other libraries."""
-        assert self.library.physics is not None
-        return self.config.physics_spread if self.library.physics.any() else 0.0
-
     # -- drawing snapshots ---------------------------------------------------------
 
     def _weights(self, split: Split) -> tuple[I64, F64]:
@@ -233,20 +218,7 @@ class CasbiSimulator(Simulator):
         rows, weight = self._weights(split)
         if count is None:
             count = rng.integers(c.n_min, c.n_max + 1, n)
-        assert self.library.physics is not None
-        physics = self.library.physics[rows]
-        variants = np.unique(physics)
-        if len(variants) == 1:
-            return draw_sets(rows, weight, self.library.log_mstar, count, c.n_max, rng)
-        chosen = np.zeros((n, c.n_max), np.int64)
-        of_halo = rng.choice(variants, n)
-        for variant in variants:
-            mine, halos = physics == variant, of_halo == variant
-            share = weight[mine] / weight[mine].sum()
-            mass = self.library.log_mstar
-            some = draw_sets(rows[mine], share, mass, count[halos], c.n_max, rng)
-            chosen[halos] = some.rows
-        return Draw(chosen, count)
+        return draw_sets(rows, weight, self.library.log_mstar, count, c.n_max, rng)
 
     def draw_from(self, n: int, rng: Rng, split: Split, count: ArrayLike | None = None) -> Batch:
         """Return n noise-free halos of snapshots of one split.
@@ -377,12 +349,17 @@ class CasbiSimulator(Simulator):
         n = len(draw.count)
         sigma_fe, sigma_o = gen.uniform(*c.sigma_fe, n), gen.uniform(*c.sigma_o, n)
         shift = c.zero_point * gen.standard_normal((2, n))
+        physics = Physics.draw(n, c.physics_spread, gen) if c.physics_spread else None
         x = np.empty((n, X_SIZE), np.float32)
         for k in range(0, n, _BLOCK):
             part = slice(k, k + _BLOCK)
             some = Draw(draw.rows[part], draw.count[part])
             x[part, :N_PIXELS], x[part, OVERFLOW] = self.rates(
-                some, sigma_fe[part], sigma_o[part], shift[:, part]
+                some,
+                sigma_fe[part],
+                sigma_o[part],
+                shift[:, part],
+                physics[part] if physics else None,
             )
         x[:, LOG_N] = np.log10(np.maximum(x[:, : OVERFLOW + 1].sum(1), 1e-30))
         x[:, SIGMA_FE], x[:, SIGMA_O] = sigma_fe, sigma_o
@@ -406,7 +383,12 @@ class CasbiSimulator(Simulator):
         return np.where(draw.mask[..., None], theta, 0.0), draw.mask
 
     def rates(
-        self, draw: Draw, sigma_fe: F64, sigma_o: F64, shift: F64
+        self,
+        draw: Draw,
+        sigma_fe: F64,
+        sigma_o: F64,
+        shift: F64,
+        physics: Physics | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return stars per pixel (n, 4096) and outside the plane (n,).
 
@@ -421,17 +403,16 @@ class CasbiSimulator(Simulator):
             Errors [dex], (n,).
         shift
             Offsets of both zero points [dex], (2, n).
+        physics
+            Deviations of the halos from the physics of the library.
         """
         lib, n = self.library, len(draw.count)
         weight = self._member_weights(draw)
-        mask = draw.mask
-        halo = np.broadcast_to(np.arange(n)[:, None], mask.shape)[mask]
-        mix = sparse.csr_matrix(
-            (weight[mask], (halo, draw.rows[mask])), shape=(n, len(lib)), dtype=np.float32
-        )
-        rows, columns, templates = lib.box
-        size = (rows.stop - rows.start, columns.stop - columns.start)
-        fine = (mix @ templates).toarray().reshape(n, *size)
+        rows = columns = slice(None)
+        if physics is None:
+            fine, rows, columns = self._superposed(draw, weight)
+        else:
+            fine = self._map.superpose(draw, weight, physics)
         spread = [np.hypot(s, m) for s, m in zip((sigma_fe, sigma_o), lib.mixing, strict=True)]
         if self.config.counts == "particles":
             spread = [np.zeros(n), np.zeros(n)]
@@ -439,8 +420,24 @@ class CasbiSimulator(Simulator):
             kernel(s, d, w) for s, d, w in zip(spread, shift, lib.plane.pixel, strict=True)
         )
         inside = smooth(fine, a_fe[:, :, rows], a_o[:, :, columns]).reshape(n, -1).clip(min=0.0)
-        total = weight.sum(1, where=mask)
+        total = weight.sum(1, where=draw.mask)
         return inside.astype(np.float32), np.maximum(total - inside.sum(1), 0.0).astype(np.float32)
+
+    def _superposed(self, draw: Draw, weight: F64) -> tuple[NDArray[np.float32], slice, slice]:
+        """Return stars per fine bin (n, r, c), and which rows and columns of the grid they are."""
+        n = len(draw.count)
+        mask = draw.mask
+        halo = np.broadcast_to(np.arange(n)[:, None], mask.shape)[mask]
+        mix = sparse.csr_matrix(
+            (weight[mask], (halo, draw.rows[mask])), shape=(n, len(self.library)), dtype=np.float32
+        )
+        rows, columns, templates = self.library.box
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        return (mix @ templates).toarray().reshape(n, *size), rows, columns
+
+    @cached_property
+    def _map(self) -> PhysicsMap:
+        return PhysicsMap(self.library)
 
     def _member_weights(self, draw: Draw) -> F64:
         """Return stars per member, (n, K)."""

@@ -329,7 +329,6 @@ def surrogate_library(library: Library, config: CasbiConfig, stars: int = 1000) 
         tau=drawn[:, -1],
         z=np.full(n, np.nan),
         n_star=np.zeros(n, np.int64),
-        physics=np.zeros(n, np.int64),
         n_masked=np.zeros(n, np.int64),
         n_over=np.zeros(n, np.int64),
         split=split_stems(names, drawn[:, 0], config.library_seed, config.split_fractions),
