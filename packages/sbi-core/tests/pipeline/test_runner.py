@@ -1,6 +1,7 @@
 """A run: nothing is done twice, nothing is mixed, nothing is lost, nothing is executed."""
 
 import json
+import math
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
+import sbi_core.training.loop as loop_module
 from sbi_core.errors import ConfigError, RunDirectoryError, SbiError
 from sbi_core.files.directory import RunDirectory
 from sbi_core.files.posterior_file import read_posterior
@@ -605,6 +607,23 @@ def test_a_training_that_ends_too_early_is_flagged(epochs, improving, toy_run):
     report = toy_run(*NETWORK, f"train.epochs={epochs}").report
     assert ("still_improving" in report["flags"]) is improving
     assert report["training"]["still_improving"] is improving
+
+
+def test_skipped_steps_of_the_training_are_in_the_report(toy_run, monkeypatch):
+    skipped = []
+
+    def step(loop, *args):
+        value = original(loop, *args)
+        if len(loop.history) == 1 and not skipped:  # the first step of the second epoch
+            skipped.append(value)
+            return math.nan
+        return value
+
+    original = loop_module._Loop.step
+    monkeypatch.setattr(loop_module._Loop, "step", step)
+    run = toy_run(*NETWORK, "train.epochs=3")
+    assert run.report["training"]["skipped_steps"] == 1
+    assert "steps skipped" in run.directory.report_html.read_text()
 
 
 def test_one_object_is_inferred_and_flagged(toy_run, toy, rng, tmp_path):

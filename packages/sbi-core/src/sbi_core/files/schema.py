@@ -43,6 +43,7 @@ class TrainingPart(_Part):
     test_nll: float
     best_epoch: int | None = None
     still_improving: bool = False
+    skipped_steps: int = 0
 
 
 class ParameterCalibration(_Part):

@@ -832,6 +832,6 @@ def _training(report: Report) -> list[tuple[str, str]]:
         facts.append(("time", duration(part["seconds"])))
     if "test_nll" in part:
         facts.append(("loss on test simulations [nat]", number(part["test_nll"], 4)))
-    if "skipped_steps" in part:
+    if part.get("skipped_steps"):
         facts.append(("steps skipped (loss not finite)", count(part["skipped_steps"])))
     return facts

@@ -63,10 +63,8 @@ def build_report(context: Context) -> dict[str, Any]:
     if facts.get("emulate", {}).get("median_abs_error"):
         report["emulator"] = _pick(facts["emulate"], "median_abs_error", "p95_abs_error")
     if "train" in facts:
-        shown = "epochs", "seconds", "test_nll", "best_epoch", "still_improving"
+        shown = "epochs", "seconds", "test_nll", "best_epoch", "still_improving", "skipped_steps"
         report["training"] = _pick(facts["train"], *shown)
-        if facts["train"].get("skipped_steps"):
-            report["training"]["skipped_steps"] = facts["train"]["skipped_steps"]
     if calibration:
         report["calibration"] = {**calibration, "verdict": verdict}
         report["accuracy"] = facts["diagnose"]["accuracy"]
