@@ -42,6 +42,11 @@ def test_the_hash_follows_the_content():
         (THETA[:, :0], X, {}, "theta has shape"),
         (THETA, X, {"x_err": X[:, :2]}, "x_err has shape"),
         (THETA, X, {"group": np.arange(3)}, "group has 3 rows"),
+        (THETA, X, {"group": np.zeros((120, 2))}, r"group has shape \(120, 2\)"),
+        (THETA, X, {"group": columns()["a", "b"]}, r"group has shape \(120, 2\)"),
+        (THETA, X, {"group": ["a", None] * 60}, "missing in 60 rows .first: row 1"),
+        (THETA, X, {"group": [np.nan, *range(119)]}, "missing in 1 row "),
+        (THETA, X, {"group": np.ma.array(np.ones(120), mask=[1] + [0] * 119)}, "missing in 1 row "),
     ],
 )
 def test_shapes_that_disagree_are_refused_in_one_sentence(theta, x, more, message):
@@ -60,6 +65,24 @@ def test_a_table_has_parameters_and_data_by_name(suffix, tmp_path):
     assert_allclose(made.x[:], X)
     assert_allclose(made.x_err[:], 0.1)
     assert_array_equal(made.group[:], np.arange(120) // 4)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_row_numbers_of_a_data_frame_are_no_data(name, tmp_path):
+    plain = columns()
+    plain.remove_column("id")
+    rows = "\n".join(f"{5 * k},{a},{b},{u}" for k, (a, b, u, *_) in enumerate(plain))
+    (tmp_path / "sims.csv").write_text(f"{name},a,b,u\n{rows}\n")
+    assert open_simulations(tmp_path / "sims.csv", NAMES).observables == ("u",)
+    plain["__index_level_0__"] = np.arange(120)[::-1]
+    plain.write(tmp_path / "sims.ecsv")
+    assert open_simulations(tmp_path / "sims.ecsv", NAMES).observables == ("u", "v", "w")
+
+
+def test_an_empty_cell_of_the_group_is_refused(tmp_path):
+    columns(halo=["", *"xyz" * 39, "x", "y"]).write(tmp_path / "sims.csv")
+    with pytest.raises(ObservationError, match=r"group is missing in 1 row \(first: row 0"):
+        open_simulations(tmp_path / "sims.csv", NAMES, "halo")
 
 
 @pytest.mark.parametrize("suffix", ["npz", "h5"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from numpy.testing import assert_array_equal
 
 from sbi_core import Parameter, ParameterSpace, Prior
@@ -143,3 +144,12 @@ def test_objects_come_as_arrays_of_the_right_shape(arrays):
         made.objects_of({"x": [[1.0, 2, 3, 4]]})
     with pytest.raises(ObservationError, match="1 value not observed"):
         made.objects_of({"x": [1.0, np.nan, 3]})
+
+
+def test_a_column_that_is_not_there_is_named(arrays):
+    made = simulator(arrays)
+    table = Table({"u": [0.1], "vv": [0.2], "w": [0.3]})
+    with pytest.raises(ObservationError, match=r"no column 'v'; did you mean.*\(columns: u, vv, w"):
+        made.observations_of(table, "mine.csv")
+    with_gaps = simulator(arrays, nan="missing").observations_of(table, "mine.csv")
+    np.testing.assert_array_equal(with_gaps.batch.mask, [[True, False, True]])

@@ -460,7 +460,11 @@ def _check_array(path: Path, f: IO[bytes], size: int) -> None:
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(f)
     if dtype.hasobject:
-        _refuse(path, "cannot be read: Object arrays cannot be loaded, nothing is unpickled")
+        _refuse(
+            path,
+            "cannot be read: it has an array of objects, and nothing is unpickled; "
+            "store words with .astype(str)",
+        )
     promised = math.prod(int(s) for s in shape) * dtype.itemsize
     if promised > size:
         _refuse(path, f"promises {gib(promised)} in a header, the file holds {gib(size)}")

@@ -17,13 +17,16 @@ from sbi_core.data.chunks import read_table
 from sbi_core.data.gate import open_hdf5, read_npz
 from sbi_core.data.observations import decoded
 from sbi_core.data.reading import GROUP_NAMES, ID_NAMES, normalise
-from sbi_core.errors import DataFileError, ObservationError, first_line, near_matches
+from sbi_core.errors import DataFileError, ObservationError, counted, first_line, near_matches
 
 __all__ = ["FEWEST", "Simulations", "open_simulations"]
 
 FEWEST = 100  # simulations from which something can be learned and tested
 _ARRAYS = ("theta", "x", "x_err", "group")
 _ROWS = 1 << 14
+_NO_GROUP = ("", "nan", "NaN", "None", "<NA>", "NaT")
+_NO_NAME = ("col0", "col1", "Unnamed: 0")  # of a first column without header
+_PANDAS = "__index_level_0__"  # row numbers in a parquet file of pandas
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Simulations:
             if names and (len(columns) != 1 or len(names) != columns[0]):
                 msg = f"{of}{len(names)} names for {what} of shape {(n, *columns)}"
                 raise ObservationError(msg)
+        if self.group is not None:
+            _check_groups(self.group, self.source)
         if n < FEWEST:
             msg = (
                 f"{of}{n} simulations are too few to train a network and to test it; give at least "
@@ -135,8 +140,7 @@ class Simulations:
         if errors is not None and errors.ndim == 1:
             errors = errors[:, None]
         if group is not None:
-            group = np.asarray(group)
-            group = group.reshape(len(group), -1)[:, 0] if group.ndim > 1 else group
+            group = _column_of(group)
         more = {"source": source} if source else {}
         return cls(parameters, data, errors, group, names, observables, units, **more)
 
@@ -188,6 +192,46 @@ def open_simulations(
     return _of_table(path, read_table(path), names, group_column, observables)
 
 
+def _column_of(group: Any) -> NDArray[Any]:
+    """Return groups as an array, without an axis of length one; masked if some are missing."""
+    if hasattr(group, "colnames"):  # an astropy table
+        group = np.stack([np.asarray(group[name]) for name in group.colnames], 1)
+    values = np.ma.asarray(group) if np.ma.is_masked(group) else np.asarray(group)
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
+def _check_groups(group: Rows, source: str) -> None:
+    """Check that every simulation has one group.
+
+    Raises
+    ------
+    ObservationError
+        If there are several columns, or groups are missing.
+    """
+    if len(group.shape) != 1:
+        msg = (
+            f"{source}: group has shape {group.shape}; give one group for each simulation. Of "
+            "several columns, name the one whose groups are largest, such as the cosmology"
+        )
+        raise ObservationError(msg)
+    values = group[:]
+    missing = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else _unknown(values)
+    if missing.any():
+        msg = (
+            f"{source}: group is missing in {counted(int(missing.sum()), 'row')} (first: row "
+            f"{int(np.flatnonzero(missing)[0])}); name the group of every simulation"
+        )
+        raise ObservationError(msg)
+
+
+def _unknown(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return True where a group is not known."""
+    if values.dtype.kind in "iub":
+        return np.zeros(len(values), bool)
+    words = values.astype(str)
+    return np.isin(np.char.strip(words), _NO_GROUP)
+
+
 def _few(data: Any) -> bool:
     """Return True for data sets that are names, or one number per row."""
     return len(getattr(data, "shape", (0, 0))) == 1
@@ -227,6 +271,14 @@ def _of_arrays(
     return made
 
 
+def _row_numbers(table: Table) -> list[str]:
+    """Return the columns with numbers of rows, as data frames write them."""
+    name = table.colnames[0]
+    rows = np.asarray(table[name])
+    first = name in _NO_NAME and rows.dtype.kind in "iu" and len(np.unique(rows)) == len(rows)
+    return [c for c in table.colnames if c == _PANDAS or (c == name and first)]
+
+
 def _of_table(
     path: Path, table: Table, names: Sequence[str], group_column: str, observables: Sequence[str]
 ) -> Simulations:
@@ -249,7 +301,8 @@ def _of_table(
     data = [column(name, "an observable") for name in observables]
     if not data:
         errors = {f"e_{c}" for c in table.colnames}
-        other = {*parameters, group, *errors, *(plain[i] for i in ID_NAMES if i in plain)}
+        ids = [plain[i] for i in ID_NAMES if i in plain] + _row_numbers(table)
+        other = {*parameters, group, *errors, *ids}
         data = [c for c in table.colnames if c not in other and table[c].dtype.kind in "fiub"]
     if not data:
         msg = f"'{path}': all columns are parameters; the data need columns, too"
@@ -265,7 +318,7 @@ def _of_table(
         numbers_of({c: table[c] for c in parameters}, f"'{path}'")[0],
         x,
         numbers_of(err, f"'{path}'")[0] if err else None,
-        np.asarray(table[group]) if group else None,
+        _column_of(table[group]) if group else None,
         tuple(names),
         seen,
         units,

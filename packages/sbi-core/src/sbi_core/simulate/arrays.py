@@ -27,7 +27,7 @@ from sbi_core.data.gate import open_hdf5, read_npz
 from sbi_core.data.observations import Observable, Observations, holds_arrays
 from sbi_core.data.simulations import Simulations, open_simulations
 from sbi_core.data.tables import ColumnReader, checked, observations_from_columns
-from sbi_core.errors import ConfigError, ObservationError, SimulationError, counted
+from sbi_core.errors import ConfigError, ObservationError, SimulationError, counted, near_matches
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, splitmix64, torch_generator
 from sbi_core.training.rows import snap_to_support
@@ -209,14 +209,35 @@ class ArraySimulator(Simulator):
             msg = f"{source}: data of shape {tuple(self.config.shape)} are read from an array x"
             raise ObservationError(msg)
         noise = self.config.noise
+        reader = ColumnReader(table, source)
+        self._check_columns(reader)
         objects = observations_from_columns(
-            ColumnReader(table, source), self.observables, default_error=self.default_error
+            reader, self.observables, default_error=self.default_error
         )
         if len(noise) > 1 and objects.batch.x_err is None:
             return _with(objects, x_err=np.full(objects.batch.x.shape, noise, np.float32))
         if objects.batch.x_err is not None and not (noise or self.config.errors):
             return _with(objects, x_err=None)
         return self._checked_mask(objects)
+
+    def _check_columns(self, reader: ColumnReader) -> None:
+        """Check that all columns are there, unless values may be missing.
+
+        Raises
+        ------
+        ObservationError
+            With the names of those that are not.
+        """
+        lost = [o.name for o in self.observables if reader.find([o.name]) is None]
+        if not lost or self.config.nan == "missing":
+            return
+        have = reader.table.colnames
+        names = ", ".join(f"'{name}'" for name in lost[:5])
+        msg = (
+            f"{reader.source}: there is no column {names}{near_matches(lost[0], have)} "
+            f"(columns: {', '.join(have[:20])})"
+        )
+        raise ObservationError(msg)
 
     def _checked_mask(self, objects: Observations) -> Observations:
         """Return the objects with a mask where the network was trained with one.
