@@ -1,14 +1,19 @@
 r"""Features of the photometry of a galaxy, and a residual network.
 
 For asinh magnitudes :math:`\mu_b` with mean :math:`\bar\mu` over the observed bands, the 3 B + 5
-features are :math:`\mu_b - \bar\mu` (0 where missing), :math:`\log_{10}\sigma_\mu`, the mask, the
-redshift, the distance modulus DM, :math:`\bar\mu - \mathrm{DM}`, the number of bands, and
+features are :math:`\mu_b - \bar\mu` (0 where missing, limited to :math:`\pm 12`),
+:math:`\log_{10}\sigma_\mu`, the mask, the redshift, the distance modulus DM,
+:math:`\bar\mu - \mathrm{DM}`, the number of bands, and
 
 .. math:: a = \Phi^{-1}\big(\mathrm{clip}(\hat u)\big), \qquad
           \hat u = w_0 + w_1\,\bar\mu + w_2\,\mathrm{DM} + \sum_b v_b\,(\mu_b - \bar\mu),
 
 a linear estimate of the unconstrained mass. Its weights start at a constant mass-to-light ratio and
 are trained, so that the network need not learn the relation of mass and light.
+
+Asinh magnitudes turn over at zero flux: a bright galaxy whose error is larger than its flux can
+have a magnitude 25 from its others. A handful of such colours in 300 000 rows ruled whole steps of
+the training (losses up to 1e19), hence the limit of 12.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ _LOW, _RANGE = 7.0, 5.5  # prior of logmstar [dex]
 _SOLAR_MAGNITUDE = 4.6  # about that of the Sun in r, AB
 _DM_MEAN, _DM_SD = 37.9, 1.3  # of distance moduli, before they are learned from the training set
 _CLIP = 1e-4
+_FARTHEST = 12.0  # magnitudes from the mean; beyond lie negative fluxes of bright galaxies
 
 
 class SedConfig(BaseModel):
@@ -55,7 +61,7 @@ class _Features(nn.Module):
         count = mask.sum(1, keepdim=True)
         mean = (x * mask).sum(1, keepdim=True) / count.clamp_min(1.0)
         level = torch.where(count > 0, (mean - 18.0) / 10.0, torch.zeros_like(mean))
-        colour = (x - mean) * mask
+        colour = ((x - mean) * mask).clamp(-_FARTHEST, _FARTHEST)
         u = self.mass(torch.cat([level, context[:, 1:2], colour], 1))
         analytic = torch.special.ndtri(u.clamp(_CLIP, 1 - _CLIP))
         analytic = torch.where(count > 0, analytic, torch.zeros_like(analytic))
