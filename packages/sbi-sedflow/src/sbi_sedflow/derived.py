@@ -93,12 +93,21 @@ def derived_quantities(
 
 def _living(library: Library, age: Tensor, metallicity: Tensor) -> Tensor:
     """Return the living fraction, linear in log10 age and log10 Z, clamped at the ends."""
-    a = place(torch.as_tensor(np.log10(library.age_gyr)), torch.log10(age.clamp_min(1e-6)))
+    common = bool((age[:, :-1] == age[:1, :-1]).all())  # all bins but the last, as a rule
+    if common and len(age) > 1:
+        known = _age_index(library, age[:1, :-1]).expand(len(age), -1)
+        a = torch.cat([known, _age_index(library, age[:, -1:])], 1)
+    else:
+        a = _age_index(library, age)
     z = place(torch.as_tensor(np.log10(library.metallicity)), torch.log10(metallicity))
     table = torch.as_tensor(library.living)
-    k = a.long().clamp_max(len(library.age_gyr) - 2)
-    m = z.long().clamp_max(len(library.metallicity) - 2)
-    wa, wz = a - k, z - m
-    low = (1 - wz) * table[k, m] + wz * table[k, m + 1]
-    high = (1 - wz) * table[k + 1, m] + wz * table[k + 1, m + 1]
-    return (1 - wa) * low + wa * high
+    n_z = table.shape[1]
+    k, m = a.long().clamp_max(len(table) - 2), z.long().clamp_max(n_z - 2)
+    wa, wz, corner, flat = a - k, z - m, k * n_z + m, table.reshape(-1)
+    low = torch.lerp(flat[corner], flat[corner + 1], wz)
+    high = torch.lerp(flat[corner + n_z], flat[corner + n_z + 1], wz)
+    return torch.lerp(low, high, wa)
+
+
+def _age_index(library: Library, age: Tensor) -> Tensor:
+    return place(torch.as_tensor(np.log10(library.age_gyr)), torch.log10(age.clamp_min(1e-6)))
