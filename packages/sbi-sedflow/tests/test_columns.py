@@ -107,7 +107,8 @@ def test_extinction_of_casjobs_is_undone_and_said():
         table[f"extinction_{b}"] = 0.2
     found = photometry_of_table(table, "t")
     check(found, "ugriz")
-    assert "corrected for Galactic extinction: u g r i z" in found.notes
+    listed = ", ".join(f"{b} extinction_{b}" for b in "ugriz")
+    assert f"corrected for Galactic extinction: {listed}" in found.notes
     assert_allclose(photometry_of_table(table, "t", CORRECTED).flux[0, 2:], FLUX[2:] * 10**-0.08)
 
 
@@ -364,7 +365,8 @@ def test_legacy_surveys_tables_are_read(unit, transmission):
     assert found.id[0] == "39627640566453451"
     assert any("filters of the Legacy Surveys differ" in n for n in found.notes)
     assert "not used, other bands: FLUX_W1" in found.notes
-    said = "corrected for Galactic extinction: g r z" in found.notes
+    listed = ", ".join(f"{b} MW_TRANSMISSION_{b.upper()}" for b in "grz")
+    said = f"corrected for Galactic extinction: {listed}" in found.notes
     assert said == (transmission is not None)
 
 
@@ -690,3 +692,152 @@ def test_rows_without_identifiers_are_numbered_and_a_note_tells():
     named = photometry_of_table(table, "t", CORRECTED)
     assert list(named.id) == ["NGC 1"]
     assert not any("numbered" in note for note in named.notes)
+
+
+# -- columns of which only one can be right ------------------------------------------------
+
+
+def two_surveys():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    for b in "grz":
+        table[f"FLUX_{b.upper()}"] = 0.9 * FLUX[BANDS.index(b)]
+        table[f"FLUX_IVAR_{b.upper()}"] = (0.9 * SIGMA[BANDS.index(b)]) ** -2
+    return table
+
+
+def test_columns_of_two_surveys_for_one_band_must_be_chosen():
+    table = two_surveys()
+    with pytest.raises(ObservationError, match=r"band g has both 'FLUX_G' and 'modelMag_g'; choose "
+                       r"one: --set simulator.photometry=flux, or .*=model"):  # fmt: skip
+        photometry_of_table(table, "t", CORRECTED)
+    check(photometry_of_table(table, "t", Choices("model", extinction="corrected")), "ugriz")
+    found = photometry_of_table(table, "t", Choices("flux", extinction="corrected"))
+    expected = [f * (0.9 if b in "grz" else 1) for b, f in zip(BANDS, FLUX, strict=True)]
+    assert_allclose(found.flux[0, 2:], expected[2:], rtol=1e-6)
+
+
+def test_two_measurements_of_pan_starrs_in_vizier_must_be_chosen():
+    table = magnitudes(("{}Kmag", "e_{}Kmag"), "griz")
+    for b in "griz":
+        table[f"{b}mag"], table[f"e_{b}mag"] = table[f"{b}Kmag"] + 0.5, table[f"e_{b}Kmag"]
+    with pytest.raises(ObservationError, match=r"'gKmag' and 'gmag'; choose one"):
+        photometry_of_table(table, "t", CORRECTED)
+    check(photometry_of_table(table, "t", Choices("kron", extinction="corrected")), "griz")
+
+
+def test_an_aperture_that_some_bands_lack_is_refused():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    table["petroMag_r"], table["petroMagErr_r"] = 17.0, 0.1
+    with pytest.raises(ObservationError, match="petro, but band u has only 'modelMag_u'"):
+        photometry_of_table(table, "t", Choices("petro", extinction="corrected"))
+
+
+def test_bands_of_different_apertures_are_noted():
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"), "ugri")
+    table["petroMag_z"], table["petroMagErr_z"] = 17.0, 0.1
+    found = photometry_of_table(table, "t", CORRECTED)
+    assert any("different apertures" in n and "model u g r i; petro z" in n for n in found.notes)
+
+
+@pytest.mark.parametrize(("form", "beside"), [("{}mag", ""), ("{}", "V"), ("MAG_AUTO_{}", "B")])
+def test_bands_of_johnson_and_cousins_are_not_those_of_sdss(form, beside):
+    table = Table({"redshift": [0.05, 0.05]})
+    for b in "URI" + beside:
+        table[form.format(b)], table[f"err_{form.format(b)}"] = 17.0, 0.1
+    error = {"{}mag": "e_{}mag", "{}": "{}_err", "MAG_AUTO_{}": "MAGERR_AUTO_{}"}[form]
+    for b in "URI" + beside:
+        table.rename_column(f"err_{form.format(b)}", error.format(b))
+    with pytest.raises(ObservationError, match=r"bands of Johnson and Cousins, not u r i"):
+        photometry_of_table(table, "t", Choices(extinction="corrected", magnitudes="AB"))
+
+
+def test_capital_letters_of_other_surveys_stay_their_bands():
+    table = magnitudes(("MAG_AUTO_{}", "MAGERR_AUTO_{}"))
+    for c in table.colnames[1:]:
+        table.rename_column(c, c.upper())
+    check(photometry_of_table(table, "t", CORRECTED), "ugriz")
+
+
+@pytest.mark.parametrize("choice", ["asinh", "AB", None])
+def test_columns_of_2mass_are_vega_whatever_is_chosen_for_sdss(choice):
+    table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
+    table["j_m_k20fe"], table["j_msig_k20fe"] = 15.0, 0.02
+    table["j_m"], table["j_msigcom"] = 15.4, 0.02
+    bands = load_bands("galex-sdss-2mass")
+    choices = Choices(extinction="none", magnitudes=choice)
+    found = photometry_of_table(table, "t", choices, bands)
+    assert_allclose(found.flux[:, 7], 10 ** (0.4 * (22.5 - 15.91)), rtol=1e-6)
+    assert "not used: j_m" in found.notes
+
+
+@pytest.mark.parametrize("unit", ["1e-12 mgy", "1e-12 maggies", "10^-12 mgy", "10**(-12) maggies"])
+def test_counts_with_a_zero_point_of_30_are_multiples_of_maggies(unit):
+    assert_allclose(nanomaggies_per(unit, "t", "c"), 1e-3, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["flux_error_{}", "flux_{}_error", "sigma_flux_{}", "flux_{}err"])
+def test_errors_are_found_by_usual_names(form):
+    check(photometry_of_table(fluxes(names=("flux_{}", form)), "t"), BANDS)
+
+
+def test_names_of_sedpy_are_read():
+    names = dict(
+        zip(BANDS, ("galex_FUV", "galex_NUV", *(f"sdss_{b}0" for b in "ugriz")), strict=True)
+    )
+    table = Table({"z": [0.05, 0.05]})
+    for band, f, s in zip(BANDS, FLUX, SIGMA, strict=True):
+        table[names[band]], table[f"{names[band]}_unc"] = 1e-9 * f, 1e-9 * s
+    check(photometry_of_table(table, "t", Choices(None, "maggies", extinction="corrected")), BANDS)
+
+
+# -- redshifts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "message"),
+    [
+        ([15000.0, 24000.0], "km/s", r"'redshift' has the unit 'km / s' and is no redshift"),
+        ([15000.0, 24000.0], None, r"'redshift' has values such as 19500 and is no redshift"),
+    ],
+)
+def test_velocities_are_no_redshifts(values, unit, message):
+    table = fluxes()
+    table["redshift"] = values
+    table["redshift"].unit = unit
+    with pytest.raises(ObservationError, match=message):
+        photometry_of_table(table, "t")
+
+
+def test_two_redshifts_that_differ_must_be_chosen():
+    table = fluxes()
+    table["z_spec"] = [0.05, -9999.0]
+    assert_allclose(photometry_of_table(table, "t").z, [0.05, np.nan])
+    table["z_spec"] = [0.08, 0.05]
+    with pytest.raises(
+        ObservationError, match=r"redshift in 'z_spec' or 'z'\? They differ in 1 of 2"
+    ):
+        photometry_of_table(table, "t")
+    chosen = prepared(table, Reading(columns={"redshift": "z_spec"}), "t")
+    assert_allclose(photometry_of_table(chosen, "t").z, [0.08, 0.05])
+
+
+def test_a_distance_that_is_missing_is_that_of_the_redshift_and_one_in_mpc_is_refused():
+    table = fluxes()
+    table["z_dist"] = [0.051, np.nan]
+    found = photometry_of_table(table, "t")
+    assert_allclose(found.z_dist, [0.051, 0.05])
+    assert any("1 row without 'z_dist'" in n for n in found.notes)
+    table["z_dist"] = [220.0, 230.0]
+    with pytest.raises(ObservationError, match=r"'z_dist' has values such as 225"):
+        photometry_of_table(table, "t")
+
+
+def test_words_in_columns_that_inference_does_not_need_exclude_no_row():
+    table = fluxes()
+    table["ra"], table["dec"] = ["10:20:30", "10 20 31"], [1.0, 2.0]
+    table["zwarn"] = ["ok", "4"]
+    found = photometry_of_table(table, "t")
+    assert not found.bad
+    assert set(found.more) == {"dec"}
+    assert found.quality.tolist() == [True, False]
+    assert "'ra' is not in degrees and not in the results" in found.notes

@@ -102,10 +102,11 @@ class Band:
         return (self.name.lower(), *_TOKENS.get(self.name, ()))
 
 
-_TOKENS = {  # other names; with a point: those of CIGALE
-    "F": ("fuv", "galex.fuv"), "N": ("nuv", "galex.nuv"),
-    **{b: (f"sdss.{b}p", f"{b}_prime", f"sdss.{b}", f"sdss_{b}") for b in "ugriz"},
-    "J": ("2mass.j", "2mass_j"), "H": ("2mass.h", "2mass_h"), "Ks": ("k", "2mass.ks", "2mass_ks"),
+_TOKENS = {  # other names; with a point: CIGALE; sdss_u0: sedpy
+    "F": ("fuv", "galex.fuv", "galex_fuv"), "N": ("nuv", "galex.nuv", "galex_nuv"),
+    **{b: (f"sdss.{b}p", f"{b}_prime", f"sdss.{b}", f"sdss_{b}", f"sdss_{b}0") for b in "ugriz"},
+    "J": ("2mass.j", "2mass_j", "twomass_j"), "H": ("2mass.h", "2mass_h", "twomass_h"),
+    "Ks": ("k", "2mass.ks", "2mass_ks", "twomass_ks"),
     "W1": ("wise.w1", "wise1", "wise_w1"), "W2": ("wise.w2", "wise2", "wise_w2"),
 }  # fmt: skip
 _SDSS_E = {"u": (0.05, -1.09, 0.97), "g": (0.02, -2.47, 1.08), "r": (0.02, -2.59, 1.16),

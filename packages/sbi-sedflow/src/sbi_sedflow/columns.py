@@ -1,28 +1,8 @@
 r"""Fluxes and redshifts of any table of galaxies, found by the names that surveys give columns.
 
 Band b is one of F N u g r i z; FUV and NUV stand for F and N; upper and lower case do not matter.
-The first row that a band fits is read.
-
-========================= ============================== ================================
-value                     error                          tables that use it
-========================= ============================== ================================
-``flux_b``                ``flux_err_b, flux_ivar_b``    ours; Legacy Surveys
-``mag_b``                 ``mag_err_b``                  ours
-``dered_b``               ``err_b, modelMagErr_b``       SDSS, corrected for extinction
-``modelFlux_b`` ...       ``modelFluxIvar_b`` ...        SDSS; also cModel, petro, psf
-``modelMag_b`` ...        ``modelMagErr_b`` ...          SDSS; also cModel, petro, psf
-``elpetro_flux_b``        ``elpetro_flux_ivar_b``        NSA columns of MaNGA
-``b_flux``                ``b_fluxerr``                  GALEX (uJy)
-``b_cModelFlux`` ...      ``b_cModelFluxErr`` ...        LSST (nJy); also psf, kron
-``b_cmodel_mag`` ...      ``b_cmodel_magerr`` ...        HSC; also psf, kron
-``mag_auto_b``            ``magerr_auto_b``              DES
-``flux_bt``               ``flux_err_bt``                GAMA (Jy)
-``bMeanKronMag``          ``bMeanKronMagErr``            Pan-STARRS; also PSF
-``b_m, b_m_ext``          ``b_msigcom, b_msig_ext``      2MASS (Vega)
-``bmpro``                 ``bsigmpro``                   AllWISE (Vega)
-``b_mag, bmag``           ``b_magerr, e_bmag``           GALEX, VizieR
-``b``                     ``err_b, e_b``                 SDSS
-========================= ============================== ================================
+The names are those of :mod:`sbi_sedflow.layouts`. Where a band has columns of several surveys, the
+user must choose.
 
 A column that holds all bands (``MODELFLUX``, ``EXTINCTION``, ``DECAM_FLUX``) is taken apart. Fluxes
 are converted by their unit: nanomaggies, maggies, a flux density per frequency, or one per
@@ -46,7 +26,25 @@ from sbi_core import ColumnReader, ObservationError, counted
 from sbi_sedflow.bandsets import Band, BandSet, load_bands
 from sbi_sedflow.constants import BANDS, N_BANDS
 from sbi_sedflow.extinction import Choice, Measured, correct_extinction
-from sbi_sedflow.fluxunits import is_flux, nanomaggies_per, per_wavelength, quiet_unit, root
+from sbi_sedflow.fluxunits import (
+    is_flux,
+    is_unitless,
+    nanomaggies_per,
+    per_wavelength,
+    quiet_unit,
+    root,
+)
+from sbi_sedflow.layouts import (
+    BARE,
+    FLUX,
+    LAYOUTS,
+    MAG,
+    OTHER_BANDS,
+    SURVEYS,
+    VECTORS,
+    VEGA_BANDS,
+    Layout,
+)
 from sbi_sedflow.magnitudes import AB_OFFSETS, SDSS_SOFTENING, System, flux_of_magnitude
 from sbi_sedflow.photometry import Photometry
 
@@ -57,7 +55,9 @@ __all__ = ["Aperture", "Choices", "photometry_of_table", "usable"]
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-Aperture = Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf", "kron", "auto"]
+Aperture = Literal[
+    "elpetro", "sersic", "model", "cmodel", "petro", "psf", "kron", "auto", "flux", "mag"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,105 +76,6 @@ class Choices:
         return self.magnitudes is not None or self.flux_unit is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """How columns are named; ``{}`` stands for the band."""
-
-    value: str
-    error: tuple[str, ...]
-    kind: Literal["flux", "mag"]
-    ivar: tuple[str, ...] = ()
-    corrected: bool | Literal["maybe"] = False  # for Galactic extinction, by definition
-    sdss: bool = False
-    legacy: bool = False
-    unit: str = ""  # by definition of the survey
-    aperture: str = ""
-    vega: bool = False  # by definition of the survey
-
-
-def _sdss(aperture: str) -> tuple[_Layout, _Layout]:
-    a = aperture
-    ivar = (f"{a}fluxivar_{{}}", f"{a}flux_ivar_{{}}")
-    error = (f"{a}magerr_{{}}", f"{a}mag_{{}}_err", f"{a}mag_err_{{}}", f"{a}mag_{{}}err")
-    return (
-        _Layout(
-            f"{a}flux_{{}}", (f"{a}fluxerr_{{}}",), "flux", ivar, sdss=True, unit="nmgy", aperture=a
-        ),
-        _Layout(f"{a}mag_{{}}", error, "mag", sdss=True, aperture=a),
-    )
-
-
-def _rubin(aperture: str) -> tuple[_Layout, ...]:
-    """LSST and HSC (which has the same software), and Pan-STARRS: the band stands first."""
-    a = aperture
-    names = [f"{{}}_{a}", f"{{}}_free_{a}"]
-    flux = [_Layout(f"{n}flux", (f"{n}fluxerr",), "flux", unit="nJy", aperture=a) for n in names]
-    return (
-        *flux,
-        _Layout(f"{{}}_{a}_mag",
-                (f"{{}}_{a}_magerr", f"{{}}_{a}_magsigma", f"{{}}_{a}_mag_err"), "mag", aperture=a),
-        _Layout(f"{{}}_{a}mag", (f"{{}}_{a}magerr",), "mag", aperture=a),
-        _Layout(f"{{}}mean{a}mag", (f"{{}}mean{a}magerr",), "mag", aperture=a),
-        _Layout(f"{{}}{a}mag", (f"{{}}{a}magerr", f"e_{{}}{a}mag"), "mag", aperture=a),
-    )  # fmt: skip
-
-
-_BARE = _Layout("{}", ("err_{}", "e_{}", "{}_err", "{}err"), "mag", ("{}_ivar", "ivar_{}"))
-_FLUX = _Layout(
-    "flux_{}",
-    ("flux_err_{}", "fluxerr_{}", "flux_{}_err", "e_flux_{}"),
-    "flux",
-    ("flux_ivar_{}", "ivar_flux_{}", "flux_{}_ivar"),
-    corrected="maybe",
-)
-_MAG = _Layout(
-    "mag_{}", ("mag_err_{}", "magerr_{}", "mag_{}_err", "e_mag_{}"), "mag", corrected="maybe"
-)
-_LAYOUTS = (
-    _FLUX,
-    _MAG,
-    _Layout("dered_{}", ("err_{}", "modelmagerr_{}", "e_dered_{}", "dered_err_{}", "dered_{}_err"),
-            "mag", corrected=True, sdss=True, aperture="model"),
-    *(layout for a in ("model", "cmodel", "petro", "psf") for layout in _sdss(a)),
-    *(
-        _Layout(f"{a}_flux_{{}}", (), "flux", (f"{a}_flux_ivar_{{}}",), sdss=True, unit="nmgy",
-                aperture=a)
-        for a in ("elpetro", "sersic")
-    ),
-    *(layout for a in ("cmodel", "kron", "psf") for layout in _rubin(a)),
-    _Layout("mag_auto_{}", ("magerr_auto_{}", "mag_auto_err_{}"), "mag", aperture="auto"),
-    _Layout("flux_{}t", ("flux_err_{}t",), "flux", unit="Jy"),
-    _Layout("flux_auto_{}", ("fluxerr_auto_{}", "flux_auto_err_{}"), "flux", aperture="auto"),
-    _Layout("{}_m_ext", ("{}_msig_ext",), "mag", vega=True),
-    _Layout("{}_m", ("{}_msigcom", "{}_cmsig"), "mag", vega=True),
-    _Layout("{}gmag", ("{}gerr",), "mag", vega=True),
-    _Layout("{}mpro", ("{}sigmpro",), "mag", vega=True),
-    _Layout("{}_flux", ("{}_fluxerr", "{}_flux_err", "e_{}_flux"), "flux", ("{}_flux_ivar",)),
-    _Layout("{}_mag", ("{}_magerr", "{}_mag_err", "e_{}_mag"), "mag"),
-    _Layout("{}mag", ("e_{}mag", "{}magerr", "{}mag_err"), "mag"),
-    _BARE,
-)  # fmt: skip
-_SURVEYS = {"legacy": "the Legacy Surveys", "sdss": "SDSS"}
-_VEGA_BANDS = ("j", "h", "ks", "w1", "w2", "w3", "w4")
-_OTHER_BANDS = ("fuv", "nuv", "u", "w1", "w2", "w3", "w4", "y", "j", "h", "k", "ks")
-_VECTORS = {  # columns with a value per band: name of the parts, bands
-    **{
-        f"{a}flux{end}": (f"{a}flux{end.replace('_', '')}_{{}}", "ugriz")
-        for a in ("model", "cmodel", "petro", "psf")
-        for end in ("", "_ivar")
-    },
-    **{
-        f"{prefix}{a}_flux{end}": (f"{a}_flux{end}_{{}}", "".join(BANDS))
-        for a in ("elpetro", "sersic")
-        for end in ("", "_ivar")
-        for prefix in ("", "nsa_")
-    },
-    "decam_flux": ("flux_{}", "ugrizY"),
-    "decam_flux_ivar": ("flux_ivar_{}", "ugrizY"),
-    "decam_mw_transmission": ("mw_transmission_{}", "ugrizY"),
-    "extinction": ("extinction_{}", "ugriz"),
-    "nsa_extinction": ("extinction_{}", "".join(BANDS)),
-}
 _IDS = ("photoobjid", "bestobjid", "ls_id", "objectid", "coadd_object_id", "nsa_nsaid",
         "galex_objid", "mangaid", "cataid", "uberid", "galaxy_id", "galaxyid", "gal_id",
         "iauname", "iau_name", "designation", "galaxy_name",
@@ -182,8 +83,10 @@ _IDS = ("photoobjid", "bestobjid", "ls_id", "objectid", "coadd_object_id", "nsa_
 _REDSHIFT = ("redshift", "z_spec", "zspec", "specz", "spec_z", "zsp", "z_sp", "z_helio", "zhelio",
              "z_hel", "z_best", "nsa_z")  # fmt: skip
 _PHOTOMETRIC = ("zphot", "z_phot", "photoz", "photo_z", "phot_z", "z_phot_median", "z_phot_mean",
-                "z_photo", "zp", "z_best_phot", "zpdf", "z_peak", "photoz_best")  # fmt: skip
+                "z_photo", "zp", "z_best_phot", "zpdf", "zph", "z_peak", "photoz_best")  # fmt: skip
 _DISTANCE = ("z_dist", "zdist", "nsa_zdist")
+_NO_REDSHIFT = 15.0  # larger ones are velocities or distances
+_SAME_REDSHIFT = 0.003  # of two columns
 _SKY = {
     "ra": ("ra", "target_ra", "raj2000", "ra_icrs", "objra", "ifura"),
     "dec": ("dec", "target_dec", "dej2000", "de_icrs", "dec_icrs", "objdec", "ifudec"),
@@ -201,7 +104,7 @@ class _Band:
 
     of: Band
     index: int  # of the fluxes
-    layout: _Layout
+    layout: Layout
     value: str
     error: str
     inverse: bool  # the error column holds inverse variances
@@ -236,6 +139,7 @@ def photometry_of_table(
     c, known = choices or Choices(), bandset or load_bands()
     reader = ColumnReader(_taken_apart(_units_from_names(table)), source)
     bands = _of_surveys(reader, list(_bands(reader, known, c.photometry)))
+    _no_johnson(reader, bands)
     letters = [name for b in "ugriz" if (name := reader.find([b]))]
     if not bands and len(letters) > 3:
         msg = (
@@ -278,9 +182,8 @@ def photometry_of_table(
     notes += correct_extinction(reader, measured, flux, sigma, c.extinction)
     flux, sigma, more = usable(flux, sigma, known.names)
     z = reader.numbers(_redshift(reader, bands))
-    distance = reader.find(_DISTANCE)
-    kept = {c: reader.numbers(name) for c, names in _SKY.items() if (name := reader.find(names))}
-    z_dist = z if distance is None else reader.numbers(distance)
+    z_dist = _distance(reader, z, notes)
+    kept = _sky(reader, notes)
     quality = _quality(reader, notes)
     ids = _identifiers(reader, notes)
     read = [n for n in reader.notes if "at a mark" not in n]  # counted by band above
@@ -309,7 +212,7 @@ def _units_from_names(table: Table) -> Table:
 
 def _taken_apart(table: Table) -> Table:
     """Return the table with a column per band for those that hold all bands."""
-    known = {c: _VECTORS[c.lower()] for c in table.colnames if c.lower() in _VECTORS}
+    known = {c: VECTORS[c.lower()] for c in table.colnames if c.lower() in VECTORS}
     known = {c: v for c, v in known.items() if len(table[c].shape) == 2}
     if not known:
         return table
@@ -333,72 +236,122 @@ def _listed(table: Table) -> str:
 # -- finding columns --------------------------------------------------------------------
 
 
-def _bands(reader: ColumnReader, bandset: BandSet, aperture: Aperture | None) -> Iterator[_Band]:
+def _bands(reader: ColumnReader, bandset: BandSet, wanted: Aperture | None) -> Iterator[_Band]:
     """Yield the columns of every band that the table has, by the first layout that it fits."""
     bare = [
         b.name
         for b in bandset.bands
         if b.name not in ("F", "N", "z")
         and _named(reader, ("{}",), b)
-        and _named(reader, _BARE.error, b)
+        and _named(reader, BARE.error, b)
     ]
-    first = [x for x in _LAYOUTS if x.aperture and x.aperture == aperture]
-    ordered = (*first, *(x for x in _LAYOUTS if x not in first))
+    # one letter may mean anything, unless the user says so
+    layouts: Sequence[Layout] = LAYOUTS if len(bare) > 1 else LAYOUTS[:-1]
     for index, band in enumerate(bandset.bands):
-        lonely = None
         chosen = bool(reader.chosen.keys() & set(band.tokens))
-        # one letter may mean anything, unless the user says so
-        layouts: Sequence[_Layout] = ordered if len(bare) > 1 else ordered[:-1]
-        tried = (_BARE,) if chosen else layouts
-        for layout, token in ((x, token) for x in tried for token in band.tokens):
-            value = reader.find([layout.value.format(token)])
-            if value is None:
-                continue
-            mine = layout is _BARE and chosen
-            names = [form.format(token) for form in layout.error]
-            error = reader.find_error(band.tokens) if mine else reader.find(names)
-            ivar = reader.find(form.format(token) for form in layout.ivar)
-            if error or ivar:
-                _only(reader, band, layout)
-                yield _Band(band, index, layout, value, str(error or ivar), error is None)
-                break
-            if layout is not _BARE or chosen:
-                forms = (*layout.error[:1], *(() if chosen else layout.ivar[:1]))
-                wanted = [form.format(band.tokens[0]) for form in forms]
-                lonely = lonely or (reader.written(value), wanted)
+        fits = list(_fits(reader, band, index, (BARE,) if chosen else layouts))
+        preferred = [b for b in fits if wanted and b.layout.choice == wanted]
+        if fits and not preferred:
+            _same_survey(reader, fits)
+        if fits:
+            yield (preferred or fits)[0]
         else:
-            if lonely:
-                choice = " or ".join(f"'{name}'" for name in lonely[1])
-                msg = f"{reader.source}: column '{lonely[0]}' has no errors; add {choice}"
-                msg += f" (--column {lonely[1][0]}=NAME)" if chosen else ""
-                raise ObservationError(f"{msg}; without the column {band.name} counts as missing")
+            _not_lonely(reader, band, BARE if chosen else None)
+
+
+def _fits(
+    reader: ColumnReader, band: Band, index: int, layouts: Sequence[Layout]
+) -> Iterator[_Band]:
+    """Yield all columns of a band that have errors."""
+    chosen = layouts == (BARE,)
+    for layout, token in ((x, token) for x in layouts for token in band.tokens):
+        value = reader.find([layout.value.format(token)])
+        if value is None:
+            continue
+        names = [form.format(token) for form in layout.error]
+        error = reader.find_error(band.tokens) if chosen else reader.find(names)
+        ivar = reader.find(form.format(token) for form in layout.ivar)
+        if error or ivar:
+            yield _Band(band, index, layout, value, str(error or ivar), error is None)
+
+
+def _not_lonely(reader: ColumnReader, band: Band, only: Layout | None) -> None:
+    """Raise if a band has values, but no errors."""
+    for layout in (only,) if only else LAYOUTS[:-1]:
+        value = reader.find(layout.value.format(token) for token in band.tokens)
+        if value is None:
+            continue
+        forms = (*layout.error[:1], *(() if only else layout.ivar[:1]))
+        wanted = [form.format(band.tokens[0]) for form in forms]
+        msg = f"{reader.source}: column '{reader.written(value)}' has no errors; add "
+        msg += " or ".join(f"'{name}'" for name in wanted)
+        msg += f" (--column {wanted[0]}=NAME)" if only else ""
+        raise ObservationError(f"{msg}; without the column {band.name} counts as missing")
+
+
+def _same_survey(reader: ColumnReader, fits: Sequence[_Band]) -> None:
+    """Raise if the columns of a band are measurements of several surveys."""
+    families = {_family(b): b for b in reversed(fits)}
+    if len(families) < 2:
+        return
+    columns = [f"'{reader.written(b.value)}'" for b in fits if families[_family(b)] is b]
+    chosen = [b.layout.choice for b in fits if families[_family(b)] is b]
+    options = [f"--set simulator.photometry={c}" for c in dict.fromkeys(chosen) if c]
+    if "" in chosen or len(options) < len(chosen):
+        name = fits[0].band
+        options.append(f"--column {name}=NAME --column err_{name}=NAME for every band")
+    msg = (
+        f"{reader.source}: band {fits[0].band} has both {' and '.join(columns)}; choose one: "
+        f"{', or '.join(options)}"
+    )
+    raise ObservationError(msg)
+
+
+def _family(b: _Band) -> str:
+    """Return the survey of a band: u beside err_u is SDSS; z may be the redshift."""
+    sdss = b.layout is BARE and (b.error.lower().startswith("err_") or b.band == "z")
+    return "sdss" if sdss else b.layout.family
 
 
 def _named(reader: ColumnReader, forms: tuple[str, ...], band: Band) -> str | None:
     return reader.find(form.format(token) for form in forms for token in band.tokens)
 
 
-def _only(reader: ColumnReader, band: Band, layout: _Layout) -> None:
-    """Raise if a band has both flux_b and mag_b, with errors."""
-    if layout is _FLUX and _named(reader, _MAG.error, band):
-        flux, mag = (_named(reader, (x.value,), band) for x in (_FLUX, _MAG))
-        if mag:
-            msg = f"{reader.source}: band {band.name} has both '{flux}' and '{mag}'; keep one"
-            raise ObservationError(msg)
+def _no_johnson(reader: ColumnReader, bands: Sequence[_Band]) -> None:
+    """Raise if U, R or I are bands of Johnson and Cousins: beside B or V, or in VizieR's Umag."""
+    found = []
+    for b in bands:
+        if b.band not in ("u", "r", "i") or _is_chosen(reader, b):
+            continue
+        at = b.layout.value.index("{}")
+        letter = b.value[at : at + 1]
+        beside = [b.value[:at] + other + b.value[at + 1 :] for other in "BV"]
+        vizier = b.layout.value == "{}mag" and b.value[1:] == "mag"
+        if letter in "URI" and (vizier or set(beside) & set(reader.table.colnames)):
+            found.append(b)
+    if found:
+        first, name = found[0], found[0].band
+        listed = ", ".join(b.value for b in found)
+        msg = (
+            f"{reader.source}: {listed}: capital letters are bands of Johnson and Cousins, not "
+            f"{' '.join(b.band for b in found)}. Rename or leave out these columns; if they are "
+            f"{name} all the same: --column {name}={first.value} --column err_{name}={first.error}"
+        )
+        raise ObservationError(msg)
 
 
 def _of_surveys(reader: ColumnReader, bands: list[_Band]) -> list[_Band]:
     """Return the bands with what the names of all of them, together, tell about their survey."""
-    fluxes = [b for b in bands if b.layout is _FLUX]
+    fluxes = [b for b in bands if b.layout is FLUX]
     legacy = all(b.inverse and b.band not in "FN" for b in fluxes)
     out = []
     for b in bands:
         layout = b.layout
-        if layout is _FLUX and legacy:
+        if layout is FLUX and legacy:
             layout = replace(layout, legacy=True, corrected=False, unit="nmgy")
         elif layout.value == "{}_flux" and b.band in "FN":
             layout = replace(layout, unit="uJy")
-        elif layout is _BARE and b.error.lower().startswith("err_") and not _is_chosen(reader, b):
+        elif layout is BARE and b.error.lower().startswith("err_") and not _is_chosen(reader, b):
             layout = replace(layout, sdss=True)  # err_u ... beside u ...
         out.append(replace(b, layout=layout))
     return out
@@ -418,37 +371,131 @@ def _kind(reader: ColumnReader, b: _Band, choices: Choices) -> str:
                 f"unit: add --unit {b.band}=nmgy, or uJy, mag, ..."
             )
             raise ObservationError(msg)
-        if b.layout is _BARE and not _is_chosen(reader, b) and not choices.says_kind:
+        if b.layout is BARE and not _is_chosen(reader, b) and not choices.says_kind:
             msg = (
                 f"{reader.source}: are '{b.value}' and '{b.error}' magnitudes or fluxes? Give a "
                 "unit in the file, or for all columns: --unit mag, or mJy, nmgy, ..."
             )
             raise ObservationError(msg)
-        return "flux" if b.layout is _BARE and choices.flux_unit else b.layout.kind
+        return "flux" if b.layout is BARE and choices.flux_unit else b.layout.kind
     return "flux" if is_flux(unit) else "mag"
 
 
 def _redshift(reader: ColumnReader, bands: list[_Band]) -> str:
-    certain = reader.find(_REDSHIFT)
-    if certain is not None:
-        return certain
-    column = reader.find(["z"])
-    if column is not None and column in [b.value for b in bands]:
+    """Return the column of the redshift.
+
+    Raises
+    ------
+    ObservationError
+        If there is none, or it may be another quantity, or several differ.
+    """
+    magnitude = [b.value for b in bands]
+    columns = [c for name in (*_REDSHIFT, "z") if (c := reader.find([name]))]
+    certain = [c for c in dict.fromkeys(columns) if c not in magnitude]
+    if certain:
+        _dimensionless(reader, certain[0], "redshift")
+        if not reader.chosen.keys() & {"redshift"}:
+            _one_redshift(reader, certain)
+        return certain[0]
+    if columns:
         msg = (
-            f"{reader.source}: is column '{column}' the redshift or the magnitude of band z? Name "
-            "the redshift: --column redshift=NAME"
+            f"{reader.source}: is column '{columns[0]}' the redshift or the magnitude of band z? "
+            "Name the redshift: --column redshift=NAME"
         )
         raise ObservationError(msg)
+    guess = reader.find(_PHOTOMETRIC)
+    msg = (
+        f"{reader.source}: no column 'redshift' or 'z'; it has {_listed(reader.table)}. "
+        f"A column of another name: --column redshift={guess or 'NAME'}"
+    )
+    if guess:
+        msg += " (a photometric redshift is used as if it were exact)"
+    raise ObservationError(msg)
+
+
+def _dimensionless(reader: ColumnReader, column: str, name: str) -> None:
+    """Raise if a redshift has a unit, or values of velocities or distances."""
+    unit = _written_unit(reader, column)
+    value = _optional(reader, column)[0]
+    value = value[np.isfinite(value)]
+    large = value.size and float(np.median(value)) > _NO_REDSHIFT
+    if is_unitless(unit) and not large:
+        return
+    what = f"values such as {np.median(value):g}" if is_unitless(unit) else f"the unit '{unit}'"
+    msg = (
+        f"{reader.source}: column '{reader.written(column)}' has {what} and is no redshift: "
+        f"divide velocities by 299792.458 km/s, or give another column: --column {name}=NAME"
+    )
+    raise ObservationError(msg)
+
+
+def _one_redshift(reader: ColumnReader, columns: Sequence[str]) -> None:
+    """Raise if a table has several redshifts that differ in more than a tenth of its rows."""
+    first, *others = (_optional(reader, c)[0] for c in columns)
+    for column, other in zip(columns[1:], others, strict=True):
+        with np.errstate(invalid="ignore"):
+            both = (first > 0) & (first < _NO_REDSHIFT) & (other > 0) & (other < _NO_REDSHIFT)
+            differ = int((np.abs(first - other)[both] > _SAME_REDSHIFT).sum())
+        if differ > 0.1 * both.sum():
+            names = f"'{reader.written(columns[0])}' or '{reader.written(column)}'"
+            msg = (
+                f"{reader.source}: is the redshift in {names}? They differ in {differ} of "
+                f"{int(both.sum())} rows: --column redshift=NAME"
+            )
+            raise ObservationError(msg)
+
+
+def _distance(reader: ColumnReader, z: F64, notes: list[str]) -> F64:
+    """Return the redshift for the distance; where it is missing, the observed one."""
+    column = reader.find(_DISTANCE)
     if column is None:
-        guess = reader.find(_PHOTOMETRIC)
-        msg = (
-            f"{reader.source}: no column 'redshift' or 'z'; it has {_listed(reader.table)}. "
-            f"A column of another name: --column redshift={guess or 'NAME'}"
+        return z
+    _dimensionless(reader, column, "z_dist")
+    value = reader.numbers(column)
+    absent = np.isnan(value) & np.isfinite(z)
+    if absent.any():
+        notes.append(
+            f"{counted(int(absent.sum()), 'row')} without '{reader.written(column)}', whose "
+            "distance is that of the redshift"
         )
-        if guess:
-            msg += " (a photometric redshift is used as if it were exact)"
-        raise ObservationError(msg)
-    return column
+    return np.where(np.isnan(value), z, value)
+
+
+def _optional(reader: ColumnReader, column: str) -> tuple[F64, int]:
+    """Return a column as numbers, NaN where a word stands, and how many words there are.
+
+    Words in a column that inference does not need exclude no row.
+    """
+    data = reader.table[column]
+    if data.dtype.kind in "fiub":
+        return reader.numbers(column), 0
+    cells = np.ma.filled(np.ma.asarray(data).astype(str), "").reshape(-1)
+    value = np.asarray([_number(c) for c in cells], np.float64)
+    marks = {"", "n/a", "nan", "null", "none", "--", "-"}
+    words = [c for c, v in zip(cells, value, strict=True) if np.isnan(v)]
+    return value, sum(c.strip().lower() not in marks for c in words)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def _sky(reader: ColumnReader, notes: list[str]) -> dict[str, F64]:
+    """Return right ascension and declination [deg], if the table has them as numbers."""
+    kept = {}
+    for name, names in _SKY.items():
+        column = reader.find(names)
+        if column is None:
+            continue
+        value, words = _optional(reader, column)
+        if words:
+            notes.append(f"'{reader.written(column)}' is not in degrees and not in the results")
+        else:
+            kept[name] = value
+    return kept
 
 
 def _identifiers(reader: ColumnReader, notes: list[str]) -> list[str]:
@@ -472,8 +519,10 @@ def _quality(reader: ColumnReader, notes: list[str]) -> Bool | None:
     warning, kind = (reader.find(names) for names in _SPECTRUM)
     good = np.ones(len(reader.table), bool)
     if warning:
-        value = reader.numbers(warning)
+        value, odd = _optional(reader, warning)
         good &= (value == 0) | np.isnan(value)
+        if odd:
+            notes.append(f"words in '{warning}' are not understood: {counted(odd, 'row')}")
         _count_flagged(notes, ~good, f"'{warning}' is not 0")
     if kind and reader.table[kind].dtype.kind in "USO":
         words = np.char.strip(np.char.upper(np.asarray(reader.table[kind]).astype(str)))
@@ -501,21 +550,7 @@ def _described(
     absent = [b for b in bandset.names if b not in [x.band for x in bands]]
     if absent:
         notes.append(f"bands not in the table, treated as missing: {' '.join(absent)}")
-    apertures = sorted({b.layout.aperture for b in bands} - {""})
-    others = [
-        x.aperture for x in _LAYOUTS
-        if x.aperture not in ("", *apertures) and reader.find([x.value.format("r")])
-    ]  # fmt: skip
-    wanted = choices.photometry
-    if others and wanted is None:
-        listed = " or ".join(dict.fromkeys(others))
-        notes.append(f"not used: the {listed} photometry (simulator.photometry={others[0]})")
-    named = {"model", "cmodel", "petro", "psf", "kron", "auto"}  # elpetro was the default once
-    if wanted in named and named & {*apertures} and wanted not in apertures:
-        msg = f"{reader.source}: simulator.photometry = {wanted}, but the table has no such columns"
-        raise ObservationError(msg)
-    if "psf" in apertures:
-        notes.append("PSF photometry misses light of extended galaxies")
+    notes += _of_apertures(reader, bands, choices.photometry)
     if any(b.layout.legacy for b in bands):
         notes.append("flux_b with flux_ivar_b: read as in the Legacy Surveys, nanomaggies")
     for survey, own in (("legacy", "decam"), ("sdss", "sdss")):
@@ -523,7 +558,7 @@ def _described(
         other = {b.of.curve.name for b in mine if not b.of.curve.name.startswith(own)}
         if other:
             notes.append(
-                f"filters of {_SURVEYS[survey]} differ from the curves of this run: "
+                f"filters of {SURVEYS[survey]} differ from the curves of this run: "
                 f"{', '.join(sorted(other))} (simulator.bands)"
             )
     others_of = {
@@ -539,14 +574,63 @@ def _described(
     forms = ("flux_{}", "mag_{}", "{}mag", "{}_mag", "{}_flux", "{}mpro", "{}_m", "{}_m_ext")
     known = {t for b in bandset.bands for t in b.tokens}
     beyond = [
-        c
-        for t in _OTHER_BANDS
-        if t not in known
-        for f in forms
-        if (c := reader.find([f.format(t)]))
+        c for t in OTHER_BANDS if t not in known for f in forms if (c := reader.find([f.format(t)]))
     ]
     if beyond:
         notes.append(f"not used, other bands: {', '.join(beyond)}")
+    return notes
+
+
+def _of_apertures(
+    reader: ColumnReader, bands: Sequence[_Band], wanted: Aperture | None
+) -> list[str]:
+    """Return notes on the apertures that are read, and on those that are not.
+
+    Raises
+    ------
+    ObservationError
+        If the table has no columns of the aperture that the user wants, or not for all bands of
+        its survey.
+    """
+    notes = []
+    mine = {b.layout.family for b in bands if b.layout.choice == wanted}
+    other = [b for b in bands if b.layout.family in mine and b.layout.choice != wanted]
+    if wanted and not mine and wanted != "elpetro":  # the default once
+        msg = f"{reader.source}: simulator.photometry = {wanted}, but the table has no such columns"
+        raise ObservationError(msg)
+    if other and wanted:
+        msg = (
+            f"{reader.source}: simulator.photometry = {wanted}, but band {other[0].band} has only "
+            f"'{reader.written(other[0].value)}': choose one that all bands have"
+        )
+        raise ObservationError(msg)
+    of: dict[str, list[str]] = {}
+    for b in bands:
+        if b.layout.aperture and not b.layout.vega:
+            of.setdefault(b.layout.aperture, []).append(b.band)
+    if len(of) > 1:
+        listed = "; ".join(f"{aperture} {' '.join(names)}" for aperture, names in of.items())
+        notes.append(f"bands of different apertures, whose colours may be wrong: {listed}")
+    read = {b.value for b in bands}
+    families = {b.layout.family for b in bands if b.layout.survey}
+    tokens = {b.layout.family: b.of.tokens for b in bands if b.band not in "FN"}
+    unread = [
+        (x.aperture, column)
+        for x in LAYOUTS
+        if x.family in families and x.aperture not in of
+        for column in [reader.find(x.value.format(t) for t in tokens.get(x.family, ()))]
+        if column and column not in read
+    ]
+    apertures = list(dict.fromkeys(a for a, _ in unread if a))
+    columns = [reader.written(c) for a, c in unread if not a]
+    if apertures and wanted is None:
+        listed = " or ".join(apertures)
+        notes.append(f"not used: the {listed} photometry (simulator.photometry={apertures[0]})")
+    if columns:
+        notes.append(f"not used: {', '.join(columns)}")
+    point = [b.band for b in bands if b.layout.point]
+    if point:
+        notes.append(f"PSF photometry misses light of extended galaxies: {' '.join(point)}")
     return notes
 
 
@@ -623,11 +707,12 @@ def _magnitude(
             f"{expected}{hint}"
         )
         raise ObservationError(msg)
-    if system is None:
-        system = "asinh" if b.layout.sdss and b.band in SDSS_SOFTENING else "AB"
-        by_band = b.layout is not _MAG and b.of.tokens[0] in _VEGA_BANDS
-        if "ab" not in word and (by_band or b.layout.vega):
-            system = "Vega"  # as 2MASS and WISE define J H Ks W1 W2
+    by_definition = b.layout.vega and "ab" not in word
+    if system is None or by_definition or (system == "asinh" and b.band not in SDSS_SOFTENING):
+        sdss = b.layout.sdss and b.band in SDSS_SOFTENING
+        by_band = system != "AB" and b.layout is not MAG and b.of.tokens[0] in VEGA_BANDS
+        vega = by_definition or (by_band and "ab" not in word)
+        system = "Vega" if vega else "asinh" if sdss else "AB"  # 2MASS and WISE define J ... W2
     if system == "Vega":
         if b.of.vega is None:
             msg = f"{reader.source}: column '{b.value}': no Vega zero point of band {b.band} known"

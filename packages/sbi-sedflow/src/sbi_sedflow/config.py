@@ -75,12 +75,15 @@ class SedflowConfig(BaseModel):
         description="Catalogue to which errors are fitted, or from which they are drawn.",
     )
     photometry: (
-        Literal["elpetro", "sersic", "model", "cmodel", "petro", "psf", "kron", "auto"] | None
+        Literal[
+            "elpetro", "sersic", "model", "cmodel", "petro", "psf", "kron", "auto", "flux", "mag"
+        ]
+        | None
     ) = Field(
         default=None,
         description="Which fluxes of a table that has several: elpetro (default) or sersic of the "
         "NSA; model (default), cmodel, petro or psf of SDSS; cmodel (default), kron or psf of "
-        "LSST, HSC and Pan-STARRS; auto of DES.",
+        "LSST, HSC and Pan-STARRS; auto of DES; flux or mag for columns flux_b or mag_b.",
         json_schema_extra={"reading": True},
     )
     flags_table: str | None = Field(
@@ -96,7 +99,7 @@ class SedflowConfig(BaseModel):
     magnitudes: Literal["AB", "asinh", "Vega"] | None = Field(
         default=None,
         description="System of the magnitudes; default: asinh for SDSS columns, Vega where the "
-        "table says so, else AB.",
+        "table says so, else AB. Columns of 2MASS and AllWISE are always Vega.",
         json_schema_extra={"reading": True},
     )
     extinction: Literal["columns", "corrected", "none"] | None = Field(

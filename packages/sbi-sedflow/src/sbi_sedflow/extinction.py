@@ -108,10 +108,10 @@ def correct_extinction(
         ratio = _LEGACY.get(m.band, m.ratio) if m.legacy else m.ratio
         if share:
             through = reader.numbers(share)
-            by_column.append(m.band)
+            by_column.append(f"{m.band} {reader.written(share)}")
         elif loss:
             through = _transmission(reader.numbers(loss))
-            by_column.append(m.band)
+            by_column.append(f"{m.band} {reader.written(loss)}")
         elif colour and ratio is not None:
             through = _transmission(ratio * reader.numbers(colour))
             by_colour.append(f"{m.band} {ratio:g}")
@@ -131,10 +131,12 @@ def correct_extinction(
         raise ObservationError(msg)
     if open_question:
         _ask(reader, open_question, choice)
-    notes = [f"corrected for Galactic extinction: {' '.join(by_column)}"] if by_column else []
+    notes = [f"corrected for Galactic extinction: {', '.join(by_column)}"] if by_column else []
     if by_colour:
+        excess = reader.written(str(reader.find(_EBV)))
         notes.append(
-            f"corrected for Galactic extinction, A = R E(B-V): R of {', '.join(by_colour)}"
+            f"corrected for Galactic extinction with '{excess}', A = R E(B-V): R of "
+            f"{', '.join(by_colour)}"
         )
     for why, bands in taken.items():
         notes.append(f"{_TAKEN[why]}: {' '.join(bands)}")

@@ -10,14 +10,18 @@ from astropy import units
 from sbi_core import ObservationError
 from sbi_sedflow.constants import AB_ZERO_POINT, C_ANGSTROM
 
-__all__ = ["is_flux", "nanomaggies_per", "per_wavelength", "quiet_unit", "root"]
+__all__ = ["is_flux", "is_unitless", "nanomaggies_per", "per_wavelength", "quiet_unit", "root"]
 
 _MAGGIES = {
     "nmgy": 1.0, "nmaggy": 1.0, "nmaggies": 1.0, "nanomaggy": 1.0, "nanomaggie": 1.0,
-    "nanomaggies": 1.0, "nanomaggys": 1.0, "1e-9 mgy": 1.0, "1e-9 maggies": 1.0,
+    "nanomaggies": 1.0, "nanomaggys": 1.0,
     "mgy": 1e9, "maggy": 1e9, "maggie": 1e9, "maggies": 1e9,
 }  # fmt: skip
 _JANSKYS = {"jy": "Jy", "mjy": "mJy", "ujy": "uJy", "njy": "nJy", "microjy": "uJy", "mujy": "uJy"}
+_SCALED = re.compile(  # 1e-12 mgy: counts of zero point 30
+    r"(?:(?P<number>\d+\.?\d*(?:e[+-]?\d+)?)|10\s*(?:\^|\*\*)\s*\(?(?P<power>[+-]?\d+)\)?)"
+    r"\s*\*?\s*(?P<word>[a-z]+)"
+)
 _SPELLINGS = (
     (re.compile(r"\bergs\b"), "erg"),
     (re.compile(r"\b(Ang|ang|angstroms|Angstroms|AA|A)\b(?!\s*\()"), "Angstrom"),
@@ -46,6 +50,9 @@ def nanomaggies_per(unit: str, source: str, column: str, pivot: float | None = N
         If it is not a flux unit, magnitudes among them.
     """
     word = " ".join(unit.lower().split())
+    if (scaled := _SCALED.fullmatch(word)) and scaled["word"] in _MAGGIES:
+        scale = float(scaled["number"] or f"1e{scaled['power']}")
+        return scale * _MAGGIES[scaled["word"]]
     if word in _MAGGIES:
         return _MAGGIES[word]
     try:
@@ -55,7 +62,7 @@ def nanomaggies_per(unit: str, source: str, column: str, pivot: float | None = N
             return float(density / AB_ZERO_POINT * 1e9)
         return float(given.to(3631e-9 * units.Jy))
     except (units.UnitsError, ValueError, TypeError):
-        hint = "; magnitudes go into columns mag_b" if "mag" in unit.lower() else ""
+        hint = "; magnitudes go into columns mag_b" if re.search("mag(?!g)", unit.lower()) else ""
         msg = (
             f"{source}: column '{column}' has unit '{unit}', expected nmgy, mgy or a flux density "
             f"such as uJy{hint}"
@@ -101,6 +108,13 @@ def per_wavelength(unit: str) -> bool:
         return bool(_parsed(unit).is_equivalent("erg / (s cm2 Angstrom)"))
     except (ValueError, TypeError):
         return False
+
+
+def is_unitless(unit: str) -> bool:
+    """Return whether a word is no unit of a physical quantity."""
+    given = quiet_unit(unit)
+    unknown = isinstance(given, units.UnrecognizedUnit)
+    return unknown or bool(given.is_equivalent(units.dimensionless_unscaled))
 
 
 def root(unit: str) -> str:

@@ -78,6 +78,9 @@ def photometry_of_nsa(
     table = Table(table, names=[c.upper() for c in table.colnames], copy=False)
     names = table.colnames
     has = [p for p in _PREFIXES if f"{p}NMGY" in names and f"{p}NMGY_IVAR" in names]
+    if photometry == "sersic" and "" in has:
+        msg = f"{source}: simulator.photometry = sersic, but NSA v0_1_2 has NMGY only"
+        raise ObservationError(msg)
     prefix = f"{photometry.upper()}_" if photometry and "" not in has else has[0]
     needed = [f"{prefix}NMGY", f"{prefix}NMGY_IVAR", "NSAID", "Z"]
     missing = [c for c in needed if c not in names]

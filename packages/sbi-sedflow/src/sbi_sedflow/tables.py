@@ -107,8 +107,10 @@ def photometry_of(
     """Return fluxes and redshifts of all rows of a table (see :func:`read_galaxies`)."""
     if looks_like_nsa(table.colnames):
         wanted = None if choices is None else choices.photometry
-        which = wanted if wanted == "elpetro" or wanted == "sersic" else None
-        return photometry_of_nsa(table, source, bands, photometry=which, flags_table=flags_table)
+        if wanted is not None and wanted != "elpetro" and wanted != "sersic":
+            msg = f"{source}: simulator.photometry = {wanted}, but NSA files have elpetro or sersic"
+            raise ObservationError(msg)
+        return photometry_of_nsa(table, source, bands, photometry=wanted, flags_table=flags_table)
     if flags_table is not None:
         msg = f"{source}: simulator.flags_table needs an NSA file, which this is not"
         raise ObservationError(msg)
