@@ -328,3 +328,75 @@ def test_redshifts_beyond_the_model_are_refused():
     theta = parameter_space().sample(1, np.random.default_rng(7))
     with pytest.raises(ConfigError, match=r"lies outside \(0, 0.2\].*z_max"):
         model.photometry(theta, 0.5)
+
+
+# -- files of curves ------------------------------------------------------------------------
+
+
+def n545():
+    wave = np.linspace(5150, 5750, 121)
+    return wave, 1 / (1 + ((wave - 5450) / 150) ** 12)
+
+
+def text_of(wave, response, sep=" "):
+    return "".join(f"{w:.6g}{sep}{r:.6g}\n" for w, r in zip(wave, response, strict=True))
+
+
+def pivot_of(tmp_path, content, unit=""):
+    path = write_set(tmp_path, f'[x]\nfilter = "x.dat"\n{unit}\n[r]\nfilter = "decamDR1-r"\n')
+    (tmp_path / "x.dat").write_bytes(content)
+    return load_bands(str(path)).bands[0].pivot
+
+
+@pytest.mark.parametrize(
+    ("header", "sep", "encoding"),
+    [
+        ("wavelength response\n", " ", "utf-8"),
+        ("lambda,T\n", ",", "utf-8"),
+        ("", "; ", "utf-8"),
+        ("! of the observatory\n", "\t", "utf-8"),
+        ("# wavelength [\u00c5], response [%]\n", " ", "latin-1"),
+    ],
+)
+def test_a_curve_is_read_in_any_order_scale_and_form(tmp_path, header, sep, encoding):
+    wave, response = n545()
+    order = np.random.default_rng(0).permutation(len(wave))
+    text = header + text_of(wave[order], 100 * response[order], sep)
+    assert_allclose(pivot_of(tmp_path, text.encode(encoding)), 5449.2, atol=0.1)
+
+
+@pytest.mark.parametrize("unit", ["nm", "micron"])
+def test_wavelengths_in_other_units_are_asked_about_and_never_taken_as_angstrom(tmp_path, unit):
+    wave, response = n545()
+    text = text_of(wave / {"nm": 10, "micron": 1e4}[unit], response)
+    with pytest.raises(ConfigError, match="must be in Angstrom, or the table of the band needs"):
+        pivot_of(tmp_path, text.encode())
+    for content, given in ((text, f'unit = "{unit}"'), (f"# wavelength [{unit}]\n{text}", "")):
+        assert_allclose(pivot_of(tmp_path, content.encode(), given), 5449.2, atol=0.1)
+
+
+def test_a_header_that_contradicts_the_numbers_is_asked_about(tmp_path):
+    wave, response = n545()
+    content = "# wavelength [nm]\n" + text_of(wave, response)
+    with pytest.raises(ConfigError, match="its header names nm"):
+        pivot_of(tmp_path, content.encode())
+    assert_allclose(pivot_of(tmp_path, content.encode(), 'unit = "Angstrom"'), 5449.2, atol=0.1)
+    with pytest.raises(ConfigError, match="is the unit .* of this band right"):
+        pivot_of(tmp_path, text_of(wave / 10, response).encode(), 'unit = "Angstrom"')
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ("softening = 0", "softening = 0, expected a number, positive"),
+        ("scatter = -1", "scatter = -1, expected a number, not negative"),
+        ("error = [0.1, nan, 1]", "error = .c, a, b."),
+        ("floor = 0.1", "unknown key 'floor'; the keys are filter, unit, error, scatter"),
+        ('unit = "AA"', "expected Angstrom, nm, micron"),
+        ("[R]\nfilter = 'decamDR1-r'", "two bands 'R' and 'r'"),
+    ],
+)
+def test_values_of_a_band_that_cannot_be_right_are_refused(tmp_path, facts, message):
+    text = f'[g]\nfilter = "decamDR1-g"\n{facts}\n[r]\nfilter = "decamDR1-r"\n'
+    with pytest.raises(ConfigError, match=message):
+        load_bands(str(write_set(tmp_path, text)))

@@ -5,8 +5,9 @@ A set is the name of a preset, names of speclite's curves with commas between th
 .. code-block:: toml
 
     [g]
-    filter = "my_g.dat"         # two columns: Angstrom, photon response; or a name of speclite;
+    filter = "my_g.dat"         # two columns: wavelength, photon response; or a name of speclite;
                                 # or of sedpy, "sedpy:sdss_g0"
+    unit = "nm"                 # of the wavelengths; default Angstrom, or by the header
     error = [0.02, -2.3, 0.7]   # c [mag], a, b; optional for curves of presets
     softening = 0.2             # nanomaggies; the rest is optional
     vega = 0.1                  # m_AB - m_Vega
@@ -38,6 +39,7 @@ from numpy.typing import NDArray
 
 from sbi_core import ConfigError, read_text
 from sbi_sedflow.constants import BANDS, PIVOTS
+from sbi_sedflow.curves import ANGSTROMS, curve_of_file
 from sbi_sedflow.filters import Filter, FilterSet, load_filters, sedpy_curve
 from sbi_sedflow.luptitudes import SOFTENING
 
@@ -240,7 +242,7 @@ def load_bands(which: str = "galex-sdss", filters: FilterSet = "speclite") -> Ba
         bands = [_band(_KNOWN[n], c) for n, c in zip(names, curves, strict=True)]
         return BandSet(filters, tuple(bands))
     if which.endswith(".toml"):
-        return BandSet(which, tuple(_of_file(Path(which))))
+        return _unique(BandSet(which, tuple(_of_file(Path(which)))))
     names = [n.strip() for n in PRESETS.get(which, which).split(",") if n.strip()]
     unknown = [n for n in names if n not in _KNOWN]
     if unknown or len(names) < 2:
@@ -282,24 +284,21 @@ def _band(facts: Mapping[str, Any], curve: Filter) -> Band:
 def _of_file(path: Path) -> list[Band]:
     try:
         tree = tomllib.loads(read_text(path))
+    except FileNotFoundError:
+        msg = f"simulator.bands: no file '{path}'"
+        raise ConfigError(msg) from None
     except (OSError, ValueError) as error:
         msg = f"simulator.bands: '{path}' cannot be read as TOML: {error}"
         raise ConfigError(msg) from None
-    keys = {"filter", "error", "scatter", "softening", "vega", "extinction", "model_floor"}
     bands = []
     for name, facts in tree.items():
-        if not isinstance(facts, dict) or "filter" not in facts or set(facts) - keys:
-            msg = f"'{path}': a band is a table [NAME] with filter = CURVE and {', '.join(keys)}"
+        if not isinstance(facts, dict) or not isinstance(facts.get("filter"), str):
+            msg = f"'{path}': a band is a table [NAME] with filter = CURVE in quotation marks"
             raise ConfigError(msg)
-        known = dict(_KNOWN.get(str(facts["filter"]), {}))
+        _check_values(f"'{path}', band {name}", facts)
+        known = dict(_KNOWN.get(facts["filter"], {}))
         known |= {"galex": ""} if "error" in facts else {}
-        numbers = [v for k, f in facts.items() if k != "filter"
-                   for v in (f if isinstance(f, list) else [f])]  # fmt: skip
-        shape = len(facts.get("error", [0.0] * 3))
-        if not all(isinstance(v, (int, float)) for v in numbers) or shape != 3:
-            msg = f"'{path}', band {name}: values are numbers, error = [c, a, b]"
-            raise ConfigError(msg)
-        curve = _curve(str(facts["filter"]), path.parent)
+        curve = _curve(facts["filter"], path.parent, facts.get("unit"))
         bands.append(_band({**known, **facts, "name": name}, curve))
     if len(bands) < 2:
         msg = f"'{path}' holds {len(bands)} bands; at least two are needed"
@@ -307,25 +306,54 @@ def _of_file(path: Path) -> list[Band]:
     return bands
 
 
+def _check_values(where: str, facts: Mapping[str, Any]) -> None:
+    """Raise ConfigError for unknown keys of a band and values that cannot be right."""
+    limits = {"scatter": 0.0, "softening": 0.0, "vega": -np.inf, "extinction": 0.0,
+              "model_floor": 0.0}  # fmt: skip
+    problem = ""
+    unknown = sorted(facts.keys() - limits.keys() - {"filter", "unit", "error"})
+    if unknown:
+        known = ", ".join(("filter", "unit", "error", *limits))
+        problem = f"unknown key '{unknown[0]}'; the keys are {known}"
+    if facts.get("unit", "nm") not in ANGSTROMS:
+        problem = f"unit = '{facts['unit']}', expected {', '.join(ANGSTROMS)}"
+    error = facts.get("error", [0.0] * 3)
+    if not isinstance(error, list) or len(error) != 3 or not all(map(_is_number, error)):
+        problem = "values are numbers, error = [c, a, b]"
+    for key, least in limits.items():
+        value = facts.get(key, 1.0)
+        if not _is_number(value) or value < least or (key == "softening" and value == 0):
+            sign = "positive" if key == "softening" else "not negative"
+            problem = f"{key} = {value}, expected a number" + ("" if key == "vega" else f", {sign}")
+    if problem:
+        msg = f"{where}: {problem}"
+        raise ConfigError(msg)
+
+
+def _is_number(value: Any) -> bool:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and bool(np.isfinite(value))
+
+
 def _unique(bands: BandSet) -> BandSet:
-    twice = [n for n in bands.names if bands.names.count(n) > 1]
+    names = [n.lower() for n in bands.names]  # the case of columns does not matter
+    twice = [n for n, plain in zip(bands.names, names, strict=True) if names.count(plain) > 1]
     if twice:
-        msg = (
-            f"simulator.bands = '{bands.name}' has two bands '{twice[0]}'; name them in a TOML file"
-        )
+        same = f"'{twice[0]}'" if twice[0] == twice[1] else " and ".join(f"'{n}'" for n in twice)
+        msg = f"simulator.bands = '{bands.name}' has two bands {same}; name them in a TOML file"
         raise ConfigError(msg)
     return bands
 
 
-def _curve(name: str, folder: Path) -> Filter:
+def _curve(name: str, folder: Path, unit: str | None = None) -> Filter:
     """Return a curve of speclite, of sedpy, or of a file with two columns."""
     path = folder / name
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _read_curve(name, path, changed)
+    return _read_curve(name, path, changed, unit)
 
 
 @lru_cache(maxsize=64)
-def _read_curve(name: str, path: Path, changed: int) -> Filter:
+def _read_curve(name: str, path: Path, changed: int, unit: str | None) -> Filter:
     """Return a curve; ``changed`` is the time of the last change of its file, 0 without a file.
 
     Raises
@@ -333,37 +361,21 @@ def _read_curve(name: str, path: Path, changed: int) -> Filter:
     ConfigError
         If it is neither, or is not a response curve.
     """
+    if changed:
+        return Filter(path.stem, *curve_of_file(path, unit))
+    if unit is not None:
+        msg = f"unit = '{unit}' is for curves of files, which '{name}' is not ('{path}')"
+        raise ConfigError(msg)
     if name.startswith("sedpy:"):
         return sedpy_curve(name.removeprefix("sedpy:"))
-    if not changed:
-        try:
-            curve = speclite.filters.load_filter(name)
-        except (ValueError, OSError):
-            msg = (
-                f"filter '{name}' is neither a curve of speclite (such as decamDR1-g) or sedpy "
-                "(such as sedpy:sdss_g0) nor a file "
-                f"with two columns, wavelength [Angstrom] and photon response ('{path}')"
-            )
-            raise ConfigError(msg) from None
-        wave = np.asarray(curve.wavelength, np.float64)
-        return Filter(name, wave, np.asarray(curve.response, np.float64))
     try:
-        lines = [line.split("#")[0].replace(",", " ").split() for line in
-                 read_text(path).splitlines()]  # fmt: skip
-        wave, response = np.asarray([x[:2] for x in lines if x], np.float64).T
-    except (ValueError, OSError) as error:
-        msg = f"'{path}' is not a table of two columns, wavelength and response: {error}"
-        raise ConfigError(msg) from None
-    order = np.argsort(wave, kind="stable")
-    wave, response = wave[order], response[order]
-    good = np.isfinite(wave).all() and np.isfinite(response).all() and (np.diff(wave) > 0).all()
-    if not good or len(wave) < 3 or response.max() <= 0 or response.min() < 0:
+        curve = speclite.filters.load_filter(name)
+    except (ValueError, OSError):
         msg = (
-            f"'{path}' is not a response curve: it needs three or more rows of different "
-            "wavelengths and responses that are not negative"
+            f"filter '{name}' is neither a curve of speclite (such as decamDR1-g) or sedpy "
+            "(such as sedpy:sdss_g0) nor a file "
+            f"with two columns, wavelength [Angstrom] and photon response ('{path}')"
         )
-        raise ConfigError(msg)
-    if wave[0] < 500 or wave[-1] > 1e6:
-        msg = f"'{path}' covers {wave[0]:g} to {wave[-1]:g}; wavelengths must be in Angstrom"
-        raise ConfigError(msg)
-    return Filter(path.stem, wave, response)
+        raise ConfigError(msg) from None
+    wave = np.asarray(curve.wavelength, np.float64)
+    return Filter(name, wave, np.asarray(curve.response, np.float64))

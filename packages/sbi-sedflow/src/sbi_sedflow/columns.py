@@ -550,6 +550,9 @@ def _described(
     absent = [b for b in bandset.names if b not in [x.band for x in bands]]
     if absent:
         notes.append(f"bands not in the table, treated as missing: {' '.join(absent)}")
+    if bandset.name.endswith(".toml"):
+        pivots = ", ".join(f"{b.name} {b.pivot / 10:.0f}" for b in bandset.bands)
+        notes.append(f"pivot wavelengths of the bands [nm]: {pivots}")
     notes += _of_apertures(reader, bands, choices.photometry)
     if any(b.layout.legacy for b in bands):
         notes.append("flux_b with flux_ivar_b: read as in the Legacy Surveys, nanomaggies")

@@ -38,7 +38,7 @@ class SedflowConfig(BaseModel):
     bands: str = Field(
         default="galex-sdss",
         description="Bands: galex-sdss, sdss, grz, legacy, lsst, galex-sdss-2mass; names of curves "
-        "of speclite with commas between them; or a TOML file.",
+        "of these presets with commas between them; or a TOML file.",
     )
     bases: str = Field(
         default="parametric-nmf",
