@@ -117,3 +117,13 @@ def test_halos_of_a_mass_budget_can_have_varied_physics(library):
         CasbiConfig(population="budget", counts="shape", physics_spread=0.1), library
     )
     assert np.isfinite(sim.draw_from(4, 1, "train").x.numpy()).all()
+
+
+def test_parts_of_a_draw_give_what_the_whole_gives(library, monkeypatch):
+    sim = CasbiSimulator(CasbiConfig(), library)
+    draw = sim._sets(30, "train", np.random.default_rng(1))
+    weight = sim._member_weights(draw)
+    physics = Physics.draw(30, 0.1, np.random.default_rng(2))
+    whole = PhysicsMap(library).superpose(draw, weight, physics)
+    monkeypatch.setattr("sbi_casbi.physics._ENTRIES", 5000)
+    assert (PhysicsMap(library).superpose(draw, weight, physics) == whole).all()

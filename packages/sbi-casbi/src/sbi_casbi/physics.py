@@ -52,6 +52,7 @@ F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 _PIVOT = 7.0  # log10 M_star [Msun] at which slopes with mass move nothing
 _EVOLUTION = 0.6  # exp(-z/2) at which the evolution moves nothing
+_ENTRIES = 4_000_000  # bins of members that are moved at a time
 _PLATEAU = 0.99  # share of the stars of the library below the plateau
 
 
@@ -141,6 +142,17 @@ class PhysicsMap:
         physics
             Deviations of the halos.
         """
+        # templates of particles have thousands of bins: a part of the halos at a time bounds memory
+        entries = np.where(draw.mask, self._entries[1][draw.rows], 0).sum(1)
+        part = np.cumsum(entries) // _ENTRIES
+        out = np.empty((len(draw.count), FINE, FINE), np.float32)
+        for k in np.unique(part):
+            rows = slice(*np.searchsorted(part, [k, k + 1]))
+            some = Draw(draw.rows[rows], draw.count[rows])
+            out[rows] = self._superposed(some, weight[rows], physics[rows])
+        return out
+
+    def _superposed(self, draw: Draw, weight: F64, physics: Physics) -> F32:
         mask, n = draw.mask, len(draw.count)
         start, length, share, fe, o = self._entries
         halo, row = np.broadcast_to(np.arange(n)[:, None], mask.shape)[mask], draw.rows[mask]
