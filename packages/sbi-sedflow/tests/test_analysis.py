@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from sbi_core import Batch, DataFileError, Observations, Posterior, stream
-from sbi_sedflow.analysis import SedflowAnalysis
+from sbi_sedflow.analysis import SedflowAnalysis, residuals_of_bands
 from sbi_sedflow.calibration import calibrate
 from sbi_sedflow.certify import Masks
 from sbi_sedflow.comparison import compare_galaxy, compare_training, write_figures
@@ -19,7 +19,7 @@ from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.describe import describe_galaxies
 from sbi_sedflow.emulator import ProvabgsEmulator, convert_pickles, restricted_load
 from sbi_sedflow.flags import Flag
-from sbi_sedflow.likelihood import Galaxies, log_likelihood
+from sbi_sedflow.likelihood import Galaxies, log_likelihood, model_fluxes
 from sbi_sedflow.photometry import Photometry, observations_of
 from sbi_sedflow.priorwidth import PriorWidth
 from sbi_sedflow.quantities import SHOWN
@@ -60,6 +60,28 @@ def test_every_galaxy_gets_draws_inside_the_prior_and_flags(toy, chunk, galaxies
     assert chunk.columns["method"].tolist() == ["npe"] * 6
     missing = (chunk.columns["flag_bits"] & Flag.MISSING_BAND) != 0
     assert (missing == ~galaxies.batch.observed.all(1).numpy()).all()
+
+
+def test_residuals_are_observed_minus_predicted_fluxes_in_errors(toy, chunk, galaxies):
+    seen = Galaxies.of(galaxies, toy.bands.softening)
+    predicted = model_fluxes(toy, chunk.values[:200], seen).median(0).values.numpy()
+    error = np.hypot(seen.sigma.numpy(), toy.floor / 1.0857362 * predicted)
+    want = np.where(seen.mask.numpy(), (seen.flux.numpy() - predicted) / error, np.nan)
+    got = np.stack([chunk.columns[f"residual_{b}"] for b in toy.bands.names], 1)
+    assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+
+
+def test_a_shift_of_a_whole_catalogue_is_reported_and_its_scatter_is_not(toy, rng):
+    names = toy.bands.names
+    columns = {f"residual_{b}": rng.normal(0, 0.7, 200) for b in names}
+    table, remark = residuals_of_bands(toy, columns)
+    assert not remark  # false alarm 1e-4
+    assert [row[:2] for row in table.rows] == [[b, "200"] for b in names]
+    columns["residual_g"] = columns["residual_g"] - np.median(columns["residual_g"]) - 0.5
+    columns["residual_r"] = np.where(np.arange(200) < 10, 5.0, np.nan)  # too few
+    table, remark = residuals_of_bands(toy, columns)
+    assert "median residuals in errors: g -0.5)" in remark
+    assert table.rows[names.index("r")][2] == "too few galaxies"
 
 
 def test_a_galaxy_does_not_depend_on_its_company(toy, trained, galaxies, chunk, support):
@@ -262,7 +284,8 @@ def test_the_report_gets_flags_and_figures(toy, trained, galaxies, chunk):
     findings = analysis.report(Posterior(trained, seed=1), galaxies, chunk, 1)
     section = findings.sections[0]
     assert len(section.drawings) == 8  # fluxes and histories of three, one corner, the recovery
-    results, flags, _ = section.tables
+    results, residuals, flags, _ = section.tables
+    assert [row[0] for row in residuals.rows] == list(toy.bands.names)
     assert [len(row) for row in results.rows] == [1 + len(SHOWN)] * 6
     low, middle, high = results.rows[2][1]
     assert_allclose([low, middle, high], np.percentile(chunk["logmstar"][:, 2], [16, 50, 84]))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
 from sbi_core import Observations, Posterior, PosteriorSamples, diagnostics, stream
 from sbi_sedflow.certify import Masks
 from sbi_sedflow.derived import DERIVED
 from sbi_sedflow.flags import NAMED, Flag, words
-from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes
+from sbi_sedflow.likelihood import Galaxies, chi_squared, model_fluxes, residuals
 from sbi_sedflow.noise import log_prob_flux
 from sbi_sedflow.priorwidth import QUANTITIES, PriorWidth
 from sbi_sedflow.refine import Refined, refine_galaxy
@@ -110,6 +111,9 @@ def describe_galaxies(
             "z": galaxies.context[:, 0].numpy(),
             "n_bands": results.n_bands,
             "chi2_min": results.chi2_min,
+            **{
+                f"residual_{b}": results.residual[:, k] for k, b in enumerate(simulator.bands.names)
+            },
             "is_eff": results.efficiency,
             "is_ess": results.ess,
             "colour_percentile": percentile,
@@ -132,12 +136,15 @@ class _Results:
     ----------
     theta : (S, n, 12)
         Draws.
+    residual : (n, B)
+        Observed minus predicted fluxes, in errors.
     n_bands, chi2_min, efficiency, ess, bits, method, end : (n,)
         Bands observed; smallest chi-squared; share and number of effective draws; flags; how the
         draws were made, and how the refinement ended.
     """
 
     theta: F64
+    residual: F64
     n_bands: NDArray[np.int64]
     chi2_min: F64
     efficiency: F64
@@ -161,6 +168,7 @@ class _Results:
         self.bits[k] |= refined.flags
         flux = model_fluxes(simulator, refined.theta[:_CHECKED, None], galaxy)
         self.chi2_min[k] = chi_squared(flux, galaxy, simulator.floor).min()
+        self.residual[k] = residuals(flux, galaxy, simulator.floor)[0]
         if stats.chi2.sf(self.chi2_min[k], max(int(self.n_bands[k]), 1)) >= _BAD_P:
             self.bits[k] &= ~int(Flag.BAD_FIT)
 
@@ -174,7 +182,10 @@ def _by_network(
 ) -> _Results:
     """Return what draws of the network say, with flags of poor fits."""
     checked = theta[:_CHECKED]
-    chi2, weights = _check(simulator, posterior, objects, galaxies, checked)
+    flux = model_fluxes(simulator, checked, galaxies)
+    chi2 = chi_squared(flux, galaxies, simulator.floor)
+    residual = residuals(flux, galaxies, simulator.floor)
+    weights = _weights(simulator, posterior, objects, galaxies, checked, flux)
     n_bands, efficiency = galaxies.mask.sum(1).numpy(), weights.efficiency
     bits = np.zeros(len(objects), np.int64)
     bits[stats.chi2.sf(chi2.min(0), np.maximum(n_bands, 1)) < _BAD_P] |= Flag.BAD_FIT
@@ -182,7 +193,9 @@ def _by_network(
     bits[efficiency * len(checked) < low] |= Flag.LOW_IS
     method, end = np.full(len(objects), "npe", "U8"), np.full(len(objects), "", "U9")
     ess = efficiency * len(checked)
-    return _Results(theta, n_bands, chi2.min(0), efficiency.copy(), ess, bits, method, end)
+    return _Results(
+        theta, residual, n_bands, chi2.min(0), efficiency.copy(), ess, bits, method, end
+    )
 
 
 def _flags_of_data(
@@ -196,21 +209,20 @@ def _flags_of_data(
     return bits
 
 
-def _check(
+def _weights(
     simulator: SedflowSimulator,
     posterior: Posterior,
     part: Observations,
     galaxies: Galaxies,
     theta: F64,
-) -> tuple[F64, diagnostics.ImportanceWeights]:
-    """Return chi-squared (S, n) of draws, and their importance weights."""
-    flux = model_fluxes(simulator, theta, galaxies)
+    flux: Tensor,
+) -> diagnostics.ImportanceWeights:
+    """Return the importance weights of draws (S, n, d) with model fluxes (S, n, B)."""
     log_l = log_prob_flux(galaxies.flux, galaxies.sigma, flux, galaxies.mask, simulator.floor)
     s, n, d = theta.shape
     log_prior = posterior.space.log_prob(theta.reshape(s * n, d)).reshape(s, n)
     log_q = posterior.log_prob(theta, part)
-    weights = diagnostics.importance_weights(log_l.numpy(), log_prior, log_q)
-    return chi_squared(flux, galaxies, simulator.floor), weights
+    return diagnostics.importance_weights(log_l.numpy(), log_prior, log_q)
 
 
 def _near_edges(simulator: SedflowSimulator, theta: F64) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ from sbi_sedflow.noise import floor_error, log_prob_flux, log_prob_sigma
 if TYPE_CHECKING:
     from sbi_sedflow.simulator import SedflowSimulator
 
-__all__ = ["Galaxies", "chi_squared", "log_likelihood", "model_fluxes"]
+__all__ = ["Galaxies", "chi_squared", "log_likelihood", "model_fluxes", "residuals"]
 
 F64 = NDArray[np.float64]
 
@@ -100,6 +100,17 @@ def log_likelihood(
         each = log_prob_sigma(sigma, flux.reshape(-1, size), mask, simulator.bands)
         log_l = log_l + each.reshape(s, n)
     return np.asarray(log_l.numpy())
+
+
+def residuals(flux: Tensor, galaxies: Galaxies, floor: float | Tensor) -> F64:
+    """Return observed minus predicted fluxes (n, B), in errors that include the floor.
+
+    Predicted is the median of the model fluxes (S, n, B) of draws; NaN where not observed.
+    """
+    predicted = flux.median(0).values
+    error = torch.sqrt(galaxies.sigma**2 + floor_error(predicted, floor) ** 2)
+    each = (galaxies.flux - predicted) / error
+    return np.asarray(torch.where(galaxies.mask, each, torch.nan).numpy())
 
 
 def chi_squared(flux: Tensor, galaxies: Galaxies, floor: float | Tensor) -> F64:
