@@ -121,16 +121,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/front_door.json"))
     parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one run for each")
     parser.add_argument("--preset", default="standard")
     parser.add_argument("--ways", nargs="+", default=list(LINES), choices=list(LINES))
     args = parser.parse_args()
     one_thread()
-    test = simulations(TEST, 999)
     rows = []
     ways = (("sbi_core.fit", by_fit), ("sbi-run", by_command), ("sbi", by_sbi))
-    for seed in range(1, args.seeds + 1):
+    for seed in args.seeds:
         theta, x = simulations(args.n, seed)
+        test = simulations(TEST, 998 + seed)
         for name, way in ways:
             if name not in args.ways:
                 continue

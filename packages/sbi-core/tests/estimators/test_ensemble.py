@@ -109,13 +109,15 @@ def test_validation_rows_choose_the_width_of_the_members(of, gaussian):
     assert all((w == best).all() for w in widths)
     theta, batch = validation_rows(training)
 
-    def loss(factor):
+    def scatter(factor):  # of ranks, in units of that of uniform ones; draws of another seed
         for width in widths:
             width.fill_(factor)
-        return -ensemble.log_prob(theta, batch).mean()
+        u = (ensemble.sample(batch, 400, 77) < theta).mean(0)
+        return 3 * np.mean((2 * u - 1) ** 2)
 
     assert best != 1
-    assert loss(best) < min(loss(0.9 * best), loss(1.1 * best), loss(1))
+    assert abs(scatter(best) - 1) < min(abs(scatter(0.9 * best) - 1), abs(scatter(1.1 * best) - 1))
+    assert_allclose(scatter(best), 1, atol=0.03)
 
 
 def test_members_without_a_width_are_left_alone(barely):

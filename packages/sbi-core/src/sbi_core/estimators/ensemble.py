@@ -7,8 +7,10 @@ the noise of held-out rows are shared, so that their losses can be compared. The
 members at given data measures the uncertainty that training leaves there.
 
 Networks that were trained on few simulations are too narrow. The noise of all members, standard
-normal in the training, therefore gets the standard deviation T that maximises the likelihood of the
-validation rows (``temper``).
+normal in the training, therefore gets the standard deviation T with which the ranks u of the true
+parameters of the validation rows among draws scatter as they should, :math:`3\,E[(2u-1)^2] = 1`
+(``temper``). The T that maximises the likelihood of these rows follows their outliers: intervals
+are then too wide.
 
 References:
     | Deep Ensembles (Lakshminarayanan et al., 2016), https://arxiv.org/abs/1612.01474
@@ -50,6 +52,7 @@ __all__ = ["EnsembleConfig", "EnsembleEstimator"]
 F64 = NDArray[np.float64]
 _TEST_ROWS = 5000  # test rows for the loss of the mixture, validation rows for its width
 _WIDTHS = (0.5, 3.0)  # smallest and largest factor of temper
+_RANKED, _DRAWS = 2000, 100  # validation rows and draws for it
 
 
 class EnsembleConfig(Options):
@@ -152,20 +155,26 @@ class EnsembleEstimator(Estimator):
         return float(-self.log_prob(theta, batch).mean())
 
     def _temper(self, training: Training) -> None:
-        """Set the width of the noise of all members to the best one for the validation rows."""
+        """Set the width of the noise of all members to the one that the validation rows need."""
         heads = [m.network.head for m in self.members if isinstance(m, FlowEstimator)]
         widths = [h.width for h in heads if isinstance(h, ZukoHead)]
         if len(widths) < len(self.members):
             return
-        theta, batch = _observed(training, splits_of(training).val)
+        theta, batch = _observed(training, splits_of(training).val[:_RANKED])
+        seed = int(stream(training.seed, "ensemble", "width").integers(2**31))
 
-        def loss(factor: float) -> float:
+        def excess(log_factor: float) -> float:
             for width in widths:
-                width.fill_(factor)
-            return self._nll(theta, batch)
+                width.fill_(float(np.exp(log_factor)))
+            below = (self.sample(batch, _DRAWS, seed) < theta).sum(0)
+            u = (below + 0.5) / (_DRAWS + 1)
+            return float(3 * np.mean((2 * u - 1) ** 2) - 1)
 
-        best = optimize.minimize_scalar(loss, bounds=_WIDTHS, method="bounded")
-        loss(float(best.x))
+        low, high = np.log(_WIDTHS)
+        found = low if excess(low) < 0 else high
+        if excess(low) > 0 > excess(high):
+            found = optimize.brentq(excess, low, high, xtol=0.003)
+        excess(found)
 
     def _trained(self) -> list[Estimator]:
         if not self.members:
