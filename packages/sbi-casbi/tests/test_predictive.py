@@ -29,3 +29,20 @@ def test_predicted_planes_have_the_zero_points_of_the_data(library, rng, counts)
     followed = deviance(moved, predictive_planes(varied, members, moved, 1))
     assert (odd > 3 * good).all()
     assert (followed < 0.5 * odd).all()
+
+
+def test_predicted_planes_follow_the_physics_that_varies(library, rng):
+    """Of the true members, at a physics that is not the library's: an excess of 1, not of 10."""
+    plain, varied = (
+        CasbiSimulator(CasbiConfig(physics_spread=s, **OPTIONS), library) for s in (0.0, 0.1)
+    )
+    halos = varied.draw_from(12, rng, "train")
+    values, count = halos.theta_set.numpy(), halos.theta_mask.sum(1).numpy()
+    members = MemberSamples(
+        values[None], count[None], varied.member_names, np.arange(12).astype(str)
+    )
+    x = varied.observe(halos, rng).x.numpy()
+    fixed, followed = (deviance(x, predictive_planes(s, members, x, 1)) for s in (plain, varied))
+    assert np.median(fixed) > 10 * 256
+    assert np.median(followed) < 2 * 256
+    assert (followed < fixed).all()

@@ -52,6 +52,8 @@ F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 _PIVOT = 7.0  # log10 M_star [Msun] at which slopes with mass move nothing
 _EVOLUTION = 0.6  # exp(-z/2) at which the evolution moves nothing
+# of zero point, slope, evolution, alpha, width, its slope, and SNe Ia, in units of physics_spread
+_SPREADS = np.array([1.0, 1.0, 2.0, 1.0, 1.0, 0.25, 1.0])
 _ENTRIES = 4_000_000  # bins of members that are moved at a time
 _PLATEAU = 0.99  # share of the stars of the library below the plateau
 
@@ -81,10 +83,14 @@ class Physics:
     y_ia: F64
 
     @classmethod
+    def of(cls, g: F64, spread: float) -> Physics:
+        """Return deviations of n halos from standard normal numbers (7, n)."""
+        return cls(*(spread * _SPREADS[:, None] * g))
+
+    @classmethod
     def draw(cls, n: int, spread: float, rng: np.random.Generator) -> Physics:
         """Return deviations of n halos, normal with ``spread`` [dex]."""
-        scale = spread * np.array([1.0, 1.0, 2.0, 1.0, 1.0, 0.25, 1.0])
-        return cls(*(scale[:, None] * rng.standard_normal((len(scale), n))))
+        return cls.of(rng.standard_normal((len(_SPREADS), n)), spread)
 
     def __getitem__(self, rows: slice) -> Physics:
         return Physics(*(getattr(self, name)[rows] for name in self.__slots__))

@@ -2,7 +2,9 @@ r"""Posterior predictive check: planes predicted by the posterior, compared with
 
 The planes of posterior draws are those of the nearest snapshots of the library. If the simulations
 vary the zero points of the abundances, or yields and outflows, which move planes similarly, each
-draw is moved to the observed mean abundances, within two standard deviations. The deviance
+draw is moved to the observed mean abundances, within two standard deviations. If they vary yields
+and outflows (:mod:`sbi_casbi.physics`), Gauss-Newton steps for the square roots of the counts fit
+these deviations, with their prior. The deviance
 
 .. math:: D = \min_s 2 \sum_p \left[n_p \ln\frac{n_p}{\lambda_{sp}} - (n_p - \lambda_{sp})\right]
 
@@ -14,11 +16,13 @@ a linear fit in the logarithm of the number of stars and in the errors of both a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sbi_casbi.physics import Physics
 from sbi_casbi.plane import PIXELS, Plane
 from sbi_casbi.populations import Draw
 from sbi_core import Batch
@@ -32,6 +36,7 @@ __all__ = ["UNLIKE_POSTERIOR", "deviance", "deviance_percentile", "predictive_pl
 F64 = NDArray[np.float64]
 UNLIKE_POSTERIOR = 99.0  # percentile above which a halo is flagged
 _POOL = 4
+_STEPS, _MOST = 2, 2.5  # Gauss-Newton steps, and largest deviation in them
 _BLOCK = 256  # halos predicted at a time
 _N_PIXELS = PIXELS * PIXELS
 
@@ -65,17 +70,65 @@ def _planes(
     count = members.count[:s].reshape(s * n)
     sets = np.where(np.arange(values.shape[1])[None, :, None] < count[:, None, None], values, 0.0)
     draw: Draw = simulator.nearest(sets, count)
+    seen = np.tile(x[:, : _N_PIXELS + 2], (s, 1))
     errors = np.tile(x[:, -2:].astype(float), (s, 1))
-    rate, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], np.zeros((2, s * n)))
-    most = 2.0 * np.hypot(simulator.config.zero_point, simulator.config.physics_spread)
-    if most:
-        observed = np.tile(_means(simulator.library.plane, x[:, :_N_PIXELS]), (1, s))
-        shift = np.clip(observed - _means(simulator.library.plane, rate), -most, most)
-        rate, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], shift)
-    if simulator.config.counts == "shape":
-        total = np.tile(10.0 ** x[:, _N_PIXELS + 1], s)
-        rate = rate * total[:, None]
+    rate = _fitted(simulator, draw, seen, errors)
     return np.asarray(rate.reshape(s, n, PIXELS, PIXELS), float)
+
+
+def _fitted(
+    simulator: CasbiSimulator, draw: Draw, seen: NDArray[np.float32], errors: F64
+) -> NDArray[np.float32]:
+    """Return expected counts (n, 4096), moved as far as the simulations vary."""
+    c, plane = simulator.config, simulator.library.plane
+    stars = 10.0 ** seen[:, _N_PIXELS + 1 :].astype(float)
+    total = stars if c.counts == "shape" else np.ones_like(stars)
+
+    def rate(shift: F64, physics: Physics | None = None) -> NDArray[np.float32]:
+        expected, _ = simulator.rates(draw, errors[:, 0], errors[:, 1], shift, physics)
+        return np.asarray(expected * total, np.float32)
+
+    shift = np.zeros((2, len(seen)))
+    first = rate(shift)
+    most = 2.0 * np.hypot(c.zero_point, c.physics_spread)
+    if most:
+        shift = np.clip(_means(plane, seen[:, :_N_PIXELS]) - _means(plane, first), -most, most)
+        first = rate(shift)
+    if c.physics_spread:
+        return _with_physics(lambda g: rate(shift, Physics.of(g, c.physics_spread)), first, seen)
+    return first
+
+
+def _with_physics(
+    rate: Callable[[F64], NDArray[np.float32]],
+    first: NDArray[np.float32],
+    seen: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return expected counts (n, 4096) after Gauss-Newton steps in the deviations g (7, n)."""
+    n, k = len(seen), len(Physics.__slots__)
+    target, best = _roots(seen), first
+    g = np.zeros((n, k))
+    cost = ((target - _roots(first)) ** 2).sum(1)
+    for _ in range(_STEPS):
+        start = _roots(best)
+        slopes = np.empty((n, k, start.shape[1]))
+        for j in range(k):
+            slopes[:, j] = _roots(rate((g + np.eye(k)[j]).T)) - start
+        system = slopes @ slopes.transpose(0, 2, 1) + np.eye(k)
+        wanted = slopes @ (target - start)[..., None] - g[..., None]
+        tried = (g + np.linalg.solve(system, wanted)[..., 0]).clip(-_MOST, _MOST)
+        moved = rate(tried.T)
+        new = ((target - _roots(moved)) ** 2).sum(1) + (tried**2).sum(1)
+        better = (new < cost)[:, None]
+        best, g = np.where(better, moved, best), np.where(better, tried, g)
+        cost = np.minimum(new, cost)
+    return best
+
+
+def _roots(counts: NDArray[np.float32]) -> F64:
+    """Return twice the square roots of counts of 4 x 4 pixels (n, 256): their noise is one."""
+    shaped = _pooled(counts[:, :_N_PIXELS].reshape(-1, PIXELS, PIXELS).astype(float))
+    return np.asarray(2.0 * np.sqrt(shaped.reshape(len(counts), -1) + 0.375))
 
 
 def _means(plane: Plane, counts: NDArray[np.float32]) -> F64:
