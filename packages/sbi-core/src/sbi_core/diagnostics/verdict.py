@@ -14,9 +14,8 @@ prior conflict     p > 0.01/B for B objects               otherwise
 
 The limits of z-rms are widened by its sampling error :math:`1/\sqrt{2Rd}` (relative, R repeats
 of d pooled parameters). False alarms of a calibrated posterior: 1 % for all SBC tests of a run
-together, 0.3 % per coverage level and parameter (runs repeat what fails), 1 % at most for
-predictive chi-squared and prior conflict of all objects together. The last two test data, not
-calibration, and never fail a run.
+together, 0.3 % per coverage level and parameter, 1 % at most for predictive chi-squared and prior
+conflict of all objects together. The last two test data, not calibration, and never fail a run.
 
 References:
     | docs/calibration.md

@@ -53,21 +53,12 @@ class ParameterCalibration(_Part):
     coverage: dict[str, float]
 
 
-class CalibrationAgain(_Part):
-    """The same tests with other simulations; of those that failed, this result counts."""
-
-    objects: int
-    parameters: dict[str, ParameterCalibration]
-    tarp: dict[str, float]
-
-
 class Calibration(_Part):
     """Calibration of single-object posteriors on held-out simulations."""
 
     objects: int
     parameters: dict[str, ParameterCalibration]
     tarp: dict[str, float]
-    again: CalibrationAgain | None = None
     verdict: str
 
 

@@ -325,9 +325,11 @@ def _not_given(report: Report) -> str:
 
 def _uncalibrated(report: Report) -> str:
     """Return the names of the parameters whose ranks or intervals fail their tests."""
-    rows = _calibration_rows(report)
+    part = report.get("calibration", {})
+    parameters = part.get("parameters", {})
+    levels = sorted({level for p in parameters.values() for level in p.get("coverage", {})})
+    rows = _calibration_rows(report, parameters, levels, int(part.get("objects") or 0))
     passed = [r["p_ok"] and all(ok for _, ok in r["coverage"]) for r in rows]
-    parameters = report.get("calibration", {}).get("parameters", {})
     return ", ".join(name for name, ok in zip(parameters, passed, strict=True) if not ok)
 
 
@@ -684,13 +686,14 @@ def _calibration(report: Report, checks: Sequence[Mapping[str, str]]) -> dict[st
     if not part and not mine["tests"]:
         return None
     part = part or {}
+    parameters = part.get("parameters", {})
+    levels = sorted({level for p in parameters.values() for level in p.get("coverage", {})})
     tarp = part.get("tarp", {})
     return {
         **mine,
         "objects": part.get("objects"),
-        "again": part.get("again", {}).get("objects"),
-        "levels": [f"{100 * float(level):.3g} %" for level in _levels(part)],
-        "rows": _calibration_rows(report),
+        "levels": [f"{100 * float(level):.3g} %" for level in levels],
+        "rows": _calibration_rows(report, parameters, levels, int(part.get("objects") or 0)),
         "tarp": [
             (kind, p_value(tarp[key]))
             for key, kind in (("p_uniform", "uniform"), ("p_data", "data-dependent"))
@@ -700,34 +703,16 @@ def _calibration(report: Report, checks: Sequence[Mapping[str, str]]) -> dict[st
     }
 
 
-def _levels(part: Mapping[str, Any]) -> list[str]:
-    parameters = part.get("parameters", {})
-    return sorted({level for p in parameters.values() for level in p.get("coverage", {})})
-
-
-def _calibration_rows(report: Report) -> list[dict[str, Any]]:
-    """Return p-values and coverage of every parameter, each with its outcome.
-
-    A test that was made again failed if it failed twice.
-    """
-    part = report.get("calibration", {})
-    rows = _rows_of(report, part)
-    for row, other in zip(rows, _rows_of(report, part.get("again", {})), strict=False):
-        row["p_ok"] |= other["p_ok"]
-        both = zip(row["coverage"], other["coverage"], strict=True)
-        row["coverage"] = [(value, ok or later) for (value, ok), (_, later) in both]
-    return rows
-
-
-def _rows_of(report: Report, part: Mapping[str, Any]) -> list[dict[str, Any]]:
-    parameters, levels = part.get("parameters", {}), _levels(part)
-    objects = int(part.get("objects") or 0)
-    p = [values.get("sbc_p", np.nan) for values in parameters.values()]
+def _calibration_rows(
+    report: Report, parameters: Mapping[str, Any], levels: Sequence[str], objects: int
+) -> list[dict[str, Any]]:
+    """Return p-values and coverage of every parameter, each with its outcome."""
+    p = [part.get("sbc_p", np.nan) for part in parameters.values()]
     outcomes = judge_sbc_all(list(parameters), p) if p else []
     corrected = holm(p) if p else np.empty(0)
     rows = []
-    for k, (name, values) in enumerate(parameters.items()):
-        shares = [values.get("coverage", {}).get(level) for level in levels]
+    for k, (name, part) in enumerate(parameters.items()):
+        shares = [part.get("coverage", {}).get(level) for level in levels]
         rows.append(
             {
                 "label": _label(report, name),

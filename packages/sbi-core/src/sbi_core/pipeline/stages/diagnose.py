@@ -1,18 +1,10 @@
-"""Stage ``diagnose``: is the posterior of one object calibrated, on held-out simulations?
-
-Of many tests of a calibrated posterior some fail by chance: coverage is tested at four levels for
-every parameter. Where enough other held-out simulations are left, two to four times as many, the
-tests that failed are therefore made once more with these, by the same criteria, and this result
-counts. The limits of the coverage are half as far from nominal then.
-"""
+"""Stage ``diagnose``: is the posterior of one object calibrated, on held-out simulations?"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sbi_core.analyses import Findings
 from sbi_core.data.batch import Batch
@@ -41,26 +33,20 @@ from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
 from sbi_core.training.splits import splits_of
 
-__all__ = ["analysis_tests", "execute", "merged"]
+__all__ = ["analysis_tests", "execute"]
 
-I64 = NDArray[np.int64]
 _FEW = 50  # held-out simulations of a fixed set
-_AGAIN = (2, 4)  # fewest and most simulations of the second tests, in units of the first
-_NUMBERS = 100_000_000  # of the draws of the second tests, at most
 
 
 def execute(context: Context) -> StageResult:
     """Run SBC, coverage and TARP, and the checks of the domain."""
-    rows, others = _test_rows(context)
-    batch = _observed(context, rows, "noise")
+    batch = _test_rows(context)
     if context.simulator.fixed_set and len(batch) < _FEW:
         context.progress.say(
             f"calibration on {counted(len(batch), 'independent simulation')} only: its tests have "
             "little power; give more simulations, or more groups"
         )
-    result = _single(context, batch, context.config.seed)
-    if len(others) and not all(v.ok for v in result.verdicts):
-        result = _with_second(context, result, others)
+    result = _single(context, batch)
     findings = _of_analysis(context, batch)
     if findings is not None:
         more = [Verdict(level, sentence) for level, sentence in findings.verdicts]
@@ -73,47 +59,20 @@ def execute(context: Context) -> StageResult:
     return result
 
 
-def _test_rows(context: Context) -> tuple[I64, I64]:
-    """Return held-out simulations for the tests, and others to repeat them: enough, or none."""
+def _test_rows(context: Context) -> Batch:
+    """Return held-out simulations with fresh noise."""
     rows = splits_of(context.training).test
     if context.simulator.fixed_set:
         rows = independent_rows(context.training, rows)
     rows = stream(context.config.seed, "diagnose").permutation(rows)
-    section = context.config.diagnose
-    n = section.objects
-    most = min(_AGAIN[1] * n, _NUMBERS // (section.draws * len(context.space.names)))
-    others = np.sort(rows[n : n + most])
-    return np.sort(rows[:n]), others if len(others) >= _AGAIN[0] * n else others[:0]
-
-
-def _observed(context: Context, rows: I64, name: str) -> Batch:
-    """Return simulations with fresh noise."""
-    noise = stream(context.config.seed, "diagnose", name)
-    return context.simulator.observe(context.training.batch[rows], noise)
-
-
-def _with_second(context: Context, first: StageResult, others: I64) -> StageResult:
-    """Return the result with the second outcome of the tests that failed."""
-    context.progress.finish(f"a test failed; again with {counted(len(others), 'other simulation')}")
-    seed = int(stream(context.config.seed, "diagnose", "again").integers(2**31))
-    return merged(first, _single(context, _observed(context, others, "noise again"), seed))
-
-
-def merged(first: StageResult, second: StageResult) -> StageResult:
-    """Return the first result with the second outcome of the tests that failed."""
-    n, others = (r.facts["calibration"]["objects"] for r in (first, second))
-    note = f" With the first {counted(n, 'simulation')}, before {others} others: "
-    verdicts = [
-        old if old.ok else replace(new, sentence=new.sentence + note + old.sentence, test="")
-        for old, new in zip(first.verdicts, second.verdicts, strict=True)
-    ]
-    part = {**first.facts["calibration"], "again": second.facts["calibration"]}
-    return replace(first, facts={**first.facts, "calibration": part}, verdicts=verdicts)
+    rows = np.sort(rows[: context.config.diagnose.objects])
+    clean = context.training.batch[rows]
+    return context.simulator.observe(clean, stream(context.config.seed, "diagnose", "noise"))
 
 
 def analysis_tests(context: Context) -> Findings | None:
     """Return the further calibration tests of the analysis, with their figures."""
-    return _of_analysis(context, _observed(context, _test_rows(context)[0], "noise"))
+    return _of_analysis(context, _test_rows(context))
 
 
 def _of_analysis(context: Context, batch: Batch) -> Findings | None:
@@ -122,9 +81,10 @@ def _of_analysis(context: Context, batch: Batch) -> Findings | None:
         return context.analysis.check(context.posterior, batch, rng)
 
 
-def _single(context: Context, batch: Batch, seed: int) -> StageResult:
+def _single(context: Context, batch: Batch) -> StageResult:
     """Calibration and accuracy of every parameter."""
     section = context.config.diagnose
+    seed = context.config.seed
     assert batch.theta is not None
     theta = batch.theta.double().cpu().numpy()[:, list(context.training.columns)]
     context.progress.start("diagnose", len(batch), "objects")
