@@ -44,6 +44,8 @@ def test_the_hash_follows_the_content():
         (THETA, X, {"group": np.arange(3)}, "group has 3 rows"),
         (THETA, X, {"group": np.zeros((120, 2))}, r"group has shape \(120, 2\)"),
         (THETA, X, {"group": columns()["a", "b"]}, r"group has shape \(120, 2\)"),
+        (THETA, X, {"group": "cosmology"}, "group is 'cosmology'; give an array"),
+        (THETA, X + 1j, {}, "x has complex numbers"),
         (THETA, X, {"group": ["a", None] * 60}, "missing in 60 rows .first: row 1"),
         (THETA, X, {"group": [np.nan, *range(119)]}, "missing in 1 row "),
         (THETA, X, {"group": np.ma.array(np.ones(120), mask=[1] + [0] * 119)}, "missing in 1 row "),

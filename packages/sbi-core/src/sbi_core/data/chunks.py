@@ -156,7 +156,7 @@ def _open(path: Path, rows: int | None, reading: Reading) -> Slices:
     except Exception as error:  # readers raise many kinds of errors on broken files
         raise unreadable(path, error) from None
     if source.n == 0:
-        msg = f"observations file '{path}' has no rows: it must have one per object"
+        msg = f"file '{path}' has no rows: it must have one per object, or per simulation"
         raise DataFileError(msg)
     source.reading = reading
     if len(names) > 1:
@@ -205,15 +205,13 @@ def _check_file(path: Path) -> None:
     problem = ""
     if not path.exists():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        problem = f"observations file '{path}' does not exist{near_matches(path.name, siblings)}"
+        problem = f"file '{path}' does not exist{near_matches(path.name, siblings)}"
     elif path.is_dir():
         problem = f"'{path}' is a directory; pass one table file"
     elif not path.is_file():  # a pipe, such as <(...), or a device
         problem = f"'{path}' is not a regular file; write the table to a file first"
     elif path.stat().st_size == 0:
-        problem = (
-            f"observations file '{path}' is empty: it must have a header and one row per object"
-        )
+        problem = f"file '{path}' is empty: it must have a header and rows"
     else:
         suffix, compressed = suffixes(path)
         if suffix not in FORMATS or (compressed and FORMATS[suffix] in ("hdf5", "parquet")):

@@ -193,10 +193,19 @@ def open_simulations(
 
 
 def _column_of(group: Any) -> NDArray[Any]:
-    """Return groups as an array, without an axis of length one; masked if some are missing."""
+    """Return groups as an array, without an axis of length one; masked if some are missing.
+
+    Raises
+    ------
+    ObservationError
+        If it is a single word or number.
+    """
     if hasattr(group, "colnames"):  # an astropy table
         group = np.stack([np.asarray(group[name]) for name in group.colnames], 1)
     values = np.ma.asarray(group) if np.ma.is_masked(group) else np.asarray(group)
+    if values.ndim == 0:
+        msg = f"group is {group!r}; give an array with the group of every simulation"
+        raise ObservationError(msg)
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
