@@ -24,7 +24,7 @@ MASSES, TIMES = np.linspace(4.5, 10.0, 12), np.linspace(0.0, 14.0, 8)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
-    parser.add_argument("--seed", type=int, default=2, help="seed of the mock halo")
+    parser.add_argument("--seed", type=int, default=6, help="seed of the mock halo")
     parser.add_argument("--out", default=Path(__file__).parent, type=Path)
     options = parser.parse_args()
     run = load_run(options.run)
