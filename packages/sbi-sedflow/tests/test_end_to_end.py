@@ -129,6 +129,34 @@ def test_another_file_is_no_catalogue(tmp_path):
         file["log_mstar"] = np.ones((2, 3))
     with pytest.raises(sbi_core.DataFileError, match="lacks NSAID .it holds log_mstar"):
         sbi_sedflow.read_catalogue(tmp_path / "x.h5")
+    (tmp_path / "x.csv").write_text("a,b\n")
+    for name in ("x.csv", "nothing.h5"):
+        with pytest.raises(sbi_core.DataFileError, match="cannot be read as HDF5"):
+            sbi_sedflow.read_catalogue(tmp_path / name)
+
+
+def test_the_commands_read_tables_with_the_options_of_infer(run, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("name,zz,myr,drr\na,0.05,3.0,0.3\nb,0.06,4.0,0.4\n")
+    words = ["--set", "simulator.allow_toy=true", "--set", "simulator.extinction=corrected"]
+    for pair in ("id=name", "redshift=zz", "r=myr", "err_r=drr"):
+        words += ["--column", pair]
+    out = tmp_path / "t.hdf5"
+    command = [str(run.directory.root), "--observations", str(table), "--draws", "20"]
+
+    def invoke(*more):
+        return CliRunner().invoke(catalogue, [*command, *words, *more], catch_exceptions=False)
+
+    with pytest.raises(sbi_core.ObservationError, match="add --unit r=nmgy"):
+        invoke("--out", str(out))
+    with pytest.raises(sbi_core.ConfigError, match="must end with .h5 or .hdf5"):
+        invoke("--out", str(tmp_path / "t.dat"), "--unit", "r=mJy")
+    assert "write NAME=COLUMN" in invoke("--out", str(out), "--column", "r").output
+    invoke("--out", str(out), "--unit", "r=mJy")
+    found = sbi_sedflow.read_catalogue(out)
+    assert found.id.tolist() == ["a", "b"]
+    expected = 22.5 - 2.5 * np.log10(np.array([3.0, 4.0]) / 3.631e-3)
+    assert_allclose(found.magnitude["r"], expected, rtol=1e-5)
 
 
 def test_another_model_does_not_mix_with_a_run(run):

@@ -40,14 +40,13 @@ def fit(
     Returns
     -------
     PosteriorSamples
-        As :meth:`sbi_core.Run.infer` returns them; ``summary()`` has a row for every galaxy.
+        As :meth:`sbi_core.Run.infer` returns them; ``summary()`` has a row for every galaxy, those
+        that cannot be inferred with the reason in ``flags``.
 
     Raises
     ------
     ConfigError
         If shapes are wrong, or the run is not one of sedflow.
-    ObservationError
-        If no galaxy can be inferred.
     """
     loaded = load_run(run) if isinstance(run, str) else run
     simulator = loaded.simulator

@@ -93,16 +93,20 @@ def read_catalogue(path: str | Path) -> Catalogue:
     DataFileError
         If it is not such a file.
     """
-    with open_hdf5(path) as file:
-        missing = [name for name in _NEEDED if name not in file]
-        if missing:
-            listed = ", ".join(sorted(file)[:8]) or "nothing"
-            msg = (
-                f"'{path}' is not a catalogue of SEDflow: it lacks {' and '.join(missing)} "
-                f"(it holds {listed})"
-            )
-            raise DataFileError(msg)
-        arrays = {name: file[name][...] for name in file}
+    try:
+        with open_hdf5(path) as file:
+            missing, names = [n for n in _NEEDED if n not in file], sorted(file)
+            arrays = {} if missing else {name: file[name][...] for name in file}
+    except OSError as error:
+        msg = f"'{path}' cannot be read as HDF5: {error}"
+        raise DataFileError(msg) from None
+    if missing:
+        listed = ", ".join(names[:8]) or "nothing"
+        msg = (
+            f"'{path}' is not a catalogue of SEDflow: it lacks {' and '.join(missing)} "
+            f"(it holds {listed})"
+        )
+        raise DataFileError(msg)
     number = arrays.pop("NSAID")
     name = [v.decode() if isinstance(v, bytes) else str(v) for v in number.tolist()]
     network = arrays.pop("sedflow", np.ones(len(name), bool))

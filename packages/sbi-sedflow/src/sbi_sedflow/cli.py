@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 __all__ = ["bases", "catalogue", "emulator", "figures", "ssp"]
 
 _PART = 100  # galaxies in memory at a time
+_HDF5 = (".h5", ".hdf5")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Return ``{name: value}`` of words NAME=VALUE; for units the name may be missing."""
+    found = {}
+    for word in value:
+        name, _, text = word.rpartition("=")
+        if not text.strip() or (not name.strip() and param.name == "columns"):
+            msg = f"write {param.metavar}, not '{word}'"
+            raise click.BadParameter(msg, ctx, param)
+        found[name.strip()] = text.strip()
+    return found
+
+
+def _tables(function: Function) -> Function:
+    """Add the options of ``sbi-run infer`` that tell how a table is read."""
+
+    @wraps(function)
+    def command(*args: Any, columns: Any, units: Any, **rest: Any) -> Any:
+        return function(*args, reading={"columns": columns, "units": units}, **rest)
+
+    for option in (
+        click.option(
+            "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+            help="Set an option of reading, for example simulator.extinction=none (repeatable).",
+        ),
+        click.option(
+            "--unit", "units", metavar="[NAME=]UNIT", multiple=True, callback=_pairs,
+            help="Unit of a column, or of all columns without one (repeatable).",
+        ),
+        click.option(
+            "--column", "columns", metavar="NAME=COLUMN", multiple=True, callback=_pairs,
+            help="Read COLUMN of the table as NAME, for example r=rflux (repeatable).",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command  # type: ignore[return-value]
 
 
 @click.command(
@@ -19,12 +62,20 @@ _PART = 100  # galaxies in memory at a time
 )
 @click.argument("run")
 @click.option("--observations", metavar="FILE", required=True, help="Catalogue of galaxies.")
+@_tables
 @click.option("--out", metavar="FILE", required=True, help="File to write (HDF5).")
 @click.option(
     "--draws", metavar="N", type=click.IntRange(min=10), default=10_000, show_default=True,
     help="Posterior draws per galaxy.",
 )  # fmt: skip
-def catalogue(run: str, observations: str, out: str, draws: int) -> None:
+def catalogue(
+    run: str,
+    observations: str,
+    reading: dict[str, Any],
+    overrides: tuple[str, ...],
+    out: str,
+    draws: int,
+) -> None:
     """Infer galaxies with RUN and write all draws as the published SEDflow catalogue has them.
 
     1000 draws of a galaxy take 60 kB. `sbi_sedflow.read_catalogue` reads the file, and the
@@ -33,11 +84,14 @@ def catalogue(run: str, observations: str, out: str, draws: int) -> None:
     from sbi_core import ConfigError, load_run
     from sbi_sedflow.catalogue import write_catalogue
 
-    if Path(out).exists() and Path(out).samefile(observations):
+    if Path(out).suffix.lower() not in _HDF5:
+        msg = f"'{out}' must end with {' or '.join(_HDF5)}"
+        raise ConfigError(msg)
+    if Path(out).exists() and Path(observations).exists() and Path(out).samefile(observations):
         msg = f"'{out}' is the file of the observations; choose another --out"
         raise ConfigError(msg)
-    loaded = load_run(run)
-    objects = loaded.observations(observations)
+    loaded = load_run(run, overrides=overrides)
+    objects = loaded.observations(observations, **reading)
     parts = (loaded.infer(objects[k : k + _PART], draws) for k in range(0, len(objects), _PART))
     left_out = f", {len(objects.excluded)} left out" if objects.excluded else ""
     click.echo(f"{out}: {write_catalogue(parts, out)} galaxies{left_out}, {draws} draws each")
@@ -52,6 +106,7 @@ def catalogue(run: str, observations: str, out: str, draws: int) -> None:
 )
 @click.argument("run")
 @click.option("--observations", metavar="FILE", help="Catalogue.", show_default="30 mock galaxies")
+@_tables
 @click.option(
     "--object", "chosen", metavar="ID", help="Galaxy of the catalogue.", show_default="the first"
 )
@@ -61,7 +116,13 @@ def catalogue(run: str, observations: str, out: str, draws: int) -> None:
     help="Most likelihood evaluations of the MCMC.",
 )  # fmt: skip
 def figures(
-    run: str, observations: str | None, chosen: str | None, out: str | None, limit: int
+    run: str,
+    observations: str | None,
+    reading: dict[str, Any],
+    overrides: tuple[str, ...],
+    chosen: str | None,
+    out: str | None,
+    limit: int,
 ) -> None:
     """Draw the training set of RUN with a catalogue, and one galaxy by network and MCMC.
 
@@ -74,14 +135,14 @@ def figures(
     from sbi_sedflow.quantities import SHOWN
     from sbi_sedflow.simulator import SedflowSimulator
 
-    loaded = load_run(run)
+    loaded = load_run(run, overrides=overrides)
     simulator = loaded.simulator
     if not isinstance(simulator, SedflowSimulator):
         msg = f"'{run}' is a run of {loaded.config.plugin}; give one of sedflow"
         raise ConfigError(msg)
     seed = loaded.config.seed
     objects = (
-        loaded.observations(observations)
+        loaded.observations(observations, **reading)
         if observations
         else simulator.example_observations(stream(seed, "sedflow", "figures"), 30)
     )
