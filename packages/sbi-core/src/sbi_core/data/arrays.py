@@ -74,10 +74,10 @@ def _numbers(data: Any, what: str) -> F64:
     if hasattr(data, "detach"):
         data = data.detach().cpu().numpy()
     values: Any = getattr(data, "value", data)  # of a quantity
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+        msg = f"{what} has complex numbers; give real and imaginary parts as columns"
+        raise ObservationError(msg)
     try:
-        if np.iscomplexobj(values):
-            msg = f"{what} has complex numbers; give real and imaginary parts as columns"
-            raise ObservationError(msg)
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(np.ma.asarray(values, np.float64), np.nan)
         return np.asarray(values, np.float64)
