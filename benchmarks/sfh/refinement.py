@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from baselines import emcee_posterior
 from common import save, show
 
 import sbi_core
 from sbi_core import stream
+from sbi_sfh.baselines import emcee_posterior
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.refine import Refiner, target_of
 from sbi_sfh.simulator import SfhSimulator

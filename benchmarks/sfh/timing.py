@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from baselines import emcee_posterior, invert
 from common import save, show
 
 import sbi_core
 from sbi_core import stream
+from sbi_sfh.baselines import emcee_posterior, invert, ppxf_fit
 
 
 def clock(function, repeat: int = 1):
@@ -29,25 +29,6 @@ def clock(function, repeat: int = 1):
     for _ in range(repeat):
         result = function()
     return result, (time.process_time() - start) / repeat
-
-
-def ppxf_fit(simulator, flux, err, regul: float):
-    """One pPXF fit with all templates; no gas, degree 0."""
-    from ppxf import ppxf_util
-    from ppxf.ppxf import ppxf
-
-    library = simulator.library
-    ends = simulator.wave[[0, -1]]
-    logged, ln_lam, velscale = ppxf_util.log_rebin(ends, flux)
-    noise = ppxf_util.log_rebin(ends, err, velscale=velscale)[0]
-    cube = library.spectra()
-    templates = np.array([ppxf_util.log_rebin(ends, s, velscale=velscale)[0]
-                          for s in cube.reshape(-1, cube.shape[-1])])  # fmt: skip
-    templates = (templates / np.median(templates)).T
-    shape = (templates.shape[0], len(library.age_gyr), len(library.mh))
-    grid = templates.reshape(shape[0], len(library.mh), len(library.age_gyr)).transpose(0, 2, 1)
-    return ppxf(grid, logged, noise, float(velscale), [0.0, 50.0], moments=2, degree=-1, mdegree=0,
-                lam=np.exp(ln_lam), regul=regul, reg_dim=shape[1:], quiet=True)  # fmt: skip
 
 
 def compare(k, mocks, samples, chains, seconds):

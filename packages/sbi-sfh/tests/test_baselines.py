@@ -1,29 +1,12 @@
-"""Inversion and MCMC of the benchmarks: what the posterior of the network is compared with."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""Inversion and MCMC of the experiments: what the posterior of the network is compared with."""
 
 import numpy as np
 import pytest
 
 from sbi_core import ConfigError, stream
+from sbi_sfh import baselines
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.simulator import SfhSimulator
-
-SOURCE = Path(__file__).resolve().parents[3] / "benchmarks" / "sfh" / "baselines.py"
-
-
-@pytest.fixture(scope="module")
-def baselines():
-    if not SOURCE.is_file():
-        pytest.skip("the folder benchmarks/ is not there")
-    pytest.importorskip("emcee", reason="emcee is not installed (extra test)")
-    spec = importlib.util.spec_from_file_location("sfh_baselines", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +14,7 @@ def simulator():
     return SfhSimulator(SfhConfig(family="gp"))  # the only one with coordinates for MCMC
 
 
-def test_inversion_finds_a_single_population(baselines, simulator):
+def test_inversion_finds_a_single_population(simulator):
     library = simulator.library
     flux = library.spectra()[8, 45]
     flux = flux / np.median(flux)
@@ -42,7 +25,7 @@ def test_inversion_finds_a_single_population(baselines, simulator):
     assert found.chi2 < 0.1
 
 
-def test_mcmc_coordinates_are_the_prior(baselines, simulator, rng):
+def test_mcmc_coordinates_are_the_prior(simulator, rng):
     theta, flux = baselines.theta_of(simulator, rng.standard_normal((1500, 6)))
     drawn = simulator.draw(1500, 4).theta.double().numpy()
     # 4 sigma of the difference of two means of 1500 draws
@@ -51,7 +34,7 @@ def test_mcmc_coordinates_are_the_prior(baselines, simulator, rng):
     np.testing.assert_allclose(np.median(flux, axis=1), 1.0, rtol=1e-3)
 
 
-def test_mcmc_runs_and_stays_near_the_truth(baselines, simulator):
+def test_mcmc_runs_and_stays_near_the_truth(simulator):
     batch = simulator.draw(1, 21)
     flux = simulator.observe(batch, 3).x[0].double().numpy()
     found = baselines.emcee_posterior(
@@ -62,6 +45,6 @@ def test_mcmc_runs_and_stays_near_the_truth(baselines, simulator):
     assert not found.converged  # 40 steps are none
 
 
-def test_mcmc_refuses_what_it_is_not_written_for(baselines, observed_simulator):
+def test_mcmc_refuses_what_it_is_not_written_for(observed_simulator):
     with pytest.raises(ConfigError, match="mode 'mock'"):
         baselines.emcee_posterior(observed_simulator, np.ones(4300), stream(1, "mcmc"))

@@ -1,4 +1,4 @@
-"""``sbi-run sfh interpret``, ``recover``, ``refine``, ``map``, ``sensitivity`` and ``library``."""
+"""The commands ``sbi-run sfh``: ``recover``, ``refine``, ``map``, ``experiments`` and others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from sbi_core import Run
     from sbi_sfh.simulator import SfhSimulator
 
-__all__ = ["interpret", "library", "map_cube", "recover", "refine", "sensitivity"]
+__all__ = ["experiments", "interpret", "library", "map_cube", "recover", "refine", "sensitivity"]
+
+_EXPERIMENTS = ("timing", "early-types")
 
 
 _OBSERVATIONS = click.option(
@@ -268,6 +270,55 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
                   for n in shown)  # fmt: skip
         click.echo(f"{row['id']}, {row['run']} ({row['library']}): {', '.join(values)}")
     click.echo(out)
+
+
+@click.command(
+    "experiments",
+    epilog="\b\nExamples:\n"
+    "  sbi-run sfh experiments timing --preset quick\n"
+    "  sbi-run sfh experiments early-types --observations spectra --out runs/experiments",
+)
+@click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, type=click.Choice(_EXPERIMENTS)
+)
+@click.option(
+    "--out", metavar="DIR", default="runs/experiments", show_default=True,
+    help="Folder of the runs and of the results.",
+)  # fmt: skip
+@click.option(
+    "--preset", metavar="NAME", default="standard", show_default=True,
+    help="Size of the runs: quick, standard or large.",
+)  # fmt: skip
+@click.option("--run", metavar="DIR", help="A finished run to use instead of training one.")
+@click.option(
+    "--observations", metavar="FILE", help="File or folder of the spectra of 'early-types'."
+)
+@click.option(
+    "--steps", metavar="N", type=click.IntRange(min=20), default=4000, show_default=True,
+    help="Steps of emcee.",
+)  # fmt: skip
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True,
+    help="Seed of all random numbers.",
+)  # fmt: skip
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="Set an option of the run (repeatable).",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Print no progress.")
+def experiments(names: tuple[str, ...], **options: Any) -> None:
+    """Repeat an experiment of the method, with a table and figures.
+
+    \b
+    timing       processor time per spectrum: network, inversion, pPXF and MCMC (where installed)
+    early-types  observed spectra: t50, t90 and [M/H] against velocity dispersion
+
+    The run that an experiment needs is trained once, in DIR/run-NAME. Results are in DIR/NAME.
+    """  # noqa: D301
+    from sbi_sfh.experiments import Options, perform
+
+    for text in perform(names, Options(**options)):
+        click.echo(text)
 
 
 @click.command(

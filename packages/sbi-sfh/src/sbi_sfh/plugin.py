@@ -92,5 +92,6 @@ def register_commands(register: Register[Command]) -> None:
     )
     register("map", f"{module}:map_cube", summary="maps of formation times and [M/H] of a cube")
     register("sensitivity", f"{module}:sensitivity", summary="the same spectra under several runs")
+    register("experiments", f"{module}:experiments", summary="timing and early types, with figures")
     register("interpret", f"{module}:interpret", summary="features that the latents respond to")
     register("library", f"{module}:library", summary="check and describe a library of SSP spectra")

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import emcee
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
@@ -35,7 +34,7 @@ from sbi_sfh.histories import POINTS
 from sbi_sfh.percentiles import crossing_times
 from sbi_sfh.simulator import SfhSimulator
 
-__all__ = ["Inversion", "McmcResult", "emcee_posterior", "invert", "log_posterior"]
+__all__ = ["Inversion", "McmcResult", "emcee_posterior", "invert", "log_posterior", "ppxf_fit"]
 
 F64 = NDArray[np.float64]
 _POWERS = tuple(np.geomspace(1e-5, 0.5, 12))  # of the likelihood, before the posterior itself
@@ -110,6 +109,41 @@ def _second_differences(shape: tuple[int, ...]) -> F64:
             block[np.arange(len(triples)), triples[:, column]] += weight
         rows.append(block)
     return np.concatenate(rows)
+
+
+def ppxf_fit(simulator: SfhSimulator, flux: F64, err: F64, regul: float) -> Any:
+    """Return a fit of pPXF with all templates of the library, without gas and polynomials.
+
+    Parameters
+    ----------
+    simulator
+        Its library at its own resolution.
+    flux, err
+        Spectrum and errors, (L,).
+    regul
+        Regularisation of the weights, as in pPXF.
+    """
+    from ppxf import ppxf_util
+    from ppxf.ppxf import ppxf
+
+    library = simulator.library
+    ends = simulator.wave[[0, -1]]
+    logged, ln_lam, velscale = ppxf_util.log_rebin(ends, flux)
+    noise = ppxf_util.log_rebin(ends, err, velscale=velscale)[0]
+    cube = library.spectra()
+    templates = np.array(
+        [
+            ppxf_util.log_rebin(ends, s, velscale=velscale)[0]
+            for s in cube.reshape(-1, cube.shape[-1])
+        ]
+    )
+    templates = (templates / np.median(templates)).T
+    shape = (templates.shape[0], len(library.age_gyr), len(library.mh))
+    grid = templates.reshape(shape[0], len(library.mh), len(library.age_gyr)).transpose(0, 2, 1)
+    return ppxf(
+        grid, logged, noise, float(velscale), [0.0, 50.0], moments=2, degree=-1, mdegree=0,
+        lam=np.exp(ln_lam), regul=regul, reg_dim=shape[1:], quiet=True,
+    )  # fmt: skip
 
 
 # -- MCMC --------------------------------------------------------------------------------------
@@ -217,6 +251,8 @@ def emcee_posterior(
     ConfigError
         If the configuration is not the one this is written for.
     """
+    import emcee
+
     _require(simulator)
     moves = [
         (emcee.moves.StretchMove(), 0.4),
