@@ -82,6 +82,19 @@ def test_missing_facts_may_come_from_the_options(simulator, tmp_path):
     assert len(read(path, config)) == 1
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("nm", 0.1), ("micron", 1e-4), ("m", 1e-10)])
+def test_a_missing_unit_is_guessed_in_the_message(simulator, tmp_path, unit, factor):
+    columns, facts, _ = galaxy(simulator)
+    path = write(
+        tmp_path / "g.fits", {**columns, "WAVE": factor * columns["WAVE"]}, facts, unit=None
+    )
+    with pytest.raises(ObservationError, match=f"looks like {unit}\\)"):
+        read(path)
+    same = read(write(tmp_path / "angstrom.fits", columns, facts))
+    found = read(path, SfhConfig(mode="observed", wave_unit=unit))
+    assert_allclose(found.batch.x, same.batch.x, rtol=1e-5)
+
+
 def test_wrong_units_are_noticed(simulator, tmp_path):
     columns, facts, _ = galaxy(simulator)
     with pytest.raises(ObservationError, match="not optical"):

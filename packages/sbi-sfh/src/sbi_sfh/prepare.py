@@ -41,6 +41,7 @@ _FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _SCATTER = (0.45, 2.2)  # of pixels over their quoted errors
 _CORRELATED = 0.6  # of every second pixel, where only neighbours are correlated
 _FEW_PIXELS = 200
+_UNITS = {"Angstrom": 1.0, "nm": 10.0, "micron": 1e4, "m": 1e10}
 _SMOOTH = 51  # pixels of the running median of spectra without errors
 _POLARITY = (
     "a mask is nonzero or True where a pixel is bad; if it is the other way round: "
@@ -239,6 +240,10 @@ def _assumed(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> F64:
     return np.asarray((config.assumed_snr / np.where(level > 0, level, np.inf)) ** 2)
 
 
+def _optical(angstrom: float) -> bool:
+    return 2000 < angstrom < 30000
+
+
 def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
     """Return the wavelengths in Angstrom."""
     if len(raw.wave) < 2:
@@ -247,7 +252,8 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
     unit = raw.unit or config.wave_unit
     typical = float(np.median(raw.wave))
     if unit is None:
-        guess = "nm" if 300 < typical < 1100 else "micron" if typical < 3 else "Angstrom"
+        fits = (name for name, factor in _UNITS.items() if _optical(typical * factor))
+        guess = next(fits, "Angstrom")
         msg = (
             f"{raw.where}: the unit of wavelengths is not known (median {typical:g}, looks like "
             f"{guess}); give it in the file or with --set simulator.wave_unit={guess}"
@@ -256,10 +262,10 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
     try:
         angstrom: F64 = (raw.wave * units.Unit(_spelled(unit))).to_value("Angstrom")
     except (ValueError, TypeError, units.UnitConversionError):
-        msg = f"{raw.where}: '{unit}' is not a unit of wavelength; use Angstrom, nm or micron"
+        msg = f"{raw.where}: '{unit}' is not a unit of wavelength; use Angstrom, nm, micron or m"
         raise UnusableSpectrumError("facts_missing", msg) from None
     middle = float(np.median(angstrom))
-    if not 2000 < middle < 30000:
+    if not _optical(middle):
         msg = (
             f"{raw.where}: wavelengths around {middle:g} Angstrom are not optical; is their unit "
             f"really '{unit}' (nm and micron look like this)?"
