@@ -6,7 +6,7 @@ from astropy.table import Table
 from numpy.testing import assert_array_equal
 
 from sbi_core import Parameter, ParameterSpace, Prior
-from sbi_core.data.simulations import Simulations
+from sbi_core.data.simulations import Simulations, open_simulations
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.simulate.arrays import ArraySimulator, SimulationsConfig, split_keys
 
@@ -153,3 +153,15 @@ def test_a_column_that_is_not_there_is_named(arrays):
         made.observations_of(table, "mine.csv")
     with_gaps = simulator(arrays, nan="missing").observations_of(table, "mine.csv")
     np.testing.assert_array_equal(with_gaps.batch.mask, [[True, False, True]])
+
+
+def test_a_vector_column_is_read_in_simulations_and_objects(arrays, tmp_path):
+    theta, x = arrays
+    table = Table({"a": theta[:, 0], "b": theta[:, 1], "flux": x, "e_flux": np.full_like(x, 0.1)})
+    table.write(tmp_path / "sims.fits")
+    stored = open_simulations(tmp_path / "sims.fits", ("a", "b"))
+    options = {"observables": list(stored.observables), "shape": [3], "errors": True}
+    config = SimulationsConfig(parameters=SPACE.to_spec()["parameters"], **options)
+    objects = ArraySimulator(config, stored).read_observations(tmp_path / "sims.fits")
+    np.testing.assert_allclose(objects.batch.x, x, rtol=1e-6)
+    np.testing.assert_allclose(objects.batch.x_err, 0.1, rtol=1e-6)

@@ -201,7 +201,7 @@ class ArraySimulator(Simulator):
     # -- objects --------------------------------------------------------------------------------
 
     def observations_of(self, table: Any, source: str) -> Observations:
-        """Return the objects of a table: a column per observable, or one column ``x``."""
+        """Return the objects of a table: a column per observable, vectors, or one column ``x``."""
         if "x" in table.colnames and table["x"].ndim > 1:
             arrays = {k: np.asarray(table[k]) for k in ("x", "x_err") if k in table.colnames}
             return self.objects_of(arrays, source)
@@ -209,7 +209,7 @@ class ArraySimulator(Simulator):
             msg = f"{source}: data of shape {tuple(self.config.shape)} are read from an array x"
             raise ObservationError(msg)
         noise = self.config.noise
-        reader = ColumnReader(table, source)
+        reader = ColumnReader(_flat(table), source)
         self._check_columns(reader)
         objects = observations_from_columns(
             reader, self.observables, default_error=self.default_error
@@ -300,6 +300,19 @@ class ArraySimulator(Simulator):
         batch = Batch.of_arrays(x=x.astype(np.float32), x_err=kept, mask=mask)
         objects = Observations.from_batch(batch, observables=self.observables, source=source)
         return self._checked_mask(objects)
+
+
+def _flat(table: Any) -> Any:
+    """Return the table with a column ``NAME1``, ``NAME2``, ... per number of a vector column."""
+    wide = [name for name in table.colnames if table[name].ndim == 2]
+    if not wide:
+        return table
+    flat = table.copy(copy_data=False)
+    for name in wide:
+        for k in range(table[name].shape[1]):
+            flat[f"{name}{k + 1}"] = table[name][:, k]
+    flat.remove_columns(wide)
+    return flat
 
 
 def _with(objects: Observations, **fields: Any) -> Observations:
