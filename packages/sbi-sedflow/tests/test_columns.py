@@ -725,6 +725,24 @@ def test_two_measurements_of_pan_starrs_in_vizier_must_be_chosen():
     check(photometry_of_table(table, "t", Choices("kron", extinction="corrected")), "griz")
 
 
+def test_letters_beside_fluxes_may_mean_anything_and_are_not_asked_about():
+    table = fluxes()
+    for b in "ri":
+        table[b], table[f"{b}_err"] = 3.0, 0.1  # a radius, an inclination
+    check(photometry_of_table(table, "t"), BANDS)
+    table.rename_columns(["r_err", "i_err"], ["err_r", "err_i"])  # SDSS
+    with pytest.raises(ObservationError, match="band r has both 'flux_r' and 'r'"):
+        photometry_of_table(table, "t")
+
+
+def test_a_file_whose_first_table_has_no_photometry_is_told_its_other_tables(tmp_path):
+    path = tmp_path / "two.fits"
+    hdus = [fits.BinTableHDU(Table({"a": [1]}), name="OTHER"), fits.BinTableHDU(fluxes())]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    with pytest.raises(ObservationError, match="the file has 2 tables .OTHER, .*'OTHER' is read"):
+        read_galaxies(path)
+
+
 def test_an_aperture_that_some_bands_lack_is_refused():
     table = luptitudes(("modelMag_{}", "modelMagErr_{}"))
     table["petroMag_r"], table["petroMagErr_r"] = 17.0, 0.1

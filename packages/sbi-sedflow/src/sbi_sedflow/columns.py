@@ -155,6 +155,7 @@ def photometry_of_table(
             f"{_listed(table)}. Columns of other names: --column r=NAME --column err_r=NAME "
             "--unit r=UNIT"
         )
+        msg += "".join(f"; {note}" for note in reader.notes if note.startswith("the file has"))
         raise ObservationError(msg)
     n = len(table)
     flux, sigma = np.full((2, n, len(known)), np.nan)
@@ -290,7 +291,11 @@ def _not_lonely(reader: ColumnReader, band: Band, only: Layout | None) -> None:
 
 
 def _same_survey(reader: ColumnReader, fits: Sequence[_Band]) -> None:
-    """Raise if the columns of a band are measurements of several surveys."""
+    """Raise if the columns of a band are measurements of several surveys.
+
+    Letters such as ``r``, beside columns with longer names, may be a radius.
+    """
+    fits = [b for b in fits if _family(b) != BARE.family] or fits
     families = {_family(b): b for b in reversed(fits)}
     if len(families) < 2:
         return
@@ -308,8 +313,8 @@ def _same_survey(reader: ColumnReader, fits: Sequence[_Band]) -> None:
 
 
 def _family(b: _Band) -> str:
-    """Return the survey of a band: u beside err_u is SDSS; z may be the redshift."""
-    sdss = b.layout is BARE and (b.error.lower().startswith("err_") or b.band == "z")
+    """Return the survey of a band: u beside err_u is SDSS."""
+    sdss = b.layout is BARE and b.error.lower().startswith("err_")
     return "sdss" if sdss else b.layout.family
 
 
