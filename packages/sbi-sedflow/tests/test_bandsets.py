@@ -400,3 +400,11 @@ def test_values_of_a_band_that_cannot_be_right_are_refused(tmp_path, facts, mess
     text = f'[g]\nfilter = "decamDR1-g"\n{facts}\n[r]\nfilter = "decamDR1-r"\n'
     with pytest.raises(ConfigError, match=message):
         load_bands(str(write_set(tmp_path, text)))
+
+
+def test_a_noise_catalogue_with_other_names_is_refused_with_the_remedy(tmp_path):
+    table = Table({"z": [0.05], "myr": [10.0]})
+    table.write(tmp_path / "t.ecsv")
+    simulator = toy_of("sdss", noise="fitted", noise_catalogue=str(tmp_path / "t.ecsv"))
+    with pytest.raises(ConfigError, match="noise_catalogue: .* no photometry.* are for --obs"):
+        simulator.noise  # noqa: B018

@@ -13,6 +13,7 @@ from torch import Tensor
 from sbi_core import (
     Batch,
     ConfigError,
+    ObservationError,
     Observations,
     Rng,
     Simulator,
@@ -124,7 +125,14 @@ class SedflowSimulator(Simulator):
         file = self.config.noise_catalogue
         assert file is not None
         bands = load_bands(self.config.bands, self.config.filters)
-        photometry = photometry_of(read_table(file), file, self._choices, bands)
+        try:
+            photometry = photometry_of(read_table(file), file, self._choices, bands)
+        except ObservationError as error:
+            msg = (
+                f"simulator.noise_catalogue: {error} (--column and --unit are for --observations; "
+                "give this file columns with usual names and units)"
+            )
+            raise ConfigError(msg) from None
         return photometry.flux, photometry.sigma
 
     @property
