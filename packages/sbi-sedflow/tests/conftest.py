@@ -17,9 +17,12 @@ from sbi_sedflow.simulator import SedflowSimulator
 from sbi_sedflow.ssp import bc03, load_library
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Small batches run faster, and fairer to the neighbours, on one thread."""
+    """Small batches run faster on one thread, and training gives the same network everywhere.
+
+    Of the session, as the network that is trained once is, or it would be trained before.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
