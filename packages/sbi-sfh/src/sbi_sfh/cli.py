@@ -143,8 +143,8 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
 def refine(run: str, observations: str, out: str, draws_out: str | None, particles: int) -> None:
     """Sample the posterior of single galaxies from the likelihood of their spectra.
 
-    For spectra of low signal to noise, about 3 per pixel: of better ones few results converge,
-    and the others carry the flag not_converged. The prior is that of RUN, whose own
+    For spectra of low signal to noise, up to about 5 per pixel: of better ones few results
+    converge, and the others carry the flag not_converged. The prior is that of RUN, whose own
     posterior is shown beside it. Adds mean ages of the stars
     by mass and by light, recent star formation and mass to light.
     """
