@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
@@ -157,6 +158,63 @@ def test_refined_posteriors_are_one_table(run, tmp_path, monkeypatch):
     assert np.isfinite(made["t50_network_p50"]).all()
     with np.load(draws) as f:
         assert f[str(example.id[0])].shape == (100, 10)
+
+
+COMMANDS = {
+    "recover": (cli.recover, ["--out"], "npz"),
+    "refine": (cli.refine, ["--out", "--draws-out"], "ecsv npz"),
+    "sensitivity": (cli.sensitivity, ["--out"], "ecsv"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_overwrites_what_it_reads(run, tmp_path, name):
+    command, outputs, suffixes = COMMANDS[name]
+    root = str(run.directory.root)
+    runs = [root, root] if name == "sensitivity" else [root]
+    for option, suffix in zip(outputs, suffixes.split(), strict=True):
+        spectra = tmp_path / f"mine.{suffix}"
+        spectra.write_text("do not touch")
+        for given in (spectra, tmp_path):
+            words = [*runs, "--observations", str(given), option, str(spectra)]
+            result = CliRunner().invoke(command, words)
+            assert "file of the observations" in str(result.exception), result.output
+        assert spectra.read_text() == "do not touch"
+        words = [*runs, "--observations", str(spectra), option, str(tmp_path / "new" / "x.npz")]
+        assert isinstance(CliRunner().invoke(command, words).exception, SbiError)
+
+
+def test_folders_of_figures_are_checked_before_the_work(run, tmp_path):
+    (tmp_path / "file").write_text("x")
+    root, file = str(run.directory.root), str(tmp_path / "file")
+    out = ["--observations", "none.fits", "--out", str(tmp_path / "r.npz")]
+    for command, words in (
+        (cli.recover, [*out, "--figures", file]),
+        (cli.interpret, ["--out", file]),
+    ):
+        result = CliRunner().invoke(command, [root, *words])
+        assert "a file has this name" in str(result.exception)
+
+
+def test_a_run_of_another_plugin_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sbi_core.Run, "simulator", property(lambda _: "that of another plugin"))
+    root, out = str(run.directory.root), str(tmp_path / "x")
+    cube = tmp_path / "cube.fits"
+    hdu = fits.ImageHDU(np.ones((300, 2, 2)), name="FLUX")
+    hdu.header.update({"CRVAL3": 4000.0, "CDELT3": 10.0, "CTYPE3": "WAVE"})
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(cube)
+    spectra = ["--observations", "none.fits"]
+    for command, words in (
+        (cli.recover, [root, *spectra, "--out", out]),
+        (cli.refine, [root, *spectra]),
+        (cli.interpret, [root]),
+        (cli.map_cube, [root, str(cube), "--out", out]),
+        (cli.sensitivity, [root, root, *spectra]),
+        (cli.experiments, ["timing", "--run", root, "--out", out]),
+        (cli.experiments, ["early-types", "--run", root, "--out", out, *spectra]),
+    ):
+        result = CliRunner().invoke(command, words)
+        assert "expected one of sfh" in str(result.exception), result.output
 
 
 def test_libraries_are_described(tmp_path):

@@ -21,7 +21,6 @@ from sbi_sfh.binning import binned
 from sbi_sfh.config import age_of_universe
 from sbi_sfh.cubes import merged
 from sbi_sfh.formats import read_raw
-from sbi_sfh.formats.fits_images import frame_of
 from sbi_sfh.formats.spectrum import UnusableSpectrumError
 from sbi_sfh.maps import Maps, maps_of, young_share
 from sbi_sfh.recovered import recover_object
@@ -132,13 +131,24 @@ def test_no_star_is_older_than_the_universe(observed_run, simulator, tmp_path):
 
 def test_maps_need_a_cube_and_another_name(observed_run, cube, tmp_path):
     root = observed_run.directory.root
-    with pytest.raises(SbiError, match="choose a name that ends in .fits"):
+    with pytest.raises(SbiError, match="unknown format, use .fits"):
         call(root, cube, "--out", tmp_path / "maps.png")
-    with pytest.raises(SbiError, match="is the cube"):
+    with pytest.raises(SbiError, match="is the file of the observations"):
         call(root, cube, "--out", cube)
     fits.PrimaryHDU(np.ones((3, 4))).writeto(tmp_path / "image.fits")
-    with pytest.raises(SbiError, match="holds no cube"):
-        frame_of(tmp_path / "image.fits")
+    (tmp_path / "broken.fits").write_text("no FITS")
+    (tmp_path / "a.txt").write_text("1 2 3")
+    for name, message in (
+        ("image.fits", "holds no cube"),
+        ("a.txt", "holds no cube of spectra, which is a FITS file"),
+        ("broken.fits", "cannot be read"),
+        ("nothing.fits", "do not exist"),
+        (".", "is a folder"),
+    ):
+        with pytest.raises(SbiError, match=message):
+            call(root, tmp_path / name, "--out", tmp_path / "maps.fits")
+    with pytest.raises(SbiError, match="folder '.*new' does not exist"):
+        call(root, cube, "--out", tmp_path / "new" / "maps.fits")
 
 
 class Columns:

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from sbi_core import experiment_options
+
 __all__ = ["experiments"]
 
 _NAMES = ("same", "alternative", "galaxy", "shifted", "single", "all")
@@ -19,15 +21,7 @@ _NAMES = ("same", "alternative", "galaxy", "shifted", "single", "all")
     "  sbi-run chempy experiments galaxy --stars Mock_Data_TNG.npz",
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=click.Choice(_NAMES))
-@click.option(
-    "--out", metavar="DIR", default="runs/experiments", show_default=True,
-    help="Folder of the run and of the results.",
-)  # fmt: skip
-@click.option(
-    "--preset", metavar="NAME", default="standard", show_default=True,
-    help="Size of the run: quick, standard, large or paper.",
-)  # fmt: skip
-@click.option("--run", metavar="DIR", help="A finished run to use instead of training one.")
+@experiment_options
 @click.option("--stars", metavar="FILE", help="Star particles of the experiment 'galaxy'.")
 @click.option(
     "--n", metavar="N", type=click.IntRange(min=1), default=1000, show_default=True,
@@ -37,15 +31,6 @@ _NAMES = ("same", "alternative", "galaxy", "shifted", "single", "all")
     "--births", type=click.Choice(["published", "prior"]), default="published",
     show_default=True, help="Birth times: U(2, 12.8) Gyr as published, or draws of the prior.",
 )  # fmt: skip
-@click.option(
-    "--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True,
-    help="Seed of all random numbers.",
-)  # fmt: skip
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
-    help="Set an option of the run (repeatable).",
-)  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Print no progress.")
 def experiments(names: tuple[str, ...], **options: Any) -> None:
     """Repeat experiments of Buck et al. 2025 and compare the results with the published values.
 

@@ -32,7 +32,6 @@ References:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +42,14 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-import sbi_core
 from sbi_chempy import single_stars
+from sbi_chempy.marginal import ChempyMarginalSimulator
+from sbi_chempy.simulator import ChempySimulator
 from sbi_core import (
     Batch,
     ConfigError,
     DataFileError,
+    ExperimentOptions,
     Observations,
     Run,
     Simulator,
@@ -94,6 +95,7 @@ PUBLISHED: dict[str, dict[str, tuple[int, float, float, float, float]]] = {
 _RULES = ("simulated-moments", "gaussian", "published")
 _BIRTHS = (2.0, 12.8)  # Gyr
 _MOCK = "Mock_Data_TNG.npz"
+_YIELDS = ("simulator.yields=tng",)
 _SINGLE = "single"
 _SINGLE_OPTIONS = (  # nothing is combined, and a flow follows the shapes of six parameters
     "estimator.name=maf",
@@ -273,100 +275,55 @@ def figures(name: str, rows: Sequence[dict[str, Any]], folder: Path) -> list[Pat
     return paths
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
     """Options of the experiments, as ``sbi-run chempy experiments`` takes them.
 
     Parameters
     ----------
-    out
-        Folder of the run and of the results.
-    preset
-        Size of the run.
-    run
-        A finished run to use instead of training one.
     stars
         Star particles of ``galaxy``.
     n
         Stars of a mock galaxy.
     births
         Birth times: as published, or draws of the prior.
-    seed
-        Seed of all random numbers.
-    overrides
-        Options of the run, ``section.key=value``.
-    quiet
-        Print no progress.
     """
 
-    out: str | Path = "runs/experiments"
-    preset: str = "standard"
-    run: str | Path | None = None
     stars: str | Path | None = None
     n: int = 1000
     births: Literal["published", "prior"] = "published"
-    seed: int = 1
-    overrides: Sequence[str] = ()
-    quiet: bool = False
 
 
 def perform(names: Sequence[str], options: Options) -> Iterator[str]:
     """Run experiments by name; yield the table of each and the folder of its results."""
-    out = Path(options.out)
     run: Run | None = None
     for name in names:
         if name == _SINGLE:
-            yield _single(out, options)
+            yield _single(options)
             continue
-        run = run or (Run(options.run) if options.run else _trained(out / "run", options))
-        yield _galaxy(name, run, out / name, options)
+        run = run or (
+            Run(options.run) if options.run else options.trained("chempy", "run", _YIELDS)
+        )
+        yield _galaxy(name, run, options)
 
 
-def _galaxy(name: str, run: Run, folder: Path, options: Options) -> str:
+def _galaxy(name: str, run: Run, options: Options) -> str:
     rules = list(dict.fromkeys([run.config.combiner.name, *_RULES]))
     file = Path(options.stars) if options.stars else None
-    data = stars(
-        name, run.simulator, n=options.n, seed=options.seed, file=file, births=options.births
-    )
+    simulator = run.simulator_of(ChempySimulator, ChempyMarginalSimulator)
+    data = stars(name, simulator, n=options.n, seed=options.seed, file=file, births=options.births)
     rows = measure(run, rules, name, data)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "numbers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    figures(name, rows, folder)
+    figures(name, rows, options.folder(name))
     lines = [run.combine(data, "simulated-moments").warning, table(name, rows)]
-    return _written("\n".join(filter(None, lines)), folder)
+    return options.write(name, "\n".join(filter(None, lines)), rows)
 
 
-def _single(out: Path, options: Options) -> str:
-    run = _trained(out / "run-single", options, _SINGLE_OPTIONS, stages=_SINGLE_STAGES)
+def _single(options: Options) -> str:
+    fixed = (*_YIELDS, *_SINGLE_OPTIONS)
+    run = options.trained("chempy", "run-single", fixed, _SINGLE_STAGES)
     measured = single_stars.measure(run, n=options.n, seed=options.seed)
-    folder = out / _SINGLE
-    folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(single_stars.numbers(measured), indent=1)
-    (folder / "numbers.json").write_text(content, encoding="utf-8")
-    single_stars.figures(measured, folder)
-    return _written(single_stars.table(measured), folder)
-
-
-def _written(text: str, folder: Path) -> str:
-    (folder / "table.txt").write_text(text, encoding="utf-8")
-    return f"{text}\ntable, numbers and figures: {folder}\n"
-
-
-def _trained(
-    directory: Path,
-    options: Options,
-    fixed: Sequence[str] = (),
-    stages: Sequence[str] | None = None,
-) -> Run:
-    return sbi_core.run(
-        "chempy",
-        preset=options.preset,
-        out=directory,
-        overrides=["simulator.yields=tng", *fixed, *options.overrides],
-        seed=options.seed,
-        stages=stages,
-        quiet=options.quiet,
-    )
+    single_stars.figures(measured, options.folder(_SINGLE))
+    return options.write(_SINGLE, single_stars.table(measured), single_stars.numbers(measured))
 
 
 def _learned(run: Run, rule: str) -> bool:

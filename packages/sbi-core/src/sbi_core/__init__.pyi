@@ -15,6 +15,10 @@ from .api import get_simulator as get_simulator
 from .api import load_run as load_run
 from .api import plugins as plugins
 from .api import run as run
+from .cli.experiments import ExperimentOptions as ExperimentOptions
+from .cli.experiments import experiment_options as experiment_options
+from .cli.targets import checked_folder as checked_folder
+from .cli.targets import checked_target as checked_target
 from .combiners.comparison import ModelComparison as ModelComparison
 from .combiners.moments import Gaussian as Gaussian
 from .combiners.moments import MomentCombiner as MomentCombiner

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sbi_core import checked_folder, checked_target, experiment_options
+
 if TYPE_CHECKING:
     from sbi_core import Run
     from sbi_sfh.simulator import SfhSimulator
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["experiments", "interpret", "library", "map_cube", "recover", "refine", "sensitivity"]
 
 _EXPERIMENTS = ("timing", "early-types")
-
+_FITS, _NPZ, _ECSV = (".fits", ".fit", ".fts"), (".npz",), (".ecsv",)
 
 _OBSERVATIONS = click.option(
     "--observations", metavar="FILE", required=True, help="File or folder of spectra."
@@ -28,13 +30,17 @@ _DRAWS = click.option(
 
 
 def _loaded(run: str, overrides: tuple[str, ...] = ()) -> tuple[Run, SfhSimulator]:
+    """Return a run and its simulator, which must be that of this package."""
     from sbi_core import load_run
     from sbi_sfh.simulator import SfhSimulator
 
     loaded = load_run(run, overrides=overrides)
-    simulator = loaded.simulator
-    assert isinstance(simulator, SfhSimulator)
-    return loaded, simulator
+    return loaded, loaded.simulator_of(SfhSimulator)
+
+
+def _inputs(simulator: SfhSimulator, observations: str) -> tuple[str | None, ...]:
+    """Return the files that a command reads and must not overwrite."""
+    return observations, simulator.config.catalogue, simulator.config.noise_shape
 
 
 @click.command(
@@ -52,13 +58,14 @@ def interpret(run: str, n: int, out: str | None) -> None:
     from sbi_sfh import interpret as latents
 
     loaded, simulator = _loaded(run)
+    folder = checked_folder(out or loaded.directory.root / "latents")
     rng = stream(loaded.config.seed, "latents")
     batch = simulator.draw(n, rng).succeeded
     clean = simulator.telescope.noise_free(batch.x).double().numpy()
     result = latents.interpret(
         simulator, loaded.posterior.estimator, simulator.observe(batch, rng), clean, rng
     )
-    path = latents.write(result, Path(out) if out else loaded.directory.root / "latents")
+    path = latents.write(result, folder)
     scores = zip(result.names, result.probe_r2, strict=True)
     probe = ", ".join(f"{name} {r2:.2f}" for name, r2 in scores)
     click.echo(f"{path} (map: {result.map_method}); R2 of linear probes: {probe}")
@@ -78,16 +85,15 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
-    from sbi_core import ConfigError, written
+    from sbi_core import written
     from sbi_sfh.analysis import figure_of, model_draws
     from sbi_sfh.own_age import delays
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
 
-    if Path(out).exists() and Path(out).samefile(observations):
-        msg = f"'{out}' is the file of the observations; choose another --out"
-        raise ConfigError(msg)
     loaded, simulator = _loaded(run)
+    checked_target(out, _NPZ, inputs=_inputs(simulator, observations))
+    folder = None if figures is None else checked_folder(figures)
     data = loaded.observations(observations)
     samples = loaded.infer(data, draws)
     recovered = [
@@ -111,11 +117,9 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
             residual_rms=np.array([r.mean.rms for r in recovered]),
             chi2_per_pixel=np.array([r.mean.chi2 for r in recovered]),
         )
-    if figures is not None:
-        Path(figures).mkdir(parents=True, exist_ok=True)
     for k, (name, r) in enumerate(zip(data.id, recovered, strict=True)):
-        if figures is not None:
-            path = Path(figures) / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', str(name))}.png"
+        if folder is not None:
+            path = folder / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', str(name))}.png"
             with written(path) as temporary:
                 figure_of(simulator, data, k, r).savefig(temporary, dpi=130, format="png")
         click.echo(
@@ -151,10 +155,14 @@ def refine(run: str, observations: str, out: str, draws_out: str | None, particl
     import numpy as np
     from astropy.table import Table
 
-    from sbi_core import load_run, written
+    from sbi_core import written
     from sbi_sfh.refine import refine_objects, row_of
 
-    loaded = load_run(run)
+    loaded, simulator = _loaded(run)
+    inputs = _inputs(simulator, observations)
+    checked_target(out, _ECSV, inputs=inputs)
+    if draws_out:
+        checked_target(draws_out, _NPZ, inputs=inputs)
     rows: list[dict[str, Any]] = []
     kept: dict[str, Any] = {}
     for found in refine_objects(loaded, loaded.observations(observations), particles):
@@ -214,28 +222,23 @@ def map_cube(
     """Infer all spaxels of CUBE with RUN and write maps with the sky coordinates of the cube."""
     import numpy as np
 
-    from sbi_core import ConfigError
     from sbi_sfh.cubes import infer_cube
-    from sbi_sfh.formats.fits_images import frame_of
+    from sbi_sfh.formats import frame_of
     from sbi_sfh.maps import draw_maps, write_maps
 
-    target = Path(out)
-    if target.suffix != ".fits":
-        msg = f"'{out}': maps are written as FITS; choose a name that ends in .fits"
-        raise ConfigError(msg)
-    if target.exists() and Path(cube).exists() and target.samefile(cube):
-        msg = f"'{out}' is the cube; choose another --out"
-        raise ConfigError(msg)
     shape, sky = frame_of(Path(cube))
     loaded, simulator = _loaded(run, overrides)
+    inputs = _inputs(simulator, cube)
+    target = checked_target(out, _FITS, inputs=inputs)
+    figure = checked_target(target.with_suffix(".png"), inputs=inputs)
     maps, notes = infer_cube(loaded, cube, shape, draws, bin_snr=bin_snr, workers=workers)
     about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
     write_maps(target, maps, sky, about)
-    draw_maps(target.with_suffix(".png"), maps)
+    draw_maps(figure, maps)
     for note in notes:
         click.echo(f"observations: {note}")
     count = int(np.isfinite(maps.values["t50"]).sum())
-    click.echo(f"{count} of {shape[0] * shape[1]} spaxels: {out}, {target.with_suffix('.png')}")
+    click.echo(f"{count} of {shape[0] * shape[1]} spaxels: {out}, {figure}")
 
 
 @click.command(
@@ -255,13 +258,16 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
 
     Shifts are those of the medians from the first RUN, in units of its errors.
     """
-    from sbi_core import ConfigError, load_run, written
+    from sbi_core import ConfigError, written
     from sbi_sfh.sensitivity import compare
 
     if len(runs) < 2:
         msg = "give two runs or more: one with the other family (simulator.family) or library"
         raise ConfigError(msg)
-    table = compare([load_run(run) for run in runs], observations, draws)
+    loaded, simulators = zip(*map(_loaded, runs), strict=True)
+    inputs = [path for simulator in simulators for path in _inputs(simulator, observations)]
+    checked_target(out, _ECSV, inputs=inputs)
+    table = compare(loaded, observations, draws)
     with written(out) as temporary:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
     shown = [n for n in ("t10", "t50", "t90", "mh") if n in table.colnames]
@@ -281,15 +287,7 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
 @click.argument(
     "names", metavar="NAME...", nargs=-1, required=True, type=click.Choice(_EXPERIMENTS)
 )
-@click.option(
-    "--out", metavar="DIR", default="runs/experiments", show_default=True,
-    help="Folder of the runs and of the results.",
-)  # fmt: skip
-@click.option(
-    "--preset", metavar="NAME", default="standard", show_default=True,
-    help="Size of the runs: quick, standard or large.",
-)  # fmt: skip
-@click.option("--run", metavar="DIR", help="A finished run to use instead of training one.")
+@experiment_options
 @click.option(
     "--observations", metavar="FILE", help="File or folder of the spectra of 'early-types'."
 )
@@ -297,15 +295,6 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
     "--steps", metavar="N", type=click.IntRange(min=20), default=4000, show_default=True,
     help="Steps of emcee.",
 )  # fmt: skip
-@click.option(
-    "--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True,
-    help="Seed of all random numbers.",
-)  # fmt: skip
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
-    help="Set an option of the run (repeatable).",
-)  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Print no progress.")
 def experiments(names: tuple[str, ...], **options: Any) -> None:
     """Repeat an experiment of the method, with a table and figures.
 

@@ -71,8 +71,7 @@ def _part(
     step: int,
 ) -> _Part:
     """Return the maps and notes of every ``step``-th spectrum."""
-    simulator = run.simulator
-    assert isinstance(simulator, SfhSimulator)
+    simulator = run.simulator_of(SfhSimulator)
     bins = None
     spectra = list(read_raw(cube))
     if bin_snr is not None:

@@ -24,22 +24,18 @@ References:
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-import sbi_core
-from sbi_core import ConfigError, Run, stream
-
-if TYPE_CHECKING:
-    from sbi_sfh.simulator import SfhSimulator
+from sbi_core import ConfigError, ExperimentOptions, Run, stream
+from sbi_sfh.simulator import SfhSimulator
 
 __all__ = ["Options", "early_types", "perform", "timing"]
 
@@ -53,38 +49,20 @@ _REGULARISATION = 20.0  # of pPXF
 _EARLY = ("t50", "t90", "mh")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
     """Options of the experiments, as ``sbi-run sfh experiments`` takes them.
 
     Parameters
     ----------
-    out
-        Folder of the runs and of the results.
-    preset
-        Size of the runs.
-    run
-        A finished run to use instead of training one.
     observations
         Spectra of ``early-types``, with their velocity dispersions.
     steps
         Of emcee, after a tenth for burning in.
-    seed
-        Seed of all random numbers.
-    overrides
-        Options of the runs, ``section.key=value``.
-    quiet
-        Print no progress.
     """
 
-    out: str | Path = "runs/experiments"
-    preset: str = "standard"
-    run: str | Path | None = None
     observations: str | None = None
     steps: int = 4000
-    seed: int = 1
-    overrides: Sequence[str] = ()
-    quiet: bool = False
 
 
 def perform(names: Sequence[str], options: Options) -> Iterator[str]:
@@ -93,24 +71,28 @@ def perform(names: Sequence[str], options: Options) -> Iterator[str]:
         msg = "the experiment early-types needs spectra: give --observations FILE or FOLDER"
         raise ConfigError(msg)
     for name in names:
-        run = Run(options.run) if options.run else _trained(name, options)
-        folder = Path(options.out) / name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = options.folder(name)
+        run = (
+            Run(options.run) if options.run else
+            options.trained("sfh", f"run-{name}", _FIXED[name])
+        )  # fmt: skip
+        numbers: Any
         if name == "timing":
-            yield timing(run, folder, steps=options.steps, seed=options.seed)
+            text, numbers = timing(run, folder, steps=options.steps, seed=options.seed)
         else:
-            yield early_types(run, folder, str(options.observations))
+            text, numbers = early_types(run, folder, str(options.observations))
+        yield options.write(name, text, numbers)
 
 
-def timing(run: Run, folder: Path, *, steps: int, seed: int) -> str:
-    """Measure processor seconds per spectrum; return the table.
+def timing(run: Run, folder: Path, *, steps: int, seed: int) -> tuple[str, dict[str, float]]:
+    """Measure processor seconds per spectrum; return the table and the numbers.
 
     Parameters
     ----------
     run
         Of mode ``mock``; emcee also needs family ``gp``.
     folder
-        Where table, numbers and figure are written.
+        Where the figure is written.
     steps
         Of emcee.
     seed
@@ -118,7 +100,7 @@ def timing(run: Run, folder: Path, *, steps: int, seed: int) -> str:
     """
     from sbi_sfh.baselines import emcee_posterior, invert, ppxf_fit
 
-    simulator = cast("SfhSimulator", run.simulator)
+    simulator = run.simulator_of(SfhSimulator)
     if simulator.config.mode != "mock":
         msg = "the experiment timing needs a run of simulator.mode=mock"
         raise ConfigError(msg)
@@ -148,18 +130,18 @@ def timing(run: Run, folder: Path, *, steps: int, seed: int) -> str:
     lines += [f"{n:<28} {s:>10.4g} {s / seconds['network']:>13.4g}" for n, s in seconds.items()]
     lines += [f"{name} is not installed: left out" for name in missing]
     _bars(seconds, folder / "timing.png")
-    return _written(lines, seconds, folder)
+    return "\n".join(lines) + "\n", seconds
 
 
-def early_types(run: Run, folder: Path, observations: str) -> str:
-    """Infer spectra and draw results against velocity dispersion; return the table.
+def early_types(run: Run, folder: Path, observations: str) -> tuple[str, list[dict[str, Any]]]:
+    """Infer spectra and draw results against velocity dispersion; return the table and the rows.
 
     Parameters
     ----------
     run
         Of mode ``observed``.
     folder
-        Where table, numbers and figures are written.
+        Where figures are written.
     observations
         File or folder of spectra; without velocity dispersions those of the fit are used.
 
@@ -171,7 +153,7 @@ def early_types(run: Run, folder: Path, observations: str) -> str:
     from sbi_sfh.analysis import figure_of, model_draws
     from sbi_sfh.recovered import recover_object
 
-    simulator = cast("SfhSimulator", run.simulator)
+    simulator = run.simulator_of(SfhSimulator)
     if simulator.config.mode != "observed":
         msg = "the experiment early-types needs a run of simulator.mode=observed"
         raise ConfigError(msg)
@@ -199,7 +181,7 @@ def early_types(run: Run, folder: Path, observations: str) -> str:
         file = folder / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', name)}.png"
         figure_of(simulator, data, k, recovered).savefig(file, dpi=130)
     _trends(rows, folder / "trends.png")
-    return _written(lines, rows, folder)
+    return "\n".join(lines) + "\n", rows
 
 
 def _seconds(way: Callable[[], Any], least: float = 0.2) -> float:
@@ -241,21 +223,3 @@ def _trends(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set(xlabel="velocity dispersion [km/s]", ylabel=label)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
-
-
-def _written(lines: Sequence[str], numbers: Any, folder: Path) -> str:
-    text = "\n".join(lines)
-    (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
-    (folder / "numbers.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    return f"{text}\ntable, numbers and figures: {folder}\n"
-
-
-def _trained(name: str, options: Options) -> Run:
-    return sbi_core.run(
-        "sfh",
-        preset=options.preset,
-        out=Path(options.out) / f"run-{name}",
-        overrides=[*_FIXED[name], *options.overrides],
-        seed=options.seed,
-        quiet=options.quiet,
-    )

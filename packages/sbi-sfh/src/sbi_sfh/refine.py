@@ -42,11 +42,11 @@ from sbi_sfh.coordinates import Coordinates
 from sbi_sfh.histories import draw_family
 from sbi_sfh.own_age import at_own_age, delays, possible_draws
 from sbi_sfh.residuals import observed_basis, weighted
+from sbi_sfh.simulator import SfhSimulator
 from sbi_sfh.ssp import linear_weights
 
 if TYPE_CHECKING:
     from sbi_core import Run
-    from sbi_sfh.simulator import SfhSimulator
 
 __all__ = [
     "Derived",
@@ -397,7 +397,7 @@ def target_of(simulator: SfhSimulator, observations: Observations, k: int, theta
 
 def refine_objects(run: Run, objects: Observations, particles: int) -> Iterator[RefinedObject]:
     """Yield the refined posteriors of the objects of a run, one after the other."""
-    simulator = cast("SfhSimulator", run.simulator)
+    simulator = run.simulator_of(SfhSimulator)
     refiner = Refiner(simulator)
     samples = run.infer(objects, _NETWORK_DRAWS)
     late = delays(objects.labels, len(objects), simulator.config.t_end)

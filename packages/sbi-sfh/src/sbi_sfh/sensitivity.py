@@ -36,8 +36,7 @@ def compare(runs: Sequence[Run], observations: str, draws: int) -> Table:
     rows: list[dict[str, Any]] = []
     first: dict[str, dict[str, tuple[float, float]]] = {}
     for run in runs:
-        simulator = run.simulator
-        assert isinstance(simulator, SfhSimulator)
+        simulator = run.simulator_of(SfhSimulator)
         samples = run.infer(observations, draws)
         for k, galaxy in enumerate(map(str, samples.id)):
             found = {}

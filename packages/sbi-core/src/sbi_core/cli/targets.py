@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 
 from sbi_core.errors import ConfigError
 from sbi_core.files.directory import RunDirectory
 
-__all__ = ["checked_target", "safe_name", "summary_target"]
+__all__ = ["checked_folder", "checked_target", "safe_name", "summary_target"]
 
 
 _LONGEST = 120  # bytes; file systems allow 255
@@ -26,18 +27,18 @@ def safe_name(text: str) -> str:
 
 
 def checked_target(
-    path: str | Path, suffixes: tuple[str, ...] = (), *, inputs: tuple[str | Path, ...] = ()
+    path: str | Path, suffixes: tuple[str, ...] = (), *, inputs: Iterable[str | Path | None] = ()
 ) -> Path:
-    """Return the path of an output.
+    """Return the path of a file that a command will write.
 
     Parameters
     ----------
     path
         The file that will be written.
     suffixes
-        Formats that can be written; empty: any.
+        Formats that can be written, in lower case; empty: any.
     inputs
-        Files that are read, which must not be overwritten.
+        Files and folders of files that are read, which must not be overwritten; None is skipped.
 
     Raises
     ------
@@ -45,9 +46,10 @@ def checked_target(
         If the file cannot be written, is one of the inputs, or belongs to a run.
     """
     path = Path(path)
-    for source in map(Path, inputs):
-        if path.exists() and source.exists() and os.path.samefile(path, source):
-            msg = f"'{path}' is the file of the observations; choose another file for the output"
+    for source in (Path(i) for i in inputs if i is not None):
+        if _is_or_holds(source, path):
+            what = "a file" if source.is_dir() else "the file"
+            msg = f"'{path}' is {what} of the observations; choose another file for the output"
             raise ConfigError(msg)
     run = RunDirectory(path.parent)
     if run.provenance.exists() and path.name in {
@@ -58,7 +60,7 @@ def checked_target(
     if path.exists() and not path.is_file() and not path.is_symlink():
         msg = f"cannot write '{path}': it is a folder, a pipe or a device; choose another file"
         raise ConfigError(msg)
-    if suffixes and path.suffix not in suffixes:
+    if suffixes and path.suffix.lower() not in suffixes:
         msg = f"cannot write '{path}': unknown format, use {', '.join(suffixes)}"
         raise ConfigError(msg)
     if not path.parent.is_dir():
@@ -66,6 +68,36 @@ def checked_target(
         raise ConfigError(msg)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         msg = f"cannot write '{path}': permission denied"
+        raise ConfigError(msg)
+    return path
+
+
+def _is_or_holds(source: Path, path: Path) -> bool:
+    """Return whether an existing path is an input, or a file in a folder of inputs."""
+    if not path.exists() or not source.exists():
+        return False
+    same = os.path.samefile
+    return same(path, source) or (path.is_file() and source.is_dir() and same(path.parent, source))
+
+
+def checked_folder(path: str | Path) -> Path:
+    """Return the path of a folder that a command will write into, made if it is new.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, or cannot be made or written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a file has this name" if is_file else error.strerror
+        msg = f"cannot write the folder '{path}': {why}; choose another one"
+        raise ConfigError(msg) from None
+    if not os.access(path, os.W_OK):
+        msg = f"cannot write the folder '{path}': permission denied"
         raise ConfigError(msg)
     return path
 

@@ -46,7 +46,7 @@ def write_parts(path: Path, parts: Callable[[], Iterator[Table]], n: int) -> Non
     """
     try:
         with written(path) as temporary:
-            _WRITERS[path.suffix](temporary, parts, n)
+            _WRITERS[path.suffix.lower()](temporary, parts, n)
     except OSError as error:
         msg = f"cannot write '{path}': {error.strerror or error}"
         raise ConfigError(msg) from None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from astropy.table import Table
 
@@ -44,6 +44,8 @@ from sbi_core.rng import stream, torch_defaults
 from sbi_core.threads import single_thread
 
 __all__ = ["Run"]
+
+S = TypeVar("S", bound=Simulator)
 
 
 class Run:
@@ -104,6 +106,29 @@ class Run:
     def simulator(self) -> Simulator:
         """The simulator of this run."""
         return self._context.simulator
+
+    def simulator_of(self, *kinds: type[S]) -> S:
+        """Return the simulator of this run, which must be of one of these classes.
+
+        Raises
+        ------
+        ConfigError
+            Naming the plugin of the run and the one that is expected: the name of the first class.
+        """
+        try:
+            simulator: Simulator | None = self.simulator
+        except ConfigError:  # an override may be an option of the expected plugin
+            plain = Run(self.directory.given, self._registry)
+            if not self._overrides or isinstance(plain.simulator, kinds):
+                raise
+            simulator = None
+        if not isinstance(simulator, kinds):
+            msg = (
+                f"'{self.directory.given}' is a run of {self.config.plugin}, expected one of "
+                f"{kinds[0].name}; name another run"
+            )
+            raise ConfigError(msg)
+        return simulator
 
     @property
     def posterior(self) -> Posterior:

@@ -14,13 +14,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sbi_core import ObservationError
 from sbi_sfh.formats import arrays, fits_images, fits_tables, tables
 from sbi_sfh.formats.spectrum import Spectrum, UnusableSpectrumError
 
-__all__ = ["read_file", "read_raw"]
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+__all__ = ["frame_of", "read_file", "read_raw"]
 
 _SUFFIXES: dict[str, Callable[[Path], Iterator[Spectrum]]] = {
     ".npz": arrays.read,
@@ -61,16 +66,39 @@ def read_file(path: Path) -> Iterator[Spectrum]:
     ObservationError
         If the file cannot be read, or lacks flux, wavelengths or errors.
     """
+    with _readable(path):
+        reader = _reader(path)
+        if reader is None:
+            known = ", ".join([*_FITS, *_SUFFIXES])
+            msg = f"'{path}' cannot be read as a spectrum: unknown suffix (known: {known})"
+            raise ObservationError(msg)
+        yield from reader(path)
+
+
+def frame_of(path: Path) -> tuple[tuple[int, int], Header]:
+    """Return rows and columns of a cube, and the cards of its sky coordinates.
+
+    Raises
+    ------
+    ObservationError
+        If the file cannot be read as FITS, or holds no cube.
+    """
+    with _readable(path):
+        if _reader(path) is not _read_fits:
+            msg = f"'{path}' holds no cube of spectra, which is a FITS file ({', '.join(_FITS)})"
+            raise ObservationError(msg)
+        return fits_images.frame_of(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what readers raise on missing and broken files into one sentence."""
     if not path.is_file():
-        msg = f"observations '{path}' do not exist"
-        raise ObservationError(msg)
-    reader = _reader(path)
-    if reader is None:
-        known = ", ".join([*_FITS, *_SUFFIXES])
-        msg = f"'{path}' cannot be read as a spectrum: unknown suffix (known: {known})"
+        what = "is a folder, expected a file" if path.is_dir() else "do not exist"
+        msg = f"observations '{path}' {what}"
         raise ObservationError(msg)
     try:
-        yield from reader(path)
+        yield
     except ObservationError:
         raise
     except Exception as error:  # readers raise many kinds of errors on broken files
