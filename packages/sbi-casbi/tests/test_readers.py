@@ -176,7 +176,7 @@ def test_the_number_of_stars_is_that_of_a_complete_sample_only_by_choice(library
     with pytest.raises(ConfigError, match="preset survey"):
         read_halo(tmp_path / "a.npy", library, CasbiConfig())
     notes = read_halo(path, library, CasbiConfig(counts="absolute")).notes
-    assert any("its 400 stars are a halo of log mass 8.78" in note for note in notes)
+    assert any("its 400 stars as a halo of log mass 8.78" in note for note in notes)
     assert not any("complete" in note for note in read_halo(path, library, SHAPE).notes)
 
 
@@ -338,3 +338,116 @@ def test_a_folder_of_one_galaxy_files_becomes_a_library(tmp_path, rng):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataFileError, match="no file of a galaxy"):
         library_of_stars(tmp_path / "empty")
+
+
+def galaxies(**changes):
+    """A table of twelve galaxies with 20 stars each; changes are functions of a column."""
+    k = np.arange(12).repeat(20)
+    t = Table({"feh": -1.5 + 0.01 * k, "ofe": 0.3 - 0.001 * k})
+    t["star_mass"], t["dm_mass"], t["infall_time"] = (
+        10 ** (6 + k / 6),
+        10 ** (9 + k / 9),
+        3 + 0.5 * k,
+    )
+    t["Galaxy_name"], t["simulation"] = (
+        np.char.add("s", k.astype(str)),
+        np.char.add("d", k.astype(str)),
+    )
+    for name, change in changes.items():
+        t[name] = change(t[name])
+    return t
+
+
+def first_galaxy(value):
+    return lambda column: np.where(np.arange(len(column)) < 20, value, column)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"star_mass": lambda m: m * np.linspace(1, 2, len(m))},
+            "star_mass is 1e.06.*of 's0'.*same",
+        ),
+        ({"star_mass": lambda m: np.full(len(m), 1e3)}, "1e.03 for all 12 galaxies"),
+        ({"star_mass": np.log10}, "expected Msun"),
+        ({"star_mass": first_galaxy(np.nan)}, "star_mass of 1 galaxy is not usable.*'s0'"),
+        ({"infall_time": lambda t: t * 1e9}, "infall_time of 12 galaxies is not.*expected Gyr"),
+        ({"infall_time": first_galaxy(-1.0)}, "infall_time of 1 galaxy"),
+        ({"infall_time": first_galaxy(25.0)}, "25 of 's0': expected Gyr, 0 to 14.1"),
+        ({"simulation": first_galaxy("")}, "'simulation' is empty for 20 stars"),
+        ({"feh": lambda f: f + 7.5}, "240 of 240 stars outside the plane"),
+    ],
+)
+def test_values_that_galaxies_cannot_have_are_refused(tmp_path, changes, said):
+    with pytest.raises(DataFileError, match=said):
+        library_of_stars(written(galaxies(**changes), tmp_path / "a.csv"))
+
+
+def test_stars_outside_the_plane_and_missing_dark_masses_are_named(tmp_path):
+    t = galaxies(dm_mass=first_galaxy(0.0))
+    t["feh"][[0, 25]] = 3.0
+    lib, notes = library_of_stars(written(t, tmp_path / "a.csv"))
+    said = " ".join(notes)
+    assert "2 of 240 stars outside the plane" in said
+    assert "1 galaxy (s0) without dm_mass" in said
+    assert not lib.has_dark_mass
+    assert sorted(lib.n_over) == [0] * 10 + [1, 1]
+
+
+def test_a_damaged_file_in_a_folder_is_left_out(tmp_path):
+    written(galaxies(), tmp_path / "a.csv")
+    (tmp_path / "b.npz").write_bytes(b"no archive")
+    lib, notes = library_of_stars(tmp_path)
+    assert len(lib) == 12
+    assert "1 file (b.npz) cannot be used" in " ".join(notes)
+    assert "neither an npz" in " ".join(notes)
+    (tmp_path / "a.csv").unlink()
+    with pytest.raises(DataFileError, match="b.npz"):
+        library_of_stars(tmp_path)
+
+
+def run_import(*words):
+    from click.testing import CliRunner
+
+    from sbi_casbi.cli import import_stars
+
+    return CliRunner().invoke(import_stars, [str(w) for w in words])
+
+
+def test_a_library_is_written_over_nothing_but_a_library(tmp_path):
+    table = tmp_path / "a.csv"
+    written(galaxies(), table)
+    before = table.read_bytes()
+    for out in (table, tmp_path):
+        result = run_import(table, "--out", out)
+        assert result.exit_code == 2
+        assert "exists and is" in result.output
+    assert table.read_bytes() == before
+    for _ in range(2):
+        assert run_import(table, "--out", tmp_path / "new" / "lib.h5").exit_code == 0
+
+
+@pytest.mark.parametrize(("regex", "said"), [("((", "not a regular"), ("(.*)", "1 group, but")])
+def test_patterns_without_two_groups_are_refused(tmp_path, regex, said):
+    result = run_import(tmp_path / "a.csv", "--out", tmp_path / "b.h5", "--stem-regex", regex)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+@pytest.mark.parametrize("sigma", [np.array([0.1, 0.2]), -0.1, np.nan, "small"])
+def test_errors_of_a_histogram_are_numbers(library, tmp_path, sigma):
+    path = tmp_path / "h.npz"
+    np.savez(path, counts=np.ones((64, 64), int), sigma_fe=sigma, sigma_o=0.1)
+    with pytest.raises(ObservationError, match="sigma_fe = .*one non-negative number"):
+        read_halo(path, library, CasbiConfig(counts="shape"))
+
+
+def test_one_star_is_one_star_and_metallicity_is_not_iron(library, tmp_path):
+    path = tmp_path / "one.csv"
+    written(Table({"m_h": [-1.0], "o_fe": [0.3]}), path)
+    notes = " ".join(read_halo(path, library, CasbiConfig(counts="shape")).notes)
+    assert "1 star, columns" in notes
+    assert "'m_h' is used for [Fe/H]" in notes
+    chosen = CasbiConfig(counts="shape", columns={"fe_h": "m_h"})
+    assert "is used for" not in " ".join(read_halo(path, library, chosen).notes)

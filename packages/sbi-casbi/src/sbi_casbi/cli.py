@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from sbi_casbi.stems import STEM_PATTERN
+from sbi_core import counted
 
 __all__ = ["build", "import_stars"]
 
@@ -22,7 +24,36 @@ _alpha = click.option(
     "--alpha", type=click.Choice(["o", "mg"]), default="o", show_default=True,
     help="Element beside iron: oxygen or magnesium.",
 )  # fmt: skip
-_out = click.option("--out", metavar="FILE", required=True, help="Library to write (HDF5).")
+
+
+def _to_write(_: click.Context, __: click.Parameter, out: str) -> str:
+    """Refuse to write the library over anything but a library."""
+    from sbi_casbi.library import is_library
+
+    path = Path(out)
+    if path.is_dir() or (path.exists() and not is_library(path)):
+        kind = "a folder" if path.is_dir() else "not a template library"
+        msg = f"'{out}' exists and is {kind}: give the library to write another name"
+        raise click.BadParameter(msg)
+    return out
+
+
+def _pattern(_: click.Context, __: click.Parameter, regex: str | None) -> str:
+    """Return the pattern of names, the default one if none is given."""
+    try:
+        groups = re.compile(regex or STEM_PATTERN).groups
+    except re.error as error:
+        msg = f"'{regex}' is not a regular expression: {error}"
+        raise click.BadParameter(msg) from None
+    if groups < 2:
+        msg = f"'{regex}' has {counted(groups, 'group')}, but needs two: simulation and step"
+        raise click.BadParameter(msg)
+    return regex or STEM_PATTERN
+
+
+_out = click.option(
+    "--out", metavar="FILE", required=True, callback=_to_write, help="Library to write (HDF5)."
+)
 
 
 @click.command(
@@ -51,7 +82,7 @@ _out = click.option("--out", metavar="FILE", required=True, help="Library to wri
     help="Arrays of mass fractions: gasoline, tng, eagle, fire, or fe=ARRAY:COLUMN,o=ARRAY:COLUMN.",
 )  # fmt: skip
 @click.option(
-    "--stem-regex", metavar="REGEX",
+    "--stem-regex", metavar="REGEX", callback=_pattern,
     help="Pattern of file names (with a / in it: of paths) with two groups: simulation and step.",
 )  # fmt: skip
 @click.option(
@@ -83,7 +114,7 @@ def build(
     solar: str,
     alpha: Any,
     fields: str | None,
-    stem_regex: str | None,
+    stem_regex: str,
     edges: str,
     sides: Any,
     exclude: tuple[str, ...],
@@ -103,7 +134,7 @@ def build(
         solar=solar,
         alpha=alpha,
         fields=fields,
-        stem_regex=stem_regex or STEM_PATTERN,
+        stem_regex=stem_regex,
         edges=edges,
         sides=sides,
         exclude=exclude,
@@ -124,7 +155,8 @@ def _skipped(reasons: Mapping[str, str], root: Path, out: str) -> Iterator[str]:
             yield from (f"skipped {name}: {reason}" for name in names)
             continue
         some = ", ".join(names[:_LISTED])
-        yield f"skipped {len(names)} files, e.g. {some} (all in {out}.skipped.json): {reason}"
+        files = counted(len(names), "file")
+        yield f"skipped {files}, e.g. {some} (all in {out}.skipped.json): {reason}"
 
 
 @click.command(
@@ -137,10 +169,10 @@ def _skipped(reasons: Mapping[str, str], root: Path, out: str) -> Iterator[str]:
 @_solar
 @_alpha
 @click.option(
-    "--stem-regex", metavar="REGEX",
+    "--stem-regex", metavar="REGEX", callback=_pattern,
     help="Pattern of Galaxy_name with two groups, simulation and step, if no column names these.",
 )  # fmt: skip
-def import_stars(stars: str, out: str, solar: str, alpha: Any, stem_regex: str | None) -> None:
+def import_stars(stars: str, out: str, solar: str, alpha: Any, stem_regex: str) -> None:
     """Make a library of templates from the table STARS of your own simulations.
 
     One row per star (FITS, ECSV, CSV, npz) with the columns feh, ofe (or mgfe), star_mass,
@@ -150,9 +182,7 @@ def import_stars(stars: str, out: str, solar: str, alpha: Any, stem_regex: str |
     from sbi_casbi.library import write_library
     from sbi_casbi.star_tables import library_of_stars
 
-    library, notes = library_of_stars(
-        stars, solar=solar, alpha=alpha, stem_regex=stem_regex or STEM_PATTERN
-    )
+    library, notes = library_of_stars(stars, solar=solar, alpha=alpha, stem_regex=stem_regex)
     write_library(library, out)
     for note in notes:
         click.echo(note)

@@ -30,6 +30,7 @@ __all__ = [
     "SPLITS",
     "Library",
     "Split",
+    "is_library",
     "make_templates",
     "read_library",
     "split_stems",
@@ -218,7 +219,9 @@ class Library:
 
     def __repr__(self) -> str:
         stems = len(np.unique(self.stem))
-        return f"Library({len(self)} snapshots of {stems} stems, {self.source})"
+        return (
+            f"Library({counted(len(self), 'snapshot')} of {counted(stems, 'stem')}, {self.source})"
+        )
 
 
 def _galaxies(stem: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
@@ -302,6 +305,7 @@ def write_library(library: Library, path: str | Path) -> Path:
     ``hist`` contains counts per pixel for libraries of star particles, and fractions otherwise.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     t = library.templates
     with written(path) as temporary:
         with h5py.File(temporary, "w") as f:
@@ -336,6 +340,15 @@ def histograms(library: Library) -> NDArray[np.float32]:
         dense = library.templates[k : k + 256].toarray().reshape(-1, FINE, FINE)
         out[k : k + 256] = coarse(dense) * scale[k : k + 256, None, None]
     return out
+
+
+def is_library(path: str | Path) -> bool:
+    """Return True for a file of :func:`write_library`."""
+    try:
+        with open_hdf5(path) as f:
+            return "schema" in f.attrs and "fine" in f
+    except (OSError, DataFileError):
+        return False
 
 
 def read_library(path: str | Path) -> Library:

@@ -144,8 +144,8 @@ def _complete_sample(x: NDArray[np.float32], source: str, config: CasbiConfig) -
         )
         raise ConfigError(msg)
     return [
-        f"WARNING: the sample is taken as complete: its {n} stars are {means}; a survey needs a "
-        "run with counts = 'shape'"
+        f"WARNING: the sample is taken as complete, and its {counted(n, 'star')} as {means}; a "
+        "survey needs a run with counts = 'shape'"
     ]
 
 
@@ -208,7 +208,7 @@ def halo_of_stars(
     )
     if share > _OUTSIDE[1]:
         msg = (
-            f"{source}: {int(overflow)} of {len(fe_h)} stars lie outside the plane ({box}): "
+            f"{source}: {int(overflow)} of {counted(len(fe_h), 'star')} outside the plane ({box}): "
             "check columns, units and solar scale"
         )
         raise ObservationError(msg)
@@ -282,7 +282,12 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
             (column, f"e_{element}_fe", LABELS[element]),
         )
     ]
-    notes.insert(0, f"{int(keep.sum())} stars, columns {fe_column} and {column}")
+    notes.insert(0, f"{counted(int(keep.sum()), 'star')}, columns {fe_column} and {column}")
+    if "fe_h" not in config.columns and fe_column == reader.find(("m_h",)):
+        notes.append(
+            f"WARNING: '{fe_column}' is used for [Fe/H]: with more alpha elements than the Sun, "
+            "[M/H] of all metals is higher; name a column of iron with --column fe_h=NAME"
+        )
     notes += _flags(table, keep)
     return _Stars(fe_h[keep], alpha_fe[keep], errors[0], errors[1], [*notes, *reader.notes])
 
@@ -356,7 +361,7 @@ def _flags(table: Table, keep: NDArray[np.bool_]) -> list[str]:
         values = np.ma.filled(table[name][keep], 0)
         if "flag" in name.lower() and values.dtype.kind in "biuf" and values.ndim == 1:
             flagged[name] = int((np.nan_to_num(values) != 0).sum())
-    listed = ", ".join(f"'{name}' ({n} stars)" for name, n in flagged.items() if n)
+    listed = ", ".join(f"'{name}' ({counted(n, 'star')})" for name, n in flagged.items() if n)
     if not listed:
         return []
     return [
@@ -417,11 +422,21 @@ def _histogram(path: Path, plane: Plane) -> tuple[NDArray[np.float32], list[str]
         notes = []
     else:
         notes = ["WARNING: no edges in the file: those of the library are assumed"]
-    sigma = tuple(float(arrays.get(k, 0.0)) for k in ("sigma_fe", "sigma_o"))
+    sigma_fe, sigma_o, overflow = (
+        _scalar(path, k, arrays.get(k, 0.0)) for k in ("sigma_fe", "sigma_o", "overflow")
+    )
     if "sigma_fe" not in arrays:
         notes.append("WARNING: no errors (sigma_fe, sigma_o) in the file: 0 is assumed")
-    overflow = float(arrays.get("overflow", 0.0))
-    return _row(counts.astype(float), overflow, (sigma[0], sigma[1])), notes
+    return _row(counts.astype(float), overflow, (sigma_fe, sigma_o)), notes
+
+
+def _scalar(path: Path, name: str, value: Any) -> float:
+    """Return one non-negative number of a file."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf" or array.size != 1 or not 0 <= array.item() < np.inf:
+        msg = f"{path}: {name} = {array.tolist()!r}, expected one non-negative number"
+        raise ObservationError(msg)
+    return float(array.item())
 
 
 def _load(path: Path) -> dict[str, Any]:

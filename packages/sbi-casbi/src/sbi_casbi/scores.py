@@ -17,7 +17,7 @@ from sbi_casbi.sets.diagnostics import (
     pp_deviation,
     randomised_ranks,
 )
-from sbi_core import Drawing, Findings, Grid, Section, as_generator, diagnostics
+from sbi_core import Drawing, Findings, Grid, Section, as_generator, counted, diagnostics
 
 if TYPE_CHECKING:
     from sbi_casbi.simulator import CasbiSimulator
@@ -190,10 +190,10 @@ def check_sets(
         "Number and members: held-out halos",
         (
             _advice(wrong),
-            f"{len(count)} halos of galaxies that were not used for training. Star formation is "
-            "assumed to stop at infall, so that a snapshot of an isolated dwarf galaxy can "
-            "represent an accreted one. Errors are those of the posterior median; blind errors are "
-            "those of the best constant estimate.",
+            f"{counted(len(count), 'halo')} of galaxies that were not used for training. Star "
+            "formation is assumed to stop at infall, so that a snapshot of an isolated dwarf "
+            "galaxy can represent an accreted one. Errors are those of the posterior median; blind "
+            "errors are those of the best constant estimate.",
         ),
         (
             Drawing(

@@ -53,6 +53,7 @@ from sbi_core import (
     Rng,
     Simulator,
     as_generator,
+    counted,
     stream,
     torch_generator,
 )
@@ -210,8 +211,9 @@ class CasbiSimulator(Simulator):
             parts = budget_sets(rows, self.library.log_mstar, n, c.n_max, rule, rng)
             if parts.count.min() >= c.n_min:
                 return parts
+            fewest = counted(int(parts.count.min()), "member")
             msg = (
-                f"the budget sampler made a halo of {parts.count.min()} members, fewer than "
+                f"the budget sampler made a halo of {fewest}, less than "
                 f"n_min = {c.n_min}: set simulator.n_min=1"
             )
             raise ConfigError(msg)

@@ -22,6 +22,7 @@ References:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sbi_casbi.abundances import LABELS, Element
-from sbi_casbi.cosmology import redshift
+from sbi_casbi.cosmology import age_gyr, redshift
 from sbi_casbi.library import FINE, Library, split_stems
 from sbi_casbi.plane import Plane
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
@@ -52,6 +53,10 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 _WORDS = ("Galaxy_name", "simulation")
 _OPTIONAL = ("simulation", "dm_mass")
+_PER_GALAXY = ("star_mass", "infall_time", "dm_mass", "simulation")
+_MOST_OUTSIDE = 0.5  # fraction of the stars outside the plane
+_EMPTY = re.compile(r"row-\d+-without-id")
+_OLDEST = 1.02 * float(age_gyr(0.0))  # age of the universe [Gyr], in any cosmology
 _TABLES = ("*.npz", "*.fits", "*.ecsv", "*.csv")
 
 
@@ -105,25 +110,26 @@ def library_of_stars(
         names, good = names[with_stars], good[with_stars]
         feh, alpha_fe = feh[with_stars], alpha_fe[with_stars]
     galaxies, first, row = np.unique(names, return_index=True, return_inverse=True)
-    mass = np.asarray(arrays["star_mass"], float)[first]
-    if (mass <= 0).any() or not 2 < np.median(np.log10(np.maximum(mass, 1e-9))) < 13:
-        msg = f"{path}: star_mass has a median of {np.median(mass):.3g}, expected Msun"
-        raise DataFileError(msg)
-    dark = _dark_mass(arrays, first, notes)
+    per_galaxy = {
+        k: _one_each(k, arrays[k], galaxies, first, row, path) for k in _PER_GALAXY if k in arrays
+    }
+    mass, tau = (np.asarray(per_galaxy[k], float) for k in ("star_mass", "infall_time"))
+    _check_values(galaxies, mass, tau, path)
+    dark = _dark_mass(per_galaxy, galaxies, notes)
     if "simulation" in arrays:
-        stem = np.asarray(arrays["simulation"])[first].astype(np.str_)
+        stem = np.asarray(per_galaxy["simulation"]).astype(np.str_)
     else:
         stem = np.array([_simulation(str(name), stem_regex) for name in galaxies])
     plane = plane or Plane()
     index = np.where(good, plane.fine_index(np.nan_to_num(feh), np.nan_to_num(alpha_fe)), -1)
     count = np.bincount(row[good], minlength=len(galaxies))
     inside = index >= 0
+    over = _outside(count, row[good & ~inside], plane, LABELS[alpha], path, notes)
     data = (1.0 / count[row[inside]]).astype(np.float32)
     templates = sparse.csr_matrix(
         (data, (row[inside], index[inside])), shape=(len(galaxies), FINE * FINE)
     )
     templates.sum_duplicates()
-    tau = np.asarray(arrays["infall_time"], float)[first]
     return (
         Library(
             plane=plane,
@@ -137,6 +143,7 @@ def library_of_stars(
             z=redshift(tau),
             n_star=count,
             n_masked=np.bincount(row[~good], minlength=len(galaxies)),
+            n_over=over,
             split=split_stems(stem, np.log10(mass), seed, fractions),
             solar=solar,
             alpha=alpha,
@@ -172,7 +179,18 @@ def _load_all(path: Path, alpha: Element, notes: list[str]) -> dict[str, NDArray
     others = sorted(p.name for p in path.iterdir() if p not in files and p.name[0] != ".")
     if others:
         notes.append(f"{_some(others, 'file')} not read: not {', '.join(_TABLES)}, or *_error")
-    parts = [_load(file, alpha) for file in files]
+    parts, broken = [], []
+    for file in list(files):
+        try:
+            parts.append(_load(file, alpha))
+        except DataFileError as error:
+            files.remove(file)
+            broken.append((file.name, str(error)))
+    if broken:
+        reason = f"{_some([name for name, _ in broken], 'file')} cannot be used: {broken[0][1]}"
+        if not files:
+            raise DataFileError(reason)
+        notes.append(f"WARNING: {reason}")
     empty = [file.name for file, p in zip(files, parts, strict=True) if not len(p["feh"])]
     if empty:
         notes.append(f"{_some(empty, 'file')} without stars")
@@ -215,15 +233,141 @@ def _of_table(path: Path) -> dict[str, NDArray[Any]]:
     for name, others in _COLUMNS.items():
         column = reader.find(others)
         if column is not None and name in _WORDS:
-            arrays[name] = np.asarray(reader.ids((column,))[0], np.str_)
+            arrays[name] = _words(reader, column, path)
         elif column is not None:
             arrays[name] = reader.values(column, units.get(name, "Msun"))
     return arrays
 
 
-def _dark_mass(arrays: dict[str, NDArray[Any]], first: NDArray[np.int64], notes: list[str]) -> F64:
-    if "dm_mass" not in arrays:
-        notes.append("WARNING: no dm_mass: the dark mass is not inferred with this library")
-        return np.full(len(first), np.nan)
-    dark = np.asarray(arrays["dm_mass"], float)[first]
-    return np.asarray(np.log10(np.where(dark > 0, dark, np.nan)))
+def _words(reader: ColumnReader, column: str, path: Path) -> NDArray[np.str_]:
+    """Return the words of a column that must not be empty, (n,)."""
+    words = reader.ids((column,))[0]
+    empty = sum(_EMPTY.fullmatch(word) is not None for word in words)
+    if empty:
+        msg = f"'{path}': column '{column}' is empty for {counted(empty, 'star')}"
+        raise DataFileError(msg)
+    return np.asarray(words, np.str_)
+
+
+def _one_each(
+    name: str,
+    values: NDArray[Any],
+    galaxies: NDArray[np.str_],
+    first: NDArray[np.int64],
+    row: NDArray[np.int64],
+    path: Any,
+) -> NDArray[Any]:
+    """Return the value (g,) that all stars of a galaxy share.
+
+    Parameters
+    ----------
+    name, values
+        Column, and its values (n,).
+    galaxies, first, row
+        Names of the galaxies and their first stars, (g,); galaxy of every star, (n,).
+    path
+        File, for messages.
+
+    Raises
+    ------
+    DataFileError
+        If the stars of a galaxy have different values.
+    """
+    values = np.asarray(values)
+    one = values[first]
+    same = values == one[row]
+    if values.dtype.kind == "f":
+        same |= np.isclose(values, one[row], rtol=1e-3) | (np.isnan(values) & np.isnan(one[row]))
+    if not same.all():
+        k = int(np.flatnonzero(~same)[0])
+        pair = [
+            f"{v:.4g}" if values.dtype.kind == "f" else f"'{v}'" for v in (one[row[k]], values[k])
+        ]
+        hint = ", the mass of the whole galaxy" if name.endswith("mass") else ""
+        msg = (
+            f"{path}: {name} is {pair[0]} and {pair[1]} for stars of '{galaxies[row[k]]}': it must "
+            f"be the same for all stars of a snapshot{hint}"
+        )
+        raise DataFileError(msg)
+    return np.asarray(one)
+
+
+def _check_values(galaxies: NDArray[np.str_], mass: F64, tau: F64, path: Any) -> None:
+    """Refuse masses [Msun] and infall times [Gyr] of galaxies (g,) that cannot be such."""
+    for name, values, good, expected in (
+        ("star_mass", mass, mass > 0, "a positive mass in Msun"),
+        ("infall_time", tau, (tau > 0) & (tau < _OLDEST), f"Gyr, 0 to {_OLDEST:.1f}"),
+    ):
+        if not good.all():
+            k = int(np.flatnonzero(~good)[0])
+            msg = (
+                f"{path}: {name} of {counted(int((~good).sum()), 'galaxy', 'galaxies')} is not "
+                f"usable, e.g. {values[k]:.4g} of '{galaxies[k]}': expected {expected}"
+            )
+            raise DataFileError(msg)
+    if not 2 < np.median(np.log10(mass)) < 13:
+        msg = f"{path}: star_mass has a median of {np.median(mass):.3g}, expected Msun"
+        raise DataFileError(msg)
+    if len(mass) > 1 and np.ptp(np.log10(mass)) == 0:
+        msg = (
+            f"{path}: star_mass is {mass[0]:.3g} for all {len(mass)} galaxies: it must be the mass "
+            "of the whole galaxy, not that of a star"
+        )
+        raise DataFileError(msg)
+
+
+def _outside(
+    count: NDArray[np.int64],
+    row: NDArray[np.int64],
+    plane: Plane,
+    label: str,
+    path: Any,
+    notes: list[str],
+) -> NDArray[np.int64]:
+    """Return the number of stars outside the plane (g,), and note them.
+
+    Parameters
+    ----------
+    count
+        Stars per galaxy, (g,).
+    row
+        Galaxies of the stars outside.
+    plane, label
+        The plane, and the name of its second axis.
+    path
+        File, for messages.
+    notes
+        List of notes.
+
+    Raises
+    ------
+    DataFileError
+        If these are more than half of the stars, or all stars of a galaxy.
+    """
+    over = np.bincount(row, minlength=len(count))
+    box = (
+        f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, {label} {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
+    )
+    said = f"{len(row)} of {counted(int(count.sum()), 'star')} outside the plane ({box})"
+    if len(row) > _MOST_OUTSIDE * count.sum():
+        msg = f"{path}: {said}: check columns, units and solar scale"
+        raise DataFileError(msg)
+    if len(row):
+        notes.append(said)
+    return np.asarray(over, np.int64)
+
+
+def _dark_mass(
+    per_galaxy: Mapping[str, NDArray[Any]], galaxies: NDArray[np.str_], notes: list[str]
+) -> F64:
+    """Return log10 of the dark mass [Msun], (g,), NaN where it is unknown."""
+    missing = "the dark mass is not inferred with this library"
+    if "dm_mass" not in per_galaxy:
+        notes.append(f"WARNING: no dm_mass: {missing}")
+        return np.full(len(galaxies), np.nan)
+    dark = np.asarray(per_galaxy["dm_mass"], float)
+    known = dark > 0
+    if not known.all():
+        names = _some(galaxies[~known].tolist(), "galaxy", "galaxies")
+        notes.append(f"WARNING: {names} without dm_mass: {missing}")
+    return np.asarray(np.log10(np.where(known, dark, np.nan)))

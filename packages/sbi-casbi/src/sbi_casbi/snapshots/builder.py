@@ -32,7 +32,7 @@ from sbi_casbi.snapshots.fields import fields_of
 from sbi_casbi.snapshots.halos import HaloSource
 from sbi_casbi.snapshots.reader import files_of, read_snapshot
 from sbi_casbi.stems import STEM_PATTERN, is_snapshot, stem_and_step
-from sbi_core import ConfigError, DataFileError, data_dirs, read_npz, written
+from sbi_core import ConfigError, DataFileError, counted, data_dirs, read_npz, written
 
 __all__ = [
     "BuildConfig",
@@ -183,8 +183,8 @@ def build_library(
         temporary.write_text(content, encoding="utf-8")
     if failed > _MOST_FAILURES * len(jobs):
         msg = (
-            f"{failed} of {len(jobs)} snapshots in '{root}' cannot be used, e.g. {first} "
-            f"(all reasons: {out.name}.skipped.json)"
+            f"{failed} of {counted(len(jobs), 'snapshot')} in '{root}' cannot be used, e.g. "
+            f"{first} (all reasons: {out.name}.skipped.json)"
         )
         raise DataFileError(msg)
     kept = [j for j in kept if str(j.path) not in skipped]
@@ -397,7 +397,8 @@ def find_snapshots(root: str | Path, pattern: str = STEM_PATTERN) -> list[Path]:
     """
     root = Path(root).absolute()  # the folder around a snapshot is its simulation
     if not root.is_dir():
-        msg = f"folder of snapshots '{root}' does not exist"
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        msg = f"folder of snapshots '{root}' {what}"
         raise DataFileError(msg)
     matching = [p for p in root.rglob("*") if is_snapshot(p, pattern)]
     if not matching:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import DataFileError, checked_file
+from sbi_core import DataFileError, checked_file, counted
 
 __all__ = ["HaloSource", "catalogue_files", "main_halo"]
 
@@ -213,7 +213,8 @@ def _choose(snapshot: Any, path: Path, members: dict[int, I64]) -> int:
         reasons.append(f"{100 * heavy[main]:.2g} % of its dark mass is in heavy particles")
     if reasons:
         listed = "; ".join(
-            f"{numbers[k]}: {stars[k]} stars, {total[k]:.3g} Msun" for k in inside[:4]
+            f"{numbers[k]}: {counted(int(stars[k]), 'star')}, {total[k]:.3g} Msun"
+            for k in inside[:4]
         )
         msg = (
             f"{path.name}: ambiguous main halo: {numbers[main]} has most particles, but "

@@ -133,7 +133,9 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
         msg = f"'{path}' cannot be read: it does not exist"
         raise DataFileError(msg) from None
     except (OSError, *_DAMAGED) as error:
-        msg = f"'{path}' cannot be read: {first_line(error)}"
+        foreign = "pickled" in str(error)  # numpy takes any other file for a pickled object
+        reason = "it is neither an npz nor an npy file" if foreign else first_line(error)
+        msg = f"'{path}' cannot be read: {reason}"
         raise DataFileError(msg) from None
 
 
