@@ -412,7 +412,7 @@ def narrow():
     """The case files cover 3542-7407 Angstrom at rest."""
     from sbi_sfh.simulator import SfhSimulator
 
-    options = {"vacuum": True, "redshift": 0.03, "wave_unit": "Angstrom"}
+    options = {"vacuum": True, "default_redshift": 0.03, "wave_unit": "Angstrom"}
     return SfhSimulator(SfhConfig(mode="observed", wave_range=(3650.0, 7300.0), **options))
 
 
@@ -488,7 +488,8 @@ def test_almost_all_reference_files_are_read_without_a_false_flag(cases):
     from sbi_core import SbiError
     from sbi_sfh.simulator import SfhSimulator
 
-    options = {"vacuum": True, "wave_unit": "Angstrom", "assumed_snr": 60.0}
+    options = {"vacuum": True, "wave_unit": "Angstrom", "assumed_snr": 60.0,
+               "default_redshift": 0.03}  # fmt: skip
     simulator = SfhSimulator(SfhConfig(mode="observed", redshift=0.03, **options))
     expected = {
         "califa_cube.fits": "velocity_offset",  # vacuum wavelengths under CTYPE3 = AWAV

@@ -305,6 +305,113 @@ def test_redshifts_come_from_the_file_then_the_catalogue_then_the_option(columns
     assert sigma["three"] == pytest.approx(1.3)
 
 
+def as_ecsv(path, columns, meta):
+    table = Table({k: columns[k] for k in ("WAVE", "FLUX", "IVAR")}, meta=meta)
+    table["WAVE"].unit = "Angstrom"
+    table.write(path.with_suffix(".ecsv"), overwrite=True)
+    return path.with_suffix(".ecsv")
+
+
+def as_text(path, columns, meta):
+    facts = "".join(f"# {k} = {v}\n" for k, v in meta.items())
+    rows = np.stack([columns["WAVE"], columns["FLUX"], columns["IVAR"] ** -0.5], 1)
+    lines = "\n".join(" ".join(f"{v:.8g}" for v in row) for row in rows)
+    path.with_suffix(".txt").write_text(f"{facts}# wave [Angstrom] flux err\n{lines}\n")
+    return path.with_suffix(".txt")
+
+
+def as_npz(path, columns, meta):
+    np.savez(path.with_suffix(".npz"), **columns, **meta, waveunit="Angstrom")
+    return path.with_suffix(".npz")
+
+
+def as_image(path, columns, meta):
+    hdus = [fits.ImageHDU(columns[k], name=k) for k in ("WAVE", "FLUX", "IVAR")]
+    hdus[0].header["BUNIT"] = "Angstrom"
+    hdus[0].header.update({k: v for k, v in meta.items() if v == v})  # a card holds no NaN
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path.with_suffix(".fits"))
+    return path.with_suffix(".fits")
+
+
+WRITERS = {"ecsv": as_ecsv, "text": as_text, "npz": as_npz, "image": as_image}
+
+
+@pytest.fixture(params=WRITERS)
+def saved(request, columns, tmp_path):
+    """``saved(**facts)`` writes the spectrum with these facts in one of several formats."""
+
+    def save(name="mine", **facts):
+        return WRITERS[request.param](tmp_path / name, columns, {"VACUUM": True, **facts})
+
+    return save
+
+
+@pytest.mark.parametrize("facts", [{}, {"Z": -1.0}, {"REDSHIFT": -9999.0}, {"REDSHIFT": "none"}])
+def test_no_redshift_or_a_failed_one_is_never_replaced_in_silence(saved, facts):
+    path = saved(**facts)
+    bare = SfhConfig(mode="observed")
+    lack = "marks a failed fit" if facts and facts != {"REDSHIFT": "none"} else "no redshift"
+    with pytest.raises(ObservationError, match=f"{path.name}.*{lack}.*default_redshift=0.03"):
+        read_spectra(path, GRID, bare, fwhm=FWHM)
+    found = read(path)  # the redshift of the training
+    assert flags(found) == ["redshift_assumed"]
+    assert noted(found, "0.03 is used (simulator.redshift)")
+    given = read(path, default_redshift=0.031)
+    assert float(given.labels["redshift"][0]) == 0.031
+    assert flags(given) == (["redshift_assumed"] if "failed" in lack else [])
+    assert noted(given, "0.031 is used (simulator.default_redshift)")
+
+
+@pytest.mark.parametrize(
+    ("facts", "z"),
+    [
+        ({"VRAD": 8993.8}, 0.03),
+        ({"CZ": "8993.8 km/s"}, 0.03),
+        ({"Z": -1.0, "VHELIO": 8993.8}, 0.03),
+        ({"REDSHIFT": "0.03 +/- 0.0001"}, 0.03),
+        ({"VHELIO": 17.2}, None),  # of the Earth
+        ({"CZ": 0.03}, None),  # a redshift, but by its name a velocity
+        ({"CZ": -999.0}, None),
+    ],
+)
+def test_a_velocity_is_used_where_it_clearly_is_one(saved, facts, z):
+    found = read(saved(**facts))
+    assert flags(found) == ([] if z else ["redshift_assumed"])
+    assert float(found.labels["redshift"][0]) == pytest.approx(0.03, rel=1e-4)
+
+
+def test_a_velocity_under_the_name_of_a_redshift_is_refused(columns, tmp_path):
+    path = write(tmp_path / "a.fits", columns, {"VACUUM": True, "REDSHIFT": 8993.8})
+    with pytest.raises(UnusableSpectrumError, match="8993.8 is outside.*a velocity.*cz"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "z"),
+    [
+        ({"REDSHIFT": 0.0}, None),
+        ({"FRAME": "rest"}, None),
+        ({"FRAME": "rest-frame", "Z": -1.0}, None),
+        ({"SPECSYS": "SOURCE", "Z": 0.03}, 0.03),
+        ({"REST": "T", "REDSHIFT": 0.03}, 0.03),
+    ],
+)
+def test_spectra_at_rest_are_not_shifted_and_have_the_redshift_of_the_galaxy(
+    saved, columns, facts, z
+):
+    observed = read(saved(REDSHIFT=0.03)).batch
+    columns["WAVE"] = columns["WAVE"] / 1.03
+    found = read(saved("rest", **facts))
+    both = (observed.mask & found.batch.mask)[0].numpy()
+    assert both.mean() > 0.9
+    off = found.batch.x[0].numpy()[both] / observed.x[0].numpy()[both] - 1
+    assert np.abs(off).std() < 0.01
+    redshift, age = (float(found.labels[n][0]) for n in ("redshift", "age_universe"))
+    assert (redshift == z) if z else np.isnan(redshift)
+    assert np.isnan(age) == (z is None)
+    assert flags(found) == []
+
+
 def test_a_catalogue_needs_identifiers_and_redshifts(columns, tmp_path):
     path = write(tmp_path / "a.fits", columns, FACTS)
     Table({"id": ["a"], "ra": [0.1]}).write(tmp_path / "z.csv")
@@ -334,6 +441,8 @@ def test_spectra_below_a_signal_to_noise_are_left_out(columns, tmp_path):
     assert [n for n in found.notes if "not inferred" in n] == [
         next(n for n in found.notes if n.startswith("not inferred: 2 spectra (low_snr), the first"))
     ]
+    with pytest.raises(UnusableSpectrumError, match=r"none of 4 spectra.*: 4 spectra \(low_snr\)"):
+        read(tmp_path / "a.fits", min_snr=1000.0)
 
 
 def test_spectra_of_a_rotating_galaxy_are_aligned(columns, simulator, tmp_path):

@@ -7,6 +7,7 @@ from survey_spectra import FWHM, GRID, OBSERVED, galaxy, write
 
 from sbi_core import ObservationError
 from sbi_sfh.config import SfhConfig
+from sbi_sfh.prepare import _smooth
 from sbi_sfh.readers import read_spectra
 from sbi_sfh.resample import air_to_vacuum
 
@@ -76,23 +77,32 @@ def test_missing_facts_are_asked_for(simulator, tmp_path, changes, message):
 def test_missing_facts_may_come_from_the_options(simulator, tmp_path):
     columns, facts, _ = galaxy(simulator, VACUUM=None, REDSHIFT=None)
     path = write(tmp_path / "g.fits", columns, facts, unit=None)
-    with pytest.raises(ObservationError, match="unit of wavelengths is not known.*Angstrom"):
-        read(path)
     config = SfhConfig(mode="observed", vacuum=True, redshift=0.03, wave_unit="Angstrom")
     assert len(read(path, config)) == 1
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("nm", 0.1), ("micron", 1e-4), ("m", 1e-10)])
-def test_a_missing_unit_is_guessed_in_the_message(simulator, tmp_path, unit, factor):
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("Angstrom", 1), ("nm", 0.1), ("micron", 1e-4), ("m", 1e-10)]
+)
+def test_a_missing_unit_follows_from_the_size_of_optical_wavelengths(
+    simulator, tmp_path, unit, factor
+):
     columns, facts, _ = galaxy(simulator)
-    path = write(
-        tmp_path / "g.fits", {**columns, "WAVE": factor * columns["WAVE"]}, facts, unit=None
-    )
-    with pytest.raises(ObservationError, match=f"looks like {unit}\\)"):
-        read(path)
     same = read(write(tmp_path / "angstrom.fits", columns, facts))
-    found = read(path, SfhConfig(mode="observed", wave_unit=unit))
+    columns["WAVE"] = factor * columns["WAVE"]
+    path = write(tmp_path / "g.fits", columns, facts, unit=None)
+    found = read(path)
+    assert any(f"without a unit taken as {unit}" in note for note in found.notes)
     assert_allclose(found.batch.x, same.batch.x, rtol=1e-5)
+    assert_allclose(read(path, SfhConfig(mode="observed", wave_unit=unit)).batch.x, found.batch.x)
+
+
+@pytest.mark.parametrize("function", [np.log10, np.log])
+def test_logarithms_under_another_name_are_not_taken_for_wavelengths(simulator, tmp_path, function):
+    columns, facts, _ = galaxy(simulator)
+    columns["WAVE"] = function(columns["WAVE"])
+    with pytest.raises(ObservationError, match="without a unit.*name logarithms loglam"):
+        read(write(tmp_path / "g.fits", columns, facts, unit=None))
 
 
 def test_wrong_units_are_noticed(simulator, tmp_path):
@@ -179,6 +189,48 @@ def test_sharper_spectra_are_brought_to_the_library(simulator, tmp_path):
     width = np.sqrt((depth * (GRID[near] - centre) ** 2).sum() / depth.sum()) * 2.3548
     assert centre == pytest.approx(5300.0, abs=0.15)
     assert width == pytest.approx(2.51, rel=0.12)  # pixels of 0.9 Angstrom add a little
+
+
+@pytest.mark.parametrize("unit", ["Angstrom", "nm", "km / s", None])
+def test_resolution_may_be_a_column_of_fwhm(simulator, tmp_path, unit):
+    columns, facts, _ = galaxy(simulator)
+    columns["SRES"] = np.full(len(columns["WAVE"]), 1900.0)
+    same = read(write(tmp_path / "a.fits", columns, facts))
+    width = columns["WAVE"] / columns.pop("SRES")
+    factor = {"nm": 0.1, "km / s": 299792.458 / columns["WAVE"]}.get(unit, 1.0)
+    table = Table({**columns, "FWHM": width * factor}, meta=facts)
+    table["WAVE"].unit, table["FWHM"].unit = "Angstrom", unit
+    table.write(tmp_path / "b.ecsv")
+    found = read(tmp_path / "b.ecsv")
+    assert_allclose(found.batch.x, same.batch.x, rtol=1e-5)
+    assert any("column of FWHM (R = 1900)" in note for note in found.notes)
+    table["FWHM"] = table["FWHM"].data * 1e-6
+    table.write(tmp_path / "c.ecsv")
+    assert any("FWHM not used" in note for note in read(tmp_path / "c.ecsv").notes)
+
+
+def test_errors_may_be_a_column_of_signal_to_noise(simulator, tmp_path):
+    columns, facts, _ = galaxy(simulator)
+    same = read(write(tmp_path / "a.fits", columns, facts))
+    columns["SNR"] = columns["FLUX"] * np.sqrt(columns.pop("IVAR"))
+    columns["SNR"][700:710] = 0.0
+    found = read(write(tmp_path / "b.fits", columns, facts))
+    both = (found.batch.mask & same.batch.mask)[0]
+    ratio = (found.batch.x_err[0][both] / same.batch.x_err[0][both]).numpy()
+    assert np.abs(ratio - 1).max() < 0.5  # at the ends of the masked pixels
+    assert np.quantile(np.abs(ratio - 1), 0.99) < 0.01
+    assert 5 <= int((same.batch.mask & ~found.batch.mask).sum()) <= 20
+
+
+def test_smoothing_of_masked_pixels_warns_of_nothing():
+    """Widths of a thirtieth of a pixel: weights of neighbours whose square is 0."""
+    good = np.ones(300, bool)
+    good[100:120] = False
+    flux = np.where(good, 1.0, 0.0)
+    with np.errstate(all="raise", under="ignore"):
+        smooth, variance = _smooth(flux, 0.01 * flux, good, np.full(300, 0.035))
+    assert_allclose(smooth[good], 1.0)
+    assert_allclose(variance[good], 0.01)
 
 
 def test_mock_mode_warns_about_real_spectra(simulator, tmp_path):

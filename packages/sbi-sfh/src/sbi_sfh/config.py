@@ -90,7 +90,7 @@ class SfhConfig(BaseModel):
         default=None,
         ge=0,
         description="Redshift of the galaxies: sets t_obs_gyr (flat LCDM, H0 = 70, Omega_m = 0.3), "
-        "and is used for spectra without a redshift.",
+        "and is used, with a flag, for spectra without a redshift.",
     )
     time: Literal["cosmic", "lookback"] = Field(
         default="cosmic",
@@ -151,7 +151,7 @@ class SfhConfig(BaseModel):
     )
     wave_unit: str | None = Field(
         default=None,
-        description="Unit of wavelengths in files without one, e.g. Angstrom.",
+        description="Unit of wavelengths in files without one, e.g. nm; default: by their size.",
         json_schema_extra={"reading": True},
     )
     default_redshift: float | None = Field(

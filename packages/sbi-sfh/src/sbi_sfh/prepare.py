@@ -47,6 +47,7 @@ _POLARITY = (
     "a mask is nonzero or True where a pixel is bad; if it is the other way round: "
     "--set simulator.mask_good=true"
 )
+_FAINT = 1e-3
 _GAP = 2.5  # steps between pixels; more are a gap
 _GAP_WINDOW = 21  # pixels around, for the typical step
 _MEDIUM = {True: "vacuum", False: "air"}
@@ -71,7 +72,7 @@ class Prepared:
     flags
         Warnings that go into the tables of results.
     labels
-        Columns of the tables of results: the redshift that was divided out (NaN for spectra at rest
+        Columns of the tables of results: the redshift of the galaxy (NaN for spectra at rest
         without one), the age of the Universe at the galaxy, the position in a cube.
     """
 
@@ -106,8 +107,8 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
             "per pixel: --set simulator.assumed_snr=50 (scatter: from neighbouring pixels)"
         )
         raise UnusableSpectrumError("facts_missing", msg)
-    angstrom = _in_angstrom(raw, config)
-    z, age = _redshift(raw, config, notes, flags)
+    angstrom = _in_angstrom(raw, config, notes)
+    shift, z, age = _redshift(raw, config, notes, flags)
     vacuum = _in_vacuum(raw, config, notes)
     if config.mask_good and not raw.fixed_mask:
         raw = replace(raw, good=~raw.good)
@@ -120,7 +121,7 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
         _check_scatter(raw, good, notes, flags)
     # the index of refraction belongs to the wavelength at which light was measured
     observed = vacuum_to_air(angstrom) if vacuum else angstrom
-    rest = observed / (1.0 + z)
+    rest = observed / (1.0 + shift)
     usable = _usable(wave, config)
     _covered(raw, rest, wave[usable], config)
     spikes = good & spikes_in(raw.flux, inverse, good) & ~emission_mask(rest)
@@ -177,7 +178,7 @@ def prepare(raw: RawSpectrum, wave: F64, config: SfhConfig, *, fwhm: float) -> P
         notes=tuple(notes),
         flags=tuple(flags),
         labels={
-            "redshift": float("nan") if raw.rest and raw.redshift is None else z,
+            "redshift": z,
             AGE: age,
             **raw.labels,
         },
@@ -244,7 +245,12 @@ def _optical(angstrom: float) -> bool:
     return 2000 < angstrom < 30000
 
 
-def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
+def _unit_by_size(typical: float) -> str | None:
+    """Return the unit in which wavelengths are those of the model: ranges do not overlap."""
+    return next((n for n, factor in _UNITS.items() if 3000 <= typical * factor < 30000), None)
+
+
+def _in_angstrom(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> F64:
     """Return the wavelengths in Angstrom."""
     if len(raw.wave) < 2:
         msg = f"{raw.where}: {counted(len(raw.wave), 'pixel')} with a wavelength, expected more"
@@ -252,13 +258,14 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig) -> F64:
     unit = raw.unit or config.wave_unit
     typical = float(np.median(raw.wave))
     if unit is None:
-        fits = (name for name, factor in _UNITS.items() if _optical(typical * factor))
-        guess = next(fits, "Angstrom")
-        msg = (
-            f"{raw.where}: the unit of wavelengths is not known (median {typical:g}, looks like "
-            f"{guess}); give it in the file or with --set simulator.wave_unit={guess}"
-        )
-        raise UnusableSpectrumError("facts_missing", msg)
+        unit = _unit_by_size(typical)
+        if unit is None:
+            msg = (
+                f"{raw.where}: wavelengths around {typical:g} without a unit; give it in the file "
+                "or with --set simulator.wave_unit=nm, or name logarithms loglam"
+            )
+            raise UnusableSpectrumError("facts_missing", msg)
+        notes.append(f"wavelengths without a unit taken as {unit} (median {typical:g})")
     try:
         angstrom: F64 = (raw.wave * units.Unit(_spelled(unit))).to_value("Angstrom")
     except (ValueError, TypeError, units.UnitConversionError):
@@ -322,28 +329,58 @@ def _spelled(unit: str) -> str:
 
 def _redshift(
     raw: RawSpectrum, config: SfhConfig, notes: list[str], flags: list[str]
-) -> tuple[float, float]:
-    """Return the redshift to divide out, 0 for spectra at rest, and the age of the Universe, Gyr.
+) -> tuple[float, float, float]:
+    """Return the redshift to divide out, that of the galaxy, and the age of the Universe, Gyr.
 
-    The age is NaN for spectra at rest without a redshift.
+    The first is 0 for spectra at rest; the others are NaN for those without a redshift. Nothing but
+    wavelengths at rest has a redshift of exactly 0.
     """
     z = raw.redshift
-    if z is None and not raw.rest:
-        z = config.redshift if config.default_redshift is None else config.default_redshift
-    if (z is None or not np.isfinite(z)) and not raw.rest:
+    if z is None:
+        z = config.default_redshift if raw.rest else _assumed_redshift(raw, config, notes, flags)
+    if raw.cosmic is None and not z:
+        notes.append(
+            "at rest, without a redshift: times count to the age of the Universe in the model, "
+            f"{config.t_end:.2f} Gyr"
+        )
+        return 0.0, float("nan"), float("nan")
+    cosmic = raw.cosmic if raw.cosmic is not None else z
+    assert cosmic is not None
+    z = cosmic if z is None else z
+    for value in (cosmic, z):
+        if not -0.01 < value < 2:
+            velocity = " (a velocity? Its name is cz, in km/s)" if abs(value) > 100 else ""
+            msg = f"{raw.where}: redshift {value:g} is outside of -0.01 to 2{velocity}"
+            raise UnusableSpectrumError("redshift_outside_model", msg)
+    return (0.0 if raw.rest else z), z, _age(raw, cosmic, config, notes, flags)
+
+
+def _assumed_redshift(
+    raw: RawSpectrum, config: SfhConfig, notes: list[str], flags: list[str]
+) -> float:
+    """Return the redshift of the options, for a file without one or with a failed one."""
+    of_reading = config.default_redshift
+    z = config.redshift if of_reading is None else of_reading
+    lack = f"the redshift of the file, {raw.failed}, marks a failed fit" if raw.failed else (
+        "no redshift in the file")  # fmt: skip
+    if z is None:
         msg = (
-            f"{raw.where}: no redshift; give REDSHIFT in the file (0 for spectra at rest; in text "
+            f"{raw.where}: {lack}; give REDSHIFT in the file (0 for spectra at rest; in text "
             "'# REDSHIFT = 0.03'), or --set simulator.default_redshift=0.03, or "
             "--set simulator.catalogue=FILE with columns id and redshift"
         )
         raise UnusableSpectrumError("facts_missing", msg)
-    cosmic = z if raw.cosmic is None else raw.cosmic
-    if cosmic is None or not np.isfinite(cosmic):
-        return 0.0, float("nan")
-    for value in (cosmic, cosmic if z is None else z):
-        if not -0.01 < value < 2:
-            msg = f"{raw.where}: redshift {value:g} is outside of -0.01 to 2"
-            raise UnusableSpectrumError("redshift_outside_model", msg)
+    option = "redshift" if of_reading is None else "default_redshift"
+    notes.append(f"{lack}: {z:g} is used (simulator.{option})")
+    if of_reading is None or raw.failed:
+        flags.append("redshift_assumed")
+    return z
+
+
+def _age(
+    raw: RawSpectrum, cosmic: float, config: SfhConfig, notes: list[str], flags: list[str]
+) -> float:
+    """Return the age of the Universe at a galaxy, Gyr, which the model must be near to."""
     age = age_of_universe(max(cosmic, 0.0))
     late = config.t_end - age
     if not -_OLDER_REFUSED < late < _YOUNGER_REFUSED:
@@ -356,10 +393,11 @@ def _redshift(
     if late < -_OLDER_FLAGGED:
         notes.append(
             f"at redshift {cosmic:g} the Universe is {age:.2f} Gyr old, {-late:.2f} Gyr older than "
-            f"in the model, which has no stars as old; train with --set simulator.redshift={z:g}"
+            f"in the model, which has no stars as old; train with "
+            f"--set simulator.redshift={cosmic:g}"
         )
         flags.append("redshift_unlike_model")
-    return (0.0 if raw.rest or z is None else float(z)), age
+    return age
 
 
 def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
@@ -514,7 +552,7 @@ def _smooth(flux: F64, variance: F64, good: Mask, width: F64) -> tuple[F64, F64]
         total += weight * flux[j]
         error += weight**2 * variance[j]
         norm += weight
-    ok = norm > 0
+    ok = norm > _FAINT  # masked pixels with nothing near; pixels that are used have 1 or more
     norm = np.where(ok, norm, 1.0)
     return np.where(ok, total / norm, flux), np.where(ok, error / norm**2, variance)
 

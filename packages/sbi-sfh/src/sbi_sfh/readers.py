@@ -42,6 +42,8 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "model, which has no stars as old: train with simulator.redshift",
     "errors_unlike_scatter": "the flux errors do not agree with the scatter of neighbouring "
     "pixels: check their unit",
+    "redshift_assumed": "the file has no redshift, or marks its measurement as failed: that of the "
+    "options is used (simulator.redshift or simulator.default_redshift)",
     "redshift_uncertain": "the survey doubts the redshift (ZWARNING): check it",
     "not_a_galaxy": "the survey classifies the object as a star or a quasar, or it is the sky",
     "many_masked_pixels": "more than 40 % of the pixels are masked or missing, many more than in "
@@ -131,7 +133,7 @@ def observations_of_spectra(
         )
         raise ObservationError(msg)
     if not made:
-        raise left[0][1]
+        raise _nothing(left)
     ids = _unique(names)
     mask = np.array([m.mask for m in made])
     context = None
@@ -205,16 +207,32 @@ def _grouped(notes: list[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _reasons(left: list[tuple[int, UnusableSpectrumError]]) -> list[str]:
-    """Return one sentence for all spectra that are left out for the same reason."""
+def _alike(left: list[tuple[int, UnusableSpectrumError]]) -> list[tuple[int, str]]:
+    """Return how many spectra are left out for each reason, and a sentence on them."""
     alike: dict[str, list[UnusableSpectrumError]] = {}
     for _, error in left:
         alike.setdefault(error.reason, []).append(error)
     return [
-        f"not inferred: {same[0]}" if len(same) == 1 else
-        f"not inferred: {len(same)} spectra ({reason}), the first: {same[0]}"
+        (len(same), f"{same[0]}" if len(same) == 1 else
+         f"{len(same)} spectra ({reason}), the first: {same[0]}")
         for reason, same in alike.items()
     ]  # fmt: skip
+
+
+def _reasons(left: list[tuple[int, UnusableSpectrumError]]) -> list[str]:
+    """Return one sentence for all spectra that are left out for the same reason."""
+    return [f"not inferred: {sentence}" for _, sentence in _alike(left)]
+
+
+def _nothing(left: list[tuple[int, UnusableSpectrumError]]) -> UnusableSpectrumError:
+    """Return the error for a file without a spectrum that can be used: most of the reasons."""
+    first = left[0][1]
+    if len(left) == 1:
+        return first
+    several = sorted(_alike(left), reverse=True)
+    sentences = "; ".join(sentence for _, sentence in several)
+    msg = f"none of {len(left)} spectra can be used: {sentences}"
+    return UnusableSpectrumError(first.reason, msg)
 
 
 def _columns(made: list[Prepared]) -> list[str]:

@@ -47,15 +47,19 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "good": ("good", "goodpix", "good_pixel", "gpm", "valid"),
     "sres": ("sres", "specres", "resolution", "resolving_power", "r"),
+    "fwhm": ("fwhm", "lsf_fwhm", "fwhm_lsf", "fwhm_res", "res_fwhm"),
+    "snr": ("snr", "s_n", "s/n", "signal_to_noise"),
     "wdisp": ("wdisp", "wavedisp"),
     "wresl": ("wresl",),
 }  # fmt: skip
 FACTS: Mapping[str, tuple[str, ...]] = {
     "redshift": ("redshift", "z", "z_spec", "zspec", "spec_z", "specz", "z_best", "zbest",
-                 "z_helio", "zhelio", "z_obs"),
+                 "z_helio", "zhelio", "z_obs", "zsource"),
     "cosmic": ("cosmic_redshift", "redshift_cosmic", "z_cosmic", "zcosmic", "z_cosmo", "zcosmo",
                "nsa_zdist", "zdist", "z_tonry", "z_cmb", "zcmb"),
-    "velocity": ("med_vel", "cz", "vsys"),
+    "velocity": ("med_vel", "cz", "cz_helio", "czhelio", "vsys", "v_sys"),
+    "radial": ("vrad", "v_rad", "radvel", "rad_vel", "radial_velocity", "vhelio", "v_helio",
+               "helio_vel", "velocity", "vel", "rv"),
     "vacuum": ("vacuum", "invacuum", "airorvac", "air_or_vacuum"),
     "air": ("air", "inair"),
     "sigma": ("sigma", "vdisp", "v_disp", "sigma_kms", "vel_dis", "veldisp", "sigma_star"),
@@ -65,7 +69,8 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "plateifu", "targetid", "galaxy_id", "gal_id", "galid", "objid", "obj_id",
            "object_id", "specobjid", "source_id", "nsaid", "mangaid", "cataid", "catid", "object",
            "name"),
-    "frame": ("frame",),
+    "frame": ("frame", "wave_frame", "waveframe", "wavelength_frame", "rest_frame", "restframe",
+              "rest", "at_rest", "deredshifted", "specsys"),
     "zwarning": ("zwarning", "zwarn", "z_warnin"),
     "class": ("class", "spectype", "objtype"),
 }  # fmt: skip
@@ -79,6 +84,7 @@ _AIR, _VACUUM = ("air",), ("vac", "vacuum")
 _REST = ("rest", "restframe")
 _UNITS = ("ang", "angstrom", "angstroms", "aa", "a", "nm", "um", "micron", "microns")
 _OTHER = ("obs", "observed", "frame", "opt", "gal", "grid")
+_EMPTY = ("", "-", "--", "none", "null", "n/a", "unknown")
 _BRACKETS = re.compile(r"(.+?)\s*[\[(]\s*([^\])]*?)\s*[\])]\s*")
 
 
@@ -161,7 +167,7 @@ def fact(facts: Mapping[str, Any], kind: str) -> Any:
 def _given(value: Any) -> bool:
     if value is None or np.ma.is_masked(value):
         return False
-    return str(value).strip() != ""
+    return str(value).strip().lower() not in _EMPTY
 
 
 def check_chosen(names: Iterable[Any], where: str) -> None:

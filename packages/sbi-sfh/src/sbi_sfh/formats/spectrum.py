@@ -7,6 +7,7 @@ has two dimensions, every row is a galaxy: other columns are rows of the same sh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,9 +41,14 @@ _FALSE = ("f", "false", "0", "0.0", "no")
 _VACUUM = ("vac", "vacuum", "vacuo")
 _FAILED_DISPERSION = 850.0  # km/s: where the fit of the SDSS pipeline ends, not a measurement
 _MANY_OUTLIERS = 1 << 4  # bit of ZWARNING that good spectra of bright galaxies have, too
-_ROW_KINDS = ("flux", "ivar", "err", "var", "mask", "good", "sres", "wdisp", "wresl")
+_ROW_KINDS = ("flux", *(kind for kind in COLUMNS if kind not in ("flux", "loglam")))
 _NAMED_NU = ("f_nu", "fnu", "flux_nu")
 _FEW = 50  # rows of a galaxy in a long table, at least
+_SLOWEST = 2.0  # km/s: less is a redshift under the name of a velocity, or none
+_FASTER_THAN_THE_EARTH = 300.0  # km/s
+_MARKS = (-9.0, -99.0, -999.0)  # of failed measurements; -1 and -9999 are no velocities
+_WITH_MORE = re.compile(r"([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?:\+/-|\+-|\u00b1|\(|km\b).*", re.I)
+_COARSE, _SHARP = 50.0, 3e5  # resolving powers of spectra of galaxies
 _LN = 5.5  # log10 of optical wavelengths in Angstrom are below, natural logarithms above
 
 
@@ -95,6 +101,8 @@ class RawSpectrum:
         What the file states about air and vacuum, if it states both.
     redshift
         Redshift of the lines; None if the file has none.
+    failed
+        What the file has in place of a redshift, if it marks a failed measurement.
     cosmic
         Redshift of the Hubble flow, for the age of the Universe; None: that of the lines.
     sigma
@@ -125,6 +133,7 @@ class RawSpectrum:
     usual: Medium | None = None
     contradiction: str = ""
     redshift: float | None = None
+    failed: str = ""
     cosmic: float | None = None
     sigma: float | None = None
     resolution: F64 | None = None
@@ -267,6 +276,8 @@ def _number(facts: Mapping[str, Any], kind: str, where: str) -> float | None:
     try:
         return float(np.asarray(value).reshape(-1)[0])
     except ValueError:
+        if match := _WITH_MORE.fullmatch(_word(value)):
+            return float(match[1])
         msg = f"{where}: the {kind} is '{value}', expected a number"
         raise UnusableSpectrumError("facts_missing", msg) from None
 
@@ -348,7 +359,7 @@ def _one(
         data["err"] = err
     ivar = _inverse_variance(data)
     good, fixed = _good(data, chosen, survey, notes)
-    resolution = _resolution(data, wave)
+    resolution = _resolution(data, wave, _unit("fwhm", chosen["fwhm"], units), unit, notes)
     lengths = {len(v) for v in (wave, flux, good, *([] if ivar is None else [ivar]))}
     if len(lengths) > 1:
         msg = f"{where}: wavelength, flux and errors have different lengths {sorted(lengths)}"
@@ -363,9 +374,8 @@ def _one(
         ivar = None if ivar is None else ivar[::-1]
         resolution = None if resolution is None else resolution[::-1]
     flags: list[str] = []
-    redshift = _redshift(facts, where, notes)
+    redshift, failed = _redshift(facts, where, notes)
     _doubts(facts, where, notes, flags)
-    frame = _word(fact(facts, "frame") or "observed").lower()
     opposite = [w for w, v in stated if v != stated[0][1]]
     return RawSpectrum(
         id=_word(fact(survey.without_names(facts), "id") or _stem(where)),
@@ -375,9 +385,9 @@ def _one(
         vacuum=stated[0][1] if stated else None,
         usual=usual,
         contradiction=f"{stated[0][0]} and {opposite[0]}" if opposite else "",
-        redshift=redshift, cosmic=_marked(_number(facts, "cosmic", where)),
+        redshift=redshift, failed=failed, cosmic=_marked(_number(facts, "cosmic", where)),
         sigma=_sigma(facts, where, notes), resolution=resolution,
-        rest=frame.startswith("rest") or survey.rest or at_rest(chosen["wave"]),
+        rest=_at_rest(facts) or survey.rest or at_rest(chosen["wave"]),
         fixed_mask=fixed, notes=tuple(notes), flags=tuple(flags), labels=dict(labels or {}),
     )  # fmt: skip
 
@@ -397,15 +407,34 @@ def _marked(value: float | None) -> float | None:
     return None if value is None or not value > -0.5 else value
 
 
-def _redshift(facts: Mapping[str, Any], where: str, notes: list[str]) -> float | None:
-    z = _marked(_number(facts, "redshift", where))
-    if z is not None:
-        return z
-    velocity = _number(facts, "velocity", where)
-    if velocity is None or not -3000 < velocity < 0.9 * C_KMS:
-        return None
-    notes.append(f"redshift from the velocity of {velocity:g} km/s in the header (cz)")
-    return velocity / C_KMS
+def _redshift(facts: Mapping[str, Any], where: str, notes: list[str]) -> tuple[float | None, str]:
+    """Return the redshift, or None with what the file has as the mark of a failed one."""
+    z = _number(facts, "redshift", where)
+    if _marked(z) is not None:
+        return z, ""
+    velocity = _velocity(facts, where)
+    if velocity is not None:
+        notes.append(f"redshift from the velocity of {velocity:g} km/s in the file (cz)")
+        return velocity / C_KMS, ""
+    return None, "" if z is None else f"{z:g}"
+
+
+def _velocity(facts: Mapping[str, Any], where: str) -> float | None:
+    """Return the velocity of a galaxy, km/s; None where a number is not clearly one.
+
+    Small radial velocities may be those of the Earth.
+    """
+    for kind, least in (("velocity", _SLOWEST), ("radial", _FASTER_THAN_THE_EARTH)):
+        v = _number(facts, kind, where)
+        if v is not None and least <= abs(v) and -3000 < v < 0.9 * C_KMS and v not in _MARKS:
+            return v
+    return None
+
+
+def _at_rest(facts: Mapping[str, Any]) -> bool:
+    """Return whether the facts state wavelengths at rest: FRAME = rest, SPECSYS = SOURCE, ..."""
+    word = _word(fact(facts, "frame") or "").lower()
+    return word.startswith("rest") or word in (*_TRUE, "source", "emitted", "deredshifted")
 
 
 def _sigma(facts: Mapping[str, Any], where: str, notes: list[str]) -> float | None:
@@ -454,7 +483,10 @@ def _good(
     return np.asarray(mask == 0), False  # empty cells are bad pixels
 
 
-def _resolution(data: Mapping[str, F64], wave: F64) -> F64 | None:
+def _resolution(
+    data: Mapping[str, F64], wave: F64, fwhm_unit: Any, wave_unit: Any, notes: list[str]
+) -> F64 | None:
+    """Return the resolving power lambda/FWHM, (L,)."""
     if "sres" in data and len(data["sres"]) == len(wave):
         return data["sres"]
     if "wdisp" in data:  # SDSS: sigma in pixels of 1e-4 in log10 lambda
@@ -463,7 +495,33 @@ def _resolution(data: Mapping[str, F64], wave: F64) -> F64 | None:
     if "wresl" in data:  # SDSS-V: sigma in Angstrom
         sigma = np.where(data["wresl"] > 0, data["wresl"], np.inf)
         return np.asarray(wave / (sigma * FWHM_PER_SIGMA))
+    if "fwhm" in data and len(data["fwhm"]) == len(wave):
+        return _of_fwhm(data["fwhm"], wave, _text(fwhm_unit), _text(wave_unit), notes)
     return None
+
+
+def _of_fwhm(
+    fwhm: F64, wave: F64, unit: str | None, wave_unit: str | None, notes: list[str]
+) -> F64 | None:
+    """Return the resolving power of a column of FWHM: km/s, or by default as the wavelengths."""
+    width = np.where(fwhm > 0, fwhm, np.inf)
+    try:
+        if unit and astropy_units.Unit(unit).is_equivalent("km/s"):
+            power = C_KMS / (width * astropy_units.Unit(unit).to("km/s"))
+        else:
+            known = bool(unit and wave_unit)
+            factor = astropy_units.Unit(unit).to(wave_unit) if known else 1.0
+            power = wave / (width * factor)
+    except (ValueError, astropy_units.UnitConversionError):
+        power = np.zeros(len(wave))
+    typical = float(np.median(power))
+    if not _COARSE < typical < _SHARP:
+        notes.append(
+            f"column of FWHM not used: a resolution of {typical:.3g} is none of a spectrum"
+        )
+        return None
+    notes.append(f"resolution from a column of FWHM (R = {typical:.0f})")
+    return np.asarray(power)
 
 
 def _inverse_variance(data: Mapping[str, F64]) -> F64 | None:
@@ -477,4 +535,6 @@ def _inverse_variance(data: Mapping[str, F64]) -> F64 | None:
         if "var" in data:
             var = data["var"]
             return np.where(var == 0, 0.0, 1.0 / var)
+        if "snr" in data:
+            return np.where(data["snr"] > 0, (data["snr"] / data["flux"]) ** 2, 0.0)
     return None

@@ -27,6 +27,7 @@ SUFFIXES = (
 TEXTS = (".asc", ".ascii", ".spec", ".spectrum", ".sp", ".tab", ".tbl")
 _POSITIONS = ("wave", "flux", "err")
 _FACT = re.compile(r"#?\s*(\w+)\s*[=:]\s*(.+?)\s*")
+_MEDIUM = re.compile(r"#?\s*(air|vacuum)(?:\s+wavelengths?)?\s*", re.IGNORECASE)
 _UNIT = re.compile(r"(\w+)\s*[\[(]\s*([^\])]+?)\s*[\])]")
 
 
@@ -57,9 +58,14 @@ def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
     comments = [str(c) for c in table.meta.get("comments", [])]
     columns = {str(n): table[n] for n in table.colnames}
     units = {str(n): table[n].unit for n in table.colnames}
+    if _FACT.fullmatch(" ".join(columns)):  # a comment that was taken for the header
+        comments.insert(0, " ".join(columns))
+        columns = {f"col{k}": v for k, v in enumerate(columns.values(), start=1)}
     for comment in comments:
         if match := _FACT.fullmatch(comment):
             facts.setdefault(match[1], match[2])
+        elif match := _MEDIUM.fullmatch(comment):
+            facts.setdefault("vacuum", match[1])
     if all(_is_number(n) for n in columns):
         columns = _with_first_row(columns)
     if not has_spectrum(columns) and all(re.fullmatch(r"col\d+", n) for n in columns):
