@@ -15,9 +15,9 @@ from sbi_core.data.reading import Reading
 from sbi_core.data.simulations import Simulations, open_simulations
 from sbi_core.errors import ConfigError
 from sbi_core.files.directory import RunDirectory
-from sbi_core.pipeline.config import assignments, reading_options, resolve
+from sbi_core.pipeline.config import reading_options, resolve
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.fixed import InMemory, not_given, options_of
+from sbi_core.pipeline.fixed import InMemory, options_of
 from sbi_core.pipeline.reading import read_objects, written_beside
 from sbi_core.pipeline.runner import Run, execute
 from sbi_core.posterior import Posterior
@@ -184,18 +184,17 @@ def fit(
     progress = make_progress(quiet=quiet)
     simulations, space = _simulations_of(theta, x, prior, x_err, group, progress)
     split_keys(simulations, space, nan)  # bad values are refused before anything is written
-    given = dict(assignments(overrides))
     levels = [] if noise is None else np.atleast_1d(np.asarray(noise, float)).tolist()
     options = options_of(simulations, space, preset, sha256=simulations.sha256, noise=levels)
-    options["simulator__nan"] = nan
+    options["simulator.nan"] = nan
     registry = Registry([], extra={SIMULATIONS: InMemory(simulations)})
     resolved = resolve(
         registry,
         SIMULATIONS,
         preset=preset,
-        overrides=given,
+        overrides=overrides,
+        defaults=options,
         seed=seed,
-        **not_given(options, given),
     )
     temporary = TemporaryDirectory(prefix="sbi-") if out is None else None
     target = out or Path(temporary.name if temporary else "", "run")

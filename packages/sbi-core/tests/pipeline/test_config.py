@@ -98,6 +98,12 @@ def test_another_component_loses_the_options_of_the_old_one(configure, tmp_path)
     assert "components" not in config.estimator.options
 
 
+def test_another_estimator_infers_the_same_parameters(configure, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[estimator]\nname = "mixture"\nparameters = "all"\n')
+    assert configure("estimator.name=maf", file=file).estimator.parameters == "all"
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_name_and_options_may_be_set_in_any_order(reverse, configure):
     words = ["estimator.name=mixture", "estimator.components=3"]

@@ -54,7 +54,7 @@ def configured(files, *overrides, name="sims.csv", group="", preset="quick"):
     given = dict(assignments([*FAST, *overrides]))
     options = options_of_files(file, prior, preset, group, given)
     return registry, resolve(
-        registry, "simulations", preset=preset, overrides=[*FAST, *overrides], **options
+        registry, "simulations", preset=preset, overrides=[*FAST, *overrides], defaults=options
     )
 
 
@@ -109,6 +109,21 @@ def test_a_file_gives_a_whole_run(files):
     assert again.infer(files / "objects.csv", 50).values.shape == (50, 5, 2)
 
 
+def test_options_of_the_chosen_components_are_taken(files, tmp_path):
+    words = ("estimator.members=2", "estimator.options.hidden=[16]", "embedding.hidden=[8]")
+    file, prior = str(files / "sims.csv"), str(files / "prior.toml")
+    registry, options = Registry(["simulations"]), options_of_files(file, prior, "quick")
+    config = resolve(registry, "simulations", preset="quick", overrides=words, defaults=options)
+    assert (config.estimator.name, config.estimator.parameters) == ("ensemble", "all")
+    assert config.estimator.options["members"] == 2
+    assert config.estimator.options["options"] == {"hidden": [16]}
+    assert config.embedding.options["hidden"] == [8]
+    more = tmp_path / "more.toml"
+    more.write_text("train = { epochs = 7 }\nestimator = { members = 4 }\n")
+    config = resolve(registry, "simulations", preset="quick", file=more, defaults=options)
+    assert (config.train["epochs"], config.estimator.options["members"]) == (7, 4)
+
+
 def test_the_command_of_a_run_makes_it_again(files):
     registry, config = configured(files, "train.weight_decay=0.5", name="halos.csv", group="halo")
     words = command_words(config, registry, "runs/sims-quick")
@@ -121,7 +136,7 @@ def test_the_command_of_a_run_makes_it_again(files):
     assert not [s for s in settings if s.startswith(("simulator.", "simulate.n"))]
     given = dict(assignments(settings))
     options = options_of_files(words[1], words[3], "quick", words[5], given)
-    again = resolve(registry, "simulations", preset="quick", overrides=settings, **options)
+    again = resolve(registry, "simulations", preset="quick", overrides=settings, defaults=options)
     assert again == config
 
 
@@ -167,8 +182,8 @@ def test_images_larger_than_memory_are_streamed_from_hdf5(files, rng):
 def test_presets_are_numbers_of_steps():
     for n in (2000, 50_000):
         epochs = [
-            sized_options(p, n, (3,), SPACE, noise=False)["train__epochs"]
+            sized_options(p, n, (3,), SPACE, noise=False)["train.epochs"]
             for p in ("quick", "large")
         ]
         assert 6 < epochs[1] / epochs[0] < 10
-    assert sized_options("quick", 2000, (3,), SPACE, noise=True)["train__weight_decay"] == 0
+    assert sized_options("quick", 2000, (3,), SPACE, noise=True)["train.weight_decay"] == 0

@@ -85,7 +85,7 @@ def run(
     from sbi_core.pipeline.fixed import options_of_files
     from sbi_core.pipeline.runner import execute
 
-    fixed = {}
+    fixed = None
     if simulations and prior:
         given = dict(assignments(overrides))
         fixed = options_of_files(simulations, prior, preset, group_column or "", given)
@@ -96,7 +96,7 @@ def run(
         file=config and directory.path(config),
         overrides=overrides,
         seed=seed,
-        **fixed,
+        defaults=fixed,
         infer__observations=observations,
         **reading_options(reading),
         infer__draws=draws,

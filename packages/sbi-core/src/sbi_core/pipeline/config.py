@@ -236,6 +236,7 @@ def resolve(
     preset: str = "standard",
     file: str | Path | None = None,
     overrides: Mapping[str, Any] | Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
     **direct: Any,
 ) -> RunConfig:
     """Return the full configuration of a run, with the values of all options.
@@ -250,6 +251,8 @@ def resolve(
         TOML file with sections of :class:`RunConfig`.
     overrides
         ``{"section.key": value}`` or strings ``"section.key=value"``.
+    defaults
+        ``{"section.key": value}`` that complete the preset; file and overrides come after them.
     direct
         Values for top-level or dotted keys (with ``__`` for the dot); None is ignored.
 
@@ -261,6 +264,8 @@ def resolve(
     given = {} if file is None else _read_toml(Path(file).expanduser())
     registry.plugin(plugin)
     tree = _pipeline(registry, plugin, preset)
+    for key, value in assignments(defaults or {}):
+        assign(tree, key, value)
     _merge(tree, given)
     for key, value in assignments(overrides):
         assign(tree, key, value)
@@ -428,12 +433,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Merge nested tables; a component that changes its name loses the old one's options."""
+    """Merge nested tables; a component that changes its name loses the old one's options.
+
+    Which parameters are inferred is no option of the estimator, and stays.
+    """
     for key, value in changes.items():
         old = tree.get(key)
         if isinstance(value, Mapping) and isinstance(old, dict):
             if "name" in value and key in _COMPONENTS and value["name"] != old.get("name"):
+                inferred = {k: v for k, v in old.items() if (key, k) == ("estimator", "parameters")}
                 old.clear()
+                old.update(inferred)
             _merge(old, value)
         elif isinstance(value, str) and "\0" in value:  # ends paths and names in C libraries
             msg = f"option '{key}' of the configuration contains a NUL character: {value!r}"
@@ -560,7 +570,7 @@ def _settings(config: RunConfig, registry: Registry) -> list[str]:
         shape, noise = options.get("shape", ()), bool(options.get("noise"))
         space = ParameterSpace.from_spec({"parameters": options["parameters"]})
         sized = sized_options(config.preset, config.simulate.n, shape, space, noise=noise)
-        given |= {k.replace("__", "."): v for k, v in sized.items()}
+        given |= sized
     names = [f"{kind}.name" for kind in _COMPONENTS]  # first: other components, other options
     try:
         _resolved(registry, config, given)

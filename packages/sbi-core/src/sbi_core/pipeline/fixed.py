@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "InMemory",
     "check_possible",
-    "not_given",
     "options_of",
     "options_of_files",
     "sized_options",
@@ -53,7 +52,7 @@ def options_of(
     group_column: str = "",
     noise: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Return the options of a run for :func:`sbi_core.pipeline.config.resolve`."""
+    """Return the ``defaults`` of a run for :func:`sbi_core.pipeline.config.resolve`."""
     n = len(simulations)
     shape = simulations.x.shape[1:]
     names = simulations.observables
@@ -61,18 +60,18 @@ def options_of(
         names = tuple(f"x{k + 1}" for k in range(shape[0]))
     return {
         **sized_options(preset, n, shape, space, noise=bool(noise)),
-        "simulator__noise": list(noise),
-        "simulate__n": n,
-        "estimator__parameters": "all",
-        "simulator__file": file,
-        "simulator__sha256": sha256,
-        "simulator__prior": prior,
-        "simulator__parameters": space.to_spec()["parameters"],
-        "simulator__observables": list(names),
-        "simulator__units": list(simulations.units),
-        "simulator__shape": list(shape),
-        "simulator__errors": simulations.x_err is not None,
-        "simulator__group_column": group_column,
+        "simulator.noise": list(noise),
+        "simulate.n": n,
+        "estimator.parameters": "all",
+        "simulator.file": file,
+        "simulator.sha256": sha256,
+        "simulator.prior": prior,
+        "simulator.parameters": space.to_spec()["parameters"],
+        "simulator.observables": list(names),
+        "simulator.units": list(simulations.units),
+        "simulator.shape": list(shape),
+        "simulator.errors": simulations.x_err is not None,
+        "simulator.group_column": group_column,
     }
 
 
@@ -83,15 +82,15 @@ def options_of_files(
     group_column: str = "",
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the options of a run for a file of simulations and one of priors.
+    """Return the ``defaults`` of a run for a file of simulations and one of priors.
 
-    Those that are given, by key, are left out.
+    Columns and noise are as given, by key.
     """
     space, given = read_priors(prior), given or {}
     chosen = given.get("simulator.observables", ())
     noise = np.atleast_1d(given.get("simulator.noise", ())).tolist()
     simulations = open_simulations(file, space.names, group_column, chosen)
-    options = options_of(
+    return options_of(
         simulations,
         space,
         preset,
@@ -101,7 +100,6 @@ def options_of_files(
         group_column=group_column,
         noise=noise,
     )
-    return not_given(options, given)
 
 
 class InMemory:
@@ -138,16 +136,11 @@ def sized_options(
     epochs = min(max(wanted, _EPOCHS[0]), _EPOCHS[1])
     decay = _SHRINKING / (0.5 * config.peak * epochs * steps)
     return {
-        "train__epochs": epochs,
-        "train__weight_decay": 0.0 if noise else float(f"{decay:.3g}"),
-        "estimator__name": "ensemble" if ensemble else "auto",
-        "embedding__name": "mlp" if len(shape) == 1 else "cnn",
+        "train.epochs": epochs,
+        "train.weight_decay": 0.0 if noise else float(f"{decay:.3g}"),
+        "estimator.name": "ensemble" if ensemble else "auto",
+        "embedding.name": "mlp" if len(shape) == 1 else "cnn",
     }
-
-
-def not_given(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that the user did not override."""
-    return {k: v for k, v in options.items() if k.replace("__", ".") not in given}
 
 
 def check_possible(context: Context) -> None:
