@@ -138,3 +138,20 @@ def test_a_noise_shape_of_three_columns_is_a_spectrum(simulator, tmp_path):
         Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "a.txt")))
     with pytest.raises(ConfigError, match="cannot be read"):
         Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "none.txt")))
+
+
+def test_spectra_observed_like_others_have_the_shape_of_their_errors(observed_simulator):
+    sim = observed_simulator
+    batch = sim.draw(60, 1)
+    given = sim.observe(batch, 2)
+    blue = torch.where(torch.arange(given.x.shape[1]) < 1000, 3.0, 1.0)
+    like = given.with_(x_err=given.x_err * blue)[np.arange(5)]
+    seen = sim.observe_like(batch, like, 3)
+    ratio = torch.where(seen.observed, seen.x_err / seen.x.abs(), torch.nan)
+    shape = ratio[:, :1000].nanmedian(1).values / ratio[:, 1000:].nanmedian(1).values
+    assert_allclose(shape, 3.0, rtol=0.25)  # ratios to noisy fluxes
+    # the signal to noise is that of a donor
+    snr = torch.where(seen.observed, seen.x / seen.x_err, torch.nan).nanmedian(1).values
+    told = 10 ** seen.context[:, 0]
+    assert set(np.round(told.tolist(), 3)) <= set(np.round((10 ** like.context[:, 0]).tolist(), 3))
+    assert_allclose(snr, told, rtol=0.15)

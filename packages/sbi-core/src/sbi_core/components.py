@@ -345,7 +345,9 @@ class Simulator(ABC):
         """Return summary statistics of each object for the support score and TARP references.
 
         Default: the batch itself; simulators whose noise is not Gaussian, or whose data are
-        images, override it and return observed data reduced to ``x`` (n, k), without errors.
+        images, override it and return observed data reduced to ``x`` (n, k). Their errors
+        ``x_err``, 0 where nothing was observed, are given where distances from the simulations
+        depend on the noise: simulations of similar errors are then compared, too.
         """
         return batch
 

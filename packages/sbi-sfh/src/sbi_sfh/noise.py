@@ -198,7 +198,13 @@ class Telescope:
         return flux, None if self.config.noise == "none" else self.errors(flux, self.config.snr)
 
     def observe_as(
-        self, batch: Batch, with_: Nuisances, rng: Rng, *, tell_sigma: bool | None = True
+        self,
+        batch: Batch,
+        with_: Nuisances,
+        rng: Rng,
+        *,
+        tell_sigma: bool | None = True,
+        relative_errors: Tensor | None = None,
     ) -> Batch:
         """Return spectra observed with given nuisances (mode ``observed``).
 
@@ -212,13 +218,21 @@ class Telescope:
             Noise.
         tell_sigma
             Pass the velocity dispersion on as context; None: for half of the rows.
+        relative_errors
+            Errors over the flux, (n, L), up to a factor per row, which the signal to noise sets.
+            Default: those of training.
         """
         generator = torch_generator(rng, batch.x.device)
         flux = self.shifted(self.at_dispersion(batch.x, with_.sigma), with_.velocity)
         flux = flux * (1.0 + with_.polynomial.to(flux) @ self.legendre.to(flux))
         if with_.ebv is not None:
             flux = flux * 10.0 ** (-0.4 * with_.ebv.to(flux)[:, None] * self.extinction.to(flux))
-        err = self.errors(flux, with_.snr.to(flux))
+        if relative_errors is None:
+            err = self.errors(flux, with_.snr.to(flux))
+        else:
+            seen = torch.where(with_.mask, relative_errors, torch.nan)
+            level = with_.snr[:, None] * seen.nanmedian(1, keepdim=True).values
+            err = flux.abs() * (relative_errors / level).to(flux)
         noise = torch.randn(
             flux.shape, generator=generator, device=flux.device, dtype=torch.float32
         )

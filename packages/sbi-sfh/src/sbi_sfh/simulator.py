@@ -39,7 +39,7 @@ from sbi_sfh.percentiles import names_of
 from sbi_sfh.populations import Synthesis, mh_bins
 from sbi_sfh.readers import observations_of_spectra, only_complete
 from sbi_sfh.recover import Recovery
-from sbi_sfh.summaries import block_summaries
+from sbi_sfh.summaries import block_summaries, relative_errors
 from sbi_sfh.velocity import Velocities
 
 if TYPE_CHECKING:
@@ -266,7 +266,12 @@ class SfhSimulator(Simulator):
             told = bool(known.all())
         mask = drawn.mask if like.mask is None else like.mask[donor]
         rows = Nuisances(snr, sigma, drawn.velocity, drawn.polynomial, mask, drawn.ebv)
-        return self.telescope.observe_as(batch, rows, generator, tell_sigma=told)
+        errors = (
+            None if like.x_err is None else relative_errors(like, _SUMMARY_PIXELS)[donor].to(snr)
+        )
+        return self.telescope.observe_as(
+            batch, rows, generator, tell_sigma=told, relative_errors=errors
+        )
 
     def log_likelihood(self, simulated: Batch, observed: Batch) -> F64:
         """Return log p(observed | simulated) row by row, (n,): mode ``mock`` only.
@@ -287,10 +292,10 @@ class SfhSimulator(Simulator):
         )
 
     def summaries(self, batch: Batch) -> Batch:
-        """Return means of 25 pixels each over a running continuum, (n, L/25), without errors.
+        """Return means of 25 pixels each over a running continuum, (n, L/25), with errors.
 
-        The support score uses them in place of spectra: sensitive to lines, breaks and emission,
-        hardly to noise. Blocks without a used pixel are 1, the value of the continuum.
+        The support score uses them in place of spectra, and compares them with simulations of
+        similar errors. Blocks without a used pixel are 1, the value of the continuum.
         """
         return block_summaries(batch, _SUMMARY_PIXELS)
 

@@ -1,4 +1,10 @@
-"""Summaries of spectra for the support score: block means over a running continuum."""
+r"""Summaries of spectra for the support score: block means over a running continuum.
+
+.. math:: s_b = \frac{\bar f_b}{\bar c_b}, \qquad
+          \bar c_b = \langle \bar f_{b'} \rangle_{|b' - b| \le 7},
+
+with :math:`\bar f_b` the mean flux of the used pixels of a block.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +13,16 @@ from torch import Tensor
 
 from sbi_core import Batch
 
-__all__ = ["block_summaries"]
+__all__ = ["block_summaries", "relative_errors"]
 
 _CONTINUUM_BLOCKS = 15
+_FAINTEST = 0.05  # of the median continuum: relative errors are not taken to fainter ones
 
 
 def block_summaries(batch: Batch, pixels: int) -> Batch:
     """Return the mean flux of blocks of pixels over that of the 15 blocks around, (n, blocks).
+
+    Errors are those of the mean over the same continuum, 0 for a block without a used pixel.
 
     Parameters
     ----------
@@ -23,18 +32,53 @@ def block_summaries(batch: Batch, pixels: int) -> Batch:
         Pixels per block; what is left over at the red end is not used. A block without a used
         pixel gets 1, the value of the continuum.
     """
-    blocks = batch.x.shape[1] // pixels
-    kept = slice(0, blocks * pixels)
-    seen = batch.observed[:, kept].reshape(len(batch), blocks, pixels)
-    flux = torch.where(seen, batch.x[:, kept].reshape(seen.shape), 0.0)
+    seen = _in_blocks(batch.observed, pixels)
     count = seen.sum(-1)
-    mean = flux.sum(-1) / count.clamp(min=1)
-    there = count > 0
+    mean = torch.where(seen, _in_blocks(batch.x, pixels), 0.0).sum(-1) / count.clamp(min=1)
+    continuum = _continuum(mean, count > 0)
+    # the continuum, 1: distances and principal components need complete rows
+    value = torch.where(count > 0, mean / continuum, 1.0)
+    if batch.x_err is None:
+        return Batch(x=value, theta=batch.theta)
+    err = torch.where(seen, _in_blocks(batch.x_err, pixels), 0.0)
+    error = err.square().sum(-1).sqrt() / count.clamp(min=1) / continuum
+    return Batch(x=value, x_err=error, theta=batch.theta)
+
+
+def relative_errors(batch: Batch, pixels: int) -> Tensor:
+    """Return errors over the running continuum, (n, L); their median where nothing was observed.
+
+    Parameters
+    ----------
+    batch
+        Spectra (n, L) with errors.
+    pixels
+        Pixels per block of the continuum.
+    """
+    assert batch.x_err is not None
+    seen = _in_blocks(batch.observed, pixels)
+    count = seen.sum(-1)
+    mean = torch.where(seen, _in_blocks(batch.x, pixels), 0.0).sum(-1) / count.clamp(min=1)
+    continuum = _continuum(mean, count > 0)
+    least = _FAINTEST * continuum.median(1, keepdim=True).values
+    level = torch.maximum(continuum, least).repeat_interleave(pixels, dim=1)
+    last = level[:, -1:].expand(-1, batch.x.shape[1] - level.shape[1])
+    ratio = torch.where(batch.observed, batch.x_err / torch.cat([level, last], 1), torch.nan)
+    typical = ratio.nanmedian(1, keepdim=True).values
+    return torch.where(batch.observed, ratio, typical)
+
+
+def _in_blocks(values: Tensor, pixels: int) -> Tensor:
+    """Return whole blocks of pixels, (n, blocks, pixels)."""
+    blocks = values.shape[1] // pixels
+    return values[:, : blocks * pixels].reshape(len(values), blocks, pixels)
+
+
+def _continuum(mean: Tensor, there: Tensor) -> Tensor:
+    """Return the mean of the observed blocks around each, positive, (n, blocks)."""
     weight = there.to(mean.dtype)
     around = _running(mean * weight) / _running(weight).clamp(min=1e-6)
-    # the continuum, 1: distances and principal components need complete rows
-    value = torch.where(there, mean / around.clamp(min=1e-6), 1.0)
-    return Batch(x=value, theta=batch.theta)
+    return around.clamp(min=1e-6)
 
 
 def _running(values: Tensor) -> Tensor:

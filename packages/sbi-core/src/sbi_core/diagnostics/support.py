@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SupportScale",
+    "combined_percentile",
     "distance_percentile",
     "flat_arrays",
     "more_than_chance",
@@ -115,18 +116,19 @@ class SupportScale:
         width = np.sqrt((np.where(mask, err, 0.0) ** 2).sum(0) / np.maximum(mask.sum(0), 1))
         self._fitted = _fit(train, width, threads)
         self._theirs = _scores(self._fitted, *self._projected(ref_x, ref_err, ref_mask))
-        reference = [_percentiles(t, t) for t in self._theirs]
-        self._reference = np.fmax(*reference)
 
     def compare(self, observed: Batch) -> tuple[F64, NDArray[np.bool_]]:
         """Return the support percentile of every object, and True where it is far outside, (n,)."""
         if len(observed) == 0:
             return np.empty(0), np.empty(0, bool)
-        ours = _scores(self._fitted, *self._projected(*flat_arrays(observed)))
-        combined = [_percentiles(o, t) for o, t in zip(ours, self._theirs, strict=True)]
+        ours = self.scores(observed)
         largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in self._theirs]
         far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
-        return _percentiles(np.fmax(*combined), self._reference), np.any(far, axis=0)
+        return combined_percentile(ours, self._theirs), np.any(far, axis=0)
+
+    def scores(self, batch: Batch) -> tuple[F64, F64]:
+        """Return both distances of every object, (n,) each, larger for stranger objects."""
+        return _scores(self._fitted, *self._projected(*flat_arrays(batch)))
 
     def errors_outside(self, observed: Batch) -> NDArray[np.bool_]:
         """Return True for objects with an error that does not occur in training, (n,)."""
@@ -227,6 +229,13 @@ def _scores(fitted: _Fitted, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
         nearest, _ = tree.query(points, k=[k], eps=_EPS, workers=threads)
         distance[complete] = nearest[:, 0]
     return first, distance
+
+
+def combined_percentile(ours: tuple[F64, F64], theirs: tuple[F64, F64]) -> F64:
+    """Return the percentile (n,) of the larger of two scores among those of references, (r,)."""
+    larger = np.fmax(*(_percentiles(o, t) for o, t in zip(ours, theirs, strict=True)))
+    reference = np.fmax(*(_percentiles(t, t) for t in theirs))
+    return _percentiles(larger, reference)
 
 
 def _percentiles(values: F64, reference: F64) -> F64:

@@ -19,6 +19,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import WholeObservations
 from sbi_core.data.observations import Observations, repeated
 from sbi_core.diagnostics.support import SupportScale, more_than_chance
+from sbi_core.diagnostics.support_by_noise import SupportByNoise
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
@@ -42,6 +43,7 @@ U64 = NDArray[np.uint64]
 OUTSIDE = 99.0  # percentile of held-out simulations above which an object is flagged
 _OBSERVED = 4000  # simulations that are observed for the range of errors in training
 _SUMMARISED = 10_000  # simulations that are observed and summarised for the support score
+_ALIKE = 1500  # simulations observed like the objects of one bin of noise
 _ROWS = 10_000
 _CHUNK_BYTES = 2**27  # of the draws of one chunk
 _DONORS = 4000
@@ -163,7 +165,8 @@ def _hashes(ids: NDArray[np.str_]) -> U64:
 def support_scale(context: Context, donors: Batch) -> SupportScale:
     """Return the scale of the support score for objects with errors and masks like ``donors``.
 
-    Scored are the data, or their summaries where a simulator has some.
+    Scored are the data, or their summaries where a simulator has some. Summaries with errors are
+    also compared with simulations of similar errors.
     """
     simulator, rng = context.simulator, stream(context.config.seed, "support")
     known = known_rows(context.training)
@@ -180,7 +183,15 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
         )
     some_rows = known[np.sort(rng.permutation(len(known))[:_SUMMARISED])]
     theirs = simulator.summaries(simulator.observe(some_rows, rng))  # noise is already in them
-    return SupportScale(ours, theirs, rng, threads=available_threads())
+    threads = available_threads()
+    if ours.x_err is None:
+        return SupportScale(ours, theirs, rng, threads=threads)
+
+    def alike(rows: NDArray[np.int64]) -> Batch:
+        some = known[np.sort(rng.permutation(len(known))[:_ALIKE])]
+        return simulator.summaries(simulator.observe_like(some, donors[rows], rng))
+
+    return SupportByNoise(ours, theirs, rng, observe=alike, threads=threads)
 
 
 def catalogue_flags(context: Context, observations: Observations) -> list[str]:
