@@ -78,9 +78,25 @@ def test_copies_are_never_on_both_sides(files, monkeypatch):
     twins, rows = twins_of(run, split_by_key(np.arange(1350), run.config.seed))
     assert twins > 0.9 * rows
     # and a set without it does not start
-    monkeypatch.setattr(arrays, "split_keys", lambda simulations, *_: np.arange(len(simulations)))
+    monkeypatch.setattr(
+        arrays, "units_of", lambda simulations, *_: (np.arange(len(simulations)), 0)
+    )
     with pytest.raises(SimulationError, match="are copies of others"):
         run_of(files, out="leaking", stages=["simulate"])
+
+
+def test_rounded_copies_are_never_on_both_sides(files, rng):
+    theta = np.c_[rng.uniform(size=600), rng.standard_normal(600)]
+    x = theta @ rng.standard_normal((2, 4)) + 0.1 * rng.standard_normal((600, 4))
+    rows = np.c_[theta, x]
+    rows = np.r_[rows, np.round(rows, 4)]
+    Table(rows, names=["a", "b", "m0", "m1", "m2", "m3"]).write(files / "sims.csv", overwrite=True)
+    run = run_of(files, stages=["simulate"])
+    sides = splits_of(run._context.training)
+    seen = run._context.training.batch.theta.numpy()
+    trained = {row.tobytes() for row in np.round(seen[np.r_[sides.train, sides.val]], 3)}
+    assert not [row for row in np.round(seen[sides.test], 3) if row.tobytes() in trained]
+    assert run._context.simulator.near_copies == 1200
 
 
 def test_groups_are_never_on_both_sides(files):

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from sbi_core import Parameter, ParameterSpace, Prior
 from sbi_core.data.simulations import Simulations, open_simulations
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
-from sbi_core.simulate.arrays import ArraySimulator, SimulationsConfig, split_keys
+from sbi_core.simulate.arrays import ArraySimulator, SimulationsConfig, split_keys, units_of
 
 SPACE = ParameterSpace(
     tuple(Parameter(n, Prior("uniform", {"low": 0, "high": 1})) for n in ("a", "b"))
@@ -38,6 +38,35 @@ def test_copies_share_a_unit(arrays):
     assert found[7] == found[3] == found[9]
     assert len({*found[20:23], found[30], found[31]}) == 1
     assert len(np.unique(found)) == N - 2 - 4
+
+
+def rounded(values, digits=5):
+    return np.array([[float(f"{v:.{digits}g}") for v in row] for row in values])
+
+
+def test_copies_that_were_rounded_share_a_unit(rng):
+    theta, x = rng.uniform(size=(1000, 2)), rng.standard_normal((1000, 30))
+    both = np.r_[theta, rounded(theta[:300])], np.r_[x, rounded(x[:300])]
+    found, near = units_of(Simulations.of(*both), SPACE)
+    assert near == 600
+    assert_array_equal(found[1000:], found[:300])
+    assert len(np.unique(found)) == 1000
+    # the same parameters to rounding, but other data: further noise, or chance
+    other = np.r_[x, rng.standard_normal((300, 30))]
+    assert units_of(Simulations.of(both[0], other), SPACE)[1] == 0
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_neighbours_in_a_dense_set_without_noise_are_no_copies(d, rng):
+    space = ParameterSpace(SPACE.parameters[:d])
+    theta = rng.uniform(size=(4000, d))
+    x = np.sin(theta @ rng.standard_normal((d, 5)))
+    found, near = units_of(Simulations.of(theta, x), space)
+    assert (near, len(np.unique(found))) == (0, 4000)
+    # copies in such a set are found among the neighbours, if there are more of them
+    if d == 2:
+        twice = np.r_[theta, rounded(theta)], np.r_[x, rounded(x)]
+        assert units_of(Simulations.of(*twice), space)[1] == 8000
 
 
 def test_keys_do_not_depend_on_the_order_or_on_further_rows(arrays, rng):

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from sbi_core.priors.space import ParameterSpace
 
-__all__ = ["estimator_for"]
+__all__ = ["FEW_PARAMETERS", "estimator_for"]
 
-_FEW_PARAMETERS = 5
+FEW_PARAMETERS = 5
 _FEW_SIMULATIONS = 20_000
 
 
@@ -31,6 +31,6 @@ def estimator_for(space: ParameterSpace, simulations: int) -> str:
         return "mixed" if space.z_dim else "ordinal"
     if any(p.scope == "global" for p in space.parameters):
         return "mixture"
-    if space.z_dim <= _FEW_PARAMETERS:
+    if space.z_dim <= FEW_PARAMETERS:
         return "nsf"
     return "ensemble" if simulations <= _FEW_SIMULATIONS else "maf"

@@ -37,6 +37,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.errors import ConfigError, DataFileError
 from sbi_core.estimators import load_estimator
 from sbi_core.estimators.base import FlowEstimator
+from sbi_core.estimators.choice import FEW_PARAMETERS
 from sbi_core.estimators.flows import ZukoHead
 from sbi_core.estimators.stored import read_spec, record_of, restoring, write_spec
 from sbi_core.files.directory import write_lines
@@ -53,6 +54,7 @@ F64 = NDArray[np.float64]
 _TEST_ROWS = 5000  # test rows for the loss of the mixture, validation rows for its width
 _WIDTHS = (0.5, 3.0)  # smallest and largest factor of temper
 _RANKED, _DRAWS = 2000, 100  # validation rows and draws for it
+_TRANSFORMS = 3  # of nsf: five take half as long again for the same calibration
 
 
 class EnsembleConfig(Options):
@@ -61,7 +63,8 @@ class EnsembleConfig(Options):
     members: int = Field(default=3, ge=1, description="Number of trainings; 3 to 5 are usual.")
     of: str = Field(
         default="auto",
-        description="Name of the members' estimator; auto: maf, or nsf for one parameter.",
+        description="Name of the members' estimator; auto: nsf with three transformations up to "
+        "five parameters, maf for more.",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that estimator.")
     temper: bool = Field(
@@ -117,10 +120,11 @@ class EnsembleEstimator(Estimator):
         """
         training = resident(replace(training, batch=training.batch.succeeded))
         training = replace(training, split_seed=split_seed(training))
-        component = Registry([]).find("estimator", _member_name(self.config, training.space))
+        kind, options = _member(self.config, training.space)
+        component = Registry([]).find("estimator", kind)
         members, records, lines = [], [], list[dict[str, float]]()
         for m in range(self.config.members):
-            member = component.build(self.config.options)
+            member = component.build(options)
             seed = int(stream(training.seed, "ensemble", m).integers(2**31))
             folder = None if training.directory is None else _folder(training.directory, m)
             record = member.fit(
@@ -276,11 +280,11 @@ class EnsembleEstimator(Estimator):
             ensemble = cls(EnsembleConfig.model_validate(spec["options"]))
             ensemble.space = ParameterSpace.from_spec(spec["space"])
             ensemble.record = record_of(spec)
-        name = _member_name(ensemble.config, ensemble.space)
+        name = ensemble.config.of
         for m in range(ensemble.config.members):
             folder = _folder(directory, m)
             member = load_estimator(folder, registry)
-            if member.space.hash != ensemble.space.hash or member.name != name:
+            if member.space.hash != ensemble.space.hash or name not in ("auto", member.name):
                 msg = f"{folder} holds an estimator that does not belong to the ensemble"
                 raise DataFileError(msg)
             ensemble.members.append(member)
@@ -297,11 +301,13 @@ def _observed(training: Training, rows: NDArray[np.int64]) -> tuple[F64, Batch]:
     return as_float64(batch.theta)[:, list(training.columns)], batch  # type: ignore[arg-type]
 
 
-def _member_name(config: EnsembleConfig, space: ParameterSpace) -> str:
-    """Return the name of the members' estimator."""
+def _member(config: EnsembleConfig, space: ParameterSpace) -> tuple[str, dict[str, Any]]:
+    """Return the name of the members' estimator and its options."""
     if config.of != "auto":
-        return config.of
-    return "nsf" if space.z_dim == 1 else "maf"  # maf of one parameter would be a Gaussian
+        return config.of, config.options
+    if space.z_dim <= FEW_PARAMETERS:
+        return "nsf", {"transforms": _TRANSFORMS, **config.options}
+    return "maf", config.options
 
 
 def _folder(directory: Path, m: int) -> Path:

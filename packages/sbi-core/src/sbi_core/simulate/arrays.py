@@ -3,6 +3,7 @@
 Copies must not sit in the training and in the test set: simulations with the same parameters, the
 same data or the same group (``group_column``) share their ``split_key``. The same data are no sign
 of a copy where they are whole numbers, or where more than 1 % of the simulations have them.
+Copies whose numbers were rounded differently are found by :mod:`sbi_core.simulate.copies`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from sbi_core.data.tables import ColumnReader, checked, observations_from_column
 from sbi_core.errors import ConfigError, ObservationError, SimulationError, counted, near_matches
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, splitmix64, torch_generator
+from sbi_core.simulate.copies import NearCopies
 from sbi_core.training.rows import snap_to_support
 from sbi_core.validation import Options
 
-__all__ = ["NEEDS_SIMULATOR", "ArraySimulator", "SimulationsConfig", "split_keys"]
+__all__ = ["NEEDS_SIMULATOR", "ArraySimulator", "SimulationsConfig", "split_keys", "units_of"]
 
 F64 = NDArray[np.float64]
 U64 = NDArray[np.uint64]
@@ -139,6 +141,10 @@ class ArraySimulator(Simulator):
         return open_simulations(c.file, self.parameters.names, c.group_column, c.observables)
 
     @cached_property
+    def _units(self) -> tuple[I64, int]:
+        return units_of(self.simulations, self.parameters, self.config.nan)
+
+    @property
     def keys(self) -> I64:
         """Unit of splitting of every simulation, (n,).
 
@@ -147,7 +153,12 @@ class ArraySimulator(Simulator):
         ObservationError
             If parameters or data cannot be used.
         """
-        return split_keys(self.simulations, self.parameters, self.config.nan)
+        return self._units[0]
+
+    @property
+    def near_copies(self) -> int:
+        """Number of simulations that are copies of others but for rounding."""
+        return self._units[1]
 
     def stored_rows(self, start: int, stop: int) -> Batch:
         """Return simulations start .. stop, with the keys that keep copies together."""
@@ -340,9 +351,17 @@ class _Bad:
 
 
 def split_keys(simulations: Simulations, space: ParameterSpace, nan: str = "error") -> I64:
-    """Return the unit of splitting of every simulation, (n,), after a check of all values.
+    """Return the first result of :func:`units_of`."""
+    return units_of(simulations, space, nan)[0]
 
-    Simulations with the same parameters, data or group have the same key.
+
+def units_of(
+    simulations: Simulations, space: ParameterSpace, nan: str = "error"
+) -> tuple[I64, int]:
+    """Return the unit of splitting of every simulation, (n,), and the number of near copies.
+
+    Simulations with the same parameters, data or group have the same key, and so have copies whose
+    numbers were rounded differently. All values are checked.
 
     Raises
     ------
@@ -354,6 +373,8 @@ def split_keys(simulations: Simulations, space: ParameterSpace, nan: str = "erro
     step = max(1, _BLOCK_NUMBERS // int(np.prod(simulations.x.shape[1:])))
     of_theta, of_x = np.empty(n, np.uint64), np.empty(n, np.uint64)
     groups: list[NDArray[Any]] = []
+    counted_only = all(p.prior.family in _COUNTED for p in space)
+    near = NearCopies()
     bad, outside, gaps, errors = _Bad(), _Bad(), _Bad(), _Bad()
     whole = True
     names, seen = space.names, simulations.observables
@@ -372,23 +393,26 @@ def split_keys(simulations: Simulations, space: ParameterSpace, nan: str = "erro
             errors.add(~((err > 0) & np.isfinite(err)) & np.isfinite(x), start, name)
         whole = whole and bool((x == np.round(x))[np.isfinite(x)].all())
         of_theta[part], of_x[part] = _hashed(theta), _hashed(x)
+        near.add(theta, x)
         if "group" in rows:
             groups.append(rows["group"])
     _refuse(simulations.source, n, bad, outside, gaps, errors, space)
     labels = [of_theta, of_x]
-    if all(p.prior.family in _COUNTED for p in space) or whole:
+    if counted_only or whole:
         labels[1] = splitmix64(of_x ^ splitmix64(of_theta))  # of parameters and data together
-    if all(p.prior.family in _COUNTED for p in space):
+    if counted_only:
         labels = labels[1:]
     codes = [np.unique(label, return_inverse=True)[1].ravel() for label in labels]
     if len(codes) == 2:
         codes[1] = _rare(codes[1])
     if groups:
         codes.append(np.unique(np.concatenate(groups), return_inverse=True)[1].ravel())
-    component = _components(codes)
+    component, rounded = _components(codes), 0
+    if not (counted_only or whole):
+        component, rounded = near.joined(component)
     smallest = np.full(component.max() + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, component, labels[0] & _POSITIVE)
-    return smallest[component].astype(np.int64)
+    return smallest[component].astype(np.int64), rounded
 
 
 def _values(names: Any, theta: F64) -> str:

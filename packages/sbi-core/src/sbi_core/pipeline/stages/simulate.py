@@ -211,6 +211,14 @@ def execute(context: Context) -> StageResult:
         )
     elif failed > 0.01 * n:
         context.progress.say(f"{failed} of {counted(n, 'simulation')} failed, left out")
+    if rounded := getattr(context.simulator, "near_copies", 0):
+        note = (
+            f"{rounded} of {counted(n, 'simulation')} are copies of others but for rounding (all "
+            "numbers agree to about a thousandth of their spread); copies are kept together in "
+            "the training or in the test set"
+        )
+        context.progress.say(note)
+        _log.warning(note)
     seconds = sum(r.seconds for r in stored)
     facts = {
         "n": n,
