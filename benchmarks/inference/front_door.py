@@ -13,7 +13,8 @@ Judged by the mean log density of the true parameters of 2000 further simulation
 them inside the central 68 % intervals, and the C2ST (0.5 is perfect; the perceptron of sbi) between
 draws for five of them and draws of the exact posterior, which is known here: the likelihood is
 Gaussian, and draws of a Student t about its maximum are weighted by it. Wall and processor time
-include everything that the lines do. A single run per seed; on a busy machine compare processor times.
+include everything that the lines do. A single run per seed; on a busy machine compare processor
+times.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sbi_core.posterior as module
@@ -10,7 +11,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.embeddings.identity import IdentityEmbedding
 from sbi_core.errors import ConfigError
 from sbi_core.estimators.mixture import MixtureConfig, MixtureEstimator
-from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior
+from sbi_core.posterior import UNLIKE, CombinedPosterior, Posterior, PosteriorSamples
 from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 from sbi_core.rng import stream, torch_generator
 from sbi_core.training.config import TrainConfig
@@ -93,3 +94,22 @@ def test_a_combination_that_the_model_does_not_make_says_so_first():
     assert sentence not in plain._repr_html_()
     assert failed.summary()["flags"] == ["few_draws", UNLIKE]
     assert "(chi2" not in CombinedPosterior(*args, {}, (UNLIKE,)).warning
+
+
+def test_a_summary_shows_two_digits_of_the_errors_and_keeps_all(rng, tmp_path):
+    names = ("a", "m")
+    space = ParameterSpace(
+        tuple(Parameter(n, Prior("normal", {"loc": 0, "scale": 1})) for n in names)
+    )
+    values = rng.standard_normal((500, 2, 2)) * [0.031, 4e10] + [0.5, 1e12]
+    columns = {"support_percentile": np.array([12.345678, 3.3])}
+    samples = PosteriorSamples(values, space, np.array(["x", "y"]), columns=columns)
+    table = samples.summary()
+    shown = "\n".join(table.pformat(max_width=-1))
+    for text in (f"{table['a_p50'][0]:.3f} ", f"{table['m_sd'][1]:.5g} ", "12.35"):
+        assert text in shown
+    assert str(table["a_p50"][0]) not in shown + repr(table) + samples._repr_html_()
+    table.write(tmp_path / "summary.ecsv")
+    again = Table.read(tmp_path / "summary.ecsv")
+    assert_array_equal(again["a_p50"], np.median(values[:, :, 0], 0))
+    assert_array_equal(table["a_p50"], again["a_p50"])

@@ -21,6 +21,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Excluded, Observations
 from sbi_core.data.writing import written
 from sbi_core.errors import ConfigError, DensityUnavailableError, counted, near_matches
+from sbi_core.files.shown import SummaryTable
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.validation import checked_device
@@ -277,7 +278,8 @@ class PosteriorSamples:
         Columns: ``id``, labels; ``_p16, _p50, _p84, _mean, _sd`` of every parameter and derived
         quantity; ``flags``, masked where all is well; further columns. NaN, and the reason in
         ``flags``, where a row could not be inferred. The same is read from the table of
-        ``sbi-run infer``.
+        ``sbi-run infer``. It is shown with two digits of the errors; all digits are there, and are
+        written to files.
         """
         units = {**dict(zip(self.names, self.space.units, strict=True)), **self.units}
         drawn = {name: self.values[:, :, k] for k, name in enumerate(self.names)}
@@ -290,7 +292,8 @@ class PosteriorSamples:
             unit = units.get(name, "")
             units |= {f"{name}_{s}": unit for s in ("p16", "p50", "p84", "mean", "sd")}
         flags = np.asarray(self.flags or [""] * len(self.id), np.str_)
-        table = Table({"id": self.id, **self.labels, **statistics, "flags": flags, **self.columns})
+        columns = {"id": self.id, **self.labels, **statistics, "flags": flags, **self.columns}
+        table = SummaryTable(columns)
         table.meta = dict(self.meta)
         for column in table.colnames[1:]:
             if units.get(column):
@@ -325,9 +328,6 @@ class PosteriorSamples:
 
     def _repr_html_(self) -> str:
         table = self.summary()[:10]
-        for name in table.colnames[1:]:
-            if table[name].dtype.kind == "f":
-                table[name].info.format = ".4g"
         rest = len(self.id) + len(self.excluded) - len(table)
         more = f"<p>and {counted(rest, 'more row')}</p>" if rest else ""
         return f"{table._repr_html_()}{more}"
