@@ -68,6 +68,12 @@ def test_parameters_it_was_not_trained_on_are_named(posterior):
         posterior.sample(Observations.from_batch(Batch(x=torch.zeros(1, 2))), 2)["c"]
 
 
+@pytest.mark.parametrize("draws", [-1, 1.5, "many"])
+def test_a_wrong_number_of_draws_is_refused_in_one_sentence(posterior, draws):
+    with pytest.raises(ConfigError, match="is not a number of draws; give a whole number"):
+        posterior.sample(Observations.from_batch(Batch(x=torch.zeros(1, 2))), draws)
+
+
 def test_a_device_that_is_not_there_is_said(posterior, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no CUDA device"):

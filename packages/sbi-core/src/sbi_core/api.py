@@ -184,7 +184,7 @@ def fit(
     progress = make_progress(quiet=quiet)
     simulations, space = _simulations_of(theta, x, prior, x_err, group, progress)
     split_keys(simulations, space, nan)  # bad values are refused before anything is written
-    levels = [] if noise is None else np.atleast_1d(np.asarray(noise, float)).tolist()
+    levels = [] if noise is None else _levels(noise)
     options = options_of(simulations, space, preset, sha256=simulations.sha256, noise=levels)
     options["simulator.nan"] = nan
     registry = Registry([], extra={SIMULATIONS: InMemory(simulations)})
@@ -201,6 +201,14 @@ def fit(
     run = execute(resolved, target, registry, stages=["simulate", "train"], progress=progress)
     run.temporary = temporary
     return run.posterior
+
+
+def _levels(noise: Any) -> list[float]:
+    try:
+        return list(map(float, np.atleast_1d(np.asarray(noise, float)).ravel()))
+    except (TypeError, ValueError):
+        msg = f"noise = {noise!r}: expected a number, or one per column of x"
+        raise ConfigError(msg) from None
 
 
 def _simulations_of(

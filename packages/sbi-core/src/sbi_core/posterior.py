@@ -605,7 +605,15 @@ class Posterior:
             Number of draws per object.
         seed
             Root seed; default: that of the posterior.
+
+        Raises
+        ------
+        ConfigError
+            If ``draws`` is no whole number, or negative.
         """
+        if not hasattr(draws, "__index__") or draws < 0:
+            msg = f"draws = {draws!r} is not a number of draws; give a whole number, e.g. 1000"
+            raise ConfigError(msg)
         observations = self._objects(observations)
         root = self.seed if seed is None else seed
         n = len(observations)

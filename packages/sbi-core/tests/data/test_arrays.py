@@ -60,6 +60,7 @@ def test_one_axis_is_one_column_and_images_stay_images():
         (pd.DataFrame({"a": ["one", "two"]}), "column 'a' of x does not consist of numbers"),
         ([[1.0], [1.0, 2.0]], "x does not consist of numbers, or its rows differ in length"),
         (3.0, "x is a single number"),
+        (np.full((2, 2), np.datetime64("2020-01-01")), "x has dates or times; give numbers"),
         (object(), "x does not consist of numbers"),
     ],
 )

@@ -13,6 +13,13 @@ UNIFORM = Prior("uniform", {"low": 0, "high": 1})
 NORMAL = Prior("normal", {"loc": 2.0, "scale": 0.5})
 
 
+def test_one_distribution_of_torch_is_the_prior_of_all_columns():
+    normal = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    assert space_of(normal, ("theta1", "theta2")).names == ("theta1", "theta2")
+    with pytest.raises(ConfigError, match=r"one prior for all columns \['u', 'v'\]"):
+        space_of(normal, ("u", "v"))
+
+
 def test_a_file_of_priors_is_a_table_per_parameter(tmp_path):
     path = tmp_path / "prior.toml"
     path.write_text(

@@ -396,6 +396,11 @@ def test_a_first_look_names_what_it_does_not_give(words_only):
     page = render({"preset": "standard", **report})
     assert "Calibration FAILED" in page
     assert "the quoted uncertainties are not reliable" in page
+    parts = {"simulation": {"n": 50_000, "failed": 0}, "training": {"epochs": 31}}
+    more = "--set simulate.n=200000 --set train.epochs=16"
+    assert more in render({"preset": "standard", **parts, **report})
+    fixed = {"preset": "standard", "plugin": "simulations", **parts, **report}
+    assert "--set simulate.n" not in render(fixed)
     del parameters["t10"], parameters["t20"]  # a joint test fails
     assert "Calibration FAILED" in render({"preset": "quick", "calibration": calibration})
 

@@ -74,7 +74,11 @@ def _numbers(data: Any, what: str) -> F64:
     if hasattr(data, "detach"):
         data = data.detach().cpu().numpy()
     values: Any = getattr(data, "value", data)  # of a quantity
-    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    if kind in "mM" and kind:
+        msg = f"{what} has dates or times; give numbers, e.g. days since a date"
+        raise ObservationError(msg)
+    if kind == "c":
         msg = f"{what} has complex numbers; give real and imaginary parts as columns"
         raise ObservationError(msg)
     try:

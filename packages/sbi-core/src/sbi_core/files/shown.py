@@ -13,7 +13,7 @@ __all__ = ["SummaryTable"]
 _VALUES = ("p16", "p50", "p84", "mean", "sd")
 
 
-class _Rounding(TableFormatter):
+class _Rounding(TableFormatter):  # type: ignore[misc]
     """Formats a table of results; its columns keep all digits."""
 
     def _pformat_table(self, table: Table, *args: Any, **kwargs: Any) -> Any:
@@ -31,7 +31,7 @@ class _Rounding(TableFormatter):
         return super()._pformat_table(shown, *args, **kwargs)
 
 
-class SummaryTable(Table):
+class SummaryTable(Table):  # type: ignore[misc]
     """A table of results that is shown with two digits of the errors; files get all digits."""
 
     TableFormatter = _Rounding

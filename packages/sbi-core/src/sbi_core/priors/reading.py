@@ -88,6 +88,12 @@ def space_of(prior: Any, names: Sequence[str] = ()) -> ParameterSpace:
         if len(given) != len(parts) and len(parts) > 1:
             msg = f"{len(parts)} priors for the {len(given)} columns {given} of theta"
             raise ConfigError(msg)
+        if len(given) > len(parts):  # one prior of all columns numbers them itself
+            stem = given[0].removesuffix("1")
+            if given != [f"{stem}{k + 1}" for k in range(len(given))]:
+                msg = f"one prior for all columns {given} of theta: give theta without names"
+                raise ConfigError(msg)
+            given = [stem]
         space = ParameterSpace(tuple(map(_parameter, given, parts)))
     if names and set(names) == set(space.names):
         order = [p for name in names for p in space if name == p.columns[0]]

@@ -6,6 +6,7 @@ absent. Strings stay unescaped (the template escapes), except where they are ``M
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from sbi_core.diagnostics import judge_coverage, judge_sbc_all
 from sbi_core.diagnostics.holm import holm
 from sbi_core.diagnostics.support import more_than_chance
 from sbi_core.posterior import UNLIKE, unlike
+from sbi_core.registry import SIMULATIONS
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.references import METHODS, bibtex
 from sbi_core.report.text import (
@@ -126,6 +128,10 @@ _FIRST_LOOK = "A first look: the errors of {} failed their tests, do not quote t
 _OTHERS = (
     "The errors of the other parameters passed. A first look trains on few simulations: for errors "
     "to quote, run the preset standard."
+)
+_MORE = (
+    " Four times the simulations and half the epochs, twice the training, often help: add `--set "
+    "simulate.n={} --set train.epochs={}` and another `--out` to the command of this run."
 )
 _MODEL = "model"  # test of the objects, not of the calibration
 _UNCHECKED = "Calibration was not tested"
@@ -315,7 +321,18 @@ def _flags(report: Report) -> list[str]:
     failed = [str(c["sentence"]) for c in checks if c.get("level") == "fail"]
     if "calibration_failed" in sentences and failed and _not_given(report):
         sentences["calibration_failed"] = " ".join([*failed, _OTHERS])
+    elif "calibration_failed" in sentences:
+        sentences["calibration_failed"] += _more_training(report)
     return list(sentences.values())
+
+
+def _more_training(report: Report) -> str:
+    """Return a sentence with options for a better training; empty for a fixed set."""
+    n = report.get("simulation", {}).get("n")
+    epochs = report.get("training", {}).get("epochs")
+    if not n or not epochs or report.get("plugin") == SIMULATIONS:
+        return ""
+    return _MORE.format(4 * int(n), math.ceil(int(epochs) / 2))
 
 
 def _not_given(report: Report) -> str:

@@ -449,7 +449,8 @@ def _refuse(
 
 def _hashed(rows: F64) -> U64:
     """Return a hash of every row in single precision, (n,)."""
-    words = np.ascontiguousarray(rows + 0.0, np.float32).view(np.uint32).astype(np.uint64)
+    with np.errstate(over="ignore"):  # numbers too large for networks are refused later
+        words = np.ascontiguousarray(rows + 0.0, np.float32).view(np.uint32).astype(np.uint64)
     salts = splitmix64(np.arange(1, words.shape[1] + 1, dtype=np.uint64) << np.uint64(32))
     total = np.zeros(len(rows), np.uint64)
     for column, salt in zip(words.T, salts, strict=True):

@@ -43,7 +43,7 @@ class NearCopies:
             rng = stream(0, "near copies")
             self._directions = [_directions(part, rng) for part in parts]
         both = [
-            np.nan_to_num(part - mean) @ along
+            np.nan_to_num(part - mean, posinf=0.0, neginf=0.0) @ along
             for part, (mean, along) in zip(parts, self._directions, strict=True)
         ]
         self._projected.append(np.concatenate(both, axis=1))
@@ -79,7 +79,9 @@ def _directions(rows: F64, rng: np.random.Generator) -> tuple[F64, F64]:
     finite = np.where(np.isfinite(rows), rows, np.nan)
     known = np.isfinite(finite).any(0)
     mean, sd = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
-    mean[known], sd[known] = np.nanmean(finite[:, known], 0), np.nanstd(finite[:, known], 0)
+    with np.errstate(over="ignore"):  # a column that large counts as constant
+        mean[known], sd[known] = np.nanmean(finite[:, known], 0), np.nanstd(finite[:, known], 0)
+    sd[~np.isfinite(sd)] = 0.0
     along = rng.standard_normal((rows.shape[1], min(_DIRECTIONS, rows.shape[1])))
     along /= np.linalg.norm(along, axis=0)
     return mean, along / np.where(sd > 0, sd, np.inf)[:, None]
