@@ -22,9 +22,9 @@ import sbi_core
 from sbi_sfh.config import SfhConfig
 from sbi_sfh.simulator import SfhSimulator
 
-RUN = {"mode": "observed", "redshift": 0.03}  # of the simulator; z also serves bare files
+RUN = {"mode": "observed", "redshift": 0.03}  # of the simulator
 BEFORE = {**RUN, "wave_range": "sdss"}  # earlier versions needed the very last pixel
-OPTIONS = {"vacuum": True, "wave_unit": "Angstrom"}
+OPTIONS = {"vacuum": True, "wave_unit": "Angstrom", "default_redshift": 0.03}
 SNR = {"assumed_snr": 60.0}  # where a file has no errors
 
 
@@ -65,7 +65,7 @@ def table(folder, run):
     for path in sorted(folder.iterdir()):
         for name, simulator in simulators:
             word, detail, found = outcome(SfhSimulator.read_observations, simulator, path)
-            if word in ("read", "flagged"):
+            if word in ("read", "flagged") and "redshift_assumed" not in detail:
                 break
             if name == "as it is":
                 first = detail

@@ -10,7 +10,8 @@ constant star formation, equal in the square root of the lookback time, with
 A weak preference for even star formation (a rate twice that of the interval costs 0.1 in
 :math:`\chi^2`) decides where the spectrum does not. Spectra are linear in few basis vectors B: with
 :math:`G = B\sigma^{-2}B^T = LL^T` the least squares are those of :math:`L^{-1} B \sigma^{-2} x` and
-:math:`L^T c`, tens of numbers in place of pixels.
+:math:`L^T c`, tens of numbers in place of pixels. What calibration and velocity can
+make up is left out of both sides: they are fitted again afterwards.
 
 References:
     | Lawson & Hanson 1974, Solving least squares problems (non-negative least squares)
@@ -44,6 +45,7 @@ def complete(
     flux: F64,
     weight: F64,
     start: float = 0.0,
+    free: F64 | None = None,
 ) -> F64:
     """Return growth curves (n, 1000) with the percentiles of theta.
 
@@ -61,12 +63,18 @@ def complete(
         Spectrum and one over its errors; 0 where nothing is observed.
     start
         Time before which nothing formed, Gyr.
+    free : (m, L)
+        Spectra that are added with any factor: flux calibration and velocity.
     """
-    scaled = basis * weight
+    scaled, data = basis * weight, flux * weight
+    if free is not None:
+        outside, _ = np.linalg.qr((free * weight).T)
+        scaled = scaled - (scaled @ outside) @ outside.T
+        data = data - outside @ (outside.T @ data)
     gram: F64 = scaled @ scaled.T
     gram[np.diag_indices_from(gram)] += _FLOOR * np.trace(gram) / len(gram)
     factor = np.asarray(np.linalg.cholesky(gram), np.float64)
-    data = solve_triangular(factor, scaled @ (flux * weight), lower=True)
+    data = solve_triangular(factor, scaled @ data, lower=True)
     share = np.diff([0.0, *fractions, 1.0])
     return np.stack([_one(synthesis, row, share, factor, data, start) for row in theta])
 

@@ -41,7 +41,8 @@ from sbi_sfh.constants import C_KMS
 from sbi_sfh.coordinates import Coordinates
 from sbi_sfh.histories import draw_family
 from sbi_sfh.own_age import at_own_age, delays, possible_draws
-from sbi_sfh.residuals import observed_basis, weighted
+from sbi_sfh.recovered import recover_mean
+from sbi_sfh.residuals import weighted
 from sbi_sfh.simulator import SfhSimulator
 from sbi_sfh.ssp import linear_weights
 
@@ -443,8 +444,8 @@ def row_of(found: RefinedObject) -> dict[str, Any]:
 def _nuisances(simulator: SfhSimulator, row: Any, theta: F64) -> tuple[F64, F64]:
     """Return the basis (K, L) as observed, and directions (m, L) of one prior deviation each."""
     telescope, config = simulator.telescope, simulator.config
-    c = simulator.recovery.coefficients(theta[None])[0]
-    fit, basis = observed_basis(telescope, c, row)
+    mean = recover_mean(simulator, row, theta, 0.0)
+    fit, c = mean.fit, mean.coefficients
     node, grid = round(fit.sigma / NODE_STEP), telescope.broadened
     shape = fit.model / (c @ grid[node].double().numpy())
     low, high = max(node - 1, 0), min(node + 1, len(grid) - 1)
@@ -462,7 +463,7 @@ def _nuisances(simulator: SfhSimulator, row: Any, theta: F64) -> tuple[F64, F64]
     if config.dust is not None:  # E(B-V) is uniform
         colour = -0.4 * np.log(10.0) * telescope.extinction.double().numpy()
         rows.append(config.dust / np.sqrt(12.0) * (colour * fit.model)[None])
-    return basis, np.concatenate(rows)
+    return mean.basis, np.concatenate(rows)
 
 
 def _proposal(z: F64, others: F64, rng: np.random.Generator) -> tuple[F64, F64]:

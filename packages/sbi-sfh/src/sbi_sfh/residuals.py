@@ -99,14 +99,20 @@ def fit_spectrum(
     return _fit(x, used, weight, made[best][1], NODE_STEP * best, known_errors=known)
 
 
-def observed_basis(telescope: Telescope, coefficients: F64, observed: Batch) -> tuple[Fit, F64]:
-    """Return the fit of a recovered spectrum, and the basis (K, L) with its dispersion and shape.
+def observed_basis(
+    telescope: Telescope, coefficients: F64, observed: Batch, near: float | None = None
+) -> tuple[Fit, F64, F64]:
+    """Return the fit of a recovered spectrum, the basis as it was observed, and what is free.
 
-    For other spectra of the same galaxy: mode ``observed``; see :func:`fit_spectrum`.
+    The basis (K, L) has the dispersion and calibration of the fit; the last, (m, L), are the
+    changes of the fit with calibration and velocity. Mode ``observed``; see :func:`fit_spectrum`.
     """
-    fit = fit_spectrum(telescope, coefficients, observed)
+    fit = fit_spectrum(telescope, coefficients, observed, near)
     basis = telescope.broadened[round(fit.sigma / NODE_STEP)].double().numpy()
-    return fit, basis * (fit.model / (coefficients @ basis))
+    shape = fit.model / (coefficients @ basis)
+    legendre = telescope.legendre.double().numpy()
+    free = np.concatenate([fit.model * legendre, [np.gradient(fit.model) * telescope.wave]])
+    return fit, basis * shape, free
 
 
 def weighted(observed: Batch) -> tuple[F64, F64, NDArray[np.bool_]]:
