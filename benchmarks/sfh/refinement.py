@@ -32,19 +32,32 @@ def compared(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (ours.mean(0) - theirs.mean(0)) / sd, ours.std(0) / sd
 
 
-def weighted_prior(simulator: SfhSimulator, n: int, rng):
-    """Return theta (n, d) and coefficients (n, K) of simulations of the prior."""
-    batches = [simulator.draw(min(10_000, n - k), rng).succeeded for k in range(0, n, 10_000)]
-    theta = np.concatenate([b.theta.double().numpy() for b in batches])
-    return theta, np.concatenate([b.x.double().numpy() for b in batches])
+class WeightedPrior:
+    """Simulations of the prior, weighted with the likelihoods of several spectra at once.
 
+    They are made ten thousand at a time; those whose weight is less than exp(-15) of the largest
+    one are forgotten.
+    """
 
-def by_weights(prior, target, rng) -> tuple[np.ndarray, float]:
-    """Return 4000 draws (4000, d) of the posterior, and the effective number behind them."""
-    log_l = target(prior[1])
-    weight = np.exp(log_l - log_l.max())
-    weight /= weight.sum()
-    return prior[0][rng.choice(len(weight), 4000, p=weight)], 1.0 / (weight**2).sum()
+    def __init__(self, simulator: SfhSimulator, targets: list, n: int, rng) -> None:
+        start = time.process_time()
+        self.kept = [(np.empty((0, simulator.parameters.dim)), np.empty(0)) for _ in targets]
+        for _ in range(0, n, 10_000):
+            batch = simulator.draw(10_000, rng).succeeded
+            theta, x = batch.theta.double().numpy(), batch.x.double().numpy()
+            for k, target in enumerate(targets):
+                log_l = np.concatenate([self.kept[k][1], target(x)])
+                close = log_l > log_l.max() - 15.0
+                both = np.concatenate([self.kept[k][0], theta])
+                self.kept[k] = both[close], log_l[close]
+        self.seconds = (time.process_time() - start) / len(targets)
+
+    def __call__(self, k: int, rng) -> tuple[np.ndarray, float]:
+        """Return 4000 draws (4000, d) of one posterior, and the effective number behind them."""
+        theta, log_l = self.kept[k]
+        weight = np.exp(log_l - log_l.max())
+        weight /= weight.sum()
+        return theta[rng.choice(len(weight), 4000, p=weight)], 1.0 / (weight**2).sum()
 
 
 def main() -> None:
@@ -68,25 +81,25 @@ def main() -> None:
     assert isinstance(simulator, SfhSimulator)
     refiner = Refiner(simulator)
     mocks = simulator.example_observations(stream(args.seed, "refinement"), args.mocks)
-    prior = args.weights and weighted_prior(
-        simulator, args.weights, stream(args.seed, "refinement", "prior")
+    targets = [target_of(simulator, mocks, k, np.zeros(10)) for k in range(args.mocks)]
+    prior = args.weights and WeightedPrior(
+        simulator, targets, args.weights, stream(args.seed, "refinement", "prior")
     )
     network = run.posterior.sample(mocks, 4000).values if run else None
     rows, shifts, widths = [], {}, {}
     for k in range(args.mocks):
         rng = stream(args.seed, "refinement", k)
         start = time.process_time()
-        target = target_of(simulator, mocks, k, np.zeros(10))
-        refined = refiner(target, rng, particles=args.particles)
+        refined = refiner(targets[k], rng, particles=args.particles)
         ours = time.process_time() - start
         start = time.process_time()
         if prior:
-            exact, effective = by_weights(prior, target, rng)
+            exact, effective = prior(k, rng)
         else:
             flux = mocks.batch.x[k].double().numpy()
             chain = emcee_posterior(simulator, flux, rng, steps=args.steps, burn=args.burn)
             exact, effective = chain.theta, 64 * chain.steps / chain.autocorrelation
-        theirs = time.process_time() - start
+        theirs = prior.seconds if prior else time.process_time() - start
         found = {"refined": refined.theta}
         if network is not None:
             found["network"] = network[:, k]
