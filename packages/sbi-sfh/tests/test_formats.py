@@ -12,7 +12,7 @@ from survey_spectra import FWHM, GRID, OBSERVED, galaxy, write
 
 from sbi_core import ObservationError
 from sbi_sfh.config import SfhConfig
-from sbi_sfh.formats import read_raw
+from sbi_sfh.formats import frame_of, read_raw
 from sbi_sfh.formats.spectrum import UnusableSpectrumError
 from sbi_sfh.readers import read_spectra
 from sbi_sfh.velocity import Velocities
@@ -207,6 +207,32 @@ def test_a_cube_has_a_galaxy_per_spaxel_and_says_air_by_its_axis(spectrum, tmp_p
     assert len(found) == 6
     assert found[0].vacuum is False
     assert_allclose(found[5].ivar, err**-2)
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+def test_the_wavelengths_of_a_cube_may_be_its_first_or_last_axis(spectrum, tmp_path, axis):
+    """Six by five spaxels: with the first axis, four and more were taken for bands of IRAF."""
+    wave, flux, err = linear(spectrum)
+    levels = np.linspace(1.0, 2.0, 30).reshape(6, 5)
+    values = [levels * v[:, None, None] for v in (flux, err)]
+    if axis == 1:
+        values = [np.moveaxis(v, 0, -1) for v in values]
+    data = fits.ImageHDU(values[0], name="DATA")
+    data.header.update({f"CRVAL{axis}": wave[0], f"CDELT{axis}": 0.8, f"CRPIX{axis}": 1.0,
+                        f"CTYPE{axis}": "AWAV", f"CUNIT{axis}": "Angstrom"})  # fmt: skip
+    for a, kind in zip({1, 2, 3} - {axis}, ("RA---TAN", "DEC--TAN"), strict=True):
+        data.header.update({f"CTYPE{a}": kind, f"CUNIT{a}": "deg", f"CDELT{a}": 1e-4})
+    hdus = [fits.PrimaryHDU(), data, fits.ImageHDU(values[1], name="ERROR")]
+    fits.HDUList(hdus).writeto(tmp_path / "cube.fits")
+    found = list(read_raw(tmp_path / "cube.fits"))
+    assert len(found) == 30
+    at = next(r for r in found if (r.labels["x"], r.labels["y"]) == (3, 4))
+    assert_allclose(at.wave, wave)
+    assert_allclose(at.flux, levels[4, 3] * flux)
+    assert_allclose(at.ivar, (levels[4, 3] * err) ** -2)
+    shape, sky = frame_of(tmp_path / "cube.fits")
+    assert shape == (6, 5)
+    assert sky["CTYPE1"] == "RA---TAN"
 
 
 def test_the_arms_of_desi_are_joined(spectrum, tmp_path):

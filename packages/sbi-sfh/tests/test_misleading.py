@@ -459,6 +459,28 @@ def test_spectra_of_a_rotating_galaxy_are_aligned(columns, simulator, tmp_path):
     assert off.std() < 0.01
 
 
+@pytest.mark.parametrize(
+    ("head", "vacuum"),
+    [
+        ("# wavelengths in air\n# wave flux err", False),
+        ("# vacuum\n# wave flux err", True),
+        ("# air/vacuum: vacuum\nlambda[A] f e_f", True),
+        ("# Wavelengths are in vacuum.\nwl flx err", True),
+        ("# medium = air\nspectral flux err", False),
+    ],
+)
+def test_text_states_air_and_vacuum_in_words(columns, tmp_path, head, vacuum):
+    err = columns["IVAR"] ** -0.5
+    rows = zip(columns["WAVE"], columns["FLUX"], err, strict=True)
+    lines = "\n".join(f"{a:.4f} {b:.6g} {c:.6g}" for a, b, c in rows)
+    (tmp_path / "a.txt").write_text(f"# z = 0.03\n{head}\n{lines}\n")
+    same = read(write(tmp_path / "b.fits", columns, {**FACTS, "VACUUM": vacuum}))
+    found = read(tmp_path / "a.txt")
+    both = (found.batch.mask & same.batch.mask)[0]
+    assert_allclose(found.batch.x[0][both], same.batch.x[0][both], rtol=1e-2)
+    assert float(found.labels["redshift"][0]) == 0.03
+
+
 def test_a_file_that_states_air_and_vacuum_needs_the_option(columns, tmp_path):
     grid = np.arange(3640.0, 7660.0, 0.9)
     flux, ivar = (np.interp(grid, columns["WAVE"], columns[k]) for k in ("FLUX", "IVAR"))

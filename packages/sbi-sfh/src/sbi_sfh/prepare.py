@@ -494,6 +494,8 @@ def _covered(raw: RawSpectrum, rest: F64, wave: F64, config: SfhConfig) -> None:
         f"{raw.where}: covers {edges[0]:.0f}-{edges[-1]:.0f} Angstrom at rest, the model needs "
         f"{ours[0]:.0f}-{ours[-1]:.0f}; {advice}"
     )
+    if config.mode == "mock":
+        msg += ", and for real spectra with --set simulator.mode=observed"
     raise UnusableSpectrumError("not_covered", msg)
 
 

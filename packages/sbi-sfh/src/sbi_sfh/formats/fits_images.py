@@ -211,7 +211,7 @@ def _parts(
     along: int,
 ) -> dict[str, NDArray[Any]]:
     """Return flux, errors, ... that are rows or bands of one image; nothing if they are not."""
-    if data.ndim == 3 and along == 2:  # IRAF: bands, apertures, pixels
+    if data.ndim == 3 and along == 2 and not _on_the_sky(header):  # IRAF: bands, apertures, pixels
         bands = _described(header, "BANDID", len(data)) or {
             kind: k for k, kind in _IRAF_BANDS.items() if k < len(data)
         }
@@ -226,6 +226,12 @@ def _parts(
         if rows := _described(header, card, len(data)):
             return {kind: data[k] for kind, k in rows.items()}
     return {}
+
+
+def _on_the_sky(header: Mapping[str, Any]) -> bool:
+    """Return whether the header names an axis of sky coordinates: those of a cube."""
+    kinds = (str(header.get(f"CTYPE{a}", "")).strip().upper() for a in (1, 2, 3))
+    return any(kind.startswith(("RA-", "DEC-", "GLON", "GLAT")) for kind in kinds)
 
 
 def _described(header: Mapping[str, Any], card: str, n: int) -> dict[str, int]:

@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "flux": (
         "flux", "fluxes", "flux_reduced", "spec", "f_lambda", "flambda", "flam", "flux_lambda",
         "flux_density", "galaxy", "opt_flam", "spectrum", "spectra", "intensity", "f_nu", "fnu",
-        "flux_nu", "data",
+        "flux_nu", "data", "f_lam", "flx", "f",
     ),
     "ivar": (
         "ivar", "inverse_variance", "invvar", "flux_ivar", "ivar_flux", "flux_invvar",
@@ -60,8 +60,8 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "velocity": ("med_vel", "cz", "cz_helio", "czhelio", "vsys", "v_sys"),
     "radial": ("vrad", "v_rad", "radvel", "rad_vel", "radial_velocity", "vhelio", "v_helio",
                "helio_vel", "velocity", "vel", "rv"),
-    "vacuum": ("vacuum", "invacuum", "airorvac", "air_or_vacuum"),
-    "air": ("air", "inair"),
+    "vacuum": ("vacuum", "invacuum", "airorvac", "air_or_vacuum", "air/vacuum", "vacuum/air"),
+    "air": ("air", "inair", "medium", "wave_medium", "wavetype", "wave_type"),
     "sigma": ("sigma", "vdisp", "v_disp", "sigma_kms", "vel_dis", "veldisp", "sigma_star"),
     "sigma_err": ("vdisp_err", "vel_dise", "vdisperr"),
     "unit": ("waveunit", "wave_unit", "wunit"),
@@ -107,8 +107,8 @@ def unit_in(name: Any) -> str | None:
 def _wave_words(name: Any) -> list[str]:
     """Return the words of a name of wavelengths; none if it is another name."""
     word = plain(name)
-    if word == "spectral_axis":
-        return ["spectral_axis"]
+    if word in ("spectral_axis", "spectral"):
+        return [word]
     if word in ("restwave", "restwavelength"):
         return ["wave", "rest"]
     words = word.split("_")

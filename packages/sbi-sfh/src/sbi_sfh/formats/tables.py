@@ -26,8 +26,10 @@ SUFFIXES = (
 )  # fmt: skip
 TEXTS = (".asc", ".ascii", ".spec", ".spectrum", ".sp", ".tab", ".tbl")
 _POSITIONS = ("wave", "flux", "err")
-_FACT = re.compile(r"#?\s*(\w+)\s*[=:]\s*(.+?)\s*")
-_MEDIUM = re.compile(r"#?\s*(air|vacuum)(?:\s+wavelengths?)?\s*", re.IGNORECASE)
+_FACT = re.compile(r"#?\s*([\w/]+)\s*[=:]\s*(.+?)\s*")
+_MEDIUM = re.compile(
+    r"#?\s*(?:wavelengths?\s+(?:are\s+)?(?:in\s+)?)?(air|vacuum)(?:\s+wavelengths?)?\.?\s*", re.I
+)
 _UNIT = re.compile(r"(\w+)\s*[\[(]\s*([^\])]+?)\s*[\])]")
 
 
