@@ -14,13 +14,13 @@ from sbi_casbi.support import summary_percentile
 from sbi_core import (
     Batch,
     ConfigError,
+    DataFileError,
     DensityUnavailableError,
     InputShape,
     Posterior,
     Training,
     stream,
 )
-from sbi_core.files.tensors import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -91,27 +91,18 @@ def test_a_loaded_estimator_gives_the_same_bits(trained, tmp_path):
     assert (a.count == b.count).all()
 
 
-def test_weights_of_version_0_1_0_are_read(trained, tmp_path):
+def test_former_options_are_read_with_the_values_that_are_fixed_now(trained, tmp_path):
     estimator, batch = trained
     estimator.save(tmp_path)
-    now = SetEstimator.load(tmp_path)
-    tensors, meta = read_tensors(tmp_path / "weights.safetensors")
-    old = {}
-    for name, value in tensors.items():
-        for before, after in SetEstimator.renamed.items():
-            if name.startswith(after):
-                name = before + name.removeprefix(after)
-        old[name] = value
-    assert {"head.context.budget.lines", "head.splines.0.0.weight", "head.settling.used"} <= set(
-        old
-    )
-    write_tensors(tmp_path / "weights.safetensors", old, meta)
-    again = SetEstimator.load(tmp_path)
-    np.testing.assert_array_equal(now.pmf(batch), again.pmf(batch))
     spec = json.loads((tmp_path / "config.json").read_text())
-    del spec["options"]["number_ends"]  # that version had open ends
-    (tmp_path / "config.json").write_text(json.dumps(spec))
-    assert SetEstimator.load(tmp_path).pmf(batch)[:, -1].mean() > now.pmf(batch)[:, -1].mean()
+    former = spec["options"] | {"components": 5, "members_per_row": 4, "number_ends": "truncated"}
+    (tmp_path / "config.json").write_text(json.dumps(spec | {"options": former}))
+    np.testing.assert_array_equal(SetEstimator.load(tmp_path).pmf(batch), estimator.pmf(batch))
+    (tmp_path / "config.json").write_text(
+        json.dumps(spec | {"options": former | {"number_ends": "open"}})
+    )
+    with pytest.raises(DataFileError, match="number_ends"):
+        SetEstimator.load(tmp_path)
 
 
 def test_padding_of_the_truth_changes_no_density(trained):

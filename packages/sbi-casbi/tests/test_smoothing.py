@@ -2,8 +2,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from sbi_casbi.library import FINE
-from sbi_casbi.plane import Plane
+from sbi_casbi.plane import FINE, Plane
 from sbi_casbi.smoothing import coarse, kernel, smooth
 
 

@@ -17,7 +17,7 @@ def trained(simulator, number):
         config={"epochs": 1, "batch_size": 100},
         seed=3,
     )
-    config = SetConfig(design="two_step", number=number, hidden=16, bins=4, number_hidden=16)
+    config = SetConfig(design="two_step", number=number, hidden=16, bins=4)
     estimator = SetEstimator(config)
     estimator.fit(training, PlaneEmbedding(MlpConfig(hidden=(32, 16), pool=8)))
     return estimator

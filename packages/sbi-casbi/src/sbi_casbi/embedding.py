@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbi_casbi.plane import PIXELS
+from sbi_casbi.plane import N_PIXELS, PIXELS
+from sbi_casbi.sets.sums import SCALARS
 from sbi_core import ConfigError, Embedding, InputShape
 
 __all__ = [
@@ -37,21 +38,18 @@ __all__ = [
     "split_plane",
 ]
 
-_N_PIXELS = PIXELS * PIXELS
-_SCALARS = 4
-
 
 def split_plane(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return counts (..., 64, 64) and scaled scalars (..., 4) of rows of x (..., 4100)."""
-    plane = x[..., :_N_PIXELS].unflatten(-1, (PIXELS, PIXELS))
-    overflow, log_n, errors = x[..., _N_PIXELS], x[..., _N_PIXELS + 1], x[..., _N_PIXELS + 2 :]
+    plane = x[..., :N_PIXELS].unflatten(-1, (PIXELS, PIXELS))
+    overflow, log_n, errors = x[..., N_PIXELS], x[..., N_PIXELS + 1], x[..., N_PIXELS + 2 :]
     scalars = torch.stack([torch.log1p(overflow) / 3, log_n - 4], -1)
     return plane, torch.cat([scalars, errors / 0.1 - 1], -1)
 
 
 def _check(shape: InputShape) -> None:
-    if shape.x != (_N_PIXELS + _SCALARS,):
-        msg = f"this embedding needs x with {_N_PIXELS + _SCALARS} numbers, the data have {shape.x}"
+    if shape.x != (N_PIXELS + SCALARS,):
+        msg = f"this embedding needs x with {N_PIXELS + SCALARS} numbers, the data have {shape.x}"
         raise ConfigError(msg)
 
 
@@ -70,12 +68,12 @@ class MlpConfig(BaseModel):
 
 
 class _Mlp(nn.Module):
-    scalars = _SCALARS
+    scalars = SCALARS
 
     def __init__(self, config: MlpConfig) -> None:
         super().__init__()
         self.pool = config.pool
-        size = 2 * (PIXELS // config.pool) ** 2 + _SCALARS
+        size = 2 * (PIXELS // config.pool) ** 2 + SCALARS
         layers: list[nn.Module] = []
         for width in config.hidden:
             layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.SiLU()]
@@ -83,7 +81,7 @@ class _Mlp(nn.Module):
                 layers.append(nn.Dropout(config.dropout))
             size = width
         self.layers = nn.Sequential(*layers)
-        self.out_features = size + _SCALARS
+        self.out_features = size + SCALARS
 
     def forward(
         self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None
@@ -150,7 +148,7 @@ class _Block(nn.Module):
 
 
 class _Cnn(nn.Module):
-    scalars = _SCALARS
+    scalars = SCALARS
 
     def __init__(self, config: CnnConfig) -> None:
         super().__init__()
@@ -159,9 +157,9 @@ class _Cnn(nn.Module):
             *(_Block(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         )
         left = PIXELS >> len(config.channels)
-        self.last = nn.Linear(sizes[-1] * left * left + _SCALARS, config.out)
+        self.last = nn.Linear(sizes[-1] * left * left + SCALARS, config.out)
         self.dropout = nn.Dropout(config.dropout)
-        self.out_features = config.out + _SCALARS
+        self.out_features = config.out + SCALARS
 
     def forward(
         self, x: Tensor, x_err: Tensor | None, mask: Tensor | None, context: Tensor | None

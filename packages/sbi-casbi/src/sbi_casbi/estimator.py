@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from sbi_core import (
     FlowEstimator,
     InputShape,
     ParameterSpace,
-    Registry,
     Rng,
     Training,
     TrainingRecord,
@@ -56,19 +54,6 @@ class SetEstimator(FlowEstimator):
 
     name = "casbi-set"
     config_type = SetConfig
-    renamed: ClassVar[dict[str, str]] = {
-        "head.context.before.": "head.context.member_features.",
-        "head.context.from_rest.": "head.context.from_members.",
-        "head.context.budget.lines": "head.context.sums.linear",
-        "head.context.budget.": "head.context.sums.",
-        "head.context.ranks.of_data.": "head.context.mass_function.from_data.",
-        "head.context.ranks.of_place.": "head.context.mass_function.from_rank.",
-        "head.context.ranks.rest.": "head.context.mass_function.network.",
-        "head.settling.correction": "head.total_mass.calibration",
-        "head.settling.spread": "head.total_mass.draw_scatter",
-        "head.settling.used": "head.total_mass.enabled",
-        "head.splines.": "head.member_flow.splines.",
-    }
     config: SetConfig
     _whitening: dict[str, Tensor] | None = None
 
@@ -94,7 +79,7 @@ class SetEstimator(FlowEstimator):
         whitening = Whitening(len(space.members))
         whitening.fit(members, mask, spans["log_mstar"], spans["tau"])  # type: ignore[arg-type]
         self._whitening = {k: v.clone() for k, v in whitening.state_dict().items()}
-        self._packer = self._new_head(8, space)
+        self._packer = self.make_head(8, space)
         record = super().fit(training, embedding, callbacks)
         self._fit_total_mass(training)
         return record
@@ -123,7 +108,8 @@ class SetEstimator(FlowEstimator):
         total = log_total_mass(mass[: len(rows)], size[: len(rows)])
         head.total_mass.enable_if_better(drawn, n, estimate, noise(1)[:, 0], total, head.whitening)
 
-    def _new_head(self, features: int, space: ParameterSpace) -> SetDensity:
+    def make_head(self, features: int, space: ParameterSpace) -> SetDensity:
+        """Return an untrained density of sets given ``features`` numbers."""
         prior = space.parameters[0].prior
         low, high = int(prior.support[0][0]), int(prior.support[1][0])
         head = SetDensity(
@@ -136,10 +122,6 @@ class SetEstimator(FlowEstimator):
         if self._whitening is not None:
             head.whitening.load_state_dict(self._whitening)
         return head
-
-    def make_head(self, features: int, space: ParameterSpace) -> SetDensity:
-        """Return an untrained density of sets given ``features`` numbers."""
-        return self._new_head(features, space)
 
     def _build(
         self, shape: InputShape, embedding: Embedding, space: ParameterSpace, rng: Rng
@@ -180,11 +162,6 @@ class SetEstimator(FlowEstimator):
     def log_det(self, batch: Batch, training: Training) -> Tensor:
         """Return zeros: the loss is given in whitened coordinates."""
         return torch.zeros(len(batch), dtype=torch.float64)
-
-    def _restore(self, spec: Mapping[str, Any], directory: Path, registry: Registry) -> None:
-        if "number_ends" not in spec["options"]:  # an earlier version
-            self.config = self.config.model_copy(update={"number_ends": "open"})
-        super()._restore(spec, directory, registry)
 
     # -- N -----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sbi_casbi.plane import PIXELS
+from sbi_casbi.plane import N_PIXELS, PIXELS
 
 __all__ = ["summary_features"]
 
@@ -20,8 +20,8 @@ def summary_features(x: Tensor) -> Tensor:
     in four strips of equal numbers of stars in [Fe/H], mean and width in [O/Fe]; the errors.
     """
     n = len(x)
-    plane = x[:, : PIXELS * PIXELS].reshape(n, PIXELS, PIXELS).double().clamp(min=0)
-    outside = x[:, PIXELS * PIXELS].double()
+    plane = x[:, :N_PIXELS].reshape(n, PIXELS, PIXELS).double().clamp(min=0)
+    outside = x[:, N_PIXELS].double()
     total = plane.sum((1, 2)).clamp(min=1e-9)
     share = ((outside + 0.5) / (total + outside + 1.0)).log10()
     parts = [(total + outside).clamp(min=1e-9).log10(), share]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sbi_casbi.abundances import LABELS
-from sbi_casbi.plane import PIXELS
+from sbi_casbi.plane import N_PIXELS, PIXELS
 
 if TYPE_CHECKING:
     from sbi_casbi.library import Library
@@ -36,7 +36,7 @@ def planes(library: Library, x: NDArray[np.float32], predicted: F64) -> Figure:
     """
     figure = Figure(figsize=(9.0, 3.0), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
-    counts = _pooled(x[: PIXELS * PIXELS].reshape(PIXELS, PIXELS).astype(float))
+    counts = _pooled(x[:N_PIXELS].reshape(PIXELS, PIXELS).astype(float))
     mean = _pooled(predicted.mean(0))
     extent = (*library.plane.fe_h, *library.plane.o_fe)
     top = float(np.log10(max(counts.max(), mean.max(), 1.0) + 1.0))

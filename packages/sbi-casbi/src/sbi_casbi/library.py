@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sbi_casbi.abundances import LABELS, Element
-from sbi_casbi.plane import FINE_PER_PIXEL, GUARD, PIXELS, Plane
+from sbi_casbi.plane import FINE, FINE_PER_PIXEL, PIXELS, Plane
 from sbi_casbi.smoothing import coarse
 from sbi_casbi.stems import canonical
 from sbi_core import ConfigError, DataFileError, counted, open_hdf5, stream, written
@@ -34,13 +34,13 @@ __all__ = [
     "make_templates",
     "read_library",
     "split_stems",
+    "templates_of_stars",
     "write_library",
 ]
 
 F64 = NDArray[np.float64]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-FINE = FINE_PER_PIXEL * (PIXELS + 2 * GUARD)
 _SCHEMA = 1
 _COLUMNS = ("log_mstar", "log_mdm", "log_mgas", "tau", "z", "n_star", "n_masked", "n_over", "split")
 _STRATA = 10
@@ -245,6 +245,26 @@ def make_templates(plane: Plane, fe_h: F64, o_fe: F64, weight: F64) -> sparse.cs
     matrix = sparse.csr_matrix(entries, shape=(n, FINE * FINE), dtype=np.float32)
     matrix.sum_duplicates()
     return matrix
+
+
+def templates_of_stars(
+    plane: Plane, fe_h: F64, alpha_fe: F64, galaxy: NDArray[np.int64], n: int
+) -> sparse.csr_matrix:
+    """Return templates (n, 160 * 160) of n galaxies: the fractions of their stars per fine bin.
+
+    Parameters
+    ----------
+    plane
+        Pixels.
+    fe_h, alpha_fe, galaxy
+        Abundances of the stars and their galaxies, (m,); every galaxy has a star.
+    """
+    index = plane.fine_index(fe_h, alpha_fe)
+    inside = index >= 0
+    entries = (np.ones(int(inside.sum())), (galaxy[inside], index[inside]))
+    counts = sparse.csr_matrix(entries, shape=(n, FINE * FINE))
+    counts.data /= np.repeat(np.bincount(galaxy, minlength=n), np.diff(counts.indptr))
+    return counts.astype(np.float32)
 
 
 def split_stems(

@@ -41,8 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_casbi.cosmology import redshift
-from sbi_casbi.library import FINE, Library
-from sbi_casbi.plane import FINE_PER_PIXEL
+from sbi_casbi.library import Library
+from sbi_casbi.plane import FINE, FINE_PER_PIXEL
 from sbi_casbi.populations import Draw
 
 __all__ = ["Physics", "PhysicsMap"]

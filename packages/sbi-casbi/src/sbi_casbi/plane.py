@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sbi_core import ConfigError
 
-__all__ = ["FINE_PER_PIXEL", "GUARD", "PIXELS", "Plane"]
+__all__ = ["FINE", "FINE_PER_PIXEL", "GUARD", "N_PIXELS", "PIXELS", "Plane"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 PIXELS = 64
+N_PIXELS = PIXELS * PIXELS
 GUARD = 8
 FINE_PER_PIXEL = 2
 FINE = FINE_PER_PIXEL * (PIXELS + 2 * GUARD)

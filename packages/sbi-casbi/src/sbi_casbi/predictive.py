@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbi_casbi.physics import Physics
-from sbi_casbi.plane import PIXELS, Plane
+from sbi_casbi.plane import N_PIXELS, PIXELS, Plane
 from sbi_casbi.populations import Draw
 from sbi_core import Batch
 
@@ -38,7 +38,6 @@ UNLIKE_POSTERIOR = 99.0  # percentile above which a halo is flagged
 _POOL = 4
 _STEPS, _MOST = 2, 2.5  # Gauss-Newton steps, and largest deviation in them
 _BLOCK = 256  # halos predicted at a time
-_N_PIXELS = PIXELS * PIXELS
 
 
 def predictive_planes(
@@ -70,7 +69,7 @@ def _planes(
     count = members.count[:s].reshape(s * n)
     sets = np.where(np.arange(values.shape[1])[None, :, None] < count[:, None, None], values, 0.0)
     draw: Draw = simulator.nearest(sets, count)
-    seen = np.tile(x[:, : _N_PIXELS + 2], (s, 1))
+    seen = np.tile(x[:, : N_PIXELS + 2], (s, 1))
     errors = np.tile(x[:, -2:].astype(float), (s, 1))
     rate = _fitted(simulator, draw, seen, errors)
     return np.asarray(rate.reshape(s, n, PIXELS, PIXELS), float)
@@ -81,7 +80,7 @@ def _fitted(
 ) -> NDArray[np.float32]:
     """Return expected counts (n, 4096), moved as far as the simulations vary."""
     c, plane = simulator.config, simulator.library.plane
-    stars = 10.0 ** seen[:, _N_PIXELS + 1 :].astype(float)
+    stars = 10.0 ** seen[:, N_PIXELS + 1 :].astype(float)
     total = stars if c.counts == "shape" else np.ones_like(stars)
 
     def rate(shift: F64, physics: Physics | None = None) -> NDArray[np.float32]:
@@ -92,7 +91,7 @@ def _fitted(
     first = rate(shift)
     most = 2.0 * np.hypot(c.zero_point, c.physics_spread)
     if most:
-        shift = np.clip(_means(plane, seen[:, :_N_PIXELS]) - _means(plane, first), -most, most)
+        shift = np.clip(_means(plane, seen[:, :N_PIXELS]) - _means(plane, first), -most, most)
         first = rate(shift)
     if c.physics_spread:
         return _with_physics(lambda g: rate(shift, Physics.of(g, c.physics_spread)), first, seen)
@@ -127,7 +126,7 @@ def _with_physics(
 
 def _roots(counts: NDArray[np.float32]) -> F64:
     """Return twice the square roots of counts of 4 x 4 pixels (n, 256): their noise is one."""
-    shaped = _pooled(counts[:, :_N_PIXELS].reshape(-1, PIXELS, PIXELS).astype(float))
+    shaped = _pooled(counts[:, :N_PIXELS].reshape(-1, PIXELS, PIXELS).astype(float))
     return np.asarray(2.0 * np.sqrt(shaped.reshape(len(counts), -1) + 0.375))
 
 
@@ -142,7 +141,7 @@ def _means(plane: Plane, counts: NDArray[np.float32]) -> F64:
 
 def deviance(x: NDArray[np.float32], planes: F64) -> F64:
     """Return D of every halo (n,), from rows (n, 4100) and planes (draws, n, 64, 64)."""
-    counts = _pooled(x[:, :_N_PIXELS].reshape(-1, PIXELS, PIXELS).astype(float))
+    counts = _pooled(x[:, :N_PIXELS].reshape(-1, PIXELS, PIXELS).astype(float))
     rate = np.maximum(_pooled(planes), 0.05)
     ratio = np.where(counts > 0, np.maximum(counts, 1e-9) / rate, 1.0)
     terms = counts * np.log(ratio) - (counts - rate)
@@ -192,5 +191,5 @@ def deviance_percentile(
 
 def _terms(x: NDArray[np.float32]) -> F64:
     """Return the terms of the linear fit, (n, 4)."""
-    stars = np.maximum(x[:, :_N_PIXELS].sum(1, dtype=float), 1.0)
+    stars = np.maximum(x[:, :N_PIXELS].sum(1, dtype=float), 1.0)
     return np.column_stack([np.ones(len(x)), np.log10(stars), x[:, -2:]])

@@ -40,7 +40,7 @@ from sbi_casbi.features import summary_features
 from sbi_casbi.library import SPLITS, Library, Split, read_library
 from sbi_casbi.parameters import COLUMNS, column_names, parameter_space, summarise
 from sbi_casbi.physics import Physics, PhysicsMap
-from sbi_casbi.plane import PIXELS
+from sbi_casbi.plane import N_PIXELS
 from sbi_casbi.populations import BudgetRule, Draw, budget_sets, draw_sets, snapshot_weights
 from sbi_casbi.readers import halo_of_table, read_halo
 from sbi_casbi.smoothing import kernel, smooth
@@ -65,7 +65,6 @@ __all__ = ["OVERFLOW", "X_SIZE", "CasbiSimulator", "load_library"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-N_PIXELS = PIXELS * PIXELS
 OVERFLOW, LOG_N, SIGMA_FE, SIGMA_O = range(N_PIXELS, N_PIXELS + 4)
 X_SIZE = N_PIXELS + 4
 _BLOCK = 256  # halos smoothed at a time

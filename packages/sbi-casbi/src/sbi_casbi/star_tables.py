@@ -29,11 +29,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sbi_casbi.abundances import LABELS, Element
 from sbi_casbi.cosmology import age_gyr, redshift
-from sbi_casbi.library import FINE, Library, split_stems
+from sbi_casbi.library import Library, split_stems, templates_of_stars
 from sbi_casbi.plane import Plane
 from sbi_casbi.stems import STEM_PATTERN, stem_and_step
 from sbi_core import ColumnReader, DataFileError, counted, read_npz, read_table
@@ -66,9 +65,6 @@ def library_of_stars(
     solar: str = "pynbody",
     alpha: Element = "o",
     stem_regex: str = STEM_PATTERN,
-    plane: Plane | None = None,
-    seed: int = 1,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
 ) -> tuple[Library, list[str]]:
     """Return a library, and notes about excluded stars, galaxies and files.
 
@@ -82,10 +78,6 @@ def library_of_stars(
         Element beside iron.
     stem_regex
         Pattern of ``Galaxy_name``, if there is no ``simulation``.
-    plane
-        Pixels; default [-4.5, 0.6] x [-0.4, 0.8].
-    seed, fractions
-        Seed and fractions of the split by stem.
 
     Raises
     ------
@@ -120,20 +112,13 @@ def library_of_stars(
         stem = np.asarray(per_galaxy["simulation"]).astype(np.str_)
     else:
         stem = np.array([_simulation(str(name), stem_regex) for name in galaxies])
-    plane = plane or Plane()
-    index = np.where(good, plane.fine_index(np.nan_to_num(feh), np.nan_to_num(alpha_fe)), -1)
-    count = np.bincount(row[good], minlength=len(galaxies))
-    inside = index >= 0
-    over = _outside(count, row[good & ~inside], plane, LABELS[alpha], path, notes)
-    data = (1.0 / count[row[inside]]).astype(np.float32)
-    templates = sparse.csr_matrix(
-        (data, (row[inside], index[inside])), shape=(len(galaxies), FINE * FINE)
-    )
-    templates.sum_duplicates()
+    plane = Plane()
+    stars = feh[good], alpha_fe[good]
+    over = _outside(plane, *stars, row[good], LABELS[alpha], path, notes)
     return (
         Library(
             plane=plane,
-            templates=templates,
+            templates=templates_of_stars(plane, *stars, row[good], len(galaxies)),
             galaxy_name=galaxies,
             stem=stem,
             log_mstar=np.log10(mass),
@@ -141,10 +126,10 @@ def library_of_stars(
             log_mgas=np.full(len(galaxies), np.nan),
             tau=tau,
             z=redshift(tau),
-            n_star=count,
+            n_star=np.bincount(row[good], minlength=len(galaxies)),
             n_masked=np.bincount(row[~good], minlength=len(galaxies)),
             n_over=over,
-            split=split_stems(stem, np.log10(mass), seed, fractions),
+            split=split_stems(stem, np.log10(mass), 1),
             solar=solar,
             alpha=alpha,
             tau_width=0.2158,
@@ -317,23 +302,22 @@ def _check_values(galaxies: NDArray[np.str_], mass: F64, tau: F64, path: Any) ->
 
 
 def _outside(
-    count: NDArray[np.int64],
-    row: NDArray[np.int64],
     plane: Plane,
+    feh: F64,
+    alpha_fe: F64,
+    row: NDArray[np.int64],
     label: str,
     path: Any,
     notes: list[str],
 ) -> NDArray[np.int64]:
-    """Return the number of stars outside the plane (g,), and note them.
+    """Return the number of stars outside the plane, (g,), and note them.
 
     Parameters
     ----------
-    count
-        Stars per galaxy, (g,).
-    row
-        Galaxies of the stars outside.
     plane, label
         The plane, and the name of its second axis.
+    feh, alpha_fe, row
+        Abundances of the stars and their galaxies, (m,).
     path
         File, for messages.
     notes
@@ -342,19 +326,19 @@ def _outside(
     Raises
     ------
     DataFileError
-        If these are more than half of the stars, or all stars of a galaxy.
+        If these are more than half of the stars.
     """
-    over = np.bincount(row, minlength=len(count))
-    box = (
-        f"[Fe/H] {plane.fe_h[0]:g}..{plane.fe_h[1]:g}, {label} {plane.o_fe[0]:g}..{plane.o_fe[1]:g}"
-    )
-    said = f"{len(row)} of {counted(int(count.sum()), 'star')} outside the plane ({box})"
-    if len(row) > _MOST_OUTSIDE * count.sum():
+    (low, high), (bottom, top) = plane.fe_h, plane.o_fe
+    outside = (feh < low) | (feh > high) | (alpha_fe < bottom) | (alpha_fe > top)
+    n = int(outside.sum())
+    box = f"[Fe/H] {low:g}..{high:g}, {label} {bottom:g}..{top:g}"
+    said = f"{n} of {counted(len(feh), 'star')} outside the plane ({box})"
+    if n > _MOST_OUTSIDE * len(feh):
         msg = f"{path}: {said}: check columns, units and solar scale"
         raise DataFileError(msg)
-    if len(row):
+    if n:
         notes.append(said)
-    return np.asarray(over, np.int64)
+    return np.bincount(row[outside], minlength=int(row.max()) + 1)
 
 
 def _dark_mass(

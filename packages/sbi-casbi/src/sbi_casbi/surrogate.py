@@ -31,8 +31,8 @@ from scipy.spatial import Delaunay
 from torch import Tensor, nn
 
 from sbi_casbi.config import CasbiConfig
-from sbi_casbi.library import FINE, Library, make_templates, split_stems
-from sbi_casbi.plane import FINE_PER_PIXEL
+from sbi_casbi.library import Library, make_templates, split_stems
+from sbi_casbi.plane import FINE, FINE_PER_PIXEL
 from sbi_core import (
     ConfigError,
     DataFileError,

@@ -10,7 +10,7 @@ KINDS = ("ordinal", "classes", "flow")
 
 def fresh(kind):
     torch.manual_seed(0)
-    return number_head(kind, 5, COUNTS, components=5, ends="truncated", transforms=2, hidden=16)
+    return number_head(kind, 5, COUNTS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from sbi_casbi.sets.context import ContextNetwork, HaloEncoding, PrefixSums, Step, gather
@@ -30,7 +30,18 @@ __all__ = ["SetConfig", "SetDensity"]
 
 F64 = NDArray[np.float64]
 _AUXILIARY = 0.2  # weight of each auxiliary regression loss
+_MEMBERS_PER_ROW = 4  # members of a halo in one training step, including the first
 _VALIDATED = (1, 2, 3, 5, 10, 20, 40, 80)  # ranks in the validation loss
+
+
+# former options, with the values that all presets had
+_FIXED = {
+    "number_transforms": 3,
+    "number_hidden": 64,
+    "components": 5,
+    "number_ends": "truncated",
+    "members_per_row": _MEMBERS_PER_ROW,
+}
 
 
 class SetConfig(BaseModel):
@@ -48,25 +59,16 @@ class SetConfig(BaseModel):
         description="p(N | x): ordinal (discretised logistics), classes (softmax), or flow "
         "(dequantised N)",
     )
-    number_transforms: int = Field(
-        3, ge=1, le=20, description="number of spline transforms if number = 'flow'"
-    )
-    number_hidden: int = Field(
-        64, ge=8, le=512, description="width of hidden layers if number = 'flow'"
-    )
     hidden: int = Field(128, ge=16, le=512, description="width of the context of a member")
     bins: int = Field(16, ge=4, le=64, description="number of bins of a spline")
-    components: int = Field(
-        5, ge=1, description="number of logistic components if number = 'ordinal'"
-    )
-    number_ends: Literal["truncated", "open"] = Field(
-        "truncated",
-        description="p(N | x) beyond the values of N if number = 'ordinal': truncated, or open (in "
-        "the smallest and largest N; runs of earlier versions)",
-    )
-    members_per_row: int = Field(
-        4, ge=1, description="members per halo in one training step, including the first"
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_fixed(cls, options: Any) -> Any:
+        """Leave out the options of earlier versions that have the values which are fixed now."""
+        if not isinstance(options, dict):
+            return options
+        return {k: v for k, v in options.items() if (k, v) not in _FIXED.items()}
 
 
 @dataclass
@@ -113,15 +115,7 @@ class SetDensity(Head):
         self.size, self.dim, self.config = size, dim, config
         self.separate = config.design == "two_step"
         features = features // 2 if self.separate else features
-        self.number: Any = number_head(
-            config.number,
-            features,
-            counts,
-            components=config.components,
-            ends=config.number_ends,
-            transforms=config.number_transforms,
-            hidden=config.number_hidden,
-        )
+        self.number: Any = number_head(config.number, features, counts)
         self.lowest = int(counts[0])
         self.noise_size = self.number.noise_size + size * dim
         self.whitening = Whitening(dim)
@@ -164,7 +158,7 @@ class SetDensity(Head):
     def _ranks_in_loss(self, n: Tensor) -> tuple[Tensor, Tensor]:
         """Return ranks (B, T), from 1, that enter the loss, and their weights."""
         if self.training:
-            more = self.config.members_per_row - 1
+            more = _MEMBERS_PER_ROW - 1
             # density about 1/k: the data constrain the first members most
             u = torch.rand((len(n), more), device=n.device)
             some = ((n + 1).log()[:, None] * u).exp().floor()

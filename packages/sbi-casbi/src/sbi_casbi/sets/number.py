@@ -38,10 +38,11 @@ __all__ = ["NumberFlow", "NumberKind", "number_head"]
 
 F64 = NDArray[np.float64]
 NumberKind = Literal["ordinal", "classes", "flow"]
+_COMPONENTS = 5  # logistics of the mixture
 _FLOOR = 1e-3  # share of a uniform distribution, as in the ordinal head
 
 
-def number_head(kind: NumberKind, features: int, counts: F64, **options: Any) -> Head:
+def number_head(kind: NumberKind, features: int, counts: F64) -> Head:
     """Return an untrained density of the index of N among its values.
 
     Parameters
@@ -52,18 +53,14 @@ def number_head(kind: NumberKind, features: int, counts: F64, **options: Any) ->
         Size of the summary.
     counts
         Values of N, increasing by one.
-    options
-        ``components`` and ``ends`` of the ordinal head; ``transforms`` and ``hidden`` of the flow.
     """
     if kind == "flow":
-        return NumberFlow(features, counts, options["transforms"], options["hidden"])
+        return NumberFlow(features, counts)
     chosen: Any
     if kind == "classes":
         chosen = get_estimator("categorical")
     else:
-        chosen = get_estimator(
-            "ordinal", components=options["components"], scale="log", ends=options["ends"]
-        )
+        chosen = get_estimator("ordinal", components=_COMPONENTS, scale="log", ends="truncated")
     head: Head = chosen.discrete_head(features, [counts])
     return head
 
@@ -77,21 +74,15 @@ class NumberFlow(Head):
         Size of the summary.
     counts
         Values of N, increasing by one.
-    transforms
-        Number of spline transforms.
-    hidden
-        Width of their hidden layers.
     """
 
     noise_size = 1
     rows_per_call = 16_384
 
-    def __init__(self, features: int, counts: F64, transforms: int, hidden: int) -> None:
+    def __init__(self, features: int, counts: F64) -> None:
         super().__init__()
         self.sizes = [len(counts)]
-        self.flow = zuko.flows.NSF(
-            1, features, transforms=transforms, bins=8, hidden_features=[hidden, hidden]
-        )
+        self.flow = zuko.flows.NSF(1, features, transforms=3, bins=8, hidden_features=[64, 64])
 
     def _scaled_logit(self, share: Tensor) -> Tensor:
         """Return the logit of fractions of the range (...), scaled to unit variance."""

@@ -26,7 +26,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sbi_casbi.abundances import Element
-from sbi_casbi.library import FINE, Library, read_library, split_stems, write_library
+from sbi_casbi.library import (
+    Library,
+    read_library,
+    split_stems,
+    templates_of_stars,
+    write_library,
+)
 from sbi_casbi.plane import Plane
 from sbi_casbi.snapshots.fields import fields_of
 from sbi_casbi.snapshots.halos import HaloSource
@@ -333,7 +339,7 @@ def _assemble(jobs: Sequence[_Job], c: BuildConfig, root: str) -> Library:
     rows, over = [], []
     for job in jobs:
         fe_h, o_fe, _, _ = _stars(job.cache)
-        rows.append(_template(plane, fe_h, o_fe))
+        rows.append(templates_of_stars(plane, fe_h, o_fe, np.zeros(len(fe_h), int), 1))
         over.append(int(plane.histogram(fe_h, o_fe)[1]))
     with np.errstate(divide="ignore"):
         log_mdm = np.log10([f["mdm"] for f in facts])
@@ -358,14 +364,6 @@ def _assemble(jobs: Sequence[_Job], c: BuildConfig, root: str) -> Library:
         source=f"snapshots in {Path(root).name}",
         options={k: v for k, v in asdict(c).items() if v is not None},
     )
-
-
-def _template(plane: Plane, fe_h: F64, o_fe: F64) -> sparse.csr_matrix:
-    index = plane.fine_index(fe_h, o_fe)
-    bins, counts = np.unique(index[index >= 0], return_counts=True)
-    row = np.zeros(len(bins), int)
-    data = (counts / len(fe_h)).astype(np.float32)
-    return sparse.csr_matrix((data, (row, bins)), shape=(1, FINE * FINE))
 
 
 def cached_library(root: str | Path) -> Library:
