@@ -133,3 +133,23 @@ def test_a_file_that_does_not_fit_is_refused_in_one_sentence(tmp_path):
     ):
         with pytest.raises(error, match=message):
             open_simulations(tmp_path / name, names, **options)
+
+
+def test_words_among_numbers_are_refused_and_columns_of_words_left_out(tmp_path, rng):
+    table = Table(rng.uniform(size=(200, 3)), names=["a", "m", "n"])
+    table["m"] = table["m"].astype(str)
+    table["m"][7] = "bad"
+    table["kind"] = "spiral"
+    table.write(tmp_path / "sims.csv")
+    with pytest.raises(ObservationError, match=r"column 'm' has 1 word .*first: row 7, 'bad'"):
+        open_simulations(tmp_path / "sims.csv", ("a",))
+    assert open_simulations(tmp_path / "sims.csv", ("a",), "", ["n"]).observables == ("n",)
+    table.remove_column("m")
+    table.write(tmp_path / "sims.csv", overwrite=True)
+    assert open_simulations(tmp_path / "sims.csv", ("a",)).observables == ("n",)
+
+
+def test_arrays_of_words_are_refused_in_one_sentence(tmp_path):
+    np.savez(tmp_path / "sims.npz", theta=np.zeros((200, 1)), x=np.full((200, 2), "a"))
+    with pytest.raises(ObservationError, match="x does not consist of numbers"):
+        open_simulations(tmp_path / "sims.npz", ("a",))

@@ -36,6 +36,7 @@ class _Stored:
     path: Path
     name: str
     shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         with open_hdf5(self.path, rows=_ROWS) as f:
@@ -100,6 +101,10 @@ class Simulations:
                                      x[1:])):  # fmt: skip
             if names and (len(columns) != 1 or len(names) != columns[0]):
                 msg = f"{of}{len(names)} names for {what} of shape {(n, *columns)}"
+                raise ObservationError(msg)
+        for name, values in (("theta", self.theta), ("x", self.x), ("x_err", self.x_err)):
+            if values is not None and values.dtype.kind not in "fiub":
+                msg = f"{of}{name} does not consist of numbers (its type is {values.dtype})"
                 raise ObservationError(msg)
         if self.group is not None:
             _check_groups(self.group, self.source)
@@ -181,7 +186,11 @@ def open_simulations(
             with open_hdf5(path, rows=_ROWS) as f:
                 if "theta" in f and "x" in f:
                     words = {k: decoded(f[k][()]) for k in f if _few(f[k])}
-                    sets = {k: _Stored(path, k, f[k].shape) for k in f if hasattr(f[k], "shape")}
+                    sets = {
+                        k: _Stored(path, k, f[k].shape, f[k].dtype)
+                        for k in f
+                        if hasattr(f[k], "shape")
+                    }
                     return _of_arrays(path, {**sets, **words}, names, group_column)
         except FileNotFoundError:
             msg = f"'{path}' cannot be read: it does not exist"
@@ -280,6 +289,33 @@ def _of_arrays(
     return made
 
 
+def _refuse_mixed(columns: Mapping[str, Any], path: str) -> None:
+    """Refuse a column of numbers in which some cells are words: it would be left out silently.
+
+    Raises
+    ------
+    ObservationError
+        With the first such cell.
+    """
+    for name, column in columns.items():
+        words = [k for k, cell in enumerate(column) if not _is_number(cell)]
+        if words and len(words) < 0.5 * len(column):
+            msg = (
+                f"'{path}': column '{name}' has {counted(len(words), 'word')} among its numbers "
+                f"(first: row {words[0]}, {str(column[words[0]])!r}); mend it, or name the columns "
+                "to use in simulator.observables"
+            )
+            raise ObservationError(msg)
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _row_numbers(table: Table) -> list[str]:
     """Return the columns with numbers of rows, as data frames write them."""
     name = table.colnames[0]
@@ -312,7 +348,9 @@ def _of_table(
         errors = {f"e_{c}" for c in table.colnames}
         ids = [plain[i] for i in ID_NAMES if i in plain] + _row_numbers(table)
         other = {*parameters, group, *errors, *ids}
-        data = [c for c in table.colnames if c not in other and table[c].dtype.kind in "fiub"]
+        rest = [c for c in table.colnames if c not in other]
+        data = [c for c in rest if table[c].dtype.kind in "fiub"]
+        _refuse_mixed({c: table[c] for c in rest if c not in data}, str(path))
     if not data:
         msg = f"'{path}': all columns are parameters; the data need columns, too"
         raise ObservationError(msg)

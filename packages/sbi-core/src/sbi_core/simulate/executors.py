@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from multiprocessing.util import Finalize
+from multiprocessing.util import Finalize, _exit_function  # type: ignore[attr-defined]
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
@@ -133,6 +133,8 @@ def _start_worker(file: str) -> None:
     end_with_parent()
     torch.set_num_threads(1)
     Finalize(None, _leave, exitpriority=-1000)  # after all else that multiprocessing ends
+    # from Python 3.13 on, threads are waited for before that
+    threading._register_atexit(_exit_function)  # type: ignore[attr-defined]
     _worker["shared"] = pickle.loads(Path(file).read_bytes())
 
 
