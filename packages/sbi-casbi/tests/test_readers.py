@@ -451,3 +451,12 @@ def test_one_star_is_one_star_and_metallicity_is_not_iron(library, tmp_path):
     assert "'m_h' is used for [Fe/H]" in notes
     chosen = CasbiConfig(counts="shape", columns={"fe_h": "m_h"})
     assert "is used for" not in " ".join(read_halo(path, library, chosen).notes)
+
+
+def test_several_halos_in_one_list_are_named(library, tmp_path):
+    t = stars(halo=np.repeat(["M31", "Milky Way"], 200))
+    notes = " ".join(read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).notes)
+    assert "'halo' has 2 values, and all stars are taken as one halo" in notes
+    t["halo"] = "M31"
+    notes = " ".join(read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).notes)
+    assert "one halo" not in notes

@@ -53,6 +53,7 @@ _IDS = (
     "source_id", "star_id", "id", "apogee_id", "sobject_id", "gaia_source_id", "gaia_dr3_source_id",
     "gaiadr3_source_id", "gaia_id", "star",
 )  # fmt: skip
+_HALOS = ("halo", "halo_id", "halo_name", "host", "galaxy", "group")
 _MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 
@@ -288,7 +289,7 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
             f"WARNING: '{fe_column}' is used for [Fe/H]: with more alpha elements than the Sun, "
             "[M/H] of all metals is higher; name a column of iron with --column fe_h=NAME"
         )
-    notes += _flags(table, keep)
+    notes += [*_halos(reader, keep), *_flags(table, keep)]
     return _Stars(fe_h[keep], alpha_fe[keep], errors[0], errors[1], [*notes, *reader.notes])
 
 
@@ -352,6 +353,20 @@ def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> list[str]:
     again[good] = repeated(np.asarray(ids, np.str_)[good], np.zeros(len(good)))
     reader.leave_out(again, f"with a repeated '{column}'", f"'{column}' repeats {{value}}", ids)
     return []
+
+
+def _halos(reader: ColumnReader, keep: NDArray[np.bool_]) -> list[str]:
+    """Return a note on a column that seems to divide the kept stars into several halos."""
+    column = reader.find(_HALOS)
+    if column is None:
+        return []
+    names = np.unique(np.ma.filled(reader.table[column][keep].astype(str), ""))
+    if len(names) < 2:
+        return []
+    return [
+        f"WARNING: '{column}' has {len(names)} values, and all stars are taken as one halo: give "
+        "the stars of each halo in a file of its own"
+    ]
 
 
 def _flags(table: Table, keep: NDArray[np.bool_]) -> list[str]:
