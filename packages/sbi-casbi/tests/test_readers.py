@@ -12,6 +12,7 @@ from sbi_core import ConfigError, DataFileError, ObservationError
 from sbi_core.data.reading import Reading, using
 
 SHAPE = CasbiConfig(counts="shape")
+COMPLETE = CasbiConfig(counts="absolute")
 
 
 def stars(n=400, seed=1, **more):
@@ -100,8 +101,10 @@ def test_messages_name_what_to_do(library, tmp_path):
         read_halo(written(t, tmp_path / "a.fits"), library, SHAPE)
     t = stars()
     t.remove_column("e_o_fe")
-    said = " ".join(read_halo(written(t, tmp_path / "b.fits"), library, SHAPE).notes)
-    assert "--column e_o_fe=NAME" in said
+    with pytest.raises(ObservationError, match=r"no errors of \[O/Fe\].*--column e_o_fe=NAME"):
+        read_halo(written(t, tmp_path / "b.fits"), library, SHAPE)
+    said = " ".join(read_halo(tmp_path / "b.fits", library, COMPLETE).notes)
+    assert "0 is assumed; name their column with --column e_o_fe=NAME" in said
     t["eofe"] = 0.05
     assert read_halo(written(t, tmp_path / "c.fits"), library, SHAPE).batch.x[0, SIGMA_O] > 0.04
 
@@ -445,7 +448,7 @@ def test_errors_of_a_histogram_are_numbers(library, tmp_path, sigma):
 
 def test_one_star_is_one_star_and_metallicity_is_not_iron(library, tmp_path):
     path = tmp_path / "one.csv"
-    written(Table({"m_h": [-1.0], "o_fe": [0.3]}), path)
+    written(Table({"m_h": [-1.0], "o_fe": [0.3], "e_m_h": [0.1], "e_o_fe": [0.1]}), path)
     notes = " ".join(read_halo(path, library, CasbiConfig(counts="shape")).notes)
     assert "1 star, columns" in notes
     assert "'m_h' is used for [Fe/H]" in notes
@@ -460,3 +463,46 @@ def test_several_halos_in_one_list_are_named(library, tmp_path):
     t["halo"] = "M31"
     notes = " ".join(read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).notes)
     assert "one halo" not in notes
+
+
+@pytest.mark.parametrize("wrong", ["percent", "zero"])
+def test_errors_in_percent_are_refused_and_errors_of_zero_are_said(wrong, library, tmp_path):
+    t = stars()
+    t["e_fe_h"] = 10.0 if wrong == "percent" else 0.0
+    path = written(t, tmp_path / "a.csv")
+    if wrong == "percent":
+        with pytest.raises(ObservationError, match="'e_fe_h' have a median of 10; expected dex"):
+            read_halo(path, library, SHAPE)
+    else:
+        assert "errors of [Fe/H] in 'e_fe_h' are 0" in " ".join(
+            read_halo(path, library, SHAPE).notes
+        )
+
+
+def test_a_column_that_does_not_name_stars_is_refused(library, tmp_path):
+    t = stars()
+    t["id"] = np.where(np.arange(len(t)) < 100, "A", "B")
+    with pytest.raises(ObservationError, match="398 of 400 stars repeat an identifier"):
+        read_halo(written(t, tmp_path / "a.csv"), library, SHAPE)
+
+
+def test_histograms_of_magnesium_have_its_name_and_other_arrays_are_refused(magnesium, tmp_path):
+    edges = magnesium.plane.edges
+    arrays = {"counts": np.ones((64, 64), int), "edges_fe_h": edges[0], "sigma_fe": 0.1}
+    path = tmp_path / "mg.npz"
+    np.savez(path, **arrays, edges_mg_fe=edges[1], sigma_mg=0.04)
+    halo = read_halo(path, magnesium, SHAPE)
+    assert float(halo.batch.x[0, SIGMA_O]) == pytest.approx(0.04)
+    assert not [n for n in halo.notes if "no e" in n]
+    np.savez(path, **arrays, edges_mg_fe=edges[1] + 0.1)
+    with pytest.raises(ObservationError, match="edges_o_fe runs from"):
+        read_halo(path, magnesium, SHAPE)
+    np.savez(path, **arrays)
+    notes = " ".join(read_halo(path, magnesium, SHAPE).notes)
+    assert "no edges_o_fe in the file" in notes
+    assert "no error (sigma_o) in the file" in notes
+    np.savez(path, **arrays, name="m31")
+    assert "arrays not read: name" in read_halo(path, magnesium, SHAPE).notes
+    np.savez(path, **arrays, sigma_si=0.04)
+    with pytest.raises(ObservationError, match="array sigma_si is not known"):
+        read_halo(path, magnesium, SHAPE)

@@ -2,7 +2,8 @@
 
 A star list is a table with one row per star: [Fe/H], the library's [O/Fe] or [Mg/Fe], and
 optionally their errors, of which the medians are used. A histogram comes with its edges (npz:
-``counts``, ``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``).
+``counts``, ``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``;
+``edges_mg_fe`` and ``sigma_mg`` with magnesium).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from sbi_casbi.abundances import LABELS, Element, offsets, solar_scale
 from sbi_casbi.config import CasbiConfig
 from sbi_casbi.library import Library
-from sbi_casbi.plane import PIXELS, Plane
+from sbi_casbi.plane import PIXELS
 from sbi_core import (
     MISSING,
     Batch,
@@ -55,6 +56,8 @@ _IDS = (
 )  # fmt: skip
 _HALOS = ("halo", "halo_id", "halo_name", "host", "galaxy", "group")
 _MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
+_ARRAYS = ("edges_fe_h", "edges_o_fe", "sigma_fe", "sigma_o", "overflow")  # of a histogram
+_LARGEST_ERROR = 2.0  # dex; more are in percent
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 
 
@@ -86,7 +89,7 @@ def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observ
     """
     path = Path(path)
     if path.suffix in (".npy", ".npz"):
-        x, notes = _histogram(path, library.plane)
+        x, notes = _histogram(path, library)
         return _halo(x, notes, str(path), library, config)
     return halo_of_table(read_table(path), str(path), library, config)
 
@@ -277,7 +280,7 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
         msg = f"{path}: no star has both {fe_column} and {column}"
         raise ObservationError(msg)
     errors = [
-        _median_error(reader, of, names[key], keep, label, path, notes)
+        _median_error(reader, of, names[key], keep, label, config, notes)
         for of, key, label in (
             (fe_column, "e_fe_h", "[Fe/H]"),
             (column, f"e_{element}_fe", LABELS[element]),
@@ -341,6 +344,11 @@ def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> list[str]:
     -------
     list
         A note, if there is no identifier.
+
+    Raises
+    ------
+    ObservationError
+        If most rows would be left out.
     """
     ids, column = reader.ids((config.columns["id"],) if "id" in config.columns else _IDS)
     if not column:
@@ -351,6 +359,13 @@ def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> list[str]:
     good = np.setdiff1d(np.arange(len(ids)), list(reader.excluded))
     again = np.zeros(len(ids), bool)
     again[good] = repeated(np.asarray(ids, np.str_)[good], np.zeros(len(good)))
+    if again.sum() > 0.5 * len(good):
+        msg = (
+            f"{reader.source}: {again.sum()} of {counted(len(good), 'star')} repeat an identifier "
+            f"of another in column '{column}': it does not name stars; name another one with "
+            "--column id=NAME"
+        )
+        raise ObservationError(msg)
     reader.leave_out(again, f"with a repeated '{column}'", f"'{column}' repeats {{value}}", ids)
     return []
 
@@ -391,15 +406,22 @@ def _median_error(
     names: tuple[str, ...],
     keep: NDArray[np.bool_],
     label: str,
-    path: str,
+    config: CasbiConfig,
     notes: list[str],
 ) -> float:
+    path = reader.source
     column = reader.find(names) or reader.find_error([of])
     if column is None:
-        notes.append(
-            f"WARNING: no errors of {label} ({', '.join(names[:2])}): 0 is assumed; name their "
-            f"column with --column {names[0]}=NAME"
-        )
+        key = next(k for k, v in _NAMES.items() if names[0] in (*v, config.columns.get(k)))
+        lack = f"no errors of {label} (looked for {', '.join(names[:3])})"
+        name_it = f"name their column with --column {key}=NAME"
+        if config.counts == "shape":
+            msg = (
+                f"{path}: {lack}; {name_it}, or add a column {key} [dex], 0 for stars without "
+                "errors: without them results would be too certain"
+            )
+            raise ObservationError(msg)
+        notes.append(f"WARNING: {lack}: 0 is assumed; {name_it}")
         return 0.0
     values = reader.values(column, "dex")[keep]
     good = np.isfinite(values) & (values >= 0)
@@ -409,6 +431,14 @@ def _median_error(
     if not good.all():
         notes.append(f"{counted(int((~good).sum()), 'invalid error')} in '{column}' ignored")
     low, middle, high = np.quantile(values[good], [0.16, 0.5, 0.84])
+    if middle > _LARGEST_ERROR:
+        msg = (
+            f"{path}: errors in column '{column}' have a median of {middle:.3g}; expected dex, not "
+            "percent"
+        )
+        raise ObservationError(msg)
+    if high == 0:
+        notes.append(f"WARNING: the errors of {label} in '{column}' are 0")
     if high > 2 * max(low, 1e-9):
         notes.append(
             f"WARNING: errors of {label} range from {low:.3g} to {high:.3g} dex (16-84 %); "
@@ -420,28 +450,39 @@ def _median_error(
 # -- histograms ------------------------------------------------------------------------------
 
 
-def _histogram(path: Path, plane: Plane) -> tuple[NDArray[np.float32], list[str]]:
-    arrays = _load(path)
-    counts = arrays["counts"]
+def _histogram(path: Path, library: Library) -> tuple[NDArray[np.float32], list[str]]:
+    arrays, alpha = _load(path), library.alpha
+    counts = arrays.pop("counts")
     _check_histogram(path, counts)
-    if "edges_fe_h" in arrays and "edges_o_fe" in arrays:
-        for name, want in zip(("edges_fe_h", "edges_o_fe"), plane.edges, strict=True):
-            have = np.asarray(arrays[name], float)
-            if have.shape != want.shape or not np.allclose(have, want, atol=1e-6):
-                msg = (
-                    f"{path}: {name} runs from {have.min():g} to {have.max():g} in {len(have)} "
-                    f"edges, the library from {want[0]:g} to {want[-1]:g} in {len(want)}: give "
-                    "the list of stars instead"
-                )
-                raise ObservationError(msg)
-        notes = []
-    else:
-        notes = ["WARNING: no edges in the file: those of the library are assumed"]
-    sigma_fe, sigma_o, overflow = (
-        _scalar(path, k, arrays.get(k, 0.0)) for k in ("sigma_fe", "sigma_o", "overflow")
-    )
-    if "sigma_fe" not in arrays:
-        notes.append("WARNING: no errors (sigma_fe, sigma_o) in the file: 0 is assumed")
+    second = {f"edges_{alpha}_fe": "edges_o_fe", f"sigma_{alpha}": "sigma_o"}
+    arrays = {second.get(name, name): value for name, value in arrays.items()}
+    others = sorted(set(arrays) - set(_ARRAYS))
+    unknown = [name for name in others if name.startswith(("edges", "sigma"))]
+    if unknown:
+        msg = (
+            f"{path}: array {', '.join(unknown)} is not known; a histogram of [Fe/H] and "
+            f"{LABELS[alpha]} has counts, {', '.join(_ARRAYS)}"
+        )
+        raise ObservationError(msg)
+    notes = [f"arrays not read: {', '.join(others)}"] if others else []
+    for name, want in zip(_ARRAYS[:2], library.plane.edges, strict=True):
+        if name not in arrays:
+            notes.append(f"WARNING: no {name} in the file: those of the library are assumed")
+            continue
+        have = np.asarray(arrays[name], float)
+        if have.shape != want.shape or not np.allclose(have, want, atol=1e-6):
+            msg = (
+                f"{path}: {name} runs from {have.min():g} to {have.max():g} in {len(have)} "
+                f"edges, the library from {want[0]:g} to {want[-1]:g} in {len(want)}: give "
+                "the list of stars instead"
+            )
+            raise ObservationError(msg)
+    sigma_fe, sigma_o, overflow = (_scalar(path, k, arrays.get(k, 0.0)) for k in _ARRAYS[2:])
+    notes += [
+        f"WARNING: no error ({name}) in the file: 0 is assumed"
+        for name in _ARRAYS[2:4]
+        if name not in arrays
+    ]
     return _row(counts.astype(float), overflow, (sigma_fe, sigma_o)), notes
 
 

@@ -255,7 +255,9 @@ def test_only_options_of_reading_and_analysis_change_after_the_training(configur
     changed = after_training(config, registry, ["simulator.shift=1.5"])
     assert changed.simulator.options["shift"] == 1.5
     assert changed.model_copy(update={"simulator": config.simulator}) == config
-    for text in ("simulator.error=2", "train.epochs=3", "simulator.shifts=1"):
+    with pytest.raises(ConfigError, match="'simulator.shifts' is not an option; did you mean"):
+        after_training(config, registry, ["simulator.shifts=1"])
+    for text in ("simulator.error=2", "train.epochs=3"):
         with pytest.raises(ConfigError, match="is fixed by the training .*: simulator.shift, anal"):
             after_training(config, registry, [text])
     with pytest.raises(ConfigError, match="option 'simulator.shift' = 'x': expects a number"):

@@ -329,16 +329,18 @@ def after_training(
         If an option is unknown, or is fixed by the training.
     """
     model = registry.find("simulator", config.simulator.name).options
-    fields = model.model_fields.items() if model else ()
+    fields = list(model.model_fields.items()) if model else []
     free = [f"simulator.{name}" for name, field in fields if _is_read(field)]
     tree = config.model_dump(mode="json")
     for key, value in assignments(overrides):
         allowed = key.startswith("analysis.") or ".".join(key.split(".")[:2]) in free
         if not allowed:
             listed = ", ".join([*free, "analysis.*"])
+            unknown = key.startswith("simulator.") and key.split(".")[1] not in dict(fields)
+            fault = "is not an option" if unknown else "is fixed by the training of the run"
             msg = (
-                f"option '{key}' is fixed by the training of the run{near_matches(key, free)} "
-                f"(options that can change: {listed})"
+                f"option '{key}' {fault}{near_matches(key, free)} (options that can change: "
+                f"{listed})"
             )
             raise ConfigError(msg)
         assign(tree, key, value)
