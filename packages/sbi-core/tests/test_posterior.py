@@ -119,3 +119,5 @@ def test_a_summary_shows_two_digits_of_the_errors_and_keeps_all(rng, tmp_path):
     again = Table.read(tmp_path / "summary.ecsv")
     assert_array_equal(again["a_p50"], np.median(values[:, :, 0], 0))
     assert_array_equal(table["a_p50"], again["a_p50"])
+    part = table["id", "a_p50", "a_sd"]  # a part of the columns is shown, too
+    assert f"{table['a_p50'][0]:.3f}" in str(part)

@@ -149,7 +149,7 @@ def test_the_commands_read_tables_with_the_options_of_infer(run, tmp_path):
 
     with pytest.raises(sbi_core.ObservationError, match="add --unit r=nmgy"):
         invoke("--out", str(out))
-    with pytest.raises(sbi_core.ConfigError, match="must end with .h5 or .hdf5"):
+    with pytest.raises(sbi_core.ConfigError, match="unknown format, use .h5, .hdf5"):
         invoke("--out", str(tmp_path / "t.dat"), "--unit", "r=mJy")
     assert "write NAME=COLUMN" in invoke("--out", str(out), "--column", "r").output
     invoke("--out", str(out), "--unit", "r=mJy")

@@ -19,6 +19,7 @@ from .cli.experiments import ExperimentOptions as ExperimentOptions
 from .cli.experiments import experiment_options as experiment_options
 from .cli.targets import checked_folder as checked_folder
 from .cli.targets import checked_target as checked_target
+from .cli.targets import files_read as files_read
 from .combiners.comparison import ModelComparison as ModelComparison
 from .combiners.moments import Gaussian as Gaussian
 from .combiners.moments import MomentCombiner as MomentCombiner

@@ -1,9 +1,11 @@
 """What a command will write is checked before its work; what it reads is never overwritten."""
 
+from types import SimpleNamespace
+
 import pytest
 from sbi_toy import ToySimulator
 
-from sbi_core import ConfigError, Simulator, checked_folder, checked_target, load_run
+from sbi_core import ConfigError, Simulator, checked_folder, checked_target, files_read, load_run
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def test_inputs_are_not_overwritten(spectra, tmp_path, given):
     (tmp_path / "b.txt").symlink_to(file)
     out = tmp_path / "b.txt" if given == "link" else file
     inputs = (None, spectra if given == "folder" else file)
-    with pytest.raises(ConfigError, match="file of the observations; choose another file"):
+    with pytest.raises(ConfigError, match="a file that the command reads; choose another"):
         checked_target(out, inputs=inputs)
 
 
@@ -63,3 +65,13 @@ def test_a_run_of_another_plugin_is_named(finished, registry):
         run.simulator_of(ToySimulator)
     plain = load_run(root, registry=registry)
     assert plain.simulator_of(OtherSimulator, ToySimulator) is plain.simulator
+
+
+def test_files_that_options_name_are_read_too(tmp_path):
+    catalogue = tmp_path / "cat.ecsv"
+    catalogue.write_text("id redshift")
+    simulator = SimpleNamespace(
+        config=SimpleNamespace(catalogue=str(catalogue), mode="mock", noise_shape=None, n=3)
+    )
+    assert files_read(simulator, "spectra.fits", None) == ["spectra.fits", str(catalogue)]
+    assert files_read(SimpleNamespace(), "a") == ["a"]

@@ -61,6 +61,15 @@ def test_strange_objects_are_flagged_whatever_their_error(rng):
         assert far.all()
 
 
+def test_noise_beyond_that_of_training_is_not_far_outside(rng):
+    objects = observed(500, rng, 40.0, 40.0)
+    scored = scale(objects, rng)
+    percentile, far = scored.compare(objects)
+    assert (percentile > 99).mean() < 0.03
+    assert not far.any()
+    assert super(SupportByNoise, scored).compare(objects.with_(x_err=None))[1].mean() > 0.5
+
+
 def test_an_object_that_its_noise_explains_is_not_flagged(rng):
     noisy = observed(1, rng, 2.0, 2.0)
     x = signal(1, rng) + 2.0 * np.array([1.5, -1.5, 1.5, 1.5, -1.5, 1.5])  # chi2 of 13.5 for six

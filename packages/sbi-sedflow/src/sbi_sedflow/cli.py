@@ -81,16 +81,11 @@ def catalogue(
     1000 draws of a galaxy take 60 kB. `sbi_sedflow.read_catalogue` reads the file, and the
     published one.
     """
-    from sbi_core import ConfigError, load_run
+    from sbi_core import checked_target, files_read, load_run
     from sbi_sedflow.catalogue import write_catalogue
 
-    if Path(out).suffix.lower() not in _HDF5:
-        msg = f"'{out}' must end with {' or '.join(_HDF5)}"
-        raise ConfigError(msg)
-    if Path(out).exists() and Path(observations).exists() and Path(out).samefile(observations):
-        msg = f"'{out}' is the file of the observations; choose another --out"
-        raise ConfigError(msg)
     loaded = load_run(run, overrides=overrides)
+    checked_target(out, _HDF5, inputs=files_read(loaded.simulator, observations))
     objects = loaded.observations(observations, **reading)
     parts = (loaded.infer(objects[k : k + _PART], draws) for k in range(0, len(objects), _PART))
     left_out = f", {len(objects.excluded)} left out" if objects.excluded else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sbi_core import checked_folder, checked_target, experiment_options
+from sbi_core import checked_folder, checked_target, experiment_options, files_read
 
 if TYPE_CHECKING:
     from sbi_core import Run
@@ -36,11 +36,6 @@ def _loaded(run: str, overrides: tuple[str, ...] = ()) -> tuple[Run, SfhSimulato
 
     loaded = load_run(run, overrides=overrides)
     return loaded, loaded.simulator_of(SfhSimulator)
-
-
-def _inputs(simulator: SfhSimulator, observations: str) -> tuple[str | None, ...]:
-    """Return the files that a command reads and must not overwrite."""
-    return observations, simulator.config.catalogue, simulator.config.noise_shape
 
 
 @click.command(
@@ -92,7 +87,7 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     from sbi_sfh.recovered import recover_object
 
     loaded, simulator = _loaded(run)
-    checked_target(out, _NPZ, inputs=_inputs(simulator, observations))
+    checked_target(out, _NPZ, inputs=files_read(simulator, observations))
     folder = None if figures is None else checked_folder(figures)
     data = loaded.observations(observations)
     samples = loaded.infer(data, draws)
@@ -159,7 +154,7 @@ def refine(run: str, observations: str, out: str, draws_out: str | None, particl
     from sbi_sfh.refine import refine_objects, row_of
 
     loaded, simulator = _loaded(run)
-    inputs = _inputs(simulator, observations)
+    inputs = files_read(simulator, observations)
     checked_target(out, _ECSV, inputs=inputs)
     if draws_out:
         checked_target(draws_out, _NPZ, inputs=inputs)
@@ -228,7 +223,7 @@ def map_cube(
 
     shape, sky = frame_of(Path(cube))
     loaded, simulator = _loaded(run, overrides)
-    inputs = _inputs(simulator, cube)
+    inputs = files_read(simulator, cube)
     target = checked_target(out, _FITS, inputs=inputs)
     figure = checked_target(target.with_suffix(".png"), inputs=inputs)
     maps, notes = infer_cube(loaded, cube, shape, draws, bin_snr=bin_snr, workers=workers)
@@ -265,7 +260,7 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
         msg = "give two runs or more: one with the other family (simulator.family) or library"
         raise ConfigError(msg)
     loaded, simulators = zip(*map(_loaded, runs), strict=True)
-    inputs = [path for simulator in simulators for path in _inputs(simulator, observations)]
+    inputs = [path for simulator in simulators for path in files_read(simulator, observations)]
     checked_target(out, _ECSV, inputs=inputs)
     table = compare(loaded, observations, draws)
     with written(out) as temporary:

@@ -9,7 +9,7 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
-from sbi_core.cli.targets import checked_target, summary_target
+from sbi_core.cli.targets import checked_target, files_read, summary_target
 from sbi_core.errors import ConfigError, counted
 from sbi_core.progress import make_progress
 from sbi_core.simulate.executors import get_executor
@@ -89,9 +89,10 @@ def command(
         raise ConfigError(msg)
     loaded = Run(run, overrides=overrides)
     target = Path(out) if out else summary_target(loaded.directory.given, observations)
-    checked_target(target, _TABLES, inputs=(observations,))
+    inputs = files_read(loaded.simulator, observations)
+    checked_target(target, _TABLES, inputs=inputs)
     if samples:
-        checked_target(samples, (".nc",), inputs=(observations,))
+        checked_target(samples, (".nc",), inputs=inputs)
     default = "dask" if dask_scheduler else "process" if workers else "serial"
     context = loaded._context
     context.progress = make_progress(quiet=quiet)

@@ -10,7 +10,7 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
-from sbi_core.cli.targets import checked_target, safe_name
+from sbi_core.cli.targets import checked_target, files_read, safe_name
 from sbi_core.errors import ConfigError, ObservationError, near_matches
 from sbi_core.files.directory import read_json, write_json
 
@@ -84,8 +84,8 @@ def command(
         raise ObservationError(msg)
     given = Path(out) if out else loaded.directory.given / f"refined-{safe_name(chosen)}.nc"
     target = loaded.directory.path(given)
-    inputs = (loaded.directory.path(observations),) if observations else ()
-    checked_target(target, (".nc",), inputs=inputs)
+    given_file = loaded.directory.path(observations) if observations else None
+    checked_target(target, (".nc",), inputs=files_read(loaded.simulator, given_file))
     target = target.absolute()
     record = target.with_suffix(".json")
     if record.exists() and (other := read_json(record).get("object")) != chosen:

@@ -8,11 +8,15 @@ import re
 from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sbi_core.errors import ConfigError
 from sbi_core.files.directory import RunDirectory
 
-__all__ = ["checked_folder", "checked_target", "safe_name", "summary_target"]
+if TYPE_CHECKING:
+    from sbi_core.components import Simulator
+
+__all__ = ["checked_folder", "checked_target", "files_read", "safe_name", "summary_target"]
 
 
 _LONGEST = 120  # bytes; file systems allow 255
@@ -48,8 +52,7 @@ def checked_target(
     path = Path(path)
     for source in (Path(i) for i in inputs if i is not None):
         if _is_or_holds(source, path):
-            what = "a file" if source.is_dir() else "the file"
-            msg = f"'{path}' is {what} of the observations; choose another file for the output"
+            msg = f"'{path}' is a file that the command reads; choose another file for the output"
             raise ConfigError(msg)
     run = RunDirectory(path.parent)
     if run.provenance.exists() and path.name in {
@@ -70,6 +73,14 @@ def checked_target(
         msg = f"cannot write '{path}': permission denied"
         raise ConfigError(msg)
     return path
+
+
+def files_read(simulator: Simulator, *observations: str | Path | None) -> list[str | Path]:
+    """Return the files that a command reads: observations, and those that options name."""
+    config = getattr(simulator, "config", None)
+    values = vars(config).values() if config is not None else ()
+    named = [v for v in values if isinstance(v, str | Path) and v and Path(v).is_file()]
+    return [*(o for o in observations if o is not None), *named]
 
 
 def _is_or_holds(source: Path, path: Path) -> bool:

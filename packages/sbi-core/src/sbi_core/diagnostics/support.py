@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SupportScale",
-    "combined_percentile",
+    "compared",
     "distance_percentile",
     "flat_arrays",
     "more_than_chance",
@@ -121,10 +121,7 @@ class SupportScale:
         """Return the support percentile of every object, and True where it is far outside, (n,)."""
         if len(observed) == 0:
             return np.empty(0), np.empty(0, bool)
-        ours = self.scores(observed)
-        largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in self._theirs]
-        far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
-        return combined_percentile(ours, self._theirs), np.any(far, axis=0)
+        return compared(self.scores(observed), self._theirs)
 
     def scores(self, batch: Batch) -> tuple[F64, F64]:
         """Return both distances of every object, (n,) each, larger for stranger objects."""
@@ -231,11 +228,16 @@ def _scores(fitted: _Fitted, x: F64, err: F64, mask: Mask) -> tuple[F64, F64]:
     return first, distance
 
 
-def combined_percentile(ours: tuple[F64, F64], theirs: tuple[F64, F64]) -> F64:
-    """Return the percentile (n,) of the larger of two scores among those of references, (r,)."""
+def compared(ours: tuple[F64, F64], theirs: tuple[F64, F64]) -> tuple[F64, NDArray[np.bool_]]:
+    """Compare two scores (n,) with those of references (r,).
+
+    Returns the percentile of the larger one, and True where one is far beyond all references.
+    """
+    largest = [np.max(t[np.isfinite(t)], initial=0.0) for t in theirs]
+    far = [o > factor * most for o, factor, most in zip(ours, _FAR, largest, strict=True)]
     larger = np.fmax(*(_percentiles(o, t) for o, t in zip(ours, theirs, strict=True)))
     reference = np.fmax(*(_percentiles(t, t) for t in theirs))
-    return _percentiles(larger, reference)
+    return _percentiles(larger, reference), np.any(far, axis=0)
 
 
 def _percentiles(values: F64, reference: F64) -> F64:

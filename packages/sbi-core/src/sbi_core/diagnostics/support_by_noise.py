@@ -8,7 +8,7 @@ or not a simulation can describe them. With the typical error of an object
 
 its second percentile is taken among simulations that were observed like objects of similar s, and
 the smaller of the two counts: an object is outside if it is farther from the simulations than
-training goes and than its own noise explains.
+training goes and than its own noise explains. It is far outside if it is so on both scales.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core.diagnostics.support import SupportScale, combined_percentile
+from sbi_core.diagnostics.support import SupportScale, compared
 
 if TYPE_CHECKING:
     from sbi_core.data.batch import Batch
@@ -77,8 +77,9 @@ class SupportByNoise(SupportScale):
         which = np.searchsorted(self._edges, np.log10(typical_error(observed)))
         for k in np.unique(which):
             rows = np.flatnonzero(which == k)
-            alike = combined_percentile(self.scores(plain[rows]), self._alike[k])
+            alike, far_from_alike = compared(self.scores(plain[rows]), self._alike[k])
             percentile[rows] = np.minimum(percentile[rows], alike)
+            far[rows] &= far_from_alike
         return percentile, far
 
 

@@ -21,10 +21,10 @@ class _Rounding(TableFormatter):  # type: ignore[misc]
         names = list(shown.colnames)
         for name in names:
             if name.endswith("_sd") and f"{name[:-3]}_p50" in names:
-                columns = [f"{name[:-3]}_{value}" for value in _VALUES]
                 form = _format_of(shown[name])
-                for column in columns:
-                    shown[column].info.format = form
+                for column in (f"{name[:-3]}_{value}" for value in _VALUES):
+                    if column in names:
+                        shown[column].info.format = form
         for name in names[names.index("flags") + 1 :] if "flags" in names else ():
             if shown[name].dtype.kind == "f":
                 shown[name].info.format = ".4g"
