@@ -419,6 +419,56 @@ def test_a_catalogue_needs_identifiers_and_redshifts(columns, tmp_path):
         read(path, catalogue=str(tmp_path / "z.csv"))
 
 
+def test_repeated_identifiers_of_a_catalogue_need_one_redshift(columns, tmp_path):
+    path = write(tmp_path / "a.fits", columns, {"VACUUM": True})
+    table = Table({"id": ["a", "b", "a"], "z": [0.03, 0.1, 0.2]})
+    table.write(tmp_path / "z.csv")
+    with pytest.raises(ObservationError, match="'a' has the redshifts 0.03 and, in row 2, 0.2"):
+        read(path, catalogue=str(tmp_path / "z.csv"))
+    table["z"][2] = 0.0302  # another observation
+    table.write(tmp_path / "z.csv", overwrite=True)
+    assert read(path, catalogue=str(tmp_path / "z.csv")).labels["redshift"].tolist() == [0.03]
+
+
+def test_a_failed_redshift_of_a_catalogue_is_none(columns, tmp_path):
+    path = write(tmp_path / "a.fits", columns, {"VACUUM": True})
+    Table({"id": ["a"], "z": [-1.0]}).write(tmp_path / "z.csv")
+    found = read(path, catalogue=str(tmp_path / "z.csv"), default_redshift=0.031)
+    assert found.labels["redshift"].tolist() == [0.031]
+    assert flags(found) == ["redshift_assumed"]
+    assert noted(found, "-1, marks a failed fit")
+
+
+def test_zero_with_a_warning_is_a_failed_redshift(columns, tmp_path):
+    facts = {"VACUUM": True, "REDSHIFT": 0.0, "ZWARNING": 4}
+    found = read(write(tmp_path / "a.fits", columns, facts))
+    assert flags(found) == ["redshift_uncertain", "redshift_assumed"]
+    assert found.labels["redshift"].tolist() == [0.03]
+
+
+@pytest.mark.parametrize(
+    "header", ["wave[Angstrom] {}[{}] err[{}]", "wave(Angstrom) {}({}) err({})"]
+)
+def test_units_in_the_names_of_text_columns_are_used(header, columns, tmp_path):
+    per_nu = columns["WAVE"] ** 2 / 2.998e18  # erg/s/cm2/Hz for erg/s/cm2/A
+    rows = np.stack([columns["WAVE"], columns["FLUX"] * per_nu * 1e23,
+                     columns["IVAR"] ** -0.5 * per_nu * 1e26], 1)  # fmt: skip
+
+    def found(flux, flux_unit, err_unit):
+        text = ["# VACUUM = T", "# REDSHIFT = 0.03", header.format(flux, flux_unit, err_unit)]
+        text += [" ".join(f"{v:.9g}" for v in row) for row in rows]
+        (tmp_path / "a.txt").write_text("\n".join(text))
+        return read(tmp_path / "a.txt")
+
+    want = read(write(tmp_path / "b.fits", columns, FACTS))
+    got = found("flux", "Jy", "mJy")
+    both = (want.batch.mask & got.batch.mask)[0].numpy()
+    assert_allclose(got.batch.x[0].numpy()[both], want.batch.x[0].numpy()[both], rtol=2e-3)
+    assert_allclose(got.batch.x_err[0].numpy()[both], want.batch.x_err[0].numpy()[both], rtol=2e-3)
+    with pytest.raises(UnusableSpectrumError, match="magnitudes"):
+        found("flux", "ABmag", "ABmag")
+
+
 def test_the_age_of_the_universe_is_that_of_the_cosmic_redshift(columns, tmp_path):
     near = write(tmp_path / "a.fits", columns, {**FACTS, "Z_COSMIC": 0.0})
     assert flags(read(near)) == ["redshift_unlike_model"]

@@ -204,6 +204,9 @@ def test_resolution_may_be_a_column_of_fwhm(simulator, tmp_path, unit):
     found = read(tmp_path / "b.ecsv")
     assert_allclose(found.batch.x, same.batch.x, rtol=1e-5)
     assert any("column of FWHM (R = 1900)" in note for note in found.notes)
+    table["WAVE"].unit = None  # by their size
+    table.write(tmp_path / "d.ecsv")
+    assert any("(R = 1900)" in note for note in read(tmp_path / "d.ecsv").notes)
     table["FWHM"] = table["FWHM"].data * 1e-6
     table.write(tmp_path / "c.ecsv")
     assert any("FWHM not used" in note for note in read(tmp_path / "c.ecsv").notes)

@@ -9,10 +9,11 @@ import numpy as np
 
 from sbi_core import ObservationError, read_table
 from sbi_sfh.formats.names import FACTS, plain
-from sbi_sfh.formats.spectrum import RawSpectrum
+from sbi_sfh.formats.spectrum import FAILED, RawSpectrum
 
 __all__ = ["Catalogue"]
 
+_SAME = 1e-3  # difference of repeated redshifts, of which the first counts
 _KINDS = ("redshift", "cosmic", "sigma")
 
 
@@ -35,7 +36,7 @@ class Catalogue:
         Raises
         ------
         ObservationError
-            If it lacks one of the two.
+            If it lacks one of the two, or has different redshifts for one identifier.
         """
         table = read_table(path)
         by_name = {plain(n): n for n in reversed(table.colnames)}
@@ -55,17 +56,28 @@ class Catalogue:
             kind: np.ma.filled(np.ma.asarray(table[n]).astype(float), np.nan)
             for kind, n in kinds.items()
         }
-        return cls({
-            _word(name): {kind: float(v[k]) for kind, v in columns.items() if np.isfinite(v[k])}
-            for k, name in enumerate(table[names])
-        })  # fmt: skip
+        found: dict[str, dict[str, float]] = {}
+        for k, name in enumerate(map(_word, table[names])):
+            known = {kind: float(v[k]) for kind, v in columns.items() if np.isfinite(v[k])}
+            first = found.setdefault(name, known).get("redshift", np.nan)
+            if abs(first - known.get("redshift", np.nan)) > _SAME:
+                msg = (
+                    f"catalogue '{path}': '{name}' has the redshifts {first:g} and, in row {k}, "
+                    f"{known['redshift']:g}; keep one row of each object"
+                )
+                raise ObservationError(msg)
+        return cls(found)
 
     def completed(self, raw: RawSpectrum) -> RawSpectrum:
         """Return a spectrum with the facts that its file lacks."""
         known = self.facts.get(raw.id, {})
+        given, failed = known.get("redshift"), raw.failed
+        if given is not None and not given > FAILED:
+            given, failed = None, f"{given:g}"
         return replace(
             raw,
-            redshift=known.get("redshift") if raw.redshift is None else raw.redshift,
+            redshift=given if raw.redshift is None else raw.redshift,
+            failed=failed,
             cosmic=known.get("cosmic") if raw.cosmic is None else raw.cosmic,
             sigma=known.get("sigma") if raw.sigma is None else raw.sigma,
         )

@@ -23,6 +23,7 @@ from sbi_sfh.config import SfhConfig, age_of_universe
 from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA, WAVE_PRESETS
 from sbi_sfh.flux_units import per_wavelength
 from sbi_sfh.formats.spectrum import RawSpectrum, UnusableSpectrumError
+from sbi_sfh.formats.units import unit_by_size
 from sbi_sfh.masks import emission_mask, sky_mask
 from sbi_sfh.own_age import AGE
 from sbi_sfh.resample import cardelli, edges_of, rebin, vacuum_to_air
@@ -41,7 +42,6 @@ _FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _SCATTER = (0.45, 2.2)  # of pixels over their quoted errors
 _CORRELATED = 0.6  # of every second pixel, where only neighbours are correlated
 _FEW_PIXELS = 200
-_UNITS = {"Angstrom": 1.0, "nm": 10.0, "micron": 1e4, "m": 1e10}
 _SMOOTH = 51  # pixels of the running median of spectra without errors
 _POLARITY = (
     "a mask is nonzero or True where a pixel is bad; if it is the other way round: "
@@ -245,11 +245,6 @@ def _optical(angstrom: float) -> bool:
     return 2000 < angstrom < 30000
 
 
-def _unit_by_size(typical: float) -> str | None:
-    """Return the unit in which wavelengths are those of the model: ranges do not overlap."""
-    return next((n for n, factor in _UNITS.items() if 3000 <= typical * factor < 30000), None)
-
-
 def _in_angstrom(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> F64:
     """Return the wavelengths in Angstrom."""
     if len(raw.wave) < 2:
@@ -258,7 +253,7 @@ def _in_angstrom(raw: RawSpectrum, config: SfhConfig, notes: list[str]) -> F64:
     unit = raw.unit or config.wave_unit
     typical = float(np.median(raw.wave))
     if unit is None:
-        unit = _unit_by_size(typical)
+        unit = unit_by_size(typical)
         if unit is None:
             msg = (
                 f"{raw.where}: wavelengths around {typical:g} without a unit; give it in the file "

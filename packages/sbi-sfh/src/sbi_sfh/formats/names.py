@@ -96,10 +96,16 @@ def plain(name: Any) -> str:
     return re.sub(r"[\s\-]+", "_", word.strip().lower())
 
 
+def unit_in_brackets(name: Any) -> str | None:
+    """Return the unit that a name has in brackets; None without."""
+    match = _BRACKETS.fullmatch(str(name).strip())
+    return (match[2] or None) if match else None
+
+
 def unit_in(name: Any) -> str | None:
     """Return the unit that a name has in brackets or as its last word; None without."""
-    if match := _BRACKETS.fullmatch(str(name).strip()):
-        return match[2] or None
+    if unit := unit_in_brackets(name):
+        return unit
     words = plain(name).split("_")
     return words[-1] if len(words) > 1 and words[-1] in _UNITS else None
 

@@ -29,11 +29,19 @@ from sbi_sfh.formats.names import (
     medium_of,
     plain,
     unit_in,
+    unit_in_brackets,
 )
 from sbi_sfh.formats.surveys import Survey
-from sbi_sfh.formats.units import error_in
+from sbi_sfh.formats.units import error_in, unit_by_size
 
-__all__ = ["RawSpectrum", "Spectrum", "UnusableSpectrumError", "has_spectrum", "spectra_of"]
+__all__ = [
+    "FAILED",
+    "RawSpectrum",
+    "Spectrum",
+    "UnusableSpectrumError",
+    "has_spectrum",
+    "spectra_of",
+]
 
 F64 = NDArray[np.float64]
 _TRUE = ("t", "true", "1", "1.0", "yes")
@@ -44,6 +52,7 @@ _MANY_OUTLIERS = 1 << 4  # bit of ZWARNING that good spectra of bright galaxies 
 _ROW_KINDS = ("flux", *(kind for kind in COLUMNS if kind not in ("flux", "loglam")))
 _NAMED_NU = ("f_nu", "fnu", "flux_nu")
 _FEW = 50  # rows of a galaxy in a long table, at least
+FAILED = -0.5  # smaller redshifts are marks of failed measurements
 _SLOWEST = 2.0  # km/s: less is a redshift under the name of a velocity, or none
 _FASTER_THAN_THE_EARTH = 300.0  # km/s
 _MARKS = (-9.0, -99.0, -999.0)  # of failed measurements; -1 and -9999 are no velocities
@@ -393,9 +402,10 @@ def _one(
 
 
 def _unit(kind: str, name: Any, units: Mapping[str, Any]) -> Any:
-    """Return the unit of a column: by the option ``--unit``, then of the file."""
+    """Return the unit of a column: by ``--unit``, of the file, or in its name, ``flux [Jy]``."""
     given = chosen_units()
-    return given.get(kind) or given.get(str(name)) or units.get(str(name))
+    stated = given.get(kind) or given.get(str(name)) or units.get(str(name))
+    return stated or (unit_in_brackets(name) if name is not None else None)
 
 
 def _text(unit: Any) -> str | None:
@@ -404,12 +414,14 @@ def _text(unit: Any) -> str | None:
 
 def _marked(value: float | None) -> float | None:
     """Return a redshift; None where a number such as -9999 marks its lack."""
-    return None if value is None or not value > -0.5 else value
+    return None if value is None or not value > FAILED else value
 
 
 def _redshift(facts: Mapping[str, Any], where: str, notes: list[str]) -> tuple[float | None, str]:
     """Return the redshift, or None with what the file has as the mark of a failed one."""
     z = _number(facts, "redshift", where)
+    if z == 0 and _warning(facts, where) and not _at_rest(facts):
+        return None, "0 with a warning,"
     if _marked(z) is not None:
         return z, ""
     velocity = _velocity(facts, where)
@@ -458,10 +470,16 @@ def _doubts(facts: Mapping[str, Any], where: str, notes: list[str], flags: list[
     if kind in ("STAR", "QSO"):
         notes.append(f"the survey classifies the object as {kind}")
         flags.append("not_a_galaxy")
-    warning = _number(facts, "zwarning", where)
-    if warning is not None and warning > 0 and int(warning) & ~_MANY_OUTLIERS:
-        notes.append(f"the survey doubts its redshift (ZWARNING = {int(warning)})")
+    if warning := _warning(facts, where):
+        notes.append(f"the survey doubts its redshift (ZWARNING = {warning})")
         flags.append("redshift_uncertain")
+
+
+def _warning(facts: Mapping[str, Any], where: str) -> int:
+    """Return the bits of ZWARNING that matter, with the others; 0 without."""
+    warning = _number(facts, "zwarning", where)
+    doubted = warning is not None and warning > 0 and int(warning) & ~_MANY_OUTLIERS
+    return int(warning) if doubted and warning is not None else 0
 
 
 def _good(
@@ -509,6 +527,7 @@ def _of_fwhm(
         if unit and astropy_units.Unit(unit).is_equivalent("km/s"):
             power = C_KMS / (width * astropy_units.Unit(unit).to("km/s"))
         else:
+            wave_unit = wave_unit or unit_by_size(float(np.median(wave)))
             known = bool(unit and wave_unit)
             factor = astropy_units.Unit(unit).to(wave_unit) if known else 1.0
             power = wave / (width * factor)

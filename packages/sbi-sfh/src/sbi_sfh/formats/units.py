@@ -9,10 +9,11 @@ import numpy as np
 from astropy import units as astropy_units
 from numpy.typing import NDArray
 
-__all__ = ["Kind", "error_in", "kind_of"]
+__all__ = ["WAVELENGTHS", "Kind", "error_in", "kind_of", "unit_by_size"]
 
 F64 = NDArray[np.float64]
 Kind = Literal["wavelength", "frequency", "photons", "magnitudes", "other", ""]
+WAVELENGTHS = {"Angstrom": 1.0, "nm": 10.0, "micron": 1e4, "m": 1e10}
 _FREQUENCY = re.compile(r"hz|jy|jansky|maggie|mgy")
 _PHOTONS = re.compile(r"photon|\bph\b")
 _COUNTS = re.compile(r"\b(adus?|counts?|cts?|dn|electrons?|e-)\b")
@@ -37,6 +38,12 @@ def kind_of(unit: str | None) -> Kind:
     if _WAVELENGTH.search(word):
         return "wavelength"
     return "other" if _ENERGY.search(word) else ""
+
+
+def unit_by_size(typical: float) -> str | None:
+    """Return the unit in which wavelengths are those of the model: ranges do not overlap."""
+    fits = (n for n, factor in WAVELENGTHS.items() if 3000 <= typical * factor < 30000)
+    return next(fits, None)
 
 
 def error_in(err: F64, unit: str | None, flux: F64, flux_unit: str | None) -> F64 | None:
