@@ -126,6 +126,8 @@ def test_tables_in_memory_are_inferred_combined_and_run(kind, finished, run, tmp
     ]
     with pytest.raises(ObservationError, match="'e_a' must be positive, but is -1 in row 2"):
         finished.infer(table, strict=True)
+    with pytest.raises(ConfigError, match="expected the name of a file, got an empty text"):
+        finished.infer(" ")
     assert finished.infer(table, missing=(0.2,)).id.tolist() == ["a", "row-1-without-id"]
     if kind == "Table":
         made = run(observations=table, out=tmp_path / "other")

@@ -178,7 +178,7 @@ def test_no_command_overwrites_what_it_reads(run, tmp_path, name):
         for given in (spectra, tmp_path):
             words = [*runs, "--observations", str(given), option, str(spectra)]
             result = CliRunner().invoke(command, words)
-            assert "file of the observations" in str(result.exception), result.output
+            assert "is a file that the command reads" in str(result.exception), result.output
         assert spectra.read_text() == "do not touch"
         words = [*runs, "--observations", str(spectra), option, str(tmp_path / "new" / "x.npz")]
         assert isinstance(CliRunner().invoke(command, words).exception, SbiError)

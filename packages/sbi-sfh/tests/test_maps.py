@@ -133,7 +133,7 @@ def test_maps_need_a_cube_and_another_name(observed_run, cube, tmp_path):
     root = observed_run.directory.root
     with pytest.raises(SbiError, match="unknown format, use .fits"):
         call(root, cube, "--out", tmp_path / "maps.png")
-    with pytest.raises(SbiError, match="is the file of the observations"):
+    with pytest.raises(SbiError, match="is a file that the command reads"):
         call(root, cube, "--out", cube)
     fits.PrimaryHDU(np.ones((3, 4))).writeto(tmp_path / "image.fits")
     (tmp_path / "broken.fits").write_text("no FITS")
@@ -149,6 +149,9 @@ def test_maps_need_a_cube_and_another_name(observed_run, cube, tmp_path):
             call(root, tmp_path / name, "--out", tmp_path / "maps.fits")
     with pytest.raises(SbiError, match="folder '.*new' does not exist"):
         call(root, cube, "--out", tmp_path / "new" / "maps.fits")
+    (tmp_path / "maps.png").write_text("mine")
+    with pytest.raises(SbiError, match=r"maps.png' exists, and the figure of the maps gets"):
+        call(root, cube, "--out", tmp_path / "maps.fits")
 
 
 class Columns:

@@ -594,3 +594,53 @@ def test_options_of_reading_are_no_part_of_the_simulations():
     assert plain.of_training != SfhConfig(snr=50.0).of_training
     with pytest.raises(ValueError, match="assumed_snr"):
         SfhConfig(assumed_snr=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "want"),
+    [
+        ("VHELIO [m/s]", 8.994e6, 0.03),
+        ("cz (km/s)", 8994.0, 0.03),
+        ("CZ [KM/SEC]", 8994.0, 0.03),
+        ("cz [Angstrom]", 8994.0, None),
+    ],
+)
+def test_velocities_have_the_unit_in_their_name(name, value, want, columns, tmp_path):
+    spectrum = {n: np.asarray(v)[None] for n, v in columns.items()}
+    path = write(tmp_path / "a.fits", spectrum | {name: np.array([value])}, {"VACUUM": True})
+    if want is None:
+        with pytest.raises(UnusableSpectrumError, match=r"cz \[Angstrom\] is in 'Angstrom'"):
+            read(path)
+    else:
+        assert_allclose(float(read(path).labels["redshift"][0]), want, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"CZ": 15000.0}, "also states a velocity of 15000 km/s"),
+        ({"Z_SPEC": 0.05}, "also states Z_SPEC = 0.05"),
+        ({"CZ": 8990.0}, ""),
+        ({"CZ": 8862.0}, ""),  # c ln(1 + z)
+        ({"Z": 0.0008}, ""),  # may be a metallicity
+        ({"Z_SPEC": -9.0}, ""),
+    ],
+)
+def test_a_second_redshift_that_differs_is_told(facts, said, columns, tmp_path):
+    found = read(write(tmp_path / "a.fits", columns, FACTS | facts))
+    assert found.labels["redshift"].tolist() == [0.03]
+    assert flags(found) == (["redshift_uncertain"] if said else [])
+    assert not said or noted(found, said)
+
+
+def test_a_text_with_two_redshifts_is_refused(columns, tmp_path):
+    rows = np.stack([columns["WAVE"], columns["FLUX"], columns["IVAR"] ** -0.5], 1)
+    for second, refused in (("0.05", True), ("0.03", False)):
+        text = ["# VACUUM = T", "# REDSHIFT = 0.03", f"# REDSHIFT = {second}", "wave flux err"]
+        text += [" ".join(f"{v:.9g}" for v in row) for row in rows]
+        (tmp_path / "a.txt").write_text("\n".join(text))
+        if refused:
+            with pytest.raises(ObservationError, match=r"two values of REDSHIFT, 0\.03 and 0\.05"):
+                read(tmp_path / "a.txt")
+        else:
+            assert read(tmp_path / "a.txt").labels["redshift"].tolist() == [0.03]

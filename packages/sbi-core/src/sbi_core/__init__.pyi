@@ -54,6 +54,7 @@ from .data.reading import chosen_units as chosen_units
 from .data.tables import MISSING as MISSING
 from .data.tables import ColumnReader as ColumnReader
 from .data.tables import observations_from_columns as observations_from_columns
+from .data.writing import safe_names as safe_names
 from .data.writing import written as written
 from .errors import ComponentNotFoundError as ComponentNotFoundError
 from .errors import ConfigError as ConfigError

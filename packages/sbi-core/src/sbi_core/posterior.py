@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from sbi_core.components import Estimator, Rng
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Excluded, Observations
+from sbi_core.data.shown import SummaryTable
 from sbi_core.data.writing import written
 from sbi_core.errors import ConfigError, DensityUnavailableError, counted, near_matches
-from sbi_core.files.shown import SummaryTable
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream, torch_defaults
 from sbi_core.validation import checked_device

@@ -329,7 +329,7 @@ def test_infer_never_overwrites_its_input(done, toy_file):
     link.symlink_to(toy_file)
     for out in (toy_file, link):
         code, _, err = done("infer", "r", "--observations", toy_file, "--out", out)
-        assert (code, "is the file of the observations" in err) == (2, True)
+        assert (code, "is a file that the command reads" in err) == (2, True)
     assert toy_file.read_bytes() == before
     summary = done.work / "r" / "summary.ecsv"
     before = summary.read_bytes()

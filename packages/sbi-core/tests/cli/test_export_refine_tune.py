@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sbi_core.cli import app
 from sbi_core.cli.export import command as export
 from sbi_core.cli.refine import command as refine
-from sbi_core.cli.targets import safe_name
+from sbi_core.data.writing import safe_name, safe_names
 from sbi_core.errors import ConfigError, ObservationError
 from sbi_core.files.posterior_file import read_posterior
 from sbi_core.pipeline import opening
@@ -86,6 +86,8 @@ def test_one_object_is_refined(call, finished, toy, monkeypatch):
 
 def test_names_of_objects_become_file_names():
     assert safe_name("../a b") == "_a_b"
+    names = safe_names(["a/b", "a b", "A_B", "a_b-2", "c"])
+    assert names == ["a_b", "a_b-2", "A_B-3", "a_b-2-2", "c"]
 
 
 def test_tune_tells_what_is_wrong_before_it_works():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sbi_core import checked_folder, checked_target, experiment_options, files_read
+from sbi_core import ConfigError, checked_folder, checked_target, experiment_options, files_read
 
 if TYPE_CHECKING:
     from sbi_core import Run
@@ -80,7 +79,7 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
-    from sbi_core import written
+    from sbi_core import safe_names, written
     from sbi_sfh.analysis import figure_of, model_draws
     from sbi_sfh.own_age import delays
     from sbi_sfh.recover import star_formation_rate
@@ -112,10 +111,10 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
             residual_rms=np.array([r.mean.rms for r in recovered]),
             chi2_per_pixel=np.array([r.mean.chi2 for r in recovered]),
         )
+    files = safe_names(map(str, data.id))
     for k, (name, r) in enumerate(zip(data.id, recovered, strict=True)):
         if folder is not None:
-            path = folder / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', str(name))}.png"
-            with written(path) as temporary:
+            with written(folder / f"{files[k]}.png") as temporary:
                 figure_of(simulator, data, k, r).savefig(temporary, dpi=130, format="png")
         click.echo(
             f"{name}: residual rms {100 * r.mean.rms:.2f} %, chi2/pixel {r.mean.chi2:.2f}, "
@@ -226,6 +225,9 @@ def map_cube(
     inputs = files_read(simulator, cube)
     target = checked_target(out, _FITS, inputs=inputs)
     figure = checked_target(target.with_suffix(".png"), inputs=inputs)
+    if figure.exists() and not target.exists():
+        msg = f"'{figure}' exists, and the figure of the maps gets this name; choose another --out"
+        raise ConfigError(msg)
     maps, notes = infer_cube(loaded, cube, shape, draws, bin_snr=bin_snr, workers=workers)
     about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
     write_maps(target, maps, sky, about)

@@ -24,7 +24,6 @@ References:
 from __future__ import annotations
 
 import importlib.util
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sbi_core import ConfigError, ExperimentOptions, Run, stream
+from sbi_core import ConfigError, ExperimentOptions, Run, safe_names, stream
 from sbi_sfh.simulator import SfhSimulator
 
 __all__ = ["Options", "early_types", "perform", "timing"]
@@ -163,6 +162,7 @@ def early_types(run: Run, folder: Path, observations: str) -> tuple[str, list[di
         f"{'galaxy':<24} {'sigma':>6} " + " ".join(f"{n:>13}" for n in _EARLY) + "  rms  flags"
     ]
     rows: list[dict[str, Any]] = []
+    files = safe_names(map(str, samples.id))
     for k, name in enumerate(map(str, samples.id)):
         row: dict[str, Any] = {"id": name, "sigma": float(samples.columns["sigma"][k])}
         for n in _EARLY:
@@ -178,8 +178,7 @@ def early_types(run: Run, folder: Path, observations: str) -> tuple[str, list[di
             f"{row['flags']}"
         )
         recovered = recover_object(simulator, data, k, model_draws(simulator, data, samples, k))
-        file = folder / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', name)}.png"
-        figure_of(simulator, data, k, recovered).savefig(file, dpi=130)
+        figure_of(simulator, data, k, recovered).savefig(folder / f"{files[k]}.png", dpi=130)
     _trends(rows, folder / "trends.png")
     return "\n".join(lines) + "\n", rows
 

@@ -44,7 +44,8 @@ FLAG_MEANINGS: Mapping[str, str] = {
     "pixels: check their unit",
     "redshift_assumed": "the file has no redshift, or marks its measurement as failed: that of the "
     "options is used (simulator.redshift or simulator.default_redshift)",
-    "redshift_uncertain": "the survey doubts the redshift (ZWARNING): check it",
+    "redshift_uncertain": "the survey doubts the redshift (ZWARNING), or the file states two: "
+    "check it",
     "not_a_galaxy": "the survey classifies the object as a star or a quasar, or it is the sky",
     "many_masked_pixels": "more than 40 % of the pixels are masked or missing, many more than in "
     "the training: take the result with care",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sbi_core.cli.groups import examples
-from sbi_core.cli.targets import safe_name
-from sbi_core.data.writing import atomic_write, harmless
+from sbi_core.data.writing import atomic_write, harmless, safe_names
 from sbi_core.errors import ConfigError, counted
 from sbi_core.files.directory import read_arrays
 
@@ -82,8 +81,8 @@ def command(run: str, form: str, objects: tuple[str, ...], out: str | None) -> N
         draws, n, d = samples.values.shape
         rows = samples.values.swapaxes(0, 1).reshape(n * draws, d)
         _write_csv(folder / "posterior.csv", samples.names, rows, np.repeat(samples.id, draws))
-        for k, v in combined.items():
-            _write_csv(folder / f"combined-{safe_name(k)}.csv", shared, v)
+        for name, v in zip(safe_names(combined), combined.values(), strict=True):
+            _write_csv(folder / f"combined-{name}.csv", shared, v)
     click.echo(
         f"{counted(len(samples.id), 'object')}, {counted(len(combined), 'combination')}: {given}"
     )

@@ -10,7 +10,8 @@ import click
 
 from sbi_core.cli import options
 from sbi_core.cli.groups import examples
-from sbi_core.cli.targets import checked_target, files_read, safe_name
+from sbi_core.cli.targets import checked_target, files_read
+from sbi_core.data.writing import safe_name
 from sbi_core.errors import ConfigError, ObservationError, near_matches
 from sbi_core.files.directory import read_json, write_json
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
@@ -16,18 +14,7 @@ from sbi_core.files.directory import RunDirectory
 if TYPE_CHECKING:
     from sbi_core.components import Simulator
 
-__all__ = ["checked_folder", "checked_target", "files_read", "safe_name", "summary_target"]
-
-
-_LONGEST = 120  # bytes; file systems allow 255
-
-
-def safe_name(text: str) -> str:
-    """Return a file name for an identifier: letters, digits and ``._+-``, the rest as ``_``."""
-    name = re.sub(r"[^\w.+-]", "_", text).lstrip(".") or "_"
-    if len(name.encode()) <= _LONGEST:
-        return name
-    return f"{name[: _LONGEST // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+__all__ = ["checked_folder", "checked_target", "files_read", "summary_target"]
 
 
 def checked_target(

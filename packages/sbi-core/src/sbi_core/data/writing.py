@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
@@ -29,6 +31,8 @@ __all__ = [
     "fenced",
     "harmless",
     "remove_leftovers",
+    "safe_name",
+    "safe_names",
     "sync",
     "write_atomic",
     "written",
@@ -38,6 +42,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]
 _NUL = re.compile("\x00")
 _FORMULA = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20](?!(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$)")
 _MARK = ".tmp-"
+_LONGEST = 120  # bytes of a name; file systems allow 255
 _LEFT = re.compile(r"^\..*\.tmp-[0-9a-f]{16}(\.\w+)*$|^\.landmark-[0-9a-f]{32}$")  # of 0.1.0, too
 
 
@@ -74,6 +79,26 @@ def current_fences() -> tuple[Fence, ...]:
     held = tuple(_FENCES)
     thread = threading.get_ident()
     return tuple(f for t, f in held if t == thread) or tuple(f for _, f in held)
+
+
+def safe_name(text: str) -> str:
+    """Return a file name for an identifier: letters, digits and ``._+-``, the rest as ``_``."""
+    name = re.sub(r"[^\w.+-]", "_", text).lstrip(".") or "_"
+    if len(name.encode()) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def safe_names(texts: Iterable[str]) -> list[str]:
+    """Return file names for identifiers, all different, also where letters have no case."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for text in texts:
+        first = safe_name(text)
+        tries = (first if k == 1 else f"{first}-{k}" for k in count(1))
+        names.append(next(t for t in tries if t.casefold() not in taken))
+        taken.add(names[-1].casefold())
+    return names
 
 
 @contextlib.contextmanager

@@ -176,6 +176,9 @@ class Run:
         units
             ``{name: unit}`` of columns; of the name ``""``: of all columns without one.
         """
+        if isinstance(source, str) and not source.strip():
+            msg = "observations: expected the name of a file, got an empty text"
+            raise ConfigError(msg)
         if isinstance(source, (str, Path)):  # the simulator may change the working directory
             source = Path(source).expanduser().absolute()
         reading = Reading(columns or {}, strict, missing, units=units or {})

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sbi_core.analyses import Drawing, Section
-from sbi_core.data.writing import written
+from sbi_core.data.writing import safe_names, written
 from sbi_core.report import plots
 from sbi_core.report.plots.combination import is_comparison
 from sbi_core.report.plots.style import LOCK
@@ -321,7 +321,8 @@ def _objects(report: Report, arrays: Arrays) -> Iterator[tuple[str, Drawing]]:
     columns = np.sort(np.argsort(ratio, kind="stable")[:_MAX_CORNER])
     left_out = len(names) - len(columns)
     rest = f"; the {left_out} least constrained parameters are left out" if left_out else ""
-    for name in (k.removeprefix("object/") for k in arrays if k.startswith("object/")):
+    objects = [k.removeprefix("object/") for k in arrays if k.startswith("object/")]
+    for name, file in zip(objects, safe_names(objects), strict=True):
         draws = np.asarray(arrays[f"object/{name}"], np.float64)
         truth = arrays.get(f"truth/{name}")
         prior = arrays.get("prior")
@@ -337,7 +338,7 @@ def _objects(report: Report, arrays: Arrays) -> Iterator[tuple[str, Drawing]]:
             f"Posterior of {name}: contours enclose 68 and 95 % of the probability, numbers are "
             f"median and central 68 %, grey dashed histograms show the prior{lines}{rest}."
         )
-        yield f"corner-{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}", Drawing(figure, caption, wide=True)
+        yield f"corner-{file}", Drawing(figure, caption, wide=True)
 
 
 def _median(draws: NDArray[Any]) -> str:

@@ -162,12 +162,21 @@ def _of_flux(names: Iterable[str], kind: str) -> list[str]:
 
 def fact(facts: Mapping[str, Any], kind: str) -> Any:
     """Return a fact; None without, or where the cell is empty."""
+    return next(iter(facts_named(facts, kind).values()), None)
+
+
+def facts_named(facts: Mapping[str, Any], kind: str) -> dict[Any, Any]:
+    """Return all facts of a kind by the names that they have in the file, the best name first.
+
+    Cells that are empty do not count, except that of a column chosen by ``--column``, which is the
+    only one then.
+    """
     chosen = next((v for k, v in chosen_columns().items() if plain(k) == kind), None)
     if chosen is not None and chosen in facts:
-        return facts[chosen]
-    by_plain = {plain(k): v for k, v in facts.items()}
-    known = (by_plain[a] for a in FACTS[kind] if a in by_plain)
-    return next((v for v in known if _given(v)), None)
+        return {chosen: facts[chosen]}
+    names = {plain(k): k for k in facts}
+    known = (names[a] for a in FACTS[kind] if a in names)
+    return {name: facts[name] for name in known if _given(facts[name])}
 
 
 def _given(value: Any) -> bool:

@@ -26,13 +26,14 @@ from sbi_sfh.formats.names import (
     check_chosen,
     column,
     fact,
+    facts_named,
     medium_of,
     plain,
     unit_in,
     unit_in_brackets,
 )
 from sbi_sfh.formats.surveys import Survey
-from sbi_sfh.formats.units import error_in, unit_by_size
+from sbi_sfh.formats.units import error_in, km_per_s, unit_by_size
 
 __all__ = [
     "FAILED",
@@ -57,6 +58,7 @@ _SLOWEST = 2.0  # km/s: less is a redshift under the name of a velocity, or none
 _FASTER_THAN_THE_EARTH = 300.0  # km/s
 _MARKS = (-9.0, -99.0, -999.0)  # of failed measurements; -1 and -9999 are no velocities
 _WITH_MORE = re.compile(r"([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?:\+/-|\+-|\u00b1|\(|km\b).*", re.I)
+_SAME, _HIGHEST = 0.003, 10.0  # redshifts of a file that differ less agree; more is no redshift
 _COARSE, _SHARP = 50.0, 3e5  # resolving powers of spectra of galaxies
 _LN = 5.5  # log10 of optical wavelengths in Angstrom are below, natural logarithms above
 
@@ -383,8 +385,11 @@ def _one(
         ivar = None if ivar is None else ivar[::-1]
         resolution = None if resolution is None else resolution[::-1]
     flags: list[str] = []
-    redshift, failed = _redshift(facts, where, notes)
+    redshift, failed = _redshift(facts, units, where, notes)
     _doubts(facts, where, notes, flags)
+    if redshift is not None and (other := _other_redshift(facts, units, where, redshift)):
+        notes.append(f"the file also states {other}; redshift {redshift:g} was used")
+        flags.append("redshift_uncertain")
     opposite = [w for w, v in stated if v != stated[0][1]]
     return RawSpectrum(
         id=_word(fact(survey.without_names(facts), "id") or _stem(where)),
@@ -395,7 +400,7 @@ def _one(
         usual=usual,
         contradiction=f"{stated[0][0]} and {opposite[0]}" if opposite else "",
         redshift=redshift, failed=failed, cosmic=_marked(_number(facts, "cosmic", where)),
-        sigma=_sigma(facts, where, notes), resolution=resolution,
+        sigma=_sigma(facts, units, where, notes), resolution=resolution,
         rest=_at_rest(facts) or survey.rest or at_rest(chosen["wave"]),
         fixed_mask=fixed, notes=tuple(notes), flags=tuple(flags), labels=dict(labels or {}),
     )  # fmt: skip
@@ -417,30 +422,67 @@ def _marked(value: float | None) -> float | None:
     return None if value is None or not value > FAILED else value
 
 
-def _redshift(facts: Mapping[str, Any], where: str, notes: list[str]) -> tuple[float | None, str]:
+def _redshift(
+    facts: Mapping[str, Any], units: Mapping[str, Any], where: str, notes: list[str]
+) -> tuple[float | None, str]:
     """Return the redshift, or None with what the file has as the mark of a failed one."""
     z = _number(facts, "redshift", where)
     if z == 0 and _warning(facts, where) and not _at_rest(facts):
         return None, "0 with a warning,"
     if _marked(z) is not None:
         return z, ""
-    velocity = _velocity(facts, where)
-    if velocity is not None:
-        notes.append(f"redshift from the velocity of {velocity:g} km/s in the file (cz)")
-        return velocity / C_KMS, ""
+    for kind in ("velocity", "radial"):
+        velocity = _velocity(facts, units, kind, where)
+        if velocity is not None:
+            notes.append(f"redshift from the velocity of {velocity:g} km/s in the file (cz)")
+            return velocity / C_KMS, ""
     return None, "" if z is None else f"{z:g}"
 
 
-def _velocity(facts: Mapping[str, Any], where: str) -> float | None:
+def _other_redshift(
+    facts: Mapping[str, Any], units: Mapping[str, Any], where: str, redshift: float
+) -> str:
+    """Return another redshift or velocity of the file that contradicts the one used."""
+    for name, value in facts_named(facts, "redshift").items():
+        z = _number({name: value}, "redshift", where) if plain(name) != "z" else None
+        if z is not None and -0.01 <= z <= _HIGHEST and abs(z - redshift) > _SAME * (1 + redshift):
+            return f"{name} = {z:g}"
+    velocity = _velocity(facts, units, "velocity", where)
+    if velocity is None:
+        return ""
+    v = velocity / C_KMS  # cz, or one of the other conventions of a velocity
+    expected = (redshift, np.log1p(redshift), redshift / (1 + redshift))
+    if min(abs(v - e) for e in expected) <= _SAME * (1 + redshift):
+        return ""
+    return f"a velocity of {velocity:g} km/s"
+
+
+def _velocity(
+    facts: Mapping[str, Any], units: Mapping[str, Any], kind: str, where: str
+) -> float | None:
     """Return the velocity of a galaxy, km/s; None where a number is not clearly one.
 
     Small radial velocities may be those of the Earth.
     """
-    for kind, least in (("velocity", _SLOWEST), ("radial", _FASTER_THAN_THE_EARTH)):
-        v = _number(facts, kind, where)
-        if v is not None and least <= abs(v) and -3000 < v < 0.9 * C_KMS and v not in _MARKS:
-            return v
-    return None
+    v = _speed(facts, units, kind, where)
+    least = _SLOWEST if kind == "velocity" else _FASTER_THAN_THE_EARTH
+    clear = v is not None and least <= abs(v) and -3000 < v < 0.9 * C_KMS and v not in _MARKS
+    return v if clear else None
+
+
+def _speed(
+    facts: Mapping[str, Any], units: Mapping[str, Any], kind: str, where: str
+) -> float | None:
+    """Return a velocity or dispersion [km/s], from the unit of its column or in its name."""
+    value, name = _number(facts, kind, where), next(iter(facts_named(facts, kind)), None)
+    unit = None if name is None else units.get(str(name)) or unit_in_brackets(name)
+    if value is None or unit is None or value in _MARKS:
+        return value
+    factor = km_per_s(str(unit))
+    if factor is None:
+        msg = f"{where}: {name} is in '{unit}', expected a velocity in km/s"
+        raise UnusableSpectrumError("facts_missing", msg)
+    return factor * value
 
 
 def _at_rest(facts: Mapping[str, Any]) -> bool:
@@ -449,9 +491,11 @@ def _at_rest(facts: Mapping[str, Any]) -> bool:
     return word.startswith("rest") or word in (*_TRUE, "source", "emitted", "deredshifted")
 
 
-def _sigma(facts: Mapping[str, Any], where: str, notes: list[str]) -> float | None:
+def _sigma(
+    facts: Mapping[str, Any], units: Mapping[str, Any], where: str, notes: list[str]
+) -> float | None:
     """Return the velocity dispersion [km/s]; None where its fit failed."""
-    sigma, error = _number(facts, "sigma", where), _number(facts, "sigma_err", where)
+    sigma, error = _speed(facts, units, "sigma", where), _number(facts, "sigma_err", where)
     if sigma is None or np.isnan(sigma):
         return None
     failed = error is not None and error < 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbi_core import ObservationError, read_table, read_text
+from sbi_sfh.formats.names import FACTS, plain
 from sbi_sfh.formats.spectrum import Spectrum, has_spectrum, spectra_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SUFFIXES = (
 )  # fmt: skip
 TEXTS = (".asc", ".ascii", ".spec", ".spectrum", ".sp", ".tab", ".tbl")
 _POSITIONS = ("wave", "flux", "err")
+_ONCE = ("redshift", "cosmic", "velocity", "radial", "sigma", "vacuum", "air", "frame")
 _FACT = re.compile(r"#?\s*([\w/]+)\s*[=:]\s*(.+?)\s*")
 _MEDIUM = re.compile(
     r"#?\s*(?:wavelengths?\s+(?:are\s+)?(?:in\s+)?)?(air|vacuum)(?:\s+wavelengths?)?\.?\s*", re.I
@@ -65,6 +67,7 @@ def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
         columns = {f"col{k}": v for k, v in enumerate(columns.values(), start=1)}
     for comment in comments:
         if match := _FACT.fullmatch(comment):
+            _check_repeated(facts, match[1], match[2], source)
             facts.setdefault(match[1], match[2])
         elif match := _MEDIUM.fullmatch(comment):
             facts.setdefault("vacuum", match[1])
@@ -73,6 +76,13 @@ def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
     if not has_spectrum(columns) and all(re.fullmatch(r"col\d+", n) for n in columns):
         columns, units = _by_place(columns, comments, source)
     yield from spectra_of(columns, facts, source, units)
+
+
+def _check_repeated(facts: dict[str, Any], name: str, value: str, source: str) -> None:
+    """Raise for a second, other redshift, velocity or convention of wavelengths."""
+    if str(facts.get(name, value)) != value and any(plain(name) in FACTS[k] for k in _ONCE):
+        msg = f"{source}: two values of {name}, {facts[name]} and {value}; delete one of the lines"
+        raise ObservationError(msg)
 
 
 def _is_number(name: str) -> bool:

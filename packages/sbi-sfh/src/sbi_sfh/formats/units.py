@@ -9,7 +9,7 @@ import numpy as np
 from astropy import units as astropy_units
 from numpy.typing import NDArray
 
-__all__ = ["WAVELENGTHS", "Kind", "error_in", "kind_of", "unit_by_size"]
+__all__ = ["WAVELENGTHS", "Kind", "error_in", "km_per_s", "kind_of", "unit_by_size"]
 
 F64 = NDArray[np.float64]
 Kind = Literal["wavelength", "frequency", "photons", "magnitudes", "other", ""]
@@ -65,3 +65,18 @@ def error_in(err: F64, unit: str | None, flux: F64, flux_unit: str | None) -> F6
         kinds = {kind_of(unit), kind_of(flux_unit)} - {""}
         return None if len(kinds) > 1 else err
     return np.asarray(err * factor)
+
+
+def km_per_s(unit: str) -> float | None:
+    """Return the factor from a unit of velocity to km/s; None if it is another unit.
+
+    Units of kilometres that no parser knows are taken to be km/s: ``km/sec``, ``kms-1``.
+    """
+    for spelling in (unit, unit.lower()):
+        try:
+            return float(astropy_units.Unit(spelling).to(astropy_units.km / astropy_units.s))
+        except astropy_units.UnitConversionError:
+            return None
+        except (ValueError, TypeError):
+            continue
+    return 1.0 if unit.strip().lower().startswith("km") else None
