@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,8 @@ def command(
         raise ConfigError(msg)
     loaded = Run(run, overrides=overrides)
     target = Path(out) if out else summary_target(loaded.directory.given, observations)
-    inputs = files_read(loaded.simulator, observations)
+    with chdir("."):  # plugins may change the working directory
+        inputs = files_read(loaded.simulator, observations)
     checked_target(target, _TABLES, inputs=inputs)
     if samples:
         checked_target(samples, (".nc",), inputs=inputs)
