@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import sbi_toy
 import torch
+from astropy import units
 from astropy.table import QTable
 from numpy.testing import assert_allclose, assert_array_equal
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from scipy import stats
+from xarray import DataArray
 
 import sbi_core
 from sbi_core import Run
@@ -330,6 +332,55 @@ def test_the_same_seed_gives_the_same_posterior_for_every_kind_of_array():
     assert_array_equal(values[0], values[2])
     other = sbi_core.fit(theta, x, PRIOR, seed=4, overrides=fast, quiet=True)
     assert np.any(other.sample(x.iloc[:2], 20).values != values[0])
+
+
+def test_named_parameters_and_objects_are_read_by_name():
+    theta, x = own_simulations()
+    posterior = sbi_core.fit(theta, x, PRIOR, overrides=FAST, quiet=True)
+    rows = theta.to_numpy()
+    log_q = posterior.log_prob(rows[:3], x[:3])
+    for named in (theta[["b", "a"]][:3], DataArray(
+        rows[:3, ::-1], dims=("k", "p"), coords={"p": ["b", "a"]}
+    )):  # fmt: skip
+        assert_array_equal(posterior.log_prob(named, x[:3]), log_q)
+    assert_array_equal(posterior.log_prob(rows[:1], x[:1]), log_q[:1])
+    assert posterior.log_prob(rows[0], x[:1]).shape == ()
+    for one in (rows[:5], {"a": rows[:5, 0], "b": rows[:5, 1]}):
+        assert posterior.log_prob(one, x.iloc[0]).shape == (5,)
+    first = posterior.sample(x.iloc[0], 20).values
+    row = DataArray(x.to_numpy()[0, ::-1], dims="p", coords={"p": ["w", "v", "u"]})
+    assert_array_equal(posterior.sample(row, 20).values, first)
+
+
+def test_objects_unlike_the_simulations_are_flagged():
+    theta, x = own_simulations()
+    posterior = sbi_core.fit(theta, x, PRIOR, overrides=FAST, quiet=True)
+    objects = np.r_[x.to_numpy()[:3], 50 + x.to_numpy()[:1]]
+    flags = posterior.run.infer(objects, 10).flags
+    assert "far_outside_training" in flags[3]
+    for _ in range(2):  # the second time from memory
+        assert posterior.sample(objects, 10).flags == flags
+    assert posterior.sample(posterior.run.observations(objects), 10).flags == ()
+
+
+def test_with_one_observable_every_number_is_an_object():
+    theta, _ = own_simulations()
+    a, prior = theta["a"].to_numpy(), {"a": PRIOR["a"]}
+    posterior = sbi_core.fit(a, a, prior, noise=0.1, overrides=FAST, quiet=True)
+    assert posterior.sample(0.4, 10).values.shape == (10, 1, 1)
+    for three in ([0.1, 0.2, 0.3], Series([0.1, 0.2, 0.3], index=["one", "two", "three"])):
+        assert posterior.sample(three, 10).values.shape == (10, 3, 1)
+    assert posterior.log_prob([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]).shape == (3,)
+
+
+def test_arrays_with_a_unit_are_converted_to_that_of_the_simulations():
+    theta, x = own_simulations()
+    quantity = x.to_numpy() * units.km / units.s
+    posterior = sbi_core.fit(theta, quantity, PRIOR, overrides=FAST, quiet=True)
+    drawn = posterior.sample(quantity[0], 10).values
+    assert_allclose(posterior.sample(quantity[0].to("m/s"), 10).values, drawn, rtol=1e-3)
+    with pytest.raises(ObservationError, match="unit 's', expected 'km / s'"):
+        posterior.sample(x.to_numpy()[0] * units.s)
 
 
 @pytest.mark.parametrize("noise", [None, 0.1])

@@ -17,7 +17,7 @@ from sbi_core.errors import ConfigError
 from sbi_core.files.directory import RunDirectory
 from sbi_core.pipeline.config import reading_options, resolve
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.fixed import InMemory, options_of
+from sbi_core.pipeline.fixed import InMemory, matched, options_of
 from sbi_core.pipeline.reading import read_objects, written_beside
 from sbi_core.pipeline.runner import Run, execute
 from sbi_core.posterior import Posterior
@@ -226,7 +226,7 @@ def _simulations_of(
             f"({', '.join(space.names)})"
         )
         raise ConfigError(msg)
-    return simulations, space
+    return matched(simulations, space)
 
 
 def _of_file(file: Any, prior: Any) -> tuple[Simulations, ParameterSpace]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from astropy.table import MaskedColumn, Table, vstack
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sbi_core.components import Estimator, Rng
+from sbi_core.data.arrays import parameters_of
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Excluded, Observations
 from sbi_core.data.shown import SummaryTable
@@ -524,6 +524,10 @@ class RunOf(Protocol):
         """Return the objects of a file, a table or an array."""
         ...
 
+    def outside(self, observations: Observations) -> tuple[str, ...]:
+        """Return the flags of objects unlike the simulations of a fixed set."""
+        ...
+
     def calibrate(self, *, quiet: bool) -> Calibration:
         """Test the posterior on held-out simulations."""
         ...
@@ -594,7 +598,8 @@ class Posterior:
         """Return draws for every object.
 
         Objects are independent streams: neither order nor company of an object changes its
-        draws beyond floating-point rounding.
+        draws beyond floating-point rounding. Objects unlike the simulations of :func:`fit` are
+        flagged ``outside_training``, unless they are given as :class:`Observations`.
 
         Parameters
         ----------
@@ -614,7 +619,7 @@ class Posterior:
         if not hasattr(draws, "__index__") or draws < 0:
             msg = f"draws = {draws!r} is not a number of draws; give a whole number, e.g. 1000"
             raise ConfigError(msg)
-        observations = self._objects(observations)
+        given, observations = observations, self._objects(observations)
         root = self.seed if seed is None else seed
         n = len(observations)
         values = np.empty((draws, n, self.space.dim))
@@ -623,12 +628,36 @@ class Posterior:
             rows = slice(start, min(start + step, n))
             rngs = [stream(root, "infer", str(i)) for i in observations.id[rows]]
             values[:, rows] = self.estimator.sample(observations.batch[rows], draws, rngs)
-        return PosteriorSamples(values, self.space, observations.id)
+        flags: tuple[str, ...] = ()
+        if self.run is not None and given is not observations:
+            flags = self.run.outside(observations)
+        return PosteriorSamples(values, self.space, observations.id, flags)
 
     @torch_defaults()
-    def log_prob(self, theta: ArrayLike | torch.Tensor, observations: Any) -> F64:
-        """Return log q of theta (n, d) or (S, n, d), in physical units, for n objects."""
-        return self.estimator.log_prob(theta, self._objects(observations).batch)
+    def log_prob(self, theta: Any, observations: Any) -> F64:
+        """Return log q of theta, in the units of the parameters.
+
+        Parameters
+        ----------
+        theta
+            (n, d) or (S, n, d) for n objects; for one object also (d,) or (S, d). An array, or
+            columns by name in any order (pandas, astropy, xarray, a mapping).
+        observations
+            The objects, as in :meth:`sample`.
+
+        Returns
+        -------
+        array
+            The shape is that of theta without its last axis.
+        """
+        batch, space = self._objects(observations).batch, self.space
+        values = parameters_of(theta, space.names, space.units)
+        if values.ndim < 2 and space.dim == 1:
+            values = values.reshape(-1, 1)
+        if len(batch) != 1 or values.ndim > 2 or values.shape[-1:] != (space.dim,):
+            return self.estimator.log_prob(values, batch)
+        log_q = self.estimator.log_prob(values.reshape(-1, 1, space.dim), batch)
+        return log_q.reshape(values.shape[:-1])
 
     def calibrate(self, *, quiet: bool = False) -> Calibration:
         """Test the posterior on simulations that the training never saw: SBC, coverage, TARP.

@@ -9,7 +9,7 @@ from astropy import units
 from astropy.table import QTable, Table
 from numpy.testing import assert_array_equal
 
-from sbi_core.data.arrays import numbers_of
+from sbi_core.data.arrays import numbers_of, parameters_of
 from sbi_core.errors import ObservationError
 
 VALUES = np.arange(6.0).reshape(3, 2)
@@ -67,3 +67,39 @@ def test_one_axis_is_one_column_and_images_stay_images():
 def test_what_holds_no_numbers_is_refused_in_one_sentence(data, message):
     with pytest.raises(ObservationError, match=message):
         numbers_of(data, "x")
+
+
+ROW = xr.DataArray([2.0, 1.0], dims=("column",), coords={"column": ["b", "a"]})
+
+
+@pytest.mark.parametrize(
+    "theta",
+    [
+        [1.0, 2.0],
+        torch.tensor([1.0, 2.0]),
+        pd.Series({"b": 2.0, "a": 1.0}),
+        ROW,
+        pd.DataFrame({"c": [0.0], "b": [2.0], "a": [1.0]}),
+        {"b": 2.0, "a": 1.0},
+        Table({"b": [2.0], "a": [1.0]}),
+        QTable({"b": [2.0], "a": [1000.0] * units.Myr}),
+        ROW.expand_dims(("draw", "object")),
+    ],
+)
+def test_parameters_are_put_in_their_order_and_units(theta):
+    values = parameters_of(theta, ("a", "b"), ("Gyr", ""))
+    assert values.shape[-1] == 2
+    assert_array_equal(values.ravel(), [1.0, 2.0])
+
+
+def test_a_parameter_that_is_not_there_is_named():
+    with pytest.raises(ObservationError, match=r"theta has no column 'b' \(columns: a, c\)"):
+        parameters_of(pd.DataFrame({"a": [1.0], "c": [2.0]}), ("a", "b"), ("", ""))
+    with pytest.raises(ObservationError, match="'a' has unit 'mag', expected 'Gyr'"):
+        parameters_of(QTable({"a": [1.0] * units.mag}), ("a",), ("Gyr",))
+
+
+def test_the_unit_of_an_array_is_kept_and_that_of_images_refused():
+    assert numbers_of(VALUES * units.m, "x")[2] == ("m", "m")
+    with pytest.raises(ObservationError, match="unit 'm'; of images give plain numbers"):
+        numbers_of(np.ones((2, 3, 3)) * units.m, "x")

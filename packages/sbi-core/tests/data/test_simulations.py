@@ -2,7 +2,9 @@
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -153,3 +155,34 @@ def test_arrays_of_words_are_refused_in_one_sentence(tmp_path):
     np.savez(tmp_path / "sims.npz", theta=np.zeros((200, 1)), x=np.full((200, 2), "a"))
     with pytest.raises(ObservationError, match="x does not consist of numbers"):
         open_simulations(tmp_path / "sims.npz", ("a",))
+
+
+def test_rows_with_labels_in_another_order_are_refused():
+    theta, x = pd.DataFrame(THETA, columns=NAMES), pd.DataFrame(X)
+    mixed = theta.iloc[::-1]
+    with pytest.raises(
+        ObservationError, match="row 0 of theta has the label '119', row 0 of x '0'"
+    ):
+        Simulations.of(mixed, x)
+    labelled = xr.DataArray(X, dims=("row", "column"), coords={"row": np.arange(120)})
+    with pytest.raises(ObservationError, match="row 0 of theta has the label '119'"):
+        Simulations.of(mixed, labelled)
+    for other in (x.set_index(np.arange(1000, 1120)), X, x.iloc[::-1]):
+        assert_array_equal(Simulations.of(mixed, other).theta, THETA[::-1])
+
+
+def test_parameters_and_errors_are_converted_to_the_units_of_prior_and_data(tmp_path):
+    table = columns(e_u=X[:, 0] ** 2, e_v=X[:, 1] ** 2, e_w=X[:, 2] ** 2)
+    for name, unit in {"a": "Myr", "u": "km / s", "e_u": "m / s"}.items():
+        table[name].unit = unit
+    table.write(tmp_path / "sims.ecsv")
+    made = open_simulations(tmp_path / "sims.ecsv", NAMES)
+    in_memory = Simulations.of(table["a", "b"], table["u", "v"], table["e_u", "e_v"])
+    for simulations in (made, in_memory):
+        assert_allclose(simulations.x_err[:, 0], 1e-3 * X[:, 0] ** 2)
+        assert_allclose(simulations.x_err[:, 1], X[:, 1] ** 2)
+        theta = simulations.in_units_of(NAMES, ("Gyr", "dex")).theta
+        assert_allclose(theta, THETA * [1e-3, 1.0])
+        assert_array_equal(simulations.in_units_of(NAMES, ("", "")).theta, THETA)
+    with pytest.raises(ObservationError, match="'a' has unit 'Myr', expected 'mag'"):
+        made.in_units_of(NAMES, ("mag", ""))

@@ -79,7 +79,7 @@ def test_copies_are_never_on_both_sides(files, monkeypatch):
     assert twins > 0.9 * rows
     # and a set without it does not start
     monkeypatch.setattr(
-        arrays, "units_of", lambda simulations, *_: (np.arange(len(simulations)), 0)
+        arrays, "units_of", lambda simulations, *_: arrays.Checked(np.arange(len(simulations)), 0)
     )
     with pytest.raises(SimulationError, match="are copies of others"):
         run_of(files, out="leaking", stages=["simulate"])
@@ -203,3 +203,27 @@ def test_presets_are_numbers_of_steps():
         ]
         assert 6 < epochs[1] / epochs[0] < 10
     assert sized_options("quick", 2000, (3,), SPACE, noise=True)["train.weight_decay"] == 0
+
+
+def test_units_of_a_file_are_those_of_the_prior(files, rng):
+    table = Table.read(files / "sims.csv")
+    table["a"] *= 1000
+    table["a"].unit = "Myr"
+    table.write(files / "sims.ecsv")
+    prior = files / "prior.toml"
+    prior.write_text(PRIORS.replace("high = 1 ", "high = 1, unit = 'Gyr' "))
+    run = run_of(files, name="sims.ecsv", stages=["simulate"])
+    np.testing.assert_allclose(
+        run._context.training.batch.theta.numpy()[:, 0].mean(), table["a"].mean() / 1000, rtol=1e-5
+    )
+    prior.write_text(PRIORS.replace("high = 1 ", "high = 1000 "))
+    run = run_of(files, name="sims.ecsv", out="other", stages=["simulate"])
+    assert run._context.space.units == ("Myr", "")
+
+
+def test_a_wrong_prior_is_told_in_the_report(files):
+    (files / "prior.toml").write_text(PRIORS.replace("high = 1", "high = 10"))
+    run = run_of(files)
+    (note,) = run.report["simulation"]["messages"]
+    assert "the simulations do not follow the prior of 'a'" in note
+    assert "68 % lie in" in run.directory.report_html.read_text()

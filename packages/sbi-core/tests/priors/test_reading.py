@@ -94,3 +94,5 @@ def test_priors_are_guessed_from_the_simulations(rng):
     assert space.inside(theta).all()
     with pytest.raises(ConfigError, match="column 'a' has the same value in all rows"):
         guessed_space(np.ones((100, 1)), ("a",))
+    with pytest.raises(ConfigError, match="column 'n' holds the whole numbers 0 to 4; give its"):
+        guessed_space(np.arange(100.0)[:, None] % 5, ("n",))

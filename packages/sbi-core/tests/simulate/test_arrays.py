@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from astropy import units
 from astropy.table import Table
 from numpy.testing import assert_array_equal
 
 from sbi_core import Parameter, ParameterSpace, Prior
 from sbi_core.data.simulations import Simulations, open_simulations
+from sbi_core.data.tables import as_table
 from sbi_core.errors import ConfigError, ObservationError, SimulationError
 from sbi_core.simulate.arrays import ArraySimulator, SimulationsConfig, split_keys, units_of
 
@@ -47,7 +49,7 @@ def rounded(values, digits=5):
 def test_copies_that_were_rounded_share_a_unit(rng):
     theta, x = rng.uniform(size=(1000, 2)), rng.standard_normal((1000, 30))
     both = np.r_[theta, rounded(theta[:300])], np.r_[x, rounded(x[:300])]
-    found, near = units_of(Simulations.of(*both), SPACE)
+    found, near, _ = units_of(Simulations.of(*both), SPACE)
     assert near == 600
     assert_array_equal(found[1000:], found[:300])
     assert len(np.unique(found)) == 1000
@@ -61,7 +63,7 @@ def test_neighbours_in_a_dense_set_without_noise_are_no_copies(d, rng):
     space = ParameterSpace(SPACE.parameters[:d])
     theta = rng.uniform(size=(4000, d))
     x = np.sin(theta @ rng.standard_normal((d, 5)))
-    found, near = units_of(Simulations.of(theta, x), space)
+    found, near, _ = units_of(Simulations.of(theta, x), space)
     assert (near, len(np.unique(found))) == (0, 4000)
     # copies in such a set are found among the neighbours, if there are more of them
     if d == 2:
@@ -108,6 +110,10 @@ def test_equal_values_of_discrete_parameters_are_no_copies(rng):
         (lambda t, x: t.__setitem__((slice(2), 0), 1.5), r"outside the prior in 2 rows.*a = 1.5"),
         (lambda t, x: x.__setitem__(([5, 8, 8], [0, 1, 2]), np.nan), r"x has 3 values .* 2 rows"),
         (lambda t, x: x.__setitem__((5, 0), np.inf), r"x has 1 value .*row 5, number 0"),
+        (
+            lambda t, x: x.__iadd__(2.46e6),
+            r"number \d of x .* has steps of 0.25; subtract 24600",
+        ),
     ],
 )
 def test_values_that_cannot_be_used_are_counted(arrays, change, message):
@@ -173,6 +179,35 @@ def test_objects_come_as_arrays_of_the_right_shape(arrays):
         made.objects_of({"x": [[1.0, 2, 3, 4]]})
     with pytest.raises(ObservationError, match="1 value not observed"):
         made.objects_of({"x": [1.0, np.nan, 3]})
+
+
+def test_infinite_values_are_no_gaps(arrays):
+    theta, x = arrays
+    x[5, 0] = -np.inf
+    for nan in ("drop", "missing"):
+        with pytest.raises(ObservationError, match="1 value that is infinite.* write NaN where"):
+            keys(theta, x, nan=nan)
+
+
+def test_one_object_comes_with_its_errors(arrays):
+    x, err = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    made = simulator(arrays, errors=True)
+    for errors in (err, 0.4):
+        objects = made.observations_of(as_table({"x": x, "x_err": errors}), "memory")
+        np.testing.assert_allclose(objects.batch.x, [x])
+        np.testing.assert_allclose(objects.batch.x_err, np.broadcast_to(errors, (1, 3)))
+    for given in ({"x": x}, dict(zip("uvw", x, strict=True))):
+        with pytest.raises(ObservationError, match="the objects have none: give them as x_err"):
+            made.observations_of(as_table(given), "memory")
+
+
+def test_arrays_with_a_unit_are_converted(arrays):
+    made = simulator(arrays, units=["km / s"] * 3)
+    for x in (np.ones(3), np.ones((2, 3))):
+        table = as_table({"x": x * units.m / units.s})
+        np.testing.assert_allclose(made.observations_of(table, "memory").batch.x, 1e-3)
+    with pytest.raises(ObservationError, match="x has unit 's', expected 'km / s'"):
+        made.observations_of(as_table({"x": np.ones(3) * units.s}), "memory")
 
 
 def test_a_column_that_is_not_there_is_named(arrays):

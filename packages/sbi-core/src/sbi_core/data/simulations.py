@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from sbi_core.data.arrays import numbers_of
+from sbi_core.data.arrays import in_units, labels_of, numbers_of
 from sbi_core.data.chunks import read_table
 from sbi_core.data.gate import open_hdf5, read_npz
 from sbi_core.data.observations import decoded
@@ -64,6 +64,8 @@ class Simulations:
         Names and units of the columns of ``x``; empty for images.
     source
         Their name for messages.
+    theta_units
+        Units of the columns of theta; empty: none are given.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class Simulations:
     observables: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     source: str = "simulations in memory"
+    theta_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n, theta, x = len(self), self.theta.shape, self.x.shape
@@ -139,15 +142,66 @@ class Simulations:
         cls, theta: Any, x: Any, x_err: Any = None, group: Any = None, source: str = ""
     ) -> Simulations:
         """Return simulations in memory from arrays or tables of any library."""
-        parameters, names, _ = numbers_of(theta, "theta")
+        for name, other in (("theta", theta), ("x_err", x_err), ("group", group)):
+            _check_labels(name, labels_of(other), labels_of(x), source or "simulations in memory")
+        parameters, names, theta_units = numbers_of(theta, "theta")
         data, observables, units = numbers_of(x, "x")
-        errors = None if x_err is None else numbers_of(x_err, "x_err")[0]
-        if errors is not None and errors.ndim == 1:
-            errors = errors[:, None]
+        errors = None
+        if x_err is not None:
+            errors, _, theirs = numbers_of(x_err, "x_err")
+            errors = _errors_in(errors, theirs, units, observables)
         if group is not None:
             group = _column_of(group)
         more = {"source": source} if source else {}
-        return cls(parameters, data, errors, group, names, observables, units, **more)
+        return cls(
+            parameters, data, errors, group, names, observables, units,
+            theta_units=theta_units, **more,
+        )  # fmt: skip
+
+    def in_units_of(self, names: Sequence[str], units: Sequence[str]) -> Simulations:
+        """Return the simulations with theta in these units, where both units are known.
+
+        Raises
+        ------
+        ObservationError
+            If a unit cannot be converted.
+        """
+        if not any(self.theta_units):
+            return self
+        theta = in_units(self.theta[:], self.theta_units, units, names, self.source)
+        return replace(self, theta=theta, theta_units=tuple(units))
+
+
+def _errors_in(
+    errors: NDArray[Any], theirs: tuple[str, ...], units: tuple[str, ...], names: tuple[str, ...]
+) -> NDArray[Any]:
+    """Return errors in the units of the data."""
+    if not any(theirs) or len(theirs) != len(units):
+        return errors
+    return in_units(
+        errors, theirs, units, names or [f"x{k + 1}" for k in range(len(units))], "x_err"
+    )
+
+
+def _check_labels(name: str, labels: Any, of_x: Any, source: str) -> None:
+    """Refuse rows with the labels of x in another order: they would be paired with wrong data.
+
+    Raises
+    ------
+    ObservationError
+        With the first row whose labels differ.
+    """
+    if labels is None or of_x is None or len(labels) != len(of_x):
+        return
+    differ = np.flatnonzero(labels != of_x)
+    if len(differ) and len(set(labels.tolist()) & set(of_x.tolist())):
+        k = int(differ[0])
+        msg = (
+            f"{source}: row {k} of {name} has the label '{labels[k]}', row {k} of x '{of_x[k]}'; "
+            "row k of both must be one simulation: sort them alike, or drop the labels "
+            "(reset_index(drop=True)) if they are"
+        )
+        raise ObservationError(msg)
 
 
 def open_simulations(
@@ -360,14 +414,19 @@ def _of_table(
         msg = f"'{path}': '{lost}' has no error column 'e_{lost}', but others have one"
         raise ObservationError(msg)
     x, seen, units = numbers_of({c: table[c] for c in data}, f"'{path}'")
-    err = {f"e_{c}": table[f"e_{c}"] for c in with_errors}
+    theta, _, theta_units = numbers_of({c: table[c] for c in parameters}, f"'{path}'")
+    err = None
+    if with_errors:
+        err, _, theirs = numbers_of({c: table[f"e_{c}"] for c in with_errors}, f"'{path}'")
+        err = _errors_in(err, theirs, units, seen)
     return Simulations(
-        numbers_of({c: table[c] for c in parameters}, f"'{path}'")[0],
+        theta,
         x,
-        numbers_of(err, f"'{path}'")[0] if err else None,
+        err,
         _column_of(table[group]) if group else None,
         tuple(names),
         seen,
         units,
         f"'{path}'",
+        theta_units,
     )

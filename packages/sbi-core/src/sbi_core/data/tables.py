@@ -32,6 +32,7 @@ __all__ = [
     "checked",
     "observations_from_columns",
     "prepared",
+    "unit_factor",
 ]
 
 F64 = NDArray[np.float64]
@@ -241,6 +242,28 @@ def is_unit(text: str) -> bool:
         return isinstance(units.Unit(text), units.UnitBase)
     except (ValueError, TypeError):
         return False
+
+
+def unit_factor(given: str, wanted: str, what: str) -> float:
+    """Return the factor from one unit to another; 1 where none is given.
+
+    Raises
+    ------
+    ObservationError
+        If it cannot be converted; the message begins with ``what``.
+    """
+    if given in ("", wanted) or (wanted in ("", "dex") and _DEX.fullmatch(given)):
+        return 1.0  # CDS and VizieR write [-], [Sun] or --- for dex
+    try:
+        with units.add_enabled_units([units.dex]):
+            factor = float(units.Unit(given).to(units.Unit(wanted)))
+    except (units.UnitsError, ValueError, TypeError):
+        factor = 0.0
+    if factor <= 0:  # magnitudes count backwards: -0.4 dex
+        expected = f"'{wanted}'" if wanted else "no unit"
+        msg = f"{what} has unit '{given}', expected {expected}"
+        raise ObservationError(msg)
+    return factor
 
 
 # -- columns ----------------------------------------------------------------------------------
@@ -485,19 +508,7 @@ class ColumnReader:
             self.excluded.setdefault(k, (reason, text))
 
     def _factor(self, column: str, unit: str) -> float:
-        text = self.unit_of(column)
-        if text in ("", unit) or (unit in ("", "dex") and _DEX.fullmatch(text)):
-            return 1.0  # CDS and VizieR write [-], [Sun] or --- for dex
-        try:
-            with units.add_enabled_units([units.dex]):
-                factor = float(units.Unit(text).to(units.Unit(unit)))
-        except (units.UnitsError, ValueError, TypeError):
-            factor = 0.0
-        if factor <= 0:  # magnitudes count backwards: -0.4 dex
-            wanted = f"'{unit}'" if unit else "no unit"
-            msg = f"{self.source}: column '{column}' has unit '{text}', expected {wanted}"
-            raise ObservationError(msg)
-        return factor
+        return unit_factor(self.unit_of(column), unit, f"{self.source}: column '{column}'")
 
     def ids(self, names: Iterable[str] = ID_NAMES) -> tuple[list[str], str]:
         """Return an identifier per row, and the column it came from ("" for row numbers).

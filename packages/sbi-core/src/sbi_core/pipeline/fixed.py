@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InMemory",
     "check_possible",
+    "matched",
     "options_of",
     "options_of_files",
     "sized_options",
@@ -75,6 +78,28 @@ def options_of(
     }
 
 
+def matched(simulations: Simulations, space: ParameterSpace) -> tuple[Simulations, ParameterSpace]:
+    """Return simulations with theta in the units of the prior, which takes theirs if it has none.
+
+    Raises
+    ------
+    ObservationError
+        If a unit of theta is not that of the prior and cannot be converted.
+    """
+    given = simulations.theta_units
+    if not any(given):
+        return simulations, space
+    parameters = []
+    for p, columns in space.blocks():
+        unit = given[columns.start] if columns.stop <= len(given) else ""
+        if unit and not p.unit:
+            with suppress(ConfigError):  # not a unit of astropy
+                p = replace(p, unit=unit)
+        parameters.append(p)
+    space = ParameterSpace(tuple(parameters), space.version)
+    return simulations.in_units_of(space.names, space.units), space
+
+
 def options_of_files(
     file: str,
     prior: str,
@@ -90,6 +115,7 @@ def options_of_files(
     chosen = given.get("simulator.observables", ())
     noise = np.atleast_1d(given.get("simulator.noise", ())).tolist()
     simulations = open_simulations(file, space.names, group_column, chosen)
+    simulations, space = matched(simulations, space)
     return options_of(
         simulations,
         space,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import WholeObservations
 from sbi_core.data.observations import Observations, repeated
-from sbi_core.diagnostics.support import SupportScale, more_than_chance
+from sbi_core.diagnostics.support import SupportScale, flat_arrays, more_than_chance
 from sbi_core.diagnostics.support_by_noise import SupportByNoise
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
@@ -35,6 +35,7 @@ __all__ = [
     "infer_in_memory",
     "outside_flags",
     "prior_draws",
+    "support_flags",
     "support_scale",
 ]
 
@@ -192,6 +193,32 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
         return simulator.summaries(simulator.observe_like(some, donors[rows], rng))
 
     return SupportByNoise(ours, theirs, rng, observe=alike, threads=threads)
+
+
+def support_flags(
+    context: Context, observations: Observations, scales: dict[bytes, SupportScale]
+) -> tuple[str, ...]:
+    """Return the flags of every object that :func:`infer_in_memory` gives.
+
+    ``scales`` keeps those of objects that all have the same errors and missing elements.
+    """
+    if len(observations) == 0:
+        return ()
+    donors = Donors()
+    donors.add(observations)
+    alike = _alike(donors.batch)
+    scale = scales.get(alike) or support_scale(context, donors.batch[:1] if alike else donors.batch)
+    if alike:
+        scales[alike] = scale
+    percentile, far = scale.compare(context.simulator.summaries(observations.batch))
+    return tuple(map(outside_flags, percentile, far, scale.errors_outside(observations.batch)))
+
+
+def _alike(batch: Batch) -> bytes:
+    """Return errors and missing elements of objects if they are all the same, else b""."""
+    _, err, mask = flat_arrays(batch)
+    rows = np.concatenate([err, mask], 1)
+    return rows[0].tobytes() if (rows == rows[0]).all() else b""
 
 
 def catalogue_flags(context: Context, observations: Observations) -> list[str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from astropy.table import Table
+from astropy.table import Column, Table
 
 from sbi_core.components import Simulator
-from sbi_core.data.arrays import numbers_of
+from sbi_core.data.arrays import names_of, numbers_of
 from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import Slices, WholeObservations, is_table, open_slices, read_table
 from sbi_core.data.gate import unchanged
@@ -49,7 +49,7 @@ def read_objects(simulator: Simulator, source: Any, reading: Reading | None = No
     name = "table in memory"
     if table is None and not isinstance(source, (str, Path)):
         if np.ndim(source) > 2 and not simulator.columns_by_itself:  # images, sets
-            batch = Batch(x=torch.as_tensor(np.asarray(source, np.float32)))
+            batch = Batch(x=torch.as_tensor(np.asarray(numbers_of(source, "x")[0], np.float32)))
             return checked(Observations.from_batch(batch), reading.strict)
         table = _array(simulator, source)
     if table is None:
@@ -83,22 +83,30 @@ def _array(simulator: Simulator, source: Any) -> Table | None:
     ObservationError
         If it has another number of columns than the simulator has observables.
     """
-    if not hasattr(source, "__array__") and not isinstance(source, (list, tuple)):
+    ours = [o.name for o in simulator.observables]
+    kinds = (list, tuple, int, float) if len(ours) == 1 else (list, tuple)
+    if not hasattr(source, "__array__") and not isinstance(source, kinds):
         return None
-    if hasattr(source, "iloc") and all(isinstance(k, str) for k in source.index):
-        return as_table(source.to_dict())  # a row of a pandas frame
+    unit = getattr(source, "unit", None)
+    if np.ndim(source) == 0 and len(ours) == 1:
+        source = np.reshape(np.asarray(source), 1)
+    one = np.ndim(source) == 1 and len(ours) != 1  # else every number is an object
+    named = names_of(source) if np.ndim(source) == 1 else ()
+    if named and (one or ours[0] in named):  # a row of a pandas frame, a DataArray of columns
+        return as_table(dict(zip(named, np.asarray(source).tolist(), strict=True)))
     values, names, _ = numbers_of(source, "x")
-    columns = list(names) or [o.name for o in simulator.observables]
+    columns = list(names) or ours
     if not columns:
-        return Table({"x": np.squeeze(values, 1) if np.ndim(source) == 1 else values})
-    values = values.T if np.ndim(source) == 1 else values
+        x = np.squeeze(values, 1) if np.ndim(source) == 1 else values
+        return Table({"x": Column(x, unit=unit)})
+    values = values.T if one else values
     if values.shape[1:] != (len(columns),):
         msg = (
             f"x has shape {np.shape(source)}, but '{simulator.name}' reads {len(columns)} columns "
             f"({', '.join(columns[:20])})"
         )
         raise ObservationError(msg)
-    return Table(values, names=columns)
+    return Table(values, names=columns, units=None if unit is None else [unit] * len(columns))
 
 
 def written_beside(observations: Observations, directory: RunDirectory) -> str:

@@ -18,6 +18,7 @@ from sbi_core.data.observations import Observations
 from sbi_core.data.reading import Reading
 from sbi_core.data.writing import write_atomic
 from sbi_core.diagnostics import Verdict, combine_verdicts
+from sbi_core.diagnostics.support import SupportScale
 from sbi_core.errors import ConfigError, RunDirectoryError
 from sbi_core.files.directory import RunDirectory, read_json
 from sbi_core.files.integrity import read_records, verify_files, write_records
@@ -25,7 +26,7 @@ from sbi_core.files.lock import locked
 from sbi_core.pipeline.catalogue import table_meta
 from sbi_core.pipeline.config import completed
 from sbi_core.pipeline.context import Context
-from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory
+from sbi_core.pipeline.inference import catalogue_flags, infer_in_memory, support_flags
 from sbi_core.pipeline.model_check import check_group, flagged
 from sbi_core.pipeline.opening import artefacts, open_context, read_config, verified_records
 from sbi_core.pipeline.reading import read_objects, written_beside
@@ -74,6 +75,7 @@ class Run:
         verified_records(self.directory, stage_names())  # the configuration only
         self._registry = registry
         self._overrides = tuple(overrides)
+        self._scales = dict[bytes, SupportScale]()
         self.temporary: Any = None  # keeps a temporary directory as long as the run
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -288,6 +290,16 @@ class Run:
         nominal = self.nominal_combiner
         rule = self._context.bare_combiner(nominal)
         return not rule.marginalises and UNLIKE in self.combine(data, nominal).flags
+
+    @torch_defaults()
+    def outside(self, observations: Observations) -> tuple[str, ...]:
+        """Return the flags of objects unlike the simulations of a fixed set.
+
+        Empty for other simulators, whose objects :meth:`infer` flags.
+        """
+        if not self.simulator.fixed_set:
+            return ()
+        return support_flags(self._context, observations, self._scales)
 
     def calibrate(self, *, quiet: bool = True) -> Calibration:
         """Return the results of the stage ``diagnose``, which runs if it has not yet.

@@ -154,6 +154,11 @@ def guessed_space(theta: F64, names: Sequence[str]) -> ParameterSpace:
 
     Uniform between the ends, widened by one spacing, where a Kolmogorov-Smirnov test does not
     reject it; normal otherwise.
+
+    Raises
+    ------
+    ConfigError
+        If a column is constant, or of whole numbers.
     """
     parameters = []
     for name, column in zip(names, theta.T, strict=True):
@@ -162,6 +167,13 @@ def guessed_space(theta: F64, names: Sequence[str]) -> ParameterSpace:
             msg = f"theta: column '{name}' has the same value in all rows; leave it out"
             raise ConfigError(msg)
         values = np.unique(column)
+        if len(values) <= 0.5 * len(column) and (values == np.round(values)).all():
+            msg = (
+                f"theta: column '{name}' holds the whole numbers {low:g} to {high:g}; give its "
+                f"prior, e.g. {{'family': 'integer', 'low': {low:g}, 'high': {high:g}}}, and those "
+                "of the other columns"
+            )
+            raise ConfigError(msg)
         u = (values - low) / (high - low)
         if stats.kstest(u, "uniform").pvalue > _UNIFORM:
             step = (high - low) / max(len(values) - 1, 1)

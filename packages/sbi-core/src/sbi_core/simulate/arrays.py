@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,17 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.gate import open_hdf5, read_npz
 from sbi_core.data.observations import Observable, Observations, holds_arrays
 from sbi_core.data.simulations import Simulations, open_simulations
-from sbi_core.data.tables import ColumnReader, checked, observations_from_columns
+from sbi_core.data.tables import (
+    ColumnReader,
+    checked,
+    observations_from_columns,
+    unit_factor,
+)
 from sbi_core.errors import ConfigError, ObservationError, SimulationError, counted, near_matches
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, splitmix64, torch_generator
 from sbi_core.simulate.copies import NearCopies
+from sbi_core.simulate.plausibility import Digits, PriorFollowed
 from sbi_core.training.rows import snap_to_support
 from sbi_core.validation import Options
 
@@ -48,6 +54,14 @@ NEEDS_SIMULATOR = (
     "your simulator (sbi-run new-plugin NAME)"
 )
 _POSITIVE = np.uint64(2**63 - 1)
+_NO_ERRORS = (
+    "{}: the network was trained with errors, but the objects have none: give them as x_err beside "
+    "x, or in columns e_NAME"
+)
+_ROUNDED = (
+    "{} of {} are copies of others but for rounding (all numbers agree to about a thousandth of "
+    "their spread); copies are kept together in the training or in the test set"
+)
 
 
 class SimulationsConfig(Options):
@@ -138,10 +152,12 @@ class ArraySimulator(Simulator):
         if not c.file:
             msg = "the simulations of this run were arrays in memory; call sbi_core.fit again"
             raise SimulationError(msg)
-        return open_simulations(c.file, self.parameters.names, c.group_column, c.observables)
+        space = self.parameters
+        simulations = open_simulations(c.file, space.names, c.group_column, c.observables)
+        return simulations.in_units_of(space.names, space.units)
 
     @cached_property
-    def _units(self) -> tuple[I64, int]:
+    def _units(self) -> Checked:
         return units_of(self.simulations, self.parameters, self.config.nan)
 
     @property
@@ -153,12 +169,17 @@ class ArraySimulator(Simulator):
         ObservationError
             If parameters or data cannot be used.
         """
-        return self._units[0]
+        return self._units.keys
 
     @property
     def near_copies(self) -> int:
         """Number of simulations that are copies of others but for rounding."""
-        return self._units[1]
+        return self._units.near_copies
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the simulations, in sentences."""
+        return self._units.notes
 
     def stored_rows(self, start: int, stop: int) -> Batch:
         """Return simulations start .. stop, with the keys that keep copies together."""
@@ -213,20 +234,24 @@ class ArraySimulator(Simulator):
 
     def observations_of(self, table: Any, source: str) -> Observations:
         """Return the objects of a table: a column per observable, vectors, or one column ``x``."""
-        if "x" in table.colnames and table["x"].ndim > 1:
-            arrays = {k: np.asarray(table[k]) for k in ("x", "x_err") if k in table.colnames}
-            return self.objects_of(arrays, source)
+        reader = ColumnReader(_flat(table), source)
+        columns = any(reader.find([o.name]) for o in self.observables)
+        if "x" in table.colnames and (table["x"].ndim > 1 or not columns):
+            return self.objects_of(
+                {k: table[k] for k in ("x", "x_err") if k in table.colnames}, source
+            )
         if not self.observables:
             msg = f"{source}: data of shape {tuple(self.config.shape)} are read from an array x"
             raise ObservationError(msg)
         noise = self.config.noise
-        reader = ColumnReader(_flat(table), source)
         self._check_columns(reader)
         objects = observations_from_columns(
             reader, self.observables, default_error=self.default_error
         )
         if len(noise) > 1 and objects.batch.x_err is None:
             return _with(objects, x_err=np.full(objects.batch.x.shape, noise, np.float32))
+        if objects.batch.x_err is None and self.config.errors:
+            raise ObservationError(_NO_ERRORS.format(source))
         if objects.batch.x_err is not None and not (noise or self.config.errors):
             return _with(objects, x_err=None)
         return self._checked_mask(objects)
@@ -291,19 +316,21 @@ class ArraySimulator(Simulator):
         if "x" not in arrays:
             msg = f"{source}: there is no array x of shape (objects, {str(shape)[1:]}"
             raise ObservationError(msg)
-        x = numbers_of(np.asarray(arrays["x"])[None], "x")[0][0]
-        single = x.shape == shape
-        x = x[None] if single else x
+        x = self._in_our_units(arrays["x"], "x", source)
+        single = x.shape == shape and shape != (1,)
+        x = x[:, None] if shape == (1,) and x.ndim == 1 else x[None] if single else x
         if x.shape[1:] != shape:
             columns = ", ".join(map(str, shape))
             msg = f"{source}: x has shape {x.shape}, expected (objects, {columns}) or ({columns})"
             raise ObservationError(msg)
         err = arrays.get("x_err")
+        if err is not None:
+            err = self._in_our_units(err, "x_err", source)
+            err = err.reshape(x.shape) if err.size == x.size else err
         if err is None and self.config.noise:
             err = np.broadcast_to(np.asarray(self.config.noise), x.shape)
         if err is None and self.config.errors:
-            msg = f"{source}: the network was trained with errors: give x_err, too"
-            raise ObservationError(msg)
+            raise ObservationError(_NO_ERRORS.format(source))
         mask = ~np.isnan(x)
         kept = None
         if self.config.noise or self.config.errors:
@@ -311,6 +338,22 @@ class ArraySimulator(Simulator):
         batch = Batch.of_arrays(x=x.astype(np.float32), x_err=kept, mask=mask)
         objects = Observations.from_batch(batch, observables=self.observables, source=source)
         return self._checked_mask(objects)
+
+    def _in_our_units(self, values: Any, what: str, source: str) -> F64:
+        """Return an array of data as numbers in the units of the simulations.
+
+        Raises
+        ------
+        ObservationError
+            If its unit cannot be converted.
+        """
+        rows = numbers_of(np.asarray(values)[None], what)[0][0]
+        unit, given = str(getattr(values, "unit", None) or ""), f"{source}: {what}"
+        factors = [unit_factor(unit, o.unit, given) for o in self.observables]
+        if unit and not factors:
+            unit_factor(unit, "", given)
+        fits = len(factors) == 1 or rows.shape[-1:] == (len(factors),)
+        return np.asarray(rows * factors) if unit and fits else rows
 
 
 def _flat(table: Any) -> Any:
@@ -351,23 +394,29 @@ class _Bad:
 
 
 def split_keys(simulations: Simulations, space: ParameterSpace, nan: str = "error") -> I64:
-    """Return the first result of :func:`units_of`."""
-    return units_of(simulations, space, nan)[0]
+    """Return the keys of :func:`units_of`."""
+    return units_of(simulations, space, nan).keys
 
 
-def units_of(
-    simulations: Simulations, space: ParameterSpace, nan: str = "error"
-) -> tuple[I64, int]:
-    """Return the unit of splitting of every simulation, (n,), and the number of near copies.
+class Checked(NamedTuple):
+    """What :func:`units_of` finds."""
+
+    keys: I64  #: unit of splitting of every simulation, (n,)
+    near_copies: int  #: simulations that are copies of others but for rounding
+    notes: tuple[str, ...] = ()  #: what a user should know about the simulations
+
+
+def units_of(simulations: Simulations, space: ParameterSpace, nan: str = "error") -> Checked:
+    """Check all values, and return the units of splitting.
 
     Simulations with the same parameters, data or group have the same key, and so have copies whose
-    numbers were rounded differently. All values are checked.
+    numbers were rounded differently.
 
     Raises
     ------
     ObservationError
-        If parameters or data are not finite, or parameters lie outside the prior; the message has
-        the number of rows and the first of them.
+        If parameters or data are not finite, lose their digits in single precision, or parameters
+        lie outside the prior; the message has the number of rows and the first of them.
     """
     n = len(simulations)
     step = max(1, _BLOCK_NUMBERS // int(np.prod(simulations.x.shape[1:])))
@@ -376,6 +425,7 @@ def units_of(
     counted_only = all(p.prior.family in _COUNTED for p in space)
     near = NearCopies()
     bad, outside, gaps, errors = _Bad(), _Bad(), _Bad(), _Bad()
+    digits, followed = Digits(), PriorFollowed(space, n)
     whole = True
     names, seen = space.names, simulations.observables
     for start in range(0, n, step):
@@ -394,9 +444,12 @@ def units_of(
         whole = whole and bool((x == np.round(x))[np.isfinite(x)].all())
         of_theta[part], of_x[part] = _hashed(theta), _hashed(x)
         near.add(theta, x)
+        digits.add(x)
+        followed.add(theta, start)
         if "group" in rows:
             groups.append(rows["group"])
-    _refuse(simulations.source, n, bad, outside, gaps, errors, space)
+    _refuse(simulations.source, n, bad, outside, gaps, errors, nan)
+    notes = (*digits.notes(simulations.source, seen), *followed.notes())
     labels = [of_theta, of_x]
     if counted_only or whole:
         labels[1] = splitmix64(of_x ^ splitmix64(of_theta))  # of parameters and data together
@@ -412,7 +465,9 @@ def units_of(
         component, rounded = near.joined(component)
     smallest = np.full(component.max() + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, component, labels[0] & _POSITIVE)
-    return smallest[component].astype(np.int64), rounded
+    if rounded:
+        notes += (_ROUNDED.format(rounded, counted(n, "simulation")),)
+    return Checked(smallest[component].astype(np.int64), rounded, notes)
 
 
 def _values(names: Any, theta: F64) -> str:
@@ -420,10 +475,17 @@ def _values(names: Any, theta: F64) -> str:
 
 
 def _refuse(
-    source: str, n: int, bad: _Bad, outside: _Bad, gaps: _Bad, errors: _Bad, space: ParameterSpace
+    source: str, n: int, bad: _Bad, outside: _Bad, gaps: _Bad, errors: _Bad, nan: str
 ) -> None:
     """Raise the first complaint about values, if there is one."""
     of = f"of {counted(n, 'simulation')}"
+    what, remedy = "infinite", "leave these simulations out, or write NaN where a value failed"
+    if nan == "error":
+        what = "NaN or infinite"
+        remedy = (
+            "nan = 'drop' leaves simulations with NaN out, nan = 'missing' takes NaN as not "
+            "measured"
+        )
     problems = (
         (bad, "theta has {values} that is not finite, in {rows} {of}", "leave these rows out"),
         (
@@ -431,19 +493,15 @@ def _refuse(
             "theta lies outside the prior in {rows} {of}",
             "give the prior that the simulations were drawn from",
         ),
-        (
-            gaps,
-            "x has {values} that is NaN or infinite, in {rows} {of}",
-            "nan = 'drop' leaves these simulations out, nan = 'missing' takes NaN as not measured",
-        ),
+        (gaps, f"x has {{values}} that is {what}, in {{rows}} {{of}}", remedy),
         (errors, "x_err has {values} that is not positive, in {rows} {of}", "mend them"),
     )
-    for problem, sentence, remedy in problems:
+    for problem, sentence, advice in problems:
         if problem.values:
             text = sentence.format(
                 values=counted(problem.values, "value"), rows=counted(problem.rows, "row"), of=of
             )
-            msg = f"{source}: {text} (first: {problem.first}); {remedy}"
+            msg = f"{source}: {text} (first: {problem.first}); {advice}"
             raise ObservationError(msg.replace("values that is", "values that are"))
 
 

@@ -211,12 +211,8 @@ def execute(context: Context) -> StageResult:
         )
     elif failed > 0.01 * n:
         context.progress.say(f"{failed} of {counted(n, 'simulation')} failed, left out")
-    if rounded := getattr(context.simulator, "near_copies", 0):
-        note = (
-            f"{rounded} of {counted(n, 'simulation')} are copies of others but for rounding (all "
-            "numbers agree to about a thousandth of their spread); copies are kept together in "
-            "the training or in the test set"
-        )
+    notes = list(getattr(context.simulator, "notes", ()))
+    for note in notes:
         context.progress.say(note)
         _log.warning(note)
     seconds = sum(r.seconds for r in stored)
@@ -226,6 +222,6 @@ def execute(context: Context) -> StageResult:
         "per_second": round(n / max(seconds, 1e-9), 1),
         "failures": {names.get(k, f"code {k}"): v for k, v in sorted(reasons.items())},
     }
-    if reports.caught:
-        facts["messages"] = reports.messages
+    if reports.caught or notes:
+        facts["messages"] = [*(reports.messages if reports.caught else ()), *notes]
     return StageResult(facts)
