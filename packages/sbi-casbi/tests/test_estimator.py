@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,6 @@ from sbi_casbi.support import summary_percentile
 from sbi_core import (
     Batch,
     ConfigError,
-    DataFileError,
     DensityUnavailableError,
     InputShape,
     Posterior,
@@ -89,20 +86,6 @@ def test_a_loaded_estimator_gives_the_same_bits(trained, tmp_path):
     a, b = (e.sample_members(batch[:3], 5, 1) for e in (estimator, again))
     assert (a.values == b.values).all()
     assert (a.count == b.count).all()
-
-
-def test_former_options_are_read_with_the_values_that_are_fixed_now(trained, tmp_path):
-    estimator, batch = trained
-    estimator.save(tmp_path)
-    spec = json.loads((tmp_path / "config.json").read_text())
-    former = spec["options"] | {"components": 5, "members_per_row": 4, "number_ends": "truncated"}
-    (tmp_path / "config.json").write_text(json.dumps(spec | {"options": former}))
-    np.testing.assert_array_equal(SetEstimator.load(tmp_path).pmf(batch), estimator.pmf(batch))
-    (tmp_path / "config.json").write_text(
-        json.dumps(spec | {"options": former | {"number_ends": "open"}})
-    )
-    with pytest.raises(DataFileError, match="number_ends"):
-        SetEstimator.load(tmp_path)
 
 
 def test_padding_of_the_truth_changes_no_density(trained):

@@ -36,7 +36,7 @@ __all__ = ["SetEstimator"]
 F64 = NDArray[np.float64]
 _ROWS = 16_384  # sets drawn at a time
 _SUM_HALOS = 4000  # training halos to which the linear part of the sums is fitted
-_SCATTER_HALOS, _SCATTER_DRAWS = 300, 32  # validation halos that give the scatter of drawn masses
+_SCATTER_HALOS, _SCATTER_DRAWS = 1000, 32  # validation halos that give the scatter of drawn masses
 _WHITENING_HALOS = 20_000  # training halos to which the whitening is fitted
 
 
@@ -104,9 +104,8 @@ class SetEstimator(FlowEstimator):
         noise = _member_noise([rng] * len(rows), _SCATTER_DRAWS, h)
         drawn = torch.stack(list(head.draw_members(noise, many, n)), 1)
         estimate = head.mass_estimate(many)
-        head.total_mass.fit_draw_scatter(drawn[..., 0], n, estimate)
         total = log_total_mass(mass[: len(rows)], size[: len(rows)])
-        head.total_mass.enable_if_better(drawn, n, estimate, noise(1)[:, 0], total, head.whitening)
+        head.total_mass.disable_if_worse(drawn, n, estimate, noise(1)[:, 0], total, head.whitening)
 
     def make_head(self, features: int, space: ParameterSpace) -> SetDensity:
         """Return an untrained density of sets given ``features`` numbers."""

@@ -36,31 +36,24 @@ log N; the classifier and the dequantised flow of the published two-step design 
 **The context** (:mod:`~sbi_casbi.sets.context`).
 
 .. math::
-    c_k = \mathrm{MLP}\left[h, k, N, \theta_{k-1}, \langle\phi(\theta_{<k})\rangle, R_k, E_k\right]
+    c_k = \mathrm{MLP}\left[h, k, N, \theta_{k-1}, \langle\phi(\theta_{<k})\rangle, R_k\right]
 
-contains a deep set of the earlier members and two kinds of estimates from the data, each a Gaussian
-with its own regression loss:
-
-* :mod:`~sbi_casbi.sets.sums`: sums over all members, the accreted mass and the mass-weighted mean
-  member. :math:`R_k` is the part not yet assigned to members: the sum is the quantity that the data
-  constrain best.
-* :mod:`~sbi_casbi.sets.mass_function`: the mass of the k-th of N members. :math:`E_k` compares it
-  with the last member, so that errors do not accumulate along the sequence.
-
-No gradient of the density flows into these estimates. They are functions of the data, not random
-variables, so that the product above remains a normalised density.
+contains a deep set of the earlier members and :math:`R_k`, the part that they leave over of sums
+over all members: the accreted mass and the mass-weighted mean member, which the data constrain
+best. The sums are estimated from the data, each a Gaussian with its own loss
+(:mod:`~sbi_casbi.sets.sums`). No gradient of the density flows into these estimates. They are
+functions of the data, not random variables, so that the product above remains a normalised density.
 
 **The loss.** For each halo and training step, a few ranks k (always the first),
 
 .. math::
-    L = -\log q(N \,|\, h) - \langle \log q(v_k \,|\, c_k) \rangle_k
-        + 0.2\, L_\mathrm{sums} + 0.2\, L_\mathrm{mass\ function}.
+    L = -\log q(N \,|\, h) - \langle \log q(v_k \,|\, c_k) \rangle_k + 0.2\, L_\mathrm{sums} .
 
 **The total mass** (:mod:`~sbi_casbi.sets.total_mass`). After training, on validation halos: a drawn
 set is rescaled so that its total mass t scatters as the estimate of the accreted mass does. With
 :math:`q^*` the density above,
 
-.. math:: q(t, r) = \int q^*(t^*, r)\, p(t\,|\,t^*, r)\, \mathrm dt^*, \qquad r = M_k / M_1 .
+.. math:: q(t, r) = \int q^*(t^*, r)\, p(t\,|\,r)\, \mathrm dt^*, \qquad r = M_k / M_1 .
 
 :mod:`~sbi_casbi.sets.density` joins the terms (:class:`SetDensity`: loss, log probability,
 sampling), :class:`sbi_casbi.estimator.SetEstimator` trains and stores it, and

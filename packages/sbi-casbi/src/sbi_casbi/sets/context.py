@@ -1,15 +1,13 @@
 r"""Conditioning context of the k-th member.
 
 .. math:: c_k = \mathrm{MLP}\left[h,\; k, N,\; \theta_{k-1},\;
-          \langle\phi(\theta_{<k})\rangle,\; R_k,\; E_k\right]
+          \langle\phi(\theta_{<k})\rangle,\; R_k\right]
 
 with :math:`\langle\phi\rangle` means of learned features over the earlier members, unweighted and
 weighted by mass (a deep set); :math:`R_k` the part of the estimated sums over members
-(:mod:`sbi_casbi.sets.sums`) that earlier members leave over, and the whitened mass of a member that
-takes all, half or a quarter of the remaining mass; :math:`E_k` the features of the expected mass
-function (:mod:`sbi_casbi.sets.mass_function`). All of these follow from sums over the earlier
-members. Training computes them for all k at once (cumulative sums); sampling updates them member by
-member.
+(:mod:`sbi_casbi.sets.sums`) that earlier members leave over. All of these follow from sums over the
+earlier members. Training computes them for all k at once (cumulative sums); sampling updates them
+member by member.
 
 References:
     | Zaheer et al. 2017, Deep Sets, https://arxiv.org/abs/1703.06114
@@ -22,15 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sbi_casbi.sets.mass_function import FEATURES as MASS_FEATURES
-from sbi_casbi.sets.mass_function import MassFunction
 from sbi_casbi.sets.sums import Gaussian, SumRegression
 from sbi_casbi.sets.whitening import Whitening
 
 __all__ = ["ContextNetwork", "HaloEncoding", "PrefixSums", "Step", "gather"]
 
 _FEATURES = 16
-_SHARES = (1.0, 0.5, 0.25)  # of the remaining mass, for which whitened masses are given
 _RANK_FEATURES = 6
 _REMAINING_FEATURES = 4
 
@@ -59,7 +54,6 @@ class HaloEncoding:
 
     summary: Tensor  # (..., w)
     sums: Tensor  # mean and log sd of the sums over members, (..., 2 (1 + dim))
-    mass_function: Tensor  # encoding for the mass function, (..., w)
 
     def take(self, keep: Tensor) -> HaloEncoding:
         """Return some rows."""
@@ -82,7 +76,6 @@ class Step:
     prefix: PrefixSums
     last: Tensor  # standardised previous member, zeros for k = 1, (..., dim)
     first: Tensor  # standardised log10 mass of the first member, 0 for k = 1
-    log_cdf: Tensor | None = None  # log F of the previous mass, if already computed; 0 for k = 1
 
 
 class ContextNetwork(nn.Module):
@@ -104,66 +97,39 @@ class ContextNetwork(nn.Module):
             nn.Linear(dim, hidden // 4), nn.SiLU(), nn.Linear(hidden // 4, 2 * _FEATURES)
         )
         size = 2 * _FEATURES + dim + _RANK_FEATURES
-        size += _REMAINING_FEATURES + 2 * dim + len(_SHARES) + MASS_FEATURES
+        size += _REMAINING_FEATURES + 2 * dim
         self.from_summary = nn.Linear(features, hidden)
         self.from_members = nn.Linear(size, hidden)
         self.trunk = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.sums = SumRegression(features, dim, hidden // 2)
-        self.mass_function = MassFunction(features, 2 * (1 + dim), hidden)
 
     def encode(self, h: Tensor, sums: Gaussian | None = None) -> HaloEncoding:
         """Return the encoding of planes with summaries h (..., features).
 
-        ``sums`` is the output of :attr:`sums`, if already computed.
+        ``sums`` is the output of :attr:`sums`, if already computed. Gradients of the density stop
+        at these estimates, which are trained by their own loss.
         """
         both = torch.cat(self.sums(h) if sums is None else sums, -1).detach()
-        return HaloEncoding(self.from_summary(h), both, self.mass_function.encode(h, both))
+        return HaloEncoding(self.from_summary(h), both)
 
-    def expected_masses(
-        self, halo: HaloEncoding, k: Tensor, n: Tensor, whitening: Whitening
-    ) -> tuple[Gaussian, Gaussian]:
-        """Return estimates of the mass of member k (...) and of the one before it."""
-        previous = (k - 1).clamp(min=1.0)
-        encoded = halo.mass_function
-        return (
-            self.mass_function(encoded, k, n, whitening),
-            self.mass_function(encoded, previous, n, whitening),
-        )
-
-    def forward(
-        self,
-        halo: HaloEncoding,
-        expected: tuple[Gaussian, Gaussian],
-        step: Step,
-        whitening: Whitening,
-    ) -> Tensor:
-        """Return the context (..., w).
-
-        Gradients stop at the estimates, which are trained by their own losses.
-        """
+    def forward(self, halo: HaloEncoding, step: Step, whitening: Whitening) -> Tensor:
+        """Return the context (..., w)."""
         k, n, before = step.k, step.n, step.prefix
         remaining, mass = n - k + 1, step.last[..., 0]
-        log_cdf = step.log_cdf
-        if log_cdf is None:
-            log_cdf = torch.where(k > 1, whitening.log_cdf(whitening.unstandardise_mass(mass)), 0.0)
         rank = [k == 1, k.log() / 2, k / n, n.log() / 2 - 1, remaining.log() / 2 - 1]
         rank.append(before.mass.clamp(min=1.0).log10())
-        current, previous = ((mean.detach(), log_sd.detach()) for mean, log_sd in expected)
         parts = [
             before.plain / (k - 1).clamp(min=1.0)[..., None],
             before.weighted / before.mass.clamp(min=1e-30)[..., None],
             step.last,
             torch.stack([v.to(mass) for v in rank], -1),
-            self._remaining(halo.sums, step, log_cdf, remaining, whitening),
-            self.mass_function.features(current, previous, mass, log_cdf, remaining, whitening),
+            self._remaining(halo.sums, step, remaining, float(whitening.scale[0])),
         ]
         h: Tensor = self.trunk(halo.summary + self.from_members(torch.cat(parts, -1)))
         return h
 
-    def _remaining(
-        self, sums: Tensor, step: Step, log_cdf: Tensor, remaining: Tensor, whitening: Whitening
-    ) -> Tensor:
-        """Return features of the sums left for this and later members, (..., 4 + 2 dim + shares).
+    def _remaining(self, sums: Tensor, step: Step, remaining: Tensor, scale: float) -> Tensor:
+        """Return features of the sums left for this and later members, (..., 4 + 2 dim).
 
         Parameters
         ----------
@@ -171,16 +137,13 @@ class ContextNetwork(nn.Module):
             Estimate of the sums over all members, (..., 2 (1 + dim)).
         step
             The members before.
-        log_cdf
-            Log F of the mass of the previous member; 0 for the first.
         remaining
             Members not drawn yet, including this one.
-        whitening
-            Whitening of the members.
+        scale
+            Standard deviation of log10 M_star used for standardising.
         """
         prefix = step.prefix
         mean, log_sd = sums.expand(*remaining.shape, -1).chunk(2, -1)
-        scale = float(whitening.scale[0])
         # masses in units of the first member (of the estimated total for k = 1)
         unit = torch.where(prefix.mass > 0, step.first, mean[..., 0])
         total = 10 ** ((mean[..., 0] - unit) * scale).clamp(-3, 4)
@@ -195,7 +158,6 @@ class ContextNetwork(nn.Module):
                 torch.stack([*parts, log_sd[..., 0]], -1),
                 mean_rest.clamp(-4, 4),
                 mean[..., 1:],
-                _whitened_shares(log_rest, log_cdf, remaining, whitening),
             ],
             -1,
         )
@@ -239,13 +201,3 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
 def _exclusive_cumsum(x: Tensor) -> Tensor:
     """Return sums over earlier positions, (n, K, ...)."""
     return x.cumsum(1) - x
-
-
-def _whitened_shares(
-    log_rest: Tensor, log_cdf: Tensor, remaining: Tensor, whitening: Whitening
-) -> Tensor:
-    """Return whitened masses of members that take shares of the remaining mass, (..., shares)."""
-    shares = torch.tensor(_SHARES, dtype=torch.float64, device=remaining.device).log10()
-    mass = whitening.unstandardise_mass(log_rest)[..., None] + shares
-    v = whitening.whiten_mass(mass, log_cdf[..., None], remaining.double()[..., None])
-    return v.to(log_rest.dtype) / 2

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sbi_casbi.sets.context import ContextNetwork, HaloEncoding, PrefixSums, Step, gather
@@ -32,16 +32,6 @@ F64 = NDArray[np.float64]
 _AUXILIARY = 0.2  # weight of each auxiliary regression loss
 _MEMBERS_PER_ROW = 4  # members of a halo in one training step, including the first
 _VALIDATED = (1, 2, 3, 5, 10, 20, 40, 80)  # ranks in the validation loss
-
-
-# former options, with the values that all presets had
-_FIXED = {
-    "number_transforms": 3,
-    "number_hidden": 64,
-    "components": 5,
-    "number_ends": "truncated",
-    "members_per_row": _MEMBERS_PER_ROW,
-}
 
 
 class SetConfig(BaseModel):
@@ -62,14 +52,6 @@ class SetConfig(BaseModel):
     hidden: int = Field(128, ge=16, le=512, description="width of the context of a member")
     bins: int = Field(16, ge=4, le=64, description="number of bins of a spline")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_fixed(cls, options: Any) -> Any:
-        """Leave out the options of earlier versions that have the values which are fixed now."""
-        if not isinstance(options, dict):
-            return options
-        return {k: v for k, v in options.items() if (k, v) not in _FIXED.items()}
-
 
 @dataclass
 class _SamplerState:
@@ -82,8 +64,7 @@ class _SamplerState:
     last: Tensor  # standardised previous member, (m, dim)
     first: Tensor  # standardised log10 mass of the first member
     top: Tensor  # the same in log10 Msun, float64
-    log_cdf: Tensor
-    expected: Tensor  # mean and log sd of the mass of the previous member, (m, 2)
+    log_cdf: Tensor  # log F of the previous mass
 
     def take(self, keep: Tensor) -> _SamplerState:
         """Return the state of some rows."""
@@ -173,8 +154,8 @@ class SetDensity(Head):
         """Return -log q(N) - mean over some members of log q(theta_k), (n,), whitened units.
 
         Every (N, k) has a separate conditional density, so that weights do not move the optimum.
-        Training adds the gradients of the two auxiliary regressions, but not their values: training
-        and validation loss are comparable.
+        Training adds the gradient of the regression of sums, but not its value: training and
+        validation loss are comparable.
         """
         index, v, theta, relative = self.unpack(z)
         number_h, h = self.number_summary(h), self.member_summary(h)
@@ -193,15 +174,12 @@ class SetDensity(Head):
         )
         sums = self.sums(h)
         halo = self.context.encode(h, sums).per_member()
-        expected = self.context.expected_masses(halo, step.k, step.n, self.whitening)
-        context = self.context(halo, expected, step, self.whitening)
+        context = self.context(halo, step, self.whitening)
         log_q = self.member_flow.log_prob(gather(v, at), gather(theta, at), context)
         mean = (weight * log_q).sum(1) / weight.sum(1)
         loss: Tensor = self.number.loss(index, number_h) - mean
-        if self.training:  # the auxiliary regressions are not part of the density
-            sums_loss = self.sums.loss(sums, self._sums(theta, relative))
-            mass_loss = self.context.mass_function.loss(expected[0], gather(theta[..., 0], at))
-            extra = _AUXILIARY * (sums_loss + (weight * mass_loss).sum(1) / weight.sum(1))
+        if self.training:  # the regression of sums is not part of the density
+            extra = _AUXILIARY * self.sums.loss(sums, self._sums(theta, relative))
             loss = loss + (extra - extra.detach())
         return loss
 
@@ -254,10 +232,7 @@ class SetDensity(Head):
             Summaries for members, (n, features).
         """
         halo = self.context.encode(h).per_member()
-        expected = self.context.expected_masses(halo, step.k, step.n, self.whitening)
-        return self.member_flow.log_prob(
-            v, theta, self.context(halo, expected, step, self.whitening)
-        )
+        return self.member_flow.log_prob(v, theta, self.context(halo, step, self.whitening))
 
     # -- the accreted mass ---------------------------------------------------------------
 
@@ -310,11 +285,8 @@ class SetDensity(Head):
                 s = s.take(active)
             k = torch.full_like(s.count, float(rank))
             total = torch.maximum(s.count, k)
-            step = Step(k, total, s.prefix, s.last, s.first, s.log_cdf)
-            current = self.context.mass_function(s.halo.mass_function, k, total, self.whitening)
-            previous = current if rank == 1 else s.expected.unbind(-1)
-            context = self.context(s.halo, (current, previous), step, self.whitening)
-            s.expected = torch.stack(current, -1)
+            step = Step(k, total, s.prefix, s.last, s.first)
+            context = self.context(s.halo, step, self.whitening)
             theta, log_cdf = self.member_flow.draw(
                 eps[s.rows], context, s.log_cdf, total - k + 1, self.whitening
             )
@@ -336,7 +308,6 @@ class SetDensity(Head):
             first=none,
             top=none.double(),
             log_cdf=none.double(),
-            expected=h.new_zeros(m, 2),
         )
 
     def _append(self, s: _SamplerState, theta: Tensor, log_cdf: Tensor, rank: int) -> None:

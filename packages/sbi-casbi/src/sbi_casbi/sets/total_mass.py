@@ -1,27 +1,18 @@
 r"""Rescale a sampled set to the calibrated total mass.
 
 Members drawn one after the other add up to a mass that scatters more than the data allow. With
-:math:`t^*` the log10 of that mass, :math:`\hat t \pm s` its estimate from the data
-(:mod:`sbi_casbi.sets.sums`) and w the scatter of drawn sets about :math:`\hat t`, the rescaled set
-keeps its mass ratios and has the total mass
+:math:`\hat t \pm s` the estimate of its log10 from the data
+(:mod:`sbi_casbi.sets.sums`), the rescaled set keeps its mass ratios r and has the total
+mass
 
-.. math:: t \sim \mathcal N\left(\hat t + \beta\,(t^* - \hat t),\; s^2 - \beta^2 w^2\right),
-          \qquad \beta = \min(s / w,\, 0.95)^2,
+.. math:: t \sim \mathcal N\left(\hat t,\; s^2\right),
 
-truncated to the masses at which all members stay inside the library. Where s is much smaller than
-w, t is drawn afresh; where drawn sets scatter no more than the estimate, t stays close to
-:math:`t^*`. If :math:`t^*` has standard deviation w, t has s.
+truncated to the masses at which all members stay inside the library. Offset and width of the
+estimate are calibrated on validation halos after training. Rescaling is switched off if it makes
+the accreted mass worse there, as in surveys, where the star count carries no information on the
+mass. Dark masses follow the mean relation. With :math:`q^*` the density before, that of a set is
 
-Offset and width of the estimate, and the scatter of drawn sets
-
-.. math:: \log w = a + b \log N + c \log s ,
-
-are measured on validation halos after training. Rescaling is switched off if it does not improve
-the accreted mass there, as in surveys, where the star count carries no information on the mass.
-Dark masses follow the mean relation. In coordinates (t, ratios) the density of a set is one
-integral over the total mass before rescaling,
-
-.. math:: q(t, r) = \int q^*(t^*, r)\, p(t\,|\,t^*, r)\, \mathrm dt^* .
+.. math:: q(t, r) = \int q^*(t^*, r)\, p(t\,|\,r)\, \mathrm dt^* .
 """
 
 from __future__ import annotations
@@ -32,20 +23,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sbi_casbi.sets.sums import MEAN_LOG_ABS_NORMAL, log_total_mass, weighted_least_squares
+from sbi_casbi.sets.sums import log_total_mass
 from sbi_casbi.sets.whitening import Whitening
 
 __all__ = [
     "MassEstimate",
     "TotalMass",
-    "conditional",
     "draw_truncated_normal",
     "quadrature_nodes",
     "truncated_normal_log_prob",
 ]
 
 MassEstimate = tuple[Tensor, Tensor]  # log10 of the accreted mass (m,), its standard deviation
-_LARGEST_RATIO = 0.95
 _NODES = 97
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -54,15 +43,12 @@ class TotalMass(nn.Module):
     """Calibration of the estimated total mass, and the map of drawn sets to rescaled ones."""
 
     calibration: Tensor
-    draw_scatter: Tensor
     enabled: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         # offset, in standard deviations, and factor of the width of the estimated mass
         self.register_buffer("calibration", torch.tensor([0.0, 1.0]))
-        # log scatter of the mass of drawn sets: linear in log N and the log scatter of the estimate
-        self.register_buffer("draw_scatter", torch.tensor([0.0, 0.0, 1.0]))
         self.register_buffer("enabled", torch.tensor(True))
 
     def calibrated(self, mean: Tensor, log_sd: Tensor, whitening: Whitening) -> MassEstimate:
@@ -88,16 +74,7 @@ class TotalMass(nn.Module):
         offset, factor = self.calibration.double()
         self.calibration.copy_(torch.stack([offset + factor * middle, factor * (high - low) / 2]))
 
-    def fit_draw_scatter(self, mass: Tensor, count: Tensor, estimate: MassEstimate) -> None:
-        """Measure the scatter of the mass of drawn sets (m, K), (m,) about its estimate."""
-        centre, sd = estimate
-        residual = (log_total_mass(mass, count) - centre).abs().clamp(min=1e-6)
-        log_abs = residual.log() + MEAN_LOG_ABS_NORMAL
-        design = torch.stack([torch.ones_like(log_abs), count.double().log(), sd.log()], 1)
-        coefficients = weighted_least_squares(design, log_abs, torch.ones_like(log_abs))
-        self.draw_scatter.copy_(coefficients.float())
-
-    def enable_if_better(
+    def disable_if_worse(
         self,
         members: Tensor,
         count: Tensor,
@@ -106,10 +83,11 @@ class TotalMass(nn.Module):
         truth: Tensor,
         whitening: Whitening,
     ) -> None:
-        """Enable rescaling if it lowers the continuous ranked probability score of the total mass.
+        """Switch rescaling off if it raises the continuous ranked probability score of the mass.
 
         Gneiting & Raftery 2007, J. Am. Stat. Assoc. 102, 359 (eq. 21), in units of the standard
-        deviation of the estimate, mean over validation halos.
+        deviation of the estimate. It must be higher by two standard errors of its mean over
+        validation halos: where both scores are equal, rescaled sets have the calibrated scatter.
 
         Parameters
         ----------
@@ -122,14 +100,11 @@ class TotalMass(nn.Module):
         rescaled = self.rescale(members, count, estimate, noise, whitening)
         sd = estimate[1].reshape(len(truth), -1)[:, 0]
         before, after = (
-            (_crps(log_total_mass(m[..., 0], count).reshape(len(truth), -1), truth) / sd).mean()
+            _crps(log_total_mass(m[..., 0], count).reshape(len(truth), -1), truth) / sd
             for m in (members, rescaled)
         )
-        self.enabled.fill_(bool(after < before))
-
-    def _scatter_of_draws(self, count: Tensor, sd: Tensor) -> Tensor:
-        a, b, c = self.draw_scatter.double()
-        return (a + b * count.double().log() + c * sd.log()).exp()
+        worse = after - before
+        self.enabled.fill_(bool(worse.mean() < 2 * worse.std() / len(worse) ** 0.5))
 
     def rescale(
         self,
@@ -157,8 +132,7 @@ class TotalMass(nn.Module):
         centre, sd = estimate
         drawn, low, high = _range(members[..., 0], count, whitening)
         u = torch.special.ndtr(noise.double()).clamp(1e-12, 1 - 1e-12)
-        mean, scatter = conditional(drawn, centre, sd, self._scatter_of_draws(count, sd))
-        new = draw_truncated_normal(mean, scatter, low, high, u)
+        new = draw_truncated_normal(centre, sd, low, high, u)
         return _shifted(members, count, new - drawn, whitening)[0]
 
     def preimages(
@@ -172,13 +146,11 @@ class TotalMass(nn.Module):
             yield members, torch.zeros(len(count), dtype=torch.float64, device=count.device)
             return
         centre, sd = estimate
-        wide = self._scatter_of_draws(count, sd)
         now, low, high = _range(members[..., 0], count, whitening)
-        nodes, log_w = quadrature_nodes(centre, wide, low, high)
+        nodes, log_w = quadrature_nodes(centre, sd, low, high)
+        step = truncated_normal_log_prob(now, centre, sd, low, high)
         for node, weight in zip(nodes, log_w, strict=True):
             before, log_det = _shifted(members, count, node - now, whitening)
-            mean, scatter = conditional(node, centre, sd, wide)
-            step = truncated_normal_log_prob(now, mean, scatter, low, high)
             yield before, weight + step + log_det
 
 
@@ -219,14 +191,6 @@ def _shifted(
 # -- the truncated normal distribution of the total mass ---------------------------------------
 
 
-def conditional(t: Tensor, estimate: Tensor, sd: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the new log10 mass given the drawn one t (...)."""
-    ratio = (sd / wide).clamp(max=_LARGEST_RATIO)
-    beta = ratio.square()
-    # s^2 - beta^2 w^2 with s = ratio w, or less where the estimate is the wider of both
-    return estimate + beta * (t - estimate), ratio * wide * (1 - beta).sqrt()
-
-
 def draw_truncated_normal(mean: Tensor, sd: Tensor, low: Tensor, high: Tensor, u: Tensor) -> Tensor:
     """Return draws (...) of the normal distribution truncated to low..high, from uniform u."""
     a, b = (low - mean) / sd, (high - mean) / sd
@@ -255,20 +219,20 @@ def truncated_normal_log_prob(
 
 
 def quadrature_nodes(
-    estimate: Tensor, wide: Tensor, low: Tensor, high: Tensor
+    estimate: Tensor, sd: Tensor, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return nodes (J, ...) and log weights of the integral over the drawn mass, low to high.
 
-    Trapezoidal rule in x, with t = estimate + wide sinh x: dense where drawn masses lie.
+    Trapezoidal rule in x, with t = estimate + sd sinh x: dense where drawn masses lie.
     """
-    ends = [torch.asinh((v - estimate) / wide) for v in (low, high)]
-    share = torch.linspace(0, 1, _NODES, dtype=wide.dtype, device=wide.device)
-    share = share.reshape(-1, *[1] * wide.ndim)
+    ends = [torch.asinh((v - estimate) / sd) for v in (low, high)]
+    share = torch.linspace(0, 1, _NODES, dtype=sd.dtype, device=sd.device)
+    share = share.reshape(-1, *[1] * sd.ndim)
     x = ends[0] + share * (ends[1] - ends[0])
     weight = torch.ones_like(share)
     weight[0] = weight[-1] = 0.5
     step = (ends[1] - ends[0]).clamp(min=1e-9) / (_NODES - 1)
-    return estimate + wide * torch.sinh(x), (weight * step * wide * torch.cosh(x)).log()
+    return estimate + sd * torch.sinh(x), (weight * step * sd * torch.cosh(x)).log()
 
 
 def _ndtri_exp(log_p: Tensor) -> Tensor:

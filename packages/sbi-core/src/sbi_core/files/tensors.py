@@ -118,7 +118,10 @@ def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
         what = f"lacks '{missing[0]}'" if missing else f"has an unknown tensor '{extra[0]}'"
-        msg = f"{source} {what}: these weights belong to another network"
+        msg = (
+            f"{source} {what}: these weights belong to another network; if an earlier version "
+            "made the run, train it again (--restart train)"
+        )
         raise DataFileError(msg)
     for name, value in wanted.items():
         if tensors[name].shape != value.shape:
