@@ -644,3 +644,16 @@ def test_a_text_with_two_redshifts_is_refused(columns, tmp_path):
                 read(tmp_path / "a.txt")
         else:
             assert read(tmp_path / "a.txt").labels["redshift"].tolist() == [0.03]
+
+
+@pytest.mark.parametrize("mark", [1e30, 99999.0])
+def test_errors_that_mark_bad_pixels_are_masked(mark, columns, tmp_path):
+    err = columns.pop("IVAR") ** -0.5
+    third = np.arange(len(err)) % 3 == 0
+    found = read(write(tmp_path / "a.fits", columns | {"ERR": np.where(third, mark, err)}, FACTS))
+    assert noted(found, f"{third.sum()} pixels with an error of more than 100 times the median")
+    assert flags(found) == []
+    assert float(found.batch.x_err[found.batch.mask].max()) < 1
+    path = write(tmp_path / "b.fits", columns | {"ERR": np.full(len(err), mark)}, FACTS)
+    with pytest.raises(UnusableSpectrumError, match="errors in another unit than the flux"):
+        read(path)

@@ -40,6 +40,7 @@ _OLDER_FLAGGED, _OLDER_REFUSED = 0.3, 1.0  # Gyr by which the Universe is older 
 _YOUNGER_REFUSED = 4.5  # Gyr; calibration is measured up to 5 (benchmarks/sfh/own_age.py)
 _FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _SCATTER = (0.45, 2.2)  # of pixels over their quoted errors
+_LEAST_SNR = 0.01  # of a pixel; larger errors are marks
 _CORRELATED = 0.6  # of every second pixel, where only neighbours are correlated
 _FEW_PIXELS = 200
 _SMOOTH = 51  # pixels of the running median of spectra without errors
@@ -415,7 +416,22 @@ def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
             raise UnusableSpectrumError("nothing_observed", msg)
         msg += f" ({_POLARITY})"
         raise UnusableSpectrumError("mostly_masked", msg)
-    return np.asarray(good)
+    return _informative(raw, good, notes)
+
+
+def _informative(raw: RawSpectrum, good: Mask, notes: list[str]) -> Mask:
+    """Return the good pixels whose error is no mark of a bad one (1e30, 9999)."""
+    assert raw.ivar is not None
+    scale = float(np.median(np.abs(raw.flux[good])))
+    marked = good & (raw.ivar * scale**2 < _LEAST_SNR**2) & (scale > 0)
+    if not (count := int(marked.sum())):
+        return np.asarray(good)
+    text = f"an error of more than {1 / _LEAST_SNR:g} times the median flux"
+    if count == good.sum():
+        msg = f"{raw.where}: all pixels have {text}; errors in another unit than the flux?"
+        raise UnusableSpectrumError("bad_errors", msg)
+    notes.append(f"{counted(count, 'pixel')} with {text} masked")
+    return np.asarray(good & ~marked)
 
 
 def _check_scatter(raw: RawSpectrum, good: Mask, notes: list[str], flags: list[str]) -> None:
