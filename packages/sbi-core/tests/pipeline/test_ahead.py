@@ -30,12 +30,14 @@ OPTIONS = (
 PARALLEL = ("simulate.executor=process", "simulate.workers=2")
 FILES = ("emulator/weights", "combiner/deepset/weights")
 JOB = """
-import sys, sbi_toy
+import signal, sys, sbi_toy
 from sbi_core.pipeline.config import resolve
 from sbi_core.pipeline.runner import execute
 from sbi_core.registry import Registry
 
 if __name__ == "__main__":
+    # a shell without job control starts programs in the background with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     registry = Registry(["toy"], extra={"toy": sbi_toy})
     execute(resolve(registry, "toy", preset="quick", overrides=sys.argv[2:]), sys.argv[1], registry)
 """

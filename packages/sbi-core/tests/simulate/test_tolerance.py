@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import signal
 from contextlib import closing
 
 import numpy as np
@@ -157,8 +158,13 @@ def test_messages_for_the_user_pass(protected):
 
 
 def test_an_interrupt_is_not_swallowed():
-    with pytest.raises(KeyboardInterrupt):
-        drawn(fragile("interrupt"))
+    # tests that were started in the background may ignore SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            drawn(fragile("interrupt"))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("how", ["KeyboardInterrupt", "GeneratorExit", "BaseException"])
