@@ -53,9 +53,38 @@ def test_copies_that_were_rounded_share_a_unit(rng):
     assert near == 600
     assert_array_equal(found[1000:], found[:300])
     assert len(np.unique(found)) == 1000
-    # the same parameters to rounding, but other data: further noise, or chance
-    other = np.r_[x, rng.standard_normal((300, 30))]
-    assert units_of(Simulations.of(both[0], other), SPACE)[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["counts", "other noise"])
+def test_parameters_that_were_rounded_share_a_unit(kind, rng):
+    theta = rng.uniform(0.1, 0.9, (400, 2)).repeat(3, axis=0)
+    x = (
+        rng.poisson(50 * theta)
+        if kind == "counts"
+        else theta + 0.1 * rng.standard_normal((1200, 2))
+    )
+    x[1::3] = x[::3] if kind == "counts" else x[1::3]
+    found, near, _ = units_of(Simulations.of(theta + 1e-6 * rng.uniform(size=(1200, 2)), x), SPACE)
+    assert (len(np.unique(found)), near) == (400, 1200)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_values_over_decades_are_no_copies(noise, rng):
+    mass = 10 ** rng.uniform(6, 12, (3000, 1))
+    space = ParameterSpace((Parameter("m", Prior("loguniform", {"low": 1e6, "high": 1e12})),))
+    flux = mass * [1.0, 2.0, 3.0] * np.exp(noise * rng.standard_normal((3000, 3)))
+    found, near, _ = units_of(Simulations.of(mass, flux), space)
+    assert (len(np.unique(found)), near) == (3000, 0)
+
+
+def test_copies_of_values_over_decades_share_a_unit(rng):
+    mass = 10 ** rng.uniform(6, 12, (3000, 1))
+    space = ParameterSpace((Parameter("m", Prior("loguniform", {"low": 1e6, "high": 1e12})),))
+    flux = mass * np.exp(0.3 * rng.standard_normal((3000, 3)))
+    twice = np.r_[mass, mass[:500] * (1 - 1e-6)], np.r_[flux, flux[:500] * (1 + 1e-6)]
+    found = units_of(Simulations.of(*twice), space).keys
+    assert_array_equal(found[3000:], found[:500])
+    assert len(np.unique(found)) > 2900
 
 
 @pytest.mark.parametrize("d", [1, 2])

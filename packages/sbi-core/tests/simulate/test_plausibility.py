@@ -10,12 +10,12 @@ from sbi_core.simulate.plausibility import Digits, PriorFollowed
 N = 3000
 
 
-def notes_of(theta, **priors):
+def notes_of(theta, units=None, **priors):
     space = ParameterSpace(tuple(Parameter(n, Prior(*p)) for n, p in priors.items()))
     followed = PriorFollowed(space, len(theta))
     for start in range(0, len(theta), 700):
         followed.add(theta[start : start + 700], start)
-    return followed.notes()
+    return followed.notes(np.arange(len(theta)) if units is None else units)
 
 
 def test_a_prior_that_is_not_that_of_the_simulations_is_told(rng):
@@ -32,6 +32,9 @@ def test_a_prior_that_is_not_that_of_the_simulations_is_told(rng):
 def test_groups_and_parameters_without_coordinate_are_not_compared(rng):
     few = rng.uniform(size=12).repeat(N // 12)[:, None]
     assert notes_of(few, a=("uniform", {"low": 0, "high": 2})) == []
+    jittered, group = few + 1e-7 * rng.uniform(size=(N, 1)), np.arange(N) // (N // 12)
+    assert notes_of(jittered, group, a=("uniform", {"low": 0, "high": 2})) == []
+    assert notes_of(jittered, a=("uniform", {"low": 0, "high": 2})) != []
     ones = np.ones((N, 1))
     assert notes_of(ones, k=("integer", {"low": 0, "high": 4})) == []
 

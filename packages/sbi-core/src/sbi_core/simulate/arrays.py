@@ -59,8 +59,9 @@ _NO_ERRORS = (
     "x, or in columns e_NAME"
 )
 _ROUNDED = (
-    "{} of {} are copies of others but for rounding (all numbers agree to about a thousandth of "
-    "their spread); copies are kept together in the training or in the test set"
+    "{} of {} are copies of others but for rounding (their parameters agree to about a thousandth "
+    "of their spread, or parameters and data do); copies are kept together in the training or in "
+    "the test set"
 )
 
 
@@ -449,7 +450,7 @@ def units_of(simulations: Simulations, space: ParameterSpace, nan: str = "error"
         if "group" in rows:
             groups.append(rows["group"])
     _refuse(simulations.source, n, bad, outside, gaps, errors, nan)
-    notes = (*digits.notes(simulations.source, seen), *followed.notes())
+    notes = tuple(digits.notes(simulations.source, seen))
     labels = [of_theta, of_x]
     if counted_only or whole:
         labels[1] = splitmix64(of_x ^ splitmix64(of_theta))  # of parameters and data together
@@ -461,8 +462,9 @@ def units_of(simulations: Simulations, space: ParameterSpace, nan: str = "error"
     if groups:
         codes.append(np.unique(np.concatenate(groups), return_inverse=True)[1].ravel())
     component, rounded = _components(codes), 0
-    if not (counted_only or whole):
+    if not counted_only:
         component, rounded = near.joined(component)
+    notes += tuple(followed.notes(component))
     smallest = np.full(component.max() + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, component, labels[0] & _POSITIVE)
     if rounded:

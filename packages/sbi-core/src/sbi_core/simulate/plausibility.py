@@ -36,9 +36,13 @@ class PriorFollowed:
         """Take the next rows (n, d), of which the first is row ``start`` of all."""
         self._rows.append(theta[-start % self._stride :: self._stride])
 
-    def notes(self) -> list[str]:
-        """Return a sentence for every parameter whose simulations do not follow its prior."""
-        theta, found = np.concatenate(self._rows), []
+    def notes(self, units: NDArray[np.int64]) -> list[str]:
+        """Return a sentence for every parameter whose simulations do not follow its prior.
+
+        Of every unit of copies and groups (n,), one simulation is compared.
+        """
+        first = np.unique(units[:: self._stride], return_index=True)[1]
+        theta, found = np.concatenate(self._rows)[first], []
         for p, columns in self._space.blocks():
             if p.prior.continuous and p.prior.has_density:
                 z = p.prior.to_unconstrained(theta[:, columns])
@@ -49,7 +53,7 @@ class PriorFollowed:
 
 def _differs(z: F64) -> bool:
     """Return True if the different values of z are not those of N(0, 1)."""
-    test = stats.kstest(np.unique(z), "norm")  # values that repeat are those of a group
+    test = stats.kstest(np.unique(z), "norm")
     return bool(test.statistic > _DISTANCE and test.pvalue < _CHANCE)
 
 
