@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 from astropy.table import MaskedColumn, Table
@@ -107,6 +108,32 @@ def test_messages_name_what_to_do(library, tmp_path):
     assert "0 is assumed; name their column with --column e_o_fe=NAME" in said
     t["eofe"] = 0.05
     assert read_halo(written(t, tmp_path / "c.fits"), library, SHAPE).batch.x[0, SIGMA_O] > 0.04
+
+
+@pytest.mark.parametrize("columns", [["fe_h", "o_fe"], ["o_fe"]])
+def test_zeros_that_mark_missing_values_are_no_stars(columns, library, tmp_path):
+    """80 of 400 stars; three zeros, or values rounded to 0.1 dex, are stars."""
+    t = stars()
+    for name in columns:
+        t[name][:80] = 0.0
+    halo = read_halo(written(t, tmp_path / "a.csv"), library, SHAPE)
+    assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(320)
+    assert f"80 stars with 0 in '{columns[0]}' as a mark of missing values excluded" in halo.notes
+    t = stars()
+    t["fe_h"], t["o_fe"] = (t["fe_h"] + 1.5).round(1), (t["o_fe"] - 0.3).round(1)
+    t["fe_h"][:3] = 0.0
+    halo = read_halo(written(t, tmp_path / "b.csv"), library, SHAPE)
+    assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(400)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.4e-3])
+def test_metallicities_that_are_not_logarithmic_are_refused(scale, library, tmp_path):
+    """Fe/Fe_sun and mass fractions; of a few stars, all may be positive."""
+    t = stars()
+    t["fe_h"] = scale * 10 ** t["fe_h"]
+    with pytest.raises(ObservationError, match=r"all values of 'fe_h' are positive .*in dex"):
+        read_halo(written(t, tmp_path / "a.csv"), library, SHAPE)
+    assert read_halo(written(t[:5], tmp_path / "b.csv"), library, SHAPE).batch.x[0, LOG_N] > 0
 
 
 @pytest.mark.parametrize("mark", [-9999.99, -9999.0, -999.0, 9.99, 99.0, 99.99])
@@ -249,6 +276,41 @@ def test_histograms_are_read(library, tmp_path):
     np.savez(tmp_path / "b.npz", counts=counts, edges_fe_h=e[0] + 0.1, edges_o_fe=e[1])
     with pytest.raises(ObservationError, match="edges_fe_h"):
         read_halo(tmp_path / "b.npz", library, SHAPE)
+
+
+def test_histograms_of_hdf5_are_those_of_npz(library, tmp_path):
+    counts = library.plane.histogram(stars()["fe_h"], stars()["o_fe"])[0]
+    arrays = {"counts": counts, "sigma_fe": 0.1, "sigma_o": 0.05}
+    arrays |= dict(zip(("edges_fe_h", "edges_o_fe"), library.plane.edges, strict=True))
+    np.savez(tmp_path / "a.npz", **arrays)
+    store(tmp_path / "a.h5", arrays)
+    one, two = (read_halo(tmp_path / f"a.{s}", library, SHAPE) for s in ("npz", "h5"))
+    assert (one.batch.x == two.batch.x).all()
+    assert one.notes == two.notes
+    assert "histogram of 400 stars: rows [Fe/H], mean -1.5" in one.notes[0]
+    stars().write(tmp_path / "b.h5", path="stars")  # a table in HDF5 is a list of stars
+    assert (read_halo(tmp_path / "b.h5", library, SHAPE).batch.x[0] == one.batch.x[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("counts", (32, 64), r"'counts' has shape \(32, 64\), expected \(64, 64\): rows \[Fe/H\]"),
+        ("halo/counts", (64, 64), r"has halo/counts, but no array 'counts' \(64, 64\)"),
+        ("hist", (64, 64), r"has hist, but no array 'counts'.*edges_fe_h and edges_o_fe \(65,\)"),
+        ("fe_h", (400,), r"has fe_h, but no array 'counts'.*a list of stars is a table"),
+    ],
+)
+def test_hdf5_of_another_layout_says_what_is_expected(name, shape, words, library, tmp_path):
+    store(tmp_path / "a.h5", {name: np.ones(shape)})
+    with pytest.raises((ObservationError, DataFileError), match=words):
+        read_halo(tmp_path / "a.h5", library, SHAPE)
+
+
+def store(path, arrays):
+    with h5py.File(path, "w") as f:
+        for name, value in arrays.items():
+            f[name] = value
 
 
 @pytest.mark.parametrize(
@@ -456,11 +518,12 @@ def test_one_star_is_one_star_and_metallicity_is_not_iron(library, tmp_path):
     assert "is used for" not in " ".join(read_halo(path, library, chosen).notes)
 
 
-def test_several_halos_in_one_list_are_named(library, tmp_path):
-    t = stars(halo=np.repeat(["M31", "Milky Way"], 200))
+@pytest.mark.parametrize("name", ["halo", "haloID", "Galaxy_name"])
+def test_several_halos_in_one_list_are_named(name, library, tmp_path):
+    t = stars(**{name: np.repeat(["M31", "Milky Way"], 200)})
     notes = " ".join(read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).notes)
-    assert "'halo' has 2 values, and all stars are taken as one halo" in notes
-    t["halo"] = "M31"
+    assert f"'{name}' has 2 values, and all stars are taken as one halo" in notes
+    t[name] = "M31"
     notes = " ".join(read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).notes)
     assert "one halo" not in notes
 

@@ -254,7 +254,7 @@ def build_dwarfs(
         solar="embedded",
         alpha=config.alpha,
         tau_width=CLOCK_GYR,
-        source=f"embedded {config.backend} dwarf galaxies, seed {config.seed}",
+        source=f"embedded {config.backend} dwarf galaxies (library_seed {config.seed})",
         options=config.model_dump(mode="json"),
     )
 

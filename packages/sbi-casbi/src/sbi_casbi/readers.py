@@ -1,9 +1,9 @@
-"""Read observed halos: star lists (FITS, ECSV, CSV), or 64 x 64 histograms (npy, npz).
+"""Read observed halos: star lists (FITS, ECSV, CSV), or 64 x 64 histograms (npy, npz, HDF5).
 
 A star list is a table with one row per star: [Fe/H], the library's [O/Fe] or [Mg/Fe], and
-optionally their errors, of which the medians are used. A histogram comes with its edges (npz:
-``counts``, ``edges_fe_h``, ``edges_o_fe``, and optionally ``overflow``, ``sigma_fe``, ``sigma_o``;
-``edges_mg_fe`` and ``sigma_mg`` with magnesium).
+optionally their errors, of which the medians are used. A histogram comes with its edges (npz, HDF5:
+``counts``, rows [Fe/H], columns [O/Fe], ``edges_fe_h``, ``edges_o_fe``, and optionally
+``overflow``, ``sigma_fe``, ``sigma_o``; ``edges_mg_fe`` and ``sigma_mg`` with magnesium).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ from sbi_core import (
     ObservationError,
     Observations,
     counted,
+    open_hdf5,
     read_npz,
     read_table,
     repeated,
@@ -54,11 +56,16 @@ _IDS = (
     "source_id", "star_id", "id", "apogee_id", "sobject_id", "gaia_source_id", "gaia_dr3_source_id",
     "gaiadr3_source_id", "gaia_id", "star",
 )  # fmt: skip
-_HALOS = ("halo", "halo_id", "halo_name", "host", "galaxy", "group")
+_HALOS = (
+    "halo", "halo_id", "haloid", "halo_name", "halo_number", "host", "host_id", "galaxy",
+    "galaxy_id", "galaxy_name", "group", "simulation",
+)  # fmt: skip
 _MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
 _ARRAYS = ("edges_fe_h", "edges_o_fe", "sigma_fe", "sigma_o", "overflow")  # of a histogram
 _LARGEST_ERROR = 2.0  # dex; more are in percent
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
+_FEW = 10  # stars whose [Fe/H] may all be positive
+_ZEROS = 0.01, 5  # exact zeros that mark missing values: share of the stars, times the next value
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class _Stars:
 
 
 def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observations:
-    """Return the halo of a file: a list of stars, or a 64 x 64 histogram (npy, npz).
+    """Return the halo of a file: a list of stars, or a 64 x 64 histogram (npy, npz, HDF5).
 
     Parameters
     ----------
@@ -88,8 +95,9 @@ def read_halo(path: str | Path, library: Library, config: CasbiConfig) -> Observ
         If the list cannot be used, or a histogram is not one of the plane.
     """
     path = Path(path)
-    if path.suffix in (".npy", ".npz"):
-        x, notes = _histogram(path, library)
+    arrays = _arrays(path)
+    if arrays:
+        x, notes = _histogram(path, arrays, library)
         return _halo(x, notes, str(path), library, config)
     return halo_of_table(read_table(path), str(path), library, config)
 
@@ -263,6 +271,7 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
     if column is None:
         column = _proxy(reader, element, names, config, path, notes)
     fe_h, alpha_fe = reader.values(fe_column, "dex"), reader.values(column, "dex")
+    _leave_out_zeros(reader, {fe_column: fe_h, column: alpha_fe})
     reader.leave_out(
         ~(np.isfinite(fe_h) & np.isfinite(alpha_fe)),
         "without one of the abundances",
@@ -279,6 +288,7 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
     if not keep.any():
         msg = f"{path}: no star has both {fe_column} and {column}"
         raise ObservationError(msg)
+    _check_dex(fe_h[keep], fe_column, path)
     errors = [
         _median_error(reader, of, names[key], keep, label, config, notes)
         for of, key, label in (
@@ -304,9 +314,11 @@ def _column(reader: ColumnReader, names: tuple[str, ...], key: str, path: str) -
         compute = (
             f", or add a column {key} with '{over_h}' - [Fe/H] and its error" if over_h else ""
         )
+        colnames = reader.table.colnames
+        listed = ", ".join(colnames[:10]) + (", ..." if len(colnames) > 10 else "")
         msg = (
             f"{path}: no column of [{key.replace('_', '/').title()}] (looked for "
-            f"{', '.join(names)}); name it with --column {key}=NAME{compute}"
+            f"{', '.join(names)}); it has {listed}: name it with --column {key}=NAME{compute}"
         )
         raise ObservationError(msg)
     return column
@@ -335,6 +347,40 @@ def _proxy(
         raise ObservationError(msg)
     notes.append(f"WARNING: '{column}' is used instead of {LABELS[element]}")
     return column
+
+
+def _leave_out_zeros(reader: ColumnReader, columns: Mapping[str, F64]) -> None:
+    """Leave out stars with an abundance of 0, where zeros mark missing values.
+
+    They do where they are far more frequent than any other value, so that rounding cannot explain
+    them.
+    """
+    for name, values in columns.items():
+        zero = values == 0.0
+        others, counts = np.unique(values[np.isfinite(values) & ~zero], return_counts=True)
+        share, ratio = _ZEROS
+        least = max(share * len(values), ratio * counts.max(initial=1)) if len(others) else 1
+        if zero.sum() > least:
+            reason = f"with 0 in '{name}' as a mark of missing values"
+            message = f"'{name}' is 0 far more often than any other value: 0 is taken as missing"
+            reader.leave_out(zero, reason, message, values.tolist())
+
+
+def _check_dex(fe_h: F64, column: str, path: str) -> None:
+    """Refuse mass fractions and ratios in place of [Fe/H]: no halo has positive ones only.
+
+    Raises
+    ------
+    ObservationError
+        If all values are positive.
+    """
+    if len(fe_h) >= _FEW and fe_h.min() > 0:
+        msg = (
+            f"{path}: all values of '{column}' are positive ({fe_h.min():.3g} to "
+            f"{fe_h.max():.3g}): expected [Fe/H] in dex relative to the Sun, which is negative for "
+            "stars of a halo, not a mass fraction or Fe/Fe_sun"
+        )
+        raise ObservationError(msg)
 
 
 def _leave_out_repeats(reader: ColumnReader, config: CasbiConfig) -> list[str]:
@@ -450,10 +496,19 @@ def _median_error(
 # -- histograms ------------------------------------------------------------------------------
 
 
-def _histogram(path: Path, library: Library) -> tuple[NDArray[np.float32], list[str]]:
-    arrays, alpha = _load(path), library.alpha
+def _histogram(
+    path: Path, arrays: dict[str, Any], library: Library
+) -> tuple[NDArray[np.float32], list[str]]:
+    alpha, label = library.alpha, LABELS[library.alpha]
+    if "counts" not in arrays:
+        msg = (
+            f"'{path}' has {', '.join(sorted(arrays))}, but no array 'counts' ({PIXELS}, {PIXELS}) "
+            f"of a histogram with edges_fe_h and edges_{alpha}_fe ({PIXELS + 1},); a list of stars "
+            "is a table, e.g. astropy's Table({'fe_h': ...}).write(FILE)"
+        )
+        raise DataFileError(msg)
     counts = arrays.pop("counts")
-    _check_histogram(path, counts)
+    _check_histogram(path, counts, label)
     second = {f"edges_{alpha}_fe": "edges_o_fe", f"sigma_{alpha}": "sigma_o"}
     arrays = {second.get(name, name): value for name, value in arrays.items()}
     others = sorted(set(arrays) - set(_ARRAYS))
@@ -461,10 +516,16 @@ def _histogram(path: Path, library: Library) -> tuple[NDArray[np.float32], list[
     if unknown:
         msg = (
             f"{path}: array {', '.join(unknown)} is not known; a histogram of [Fe/H] and "
-            f"{LABELS[alpha]} has counts, {', '.join(_ARRAYS)}"
+            f"{label} has counts, {', '.join(_ARRAYS)}"
         )
         raise ObservationError(msg)
-    notes = [f"arrays not read: {', '.join(others)}"] if others else []
+    centres = [0.5 * (edges[1:] + edges[:-1]) for edges in library.plane.edges]
+    means = [float(counts.sum(1 - k) @ centres[k] / counts.sum()) for k in (0, 1)]
+    notes = [
+        f"histogram of {counted(int(counts.sum()), 'star')}: rows [Fe/H], mean {means[0]:.2f}; "
+        f"columns {label}, mean {means[1]:.2f}"
+    ]
+    notes += [f"arrays not read: {', '.join(others)}"] if others else []
     for name, want in zip(_ARRAYS[:2], library.plane.edges, strict=True):
         if name not in arrays:
             notes.append(f"WARNING: no {name} in the file: those of the library are assumed")
@@ -495,19 +556,31 @@ def _scalar(path: Path, name: str, value: Any) -> float:
     return float(array.item())
 
 
-def _load(path: Path) -> dict[str, Any]:
-    arrays: dict[str, Any] = read_npz(path)
-    if path.suffix == ".npy":
-        return {"counts": arrays[""]}
-    if "counts" not in arrays:
-        msg = f"'{path}' has {sorted(arrays)}, but no array 'counts' (64, 64)"
-        raise DataFileError(msg)
-    return arrays
+def _arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of npy, npz, and HDF5 without a table; nothing for a table."""
+    kind = path.suffix.lower()
+    if kind in (".npy", ".npz"):
+        arrays: dict[str, Any] = read_npz(path)
+        return {"counts": arrays[""]} if kind == ".npy" else arrays
+    if kind not in (".h5", ".hdf5"):
+        return {}
+    with open_hdf5(path) as f:
+        sets: dict[str, h5py.Dataset] = {}
+        f.visititems(lambda name, node: sets.update({name: node} if _is_array(node) else {}))
+        tables = any(node.dtype.names for node in sets.values())
+        return {} if tables else {name: node[()] for name, node in sets.items()}
 
 
-def _check_histogram(path: Path, counts: NDArray[Any]) -> None:
+def _is_array(node: Any) -> bool:
+    return isinstance(node, h5py.Dataset)
+
+
+def _check_histogram(path: Path, counts: NDArray[Any], label: str) -> None:
     if counts.shape != (PIXELS, PIXELS):
-        msg = f"{path}: the histogram has shape {counts.shape}, expected ({PIXELS}, {PIXELS})"
+        msg = (
+            f"{path}: the histogram 'counts' has shape {counts.shape}, expected ({PIXELS}, "
+            f"{PIXELS}): rows [Fe/H], columns {label}"
+        )
         raise ObservationError(msg)
     if counts.dtype.kind not in "iuf":
         msg = f"{path}: the histogram has type {counts.dtype}, not numbers"

@@ -333,5 +333,5 @@ def surrogate_library(library: Library, config: CasbiConfig, stars: int = 1000) 
         n_over=np.zeros(n, np.int64),
         split=split_stems(names, drawn[:, 0], config.library_seed, config.split_fractions),
         tau_width=0.0,
-        source=f"surrogate of {library.source}",
+        source=f"surrogate (library_seed {config.library_seed}) of {library.source}",
     )

@@ -7,8 +7,9 @@ import pytest
 from astropy.table import Table
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sbi_core.data.batch import Batch
 from sbi_core.data.chunks import read_table
-from sbi_core.data.observations import FORMATS
+from sbi_core.data.observations import FORMATS, Observations
 from sbi_core.data.reading import Reading
 from sbi_core.errors import ConfigError, DataFileError, ObservationError, RunDirectoryError
 from sbi_core.files.lock import locked
@@ -251,6 +252,15 @@ def test_what_cannot_fit_is_refused_with_numbers(infer, objects, monkeypatch):
     monkeypatch.setattr("sbi_core.data.limits.available_memory", lambda: 1000)
     with pytest.raises(ConfigError, match=r"7 objects with 50 draws would take .* 0.0 MiB are fr"):
         infer(objects)
+
+
+def test_arrays_of_another_plugin_are_refused_in_a_sentence(infer, finished, rng, tmp_path):
+    batch = Batch.of_arrays(x=rng.normal(size=(4, 30)).astype(np.float32))
+    Observations.from_batch(batch).write(tmp_path / "other.npz")
+    with pytest.raises(ObservationError, match=r"shape \(30,\), but \(\d,\).*plugin 'toy'"):
+        infer(tmp_path / "other.npz")
+    with pytest.raises(ObservationError, match="not those of plugin 'toy'"):
+        finished.infer(tmp_path / "other.npz", 20)
 
 
 def test_a_missing_file_is_named(infer, tmp_path):

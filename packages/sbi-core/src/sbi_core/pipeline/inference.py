@@ -20,6 +20,7 @@ from sbi_core.data.chunks import WholeObservations
 from sbi_core.data.observations import Observations, repeated
 from sbi_core.diagnostics.support import SupportScale, flat_arrays, more_than_chance
 from sbi_core.diagnostics.support_by_noise import SupportByNoise
+from sbi_core.errors import ObservationError
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
@@ -168,9 +169,21 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
 
     Scored are the data, or their summaries where a simulator has some. Summaries with errors are
     also compared with simulations of similar errors.
+
+    Raises
+    ------
+    ObservationError
+        If the data have not the shape of the simulations, as in a file of another plugin.
     """
     simulator, rng = context.simulator, stream(context.config.seed, "support")
     known = known_rows(context.training)
+    got, want = (tuple(batch.x.shape[1:]) for batch in (donors, known))
+    if (got[1:], len(got)) != (want[1:], len(want)) or (len(want) == 1 and got != want):
+        msg = (
+            f"every object has x of shape {got}, but {want} in the simulations of this run: the "
+            f"observations are not those of plugin '{context.config.plugin}'"
+        )
+        raise ObservationError(msg)
     ours = simulator.summaries(donors)
     if ours is donors:
         few = known[np.sort(rng.permutation(len(known))[:_OBSERVED])]
