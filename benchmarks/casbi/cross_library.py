@@ -16,10 +16,15 @@ import numpy as np
 import torch
 from common import write
 
-from sbi_casbi.predictive import UNLIKE_POSTERIOR, deviance_percentile, predictive_planes
+from sbi_casbi.predictive import (
+    UNLIKE_POSTERIOR,
+    deviance_percentile,
+    predictive_planes,
+    reference_deviances,
+)
 from sbi_casbi.sets.diagnostics import in_probability_set, randomised_ranks
 from sbi_casbi.simulator import CasbiSimulator
-from sbi_casbi.support import UNLIKE_TRAINING, summary_percentile
+from sbi_casbi.support import UNLIKE_TRAINING, reference_summaries, summary_percentile
 from sbi_core import Batch, load_run
 
 CASES = {
@@ -64,8 +69,10 @@ def main():
     inside, error = columns(home, estimator, members, batch, rng)
     x = batch.x.numpy()
     planes = predictive_planes(home, members, x, PREDICTIVE)
-    deviance = deviance_percentile(home, estimator, x, planes, rng)
-    summary = summary_percentile(home, estimator, batch, rng)
+    references = reference_deviances(home, estimator, rng, draws=PREDICTIVE)
+    deviance = deviance_percentile(x, planes, *references)
+    summaries = reference_summaries(home, estimator, rng)
+    summary = summary_percentile(estimator.summaries(batch), *summaries)
     deviant, unlike = deviance > UNLIKE_POSTERIOR, summary > UNLIKE_TRAINING
     results = {}
     for k, name in enumerate(CASES):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,9 @@ import torch
 from astropy.table import Table
 
 import sbi_core
+from sbi_casbi.analysis import CasbiAnalysis
+from sbi_core.files.directory import RunDirectory
+from sbi_core.files.integrity import read_records, write_records
 from sbi_core.testing.pipelines import assert_one_product
 
 SMALL = {
@@ -68,6 +72,23 @@ def test_a_loaded_run_infers_a_star_list(run, tmp_path):
     star_list(500).write(tmp_path / "halo.ecsv")
     samples = sbi_core.load_run(run.directory.root).infer(tmp_path / "halo.ecsv", 20)
     assert samples.values.shape == (20, 1, 10)
+
+
+def test_halos_are_compared_with_references_that_the_run_keeps(run, tmp_path, monkeypatch):
+    """The stage diagnose makes them; a run without them gives the same numbers."""
+    star_list(500).write(tmp_path / "halo.ecsv")
+    checks = ["deviance_percentile", "summary_percentile"]
+    older = shutil.copytree(run.directory.root, tmp_path / "older")
+    (older / "reference.npz").unlink()
+    directory = RunDirectory(older)
+    records = read_records(directory)
+    records["stages"]["diagnose"]["artefacts"].pop("reference.npz")
+    write_records(directory, records)
+    slow = sbi_core.load_run(older).infer(tmp_path / "halo.ecsv", 20)
+    monkeypatch.setattr(CasbiAnalysis, "make_reference", None)
+    fast = sbi_core.load_run(run.directory.root).infer(tmp_path / "halo.ecsv", 20)
+    assert [fast.columns[k] for k in checks] == [slow.columns[k] for k in checks]
+    assert fast.flags == slow.flags
 
 
 def test_run_command_and_python_give_one_halo_for_a_list_of_any_length(run, tmp_path):

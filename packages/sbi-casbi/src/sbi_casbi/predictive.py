@@ -31,10 +31,18 @@ if TYPE_CHECKING:
     from sbi_casbi.members import MemberSamples
     from sbi_casbi.simulator import CasbiSimulator
 
-__all__ = ["UNLIKE_POSTERIOR", "deviance", "deviance_percentile", "predictive_planes"]
+__all__ = [
+    "PREDICTIVE",
+    "UNLIKE_POSTERIOR",
+    "deviance",
+    "deviance_percentile",
+    "predictive_planes",
+    "reference_deviances",
+]
 
 F64 = NDArray[np.float64]
 UNLIKE_POSTERIOR = 99.0  # percentile above which a halo is flagged
+PREDICTIVE = 8  # predictive planes per halo
 _POOL = 4
 _STEPS, _MOST = 2, 2.5  # Gauss-Newton steps, and largest deviation in them
 _BLOCK = 256  # halos predicted at a time
@@ -154,39 +162,47 @@ def _pooled(planes: F64) -> F64:
     return np.asarray(shaped.sum((-3, -1)))
 
 
-def deviance_percentile(
+def reference_deviances(
     simulator: CasbiSimulator,
     estimator: Any,
-    x: NDArray[np.float32],
-    planes: F64,
     rng: np.random.Generator,
     *,
-    references: int = 400,
-) -> F64:
-    """Return the percentile (n,) of the deviance of halos among simulated ones.
+    draws: int = PREDICTIVE,
+    halos: int = 400,
+) -> tuple[F64, F64]:
+    """Return D of simulated halos of held-out galaxies (r,), and the terms of the fit (r, 4).
 
     Parameters
     ----------
     simulator, estimator
-        Simulator and estimator of the reference halos.
-    x, planes
-        Observed halos and their predictive planes (draws, n, 64, 64).
+        Simulator and estimator of the halos.
     rng
         Random generator.
-    references
-        Number of simulated halos of held-out galaxies.
+    draws
+        Predictive planes per halo.
+    halos
+        Number of halos.
     """
-    draws = len(planes)
-    batch: Batch = simulator.observe(simulator.draw_from(references, rng, "test"), rng)
+    batch: Batch = simulator.observe(simulator.draw_from(halos, rng, "test"), rng)
     members = estimator.sample_members(batch, draws, rng)
-    ref_x = batch.x.numpy()
-    theirs = deviance(ref_x, predictive_planes(simulator, members, ref_x, draws))
-    ours = deviance(x, planes)
-    terms, mine = (_terms(v) for v in (ref_x, x))
+    x = batch.x.numpy()
+    return deviance(x, predictive_planes(simulator, members, x, draws)), _terms(x)
+
+
+def deviance_percentile(x: NDArray[np.float32], planes: F64, theirs: F64, terms: F64) -> F64:
+    """Return the percentile (n,) of the deviance of halos among simulated ones.
+
+    Parameters
+    ----------
+    x, planes
+        Observed halos and their predictive planes (draws, n, 64, 64).
+    theirs, terms
+        See :func:`reference_deviances`; of as many draws.
+    """
     fit = np.linalg.lstsq(terms, np.log(theirs + 1.0), rcond=None)[0]
     reference = np.sort(np.log(theirs + 1.0) - terms @ fit)
-    residual = np.log(ours + 1.0) - mine @ fit
-    return np.asarray(100.0 * np.searchsorted(reference, residual, side="left") / references)
+    residual = np.log(deviance(x, planes) + 1.0) - _terms(x) @ fit
+    return np.asarray(100.0 * np.searchsorted(reference, residual, side="left") / len(theirs))
 
 
 def _terms(x: NDArray[np.float32]) -> F64:

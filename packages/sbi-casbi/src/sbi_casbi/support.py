@@ -15,37 +15,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sbi_core import Batch, Rng, as_generator, diagnostics
+from sbi_core import Rng, as_generator, diagnostics
 
 if TYPE_CHECKING:
     from sbi_casbi.estimator import SetEstimator
     from sbi_casbi.library import Split
     from sbi_casbi.simulator import CasbiSimulator
 
-__all__ = ["UNLIKE_TRAINING", "summary_percentile"]
+__all__ = ["UNLIKE_TRAINING", "reference_summaries", "summary_percentile"]
 
 F64 = NDArray[np.float64]
 _NEIGHBOURS = 10
 UNLIKE_TRAINING = 97.5  # percentile above which a halo is flagged
 
 
-def summary_percentile(
-    simulator: CasbiSimulator,
-    estimator: SetEstimator,
-    batch: Batch,
-    rng: Rng,
-) -> F64:
-    """Return the percentile (n,) of the distance of halos from simulated ones.
+def reference_summaries(
+    simulator: CasbiSimulator, estimator: SetEstimator, rng: Rng
+) -> tuple[F64, F64]:
+    """Return the summaries of simulated halos of training (m, d) and of held-out galaxies (r, d).
 
     Parameters
     ----------
     simulator
-        Draws the simulated halos: ``support_halos`` of training galaxies, among which neighbours
-        are searched, and a quarter as many of held-out galaxies.
+        Draws ``support_halos`` of training galaxies, and a quarter as many of held-out galaxies.
     estimator
-        Its summaries are compared.
-    batch
-        Observed halos.
+        Makes the summaries.
     rng
         Seed or generator.
     """
@@ -55,9 +49,17 @@ def summary_percentile(
         drawn = simulator.observe(simulator.draw_from(halos, gen, split), gen)
         return estimator.summaries(drawn)
 
-    return diagnostics.distance_percentile(
-        estimator.summaries(batch),
-        summaries(size, "train"),
-        summaries(size // 4, "test"),
-        neighbours=_NEIGHBOURS,
-    )
+    return summaries(size, "train"), summaries(size // 4, "test")
+
+
+def summary_percentile(ours: F64, trained: F64, held_out: F64) -> F64:
+    """Return the percentile (n,) of the distance of halos from simulated ones.
+
+    Parameters
+    ----------
+    ours
+        Summaries of the observed halos, (n, d).
+    trained, held_out
+        See :func:`reference_summaries`; neighbours are searched among the former.
+    """
+    return diagnostics.distance_percentile(ours, trained, held_out, neighbours=_NEIGHBOURS)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+from numpy.typing import NDArray
 
 from sbi_core.components import Rng, Simulator
 from sbi_core.data.batch import Batch
@@ -36,12 +39,15 @@ class Analysis:
         it where objects are expensive: interrupted work loses at most one chunk.
     flag_meanings
         One sentence for every flag that :meth:`describe` sets: meaning and advice.
+    reference
+        What :meth:`make_reference` returned, where the run holds it; otherwise empty.
     """
 
     name: str
     simulator: Simulator
     chunk: int | None = None
     flag_meanings: ClassVar[Mapping[str, str]] = {}
+    reference: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
     def attach(self, simulator: Simulator) -> None:
         """Take the run's simulator."""
@@ -60,6 +66,22 @@ class Analysis:
             Random numbers.
         """
         return None
+
+    def make_reference(self, posterior: Posterior, seed: int) -> Mapping[str, NDArray[Any]]:
+        """Return what :meth:`describe` compares every object with, if it is slow to make.
+
+        Called once per run, by the stage ``diagnose``; the run keeps the arrays. :meth:`describe`
+        finds them in ``reference``, and makes them itself for runs that have none. Rename an array
+        when its meaning changes, so that those of older runs are not used.
+
+        Parameters
+        ----------
+        posterior
+            The trained posterior.
+        seed
+            Root seed, the same as that of :meth:`describe`.
+        """
+        return {}
 
     def describe(
         self, posterior: Posterior, objects: Observations, samples: PosteriorSamples, seed: int

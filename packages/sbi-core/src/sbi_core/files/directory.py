@@ -130,6 +130,7 @@ class RunDirectory:
         self.estimator = self.root / "estimator"
         self.card = self.estimator / "card.md"
         self.diagnostics = self.root / "diagnostics.npz"
+        self.reference = self.root / "reference.npz"
         self.diagnose_sections = self.root / "diagnose-sections.json"
         self.infer_sections = self.root / "infer-sections.json"
         self.posterior = self.root / "posterior.nc"

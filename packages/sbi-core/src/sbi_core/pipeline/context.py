@@ -14,7 +14,7 @@ from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
 from sbi_core.errors import PriorMismatchError, RunDirectoryError
 from sbi_core.estimators import load_estimator
-from sbi_core.files.directory import RunDirectory
+from sbi_core.files.directory import RunDirectory, read_arrays
 from sbi_core.files.integrity import verify_files
 from sbi_core.pipeline.config import RunConfig, Stage, after_training
 from sbi_core.pipeline.held_out import held_out
@@ -111,11 +111,14 @@ class Context:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """The analysis, with this run's simulator."""
+        """The analysis, with this run's simulator and reference arrays."""
         section = self.inference.analysis
         built = self.registry.build("analysis", section.name, section.options)
         analysis = cast("Analysis", built)
         analysis.attach(self.simulator)
+        path = self.directory.reference
+        if path.name in self.artefacts:
+            analysis.reference = read_arrays(self.verified(path, "diagnose"))
         return analysis
 
     @cached_property

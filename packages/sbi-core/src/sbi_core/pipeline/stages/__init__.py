@@ -142,7 +142,7 @@ STAGES: tuple[StageSpec, ...] = (
         "diagnose",
         uses=("diagnose", "analysis"),
         after=("train",),
-        outputs=lambda d: (d.diagnostics, d.diagnose_sections),
+        outputs=lambda d: (d.diagnostics, d.diagnose_sections, d.reference),
         arrays=lambda d: d.diagnostics,
     ),
     StageSpec(

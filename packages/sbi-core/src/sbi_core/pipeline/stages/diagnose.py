@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from sbi_core.analyses import Findings
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
+from sbi_core.data.writing import written
 from sbi_core.diagnostics import (
     LEVELS,
     Tarp,
@@ -39,7 +41,7 @@ _FEW = 50  # held-out simulations of a fixed set
 
 
 def execute(context: Context) -> StageResult:
-    """Run SBC, coverage and TARP, and the checks of the domain."""
+    """Run SBC, coverage and TARP, and the checks of the domain; make its reference arrays."""
     batch = _test_rows(context)
     if context.simulator.fixed_set and len(batch) < _FEW:
         context.progress.say(
@@ -55,8 +57,19 @@ def execute(context: Context) -> StageResult:
         if findings.sections:
             records = section_records(findings.sections, "diagnose")
             write_json(context.directory.diagnose_sections, records)
+    _keep_reference(context)
     context.progress.finish(combine_verdicts(result.verdicts).level)
     return result
+
+
+def _keep_reference(context: Context) -> None:
+    """Write the arrays with which the analysis compares objects, if it has some."""
+    seed = context.config.seed
+    arrays: Mapping[str, Any] = context.analysis.make_reference(context.posterior, seed)
+    if arrays:
+        with written(context.directory.reference) as temporary:
+            np.savez_compressed(temporary, **arrays)
+        context.analysis.reference = arrays
 
 
 def _test_rows(context: Context) -> Batch:
