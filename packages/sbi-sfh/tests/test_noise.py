@@ -134,8 +134,10 @@ def test_a_noise_shape_of_three_columns_is_a_spectrum(simulator, tmp_path):
     columns, _, _ = galaxy(simulator, z=0.0)
     table = [columns["WAVE"], columns["FLUX"], columns["IVAR"] ** -0.5]
     np.savetxt(tmp_path / "a.txt", np.stack(table, 1))
-    with pytest.raises(ConfigError, match="nor of spectra: .*unit of wavelengths"):
+    with pytest.raises(ConfigError, match="nor of spectra: .*no redshift in the file"):
         Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "a.txt")))
+    np.savetxt(tmp_path / "a.txt", np.stack(table, 1), header="REDSHIFT = 0\nVACUUM = T")
+    Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "a.txt")))
     with pytest.raises(ConfigError, match="cannot be read"):
         Telescope(simulator.library, SfhConfig(noise_shape=str(tmp_path / "none.txt")))
 
