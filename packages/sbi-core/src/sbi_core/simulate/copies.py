@@ -95,8 +95,9 @@ class _Projection:
         self._unit = np.full(rows.shape[1], np.inf)  # of columns over decades: below, linear
         size = np.where(finite == 0, np.nan, np.abs(finite))
         some = np.isfinite(size).any(0)
-        low, high = np.nanquantile(size[:, some], _ENDS, axis=0)
-        self._unit[some] = np.where(high > _DECADES * low, low, np.inf)
+        if some.any():
+            low, high = np.nanquantile(size[:, some], _ENDS, axis=0)
+            self._unit[some] = np.where(high > _DECADES * low, low, np.inf)
         self._mean, sd = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):  # columns that large are constant
             scaled = self._scaled(finite[:, known], self._unit[known])
