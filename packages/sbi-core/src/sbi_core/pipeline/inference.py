@@ -177,7 +177,8 @@ def support_scale(context: Context, donors: Batch) -> SupportScale:
     """
     simulator, rng = context.simulator, stream(context.config.seed, "support")
     known = known_rows(context.training)
-    got, want = (tuple(batch.x.shape[1:]) for batch in (donors, known))
+    example = simulator.observe(known[:1], stream(context.config.seed, "support", "shape"))
+    got, want = (tuple(batch.x.shape[1:]) for batch in (donors, example))
     if (got[1:], len(got)) != (want[1:], len(want)) or (len(want) == 1 and got != want):
         msg = (
             f"every object has x of shape {got}, but {want} in the simulations of this run: the "
