@@ -394,6 +394,23 @@ def test_a_single_parameter_is_fitted_with_the_default_estimator(noise):
     assert posterior.sample(x[0], 50).values.shape == (50, 1, 1)
 
 
+def test_simulations_with_missing_values_flag_what_is_unlike_them():
+    theta, x = own_simulations(2000)
+    gaps = np.random.default_rng(3).random(x.shape) < 0.2
+    gaps[:, 0] = False
+    values = np.where(gaps, np.nan, x.to_numpy())
+    posterior = sbi_core.fit(
+        theta, values, PRIOR, noise=0.05, nan="missing", overrides=FAST, quiet=True
+    )
+    seen = values[:400].copy()
+    seen[-1, 0] = 50.0
+    found = posterior.sample(seen, 10)
+    outside = ["outside_training" in words for words in found.flags]
+    assert outside[-1]
+    assert np.mean(outside) < 0.05
+    assert posterior.run.infer(seen, 10).flags == found.flags
+
+
 def test_without_a_prior_the_assumed_one_is_shown(capsys):
     theta, x = own_simulations(300)
     posterior = sbi_core.fit(theta.to_numpy(), x, overrides={**FAST, "train.epochs": 1})

@@ -242,20 +242,22 @@ class Simulator(ABC):
         """Return the batch observed with errors and missing values as in ``like``.
 
         Used to calibrate combinations for given data: every row takes the errors and mask of a
-        random row of ``like``. Default: Gaussian noise; override it for other noise or context.
+        random row of ``like``; what is missing in the batch stays missing. Default: Gaussian noise;
+        override it for other noise or context.
         """
         if like.x_err is None or like.context is not None:
             return self.observe(batch, rng)
         gen = as_generator(rng)
         donor = torch.as_tensor(gen.integers(len(like), size=len(batch)))
-        mask = like.observed[donor].to(batch.x.device)
+        mask = like.observed[donor].to(batch.x.device) & batch.observed
         err = torch.where(mask, like.x_err[donor].to(batch.x), torch.ones_like(batch.x))
         noise = torch.randn(batch.x.shape, generator=torch_generator(gen), dtype=torch.float32).to(
             batch.x
         )
         x = torch.where(mask, batch.x + err * noise, torch.nan)
         err = torch.where(mask, err, torch.nan)
-        return batch.with_(x=x, x_err=err, mask=None if like.mask is None else mask)
+        complete = like.mask is None and batch.mask is None
+        return batch.with_(x=x, x_err=err, mask=None if complete else mask)
 
     def log_likelihood(self, simulated: Batch, observed: Batch) -> NDArray[np.float64]:
         """Return log p(observed | simulated) row by row, (n,), up to a constant per object.

@@ -71,7 +71,7 @@ class SupportScale:
     donors
         Objects whose errors and missing elements the reference simulations are given.
     simulated
-        Noise-free simulations, failed rows removed.
+        Noise-free simulations, failed rows removed; missing values are NaN, with a mask.
     rng
         Chooses the reference simulations and their noise.
     references
@@ -100,10 +100,10 @@ class SupportScale:
         rows = rng.permutation(len(simulated))[:_MAX_SIMULATIONS]
         pool = _flat(simulated)[rows]
         count = min(references, max(len(pool) // 3, 1))
-        ref, train = pool[:count], pool[count:] if len(pool) > count else pool
+        ref, train = pool[:count], _filled(pool[count:] if len(pool) > count else pool)
         if observe is None:
             donor = rng.integers(len(x), size=len(ref))  # errors and missing elements as in data
-            ref_err, ref_mask = err[donor], mask[donor]
+            ref_err, ref_mask = err[donor], mask[donor] & np.isfinite(ref)
             ref_x = ref + ref_err * rng.standard_normal(ref.shape)
         else:
             ref_x, ref_err, ref_mask = flat_arrays(observe(simulated[rows[:count]]))
@@ -152,6 +152,15 @@ class SupportScale:
         mean, axes = self._axes
         flat = np.where(mask, x - mean, 0.0) @ axes
         return flat, np.sqrt((np.where(mask, err, 0.0) ** 2) @ axes**2), np.ones_like(flat, bool)
+
+
+def _filled(train: F64) -> F64:
+    """Return simulations (n, k) with the means of the elements for missing values."""
+    missing = np.isnan(train)
+    if not missing.any():
+        return train
+    number = np.maximum((~missing).sum(0), 1)
+    return np.where(missing, np.where(missing, 0.0, train).sum(0) / number, train)
 
 
 def _flat(batch: Batch) -> F64:

@@ -43,7 +43,6 @@ from sbi_core.progress import make_progress
 from sbi_core.registry import Registry
 from sbi_core.rng import stream, torch_defaults
 from sbi_core.threads import single_thread
-from sbi_core.training.rows import known_rows
 
 __all__ = ["Run"]
 
@@ -296,13 +295,10 @@ class Run:
     def outside(self, observations: Observations) -> tuple[str, ...]:
         """Return the flags of objects unlike the simulations of a fixed set.
 
-        Empty for other simulators, whose objects :meth:`infer` flags, and where simulations have
-        missing values.
+        Empty for other simulators, whose objects :meth:`infer` flags.
         """
         if not self.simulator.fixed_set:
             return ()
-        if not bool(known_rows(self._context.training).x.isfinite().all()):
-            return ()  # distances need all values
         return support_flags(self._context, observations, self._scales)
 
     def calibrate(self, *, quiet: bool = True) -> Calibration:
