@@ -74,18 +74,19 @@ def fit_spectrum(
     grid = telescope.broadened
     low, high = telescope.config.sigma_range
     first, last = int(low // NODE_STEP), min(len(grid) - 1, int(np.ceil(high / NODE_STEP)))
-    legendre = np.concatenate([np.ones((1, len(x))), telescope.legendre.double().numpy()])
-    data = x * weight
+    orders = np.concatenate([np.ones((1, len(x))), telescope.legendre.double().numpy()])
+    data, weighted_orders, slope = x * weight, orders * weight, telescope.wave * weight
     made: dict[int, tuple[float, F64]] = {}
 
     def left(node: int) -> float:
         if node not in made:
             flux = (c @ grid[node]).double().numpy()
-            design = np.concatenate([flux * legendre, [np.gradient(flux) * telescope.wave]])
-            scaled = design * weight
-            solution = np.linalg.lstsq(scaled @ scaled.T, scaled @ data, rcond=None)[0]
-            model = solution @ design
-            made[node] = float((((x - model) * weight)[used] ** 2).sum()), model
+            design = np.empty((len(orders) + 1, len(x)))
+            np.multiply(weighted_orders, flux, out=design[:-1])
+            np.multiply(slope, np.gradient(flux), out=design[-1])
+            factors = np.linalg.lstsq(design @ design.T, design @ data, rcond=None)[0]
+            off = data - factors @ design
+            made[node] = float(off @ off), factors
         return made[node][0]
 
     step = _STRIDE if near is None else 1
@@ -96,7 +97,9 @@ def fit_spectrum(
         better = min(around, key=left)
         step = step if better != best else step // 2
         best = better
-    return _fit(x, used, weight, made[best][1], NODE_STEP * best, known_errors=known)
+    flux, factors = (c @ grid[best]).double().numpy(), made[best][1]
+    model = flux * (factors[:-1] @ orders) + factors[-1] * np.gradient(flux) * telescope.wave
+    return _fit(x, used, weight, model, NODE_STEP * best, known_errors=known)
 
 
 def observed_basis(

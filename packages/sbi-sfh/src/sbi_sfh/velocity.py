@@ -51,6 +51,8 @@ class Velocities:
         self._grid = np.linspace(self._log_wave[0], self._log_wave[-1], _SAMPLES)
         self._step = float(self._grid[1] - self._grid[0]) * C_KMS
         self._width = int(_CONTINUUM * C_KMS / self._step)
+        self._reach = int(_REACH / self._step)
+        self._length = fft.next_fast_len(_SAMPLES + self._reach, real=True)  # nothing comes round
         end = np.minimum(np.arange(_SAMPLES), np.arange(_SAMPLES)[::-1])
         self._taper = np.minimum(1.0, end / (_TAPER * _SAMPLES))
         cube = library.spectra()
@@ -63,8 +65,9 @@ class Velocities:
             for s in sampled for d in _DISPERSIONS
         ])  # fmt: skip
         single = self._templates[1 :: len(_DISPERSIONS)]
-        self._single = np.conj(fft.rfft(single.astype(np.float32), 2 * _SAMPLES))
+        self._single = np.conj(fft.rfft(single.astype(np.float32), self._length))
         self._sizes = (single**2).sum(1)
+        self._rotated, self._small = np.linalg.qr(self._templates[:, ::_FIT].T)
 
     def offset(self, flux: F64, mask: NDArray[np.bool_]) -> tuple[float, float]:
         """Return the velocity [km/s, positive to the red] of a spectrum (L,), and r(v)."""
@@ -74,13 +77,13 @@ class Velocities:
         r, velocity = self._peak(x, self._single, self._sizes)
         for _ in range(_ROUNDS):
             shift = round(velocity / self._step)
-            weight, _ = nnls(self._templates[:, ::_FIT].T, np.roll(x, -shift)[::_FIT])
+            weight, _ = nnls(self._small, np.roll(x, -shift)[::_FIT] @ self._rotated)
             if not weight.any():
                 break
             model = weight @ self._templates
             x = np.where(seen, x, np.roll(model, shift))  # masked lines would bias the velocity
             before = velocity
-            template = np.conj(fft.rfft(model.astype(np.float32), 2 * _SAMPLES))
+            template = np.conj(fft.rfft(model.astype(np.float32), self._length))
             r, velocity = self._peak(x, template[None], (model**2).sum(keepdims=True))
             if abs(velocity - before) < _SETTLED:
                 break
@@ -102,9 +105,9 @@ class Velocities:
         scale = np.sqrt((x**2).sum() * sizes)
         if not (scale > 0).any():
             return 0.0, 0.0
-        reach = int(_REACH / self._step)
-        spectrum = fft.rfft(x.astype(np.float32), 2 * _SAMPLES)
-        lags = fft.irfft(spectrum * templates, 2 * _SAMPLES)
+        reach = self._reach
+        spectrum = fft.rfft(x.astype(np.float32), self._length)
+        lags = fft.irfft(spectrum * templates, self._length)
         near = np.concatenate([lags[:, -reach:], lags[:, : reach + 1]], axis=1)
         r = near / np.where(scale > 0, scale, np.inf)[:, None]
         best = r[int(r.max(1).argmax())]
