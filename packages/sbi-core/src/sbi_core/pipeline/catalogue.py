@@ -56,6 +56,7 @@ def infer_catalogue(
     shown, target, samples = target, target.absolute(), samples and samples.absolute()
     if isinstance(observations, (str, Path)):
         observations = Path(observations).expanduser().absolute()
+        context.progress.say(f"{'read':>9}: {observations.name}")  # may take a minute
     size = chunk_rows(context, draws, rows)
     source = open_objects(context.simulator, observations, size, reading)
     folder = target.with_name(f".{target.name}.chunks")
