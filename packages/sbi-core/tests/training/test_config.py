@@ -10,7 +10,7 @@ from sbi_core.training.config import TrainConfig
 
 @pytest.mark.parametrize(
     ("rows", "length"),
-    [(1, (300, 32)), (800, (80, 32)), (8000, (63, 256)), (80_000, (30, 512)), (10**7, (30, 512))],
+    [(1, (300, 32)), (800, (80, 32)), (8000, (63, 256)), (80_000, (50, 512)), (10**7, (50, 512))],
 )
 def test_length_follows_from_the_number_of_rows(rows, length):
     assert TrainConfig().length(rows) == length

@@ -22,7 +22,7 @@ class TrainConfig(Options):
     epochs: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs; default: as many as make 2000 steps, between 30 and 300. With "
+        description="Epochs; default: as many as make 2000 steps, between 50 and 300. With "
         "max_seconds, an upper limit.",
     )
     max_seconds: float | None = Field(
@@ -87,7 +87,7 @@ class TrainConfig(Options):
         share = max(rows / _BATCHES, 1.0)
         size = self.batch_size or min(max(2 ** round(math.log2(share)), 32), 512)
         wanted = math.ceil(_STEPS / math.ceil(rows / size))
-        return self.epochs or min(max(wanted, 30), 300), size
+        return self.epochs or min(max(wanted, 50), 300), size
 
     @property
     def peak(self) -> float:
