@@ -191,6 +191,7 @@ def test_noise_that_resampling_correlates_is_told_from_wrong_errors(columns, tmp
         ("erg cm-2 s-1 angstrom-1", "wavelength"),
         ("W / (m2 um)", "wavelength"), ("mJy", "frequency"), ("erg/s/cm2/Hz", "frequency"),
         ("nanomaggies", "frequency"), ("photon / (s cm2 Angstrom)", "photons"),
+        ("erg / (A s cm2)", "wavelength"), ("log(erg/s/cm2/A)", "logarithms"),
         ("ABmag", "magnitudes"), ("adu", "other"), ("counts/s", "other"), ("erg/s/cm2", "other"),
         ("", ""), ("arbitrary", ""),
     ],
@@ -657,3 +658,47 @@ def test_errors_that_mark_bad_pixels_are_masked(mark, columns, tmp_path):
     path = write(tmp_path / "b.fits", columns | {"ERR": np.full(len(err), mark)}, FACTS)
     with pytest.raises(UnusableSpectrumError, match="errors in another unit than the flux"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("mark", "masked"), [(-9999.0, True), (0.0, True), (1e20, True), (9.5, False)]
+)
+def test_fluxes_that_mark_bad_pixels_are_masked(mark, masked, columns, tmp_path):
+    good = read(write(tmp_path / "a.fits", columns, FACTS))
+    columns["FLUX"][1000:1040] = mark
+    found = read(write(tmp_path / "b.fits", columns, FACTS))
+    assert noted(found, "a mark of bad ones, masked") == masked
+    less = good.batch.mask.numpy().sum() - found.batch.mask.numpy().sum()
+    assert (less > 20) == masked
+
+
+def test_counts_of_photons_may_be_zero(columns, tmp_path, rng):
+    columns["FLUX"] = rng.poisson(2.0, len(columns["FLUX"])).astype(float)
+    columns["IVAR"] = np.full(len(columns["FLUX"]), 0.5)
+    assert not noted(read(write(tmp_path / "a.fits", columns, FACTS)), "a mark of bad ones")
+
+
+@pytest.mark.parametrize("unit", ["dex(erg s-1 cm-2 Angstrom-1)", "log(erg/s/cm2/A)"])
+def test_logarithms_of_the_flux_are_refused(unit, columns, tmp_path):
+    columns["FLUX"] = np.log10(100 * columns["FLUX"])
+    path = write(tmp_path / "a.fits", columns, FACTS)
+    with fits.open(path, mode="update") as hdus:
+        hdus[1].header["TUNIT2"] = unit
+    with pytest.raises(UnusableSpectrumError, match="the flux is in logarithms"):
+        read(path)
+
+
+def test_a_unit_in_the_name_of_a_column_may_have_brackets(columns, tmp_path):
+    lines = zip(*(columns[n] for n in ("WAVE", "FLUX", "IVAR")), strict=True)
+    text = "\n".join(f"{w!r},{f!r},{i!r}" for w, f, i in lines).replace("np.float64", "")
+    head = "# REDSHIFT = 0.03\nwave_vac[Angstrom],flux[erg/(s cm2 AA)],ivar\n"
+    (tmp_path / "a.csv").write_text(head + text.replace("(", "").replace(")", ""))
+    found = read(tmp_path / "a.csv")
+    assert np.median(found.batch.x.numpy()[found.batch.mask.numpy()]) == pytest.approx(1, rel=0.02)
+    assert "flux_not_calibrated" not in flags(found)
+
+
+def test_a_spectrum_off_the_model_names_an_assumed_redshift(columns, tmp_path):
+    columns["WAVE"] = columns["WAVE"] * 1.02
+    with pytest.raises(UnusableSpectrumError, match="or give its redshift: the file has none"):
+        read(write(tmp_path / "a.fits", columns, {"VACUUM": True}))

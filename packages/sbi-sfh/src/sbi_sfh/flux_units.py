@@ -25,12 +25,12 @@ def per_wavelength(
     Raises
     ------
     UnusableSpectrumError
-        If the spectrum is in magnitudes.
+        If the spectrum is in magnitudes or logarithms.
     """
     unit = raw.flux_unit
     kind = kind_of(unit)
-    if kind == "magnitudes":
-        msg = f"{raw.where}: the flux is in magnitudes ({unit}); convert it to flux"
+    if kind in ("magnitudes", "logarithms"):
+        msg = f"{raw.where}: the flux is in {kind} ({unit}); convert it to flux"
         raise UnusableSpectrumError("facts_missing", msg)
     if kind == "other":
         notes.append(f"flux in '{unit}', not per wavelength or frequency: taken as it is")

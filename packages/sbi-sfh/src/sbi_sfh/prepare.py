@@ -41,6 +41,8 @@ _YOUNGER_REFUSED = 4.5  # Gyr; calibration is measured up to 5 (benchmarks/sfh/o
 _FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _SCATTER = (0.45, 2.2)  # of pixels over their quoted errors
 _LEAST_SNR = 0.01  # of a pixel; larger errors are marks
+_FLUX_MARKS = (-99.0, -999.0, -9999.0, -99.9, -999.9, -99.99, -999.99)
+_OFTEN, _FEW_MARKS = 5, 2  # times the most frequent other value; pixels
 _CORRELATED = 0.6  # of every second pixel, where only neighbours are correlated
 _FEW_PIXELS = 200
 _SMOOTH = 51  # pixels of the running median of spectra without errors
@@ -420,8 +422,14 @@ def _good_pixels(raw: RawSpectrum, notes: list[str]) -> Mask:
 
 
 def _informative(raw: RawSpectrum, good: Mask, notes: list[str]) -> Mask:
-    """Return the good pixels whose error is no mark of a bad one (1e30, 9999)."""
+    """Return the good pixels whose flux and error are no marks of bad ones (-9999, 0, 1e30)."""
     assert raw.ivar is not None
+    for value, count in _marks(raw.flux[good]):
+        good = good & (raw.flux != value)
+        notes.append(f"{count} pixels with a flux of exactly {value:g}, a mark of bad ones, masked")
+    if not good.any():
+        msg = f"{raw.where}: the flux of all pixels is a mark of bad ones, such as 0 or -9999"
+        raise UnusableSpectrumError("nothing_observed", msg)
     scale = float(np.median(np.abs(raw.flux[good])))
     marked = good & (raw.ivar * scale**2 < _LEAST_SNR**2) & (scale > 0)
     if not (count := int(marked.sum())):
@@ -432,6 +440,20 @@ def _informative(raw: RawSpectrum, good: Mask, notes: list[str]) -> Mask:
         raise UnusableSpectrumError("bad_errors", msg)
     notes.append(f"{counted(count, 'pixel')} with {text} masked")
     return np.asarray(good & ~marked)
+
+
+def _marks(flux: F64) -> list[tuple[float, int]]:
+    """Return values that mark bad pixels in a flux (L,), and how many pixels have them.
+
+    They are 0 or unlike all others, and far more frequent than values that rounding repeats.
+    """
+    values, counts = np.unique(flux, return_counts=True)
+    scale = float(np.median(np.abs(flux)))
+    odd = (values == 0) | np.isin(values, _FLUX_MARKS) | (np.abs(values) > scale / _LEAST_SNR)
+    often = counts > max(_OFTEN * counts[~odd].max(initial=1), _FEW_MARKS)
+    return [
+        (float(v), int(n)) for v, n in zip(values[odd & often], counts[odd & often], strict=True)
+    ]
 
 
 def _check_scatter(raw: RawSpectrum, good: Mask, notes: list[str], flags: list[str]) -> None:
@@ -505,6 +527,8 @@ def _covered(raw: RawSpectrum, rest: F64, wave: F64, config: SfhConfig) -> None:
         f"{raw.where}: covers {edges[0]:.0f}-{edges[-1]:.0f} Angstrom at rest, the model needs "
         f"{ours[0]:.0f}-{ours[-1]:.0f}; {advice}"
     )
+    if raw.redshift is None and not raw.rest:
+        msg += "; or give its redshift: the file has none, and that of the options was taken"
     if config.mode == "mock":
         msg += ", and for real spectra with --set simulator.mode=observed"
     raise UnusableSpectrumError("not_covered", msg)

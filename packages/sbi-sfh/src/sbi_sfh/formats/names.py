@@ -54,7 +54,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 FACTS: Mapping[str, tuple[str, ...]] = {
     "redshift": ("redshift", "z", "z_spec", "zspec", "spec_z", "specz", "z_best", "zbest",
-                 "z_helio", "zhelio", "z_obs", "zsource"),
+                 "z_helio", "zhelio", "z_obs", "zobs", "zsource", "z_gal", "zgal", "z_sys", "zsys"),
     "cosmic": ("cosmic_redshift", "redshift_cosmic", "z_cosmic", "zcosmic", "z_cosmo", "zcosmo",
                "nsa_zdist", "zdist", "z_tonry", "z_cmb", "zcmb"),
     "velocity": ("med_vel", "cz", "cz_helio", "czhelio", "vsys", "v_sys"),
@@ -81,11 +81,11 @@ _AFTER_FLUX = {
 }
 _WAVES = ("wave", "wavelength", "wavelengths", "waves", "lambda", "lam", "wl", "wvl", "wlen")
 _AIR, _VACUUM = ("air",), ("vac", "vacuum")
-_REST = ("rest", "restframe")
+_REST = ("rest", "restframe", "rf")
 _UNITS = ("ang", "angstrom", "angstroms", "aa", "a", "nm", "um", "micron", "microns")
 _OTHER = ("obs", "observed", "frame", "opt", "gal", "grid")
 _EMPTY = ("", "-", "--", "none", "null", "n/a", "unknown")
-_BRACKETS = re.compile(r"(.+?)\s*[\[(]\s*([^\])]*?)\s*[\])]\s*")
+_BRACKETS = re.compile(r"(.+?)\s*[\[(]\s*(.*?)\s*[\])]\s*")
 
 
 def plain(name: Any) -> str:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 __all__ = ["WAVELENGTHS", "Kind", "error_in", "km_per_s", "kind_of", "unit_by_size"]
 
 F64 = NDArray[np.float64]
-Kind = Literal["wavelength", "frequency", "photons", "magnitudes", "other", ""]
+Kind = Literal["wavelength", "frequency", "photons", "magnitudes", "logarithms", "other", ""]
 WAVELENGTHS = {"Angstrom": 1.0, "nm": 10.0, "micron": 1e4, "m": 1e10}
 _FREQUENCY = re.compile(r"hz|jy|jansky|maggie|mgy")
 _PHOTONS = re.compile(r"photon|\bph\b")
 _COUNTS = re.compile(r"\b(adus?|counts?|cts?|dn|electrons?|e-)\b")
-_WAVELENGTH = re.compile(r"ang|\baa\b|/\s*a\b|a-1|a\^-1|a\*\*-1|\bnm|micron|\bum|\u00e5|\u212b")
+_LOGARITHMS = re.compile(r"\b(dex|log(10)?)\b")
+_WAVELENGTH = re.compile(r"ang|\baa\b|\ba\b|a-1|a\^-1|a\*\*-1|\bnm|micron|\bum|\u00e5|\u212b")
 _ENERGY = re.compile(r"erg|\bw\b|sun|joule")
 
 
@@ -27,6 +28,8 @@ def kind_of(unit: str | None) -> Kind:
     Files spell units in too many ways for a parser: words decide.
     """
     word = (unit or "").strip().lower()
+    if _LOGARITHMS.search(word):
+        return "logarithms"
     if _FREQUENCY.search(word):
         return "frequency"
     if "mag" in word:
