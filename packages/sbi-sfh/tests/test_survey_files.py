@@ -8,7 +8,7 @@ from astropy.table import Table
 from numpy.testing import assert_allclose
 
 from sbi_core import ObservationError
-from sbi_sfh.formats import read_raw
+from sbi_sfh.formats import frame_of, read_raw
 from sbi_sfh.formats.spectrum import RawSpectrum, UnusableSpectrumError
 
 LOGLAM = 3.55 + 1e-4 * np.arange(300)
@@ -509,3 +509,127 @@ def test_contradictions_are_noticed(tmp_path, cards, name, stated):
     (raw,) = write(tmp_path / "a.fits", image(IVAR, name), values=FLUX, CRVAL1=4000.0, CDELT1=1.25,
                    **cards)  # fmt: skip
     assert raw.contradiction == stated
+
+
+# -- files that were read in part, or whose facts were not ------------------------------------
+
+
+def versions(*, numbered):
+    """Two spectra as extensions of the same names, with EXTVER or without."""
+    hdus = []
+    for k in (1, 2):
+        for name, values in (("SCI", k * FLUX), ("VAR", (k * ERR) ** 2)):
+            hdu = image(values, name, CRVAL1=4000.0, CDELT1=1.25, OBJECT=f"g{k}")
+            hdu.ver = k if numbered else 1
+            hdus.append(hdu)
+    return hdus
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_extensions_of_the_same_names_are_several_spectra(tmp_path, numbered):
+    one, two = write(tmp_path / "a.fits", *versions(numbered=numbered))
+    is_the_spectrum(one, GRID)
+    assert_allclose(two.flux, 2 * FLUX)
+    assert_allclose(two.ivar, IVAR / 4)
+    assert [r.id for r in (one, two)] == ["g1", "g2"]
+    with pytest.raises(ObservationError, match="holds 2 versions of its extensions"):
+        frame_of(tmp_path / "a.fits")
+
+
+@pytest.mark.parametrize(("second", "z"), [(0.1, None), (0.05, 0.05)])
+def test_tables_of_one_row_that_differ_are_of_no_spectrum_among_several(tmp_path, second, z):
+    hdus = []
+    for k, redshift in enumerate((0.05, second)):
+        hdus += [table({"Z": [redshift]}, f"META{k}"),
+                 table({"wave": WAVE, "flux": FLUX, "err": ERR}, f"SPEC{k}")]  # fmt: skip
+    spectra = write(tmp_path / "a.fits", *hdus)
+    assert [r.redshift for r in spectra] == [z, z]
+
+
+def test_counts_and_sky_of_weave_are_told(tmp_path):
+    arm = {"RED_DATA": FLUX, "RED_IVAR": IVAR, "RED_SENSFUNC": FLUX}
+    rows = [image(np.stack([v] * 2), n, CRVAL1=4000.0, CDELT1=1.25) for n, v in arm.items()]
+    fibres = table({"TARGUSE": ["T", "S"]}, "FIBTABLE")
+    one, sky = write(tmp_path / "a.fits", *rows, fibres)
+    assert is_the_spectrum(one, GRID).flux_unit == "counts (not multiplied by RED_SENSFUNC)"
+    assert isinstance(sky, UnusableSpectrumError)
+    assert sky.reason == "not_a_galaxy"
+
+
+def test_rows_of_different_lengths_are_read(tmp_path):
+    cells = {n: [v, v[:200]] for n, v in (("wave", WAVE), ("flux", FLUX), ("err", ERR))}
+    columns = [fits.Column(n, "PD()", array=np.array(v, object)) for n, v in cells.items()]
+    one, two = write(tmp_path / "a.fits", fits.BinTableHDU.from_columns(columns))
+    is_the_spectrum(one)
+    assert_allclose(two.wave, WAVE[:200])
+    assert_allclose(two.flux, FLUX[:200])
+
+
+def test_a_column_with_one_value_is_a_fact(tmp_path):
+    columns = {"wave": WAVE, "flux": FLUX, "err": ERR, "z": np.full(300, 0.08), "id": ["n"] * 300}
+    Table(columns).write(tmp_path / "a.csv")
+    (raw,) = read_raw(tmp_path / "a.csv")
+    assert (is_the_spectrum(raw).redshift, raw.id) == (0.08, "n")
+    Table(columns | {"z": WAVE}).write(tmp_path / "b.csv")
+    assert next(iter(read_raw(tmp_path / "b.csv"))).redshift is None
+
+
+@pytest.mark.parametrize(
+    ("comment", "redshift", "rest", "vacuum"),
+    [
+        ("# rest-frame wavelengths", None, True, None),
+        ("# wavelengths in vacuum, at rest", None, True, True),
+        ("# z 0.05", 0.05, False, None),
+        ("# the rest of the spectra is in vacuum", None, False, None),
+    ],
+)
+def test_comments_of_a_few_words_state_facts(tmp_path, comment, redshift, rest, vacuum):
+    (tmp_path / "a.dat").write_text(f"{comment}\nwave flux err\n" + ROWS.replace(",", " "))
+    (raw,) = read_raw(tmp_path / "a.dat")
+    found = is_the_spectrum(raw)
+    assert (found.redshift, found.rest) == (redshift, rest)
+    assert found.vacuum is (True if vacuum else None)
+
+
+@pytest.mark.parametrize("header", ["", "wave flux err mask\n"])
+def test_words_of_other_programs_are_numbers(tmp_path, header):
+    lines = ROWS.replace(",", " ").split("\n")
+    if header:
+        lines = [f"{line} {k == 5}" for k, line in enumerate(lines)]
+    else:
+        lines = [" ".join(f"{float(v):.9e}".replace("e", "D") for v in x.split()) for x in lines]
+    lines[7] = lines[7].replace(lines[7].split()[1], "INDEF")
+    (tmp_path / "a.asc").write_text(header + "\n".join(lines))
+    (raw,) = read_raw(tmp_path / "a.asc")
+    assert np.flatnonzero(np.isnan(raw.flux)).tolist() == [7]
+    assert_allclose(np.delete(raw.flux, 7), np.delete(FLUX, 7), rtol=1e-6)
+    assert np.flatnonzero(~raw.good).tolist() == ([5] if header else [])
+
+
+def test_decimal_commas_are_named(tmp_path):
+    rows = ROWS.replace(",", " ").replace(".", ",")
+    (tmp_path / "a.txt").write_text(rows)
+    with pytest.raises(UnusableSpectrumError, match=r"e\.g\. '3548,1.*'; write decimal points"):
+        list(read_raw(tmp_path / "a.txt"))
+
+
+def test_logarithms_in_a_header_are_known_by_their_size(tmp_path):
+    cards = {"CTYPE1": "WAVE", "CUNIT1": "Angstrom", "CRVAL1": 3.55, "CD1_1": 1e-4}
+    (raw,) = write(tmp_path / "a.fits", image(IVAR, "IVAR"), values=FLUX, **cards)
+    is_the_spectrum(raw)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.csv.xz"])
+def test_names_of_galaxies_are_those_of_files_before_compression(tmp_path, name):
+    import bz2
+    import gzip
+    import lzma
+
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[name.split(".")[-1]]
+    (tmp_path / name).write_bytes(pack(b"wave,flux,err\n" + ROWS.encode()))
+    assert is_the_spectrum(next(iter(read_raw(tmp_path / name)))).id == "a"
+
+
+def test_a_file_without_a_spectrum_is_described(tmp_path):
+    with pytest.raises(ObservationError, match="its extensions are SPECTRUM VR"):
+        write(tmp_path / "a.fits", image(np.stack([FLUX] * 3), "SPECTRUM VR"))

@@ -47,7 +47,12 @@ def read_raw(path: str | Path) -> Iterator[Spectrum]:
     """
     path = Path(path)
     if not path.is_dir():
-        yield from read_file(path)
+        empty = True
+        for spectrum in read_file(path):
+            empty = False
+            yield spectrum
+        if empty and _reader(path) is _read_fits:
+            raise ObservationError(_without_spectrum(path))
         return
     for file in sorted(path.iterdir()):
         if not file.is_file() or file.name.startswith(".") or _reader(file) is None:
@@ -56,6 +61,20 @@ def read_raw(path: str | Path) -> Iterator[Spectrum]:
             yield from read_file(file)
         except ObservationError as error:
             yield UnusableSpectrumError("unreadable", str(error), file.stem)
+
+
+def _without_spectrum(path: Path) -> str:
+    """Return what a FITS file without a spectrum holds, and what was expected."""
+    from astropy.io import fits
+
+    with fits.open(path) as hdus:
+        there = [h.name or f"HDU {k}" for k, h in enumerate(hdus) if h.data is not None]
+    return (
+        f"'{path}' holds no spectrum: expected a table with columns WAVE (or LOGLAM), FLUX, IVAR "
+        "(or ERR), other names by --column wave=NAME; or images FLUX (or DATA, SCI) and IVAR (or "
+        f"ERR, STAT) with an image WAVE or cards CRVAL1, CDELT1; its extensions are "
+        f"{', '.join(there) or 'empty'}"
+    )
 
 
 def read_file(path: Path) -> Iterator[Spectrum]:

@@ -17,6 +17,7 @@ _OF_ROWS = {
     "TARGETID": "TARGETID", "FIBERID": "ID", "ID": "ID", "Z": "REDSHIFT", "REDSHIFT": "REDSHIFT",
     "ZWARN": "ZWARN", "ZWARNING": "ZWARNING", "SPECTYPE": "CLASS", "VDISP": "VDISP",
 }  # fmt: skip
+_SKY = {"OBJTYPE": "SKY", "TARGUSE": "S"}  # DESI and SDSS; WEAVE
 
 
 def is_table(hdu: Any) -> bool:
@@ -25,20 +26,24 @@ def is_table(hdu: Any) -> bool:
     return tables and not hdu.is_image and hdu.data is not None and len(hdu.data) > 0
 
 
-def facts_of_tables(hdus: Any) -> dict[str, Any]:
+def facts_of_tables(hdus: Any, *, several: bool = False) -> dict[str, Any]:
     """Return the facts of tables of one row without a spectrum: SPECOBJ and SPALL of SDSS.
 
-    The first table that has a fact counts: SPALL stands before the fits of single redshifts.
+    The first table that has a fact counts: SPALL stands before the fits of single redshifts. For
+    several spectra only those facts count that are the same in all tables.
     """
     facts: dict[str, Any] = {}
+    other: set[str] = set()
     for hdu in hdus:
         if not is_table(hdu) or len(hdu.data) != 1 or column(hdu.columns.names, "flux"):
             continue
         names = {str(n).upper(): n for n in hdu.columns.names}
         for kind in _OF_ONE:
             if kind in names:
-                facts.setdefault(kind.lower(), np.asarray(hdu.data[names[kind]]).reshape(-1)[0])
-    return {{"z": "redshift"}.get(k, k): v for k, v in facts.items()}
+                value = np.asarray(hdu.data[names[kind]]).reshape(-1)[0]
+                if facts.setdefault(kind.lower(), value) != value and several:
+                    other.add(kind.lower())
+    return {{"z": "redshift"}.get(k, k): v for k, v in facts.items() if k not in other}
 
 
 def facts_of_rows(hdus: Any, n: int) -> dict[str, NDArray[Any]]:
@@ -56,9 +61,10 @@ def facts_of_rows(hdus: Any, n: int) -> dict[str, NDArray[Any]]:
         for name, fact in _OF_ROWS.items():
             if name in names and fact not in facts:
                 facts[fact] = np.asarray(hdu.data[names[name]])[order]
-        if "OBJTYPE" in names:  # targets of any kind, but also the sky, which has a SPECTYPE too
-            words = np.char.strip(np.asarray(hdu.data[names["OBJTYPE"]]).astype(str))
-            sky = words[order] == "SKY"
+        for name, mark in _SKY.items():  # targets of any kind, but also the sky
+            if name in names:
+                words = np.char.strip(np.asarray(hdu.data[names[name]]).astype(str))
+                sky |= words[order] == mark
     if sky.any():
         facts["CLASS"] = np.where(sky, "SKY", facts.get("CLASS", ""))
     return facts

@@ -51,34 +51,64 @@ def read(path: Path) -> Iterator[Spectrum]:
     """Yield the spectra of the images of a file; none where it has no image of a flux."""
     where = f"'{path.name}'"
     with fits.open(checked_file(path)) as hdus:
-        images = _images(hdus)
-        flux, prefix = _flux(images)
-        if flux is None:
-            return
-        header = {**dict(hdus[0].header), **dict(flux.header)}
-        survey = survey_of(header, [*images, *(h.name for h in hdus)], ())
-        shared = facts_of_tables(hdus)
-        arms = _arms(images)
-        if prefix and len(arms) > 1:
-            columns = _joined(images, arms)
-            columns |= facts_of_rows(hdus, len(columns["FLUX"]))
-            units = {"WAVE": _unit(images, arms[0]), "FLUX": flux.header.get("BUNIT")}
-            yield from spectra_of(columns, shared, where, units, survey=survey)
-            return
-        columns, axis, rows = _columns(flux, header, images, prefix, survey, where)
-        survey = _with_medium(survey, axis)
-        n = len(np.atleast_2d(columns["FLUX"]))
-        columns |= facts_of_rows(hdus, n)
-        if (z := images.get("Z")) is not None and z.data.size == n:
-            columns["REDSHIFT"] = np.asarray(z.data).reshape(-1)
-        facts = {**header, **shared}
-        if (wave := _named(images, prefix, _WAVES)) is not None:
-            facts |= {k: v for k, v in wave.header.items() if k not in facts and k != "BUNIT"}
-        units = {"WAVE": axis.unit, "FLUX": header.get("BUNIT")} | {
-            kind: images[prefix + name].header.get("BUNIT")
-            for name, kind in _BESIDE.items() if prefix + name in images
-        }  # fmt: skip
-        yield from spectra_of(columns, facts, where, units, survey=survey, rows=rows)
+        versions = _versions(hdus)
+        for version, part in versions.items():
+            named = where + (f", version {version}" if version else "")
+            yield from _read(part, named, several=len(versions) > 1)
+
+
+def _versions(hdus: Any) -> dict[int, list[Any]]:
+    """Return the extensions of every spectrum, where names repeat: SCI, VAR, DQ, SCI, VAR, DQ.
+
+    They belong together by EXTVER, or by their order where all have the same.
+    """
+    images = [h for h in hdus[1:] if h.is_image and h.name and h.data is not None]
+    fluxes = [h for h in images if h.name.upper() in _FLUX]
+    if len(fluxes) < 2 or len({h.name.upper() for h in fluxes}) > 1:
+        return {0: list(hdus)}
+    versions: dict[int, list[Any]] = {}
+    by_card = len({h.ver for h in fluxes}) == len(fluxes)
+    tables = [h for h in hdus[1:] if not h.is_image]
+    for hdu in images:
+        place = len(versions) + (hdu.name.upper() == fluxes[0].name.upper())
+        version = hdu.ver if by_card else max(place, 1)
+        versions.setdefault(version, [hdus[0], *tables]).append(hdu)
+    return {v: part for v, part in versions.items() if any(h in fluxes for h in part)}
+
+
+def _read(hdus: Any, where: str, *, several: bool) -> Iterator[Spectrum]:
+    """Yield the spectra of some extensions of a file, which has ``several`` such; primary first."""
+    images = _images(hdus)
+    flux, prefix = _flux(images)
+    if flux is None:
+        return
+    header = {**dict(hdus[0].header), **dict(flux.header)}
+    survey = survey_of(header, [*images, *(h.name for h in hdus)], ())
+    shared = facts_of_tables(hdus, several=several)
+    arms = _arms(images)
+    if prefix and len(arms) > 1:
+        columns = _joined(images, arms)
+        columns |= facts_of_rows(hdus, len(columns["FLUX"]))
+        units = {"WAVE": _unit(images, arms[0]), "FLUX": flux.header.get("BUNIT")}
+        yield from spectra_of(columns, shared, where, units, survey=survey)
+        return
+    columns, axis, rows = _columns(flux, header, images, prefix, survey, where)
+    survey = _with_medium(survey, axis)
+    n = len(np.atleast_2d(columns["FLUX"]))
+    columns |= facts_of_rows(hdus, n)
+    if (z := images.get("Z")) is not None and z.data.size == n:
+        columns["REDSHIFT"] = np.asarray(z.data).reshape(-1)
+    facts = {**header, **shared}
+    if (wave := _named(images, prefix, _WAVES)) is not None:
+        facts |= {k: v for k, v in wave.header.items() if k not in facts and k != "BUNIT"}
+    unit = header.get("BUNIT")
+    if not unit and prefix + "SENSFUNC" in images:
+        unit = f"counts (not multiplied by {prefix}SENSFUNC)"
+    units = {"WAVE": axis.unit, "FLUX": unit} | {
+        kind: images[prefix + name].header.get("BUNIT")
+        for name, kind in _BESIDE.items() if prefix + name in images
+    }  # fmt: skip
+    yield from spectra_of(columns, facts, where, units, survey=survey, rows=rows)
 
 
 def frame_of(path: Path) -> tuple[tuple[int, int], fits.Header]:
@@ -87,9 +117,12 @@ def frame_of(path: Path) -> tuple[tuple[int, int], fits.Header]:
     Raises
     ------
     ObservationError
-        If the file holds no cube.
+        If the file holds no cube, or several.
     """
     with fits.open(checked_file(path)) as hdus:
+        if (several := len(_versions(hdus))) > 1:
+            msg = f"'{path.name}' holds {several} versions of its extensions; give one cube a file"
+            raise ObservationError(msg)
         images = _images(hdus)
         flux, prefix = _flux(images)
         if flux is None or flux.data.ndim != 3:

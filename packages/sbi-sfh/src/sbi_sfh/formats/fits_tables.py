@@ -36,13 +36,10 @@ def read(path: Path) -> Iterator[Spectrum]:
     """
     with fits.open(checked_file(path)) as hdus:
         names = {h.name.upper() for h in hdus}
-        shared = facts_of_tables(hdus)
-        for k, hdu in enumerate(hdus):
-            name = hdu.name.upper()
-            if not is_table(hdu) or name in _NO_SPECTRA:
-                continue
-            if "COADD" in names and name != "COADD":
-                continue
+        tables = [(k, h) for k, h in enumerate(hdus) if is_table(h) and _may_hold(h, names)]
+        spectra = [h for _, h in tables if column(h.columns.names, "flux") is not None]
+        shared = facts_of_tables(hdus, several=len(spectra) > 1)
+        for k, hdu in tables:
             columns = {c.name: hdu.data[c.name] for c in hdu.columns}
             columns |= _by_utype(hdu, columns)
             flux = column(columns, "flux")
@@ -63,6 +60,12 @@ def read(path: Path) -> Iterator[Spectrum]:
             yield from spectra_of(
                 columns, {**header, **shared}, f"'{path.name}', {part}", units, survey=survey
             )
+
+
+def _may_hold(hdu: Any, names: set[str]) -> bool:
+    """Return whether a table may be one of spectra, among the extensions of these names."""
+    name = hdu.name.upper()
+    return name not in _NO_SPECTRA and ("COADD" not in names or name == "COADD")
 
 
 def _by_utype(hdu: Any, columns: Mapping[str, Any]) -> dict[str, Any]:

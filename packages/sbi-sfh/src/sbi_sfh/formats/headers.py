@@ -116,7 +116,8 @@ def _linear(
     logarithmic = int(header.get("DC-FLAG", header.get("DC_FLAG", 0)) or 0) == 1
     logarithmic |= "LOG" in kind or "log" in str(unit or "").lower()
     small = abs(step) < 2e-3
-    if logarithmic or (small and unit is None and 3.2 < start < 4.4):
+    angstrom = unit is None or unit.lower().startswith("ang")
+    if logarithmic or (small and angstrom and 3.2 < start < 4.4):
         natural = start > 5.5
         return (np.exp(value) if natural else 10.0**value), "Angstrom"
     if small and unit is None and 7.5 < start < 10.0:

@@ -16,7 +16,7 @@ import numpy as np
 from astropy import units as astropy_units
 from numpy.typing import NDArray
 
-from sbi_core import ObservationError, chosen_units
+from sbi_core import ObservationError, chosen_columns, chosen_units
 from sbi_sfh.constants import C_KMS, FWHM_PER_SIGMA
 from sbi_sfh.formats.names import (
     COLUMNS,
@@ -47,6 +47,8 @@ __all__ = [
 F64 = NDArray[np.float64]
 _TRUE = ("t", "true", "1", "1.0", "yes")
 _FALSE = ("f", "false", "0", "0.0", "no")
+_NO_NUMBER = ("", "nan", "indef", "null", "none", "n/a", "-", "--", "---", "...", "masked")
+_EXPONENT = re.compile(r"(?<=[\d.])d(?=[-+]?\d+$)")  # of Fortran
 _VACUUM = ("vac", "vacuum", "vacuo")
 _FAILED_DISPERSION = 850.0  # km/s: where the fit of the SDSS pipeline ends, not a measurement
 _MANY_OUTLIERS = 1 << 4  # bit of ZWARNING that good spectra of bright galaxies have, too
@@ -204,12 +206,14 @@ def spectra_of(
         )
         raise ObservationError(msg)
     survey = survey or Survey()
-    values = _transposed({name: np.ma.asarray(_plain(v)) for name, v in columns.items()}, flux)
+    values = {name: np.ma.asarray(_padded(_plain(v))) for name, v in columns.items()}
+    values = _transposed(values, flux)
     shape = values[flux].shape
     if len(shape) < 2:
         for name, pixels in _by_galaxy(values, shape):
             if not name:
-                yield _one(pixels, facts, where, units or {}, survey)
+                about = {**_constant(pixels), **facts}
+                yield _one(pixels, about, where, units or {}, survey)
                 continue
             about = {**facts, **{n: v[0] for n, v in pixels.items()}, "id": name}
             yield _row(pixels, about, f"{where}, {name}", units or {}, survey, {})
@@ -228,6 +232,20 @@ def spectra_of(
             about["id"] = f"{_stem(where)}-{k}"
         part = f"{where}, row {k}" if shape[0] > 1 else where
         yield _row(rest, about, part, units or {}, survey, labels)
+
+
+def _constant(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts in columns of one spectrum: those with the same value in every row."""
+    spectral = {column(columns, kind) for kind in ("wave", *COLUMNS)}
+    chosen = {name for kind, name in chosen_columns().items() if plain(kind) in FACTS}
+    names = {name for known in FACTS.values() for name in known}
+    facts: dict[str, Any] = {}
+    for name, values in columns.items():
+        fits = name in chosen or (name not in spectral and plain(name) in names)
+        if fits and values.size > 1 and values.ndim == 1 and not np.ma.is_masked(values):
+            first = values[0]
+            facts |= {name: first} if bool(np.all(values == first)) else {}
+    return facts
 
 
 def _by_galaxy(
@@ -275,9 +293,23 @@ def _plain(values: Any) -> Any:
     return values.value if isinstance(values, astropy_units.Quantity) else values
 
 
+def _padded(values: Any) -> Any:
+    """Return arrays of different lengths, one per row, as (n, L) with NaN at the ends."""
+    if np.ndim(values) != 1 or getattr(values, "dtype", np.dtype(float)).kind != "O":
+        return values
+    rows = [np.atleast_1d(v) for v in values]
+    longest = max((len(r) for r in rows if r.ndim == 1), default=0)
+    if longest < 2 or any(r.ndim != 1 or r.dtype.kind not in "biuf" for r in rows):
+        return values
+    filled = np.full((len(rows), longest), np.nan)
+    for row, pixels in zip(filled, rows, strict=True):
+        row[: len(pixels)] = pixels
+    return filled
+
+
 def _stem(where: str) -> str:
     name = where.split("'")[1] if "'" in where else where
-    return name.split("/")[-1].removesuffix(".gz").rsplit(".", 1)[0]
+    return re.sub(r"\.(gz|bz2|xz|fz)$", "", name.split("/")[-1]).rsplit(".", 1)[0]
 
 
 def _number(facts: Mapping[str, Any], kind: str, where: str) -> float | None:
@@ -322,11 +354,32 @@ def _medium(facts: Mapping[str, Any], wave: Any, where: str) -> list[Medium]:
 def _numbers(values: Any, name: str, where: str) -> F64:
     """Return a column as (L,) float64; NaN where masked or empty."""
     data = np.ma.asarray(values).reshape(-1)
+    if data.dtype.kind in "US":
+        return _of_words(np.ma.filled(data.astype(np.str_), "").tolist(), name, where)
     try:
         return np.asarray(np.ma.filled(data.astype(np.float64), np.nan), np.float64)
     except (TypeError, ValueError):
         msg = f"{where}: column '{name}' does not hold numbers"
         raise UnusableSpectrumError("unreadable", msg) from None
+
+
+def _of_words(cells: list[str], name: str, where: str) -> F64:
+    """Return a column of words as numbers (L,): True and False, INDEF, Fortran's ``1.0D-17``."""
+    cells = [c.strip().lower() for c in cells]
+    if set(cells) <= {*_TRUE, *_FALSE, *_NO_NUMBER}:
+        known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
+        return np.array([known.get(c, np.nan) for c in cells])
+    numbers = np.full(len(cells), np.nan)
+    for k, cell in enumerate(cells):
+        if cell in _NO_NUMBER:
+            continue
+        try:
+            numbers[k] = float(_EXPONENT.sub("e", cell))
+        except ValueError:
+            hint = "; write decimal points" if re.fullmatch(r"[-+]?\d+,\d+.*", cell) else ""
+            msg = f"{where}: column '{name}' does not hold numbers, e.g. '{cell}'{hint}"
+            raise UnusableSpectrumError("unreadable", msg) from None
+    return numbers
 
 
 def _one(

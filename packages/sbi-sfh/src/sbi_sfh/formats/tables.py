@@ -29,9 +29,21 @@ TEXTS = (".asc", ".ascii", ".spec", ".spectrum", ".sp", ".tab", ".tbl")
 _POSITIONS = ("wave", "flux", "err")
 _ONCE = ("redshift", "cosmic", "velocity", "radial", "sigma", "vacuum", "air", "frame")
 _FACT = re.compile(r"#?\s*([\w/]+)\s*[=:]\s*(.+?)\s*")
-_MEDIUM = re.compile(
-    r"#?\s*(?:wavelengths?\s+(?:are\s+)?(?:in\s+)?)?(air|vacuum)(?:\s+wavelengths?)?\.?\s*", re.I
-)
+_PAIR = re.compile(r"#?\s*([A-Za-z]\w*)\s+([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*", re.I)
+_FILLERS = {
+    "wavelength",
+    "wavelengths",
+    "are",
+    "is",
+    "in",
+    "at",
+    "the",
+    "and",
+    "frame",
+    "restframe",
+}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf)", re.I)
+_FOREIGN = re.compile(r"[-+]?\d+[.,]?\d*([ed][-+]?\d+)?", re.I)  # 3,5 and 3.5D+03
 _UNIT = re.compile(r"(\w+)\s*[\[(]\s*([^\])]+?)\s*[\])]")
 
 
@@ -69,13 +81,31 @@ def spectra_of_table(table: Table, source: str) -> Iterator[Spectrum]:
         if match := _FACT.fullmatch(comment):
             _check_repeated(facts, match[1], match[2], source)
             facts.setdefault(match[1], match[2])
-        elif match := _MEDIUM.fullmatch(comment):
-            facts.setdefault("vacuum", match[1])
+        elif (match := _PAIR.fullmatch(comment)) and any(
+            plain(match[1]) in FACTS[k] for k in _ONCE
+        ):
+            _check_repeated(facts, match[1], match[2], source)
+            facts.setdefault(match[1], match[2])
+        for name, fact in _stated(comment).items():
+            facts.setdefault(name, fact)
     if all(_is_number(n) for n in columns):
         columns = _with_first_row(columns)
     if not has_spectrum(columns) and all(re.fullmatch(r"col\d+", n) for n in columns):
         columns, units = _by_place(columns, comments, source)
     yield from spectra_of(columns, facts, source, units)
+
+
+def _stated(comment: str) -> dict[str, str]:
+    """Return what a comment of a few words states: ``wavelengths in air``, ``rest frame, vacuum``.
+
+    A comment with any other word states nothing.
+    """
+    words = re.findall(r"[^\s,;.#-]+", comment.lower())
+    rest = [w for w in words if w in ("rest", "restframe")]
+    medium = [w for w in words if w in ("air", "vacuum")]
+    if set(words) - _FILLERS - {"rest", "air", "vacuum"} or len(medium) > 1:
+        return {}
+    return ({"frame": "rest"} if rest else {}) | ({"vacuum": medium[0]} if medium else {})
 
 
 def _check_repeated(facts: dict[str, Any], name: str, value: str, source: str) -> None:
@@ -86,19 +116,18 @@ def _check_repeated(facts: dict[str, Any], name: str, value: str, source: str) -
 
 
 def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
+    return (_NUMBER.fullmatch(name) or _FOREIGN.fullmatch(name)) is not None
 
 
 def _with_first_row(columns: dict[str, Any]) -> dict[str, Any]:
     """Return columns of numbers whose first row was taken for a header."""
-    return {
-        f"col{k}": np.ma.concatenate([[float(n)], np.ma.asarray(v).astype(float)])
-        for k, (n, v) in enumerate(columns.items(), start=1)
-    }
+    whole: dict[str, Any] = {}
+    for k, (name, values) in enumerate(columns.items(), start=1):
+        rest = np.ma.asarray(values)
+        numbers = rest.dtype.kind in "iuf" and _NUMBER.fullmatch(name)
+        first = [float(name)] if numbers else np.array([name])
+        whole[f"col{k}"] = np.ma.concatenate([first, rest if numbers else rest.astype(np.str_)])
+    return whole
 
 
 def _by_place(
