@@ -126,6 +126,18 @@ def test_zeros_that_mark_missing_values_are_no_stars(columns, library, tmp_path)
     assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(400)
 
 
+@pytest.mark.parametrize("mark", [-5.0, 77.7])
+def test_values_that_no_star_has_are_marks_where_they_are_frequent(mark, library, tmp_path):
+    t = stars()
+    t["o_fe"][:20] = mark
+    halo = read_halo(written(t, tmp_path / "a.csv"), library, SHAPE)
+    assert 10 ** float(halo.batch.x[0, LOG_N]) == pytest.approx(380)
+    assert f"20 stars with {mark:g} in 'o_fe' as a mark of missing values excluded" in halo.notes
+    t["o_fe"][2:20] = 0.3
+    halo = read_halo(written(t, tmp_path / "b.csv"), library, SHAPE)
+    assert halo.batch.x[0, OVERFLOW] == 2
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.4e-3])
 def test_metallicities_that_are_not_logarithmic_are_refused(scale, library, tmp_path):
     """Fe/Fe_sun and mass fractions; of a few stars, all may be positive."""
@@ -136,7 +148,7 @@ def test_metallicities_that_are_not_logarithmic_are_refused(scale, library, tmp_
     assert read_halo(written(t[:5], tmp_path / "b.csv"), library, SHAPE).batch.x[0, LOG_N] > 0
 
 
-@pytest.mark.parametrize("mark", [-9999.99, -9999.0, -999.0, 9.99, 99.0, 99.99])
+@pytest.mark.parametrize("mark", [-9999.99, -9999.0, -999.0, 9.99, 99.0, 99.99, -9.99, -999.9])
 def test_marks_of_missing_values_are_no_stars(mark, library, tmp_path):
     t = stars()
     t["o_fe"][:50] = mark
@@ -504,7 +516,7 @@ def test_patterns_without_two_groups_are_refused(tmp_path, regex, said):
 def test_errors_of_a_histogram_are_numbers(library, tmp_path, sigma):
     path = tmp_path / "h.npz"
     np.savez(path, counts=np.ones((64, 64), int), sigma_fe=sigma, sigma_o=0.1)
-    with pytest.raises(ObservationError, match="sigma_fe = .*one non-negative number"):
+    with pytest.raises(ObservationError, match="sigma_fe .*one non-negative number"):
         read_halo(path, library, CasbiConfig(counts="shape"))
 
 
@@ -518,7 +530,7 @@ def test_one_star_is_one_star_and_metallicity_is_not_iron(library, tmp_path):
     assert "is used for" not in " ".join(read_halo(path, library, chosen).notes)
 
 
-@pytest.mark.parametrize("name", ["halo", "haloID", "Galaxy_name"])
+@pytest.mark.parametrize("name", ["halo", "haloID", "Galaxy_name", "substructure"])
 def test_several_halos_in_one_list_are_named(name, library, tmp_path):
     t = stars(**{name: np.repeat(["M31", "Milky Way"], 200)})
     notes = " ".join(read_halo(written(t, tmp_path / "a.csv"), library, SHAPE).notes)

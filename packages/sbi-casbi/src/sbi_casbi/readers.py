@@ -54,18 +54,22 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 _PROXIES = ("alpha_fe", "alpha_m", "alphafe", "a_fe", "afe")  # of any alpha element
 _IDS = (
     "source_id", "star_id", "id", "apogee_id", "sobject_id", "gaia_source_id", "gaia_dr3_source_id",
-    "gaiadr3_source_id", "gaia_id", "star",
+    "gaiadr3_source_id", "gaia_id", "star", "targetid", "h3_id", "cname", "tmass_id", "uid",
 )  # fmt: skip
 _HALOS = (
     "halo", "halo_id", "haloid", "halo_name", "halo_number", "host", "host_id", "galaxy",
-    "galaxy_id", "galaxy_name", "group", "simulation",
+    "galaxy_id", "galaxy_name", "group", "simulation", "substructure", "structure", "stream",
+    "progenitor", "cluster",
 )  # fmt: skip
-_MISSING = (*MISSING, 9.99, 99.0, 99.9, 99.99, 999.0)  # mark missing abundances
+_MISSING = (
+    *MISSING, 9.99, 99.0, 99.9, 99.99, 999.0, 9999.0, -9.99, -99.0, -99.9, -99.99, -999.9,
+)  # fmt: skip  # mark missing abundances
 _ARRAYS = ("edges_fe_h", "edges_o_fe", "sigma_fe", "sigma_o", "overflow")  # of a histogram
 _LARGEST_ERROR = 2.0  # dex; more are in percent
 _OUTSIDE = 0.10, 0.50  # fractions of stars outside the plane: warn, refuse
 _FEW = 10  # stars whose [Fe/H] may all be positive
-_ZEROS = 0.01, 5  # exact zeros that mark missing values: share of the stars, times the next value
+_MARKS = 0.01, 5  # values that mark missing ones: share of the stars, times the next value
+_NO_STAR = 5.0  # dex; larger values may be marks
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ def _stars(table: Table, path: str, element: Element, config: CasbiConfig) -> _S
     if column is None:
         column = _proxy(reader, element, names, config, path, notes)
     fe_h, alpha_fe = reader.values(fe_column, "dex"), reader.values(column, "dex")
-    _leave_out_zeros(reader, {fe_column: fe_h, column: alpha_fe})
+    _leave_out_marks(reader, {fe_column: fe_h, column: alpha_fe})
     reader.leave_out(
         ~(np.isfinite(fe_h) & np.isfinite(alpha_fe)),
         "without one of the abundances",
@@ -349,21 +353,24 @@ def _proxy(
     return column
 
 
-def _leave_out_zeros(reader: ColumnReader, columns: Mapping[str, F64]) -> None:
-    """Leave out stars with an abundance of 0, where zeros mark missing values.
+def _leave_out_marks(reader: ColumnReader, columns: Mapping[str, F64]) -> None:
+    """Leave out stars with an abundance of 0, or of 5 dex and more, where it marks missing values.
 
-    They do where they are far more frequent than any other value, so that rounding cannot explain
-    them.
+    It does where it is far more frequent than any other value, so that rounding cannot explain it.
     """
     for name, values in columns.items():
-        zero = values == 0.0
-        others, counts = np.unique(values[np.isfinite(values) & ~zero], return_counts=True)
-        share, ratio = _ZEROS
-        least = max(share * len(values), ratio * counts.max(initial=1)) if len(others) else 1
-        if zero.sum() > least:
-            reason = f"with 0 in '{name}' as a mark of missing values"
-            message = f"'{name}' is 0 far more often than any other value: 0 is taken as missing"
-            reader.leave_out(zero, reason, message, values.tolist())
+        known, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+        odd = (known == 0) | (np.abs(known) >= _NO_STAR)
+        share, ratio = _MARKS
+        least = max(share * len(values), ratio * counts[~odd].max(initial=1))
+        least = least if (~odd).any() else 1
+        for mark in known[odd & (counts > least)]:
+            reason = f"with {mark:g} in '{name}' as a mark of missing values"
+            message = (
+                f"'{name}' is {mark:g} far more often than any other value: {mark:g} is taken as "
+                "missing"
+            )
+            reader.leave_out(values == mark, reason, message, values.tolist())
 
 
 def _check_dex(fe_h: F64, column: str, path: str) -> None:
@@ -551,7 +558,10 @@ def _scalar(path: Path, name: str, value: Any) -> float:
     """Return one non-negative number of a file."""
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" or array.size != 1 or not 0 <= array.item() < np.inf:
-        msg = f"{path}: {name} = {array.tolist()!r}, expected one non-negative number"
+        given = (
+            f"{name} = {array.item()!r}" if array.size == 1 else f"{name} has {array.size} values"
+        )
+        msg = f"{path}: {given}, expected one non-negative number"
         raise ObservationError(msg)
     return float(array.item())
 
