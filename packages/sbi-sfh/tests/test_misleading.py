@@ -700,5 +700,31 @@ def test_a_unit_in_the_name_of_a_column_may_have_brackets(columns, tmp_path):
 
 def test_a_spectrum_off_the_model_names_an_assumed_redshift(columns, tmp_path):
     columns["WAVE"] = columns["WAVE"] * 1.02
-    with pytest.raises(UnusableSpectrumError, match="or give its redshift: the file has none"):
+    with pytest.raises(UnusableSpectrumError, match="or give its redshift: that of the options"):
         read(write(tmp_path / "a.fits", columns, {"VACUUM": True}))
+
+
+@pytest.mark.parametrize(
+    ("name", "power", "unit"),
+    [("VAR", 2, "erg2 s-2 cm-4 Angstrom-2"), ("IVAR", -2, "erg-2 s2 cm4 Angstrom2")],
+)
+def test_variances_in_another_unit_are_converted(name, power, unit, columns, tmp_path):
+    good = read(write(tmp_path / "a.fits", columns, FACTS))
+    error = 1 / np.sqrt(columns.pop("IVAR"))
+    columns[name] = (1e-10 * error) ** power
+    path = write(tmp_path / "b.fits", columns, FACTS)
+    with fits.open(path, mode="update") as hdus:
+        names = hdus[1].columns.names
+        hdus[1].header[f"TUNIT{names.index('FLUX') + 1}"] = "1e-10 erg s-1 cm-2 Angstrom-1"
+        hdus[1].header[f"TUNIT{names.index(name) + 1}"] = unit
+    mask = good.batch.mask.numpy()
+    assert_allclose(read(path).batch.x_err.numpy()[mask], good.batch.x_err.numpy()[mask], rtol=1e-3)
+
+
+def test_a_galaxy_that_is_not_in_the_catalogue_is_told(columns, tmp_path):
+    Table({"id": ["other"], "redshift": [0.03]}).write(tmp_path / "c.csv")
+    found = read(
+        write(tmp_path / "a.fits", columns, {"VACUUM": True}), catalogue=str(tmp_path / "c.csv")
+    )
+    assert noted(found, "not in the catalogue (compare the identifiers)")
+    assert "redshift_assumed" in flags(found)

@@ -74,8 +74,13 @@ class Catalogue:
         given, failed = known.get("redshift"), raw.failed
         if given is not None and not given > FAILED:
             given, failed = None, f"{given:g}"
+        lost = raw.redshift is None and raw.id not in self.facts
         return replace(
             raw,
+            notes=(
+                *raw.notes,
+                *(["not in the catalogue (compare the identifiers)"] if lost else []),
+            ),
             redshift=given if raw.redshift is None else raw.redshift,
             failed=failed,
             cosmic=known.get("cosmic") if raw.cosmic is None else raw.cosmic,

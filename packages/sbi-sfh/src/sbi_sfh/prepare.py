@@ -528,7 +528,7 @@ def _covered(raw: RawSpectrum, rest: F64, wave: F64, config: SfhConfig) -> None:
         f"{ours[0]:.0f}-{ours[-1]:.0f}; {advice}"
     )
     if raw.redshift is None and not raw.rest:
-        msg += "; or give its redshift: the file has none, and that of the options was taken"
+        msg += "; or give its redshift: that of the options was taken"
     if config.mode == "mock":
         msg += ", and for real spectra with --set simulator.mode=observed"
     raise UnusableSpectrumError("not_covered", msg)

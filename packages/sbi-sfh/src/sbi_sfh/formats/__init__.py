@@ -47,20 +47,25 @@ def read_raw(path: str | Path) -> Iterator[Spectrum]:
     """
     path = Path(path)
     if not path.is_dir():
-        empty = True
-        for spectrum in read_file(path):
-            empty = False
-            yield spectrum
-        if empty and _reader(path) is _read_fits:
-            raise ObservationError(_without_spectrum(path))
+        yield from _not_empty(path)
         return
     for file in sorted(path.iterdir()):
         if not file.is_file() or file.name.startswith(".") or _reader(file) is None:
             continue
         try:
-            yield from read_file(file)
+            yield from _not_empty(file)
         except ObservationError as error:
             yield UnusableSpectrumError("unreadable", str(error), file.stem)
+
+
+def _not_empty(path: Path) -> Iterator[Spectrum]:
+    """Yield the spectra of a file; raise for a FITS file without one."""
+    empty = True
+    for spectrum in read_file(path):
+        empty = False
+        yield spectrum
+    if empty and _reader(path) is _read_fits:
+        raise ObservationError(_without_spectrum(path))
 
 
 def _without_spectrum(path: Path) -> str:

@@ -54,7 +54,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 FACTS: Mapping[str, tuple[str, ...]] = {
     "redshift": ("redshift", "z", "z_spec", "zspec", "spec_z", "specz", "z_best", "zbest",
-                 "z_helio", "zhelio", "z_obs", "zobs", "zsource", "z_gal", "zgal", "z_sys", "zsys"),
+                 "z_helio", "zhelio", "z_obs", "zobs", "zsource", "z_gal", "zgal", "z_sys", "zsys",
+                 "redshifts"),
     "cosmic": ("cosmic_redshift", "redshift_cosmic", "z_cosmic", "zcosmic", "z_cosmo", "zcosmo",
                "nsa_zdist", "zdist", "z_tonry", "z_cmb", "zcmb"),
     "velocity": ("med_vel", "cz", "cz_helio", "czhelio", "vsys", "v_sys"),
@@ -67,8 +68,8 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "unit": ("waveunit", "wave_unit", "wunit"),
     "flux_unit": ("flux_unit", "fluxunit", "bunit"),
     "id": ("id", "plateifu", "targetid", "galaxy_id", "gal_id", "galid", "objid", "obj_id",
-           "object_id", "specobjid", "source_id", "nsaid", "mangaid", "cataid", "catid", "object",
-           "name"),
+           "object_id", "specobjid", "specid", "cname", "srcname", "ids", "names",
+           "source_id", "nsaid", "mangaid", "cataid", "catid", "object", "name"),
     "frame": ("frame", "wave_frame", "waveframe", "wavelength_frame", "rest_frame", "restframe",
               "rest", "at_rest", "deredshifted", "specsys"),
     "zwarning": ("zwarning", "zwarn", "z_warnin"),

@@ -33,7 +33,7 @@ from sbi_sfh.formats.names import (
     unit_in_brackets,
 )
 from sbi_sfh.formats.surveys import Survey
-from sbi_sfh.formats.units import error_in, km_per_s, unit_by_size
+from sbi_sfh.formats.units import error_in, km_per_s, unit_by_size, variance_in
 
 __all__ = [
     "FAILED",
@@ -421,6 +421,10 @@ def _one(
             msg = f"{where}: the errors are in '{unit_of_error}', the flux in '{flux_unit}'"
             raise UnusableSpectrumError("bad_errors", msg)
         data["err"] = err
+    for kind, power in (("var", 2), ("ivar", -2)):
+        if kind in data:
+            stated_unit = _text(_unit(kind, chosen[kind], units))
+            data[kind] = variance_in(data[kind], stated_unit, _text(flux_unit), power)
     ivar = _inverse_variance(data)
     good, fixed = _good(data, chosen, survey, notes)
     resolution = _resolution(data, wave, _unit("fwhm", chosen["fwhm"], units), unit, notes)

@@ -9,7 +9,7 @@ import numpy as np
 from astropy import units as astropy_units
 from numpy.typing import NDArray
 
-__all__ = ["WAVELENGTHS", "Kind", "error_in", "km_per_s", "kind_of", "unit_by_size"]
+__all__ = ["WAVELENGTHS", "Kind", "error_in", "km_per_s", "kind_of", "unit_by_size", "variance_in"]
 
 F64 = NDArray[np.float64]
 Kind = Literal["wavelength", "frequency", "photons", "magnitudes", "logarithms", "other", ""]
@@ -68,6 +68,18 @@ def error_in(err: F64, unit: str | None, flux: F64, flux_unit: str | None) -> F6
         kinds = {kind_of(unit), kind_of(flux_unit)} - {""}
         return None if len(kinds) > 1 else err
     return np.asarray(err * factor)
+
+
+def variance_in(values: F64, unit: str | None, flux_unit: str | None, power: int) -> F64:
+    """Return variances (power 2) or inverse variances (-2), (L,), in the unit of the flux.
+
+    Units that cannot be compared, and those copied from the flux, are taken as that of the flux.
+    """
+    try:
+        factor = astropy_units.Unit(unit).to(astropy_units.Unit(flux_unit) ** power)
+    except (ValueError, TypeError, astropy_units.UnitConversionError):
+        return values
+    return np.asarray(values * factor)
 
 
 def km_per_s(unit: str) -> float | None:
