@@ -143,6 +143,17 @@ def test_recovered_spectra_are_written(run, tmp_path):
         assert f["recovered"].shape == (1, 4300)
 
 
+def test_spectra_that_are_left_out_are_told(run, simulator, tmp_path):
+    made = [galaxy(simulator, seed=k + 1, z=0.0, snr=100.0)[0] for k in range(2)]
+    table = Table({n: np.stack([m[n] for m in made]) for n in ("WAVE", "FLUX", "IVAR")})
+    table["IVAR"][1] = 0.0
+    table.meta |= {"VACUUM": True, "FRAME": "rest"}
+    table.write(tmp_path / "two.fits")
+    words = [run.directory.root, "--observations", tmp_path / "two.fits", "--draws", "30"]
+    shown = call(cli.recover, *words, "--out", tmp_path / "recovered.npz")
+    assert "observations: not inferred: 'two.fits', HDU 1, row 1: all" in shown
+
+
 def test_refined_posteriors_are_one_table(run, tmp_path, monkeypatch):
     monkeypatch.setattr(refine.Refiner.__init__, "__kwdefaults__", {"bank": 600})
     example = run.simulator.example_observations(stream(2, "x"), 2)
@@ -156,6 +167,10 @@ def test_refined_posteriors_are_one_table(run, tmp_path, monkeypatch):
     assert (made["t50_p16"] <= made["t50_p84"]).all()
     assert (made["age_light_p50"] > 0).all()
     assert np.isfinite(made["t50_network_p50"]).all()
+    units = {str(made[n].unit) for n in ("t10_p16", "t50_network_sd", "age_mass_p84")}
+    assert units == {"Gyr"}
+    assert made["mh_p50"].unit is None
+    assert " Gyr (network" in shown
     with np.load(draws) as f:
         assert f[str(example.id[0])].shape == (100, 10)
 

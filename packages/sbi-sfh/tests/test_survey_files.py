@@ -631,8 +631,9 @@ def test_names_of_galaxies_are_those_of_files_before_compression(tmp_path, name)
 
 
 def test_a_file_without_a_spectrum_is_described(tmp_path):
-    with pytest.raises(ObservationError, match="its extensions are SPECTRUM VR"):
-        write(tmp_path / "a.fits", image(np.stack([FLUX] * 3), "SPECTRUM VR"))
+    other = table({"LAMBDA_GAL": WAVE, "COUNTS": FLUX})
+    with pytest.raises(ObservationError, match=r"SPECTRUM VR, HDU 2 \(LAMBDA_GAL, COUNTS\)"):
+        write(tmp_path / "a.fits", image(np.stack([FLUX] * 3), "SPECTRUM VR"), other)
     (left,) = read_raw(tmp_path)
     assert isinstance(left, UnusableSpectrumError)
     assert left.reason == "unreadable"

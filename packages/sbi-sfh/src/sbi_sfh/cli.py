@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,9 @@ import click
 from sbi_core import ConfigError, checked_folder, checked_target, experiment_options, files_read
 
 if TYPE_CHECKING:
-    from sbi_core import Run
+    from astropy.table import Table
+
+    from sbi_core import Observations, Run
     from sbi_sfh.simulator import SfhSimulator
 
 __all__ = ["experiments", "interpret", "library", "map_cube", "recover", "refine", "sensitivity"]
@@ -35,6 +39,26 @@ def _loaded(run: str, overrides: tuple[str, ...] = ()) -> tuple[Run, SfhSimulato
 
     loaded = load_run(run, overrides=overrides)
     return loaded, loaded.simulator_of(SfhSimulator)
+
+
+def _echo(notes: Iterable[str]) -> None:
+    for note in notes:
+        click.echo(f"observations: {note}")
+
+
+def _read(run: Run, observations: str) -> Observations:
+    """Return the spectra of a file, and print what was noted about them."""
+    data = run.observations(observations)
+    _echo(data.notes)
+    return data
+
+
+def _with_gyr(table: Table) -> Table:
+    """Return a table of results whose times and ages have their unit."""
+    for name in table.colnames:
+        if re.fullmatch(r"(t\d+|age_mass|age_light)(_p\d+|_network_p50|_network_sd|_err)?", name):
+            table[name].unit = "Gyr"
+    return table
 
 
 @click.command(
@@ -88,7 +112,7 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     loaded, simulator = _loaded(run)
     checked_target(out, _NPZ, inputs=files_read(simulator, observations))
     folder = None if figures is None else checked_folder(figures)
-    data = loaded.observations(observations)
+    data = _read(loaded, observations)
     samples = loaded.infer(data, draws)
     recovered = [
         recover_object(simulator, data, k, model_draws(simulator, data, samples, k))
@@ -159,11 +183,12 @@ def refine(run: str, observations: str, out: str, draws_out: str | None, particl
         checked_target(draws_out, _NPZ, inputs=inputs)
     rows: list[dict[str, Any]] = []
     kept: dict[str, Any] = {}
-    for found in refine_objects(loaded, loaded.observations(observations), particles):
+    for found in refine_objects(loaded, _read(loaded, observations), particles):
         rows.append(row_of(found))
         kept[found.id] = found.refined.theta
         times = ", ".join(
-            f"{n} {rows[-1][f'{n}_p50']:.2f} (network {rows[-1][f'{n}_network_p50']:.2f})"
+            f"{n} {rows[-1][f'{n}_p50']:.2f}{' Gyr' if n != 'mh' else ''} "
+            f"(network {rows[-1][f'{n}_network_p50']:.2f})"
             for n in ("t10", "t50", "t90", "mh")
         )
         end = ": not converged, use the network" if "not_converged" in found.flags else ""
@@ -171,7 +196,7 @@ def refine(run: str, observations: str, out: str, draws_out: str | None, particl
             f"{found.id}: {times}; populations differ by {found.refined.difference:.2f} sd{end}"
         )
     with written(out) as temporary:
-        Table(rows=rows).write(temporary, format="ascii.ecsv", overwrite=True)
+        _with_gyr(Table(rows=rows)).write(temporary, format="ascii.ecsv", overwrite=True)
     if draws_out:
         with written(draws_out) as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, **kept)
@@ -232,8 +257,7 @@ def map_cube(
     about = {"ORIGIN": "sbi-sfh", "CUBE": Path(cube).name[:60], "LIBRARY": simulator.library.name}
     write_maps(target, maps, sky, about)
     draw_maps(figure, maps)
-    for note in notes:
-        click.echo(f"observations: {note}")
+    _echo(notes)
     count = int(np.isfinite(maps.values["t50"]).sum())
     click.echo(f"{count} of {shape[0] * shape[1]} spaxels: {out}, {figure}")
 
@@ -264,7 +288,7 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
     loaded, simulators = zip(*map(_loaded, runs), strict=True)
     inputs = [path for simulator in simulators for path in files_read(simulator, observations)]
     checked_target(out, _ECSV, inputs=inputs)
-    table = compare(loaded, observations, draws)
+    table = _with_gyr(compare(loaded, observations, draws))
     with written(out) as temporary:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
     shown = [n for n in ("t10", "t50", "t90", "mh") if n in table.colnames]

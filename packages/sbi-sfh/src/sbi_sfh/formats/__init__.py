@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sbi_core import ObservationError
 from sbi_sfh.formats import arrays, fits_images, fits_tables, tables
@@ -33,6 +33,7 @@ _SUFFIXES: dict[str, Callable[[Path], Iterator[Spectrum]]] = {
     **dict.fromkeys(tables.SUFFIXES, tables.read),
     **dict.fromkeys(tables.TEXTS, tables.read_words),
 }
+_LISTED = 10  # columns of a table in a message
 _FITS = (".fits", ".fit", ".fts")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".fz")
 
@@ -73,13 +74,21 @@ def _without_spectrum(path: Path) -> str:
     from astropy.io import fits
 
     with fits.open(path) as hdus:
-        there = [h.name or f"HDU {k}" for k, h in enumerate(hdus) if h.data is not None]
+        there = [_described(k, h) for k, h in enumerate(hdus) if h.data is not None]
     return (
         f"'{path}' holds no spectrum: expected a table with columns WAVE (or LOGLAM), FLUX, IVAR "
         "(or ERR), other names by --column wave=NAME; or images FLUX (or DATA, SCI) and IVAR (or "
         f"ERR, STAT) with an image WAVE or cards CRVAL1, CDELT1; its extensions are "
         f"{', '.join(there) or 'empty'}"
     )
+
+
+def _described(k: int, hdu: Any) -> str:
+    """Return the name of an extension, and the first columns of a table."""
+    name = hdu.name or f"HDU {k}"
+    columns = [] if hdu.is_image else [str(n) for n in hdu.columns.names]
+    more = ", ..." if len(columns) > _LISTED else ""
+    return f"{name} ({', '.join(columns[:_LISTED])}{more})" if columns else name
 
 
 def read_file(path: Path) -> Iterator[Spectrum]:
