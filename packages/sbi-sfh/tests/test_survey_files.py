@@ -637,3 +637,12 @@ def test_a_file_without_a_spectrum_is_described(tmp_path):
     (left,) = read_raw(tmp_path)
     assert isinstance(left, UnusableSpectrumError)
     assert left.reason == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["good", "goodpixels", "valid"])
+def test_columns_of_good_pixels_are_no_masks_of_bad_ones(tmp_path, name):
+    good = (np.arange(300) != 9).astype(int)
+    Table({"wave": WAVE, "flux": FLUX, "err": ERR, name: good}).write(tmp_path / "a.csv")
+    (raw,) = read_raw(tmp_path / "a.csv")
+    assert np.flatnonzero(~raw.good).tolist() == [9]
+    assert raw.fixed_mask

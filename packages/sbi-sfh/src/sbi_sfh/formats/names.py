@@ -45,7 +45,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "mask", "and_mask", "andmask", "opt_mask", "bad", "badpix", "bad_pixel", "badpixel", "qual",
         "quality", "dq", "flag", "flags",
     ),
-    "good": ("good", "goodpix", "good_pixel", "gpm", "valid"),
+    "good": ("good", "goodpix", "good_pixel", "goodpixels", "good_pixels", "gpm", "valid"),
     "sres": ("sres", "specres", "resolution", "resolving_power", "r"),
     "fwhm": ("fwhm", "lsf_fwhm", "fwhm_lsf", "fwhm_res", "res_fwhm"),
     "snr": ("snr", "s_n", "s/n", "signal_to_noise"),
