@@ -64,7 +64,7 @@ def test_parameters_it_was_not_trained_on_are_named(posterior):
     assert posterior.select(["b"]) == [1]
     with pytest.raises(ConfigError, match="not trained on parameter 'bb'; did you mean 'b'"):
         posterior.select(["bb"])
-    with pytest.raises(ConfigError, match="no parameter 'c'"):
+    with pytest.raises(ConfigError, match="no draws of 'c'"):
         posterior.sample(Observations.from_batch(Batch(x=torch.zeros(1, 2))), 2)["c"]
 
 

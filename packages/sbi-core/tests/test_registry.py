@@ -148,8 +148,11 @@ def test_a_broken_plugin_costs_only_itself(source, problem, install):
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("import sys; sys.exit(5)", "SystemExit: 5"),
-        ("class Panic(BaseException): pass\nraise Panic('oops')", "Panic: oops"),
+        ("import sys; sys.exit(5)", "SystemExit: 5 (bad_plugin.py, line 1)"),
+        (
+            "class Panic(BaseException): pass\nraise Panic('oops')",
+            "Panic: oops (bad_plugin.py, line 2)",
+        ),
     ],
 )
 def test_a_plugin_that_panics_on_import_costs_only_itself(source, problem, install):
@@ -401,3 +404,53 @@ def test_a_misspelt_hook_is_pointed_to_where_its_component_is_missing():
     plugin = plugin_of(register_simulator=registers("star"))
     with pytest.raises(ComponentNotFoundError, match="warnings: star .see `sbi-run plugins`."):
         Registry(extra={"star": plugin}).build("simulator", "star")
+
+
+class Odd:
+    """A plugin whose components cannot be made."""
+
+    @hookimpl
+    def register_simulators(self, register):
+        def fails():
+            raise ValueError("no licence\nin two lines")
+
+        register("fails", fails)
+
+    @hookimpl
+    def register_pipelines(self, register):
+        register("text", "\n[base]\n[presets.quick]\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("simulator", "fails", "cannot be made: ValueError: no licence (test_registry.py, line "),
+        (
+            "pipeline",
+            "text",
+            "'[base]' is not the path of a function or class; register a function",
+        ),
+    ],
+)
+def test_a_component_that_cannot_be_made_is_one_sentence(kind, name, message):
+    registry = Registry([], extra={"odd": Odd()})
+    with pytest.raises(PluginError) as caught:
+        registry.build(kind, name)
+    text = str(caught.value)
+    assert text.startswith(f"{kind} '{name}' of plugin 'odd' (odd (in memory))")
+    assert message in text
+    assert "\n" not in text
+    assert not any("\n" in sentence for sentence in defects(registry.plugin("odd")))
+
+
+def test_a_hook_with_another_argument_says_what_to_write():
+    class Plugin:
+        @hookimpl
+        def register_combiners(self, reg):
+            pass
+
+    plugin = Registry(["odd"], extra={"odd": Plugin()}).plugins[-1]
+    assert plugin.status == "failed"
+    assert plugin.problem == (
+        "hook 'register_combiners' takes (reg); write def register_combiners(register):"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "ComponentNotFoundError",
@@ -22,6 +24,7 @@ __all__ = [
     "counted",
     "first_line",
     "near_matches",
+    "raised",
 ]
 
 
@@ -97,6 +100,16 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of the message of an error."""
     return str(error).strip().split("\n")[0]
+
+
+def raised(error: BaseException) -> str:
+    """Return type, message and line of an exception that code of a plugin raised."""
+    text = " ".join(f"{type(error).__name__}: {first_line(error)}".rstrip(": ").split())
+    text = text if len(text) <= 300 else f"{text[:297]}..."
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
+    )
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:

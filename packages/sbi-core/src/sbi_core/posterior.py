@@ -101,6 +101,13 @@ class PosteriorSamples:
         """Return the draws of one parameter or derived quantity, (draw, object)."""
         if name in self.derived:
             return self.derived[name]
+        if name not in self.names:
+            known = [*self.names, *self.derived]
+            msg = (
+                f"no draws of '{name}'{near_matches(name, known)} (drawn: {', '.join(known)}); "
+                "which parameters are inferred is set by estimator.parameters"
+            )
+            raise ConfigError(msg)
         return self.values[:, :, self.space.index([name])[0]]
 
     def described(
@@ -124,6 +131,9 @@ class PosteriorSamples:
             Per object, further words separated by commas.
         """
         old = self.flags or ("",) * len(self.id)
+        if len(flags) not in (0, len(old)):
+            msg = f"{len(flags)} flags for {len(old)} objects; give one per object, '' for none"
+            raise ConfigError(msg)
         joined = (",".join(filter(None, words)) for words in zip(old, flags or old, strict=True))
         return replace(
             self,
@@ -710,12 +720,15 @@ class Posterior:
 
     def _sampled_moments(self, batch: Batch, draws: int, rng: Rng) -> tuple[F64, F64]:
         gen = as_generator(rng)
+        names = [p.name for p in self.space.parameters if p.prior.z_size]  # not discrete ones
+        space = self.space.select(names)
+        columns = self.space.index(space.names)
         means, covs = [], []
         step = max(1, _MOMENT_ROWS // draws)
         for start in range(0, len(batch), step):
             part = batch[start : start + step]
             theta = self.estimator.sample(part, draws, gen)
-            flat = self.space.to_unconstrained(theta.reshape(-1, self.space.dim))
+            flat = space.to_unconstrained(theta.reshape(-1, self.space.dim)[:, columns])
             z = flat.reshape(draws, len(part), -1)
             mean = z.mean(0)
             means.append(mean)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -26,7 +27,15 @@ import pluggy
 from packaging.requirements import InvalidRequirement, Requirement
 
 from sbi_core import __version__, hookspecs
-from sbi_core.errors import ComponentNotFoundError, ConfigError, PluginError, near_matches
+from sbi_core.errors import (
+    ComponentNotFoundError,
+    ConfigError,
+    PluginError,
+    SbiError,
+    first_line,
+    near_matches,
+    raised,
+)
 from sbi_core.hookspecs import HOOK_API, PROJECT
 from sbi_core.validation import validate
 
@@ -60,6 +69,7 @@ GROUP = "sbi_core"
 BUILTIN = "sbi-core"
 SIMULATIONS = "simulations"  # fixed sets of simulations
 _OWN = {BUILTIN: "sbi_core.builtin_plugin", SIMULATIONS: "sbi_core.simulations_plugin"}
+_PATH = re.compile(r"\w+(\.\w+)*:\w+")  # package.module:name
 _DOMAIN_PACKAGES = ("chempy", "casbi", "sfh", "sedflow")
 
 
@@ -115,14 +125,23 @@ class Component:
         ConfigError
             If an option is unknown or ill-typed.
         PluginError
-            If the path of the factory leads nowhere, or the factory returns nothing (a pipeline:
-            no text).
+            If the path of the factory leads nowhere, or the factory raises an exception or returns
+            nothing (a pipeline: no text).
         """
         make = self._imported(self.factory)
         if self.kind == "command":
             return make
         checked = self.checked(options or {})
-        built = make() if checked is None else make(checked)
+        try:
+            built = make() if checked is None else make(checked)
+        except (SbiError, MemoryError):
+            raise
+        except Exception as error:  # code of a plugin may fail in any way
+            msg = (
+                f"{self.kind} '{self.name}' of plugin '{self.plugin}' ({self.distribution}) cannot "
+                f"be made: {raised(error)}"
+            )
+            raise PluginError(msg) from error
         if built is None or (self.kind == "pipeline" and not isinstance(built, str)):
             wanted = "the text of a TOML file" if self.kind == "pipeline" else f"the {self.kind}"
             msg = (
@@ -136,15 +155,29 @@ class Component:
         """Import what is given as text, ``"package.module:name"``."""
         if not isinstance(target, str):
             return target
+        of = f"{self.kind} '{self.name}' of plugin '{self.plugin}' ({self.distribution}): "
+        if not _PATH.fullmatch(target):
+            first = target.strip().split("\n")[0][:40]
+            msg = f"{of}'{first}' is not the path of a function or class; {self._remedy}"
+            raise PluginError(msg)
         module, _, name = target.partition(":")
         try:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
-            msg = (
-                f"{self.kind} '{self.name}' of plugin '{self.plugin}' ({self.distribution}): "
-                f"'{target}' cannot be imported: {error}"
-            )
+            msg = f"{of}'{target}' cannot be imported: {error}"
             raise PluginError(msg) from error
+        except SbiError:
+            raise
+        except Exception as error:  # code of a plugin may fail in any way
+            msg = f"{of}'{target}' cannot be imported: {raised(error)}"
+            raise PluginError(msg) from error
+
+    @property
+    def _remedy(self) -> str:
+        """What to write in place of a text that is no path."""
+        if self.kind == "pipeline":
+            return "register a function that returns the TOML, e.g. lambda: PIPELINE"
+        return "write package.module:name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +449,7 @@ def _load_plugin(source: _Source) -> Plugin:
         module = source.load()
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(hookspecs)
+        _check_arguments(manager, module)
         manager.register(module, name=source.name)
         for kind, hook in HOOKS.items():
             getattr(manager.hook, hook)(register=_collector(kind, source, components))
@@ -423,7 +457,7 @@ def _load_plugin(source: _Source) -> Plugin:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # code of a plugin may fail in any way, also with a panic
-        problem = f"{type(error).__name__}: {error}"
+        problem = str(error) if isinstance(error, SbiError) else raised(error)
         return Plugin(source.name, source.distribution, source.version, "failed", problem)
     if not components and not warnings:
         warnings = ("it registers nothing: its module has no hook, e.g. register_simulators",)
@@ -435,6 +469,24 @@ def _load_plugin(source: _Source) -> Plugin:
         components=tuple(components),
         warnings=warnings,
     )
+
+
+def _check_arguments(manager: pluggy.PluginManager, module: Any) -> None:
+    """Check that every hook takes the function that it is given, by its name.
+
+    Raises
+    ------
+    PluginError
+        With the first hook that does not.
+    """
+    for name in HOOKS.values():
+        if manager.parse_hookimpl_opts(module, name) is None:
+            continue
+        given = inspect.signature(getattr(module, name)).parameters.values()
+        taken = [p.name for p in given if p.default is p.empty and p.name != "self"]
+        if taken != ["register"]:
+            msg = f"hook '{name}' takes ({', '.join(taken)}); write def {name}(register):"
+            raise PluginError(msg)
 
 
 def _hook_warnings(manager: pluggy.PluginManager, module: Any) -> tuple[str, ...]:
@@ -484,7 +536,7 @@ def defects(plugin: Plugin) -> list[str]:
     sentences = []
     for c in plugin.components:
         for path in (p for p in (c.factory, c.config) if isinstance(p, str)):
-            if reason := _missing(path):
+            if (c.kind != "pipeline" or _PATH.fullmatch(path)) and (reason := _missing(path)):
                 sentences.append(f"{c.kind} '{c.name}': '{path}' leads nowhere: {reason}")
         if c.kind == "pipeline" and (reason := _not_toml(c)):
             sentences.append(f"pipeline '{c.name}': {reason}")
@@ -497,7 +549,9 @@ def _not_toml(pipeline: Component) -> str:
     except tomllib.TOMLDecodeError as error:
         return f"its text is not valid TOML: {error}"
     except Exception as error:  # code of a plugin may fail in any way
-        return f"its text cannot be read: {type(error).__name__}: {error}"
+        cause = error.__cause__
+        why = raised(cause) if isinstance(cause, Exception) else first_line(error)
+        return f"its text cannot be read: {why}"
     return ""
 
 

@@ -9,9 +9,10 @@ from sbi_core.combiners.gaussian import GaussianCombiner
 from sbi_core.combiners.moments import Gaussian, MomentCombiner, MomentConfig, object_moments
 from sbi_core.combiners.product import ProductCombiner
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError
+from sbi_core.errors import ConfigError, PluginError
 from sbi_core.pipeline.model_check import check_model
 from sbi_core.posterior import Posterior
+from sbi_core.priors.space import Parameter, ParameterSpace, Prior
 
 SUBSETS = [slice(0), slice(1), slice(3, 8), slice(None)]
 
@@ -126,3 +127,66 @@ def test_without_a_shared_parameter_there_is_nothing_to_combine(objects):
     estimator.space = sbi_toy.SPACE.select("local")
     with pytest.raises(ConfigError, match="nothing to combine"):
         FirstObject().combine(Posterior(estimator), objects)
+
+
+class Rule(MomentCombiner):
+    """A rule that returns what it is told to."""
+
+    name = "rule"
+
+    def __init__(self, solve):
+        self.config, self.returns = MomentConfig(), solve
+
+    def solve(self, objects):
+        return self.returns(objects)
+
+
+@pytest.mark.parametrize(
+    ("solve", "message"),
+    [
+        (
+            lambda _: 1 / 0,
+            "solve raised ZeroDivisionError: division by zero .test_moments.py, line",
+        ),
+        (lambda o: Gaussian(o.information.sum(0), np.eye(2)), "solve must return .Gaussian"),
+        (lambda _: (Gaussian(np.zeros(2), np.zeros((2, 3))), {}, ()), r"\(2,\) and \(2, 3\); exp"),
+        (lambda _: (Gaussian(np.zeros(2), -np.eye(2)), {}, ()), "covariance is not positive def"),
+        (lambda _: (Gaussian(np.zeros(2), np.nan * np.eye(2)), {}, ()), "or mean is not finite"),
+    ],
+)
+def test_a_rule_that_gives_no_normal_distribution_is_named(solve, message, objects):
+    posterior = Posterior(Counted())
+    assert posterior.space.z_dim == 2
+    with pytest.raises(PluginError, match=f"combiner 'rule': .*{message}"):
+        Rule(solve).combine(posterior, objects)
+
+
+def discrete(scope="local"):
+    """A shared parameter and a discrete one, with draws of the prior as posterior."""
+
+    class Draws(Counted):
+        gaussian_moments = sbi_toy.Estimator.gaussian_moments
+
+        def __init__(self):
+            normal = Prior("normal", {"loc": 0, "scale": 1})
+            kind = Parameter("kind", Prior("integer", {"low": 0, "high": 3}), scope=scope)
+            self.space = ParameterSpace((kind, Parameter("a", normal, scope="global")))
+
+        def sample(self, batch, draws, rng):
+            drawn = self.space.sample(draws * len(batch), 1)
+            return drawn.reshape(draws, len(batch), 2)
+
+    return Posterior(Draws())
+
+
+def test_a_discrete_parameter_of_single_objects_is_integrated_out(objects):
+    moments = object_moments(discrete(), objects, draws=4000)
+    assert moments.information.shape == (len(objects), 1)
+    assert_allclose(moments.precision, 1, atol=0.15)  # the posterior is the prior: 5 sigma
+    with pytest.raises(ConfigError, match="the product combiner needs an estimator of the shared"):
+        ProductCombiner().combine(discrete(), objects)
+
+
+def test_a_discrete_parameter_that_is_shared_is_refused(objects):
+    with pytest.raises(ConfigError, match="'kind' is discrete and shared by all objects"):
+        object_moments(discrete("global"), objects)

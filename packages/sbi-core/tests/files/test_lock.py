@@ -137,7 +137,9 @@ def test_a_file_system_without_locks_is_an_error_with_a_remedy(tmp_path, monkeyp
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(filelock.FileLock, "_acquire", fail)
-    with pytest.raises(RunDirectoryError, match="an --out on a local disk, or set SBI_FILE_LOCKS="):
+    with pytest.raises(
+        RunDirectoryError, match="a run directory .out. on a local disk, or set SBI_FILE_LOCKS="
+    ):
         locked(tmp_path).__enter__()
     monkeypatch.setenv("SBI_FILE_LOCKS", "off")
     with locked(tmp_path):

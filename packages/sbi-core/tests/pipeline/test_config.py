@@ -420,3 +420,29 @@ def test_a_preset_with_a_replaced_combiner_runs_with_its_successor_and_says_so(c
     assert config.combiner.name == "simulated-moments"
     assert "groups" not in config.combiner.options
     assert "plugin 'old' name combiner 'recalibrated', which was replaced" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("preset", "fault"),
+    [
+        ("train = { epocs = 5 }", "unknown option 'train.epocs'; did you mean 'epochs'?"),
+        ("diagnose = { objects = 3 }", "option 'diagnose.objects' = 3"),
+        ("analysis = { name = 'nobody' }", "unknown analysis 'nobody'"),
+        ("combiner = 'gaussian'", "option 'combiner' = 'gaussian': expects a table"),
+    ],
+)
+def test_a_fault_of_a_preset_names_the_pipeline_and_one_of_the_user_does_not(preset, fault):
+    class Plugin:
+        @hookimpl
+        def register_pipelines(self, register):
+            text = f"[base]\nsimulator = {{ name = 'toy' }}\n[presets.quick]\n{preset}"
+            register("odd", lambda: text)
+
+    registry = Registry(["toy"], extra={"toy": sbi_toy, "odd": Plugin()})
+    with pytest.raises(SbiError) as caught:
+        resolve(registry, "odd", preset="quick", overrides=["simulate.n=100"])
+    text = str(caught.value)
+    assert text.startswith(f"preset 'quick' in the pipeline of plugin 'odd': {fault}")
+    with pytest.raises(SbiError) as caught:
+        resolve(registry, "toy", preset="quick", overrides=["train.epocs=5"])
+    assert str(caught.value).startswith("unknown option 'train.epocs'")

@@ -9,7 +9,7 @@ from astropy.table import Table
 
 import sbi_core
 from sbi_core import Parameter, ParameterSpace, Prior
-from sbi_core.errors import ConfigError, SimulationError
+from sbi_core.errors import ConfigError, RunDirectoryError, SimulationError
 from sbi_core.pipeline.config import assignments, command_words, resolve
 from sbi_core.pipeline.fixed import options_of_files, sized_options
 from sbi_core.pipeline.runner import execute
@@ -224,6 +224,44 @@ def test_units_of_a_file_are_those_of_the_prior(files, rng):
 def test_a_wrong_prior_is_told_in_the_report(files):
     (files / "prior.toml").write_text(PRIORS.replace("high = 1", "high = 10"))
     run = run_of(files)
-    (note,) = run.report["simulation"]["messages"]
+    _, note = run.report["simulation"]["messages"]
     assert "the simulations do not follow the prior of 'a'" in note
     assert "68 % lie in" in run.directory.report_html.read_text()
+
+
+def test_columns_of_a_table_are_said_to_be_parameters_or_data(files, capsys):
+    table = Table.read(files / "halos.csv")
+    table["e_m0"] = 0.1
+    table.remove_columns(["m1", "m2", "m3"])
+    table.rename_columns(["b", "halo"], ["x", "group"])
+    table["e_x"] = 0.2
+    table["name"] = "s"
+    table.write(files / "few.csv")
+    (files / "one.toml").write_text(PRIORS.split("\n")[0])
+    said = (
+        "'few.csv' has 1 parameter named by the prior (a), 2 columns of data (x, m0), "
+        "their errors (e_x, e_m0), groups (group), not used (name)"
+    )
+    posterior = sbi_core.fit(
+        files / "few.csv",
+        prior=files / "one.toml",
+        preset="quick",
+        out=files / "run",
+        overrides=FAST[:3],
+    )
+    assert said in capsys.readouterr().err
+    page = posterior.report(quiet=True).read_text()
+    assert "1 parameter named by the prior (a), 2 columns of data (x, m0)" in page
+    assert said in posterior.run.report["simulation"]["messages"]
+
+
+def test_messages_of_fit_name_no_option_of_the_command_line(files, rng):
+    theta, x = rng.uniform(size=(200, 1)), rng.standard_normal((200, 3))
+    options = {"prior": {"a": Prior("uniform", {"low": 0, "high": 1})}, "overrides": FAST[:3]}
+    sbi_core.fit(theta, x, **options, out=files / "run", quiet=True)
+    (files / "other").mkdir()
+    (files / "other" / "notes.txt").touch()
+    for out, seed in (("run", 5), ("other", 1)):
+        with pytest.raises(RunDirectoryError, match="choose another run directory .out.") as caught:
+            sbi_core.fit(theta, x, **options, out=files / out, seed=seed, quiet=True)
+        assert "--" not in str(caught.value)

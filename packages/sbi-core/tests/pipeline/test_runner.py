@@ -153,7 +153,7 @@ def test_a_changed_option_names_what_it_invalidates_and_refuses(
     assert re.search(first, text)
     assert f"invalidates {invalid}" in text
     stage = invalid.split(",")[0]
-    assert "choose another --out to keep that run" in text
+    assert "choose another run directory (out) to keep that run" in text
     assert text.endswith(f"pass --restart {stage} to delete its results from that stage on")
     assert directory.config.read_text() == _toml(config)  # the old one still stands
 

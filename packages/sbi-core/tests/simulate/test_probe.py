@@ -8,6 +8,7 @@ from torch import nn
 
 from sbi_core.components import Simulator
 from sbi_core.data.batch import Batch
+from sbi_core.data.observations import Observable
 from sbi_core.embeddings.mlp import MlpEmbedding
 from sbi_core.errors import ConfigError, SimulationError
 from sbi_core.pipeline.config import resolve
@@ -269,3 +270,18 @@ def test_draws_from_continuous_and_discrete_priors_are_no_copies(toy):
 def test_nothing_to_learn_from():
     with pytest.raises(SimulationError, match=r"x of shape \(8, 0\): there is nothing to learn"):
         try_components(Breaks(simulate=lambda b, theta: b.with_(x=b.x[:, :0])), MLP, 1)
+
+
+@pytest.mark.parametrize(
+    ("observables", "message"),
+    [
+        (("m", "n", "m"), "observables must have different names; more than once: m"),
+        (("m", "magg"), "observable 'magg': 'magg' is not a unit of astropy"),
+    ],
+)
+def test_a_fault_of_the_columns_of_the_data(observables, message):
+    simulator = sbi_toy.ToySimulator()
+    units = {"magg": "magg"}
+    simulator.observables = tuple(Observable(o, unit=units.get(o, "")) for o in observables)
+    with pytest.raises(SimulationError, match=message):
+        check_description(simulator)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,7 +24,14 @@ from scipy import special
 from sbi_core.components import Combiner, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import ConfigError, PriorMismatchError
+from sbi_core.errors import (
+    ConfigError,
+    PluginError,
+    PriorMismatchError,
+    SbiError,
+    counted,
+    raised,
+)
 from sbi_core.posterior import CombinedPosterior, Posterior, combined_from_gaussian
 from sbi_core.priors.space import ParameterSpace
 from sbi_core.rng import as_generator, stream
@@ -154,7 +162,8 @@ def shared_alone(posterior: Posterior, combiner: str) -> ParameterSpace:
         If some of them are not shared.
     """
     space = shared_space(posterior)
-    if space.z_dim != posterior.space.z_dim:
+    others = [p for p in posterior.space.parameters if p.scope != "global"]
+    if any(p.prior.z_size or not p.prior.continuous for p in others):
         msg = (
             f"the {combiner} combiner needs an estimator of the shared parameters alone "
             f"({list(space.names)}), this one infers {list(posterior.space.names)}"
@@ -225,9 +234,17 @@ def object_moments(
     Raises
     ------
     ConfigError
-        If the estimator infers no shared (global) parameter.
+        If the estimator infers no shared (global) parameter, or a discrete one.
     """
-    keep = posterior.select([p.name for p in shared_space(posterior).parameters])
+    shared = shared_space(posterior).parameters
+    for p in shared:
+        if not p.prior.continuous:
+            msg = (
+                f"parameter '{p.name}' is discrete and shared by all objects, which no combiner of "
+                "moments takes; leave it out of estimator.parameters"
+            )
+            raise ConfigError(msg)
+    keep = posterior.select([p.name for p in shared])
     key = (digest(observations.batch), draws)
     with _lock:
         kept = _moments.setdefault(posterior, OrderedDict())
@@ -361,7 +378,7 @@ class MomentCombiner(SubsetCombiner):
     def _drawn(
         self, space: ParameterSpace, objects: ObjectMoments, rng: np.random.Generator
     ) -> CombinedPosterior:
-        combined, diagnostics, flags = self.solve(objects)
+        combined, diagnostics, flags = self._checked_solution(objects)
         return combined_from_gaussian(
             self.name,
             space,
@@ -380,8 +397,47 @@ class MomentCombiner(SubsetCombiner):
         """Return mean and covariance of several subsets, unconstrained; nothing is drawn."""
         self.check(shared_space(posterior))
         moments = object_moments(posterior, observations, draws=self.config.draws)
-        solved = [self.solve(moments[rows])[0] for rows in subsets]
+        solved = [self._checked_solution(moments[rows])[0] for rows in subsets]
         return [(g.mean, g.cov) for g in solved]
+
+    def _checked_solution(
+        self, objects: ObjectMoments
+    ) -> tuple[Gaussian, Mapping[str, float], Sequence[str]]:
+        """Return what :meth:`solve` returns, after checking it.
+
+        Raises
+        ------
+        PluginError
+            If it fails, or returns no normal distribution.
+        """
+        who = f"combiner '{self.name}': solve"
+        n, d = objects.information.shape
+        try:
+            solved: Any = self.solve(objects)
+        except (SbiError, MemoryError):
+            raise
+        except Exception as error:  # a rule of a plugin may fail in any way
+            msg = f"{who} raised {raised(error)} for {counted(n, 'object')}"
+            raise PluginError(msg) from error
+        if not (isinstance(solved, tuple) and len(solved) == 3 and isinstance(solved[0], Gaussian)):
+            msg = f"{who} must return (Gaussian(mean, cov), diagnostics, flags)"
+            raise PluginError(msg)
+        mean, cov = np.asarray(solved[0].mean), np.asarray(solved[0].cov)
+        if mean.shape != (d,) or cov.shape != (d, d):
+            msg = (
+                f"{who} returned mean and covariance of shapes {mean.shape} and {cov.shape}; "
+                f"expected {(d,)} and {(d, d)}"
+            )
+            raise PluginError(msg)
+        finite = np.isfinite(mean).all() and np.isfinite(cov).all()
+        if not finite or np.linalg.eigvalsh(cov)[0] <= 0:
+            fault = "is not positive definite" if finite else "or mean is not finite"
+            msg = (
+                f"{who} returned a normal distribution whose covariance {fault} for "
+                f"{counted(n, 'object')}; the rule must give one for any number of objects"
+            )
+            raise PluginError(msg)
+        return solved
 
 
 def group_consistency(

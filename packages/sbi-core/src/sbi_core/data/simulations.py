@@ -66,6 +66,8 @@ class Simulations:
         Their name for messages.
     theta_units
         Units of the columns of theta; empty: none are given.
+    columns
+        How the columns of a table were used, in one sentence; empty where they say it themselves.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Simulations:
     units: tuple[str, ...] = ()
     source: str = "simulations in memory"
     theta_units: tuple[str, ...] = ()
+    columns: str = ""
 
     def __post_init__(self) -> None:
         n, theta, x = len(self), self.theta.shape, self.x.shape
@@ -429,4 +432,34 @@ def _of_table(
         units,
         f"'{path}'",
         theta_units,
+        _used(path, table, parameters, data, with_errors, group),
     )
+
+
+def _used(
+    path: Path,
+    table: Table,
+    parameters: Sequence[str],
+    data: Sequence[str],
+    with_errors: Sequence[str],
+    group: str,
+) -> str:
+    """Say which columns of a table are parameters, data, errors and groups, or not used."""
+    errors = [f"e_{c}" for c in with_errors]
+    used = {*parameters, *data, *errors, group}
+    unused = [c for c in table.colnames if c not in used]
+    parts = [
+        f"{counted(len(parameters), 'parameter')} named by the prior ({_some(parameters)})",
+        f"{counted(len(data), 'column')} of data ({_some(data)})",
+    ]
+    if errors:
+        parts.append(f"their errors ({_some(errors)})")
+    if group:
+        parts.append(f"groups ({group})")
+    if unused:
+        parts.append(f"not used ({_some(unused)})")
+    return f"'{path.name}' has {', '.join(parts)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:7])}, ..., {names[-1]}"

@@ -28,7 +28,9 @@ __all__ = [
     "write_lines",
 ]
 
-RESTORE = "restore it from a copy of the run, or choose another --out"  # what can be done
+RESTORE = (
+    "restore it from a copy of the run, or choose another run directory (out)"  # what can be done
+)
 
 # what stages write into folders, recorded or not yet; with temporary names of version 0.1.0
 _OWN = re.compile(
@@ -178,7 +180,10 @@ class RunDirectory:
                 msg = f"'{self.config}' is missing: without it the run cannot go on; {RESTORE}"
                 raise RunDirectoryError(msg)
             listed = ", ".join(sorted(foreign)[:3])
-            msg = f"'{self.root}' is not empty and holds no run ({listed}); choose another --out"
+            msg = (
+                f"'{self.root}' is not empty and holds no run ({listed}); choose another run "
+                "directory (out)"
+            )
             raise RunDirectoryError(msg)
 
     def require(self) -> None:
@@ -202,7 +207,7 @@ class RunDirectory:
                     if path.is_dir():
                         remedy = (
                             "put the folder in its place; to use another disk, move the whole run "
-                            "there (--out may be a link to it)"
+                            "there (out may be a link to it)"
                         )
                     msg = (
                         f"'{path}' is a link to '{path.readlink()}': nothing is written through "

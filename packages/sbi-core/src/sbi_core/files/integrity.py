@@ -34,7 +34,8 @@ def missing_records(directory: RunDirectory, why: str) -> RunDirectoryError:
     """Return the error about a run without records, with the way out."""
     return RunDirectoryError(
         f"'{directory.provenance}' is missing: {why}; restore it from a copy of the run, or give "
-        "the run its command again with --restart train (simulations are kept) or another --out"
+        "the run its command again with --restart train (simulations are kept) or "
+        "another run directory (out)"
     )
 
 
@@ -64,7 +65,7 @@ def read_records(directory: RunDirectory, *, required: bool = False) -> dict[str
     if not isinstance(schema, int) or schema > SCHEMA:
         msg = (
             f"'{directory.root}' was written by a later sbi-core (records of schema {schema!r}, "
-            f"this one reads {SCHEMA}): upgrade sbi-core, or choose another --out"
+            f"this one reads {SCHEMA}): upgrade sbi-core, or choose another run directory (out)"
         )
         raise RunDirectoryError(msg)
     sealed = "schema" in records or "seal" in records

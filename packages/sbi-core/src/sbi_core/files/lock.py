@@ -112,7 +112,10 @@ def _held(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        msg = f"'{path.parent}' is in use by {_named(path)}; wait for it, or choose another --out"
+        msg = (
+            f"'{path.parent}' is in use by {_named(path)}; wait for it, or choose another run "
+            "directory (out)"
+        )
         raise RunDirectoryError(msg) from None
     except OSError as error:
         msg = f"cannot lock '{path.parent}': {error.strerror or error}"
@@ -120,8 +123,8 @@ def _held(path: Path) -> Iterator[None]:
             msg = f"cannot lock '{path.parent}': '{path.name}' is a link; remove it"
         elif path.exists():
             msg += (
-                "; if its file system has no locks, choose an --out on a local disk, or set "
-                f"{_SWITCH}=off and run only one process there"
+                "; if its file system has no locks, choose a run directory (out) on a local disk, "
+                f"or set {_SWITCH}=off and run only one process there"
             )
         raise RunDirectoryError(msg) from None
     try:

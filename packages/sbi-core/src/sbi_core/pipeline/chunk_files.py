@@ -250,7 +250,7 @@ def inferred(
     check_memory(what, _COPIES * source.rows * per_object, "pass a smaller --chunk")
     numbers = 5 * len(context.space.names) + 3
     disk = source.n * (numbers * 30 + (per_object if keep_draws else 0))  # 25 characters a number
-    check_disk(f"inferring {source.n} objects", disk, folder.parent, "choose another --out")
+    check_disk(f"inferring {source.n} objects", disk, folder.parent, "choose another place (out)")
     _make(folder)
     folder = folder.resolve()
     with locked(folder) as hold:

@@ -26,6 +26,7 @@ from sbi_core.errors import (
     ConfigError,
     DataFileError,
     PluginError,
+    SbiError,
     near_matches,
 )
 from sbi_core.estimators.choice import estimator_for
@@ -279,6 +280,33 @@ def resolve(
                 f"pass --{key} {tree[key]}"
             )
             raise ConfigError(msg)
+    try:
+        return _checked(tree, registry)
+    except (ConfigError, ComponentNotFoundError) as error:
+        if str(error) != _fault_of_preset(registry, plugin, preset):
+            raise
+        msg = f"preset '{preset}' in the pipeline of plugin '{plugin}': {error}"
+        raise type(error)(msg) from None
+
+
+def _fault_of_preset(registry: Registry, plugin: str, preset: str) -> str:
+    """Return what is wrong with a preset before a user changes options; empty if nothing is."""
+    tree = {"plugin": plugin, "preset": preset, **_pipeline(registry, plugin, preset)}
+    try:
+        _checked(tree, registry)
+    except SbiError as error:
+        return str(error)
+    return ""
+
+
+def _checked(tree: dict[str, Any], registry: Registry) -> RunConfig:
+    """Return a configuration with the values of all options.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown (with near matches) or a value has the wrong type.
+    """
     for kind in _COMPONENTS:  # a section without a name has the options of the default component
         default = RunConfig.model_fields[kind].default
         if isinstance(tree.get(kind), dict) and isinstance(default, ComponentSection):

@@ -12,7 +12,7 @@ from sbi_core.analyses import Analysis
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import PriorMismatchError, RunDirectoryError
+from sbi_core.errors import PluginError, PriorMismatchError, RunDirectoryError
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory, read_arrays
 from sbi_core.files.integrity import verify_files
@@ -112,14 +112,28 @@ class Context:
     @cached_property
     def analysis(self) -> Analysis:
         """The analysis, with this run's simulator and reference arrays."""
-        section = self.inference.analysis
-        built = self.registry.build("analysis", section.name, section.options)
-        analysis = cast("Analysis", built)
+        analysis = self.bare_analysis()
         analysis.attach(self.simulator)
         path = self.directory.reference
         if path.name in self.artefacts:
             analysis.reference = read_arrays(self.verified(path, "diagnose"))
         return analysis
+
+    def bare_analysis(self) -> Analysis:
+        """Return the analysis without a simulator.
+
+        Raises
+        ------
+        PluginError
+            If what the plugin registers is no analysis.
+        """
+        section = self.inference.analysis
+        built = self.registry.build("analysis", section.name, section.options)
+        if not isinstance(built, Analysis):
+            what = type(built).__name__
+            msg = f"analysis '{section.name}' is a {what}; make it a subclass of sbi_core.Analysis"
+            raise PluginError(msg)
+        return built
 
     @cached_property
     def space(self) -> ParameterSpace:
@@ -134,10 +148,28 @@ class Context:
         return combiner
 
     def bare_combiner(self, name: str | None = None) -> Combiner:
-        """Return a combiner without a simulator."""
+        """Return a combiner without a simulator.
+
+        Raises
+        ------
+        PluginError
+            If what the plugin registers is no combiner, or has another name.
+        """
         section = self.config.combiner
         options = section.options if name in (None, section.name) else {}
-        return cast("Combiner", self.registry.build("combiner", name or section.name, options))
+        chosen = name or section.name
+        built = self.registry.build("combiner", chosen, options)
+        if not isinstance(built, Combiner):
+            what = type(built).__name__
+            msg = f"combiner '{chosen}' is a {what}; make it a subclass of sbi_core.Combiner"
+            raise PluginError(msg)
+        if built.name != chosen.rpartition(":")[2]:
+            msg = (
+                f"combiner '{chosen}' calls itself '{built.name}'; its `name` must be the one "
+                "it is registered under"
+            )
+            raise PluginError(msg)
+        return built
 
     @property
     def shares(self) -> bool:

@@ -78,7 +78,12 @@ def check_resources(context: Context) -> None:
     folder = context.directory.sims
     present = sum(p.stat().st_size for p in folder.glob("*.h5")) if folder.is_dir() else 0
     what = f"{section.n} simulations of {stored:.0f} bytes"
-    check_disk(what, section.n * stored - present, folder, "lower simulate.n or use another --out")
+    check_disk(
+        what,
+        section.n * stored - present,
+        folder,
+        "lower simulate.n or use another run directory (out)",
+    )
     check_memory(
         f"a shard of {section.shard_size} rows of {stored:.0f} bytes",
         2 * section.shard_size * stored,

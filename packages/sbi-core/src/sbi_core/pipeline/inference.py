@@ -22,6 +22,7 @@ from sbi_core.diagnostics.support import SupportScale, flat_arrays, more_than_ch
 from sbi_core.diagnostics.support_by_noise import SupportByNoise
 from sbi_core.errors import ObservationError
 from sbi_core.pipeline.context import Context
+from sbi_core.pipeline.plugin_calls import described
 from sbi_core.pipeline.reading import objects_of
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.rng import stream
@@ -79,7 +80,7 @@ def infer_chunk(
     )
     if len(objects) == 0:
         return samples
-    return context.analysis.describe(context.posterior, objects, samples, context.config.seed)
+    return described(context.analysis, context.posterior, objects, samples, context.config.seed)
 
 
 def outside_flags(percentile: float, far: bool, errors: bool = False) -> str:

@@ -102,6 +102,9 @@ def _prepare(context: Context, stages: Sequence[str] | None, restart: str | None
         prints = _fingerprints(context)
         _ = context.space
         check_possible(context)
+        context.bare_analysis()  # a plugin that lacks it must not cost a training
+        for name in context.combiners if context.shares else ():
+            context.bare_combiner(name)
         _check_machine(config)
         if given:
             _refuse_outputs(directory.path(given), directory)
@@ -119,7 +122,10 @@ def _refuse_outputs(observations: Path, directory: RunDirectory) -> None:
     path = observations.resolve()
     outputs = [output.resolve() for spec in STAGES for output in spec.outputs(directory)]
     if any(path == output or output in path.parents for output in outputs):
-        msg = f"'{observations}' is a file that this run writes; copy it, or choose another --out"
+        msg = (
+            f"'{observations}' is a file that this run writes; copy it, or choose another run "
+            "directory (out)"
+        )
         raise ConfigError(msg)
 
 
@@ -338,10 +344,13 @@ def _refuse_mixing(context: Context, records: Mapping[str, Any], prints: Mapping
         old = read_config(context.directory)
         changed = differences(old, context.config) or changed
     listed = "; ".join(changed[:4]) + ("; ..." if len(changed) > 4 else "")
+    remedy = f"pass --restart {stale[0]} to delete its results from that stage on"
+    if context.simulator.fixed_set and not context.config.simulator.options.get("file"):
+        remedy = "delete that directory"  # sbi_core.fit has no option for a restart
     msg = (
         f"'{context.directory.root}' holds a run with another configuration ({listed}), which "
-        f"invalidates {', '.join(stale)}; choose another --out to keep that run, or pass "
-        f"--restart {stale[0]} to delete its results from that stage on"
+        f"invalidates {', '.join(stale)}; choose another run directory (out) to keep that run, or "
+        f"{remedy}"
     )
     raise RunDirectoryError(msg)
 

@@ -31,7 +31,15 @@ from sbi_core.rng import as_generator
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Parameter", "ParameterSpace", "Prior", "Scope", "as_float64", "canonical_hash"]
+__all__ = [
+    "Parameter",
+    "ParameterSpace",
+    "Prior",
+    "Scope",
+    "as_float64",
+    "canonical_hash",
+    "is_unit",
+]
 
 F64 = NDArray[np.float64]
 Scope = Literal["global", "local", "nuisance"]
@@ -352,7 +360,7 @@ class Parameter:
                 f"'{self.scope}'"
             )
             raise ConfigError(msg)
-        if self.unit and not _is_unit(self.unit):
+        if self.unit and not is_unit(self.unit):
             msg = (
                 f"parameter '{self.name}': '{self.unit}' is not a unit of astropy; write e.g. "
                 "'Gyr', or leave it empty"
@@ -393,7 +401,8 @@ class Parameter:
         return cls(prior=Prior.from_spec(spec["prior"]), **rest)
 
 
-def _is_unit(text: str) -> bool:
+def is_unit(text: str) -> bool:
+    """Return whether astropy knows a unit."""
     from astropy import units  # slow to import
 
     try:

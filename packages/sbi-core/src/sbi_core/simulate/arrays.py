@@ -182,6 +182,11 @@ class ArraySimulator(Simulator):
         """What a user should know about the simulations, in sentences."""
         return self._units.notes
 
+    @property
+    def columns(self) -> str:
+        """How the columns of the file are used, in one sentence; empty for arrays."""
+        return self.simulations.columns
+
     def stored_rows(self, start: int, stop: int) -> Batch:
         """Return simulations start .. stop, with the keys that keep copies together."""
         keys = self.keys[start:stop]

@@ -17,7 +17,7 @@ from sbi_core.components import Combiner, Embedding, InputShape, Rng, Simulator
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observable
 from sbi_core.errors import ConfigError, SbiError, SimulationError, counted, first_line
-from sbi_core.priors.space import ParameterSpace, as_float64
+from sbi_core.priors.space import ParameterSpace, as_float64, is_unit
 from sbi_core.rng import seeded, stream
 from sbi_core.simulate.nuisances import OUTLIERS, POPULATION, SELECTION, ZERO_POINTS
 from sbi_core.training.networks import Standardizer, pooling_of
@@ -70,7 +70,25 @@ def check_description(simulator: Simulator) -> None:
             "empty for images and spectra"
         )
         raise SimulationError(msg)
+    _check_observables(simulator)
     _check_nuisances(simulator)
+
+
+def _check_observables(simulator: Simulator) -> None:
+    """Check names and units of the columns of the data."""
+    who = f"simulator '{simulator.name}': "
+    names = [o.name for o in simulator.observables]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        msg = f"{who}observables must have different names; more than once: {', '.join(twice)}"
+        raise SimulationError(msg)
+    for o in () if simulator.fixed_set else simulator.observables:  # files may have any
+        if o.unit and not is_unit(o.unit):
+            msg = (
+                f"{who}observable '{o.name}': '{o.unit}' is not a unit of astropy; write e.g. "
+                "'mag', or leave it empty"
+            )
+            raise SimulationError(msg)
 
 
 def _check_nuisances(simulator: Simulator) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from sbi_core.errors import counted
 from sbi_core.files.directory import write_json
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.held_out import independent_rows
+from sbi_core.pipeline.plugin_calls import called
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.report.figures import drawing_style, section_records
 from sbi_core.rng import stream
@@ -65,7 +66,7 @@ def execute(context: Context) -> StageResult:
 def _keep_reference(context: Context) -> None:
     """Write the arrays with which the analysis compares objects, if it has some."""
     seed = context.config.seed
-    arrays: Mapping[str, Any] = context.analysis.make_reference(context.posterior, seed)
+    arrays: Mapping[str, Any] = called(context.analysis, "make_reference", context.posterior, seed)
     if arrays:
         with written(context.directory.reference) as temporary:
             np.savez_compressed(temporary, **arrays)
@@ -91,7 +92,8 @@ def analysis_tests(context: Context) -> Findings | None:
 def _of_analysis(context: Context, batch: Batch) -> Findings | None:
     rng = stream(context.config.seed, "diagnose", "domain")
     with drawing_style():
-        return context.analysis.check(context.posterior, batch, rng)
+        found = called(context.analysis, "check", context.posterior, batch, rng)
+    return cast("Findings | None", found)
 
 
 def _single(context: Context, batch: Batch) -> StageResult:

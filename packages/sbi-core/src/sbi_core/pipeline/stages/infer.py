@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from sbi_core.analyses import Findings
@@ -14,6 +16,7 @@ from sbi_core.pipeline.catalogue import table_meta, write_draws
 from sbi_core.pipeline.chunk_files import inferred
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.inference import chunk_rows
+from sbi_core.pipeline.plugin_calls import called
 from sbi_core.pipeline.stages import StageResult
 from sbi_core.posterior import PosteriorSamples
 from sbi_core.report.figures import drawing_style, section_records
@@ -65,7 +68,8 @@ def analysis_report(
     """Return what the analysis reports about the objects, with its figures."""
     seed = context.config.seed
     with drawing_style():
-        return context.analysis.report(context.posterior, observations, samples, seed)
+        found = called(context.analysis, "report", context.posterior, observations, samples, seed)
+    return cast("Findings | None", found)
 
 
 def _of_analysis(flags: dict[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sbi_core.errors import RunDirectoryError, SimulationError, WorkerLostError,
 from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.estimate import announce
 from sbi_core.pipeline.stages import StageResult
+from sbi_core.simulate.arrays import ArraySimulator
 from sbi_core.simulate.executors import get_executor
 from sbi_core.simulate.probe import try_components
 from sbi_core.simulate.store import (
@@ -60,7 +61,7 @@ def fill(
     if foreign:
         msg = (
             f"{shards[0].directory} holds {counted(len(foreign), 'shard')} that this run does not "
-            f"plan (e.g. {foreign[0].name}); use another --out or --restart simulate"
+            f"plan (e.g. {foreign[0].name}); use another run directory (out) or --restart simulate"
         )
         raise RunDirectoryError(msg)
     todo = []
@@ -211,6 +212,10 @@ def execute(context: Context) -> StageResult:
         )
     elif failed > 0.01 * n:
         context.progress.say(f"{failed} of {counted(n, 'simulation')} failed, left out")
+    simulator = context.simulator
+    columns = simulator.columns if isinstance(simulator, ArraySimulator) else ""
+    if columns:
+        context.progress.say(columns)
     notes = list(getattr(context.simulator, "notes", ()))
     for note in notes:
         context.progress.say(note)
@@ -222,6 +227,7 @@ def execute(context: Context) -> StageResult:
         "per_second": round(n / max(seconds, 1e-9), 1),
         "failures": {names.get(k, f"code {k}"): v for k, v in sorted(reasons.items())},
     }
-    if reports.caught or notes:
-        facts["messages"] = [*(reports.messages if reports.caught else ()), *notes]
+    caught = reports.messages if reports.caught else ()
+    if messages := [*([columns] if columns else ()), *caught, *notes]:
+        facts["messages"] = messages
     return StageResult(facts)
