@@ -106,10 +106,13 @@ def raised(error: BaseException) -> str:
     """Return type, message and line of an exception that code of a plugin raised."""
     text = " ".join(f"{type(error).__name__}: {first_line(error)}".rstrip(": ").split())
     text = text if len(text) <= 300 else f"{text[:297]}..."
-    frames = traceback.extract_tb(error.__traceback__)
-    return (
-        f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
-    )
+    calls = [
+        (Path(f.filename), f.lineno)
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith("<frozen")
+    ]
+    theirs = [c for c in calls if not {"importlib", "sbi_core"} & set(c[0].parts[:-1])]
+    return f"{text} ({theirs[-1][0].name}, line {theirs[-1][1]})" if theirs else text
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:

@@ -8,11 +8,13 @@ import pytest
 import sbi_toy
 
 from sbi_core import Analysis, Combiner, hookimpl
-from sbi_core.errors import ConfigError, PluginError
+from sbi_core.errors import ComponentNotFoundError, ConfigError, PluginError
 from sbi_core.pipeline.config import resolve
+from sbi_core.pipeline.context import Context
 from sbi_core.pipeline.plugin_calls import called, described
 from sbi_core.pipeline.runner import execute
 from sbi_core.posterior import PosteriorSamples
+from sbi_core.progress import Progress
 from sbi_core.registry import Registry
 
 SAMPLES = PosteriorSamples(
@@ -98,3 +100,12 @@ def test_what_is_no_component_is_found_before_anything_is_simulated(kind, made, 
     with pytest.raises(PluginError, match=message):
         execute(config, tmp_path / "run", registry)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_plugin_was_uninstalled_names_it(toy_run):
+    run = toy_run("simulate.n=400", stages=["simulate"])
+    alone = Context(run.config, Registry([]), run.directory, Progress())
+    with pytest.raises(
+        ComponentNotFoundError, match="run '.*run' needs plugin 'toy', which is not"
+    ):
+        _ = alone.simulator

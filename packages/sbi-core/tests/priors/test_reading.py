@@ -96,3 +96,15 @@ def test_priors_are_guessed_from_the_simulations(rng):
         guessed_space(np.ones((100, 1)), ("a",))
     with pytest.raises(ConfigError, match="column 'n' holds the whole numbers 0 to 4; give its"):
         guessed_space(np.arange(100.0)[:, None] % 5, ("n",))
+
+
+def test_independent_priors_of_sbi_are_taken_one_by_one():
+    utils = pytest.importorskip("sbi.utils")
+    one = torch.ones(1)
+    parts = [torch.distributions.Uniform(0 * one, one), torch.distributions.Normal(one, one)]
+    prior = utils.MultipleIndependent([*parts, utils.BoxUniform(torch.zeros(1), 3 * one)])
+    space = space_of(prior, ["a", "b", "c"])
+    assert [(p.name, p.prior.family) for p in space] == [
+        ("a", "uniform"), ("b", "normal"), ("c", "uniform"),
+    ]  # fmt: skip
+    assert space["c"].prior.support[1] == 3

@@ -12,7 +12,12 @@ from sbi_core.analyses import Analysis
 from sbi_core.components import Combiner, Embedding, Estimator, Simulator, Training
 from sbi_core.data.batch import Batch
 from sbi_core.data.observations import Observations
-from sbi_core.errors import PluginError, PriorMismatchError, RunDirectoryError
+from sbi_core.errors import (
+    ComponentNotFoundError,
+    PluginError,
+    PriorMismatchError,
+    RunDirectoryError,
+)
 from sbi_core.estimators import load_estimator
 from sbi_core.files.directory import RunDirectory, read_arrays
 from sbi_core.files.integrity import verify_files
@@ -93,7 +98,16 @@ class Context:
     def simulator(self) -> Simulator:
         """The simulator with this run's options."""
         section = self.inference.simulator
-        built = self.registry.build("simulator", section.name, section.options)
+        try:
+            built = self.registry.build("simulator", section.name, section.options)
+        except ComponentNotFoundError as error:
+            if self.config.plugin in self.registry.installed or not self.directory.config.exists():
+                raise
+            msg = (
+                f"run '{self.directory.root}' needs plugin '{self.config.plugin}', which is not "
+                f"installed; its provenance.json names package and version ({error})"
+            )
+            raise ComponentNotFoundError(msg) from None
         check_description(built)
         return cast("Simulator", built)
 

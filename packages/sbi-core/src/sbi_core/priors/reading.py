@@ -67,7 +67,8 @@ def space_of(prior: Any, names: Sequence[str] = ()) -> ParameterSpace:
         A :class:`ParameterSpace`; the name of a file; priors by name, or one after the other. A
         prior is a :class:`Prior`, a :class:`Parameter`, a distribution of scipy or torch, or a
         table such as ``{"family": "uniform", "low": 0, "high": 1}``. Also a distribution of torch
-        for all columns, for example ``BoxUniform`` of sbi.
+        for all columns, for example ``BoxUniform`` or
+        ``MultipleIndependent`` of sbi.
     names
         Names of the columns of theta, where they are known; priors by name are put in this order.
 
@@ -113,6 +114,8 @@ def _parts(prior: Any) -> list[Any]:
     """Return the priors of the columns: independent components of a distribution one by one."""
     if isinstance(prior, (list, tuple)):
         return list(prior)
+    if isinstance(dists := getattr(prior, "dists", None), (list, tuple)):  # MultipleIndependent
+        return [part for one in dists for part in _parts(one)]
     base = getattr(prior, "base_dist", prior)
     if hasattr(prior, "base_dist") and hasattr(prior, "reinterpreted_batch_ndims"):
         return _components(base)

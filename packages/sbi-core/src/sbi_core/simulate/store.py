@@ -273,7 +273,8 @@ def _read(shard: Shard) -> tuple[Batch, ShardReport]:
         if found != shard.identity or seed != shard.seed:
             msg = (
                 f"{shard.path.name} was made by another simulator, prior or seed "
-                f"({found[:12]}, seed {seed}; this run: {shard.identity[:12]}, seed {shard.seed})"
+                f"({found[:12]}, seed {seed}; this run: {shard.identity[:12]}, seed {shard.seed}); "
+                "use the version of the plugin that made it, or make the run again"
             )
             raise RunDirectoryError(msg)
         if int(f.attrs["number"]) != shard.number:
