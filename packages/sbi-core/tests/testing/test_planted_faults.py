@@ -244,7 +244,7 @@ class Nameless(LinearGaussian):
         (Unpicklable, "it_can_be_pickled", "cannot be pickled"),
         (TupleIdentity, "identity_can_be_recorded", "does not survive JSON"),
         (Restless, "identity_can_be_recorded", "changes from one call to the next"),
-        (OddUnit, "describes_itself", "unit 'furlongs'"),
+        (OddUnit, "describes_itself", "'furlongs' is not a unit"),
         (
             TooFewNames,
             "rows_have_the_declared_shape",
@@ -728,7 +728,7 @@ def toy_with(text):
             "[base]\nsimulator = {name = 'toy'}\n[presets.quick]\n[presets.standard]\n"
             "simulate = {m = 3}\n",
             "every_preset_resolves",
-            "preset 'standard': unknown option 'simulate.m'",
+            "preset 'standard' in the pipeline of plugin 'faulty': unknown option 'simulate.m'",
         ),
         (
             "minutes = {quick = 1}\n[base]\nsimulator = {name = 'toy'}\n[presets.quick]\n",

@@ -92,7 +92,7 @@ class PipelineChecks(Checks[Registry]):
             try:
                 resolve(self.subject, self.pipeline, preset=preset)
             except ConfigError as error:
-                fail(f"preset '{preset}': {error}; correct that option")
+                fail(f"{error}; correct that option")
 
     def test_presets_with_a_run_time_fix_the_length_of_the_training(self) -> None:
         """A preset in the table minutes sets train.epochs."""
