@@ -203,6 +203,14 @@ def test_no_command_is_documented_that_does_not_exist():
     assert said <= {words for words, _ in commands()} | plugins
 
 
+def test_files_of_objects_are_documented_with_their_option():
+    """``infer`` and ``combine`` take one argument, the run; a second one is an error."""
+    words = re.compile(r"sbi-run (?:infer|combine) (?!-)[^\s`]+ (?!-)[^\s`]")
+    for file in (ROOT / "README.md", *DOCS.glob("*.md")):
+        commands = re.findall(r"`([^`\n]+)`", file.read_text(encoding="utf-8"))
+        assert not [c for c in commands if words.match(c)], file.name
+
+
 def test_the_stages_are_named():
     text = section(page("cli"), "`sbi-run run NAME`")
     assert [s for s in stages.stage_names() if f"`{s}`" not in text] == []
@@ -255,6 +263,7 @@ def test_every_prior_family_is_documented():
 
     documented = {word for word, _ in rows(section(page("write-a-plugin"), "Priors"))}
     assert documented == set(FAMILIES)
+    assert f"{len(FAMILIES)} families" in page("coming-from")
 
 
 def test_the_table_of_diagnostics_names_functions_that_exist():
