@@ -199,6 +199,25 @@ def test_no_command_overwrites_what_it_reads(run, tmp_path, name):
         assert isinstance(CliRunner().invoke(command, words).exception, SbiError)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_of_reading_are_those_of_infer(run, simulator, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(refine.Refiner.__init__, "__kwdefaults__", {"bank": 600})
+    made, *_ = galaxy(simulator, seed=1, z=0.0, snr=100.0)
+    names = {"WAVE": "pixels", "FLUX": "light", "IVAR": "IVAR"}
+    Table({names[n]: made[n] for n in names}, meta={"FRAME": "rest"}).write(tmp_path / "own.fits")
+    command, outputs, suffixes = COMMANDS[name]
+    root = run.directory.root
+    out = tmp_path / f"out.{suffixes.split()[0]}"
+    words = [*([root, root] if name == "sensitivity" else [root]), outputs[0], out]
+    words += ["--observations", tmp_path / "own.fits"]
+    words += ["--particles", "50"] if name == "refine" else ["--draws", "20"]
+    with pytest.raises(SbiError):
+        call(command, *words)
+    options = ["--column", "wave=pixels", "--column", "flux=light", "--unit", "wave=Angstrom"]
+    call(command, *words, *options, "--set", "simulator.vacuum=true")
+    assert out.exists()
+
+
 def test_folders_of_figures_are_checked_before_the_work(run, tmp_path):
     (tmp_path / "file").write_text("x")
     root, file = str(run.directory.root), str(tmp_path / "file")

@@ -17,6 +17,7 @@ from .api import plugins as plugins
 from .api import run as run
 from .cli.experiments import ExperimentOptions as ExperimentOptions
 from .cli.experiments import experiment_options as experiment_options
+from .cli.options import reading_options as reading_options
 from .cli.targets import checked_folder as checked_folder
 from .cli.targets import checked_target as checked_target
 from .cli.targets import files_read as files_read

@@ -153,7 +153,7 @@ def test_lines_of_units_and_dashes_are_no_objects(name, head, tmp_path):
     assert_allclose(reader.values("fe_h", "dex"), -0.1)
 
 
-@pytest.mark.parametrize("row", ["m,,,", ",m,,x", "a,,0.1,", "--,--,--,--"])
+@pytest.mark.parametrize("row", ["m,,,", ",m,,x", "a,,0.1,", "--,--,--,--", ",,1.2D+01,3.45D-01"])
 def test_a_first_row_that_is_an_object_is_no_line_of_units(row, tmp_path):
     path = put(tmp_path, f"id,kind,fe_h,other\n{row}\nb,m,0.1,0.2\n")
     assert len(read_table(path)) == 2

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
+
+from sbi_core import reading_options
 
 __all__ = ["bases", "catalogue", "emulator", "figures", "ssp"]
 
 _PART = 100  # galaxies in memory at a time
 _HDF5 = (".h5", ".hdf5")
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """Return ``{name: value}`` of words NAME=VALUE; for units the name may be missing."""
-    found = {}
-    for word in value:
-        name, _, text = word.rpartition("=")
-        if not text.strip() or (not name.strip() and param.name == "columns"):
-            msg = f"write {param.metavar}, not '{word}'"
-            raise click.BadParameter(msg, ctx, param)
-        found[name.strip()] = text.strip()
-    return found
-
-
-def _tables(function: Function) -> Function:
-    """Add the options of ``sbi-run infer`` that tell how a table is read."""
-
-    @wraps(function)
-    def command(*args: Any, columns: Any, units: Any, **rest: Any) -> Any:
-        return function(*args, reading={"columns": columns, "units": units}, **rest)
-
-    for option in (
-        click.option(
-            "--set", "overrides", metavar="KEY=VALUE", multiple=True,
-            help="Set an option of reading, for example simulator.extinction=none (repeatable).",
-        ),
-        click.option(
-            "--unit", "units", metavar="[NAME=]UNIT", multiple=True, callback=_pairs,
-            help="Unit of a column, or of all columns without one (repeatable).",
-        ),
-        click.option(
-            "--column", "columns", metavar="NAME=COLUMN", multiple=True, callback=_pairs,
-            help="Read COLUMN of the table as NAME, for example r=rflux (repeatable).",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command  # type: ignore[return-value]
 
 
 @click.command(
@@ -62,7 +23,7 @@ def _tables(function: Function) -> Function:
 )
 @click.argument("run")
 @click.option("--observations", metavar="FILE", required=True, help="Catalogue of galaxies.")
-@_tables
+@reading_options
 @click.option("--out", metavar="FILE", required=True, help="File to write (HDF5).")
 @click.option(
     "--draws", metavar="N", type=click.IntRange(min=10), default=10_000, show_default=True,
@@ -101,7 +62,7 @@ def catalogue(
 )
 @click.argument("run")
 @click.option("--observations", metavar="FILE", help="Catalogue.", show_default="30 mock galaxies")
-@_tables
+@reading_options
 @click.option(
     "--object", "chosen", metavar="ID", help="Galaxy of the catalogue.", show_default="the first"
 )

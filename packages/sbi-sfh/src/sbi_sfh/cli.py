@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sbi_core import ConfigError, checked_folder, checked_target, experiment_options, files_read
+from sbi_core import (
+    ConfigError,
+    checked_folder,
+    checked_target,
+    experiment_options,
+    files_read,
+    reading_options,
+)
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -46,9 +53,9 @@ def _echo(notes: Iterable[str]) -> None:
         click.echo(f"observations: {note}")
 
 
-def _read(run: Run, observations: str) -> Observations:
+def _read(run: Run, observations: str, reading: dict[str, Any]) -> Observations:
     """Return the spectra of a file, and print what was noted about them."""
-    data = run.observations(observations)
+    data = run.observations(observations, **reading)
     _echo(data.notes)
     return data
 
@@ -96,10 +103,19 @@ def interpret(run: str, n: int, out: str | None) -> None:
 )
 @click.argument("run")
 @_OBSERVATIONS
+@reading_options
 @click.option("--out", metavar="FILE", required=True, help="File to write (npz).")
 @_DRAWS
 @click.option("--figures", metavar="DIR", help="Also draw a figure of every galaxy here (png).")
-def recover(run: str, observations: str, out: str, draws: int, figures: str | None) -> None:
+def recover(
+    run: str,
+    observations: str,
+    reading: dict[str, Any],
+    overrides: tuple[str, ...],
+    out: str,
+    draws: int,
+    figures: str | None,
+) -> None:
     """Recover star formation histories and model spectra of observed galaxies with RUN."""
     import numpy as np
 
@@ -109,10 +125,10 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     from sbi_sfh.recover import star_formation_rate
     from sbi_sfh.recovered import recover_object
 
-    loaded, simulator = _loaded(run)
+    loaded, simulator = _loaded(run, overrides)
     checked_target(out, _NPZ, inputs=files_read(simulator, observations))
     folder = None if figures is None else checked_folder(figures)
-    data = _read(loaded, observations)
+    data = _read(loaded, observations, reading)
     samples = loaded.infer(data, draws)
     recovered = [
         recover_object(simulator, data, k, model_draws(simulator, data, samples, k))
@@ -154,6 +170,7 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
 )
 @click.argument("run")
 @_OBSERVATIONS
+@reading_options
 @click.option(
     "--out", metavar="FILE", default="refined.ecsv", show_default=True, help="Table to write."
 )
@@ -162,7 +179,15 @@ def recover(run: str, observations: str, out: str, draws: int, figures: str | No
     "--particles", metavar="N", type=click.IntRange(min=50), default=500, show_default=True,
     help="Half the number of draws; more are more exact.",
 )  # fmt: skip
-def refine(run: str, observations: str, out: str, draws_out: str | None, particles: int) -> None:
+def refine(
+    run: str,
+    observations: str,
+    reading: dict[str, Any],
+    overrides: tuple[str, ...],
+    out: str,
+    draws_out: str | None,
+    particles: int,
+) -> None:
     """Sample the posterior of single galaxies from the likelihood of their spectra.
 
     For spectra of low signal to noise, up to about 5 per pixel: of better ones few results
@@ -176,14 +201,14 @@ def refine(run: str, observations: str, out: str, draws_out: str | None, particl
     from sbi_core import written
     from sbi_sfh.refine import refine_objects, row_of
 
-    loaded, simulator = _loaded(run)
+    loaded, simulator = _loaded(run, overrides)
     inputs = files_read(simulator, observations)
     checked_target(out, _ECSV, inputs=inputs)
     if draws_out:
         checked_target(draws_out, _NPZ, inputs=inputs)
     rows: list[dict[str, Any]] = []
     kept: dict[str, Any] = {}
-    for found in refine_objects(loaded, _read(loaded, observations), particles):
+    for found in refine_objects(loaded, _read(loaded, observations, reading), particles):
         rows.append(row_of(found))
         kept[found.id] = found.refined.theta
         times = ", ".join(
@@ -270,11 +295,19 @@ def map_cube(
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN OTHER...")
 @_OBSERVATIONS
+@reading_options
 @click.option(
     "--out", metavar="FILE", default="sensitivity.ecsv", show_default=True, help="Table to write."
 )
 @_DRAWS
-def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) -> None:
+def sensitivity(
+    runs: tuple[str, ...],
+    observations: str,
+    reading: dict[str, Any],
+    overrides: tuple[str, ...],
+    out: str,
+    draws: int,
+) -> None:
     """Compare results of the same spectra under the priors and SSP libraries of several runs.
 
     Shifts are those of the medians from the first RUN, in units of its errors.
@@ -285,10 +318,10 @@ def sensitivity(runs: tuple[str, ...], observations: str, out: str, draws: int) 
     if len(runs) < 2:
         msg = "give two runs or more: one with the other family (simulator.family) or library"
         raise ConfigError(msg)
-    loaded, simulators = zip(*map(_loaded, runs), strict=True)
+    loaded, simulators = zip(*(_loaded(run, overrides) for run in runs), strict=True)
     inputs = [path for simulator in simulators for path in files_read(simulator, observations)]
     checked_target(out, _ECSV, inputs=inputs)
-    table = _with_gyr(compare(loaded, observations, draws))
+    table = _with_gyr(compare(loaded, observations, draws, **reading))
     with written(out) as temporary:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
     shown = [n for n in ("t10", "t50", "t90", "mh") if n in table.colnames]

@@ -85,8 +85,8 @@ def fit_spectrum(
             np.multiply(weighted_orders, flux, out=design[:-1])
             np.multiply(slope, np.gradient(flux), out=design[-1])
             factors = np.linalg.lstsq(design @ design.T, design @ data, rcond=None)[0]
-            off = data - factors @ design
-            made[node] = float(off @ off), factors
+            off: F64 = data - factors @ design
+            made[node] = float(off @ off), np.asarray(factors, np.float64)
         return made[node][0]
 
     step = _STRIDE if near is None else 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-def compare(runs: Sequence[Run], observations: str, draws: int) -> Table:
+def compare(runs: Sequence[Run], observations: str, draws: int, **reading: Any) -> Table:
     """Return a row per galaxy and run: medians, half of the central 68 %, shifts and flags.
 
     Parameters
@@ -32,12 +32,14 @@ def compare(runs: Sequence[Run], observations: str, draws: int) -> Table:
         File or folder of spectra.
     draws
         Posterior draws per galaxy.
+    **reading
+        Options of reading (``Run.infer``).
     """
     rows: list[dict[str, Any]] = []
     first: dict[str, dict[str, tuple[float, float]]] = {}
     for run in runs:
         simulator = run.simulator_of(SfhSimulator)
-        samples = run.infer(observations, draws)
+        samples = run.infer(observations, draws, **reading)
         for k, galaxy in enumerate(map(str, samples.id)):
             found = {}
             for name in samples.names:

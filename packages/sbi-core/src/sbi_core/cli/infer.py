@@ -49,7 +49,7 @@ _TABLES = (".ecsv", ".csv", ".tsv", ".fits", ".vot", ".h5", ".parquet")
 @click.option("--summary-only", is_flag=True, help="Write no draws, as without --samples.")
 @click.option(
     "--chunk", metavar="N", type=click.IntRange(min=1),
-    show_default="10000, fewer where their draws exceed 128 MiB",
+    show_default="10000, fewer where their draws exceed 32 MiB",
     help="Objects that are read and inferred at a time.",
 )  # fmt: skip
 @click.option(

@@ -182,6 +182,21 @@ def tables(function: Function) -> Function:
     return cast("Function", command)
 
 
+def reading_options(function: Function) -> Function:
+    """Add ``--column``, ``--unit``, ``--strict``, ``--missing`` and ``--set`` to a command.
+
+    It gets the options of a run as ``overrides`` (:func:`sbi_core.load_run`), the others as
+    ``reading``: keyword arguments of ``Run.observations``, ``Run.infer`` and ``Run.combine``.
+    """
+
+    @wraps(function)
+    def command(*args: Any, reading: Reading, **rest: Any) -> Any:
+        names = "columns", "strict", "missing", "units"
+        return function(*args, reading={n: getattr(reading, n) for n in names}, **rest)
+
+    return tables(reading(cast("Function", command)))
+
+
 def pipeline(function: Function) -> Function:
     """Add the options of the whole pipeline."""
     for option in (

@@ -28,6 +28,7 @@ _BLOCK = 10_000  # rows of text that are converted at a time
 _MARK = b"\xef\xbb\xbf"  # byte order mark
 _END = "\0end-of-file\0"
 _COMMA = "decimal commas are read as decimal points"
+_FOREIGN = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([ed][-+]?\d+)?", re.IGNORECASE)  # 1.0D-17, 1,5
 
 
 @dataclass
@@ -240,7 +241,8 @@ def unit_rows(
     units = ["" if m else c for c, m in zip(rows[0], missing, strict=True)]
     known = [m or n == 2 or is_unit(c) for c, m in zip(rows[0], missing, strict=True)]
     words = any(u for name, u in zip(names, units, strict=True) if _is_word(name, reading))
-    if words or not (any(units) or n == 2) or not all(known) or any(map(_is_number, units)):
+    numbers = any(_is_number(u) or _FOREIGN.fullmatch(u) for u in units)
+    if words or not (any(units) or n == 2) or not all(known) or numbers:
         return 0, ()
     return n, tuple(units)
 

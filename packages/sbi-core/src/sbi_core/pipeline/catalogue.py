@@ -42,7 +42,7 @@ def infer_catalogue(
     samples
         Also write the draws, netCDF.
     rows
-        Objects per chunk; default: 10 000, fewer where their draws would exceed 128 MiB or the
+        Objects per chunk; default: 10 000, fewer where their draws would exceed 32 MiB or the
         analysis asks for less.
     executor
         What maps over chunks; default: this process.
