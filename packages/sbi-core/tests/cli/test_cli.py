@@ -301,6 +301,16 @@ def test_infer_writes_a_summary_of_a_catalogue(done, toy_file):
     assert table.meta["draws"] == 100
 
 
+def test_infer_counts_the_flags_of_objects(done, toy_file):
+    table = Table.read(toy_file)
+    numbers = [c for c in table.colnames if table[c].dtype.kind == "f"]
+    table[numbers[0]][0] += 1000.0
+    table.write(toy_file, overwrite=True)
+    _, out, _ = done("infer", "r", "--observations", toy_file)
+    assert "8 objects, 1 outside the training set" in out
+    assert "objects with flags: far_outside_training 1, outside_training 1" in out
+
+
 def test_infer_writes_draws_where_asked(done, toy_file):
     from sbi_core.files.posterior_file import read_posterior
 

@@ -48,6 +48,8 @@ def test_the_draws_are_those_of_the_file_read_whole(finished, infer, objects, tm
     result, table = infer(objects)
     whole = finished.infer(objects, 50).summary()
     assert (result.n, result.excluded, result.chunks, result.resumed) == (N, 0, 4, 0)
+    flags = [flag for word in np.ma.filled(whole["flags"], "") for flag in word.split(",") if flag]
+    assert result.flags == {flag: flags.count(flag) for flag in flags}
     assert table.colnames == whole.colnames
     assert table.colnames[-2:] == ["flags", "support_percentile"]
     for name in whole.colnames[1:]:

@@ -110,8 +110,12 @@ def command(
     )
     for note in done.notes:
         click.echo(f"observations: {note}")
-    click.echo(f"{counted(done.n, 'object')}, {done.flagged} outside the training set: {target}")
-    if done.flagged:
+    outside = done.flags.get("outside_training", 0)
+    click.echo(f"{counted(done.n, 'object')}, {outside} outside the training set: {target}")
+    if set(done.flags) - {"outside_training"}:
+        counts = (f"{flag} {count}" for flag, count in sorted(done.flags.items()))
+        click.echo(f"objects with flags: {', '.join(counts)}")
+    if outside:
         click.echo(
             "outside_training: these objects are unlike 99 % of the simulations (so is 1 % of "
             "simulated objects); check their data before you use their posteriors"

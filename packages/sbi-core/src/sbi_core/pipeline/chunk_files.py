@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -66,7 +67,7 @@ from sbi_core.threads import single_thread
 
 __all__ = ["ChunkFiles", "Inferred", "inferred"]
 
-SCHEMA = 2
+SCHEMA = 3
 _ROWS = [("hash", np.uint64), ("values", np.int32), ("row", np.int64)]
 _COUNT = re.compile(r"(\d+) (?!of\b)(\w+?)s?\b")
 _COPIES = 5  # arrays as large as the draws that exist at one time
@@ -78,8 +79,10 @@ class Inferred:
 
     Parameters
     ----------
-    n, excluded, flagged
-        Objects inferred, rows that could not be, objects outside the training set.
+    n, excluded
+        Objects inferred, rows that could not be.
+    flags
+        How many objects have each flag.
     chunks, resumed
         Chunks, and how many of them were there from an earlier call.
     seconds
@@ -90,7 +93,7 @@ class Inferred:
 
     n: int
     excluded: int
-    flagged: int
+    flags: Mapping[str, int]
     chunks: int
     resumed: int
     seconds: float
@@ -402,20 +405,28 @@ def _infer_all(context: Context, work: ChunkFiles, executor: Executor) -> Inferr
     start, new = perf_counter(), 0
     for chunk in executor.map(write_chunk, work, chunks):
         new += sizes[chunk]
-        rate = new / (perf_counter() - start)
-        context.progress.advance(sizes[chunk], f"{rate:.0f} objects/s")
+        context.progress.advance(sizes[chunk], _rate(new, perf_counter() - start))
     seconds = perf_counter() - start
-    n = flagged = 0
+    n, flags = 0, Counter[str]()
     for k in range(len(source)):
         with open_hdf5(work.path(k)) as f:
             n += int(f.attrs["n"])
-            flagged += int(f.attrs["flagged"])
+            flags.update(_flags(json.loads(f.attrs["words"])["flags"]))
     context.progress.finish(
-        f"{counted(n, 'object')}, {flagged} outside the training set"
+        f"{counted(n, 'object')}, {flags['outside_training']} outside the training set"
         + (f", {resumed} of {counted(len(source), 'chunk')} from before" if resumed else "")
-        + (f", {new / max(seconds, 1e-9):.0f} objects/s" if new else "")
+        + (f", {_rate(new, seconds)}" if new else "")
     )
-    return Inferred(n, 0, flagged, len(source), resumed, seconds, ())
+    return Inferred(n, 0, flags, len(source), resumed, seconds, ())
+
+
+def _flags(words: Iterable[str]) -> list[str]:
+    """Return the single flags of objects, whose flags are joined by commas."""
+    return [flag for word in words for flag in word.split(",") if flag]
+
+
+def _rate(objects: int, seconds: float) -> str:
+    return f"{objects / max(seconds, 1e-9):.3g} objects/s"
 
 
 def write_chunk(work: ChunkFiles, chunk: int) -> int:
@@ -455,12 +466,10 @@ def write_chunk(work: ChunkFiles, chunk: int) -> int:
         arrays |= {f"labels/{k}": np.asarray(v) for k, v in samples.labels.items()}
         observed = Part.of(samples, objects).observed
         arrays |= {f"observed/{k}": v for k, v in observed.items()}
-    outside = sum("outside_training" in f.split(",") for f in samples.flags)
     attributes = {
         "schema": SCHEMA,
         "key": key,
         "n": len(objects),
-        "flagged": outside,
         "words": json.dumps(words),
     }
     with fenced(*work.fences):
