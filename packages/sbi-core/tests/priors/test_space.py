@@ -506,7 +506,9 @@ def test_sub_spaces_are_chosen_by_scope_or_name():
     assert space().select("all").names == ("a", "b")
     assert space().select(["b", "a"]).names == ("b", "a")
     assert space().select("b").names == ("b",)
-    with pytest.raises(ConfigError, match="no parameter of scope 'local'"):
+    with pytest.raises(
+        ConfigError, match="no parameter of scope 'local'.*estimator.parameters to all"
+    ):
         space().select("global").select("local")
     with pytest.raises(ConfigError, match="no parameter 'alpha'"):
         space().select(["alpha"])

@@ -534,7 +534,10 @@ class ParameterSpace:
             wanted = [which] if isinstance(which, str) else list(which)
             chosen = tuple(self[name] for name in wanted)
         if not chosen:
-            msg = f"no parameter of scope '{which}' in {list(self.names)}"
+            msg = (
+                f"no parameter of scope '{which}' in {list(self.names)}; set estimator.parameters "
+                "to all, to a scope that they have, or to a list of names"
+            )
             raise ConfigError(msg)
         return ParameterSpace(chosen, self.version)
 
