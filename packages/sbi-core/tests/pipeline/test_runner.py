@@ -394,6 +394,8 @@ def test_a_directory_that_cannot_be_written_is_refused(toy_run, tmp_path, monkey
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunDirectoryError, match="cannot write to run directory '.*': Not a dir"):
         toy_run(out="file/run")
+    with pytest.raises(RunDirectoryError, match="file': a file has this name"):
+        toy_run(out="file")
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")

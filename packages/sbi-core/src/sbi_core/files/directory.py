@@ -171,7 +171,8 @@ class RunDirectory:
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
-            msg = f"cannot write to run directory '{self.root}': {error.strerror or error}"
+            why = "a file has this name" if self.root.is_file() else error.strerror or error
+            msg = f"cannot write to run directory '{self.root}': {why}"
             raise RunDirectoryError(msg) from None
         ours = re.compile(r"^\.|\.tmp[\w-]*$")  # what another task of the same run writes now
         foreign = [p.name for p in self.root.iterdir() if not ours.search(p.name)]
