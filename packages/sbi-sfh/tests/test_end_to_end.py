@@ -157,7 +157,9 @@ def test_spectra_that_are_left_out_are_told(run, simulator, tmp_path):
 def test_refined_posteriors_are_one_table(run, tmp_path, monkeypatch):
     monkeypatch.setattr(refine.Refiner.__init__, "__kwdefaults__", {"bank": 600})
     example = run.simulator.example_observations(stream(2, "x"), 2)
-    example.write(tmp_path / "mock.npz")
+    errors = example.batch.x_err.clone()
+    errors[1] *= 30.0  # a signal to noise of 3
+    replace(example, batch=example.batch.with_(x_err=errors)).write(tmp_path / "mock.npz")
     out, draws = tmp_path / "refined.ecsv", tmp_path / "draws.npz"
     words = [run.directory.root, "--observations", tmp_path / "mock.npz", "--out", out]
     shown = call(cli.refine, *words, "--particles", "50", "--draws-out", draws)
@@ -171,6 +173,7 @@ def test_refined_posteriors_are_one_table(run, tmp_path, monkeypatch):
     assert units == {"Gyr"}
     assert made["mh_p50"].unit is None
     assert " Gyr (network" in shown
+    assert ["snr_above_tested" in str(flags) for flags in made["flags"]] == [True, False]
     with np.load(draws) as f:
         assert f[str(example.id[0])].shape == (100, 10)
 

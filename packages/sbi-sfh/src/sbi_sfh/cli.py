@@ -190,10 +190,10 @@ def refine(
 ) -> None:
     """Sample the posterior of single galaxies from the likelihood of their spectra.
 
-    For spectra of low signal to noise, up to about 5 per pixel: of better ones few results
-    converge, and the others carry the flag not_converged. The prior is that of RUN, whose own
-    posterior is shown beside it. Adds mean ages of the stars
-    by mass and by light, recent star formation and mass to light.
+    For spectra of low signal to noise, up to about 5 per pixel. Results that do not converge carry
+    the flag not_converged, those above 10 per pixel snr_above_tested. The prior is that of RUN,
+    whose own posterior is shown beside it. Adds mean ages of the stars by mass and by light, recent
+    star formation and mass to light.
     """
     import numpy as np
     from astropy.table import Table
@@ -216,7 +216,11 @@ def refine(
             f"(network {rows[-1][f'{n}_network_p50']:.2f})"
             for n in ("t10", "t50", "t90", "mh")
         )
-        end = ": not converged, use the network" if "not_converged" in found.flags else ""
+        end = (
+            ": not converged, use the network" if "not_converged" in found.flags else
+            ": signal to noise above 10, not tested, use the network"
+            if "snr_above_tested" in found.flags else ""
+        )  # fmt: skip
         click.echo(
             f"{found.id}: {times}; populations differ by {found.refined.difference:.2f} sd{end}"
         )

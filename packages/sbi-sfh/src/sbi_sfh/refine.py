@@ -73,6 +73,7 @@ _FLOOR = 1e-10  # of the diagonal of B W B^T: vectors that masks hide
 _AMPLITUDE = 0.1  # standard deviation, mode observed: the median is one of noisy pixels
 _NETWORK_DRAWS = 500
 _DIFFERENT = 0.5  # standard deviations between the populations
+_TESTED_SNR = 10.0  # per pixel: above, both populations may have missed the same histories
 _YOUNG = 0.1  # Gyr, of the recent star formation rate
 
 
@@ -160,7 +161,7 @@ class RefinedObject:
     network : (S, d)
         Draws of the amortised posterior.
     flags
-        Of the amortised posterior, and ``not_converged``.
+        Of the amortised posterior, ``not_converged`` and ``snr_above_tested``.
     """
 
     id: str
@@ -411,6 +412,9 @@ def refine_objects(run: Run, objects: Observations, particles: int) -> Iterator[
         words = [str(samples.flags[k])]
         if refined.difference > _DIFFERENT:
             words.append("not_converged")
+        flux, weight, used = weighted(objects.batch[k])
+        if float(np.median((flux * weight)[used])) > _TESTED_SNR:
+            words.append("snr_above_tested")
         flags = ",".join(filter(None, words))
         yield RefinedObject(name, tuple(samples.names), refined, draws, flags)
 
