@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbi_core import ObservationError
+from sbi_core import ObservationError, checked_file
 from sbi_sfh.formats import arrays, fits_images, fits_tables, tables
 from sbi_sfh.formats.spectrum import Spectrum, UnusableSpectrumError
 
@@ -73,7 +73,7 @@ def _without_spectrum(path: Path) -> str:
     """Return what a FITS file without a spectrum holds, and what was expected."""
     from astropy.io import fits
 
-    with fits.open(path) as hdus:
+    with fits.open(checked_file(path)) as hdus:
         there = [_described(k, h) for k, h in enumerate(hdus) if h.data is not None]
     return (
         f"'{path}' holds no spectrum: expected a table with columns WAVE (or LOGLAM), FLUX, IVAR "
