@@ -119,7 +119,7 @@ def recover_mean(simulator: SfhSimulator, row: Batch, theta: F64, start: float) 
         basis = simulator.library.basis
         growth, c = _completed(simulator, row, rows, start, basis, None)
         return Mean(growth[0], c[0], fit_spectrum(telescope, c[0], row), basis, None)
-    first = simulator.recovery.coefficients(rows, "short-tail")[0]
+    first = simulator.first_guess.coefficients(rows)[0]
     fit, basis, free = observed_basis(telescope, first, row)
     for _ in range(_ROUNDS):
         near = fit.sigma

@@ -100,6 +100,9 @@ def _range(
     return Parameter(name, prior, label=label, unit="", description=what)
 
 
+_FEW = 2000  # histories of a bank that only starts a fit
+
+
 class SfhSimulator(Simulator):
     """Galaxy spectra from star formation histories.
 
@@ -226,6 +229,11 @@ class SfhSimulator(Simulator):
     def recovery(self) -> Recovery:
         """Spectra of percentiles, by the nearest history of a bank."""
         return Recovery(self.synthesis)
+
+    @cached_property
+    def first_guess(self) -> Recovery:
+        """The same with a small bank, where a spectrum decides on the history afterwards."""
+        return Recovery(self.synthesis, size=_FEW)
 
     # -- noise ---------------------------------------------------------------------------------
 
